@@ -1,0 +1,17 @@
+"""qtools: small, independent commands for message queues, in the UNIX manner.
+
+They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, which comes along. The house:
+
+    errors.py names.py message.py places.py    the base: plain data, imported by all, importing nothing of qtools
+    protocol/    bytes ↔ meaning; no sockets, no clock, no async
+    flow/        what happens between a source and a sink; pure, but for the one loop in run.py
+    client/      the rooms with sockets: connection, consumer, publisher, discovery
+    broker/      an nsqd in Python
+    cli/         what the commands share: options, types, logs, the progress line, signals
+    pipe/ tail/  the commands: command.py parses, the files beside it know what only this command knows
+
+Imports go one way, and tests/test_layers.py checks it: base ← protocol ← client, broker; base ← flow;
+base ← cli; a command imports base, cli, flow and client, never another command, protocol or broker.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,169 @@
+"""Every error qtools raises, in one tree, split by whose fault it is and what happens next.
+
+    QtoolsError
+    ├── UsageError            the user's: said at once, exit 2
+    │   ├── NameInvalid         a topic or channel name NSQ would not take
+    │   └── AddressInvalid      an address that cannot be one
+    ├── StartError            the surroundings': could not start, exit 3
+    ├── InputError            the input's: what was read is not what it was said to be, exit 1
+    ├── PeerError             the peer's: the connection closes
+    │   ├── ProtocolError       its bytes are not NSQ's protocol
+    │   ├── BrokerError         it answered with an error frame
+    │   │   ├── AuthError         … because of who we are
+    │   │   └── SizeError         … because of how much we sent
+    │   └── UpgradeRefused      it did not grant what was asked for (TLS, compression)
+    ├── NetworkError          the network's: tried again
+    │   ├── ConnectFailed       no connection came about
+    │   └── ConnectionLost      an open one ended
+    └── SinkError             the sink's: what it did not take goes back to the queue
+        ├── SinkClosed          nobody reads any more (a closed pipe): ends quietly
+        ├── MessageRefused      one message cannot be taken, now or ever
+        └── PartialFailure      some of a batch, named
+
+An error carries fields and composes its own sentence: it names the thing, what was wrong, what to do.
+This module imports nothing.
+"""
+
+from __future__ import annotations
+
+
+class QtoolsError(Exception):
+    """The root. `str()` of any of them is one line, fit to be shown to a user."""
+
+    exit_status = 1
+
+
+# ── the user's ──────────────────────────────────────────────────────────────────────────────────
+
+
+class UsageError(QtoolsError):
+    """The command line or a configuration asks for something that cannot be."""
+
+    exit_status = 2
+
+
+class NameInvalid(UsageError):
+    """A topic or channel name that NSQ does not allow. `kind` is "topic" or "channel"."""
+
+    def __init__(self, kind: str, name: str, reason: str) -> None:
+        self.kind, self.name, self.reason = kind, name, reason
+        super().__init__(f"{kind} name {name!r} {reason}")
+
+
+class AddressInvalid(UsageError):
+    """An address that cannot be one."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text, self.reason = text, reason
+        super().__init__(f"address {text!r} {reason}")
+
+
+# ── the surroundings', the input's ──────────────────────────────────────────────────────────────
+
+
+class StartError(QtoolsError):
+    """What the program needs to begin is not there: a broker, a file, a lock."""
+
+    exit_status = 3
+
+
+class InputError(QtoolsError):
+    """What was read is not what it was said to be. `offset` is in bytes from the input's start."""
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        self.offset = offset
+        super().__init__(message)
+
+
+# ── the peer's ──────────────────────────────────────────────────────────────────────────────────
+
+
+class PeerError(QtoolsError):
+    """The other side did something a connection does not survive."""
+
+
+class ProtocolError(PeerError):
+    """Bytes arrived that are not NSQ's protocol. `spoke` names what they look like, if known."""
+
+    def __init__(self, message: str, spoke: str = "") -> None:
+        self.spoke = spoke
+        super().__init__(message)
+
+
+class BrokerError(PeerError):
+    """An error frame. `code` is NSQ's (`E_BAD_TOPIC`), `text` is the broker's and only for reading.
+
+    `command` is the command it answers, where that is known.
+    """
+
+    def __init__(self, code: str, text: str = "", command: str = "") -> None:
+        self.code, self.text, self.command = code, text, command
+        told = f"{code} {text}".strip()
+        super().__init__(f"the broker refused {command}: {told}" if command else f"the broker says: {told}")
+
+
+class AuthError(BrokerError):
+    """AUTH is required, was refused, or does not allow this topic or channel."""
+
+
+class SizeError(BrokerError):
+    """A message or a body over the broker's limit: nothing of that command was queued."""
+
+
+class UpgradeRefused(PeerError):
+    """`what` ("TLS", "snappy", "deflate") was asked for and not granted; going on without is not safe."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        self.what = what
+        super().__init__(f"the broker does not offer {what}, which was asked for: {advice}")
+
+
+# ── the network's ───────────────────────────────────────────────────────────────────────────────
+
+
+class NetworkError(QtoolsError):
+    """Tried again until told otherwise. `address` is what was spoken to."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address, self.reason = address, reason
+        super().__init__(f"{address}: {reason}")
+
+
+class ConnectFailed(NetworkError):
+    """No connection came about. `hopeless` when another try would end the same way."""
+
+    def __init__(self, address: str, reason: str, hopeless: bool = False) -> None:
+        self.hopeless = hopeless
+        super().__init__(address, reason)
+
+
+class ConnectionLost(NetworkError):
+    """An open connection ended that nobody here wanted to end."""
+
+
+# ── the sink's ──────────────────────────────────────────────────────────────────────────────────
+
+
+class SinkError(QtoolsError):
+    """The sink did not take a batch; what it did not take goes back to the queue."""
+
+
+class SinkClosed(SinkError):
+    """Nobody reads any more. `taken` messages of the batch, from its start, had been written whole."""
+
+    def __init__(self, message: str = "the output was closed", taken: int = 0) -> None:
+        self.taken = taken
+        super().__init__(message)
+
+
+class MessageRefused(SinkError):
+    """One message that cannot be taken, now or ever."""
+
+
+class PartialFailure(SinkError):
+    """Some of a batch failed: `failed` maps the place in the batch to why. The rest is safe."""
+
+    def __init__(self, failed: dict[int, QtoolsError]) -> None:
+        self.failed = failed
+        first = next(iter(failed.values()))
+        super().__init__(f"{len(failed)} of a batch failed, first: {first}")

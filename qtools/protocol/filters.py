@@ -1,0 +1,177 @@
+"""What stands between the socket and the frames, once it was agreed on: TLS, then snappy or deflate.
+
+A filter takes the bytes of one side and gives those of the other: `decode` what came in, `encode` what
+goes out. Neither reads nor writes anything by itself. What a few bytes may unfold into is handed on
+in pieces of at most PIECE bytes, so that a compressed bomb is refused by the limits behind it before it
+is in memory.
+
+Order on the wire (nsqd/protocol_v2.go, IDENTIFY): TLS outermost, compression within.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from qtools.errors import ConnectFailed, ProtocolError, UsageError
+
+if TYPE_CHECKING:
+    import ssl
+
+PIECE = 256 * 1024
+
+
+class Filter(Protocol):
+    """Bytes in, bytes out, with memory of what went before."""
+
+    def decode(self, data: bytes) -> Iterator[bytes]: ...
+    def encode(self, data: bytes) -> bytes: ...
+
+
+class Deflate:
+    """Raw deflate (RFC 1951, no zlib header), flushed to a byte boundary after every write."""
+
+    def __init__(self, level: int = 6) -> None:
+        self._pack = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._unpack = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        unpack = self._unpack
+        try:
+            while data:
+                piece = unpack.decompress(data, PIECE)
+                if piece:
+                    yield piece
+                elif not unpack.unconsumed_tail:
+                    break
+                data = unpack.unconsumed_tail
+        except zlib.error as error:
+            raise ProtocolError(f"the peer's deflate stream is damaged: {error}") from error
+        if unpack.eof and unpack.unused_data:
+            raise ProtocolError("the peer's deflate stream ended, yet more came")
+
+    def encode(self, data: bytes) -> bytes:
+        return self._pack.compress(data) + self._pack.flush(zlib.Z_SYNC_FLUSH) if data else b""
+
+
+class Snappy:
+    """Snappy's framing format: chunks of type 1, length 3 (little-endian), data.
+
+    https://github.com/google/snappy/blob/main/framing_format.txt
+    """
+
+    _IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
+    # A chunk holds at most 65536 bytes before compression, and 76490 is snappy's worst case for them; 4 more
+    # are its checksum (framing_format.txt, 4.2 and 4.3).
+    _LONGEST = 76490 + 4
+
+    def __init__(self) -> None:
+        try:
+            from cramjam import snappy
+        except ImportError:
+            raise UsageError("snappy needs one more package: pip install 'qtools-cli[snappy]'") from None
+        self._snappy = snappy
+        self._pack = snappy.Compressor()
+        self._rest = b""
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        data = self._rest + data if self._rest else data
+        at, end = 0, len(data)
+        while True:
+            stop, chunks = at, 0
+            while end - stop >= 4 and chunks < 4:  # 4 chunks are PIECE bytes at most
+                length = int.from_bytes(data[stop + 1 : stop + 4], "little")
+                if length > self._LONGEST and data[stop] < 0x80:
+                    raise ProtocolError(f"the peer's snappy stream has a chunk of {length} bytes")
+                if stop + 4 + length > end:
+                    break
+                stop += 4 + length
+                chunks += 1
+            if stop == at:
+                break
+            try:
+                piece = bytes(self._snappy.decompress(self._IDENTIFIER + data[at:stop]))
+            except Exception as error:  # cramjam's own exception class is not exported by every release
+                raise ProtocolError(f"the peer's snappy stream is damaged: {error}") from error
+            at = stop
+            if piece:
+                yield piece
+        self._rest = data[at:]
+        if len(self._rest) > 4 + self._LONGEST and self._rest[0] < 0x80:
+            raise ProtocolError("the peer's snappy stream has a chunk that is too long")
+
+    def encode(self, data: bytes) -> bytes:
+        if not data:
+            return b""
+        self._pack.compress(data)
+        return bytes(self._pack.flush())
+
+
+class Tls:
+    """One side of a TLS connection over ssl.MemoryBIO.
+
+    Handshake bytes to be sent collect in `take_output`; `established` turns true when it is done.
+    """
+
+    def __init__(self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str = "") -> None:
+        import ssl
+
+        self._ssl = ssl
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self._host = server_hostname
+        self._object = context.wrap_bio(
+            self._in, self._out, server_side=server_side, server_hostname=server_hostname or None
+        )
+        self.established = False
+        if not server_side:
+            self._shake()
+
+    def _shake(self) -> None:
+        try:
+            self._object.do_handshake()
+            self.established = True
+        except self._ssl.SSLWantReadError:
+            pass
+        except self._ssl.SSLCertVerificationError as error:
+            why = error.verify_message or str(error)
+            raise ConnectFailed(
+                self._host or "TLS", f"its TLS certificate was not accepted: {why.rstrip('.')}", hopeless=True
+            ) from error
+        except self._ssl.SSLError as error:
+            raise ConnectFailed(
+                self._host or "TLS", f"the TLS handshake failed: {error.reason or error}", hopeless=True
+            ) from error
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        self._in.write(data)
+        if not self.established:
+            self._shake()
+            if not self.established:
+                return
+        try:
+            while piece := self._object.read(PIECE):
+                yield piece
+        except self._ssl.SSLWantReadError:
+            pass
+        except self._ssl.SSLZeroReturnError:
+            pass  # the peer said goodbye; the socket's end follows
+        except self._ssl.SSLError as error:
+            # With TLS 1.3 a server refuses a client's certificate only after the client thinks all is well.
+            raise ConnectFailed(
+                self._host or "TLS", f"TLS failed: {error.reason or error}", hopeless="CERT" in str(error).upper()
+            ) from error
+
+    def encode(self, data: bytes) -> bytes:
+        if data:
+            self._object.write(data)
+        return self._out.read()
+
+    @property
+    def has_output(self) -> bool:
+        return self._out.pending > 0
+
+    def take_output(self) -> bytes:
+        """What must be sent for the handshake to go on, or for TLS's own talk."""
+        return self._out.read()
