@@ -261,11 +261,12 @@ class Session:
         if upgrade == "TLS":
             if self._context is None:
                 raise ProtocolError("the broker turned to TLS without being asked")
-            new: Filter = self._tls = Tls(self._context, server_hostname=self._server_hostname)
+            self._tls = Tls(self._context, server_hostname=self._server_hostname)
         else:
-            new = self._packing = Snappy() if upgrade == "snappy" else Deflate(self.agreed.deflate_level)
-        if rest:
-            for piece in new.decode(rest):
+            self._packing = Snappy() if upgrade == "snappy" else Deflate(self.agreed.deflate_level)
+        latest: Filter | None = self._packing or self._tls  # `rest` has been through those before it
+        if rest and latest is not None:
+            for piece in latest.decode(rest):
                 self._take(piece)
 
     def _establish(self) -> None:
