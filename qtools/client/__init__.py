@@ -1,0 +1,16 @@
+"""The rooms with sockets: everything that speaks to a broker from outside.
+
+    address.py      what an address is; which brokers a command shall speak to
+    local.py        the private local broker: found, or started as a process
+    settings.py     how to connect: TLS, AUTH, compression, names, timeouts
+    connection.py   one socket driving one session
+    links.py        many addresses, each kept connected
+    ready.py        how max-in-flight is shared among connections
+    consumer.py     many connections as one Source
+    publisher.py    many connections as one Sink
+    discovery.py    ask every nsqlookupd; keep a set of addresses
+    http.py         nsqd's HTTP API: sizes, depths
+    backoff.py      the next delay, given the failures so far
+
+What goes on is told to the logger `qtools.client`; the commands decide how it looks.
+"""

@@ -1,0 +1,9 @@
+"""What happens between a source and a sink. Pure, but for the one loop in run.py.
+
+contract.py     Source, Sink: what the loop needs of them
+run.py          the one loop: read a batch, write it, acknowledge it; the orderly stop
+gather.py       a source's batches collected by count, bytes, age
+throttle.py     how many may pass now, given the time
+lines.py        chunks ↔ delimited or length-prefixed messages
+envelope.py     a message with its metadata as JSON or msgpack, and back, without loss
+"""

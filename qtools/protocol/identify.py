@@ -99,7 +99,7 @@ class Agreed:
         return agreed
 
 
-_AGREED: dict[str, type] = {name: type(getattr(Agreed(), name)) for name in Agreed.__slots__}  # type: ignore[attr-defined]
+_AGREED: dict[str, type[Any]] = {name: type(getattr(Agreed(), name)) for name in Agreed.__slots__}
 
 
 @dataclass(slots=True)
@@ -145,7 +145,7 @@ class NotGranted(Exception):
         super().__init__(text)
 
 
-_ASKED: dict[str, type] = {
+_ASKED: dict[str, type[Any]] = {
     "client_id": str,
     "hostname": str,
     "user_agent": str,
@@ -225,7 +225,7 @@ def _asked(body: bytes) -> dict[str, Any]:
         raise bad
     asked: dict[str, Any] = {}
     for name, kind in _ASKED.items():
-        value = told.get(name)
+        value: Any = told.get(name)
         if value is None:
             value = kind()
         if type(value) is not kind or (kind is int and not -(2**31) <= value < 2**31):

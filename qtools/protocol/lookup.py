@@ -1,8 +1,8 @@
 """The words spoken to nsqlookupd. In: the JSON it answers over HTTP. Out: where the producers are.
 
-    GET /lookup?topic=T  →  {"channels": […], "producers": [{"broadcast_address", "tcp_port", "http_port", …}]}
-    GET /nodes           →  {"producers": […]}          404 TOPIC_NOT_FOUND is a normal answer: nobody yet
-    GET /topics          →  {"topics": […]}
+GET /lookup?topic=T  →  {"channels": […], "producers": [{"broadcast_address", "tcp_port", "http_port", …}]}
+GET /nodes           →  {"producers": […]}          404 TOPIC_NOT_FOUND is a normal answer: nobody yet
+GET /topics          →  {"topics": […]}
 """
 
 from __future__ import annotations

@@ -116,7 +116,6 @@ class _Stop(Exception):
         self.refused = refused
 
 
-
 def _refuse(code: str, text: str) -> _Stop:
     return _Stop(Refused(code, text))
 
@@ -274,9 +273,7 @@ class CommandReader:
             if size <= 0:
                 raise _refuse("E_BAD_MESSAGE", f"{command} invalid message body size {size}")
             if size > self._limits.max_msg_size:
-                raise _refuse(
-                    "E_BAD_MESSAGE", f"{command} message too big {size} > {self._limits.max_msg_size}"
-                )
+                raise _refuse("E_BAD_MESSAGE", f"{command} message too big {size} > {self._limits.max_msg_size}")
             stop = after + 4 + size
             if stop > len(data):
                 inbox.need(stop - inbox.at)

@@ -12,6 +12,7 @@ one an answer belongs to. The session never reads a clock and never waits.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -168,10 +169,10 @@ class Session:
         self._unanswered.append(tag)
         self._out.append(commands.CLS)
 
-    def publish(self, command: bytes, tag: Any) -> None:
-        """Send an encoded PUB, MPUB or DPUB; its answer comes as Answered or Refused with `tag`."""
-        self._unanswered.append(tag)
-        self._out.append(command)
+    def publish(self, encoded: bytes, count: int, tag: Any) -> None:
+        """Send `count` encoded PUBs, MPUBs or DPUBs; each is answered by an Answered or Refused with `tag`."""
+        self._unanswered.extend(itertools.repeat(tag, count))
+        self._out.append(encoded)
 
     def nop(self) -> None:
         """A sign of life: the broker hears it as it hears the answer to a heartbeat."""

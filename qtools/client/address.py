@@ -1,0 +1,152 @@
+"""What an address is, and which brokers a command shall speak to.
+
+    HOST:PORT   [IPv6]:PORT   HOST (nsqd's port, 4150)   unix:/path/to.sock   local (the private local broker)
+
+In: flags and the environment. Out: addresses. Nothing here connects.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from qtools.errors import AddressInvalid, UsageError
+from qtools.places import local_places
+
+NSQD_TCP_PORT = 4150
+NSQD_HTTP_PORT = 4151
+LOOKUPD_HTTP_PORT = 4161
+LOOKUPD_TCP_PORT = 4160
+
+# What the ports of NSQ's programs are, for those who gave the wrong one.
+_OTHER_PORTS = {
+    NSQD_HTTP_PORT: "that is nsqd's HTTP port, its TCP port is usually 4150",
+    LOOKUPD_TCP_PORT: "that is nsqlookupd's TCP port, nsqd's is usually 4150; for discovery use --lookupd HOST:4161",
+    LOOKUPD_HTTP_PORT: "that is nsqlookupd's HTTP port; for discovery use --lookupd",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a broker listens: `host` and `port`, or `path` of a unix socket.
+
+    `http` is where its HTTP API can be asked, as httpx takes it ("http://host:port" or "unix:/path"), or "".
+    `local` marks the private local broker, which is started when it is not there.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    http: str = ""
+    local: bool = False
+
+    def __str__(self) -> str:
+        if self.local:
+            return "the local broker"
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def other_port_hint(self) -> str:
+        """What this port usually is, when it is not nsqd's; "" if nothing is known."""
+        return _OTHER_PORTS.get(self.port, "")
+
+
+def parse_address(text: str, default_port: int = NSQD_TCP_PORT) -> Address:
+    """An address as users write it; AddressInvalid when it cannot be one."""
+    text = text.strip()
+    if text == "local":
+        return local_address()
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if not path.startswith("/"):
+            raise AddressInvalid(text, "needs an absolute path: unix:/path/to.sock")
+        return Address(path=path)
+    if "://" in text:
+        scheme, _, rest = text.partition("://")
+        if scheme not in ("tcp", "nsq", "nsqd"):
+            raise AddressInvalid(text, f"is a {scheme} URL; nsqd's TCP address is HOST:PORT")
+        text = rest.rstrip("/")
+    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]@]+))(?::(?P<port>\d+))?", text)
+    if found is None:
+        if text.startswith(":") and text[1:].isdigit():
+            raise AddressInvalid(text, f"has no host: did you mean localhost{text}?")
+        if text.count(":") > 1:
+            raise AddressInvalid(text, "looks like IPv6: write it as [ADDRESS]:PORT")
+        raise AddressInvalid(text, "is not HOST:PORT")
+    port = int(found["port"]) if found["port"] else default_port
+    if not 0 < port < 65536:
+        raise AddressInvalid(text, "has a port that is not between 1 and 65535")
+    return Address(host=found["six"] or found["host"], port=port)
+
+
+def parse_http_address(text: str, default_port: int) -> str:
+    """An HTTP address as users write it (HOST:PORT or a URL) → "http://host:port"; AddressInvalid otherwise."""
+    text = text.strip()
+    if text.startswith("unix:"):
+        return text
+    if "://" in text:
+        parts = urlsplit(text)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise AddressInvalid(text, "is not HOST:PORT nor an http:// URL")
+        return text.rstrip("/")
+    address = parse_address(text, default_port)
+    return f"http://{address}"
+
+
+def local_address(environ: Mapping[str, str] = os.environ) -> Address:
+    """The private local broker of this user."""
+    places = local_places(environ)
+    return Address(path=str(places.tcp_socket), http=f"unix:{places.http_socket}", local=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Brokers:
+    """Which brokers to speak to: `nsqd` addresses, or those that the `lookupd`s name; never both."""
+
+    nsqd: tuple[Address, ...] = ()
+    lookupd: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.lookupd:
+            return "nsqlookupd at " + ", ".join(self.lookupd)
+        return ", ".join(map(str, self.nsqd))
+
+
+def choose_brokers(
+    nsqd: Sequence[str] = (),
+    lookupd: Sequence[str] = (),
+    nsqd_http: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> Brokers:
+    """Flags, else QTOOLS_NSQD or QTOOLS_LOOKUPD (comma-separated), else the private local broker."""
+    if nsqd and lookupd:
+        raise UsageError("give --nsqd-tcp-address or --lookupd-http-address, not both")
+    if not nsqd and not lookupd:
+        nsqd = _listed(environ.get("QTOOLS_NSQD", ""))
+        lookupd = _listed(environ.get("QTOOLS_LOOKUPD", ""))
+        if nsqd and lookupd:
+            raise UsageError("QTOOLS_NSQD and QTOOLS_LOOKUPD are both set: unset one of them")
+    if lookupd:
+        return Brokers(lookupd=tuple(dict.fromkeys(parse_http_address(text, LOOKUPD_HTTP_PORT) for text in lookupd)))
+    if not nsqd:
+        return Brokers(nsqd=(local_address(environ),))
+    if nsqd_http and len(nsqd_http) != len(nsqd):
+        raise UsageError("give --nsqd-http-address once for each --nsqd-tcp-address, in the same order")
+    addresses = []
+    for place, text in enumerate(nsqd):
+        address = parse_address(text)
+        if nsqd_http:
+            address = replace(address, http=parse_http_address(nsqd_http[place], NSQD_HTTP_PORT))
+        elif address.port and address.port < 65535:
+            address = replace(address, http=f"http://{replace(address, port=address.port + 1)}")
+        addresses.append(address)
+    return Brokers(nsqd=tuple(dict.fromkeys(addresses)))
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,392 @@
+"""One socket driving one session. In: bytes of a broker. Out: batches to an owner, answers to who waits.
+
+    socket ─▶ data_received ─▶ Session.receive ─▶ owner.on_messages
+    finish, requeue, touch, ready, publish ─▶ Session ─▶ one write per turn of the event loop ─▶ socket
+
+The network's exceptions are translated here and nowhere else. What leaves within one turn (the heartbeat's
+answer, the ready count, acknowledgements) leaves in one write. A connection also keeps the time: it touches
+what is held longer than half of msg_timeout, and ends itself when the broker has been silent too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from qtools.client.address import Address
+from qtools.client.local import start_local_broker
+from qtools.client.settings import Settings
+from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError
+from qtools.message import Message
+from qtools.protocol.identify import Agreed
+from qtools.protocol.session import Answered, Established, Event, Refused, Session
+
+logger = logging.getLogger("qtools.client")
+
+# How long the broker may take to read what we said last and close, before we close without knowing.
+LINGER = 3.0
+
+
+class Owner(Protocol):
+    """Who a connection hands its messages to. None of it waits."""
+
+    def on_messages(self, connection: Connection, messages: list[Message], size: int) -> None:
+        """`messages` came, in a chunk of `size` bytes."""
+
+    def on_finish(self, connection: Connection, count: int) -> None:
+        """`count` messages are about to be finished on `connection`."""
+
+
+class Answers:
+    """What a broker still has to say to what was published: `done` ends with the last of `left` OKs."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, done: asyncio.Future[None], left: int) -> None:
+        self.done = done
+        self.left = left
+
+    def answered(self) -> None:
+        self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: QtoolsError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()  # whoever waited may be gone; then nobody needs to hear of it
+
+
+class Connection(asyncio.Protocol):
+    """An established connection, made by `connect`. One message's origin, as its Batch knows it."""
+
+    def __init__(self, address: Address, session: Session, heartbeat: float) -> None:
+        self.address_ = address
+        self.session = session
+        self.owner: Owner | None = None
+        self.topic = ""
+        self.channel = ""
+        self.in_flight: set[bytes] = set()
+        self.ready_count = 0
+        self.received = 0
+        self.acknowledgements_failed = 0
+        self.lost: asyncio.Future[QtoolsError | None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._established: asyncio.Future[Agreed] = self._loop.create_future()
+        self._flush_due = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._failure: QtoolsError | None = None
+        self._closing = False
+        # What came when, and is perhaps still held: (loop time, ids). Looked at to touch, never per message.
+        self._arrivals: deque[tuple[float, list[bytes]]] = deque()
+        self._heartbeat = heartbeat
+        self._heard = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ── what others see ──
+
+    @property
+    def address(self) -> str:
+        return str(self.address_)
+
+    @property
+    def agreed(self) -> Agreed:
+        return self.session.agreed
+
+    @property
+    def is_open(self) -> bool:
+        return not self.lost.done() and not self._closing
+
+    async def wait_established(self) -> Agreed:
+        """The handshake's end; raises what it failed with."""
+        return await self._established
+
+    async def subscribe(self, topic: str, channel: str) -> None:
+        """Receive `channel` of `topic`; messages flow with the first `ready`."""
+        self.topic, self.channel = topic, channel
+        answers = Answers(self._loop.create_future(), 1)
+        self.session.subscribe(topic, channel, answers)
+        self._flush_soon()
+        await answers.done
+
+    def publish(self, encoded: bytes, count: int = 1) -> Answers:
+        """Send `count` encoded publishes; `done` of what is returned ends with the last OK, with the first
+        refusal, or with ConnectionLost; `left` says how many were not answered OK."""
+        answers = Answers(self._loop.create_future(), count)
+        if self.lost.done() or self._transport is None or self._transport.is_closing():
+            answers.fail(ConnectionLost(self.address, "the connection is closed"))
+        else:
+            self.session.publish(encoded, count, answers)
+            self._flush_soon()
+        return answers
+
+    async def wait_writable(self) -> None:
+        """Until the socket takes more: a stalled broker stops the publisher, not its memory."""
+        await self._writable.wait()
+
+    def ready(self, count: int) -> None:
+        """Let up to `count` messages be in flight here."""
+        if count != self.ready_count and not self._closing:
+            self.ready_count = count
+            self.session.ready(count)
+            self._flush_soon()
+
+    def finish(self, ids: Sequence[bytes]) -> None:
+        if self.owner is not None:
+            self.owner.on_finish(self, len(ids))
+        held = self.in_flight
+        if not held.issuperset(ids):
+            ids = [ident for ident in ids if ident in held]
+        held.difference_update(ids)
+        self.session.finish(ids)
+        self._forget()
+        self._flush_soon()
+
+    def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
+        ids = [ident for ident in ids if ident in self.in_flight]
+        self.in_flight.difference_update(ids)
+        self.session.requeue(ids, delay_ms)
+        self._forget()
+        self._flush_soon()
+
+    def touch(self, ids: Sequence[bytes]) -> None:
+        self.session.touch([ident for ident in ids if ident in self.in_flight])
+        self._flush_soon()
+
+    async def close(self) -> None:
+        """End in order: no more messages, give back what is held, and wait until the broker has read that.
+
+        The end of our sending side, answered by the end of the broker's, is the only proof that the last FIN
+        was read: a socket closed with unread bytes in it resets the connection and takes the FINs with it.
+        """
+        if self.lost.done() or self._transport is None:
+            return
+        if self.topic:
+            self.ready_count = 0
+            answers = Answers(self._loop.create_future(), 1)
+            self.session.stop_receiving(answers)
+            self._flush_soon()
+            either: list[asyncio.Future[Any]] = [answers.done, self.lost]
+            await asyncio.wait(either, timeout=LINGER, return_when=asyncio.FIRST_COMPLETED)
+        self._closing = True
+        if self.in_flight:
+            self.session.requeue(list(self.in_flight), 0)
+            self.in_flight.clear()
+        self._flush()
+        if not self.lost.done() and not self._transport.is_closing():
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            await asyncio.wait([self.lost], timeout=LINGER)
+            self._transport.close()
+
+    def abort(self, error: QtoolsError | None = None) -> None:
+        """End at once."""
+        self._failure = self._failure or error
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ── asyncio.Protocol ──
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=1024 * 1024)
+        self.session.start()
+        self._flush()
+        self._timer = self._loop.call_later(self._heartbeat / 2, self._tick)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        try:
+            messages, events = self.session.receive(data)
+        except QtoolsError as error:
+            self._fail(error)
+            return
+        if events:
+            for event in events:
+                self._happened(event)
+        if messages:
+            ids = [message.id for message in messages]
+            if not self._closing:
+                self.received += len(ids)
+                self.in_flight.update(ids)
+                self._arrivals.append((self._heard, ids))
+                if self.owner is not None:
+                    self.owner.on_messages(self, messages, len(data))
+            else:
+                self.session.requeue(ids, 0)
+        if self.session.has_output and not self._flush_due:
+            self._flush_soon()
+
+    def eof_received(self) -> None:
+        return None  # close ours too
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._writable.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        error = self._failure
+        if error is None and not self._closing:
+            error = ConnectionLost(self.address, _lost_reason(exc))
+        self.in_flight.clear()
+        self._arrivals.clear()
+        if not self._established.done():
+            self._established.set_exception(error or ConnectionLost(self.address, "closed before the handshake ended"))
+            self._established.exception()
+        for tag in self.session.unanswered:
+            tag.fail(ConnectionLost(self.address, _lost_reason(exc)))
+        if not self.lost.done():
+            self.lost.set_result(error)
+
+    # ── inside ──
+
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, Answered):
+            event.tag.answered()
+        elif isinstance(event, Established):
+            if not self._established.done():
+                self._established.set_result(event.agreed)
+        elif isinstance(event, Refused):
+            if not event.fatal:
+                # The message had timed out at the broker and comes again: counted, as it may be seen twice.
+                self.acknowledgements_failed += 1
+                logger.debug("%r: %s", self, event.error)
+                return
+            if event.tag is not None:
+                event.tag.fail(event.error)
+                self._failure = ConnectionLost(self.address, f"closed after {event.error.code}")
+            else:
+                self._failure = event.error
+            self.abort()
+
+    def _fail(self, error: QtoolsError) -> None:
+        if isinstance(error, ProtocolError):
+            hint = self.address_.other_port_hint
+            if error.spoke == "HTTP":
+                hint = hint or "give nsqd's TCP port, usually 4150"
+                error = ProtocolError(f"{self.address} answers HTTP: {hint}", spoke="HTTP")
+            else:
+                error = ProtocolError(f"{self.address} does not speak NSQ: {error}" + (f" ({hint})" if hint else ""))
+        elif isinstance(error, NetworkError):
+            error = type(error)(self.address, error.reason)
+        elif isinstance(error, PeerError) and self.address not in str(error):
+            error.args = (f"{self.address}: {error}",)
+        if isinstance(error, ConnectFailed):
+            error.hopeless = True
+        self.abort(error)
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        data = self.session.take_output()
+        if data:
+            self._transport.write(data)
+
+    def _forget(self) -> None:
+        """Drop arrivals of which nothing is held any more; a few per call, none is looked at twice in vain."""
+        arrivals, held = self._arrivals, self.in_flight
+        while arrivals and held.isdisjoint(arrivals[0][1]):
+            arrivals.popleft()
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if now - self._heard > 2.5 * self._heartbeat and not self._closing:
+            # nsqd sends a heartbeat every interval: two missed and the other side is gone without a word.
+            self.abort(ConnectionLost(self.address, f"silent for {now - self._heard:.0f} s"))
+            return
+        hold = self.agreed.msg_timeout / 1000 / 2
+        while self._arrivals and now - self._arrivals[0][0] >= hold:
+            _, ids = self._arrivals.popleft()
+            ids = [ident for ident in ids if ident in self.in_flight]
+            if ids:
+                self.session.touch(ids)
+                self._arrivals.append((now, ids))
+        self._flush()
+        self._timer = self._loop.call_later(max(0.05, min(self._heartbeat / 2, hold / 4)), self._tick)
+
+    def __repr__(self) -> str:
+        where = f" {self.topic}/{self.channel}" if self.topic else ""
+        state = "" if self.is_open else " closed"
+        return f"<Connection {self.address}{where} in_flight={len(self.in_flight)}/{self.ready_count}{state}>"
+
+
+def _lost_reason(exc: BaseException | None) -> str:
+    if exc is None:
+        return "the broker closed the connection"
+    return exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)
+
+
+async def connect(address: Address, settings: Settings) -> Connection:
+    """A connection whose handshake is over.
+
+    Raises ConnectFailed (`hopeless` where another try would end the same way), ConnectionLost, or a
+    PeerError that says what the other side is or refused; StartError when the local broker cannot start.
+    """
+    try:
+        return await _connect(address, settings)
+    except ConnectFailed:
+        if not address.local:
+            raise
+    await start_local_broker()
+    return await _connect(address, settings)
+
+
+async def _connect(address: Address, settings: Settings) -> Connection:
+    loop = asyncio.get_running_loop()
+    session = Session(
+        settings.wishes(), tls=settings.tls_context(), server_hostname=address.host, secret=settings.secret
+    )
+    connection = Connection(address, session, settings.heartbeat_interval / 1000)
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            if address.path:
+                await loop.create_unix_connection(lambda: connection, address.path)
+            else:
+                await loop.create_connection(lambda: connection, address.host, address.port)
+            await connection.wait_established()
+    except TimeoutError:
+        connection.abort()
+        hint = address.other_port_hint
+        raise ConnectFailed(
+            str(address),
+            f"no NSQ handshake within {settings.connect_timeout:.0f} s" + (f": {hint}" if hint else ""),
+        ) from None
+    except socket.gaierror as error:
+        raise ConnectFailed(str(address), f"the host name {address.host!r} is not known", hopeless=True) from error
+    except OSError as error:
+        raise ConnectFailed(str(address), _refused_reason(address, error)) from error
+    except BaseException:
+        connection.abort()
+        raise
+    return connection
+
+
+def _refused_reason(address: Address, error: OSError) -> str:
+    if error.errno == errno.ECONNREFUSED:
+        hint = address.other_port_hint
+        return "nobody listens there" + (f" ({hint})" if hint else "; is nsqd running?")
+    if error.errno == errno.ENOENT:
+        return "there is no such socket; is q-broker running?"
+    if error.errno is None and "Multiple exceptions" in str(error):
+        return "nobody listens there; is nsqd running?"
+    return error.strerror or str(error)

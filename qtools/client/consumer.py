@@ -1,0 +1,201 @@
+"""Many connections as one Source. In: sources to read and where. Out: batches, each knowing its connections.
+
+A read hands over everything that has come since the last one, as one batch. max-in-flight is shared among
+the connections (ready.py). What waits here unread is bounded by bytes too: beyond MAX_UNREAD no broker may
+send more, until the reader has caught up. Heartbeats are answered all the while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from qtools.client.address import Brokers
+from qtools.client.connection import Connection
+from qtools.client.discovery import Discovery
+from qtools.client.links import Links
+from qtools.client.ready import share
+from qtools.client.settings import Settings
+from qtools.errors import StartError
+from qtools.message import Batch, Message
+from qtools.names import Subscription
+
+logger = logging.getLogger("qtools.client")
+
+MAX_UNREAD = 8 * 1024 * 1024  # bytes
+REBALANCE_SECONDS = 3.0
+
+
+class Consumer:
+    """Reads `sources` from `brokers`.
+
+    limit: how many messages to read in all; not one more is left in flight than that.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Subscription],
+        brokers: Brokers,
+        settings: Settings,
+        *,
+        max_in_flight: int = 2500,
+        limit: int | None = None,
+    ) -> None:
+        self.sources = list(sources)
+        self.received = 0
+        self._max_in_flight = max_in_flight
+        self._unfinished = limit  # of the limit: how many may still be finished
+        self._unread_limit = limit  # of the limit: how many may still be handed over
+        self._links = [self._link(source, brokers, settings) for source in self.sources]
+        self._connections: list[Connection] = []
+        self._lately: set[Connection] = set()
+        self._turn = 0
+        self._unread: deque[Batch] = deque()
+        self._unread_bytes = 0
+        self._choked = False
+        self._something = asyncio.Event()
+        self._ended = False
+        self._rebalancer: asyncio.Task[None] | None = None
+
+    def _link(self, source: Subscription, brokers: Brokers, settings: Settings) -> Links:
+        async def subscribe(connection: Connection) -> None:
+            connection.owner = self
+            await connection.subscribe(source.topic, source.channel)
+            self._connections.append(connection)
+            self._share()
+
+        return Links(Discovery(brokers, source.topic), settings, subscribe, self._on_down)
+
+    async def start(self) -> None:
+        """Connect and subscribe; StartError when nobody could be reached."""
+        starting = [asyncio.create_task(links.start()) for links in self._links]
+        try:
+            await asyncio.gather(*starting)
+        except StartError:
+            for task in starting:
+                task.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+            await self.close()
+            raise
+        self._rebalancer = asyncio.create_task(self._rebalance())
+
+    # ── Source ──
+
+    async def read(self) -> Batch | None:
+        """All that has come since the last read, as one batch; None after `end`, or when the limit is reached."""
+        while not self._unread:
+            if self._ended or self._unread_limit == 0:
+                return None
+            self._something.clear()
+            await self._something.wait()
+        batch = Batch.joined(self._unread)
+        self._unread.clear()
+        self._unread_bytes = 0
+        if self._unread_limit is not None:
+            if len(batch) > self._unread_limit:
+                batch, surplus = batch.split(self._unread_limit)
+                surplus.requeue()
+            self._unread_limit -= len(batch)
+        if self._choked:
+            self._choked = False
+            self._share()
+        return batch
+
+    async def close(self) -> None:
+        """Stop receiving, give back what was not finished, close."""
+        self.end()
+        if self._rebalancer is not None:
+            self._rebalancer.cancel()
+        self._unread.clear()  # the connections know what they hold, and give it back
+        await asyncio.gather(*(links.close() for links in self._links))
+
+    # ── what else a command asks ──
+
+    def end(self) -> None:
+        """Let `read` return None once what has come was read."""
+        self._ended = True
+        self._something.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Messages received and neither finished nor given back."""
+        return sum(len(connection.in_flight) for connection in self._connections)
+
+    @property
+    def reconnects(self) -> int:
+        return sum(links.reconnects for links in self._links)
+
+    @property
+    def acknowledgements_failed(self) -> int:
+        """FINs that came too late at a broker: those messages come again."""
+        return sum(connection.acknowledgements_failed for connection in self._connections)
+
+    def askable(self) -> list[tuple[Subscription, str, str]]:
+        """(source, nsqd, its HTTP address or "") of every connection there is."""
+        return [
+            (Subscription(connection.topic, connection.channel), connection.address, connection.address_.http)
+            for connection in self._connections
+        ]
+
+    # ── Owner ──
+
+    def on_messages(self, connection: Connection, messages: list[Message], size: int) -> None:
+        if self._ended:
+            return  # the connection gives them back when it is closed
+        self.received += len(messages)
+        self._unread.append(Batch.of(connection, messages))
+        self._unread_bytes += size
+        self._something.set()
+        if connection not in self._lately:
+            self._lately.add(connection)
+            self._share()
+        if self._unread_bytes > MAX_UNREAD and not self._choked:
+            self._choked = True
+            self._share()
+
+    def on_finish(self, connection: Connection, count: int) -> None:
+        if self._unfinished is not None:
+            # Before the FIN leaves: a ready count is a window, and each FIN would let one message more come.
+            self._unfinished = max(0, self._unfinished - count)
+            self._share()
+
+    def _on_down(self, connection: Connection) -> None:
+        self._lately.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+        if self._unread:  # what it delivered comes again from elsewhere; handing it on would only double it
+            self._unread = deque(batch for batch in self._unread if batch.parts[0][0] is not connection)
+        self._share()
+
+    # ── ready counts ──
+
+    def _share(self) -> None:
+        connections = self._connections
+        total = 0 if self._choked or self._ended else self._max_in_flight
+        if self._unfinished is not None:
+            total = min(total, self._unfinished)
+        shares = share(
+            total,
+            [connection in self._lately for connection in connections],
+            [connection.agreed.max_rdy_count for connection in connections],
+            self._turn,
+        )
+        for connection, count in zip(connections, shares, strict=True):
+            connection.ready(count)
+
+    async def _rebalance(self) -> None:
+        """Move ready counts off idle connections, now and then."""
+        before: dict[Connection, int] = {}
+        while True:
+            await asyncio.sleep(REBALANCE_SECONDS)
+            self._turn += 1
+            busy = {connection for connection in self._connections if connection.in_flight}
+            self._lately = {c for c in self._connections if c in busy or before.get(c) != c.received}
+            before = {connection: connection.received for connection in self._connections}
+            self._share()
+
+    def __repr__(self) -> str:
+        sources = ", ".join(map(str, self.sources))
+        return f"<Consumer {sources} connections={len(self._connections)} unread={self._unread_bytes} B>"

@@ -1,0 +1,88 @@
+"""Which addresses there are. In: addresses, or nsqlookupds to ask. Out: calls to `add` for each address found.
+
+All nsqlookupds are asked, and the union counts: one of them down is no failure. An nsqd that is no longer
+named is not dropped while its connection lives; when that ends, it is not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from qtools.client.address import Address, Brokers
+from qtools.client.http import HttpAsker
+from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
+from qtools.protocol.lookup import Producer, decode_producers
+
+logger = logging.getLogger("qtools.client")
+
+POLL_SECONDS = 15.0
+# While nobody has the topic yet somebody is waiting for it, and a question costs nsqlookupd next to nothing.
+POLL_SECONDS_EMPTY = 1.0
+
+
+class Discovery:
+    """The addresses for `topic`, or of every nsqd when it is None (to publish anywhere)."""
+
+    def __init__(self, brokers: Brokers, topic: str | None) -> None:
+        self.known: set[Address] = set(brokers.nsqd)
+        self.is_static = not brokers.lookupd
+        self._brokers = brokers
+        self._topic = topic
+        self._askers = [HttpAsker(base) for base in brokers.lookupd]
+        self._failing: set[str] = set()
+
+    async def look(self) -> set[Address]:
+        """All addresses there are now. StartError when no nsqlookupd answers."""
+        if self.is_static:
+            return self.known
+        answers = await asyncio.gather(*(self._ask(asker) for asker in self._askers), return_exceptions=True)
+        found: set[Address] = set()
+        failures: list[str] = []
+        for asker, answer in zip(self._askers, answers, strict=True):
+            if isinstance(answer, (NetworkError, PeerError)):
+                failures.append(str(answer))
+                if asker.base not in self._failing:
+                    self._failing.add(asker.base)
+                    logger.warning("nsqlookupd %s", answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                self._failing.discard(asker.base)
+                found.update(_address(producer) for producer in answer)
+        if len(failures) == len(self._askers):
+            raise StartError(f"no nsqlookupd answers: {failures[0]}")
+        self.known = found
+        return found
+
+    async def _ask(self, asker: HttpAsker) -> list[Producer]:
+        status, body = await asker.get("/nodes" if self._topic is None else f"/lookup?topic={self._topic}")
+        if status == 404 and b"TOPIC_NOT_FOUND" in body:
+            return []
+        if status != 200:
+            raise ProtocolError(f"{asker.base} answers {status}: is it nsqlookupd's HTTP port (usually 4161)?")
+        try:
+            return decode_producers(body)
+        except ProtocolError as error:
+            raise ProtocolError(f"{asker.base}: {error}") from error
+
+    async def wait_next_poll(self) -> None:
+        """Until it is time to look again; never, where addresses were given."""
+        if self.is_static:
+            await asyncio.get_running_loop().create_future()
+        pause = POLL_SECONDS if self.known else POLL_SECONDS_EMPTY
+        await asyncio.sleep(pause * random.uniform(0.9, 1.1))
+
+    async def close(self) -> None:
+        for asker in self._askers:
+            await asker.close()
+
+
+def _address(producer: Producer) -> Address:
+    host = f"[{producer.host}]" if ":" in producer.host else producer.host
+    return Address(
+        host=producer.host,
+        port=producer.tcp_port,
+        http=f"http://{host}:{producer.http_port}" if producer.http_port else "",
+    )

@@ -1,0 +1,107 @@
+"""nsqd's and nsqlookupd's HTTP APIs, asked. In: a base address as Address.http has it. Out: plain values.
+
+httpx is imported where it is used: it costs more time than a short command has. Its exceptions are
+translated here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qtools.errors import ConnectFailed, PeerError
+from qtools.names import Subscription
+
+if TYPE_CHECKING:
+    import httpx
+
+TIMEOUT = 5.0  # s
+
+
+class HttpAsker:
+    """Asks one HTTP address; keeps its connection between questions."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self._client: httpx.AsyncClient | None = None
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a GET; ConnectFailed when nobody answers."""
+        import httpx
+
+        if self._client is None:
+            if self.base.startswith("unix:"):
+                transport = httpx.AsyncHTTPTransport(uds=self.base.removeprefix("unix:"))
+                self._client = httpx.AsyncClient(transport=transport, base_url="http://broker", timeout=TIMEOUT)
+            else:
+                # No proxy from the environment: a broker is not somewhere out on the web.
+                self._client = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT, trust_env=False)
+        try:
+            answer = await self._client.get(path)
+        except httpx.TimeoutException as error:
+            raise ConnectFailed(self.base, f"no answer within {TIMEOUT:.0f} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ConnectFailed(self.base, str(error) or type(error).__name__) from error
+        return answer.status_code, answer.content
+
+    async def get_json(self, path: str) -> Any:
+        """What a GET answers as JSON; PeerError when it does not."""
+        status, body = await self.get(path)
+        try:
+            told = json.loads(body)
+        except ValueError as error:
+            raise PeerError(f"{self.base}{path} answers {status} and no JSON: is it nsqd's HTTP port?") from error
+        if status != 200:
+            message = told.get("message") if isinstance(told, dict) else told
+            raise PeerError(f"{self.base}{path} answers {status} {message}")
+        return told
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+
+@dataclass(slots=True)
+class Depth:
+    """What waits for a channel on one nsqd: messages not delivered, delivered and unanswered, put off."""
+
+    depth: int = 0
+    in_flight: int = 0
+    deferred: int = 0
+    channels: int = 0  # of the topic
+
+    @property
+    def drained(self) -> bool:
+        return not (self.depth or self.in_flight or self.deferred)
+
+
+async def ask_depth(asker: HttpAsker, source: Subscription) -> Depth:
+    """What waits in `source`, what its topic still holds for its channels included (GET /stats)."""
+    told = await asker.get_json(f"/stats?format=json&topic={source.topic}&include_clients=false")
+    told = told.get("data", told)  # nsqd before 1.0 wrapped its answers
+    found = Depth()
+    for topic in told.get("topics") or []:
+        if topic.get("topic_name") != source.topic:
+            continue
+        found.depth += int(topic["depth"])
+        found.channels = len(topic["channels"] or [])
+        for channel in topic["channels"] or []:
+            if channel["channel_name"] == source.channel:
+                found.depth += int(channel["depth"])
+                found.in_flight += int(channel["in_flight_count"])
+                found.deferred += int(channel["deferred_count"])
+    return found
+
+
+async def ask_limits(base: str) -> tuple[int, int] | None:
+    """nsqd's max_msg_size and max_body_size in bytes, or None where it does not say."""
+    asker = HttpAsker(base)
+    try:
+        limits = [await asker.get_json(f"/config/{name}") for name in ("max_msg_size", "max_body_size")]
+    except (ConnectFailed, PeerError):
+        return None
+    finally:
+        await asker.close()
+    return (int(limits[0]), int(limits[1])) if all(type(limit) is int for limit in limits) else None

@@ -1,0 +1,150 @@
+"""Many addresses, each kept connected. In: a Discovery. Out: calls when a connection is up, and when it is down.
+
+At the start somebody waits: when the first round of tries leads nowhere, `start` says why. After that a lost
+connection is tried again for ever, the first time within a quarter second, and said once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from qtools.client.address import Address
+from qtools.client.backoff import next_delay
+from qtools.client.connection import Connection, connect
+from qtools.client.discovery import Discovery
+from qtools.client.settings import Settings
+from qtools.errors import ConnectFailed, NetworkError, PeerError, QtoolsError, StartError
+
+logger = logging.getLogger("qtools.client")
+
+STUBBORN = 5.0  # s: the least pause where the answer was a refusal, not a silence
+REMIND_AFTER = 60.0  # s: how often somebody who waits is told that we still try
+
+
+class Links:
+    """Keeps one connection to each address that `discovery` finds.
+
+    on_up: called with a connection fit for use, and may use it before it returns (to subscribe).
+    on_down: called when a connection that was up is lost.
+    """
+
+    def __init__(
+        self,
+        discovery: Discovery,
+        settings: Settings,
+        on_up: Callable[[Connection], Awaitable[None]],
+        on_down: Callable[[Connection], None],
+    ) -> None:
+        self.up: dict[Address, Connection] = {}
+        self.discovery = discovery
+        self.reconnects = 0
+        self._settings = settings
+        self._on_up = on_up
+        self._on_down = on_down
+        self._keepers: dict[Address, asyncio.Task[None]] = {}
+        self._first_errors: dict[Address, QtoolsError] = {}
+        self._changed = asyncio.Event()
+        self._poller: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def start(self) -> None:
+        """Connect; returns when a first connection is up, or when there is no address yet to be had.
+
+        Raises StartError when every address failed once.
+        """
+        for address in await self.discovery.look():
+            self._add(address)
+        if not self._keepers:
+            logger.warning("no nsqd is known for it yet; looking again every second")
+        self._poller = asyncio.create_task(self._poll())
+        while self._keepers and not self.up and len(self._first_errors) < len(self._keepers):
+            self._changed.clear()
+            await self._changed.wait()
+        if self._keepers and not self.up:
+            errors = list(self._first_errors.values())
+            await self.close()
+            raise StartError(str(errors[0]) if len(errors) == 1 else "; ".join(map(str, errors))) from errors[0]
+        for address, error in self._first_errors.items():
+            if address not in self.up:
+                logger.warning("%s; going on without it, and trying again", error)
+
+    async def close(self) -> None:
+        """Close every connection in order, all at once."""
+        self._closing = True
+        tasks = [*self._keepers.values(), *([self._poller] if self._poller else [])]
+        await asyncio.gather(*(connection.close() for connection in list(self.up.values())))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.discovery.close()
+
+    def _add(self, address: Address) -> None:
+        if address not in self._keepers:
+            self._keepers[address] = asyncio.create_task(self._keep(address))
+
+    async def _poll(self) -> None:
+        while True:
+            await self.discovery.wait_next_poll()
+            try:
+                found = await self.discovery.look()
+            except StartError:
+                continue  # it has said so; what is connected goes on
+            for address in found:
+                self._add(address)
+
+    async def _keep(self, address: Address) -> None:
+        """Keep one address connected until we close, or nobody names it any more."""
+        failures, said_at = 0, 0.0
+        clock = asyncio.get_running_loop().time
+        was_up = False
+        while not self._closing:
+            connection: Connection | None = None
+            try:
+                connection = await connect(address, self._settings)
+                await self._on_up(connection)
+            except (NetworkError, PeerError, StartError) as error:
+                if connection is not None:
+                    connection.abort()
+                failures += 1
+                first = address not in self._first_errors
+                self._first_errors.setdefault(address, error)
+                self._changed.set()
+                if (was_up and failures == 1) or (not first and clock() - said_at > REMIND_AFTER):
+                    logger.warning("%s; trying again", error)
+                    said_at = clock()
+                await asyncio.sleep(max(next_delay(failures), STUBBORN if _will_not_change(error) else 0.0))
+                if address not in self.discovery.known:
+                    self._keepers.pop(address, None)
+                    return
+                continue
+            if self._closing:
+                await connection.close()
+                return
+            if was_up:
+                self.reconnects += 1
+                logger.warning("%s is back", address)
+            elif address in self._first_errors:
+                logger.warning("%s answers now", address)
+            was_up, failures, said_at = True, 0, clock()
+            self.up[address] = connection
+            self._changed.set()
+            lost = await connection.lost
+            self.up.pop(address, None)
+            self._on_down(connection)
+            if self._closing:
+                return
+            logger.warning("lost %s; trying again", lost or address)
+            if address not in self.discovery.known:
+                self._keepers.pop(address, None)
+                return
+            failures = 1
+            await asyncio.sleep(next_delay(failures))
+
+    def __repr__(self) -> str:
+        return f"<Links {len(self.up)} of {len(self._keepers)} up>"
+
+
+def _will_not_change(error: QtoolsError) -> bool:
+    return isinstance(error, PeerError) or (isinstance(error, ConnectFailed) and error.hopeless)

@@ -1,0 +1,104 @@
+"""How to connect: TLS, AUTH, compression, names, timeouts. In: what the flags said. Out: what a connection needs.
+
+Secrets come from a file or the environment, never from a command line, where every user of the machine
+could read them; they have no place in a repr either.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtools import __version__
+from qtools.errors import StartError, UsageError
+from qtools.protocol.identify import Wishes
+
+if TYPE_CHECKING:
+    import ssl
+
+# nsqd answers within milliseconds; longer than this and it is not there, or something else is.
+CONNECT_TIMEOUT = 10.0
+# Two missed ones and a connection counts as dead; half of nsqd's default, as a pulled plug tells nobody.
+HEARTBEAT_MS = 15_000
+
+
+@dataclass(slots=True)
+class Settings:
+    """Everything about a connection but the address. Times in ms unless they say s."""
+
+    program: str = "qtools"
+    client_id: str = ""
+    msg_timeout: int = 0
+    heartbeat_interval: int = HEARTBEAT_MS
+    tls: bool = False
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_insecure: bool = False
+    secret: bytes | None = field(default=None, repr=False)
+    snappy: bool = False
+    deflate: bool = False
+    deflate_level: int = 6
+    connect_timeout: float = CONNECT_TIMEOUT  # s
+
+    def wishes(self) -> Wishes:
+        """What IDENTIFY shall ask for."""
+        host = socket.gethostname()
+        return Wishes(
+            client_id=self.client_id or host.partition(".")[0],
+            hostname=host,
+            user_agent=f"{self.program}/{__version__}",
+            heartbeat_interval=self.heartbeat_interval,
+            msg_timeout=self.msg_timeout,
+            tls_v1=self.tls,
+            snappy=self.snappy,
+            deflate=self.deflate,
+            deflate_level=self.deflate_level,
+        )
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The context to shake hands with; StartError when a file it needs cannot be used."""
+        if not self.tls:
+            return None
+        import ssl
+
+        context = ssl.create_default_context()
+        try:
+            if self.tls_ca:
+                context = ssl.create_default_context(cafile=self.tls_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"cannot use the CA file {self.tls_ca}: {_why(error)}") from error
+        if self.tls_insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.tls_cert:
+            try:
+                context.load_cert_chain(self.tls_cert, self.tls_key or None)
+            except (OSError, ssl.SSLError) as error:
+                files = f"{self.tls_cert} and {self.tls_key}" if self.tls_key else self.tls_cert
+                raise StartError(f"cannot use the client certificate {files}: {_why(error)}") from error
+        return context
+
+
+def _why(error: OSError) -> str:
+    reason = getattr(error, "reason", None)
+    return str(error.strerror or reason or error) if reason is None else str(reason)
+
+
+def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | None:
+    """The AUTH secret from a file, else from QTOOLS_AUTH_SECRET, else none. A final newline is not part of it."""
+    if path:
+        try:
+            secret = Path(path).read_bytes()
+        except OSError as error:
+            raise StartError(f"cannot read the secret file {path}: {error.strerror or error}") from error
+        secret = secret.removesuffix(b"\n").removesuffix(b"\r")
+        if not secret:
+            raise UsageError(f"the secret file {path} is empty")
+        return secret
+    told = environ.get("QTOOLS_AUTH_SECRET", "")
+    return told.encode() if told else None
