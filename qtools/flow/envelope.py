@@ -1,0 +1,167 @@
+"""A message with all that is known of it, as JSON or msgpack, and back, without loss.
+
+    envelope    one JSON object a line   {"topic":…,"id":…,"timestamp":…,"attempts":…,"nsqd":…,"body":…}
+    msgpack     the same as a map, one behind the other, body as bin
+
+timestamp is in ns since 1970. A body that is not UTF-8 stands as "body_base64". Coming back, only the body is
+needed; unknown keys are left alone. In: messages, or bytes. Out: bytes, or bodies.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import orjson
+
+from qtools.errors import InputError
+from qtools.flow.lines import LONGEST, DelimiterSplitter
+from qtools.message import Batch, Message, Origin
+
+
+def _fields(message: Message, origin: Origin) -> dict[str, Any]:
+    return {
+        "topic": origin.topic,
+        "id": message.id.decode("latin-1"),
+        "timestamp": message.timestamp,
+        "attempts": message.attempts,
+        "nsqd": origin.address,
+    }
+
+
+def encode_envelopes(batch: Batch) -> list[bytes]:
+    """One line of JSON for each message, with its newline."""
+    lines: list[bytes] = []
+    for origin, start, stop in batch.parts:
+        for message in batch.messages[start:stop]:
+            fields = _fields(message, origin)
+            try:
+                fields["body"] = message.body.decode("utf-8")
+            except UnicodeDecodeError:
+                fields["body_base64"] = base64.b64encode(message.body).decode("ascii")
+            lines.append(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+    return lines
+
+
+def encode_msgpack(batch: Batch) -> list[bytes]:
+    """One msgpack map for each message."""
+    import msgpack
+
+    pack = msgpack.Packer(use_bin_type=True).pack
+    return [
+        pack(_fields(message, origin) | {"body": message.body})
+        for origin, start, stop in batch.parts
+        for message in batch.messages[start:stop]
+    ]
+
+
+def decode_envelope(line: bytes) -> bytes:
+    """The body in a line of JSON; ValueError that says what is wrong with it."""
+    try:
+        told = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"is not JSON ({error})") from error
+    if not isinstance(told, dict):
+        raise ValueError("is not a JSON object")
+    body = told.get("body")
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    packed = told.get("body_base64")
+    if body is None and isinstance(packed, str):
+        try:
+            return base64.b64decode(packed, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"has a body_base64 that is not base64 ({error})") from error
+    raise ValueError('has neither a "body" nor a "body_base64" that is a string')
+
+
+class EnvelopeSplitter:
+    """Lines of JSON in, bodies out; a broken one is named by its line and offset."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self.consumed = 0
+        self.empty = 0
+        self.empty_at: list[int] = []
+        self._lines = DelimiterSplitter(b"\n", longest)
+        self._line = 0
+        self._broken: InputError | None = None
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        return self._decode(self._lines.feed_all(chunk), 1)
+
+    def end(self) -> list[bytes]:
+        return self._decode(self._lines.end(), 0)
+
+    def _decode(self, lines: list[bytes], delimiter: int) -> list[bytes]:
+        if self._broken is not None:
+            raise self._broken
+        self.empty_at = []
+        bodies: list[bytes] = []
+        for place, line in enumerate(lines):
+            self._line += 1
+            try:
+                body = decode_envelope(line) if line else b""
+            except ValueError as error:
+                self._broken = InputError(f"line {self._line} (at byte {self.consumed}) {error}", self.consumed)
+                if not bodies:
+                    raise self._broken from error
+                return bodies
+            self.consumed += len(line) + delimiter
+            if body:
+                bodies.append(body)
+            else:
+                self.empty += 1
+                self.empty_at.append(place)
+        return bodies
+
+
+class MsgpackSplitter:
+    """msgpack maps in, bodies out; a broken one is named by its offset."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        import msgpack
+
+        self.consumed = 0
+        self.empty = 0
+        self.empty_at: list[int] = []
+        self._out_of_data: type[Exception] = msgpack.OutOfData
+        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=longest + 1024 * 1024, strict_map_key=False)
+        self._fed = 0
+        self._broken: InputError | None = None
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        if self._broken is not None:
+            raise self._broken
+        self.empty_at = []
+        bodies: list[bytes] = []
+        self._fed += len(chunk)
+        try:
+            self._unpacker.feed(chunk)
+            while True:
+                told = self._unpacker.unpack()
+                body = told.get("body") if isinstance(told, dict) else None
+                if not isinstance(body, bytes):
+                    raise ValueError('it is no map with a binary "body"')
+                self.consumed = self._unpacker.tell()
+                if body:
+                    bodies.append(body)
+                else:
+                    self.empty += 1
+                    self.empty_at.append(len(bodies) + len(self.empty_at))
+        except self._out_of_data:
+            pass
+        except Exception as error:  # msgpack raises ValueError, UnpackException and, on bad UTF-8, others
+            why = str(error) or type(error).__name__
+            self._broken = InputError(f"the msgpack value at byte {self.consumed} is broken: {why}", self.consumed)
+            if not bodies:
+                raise self._broken from error
+        return bodies
+
+    def end(self) -> list[bytes]:
+        self.empty_at = []
+        if self._broken is not None:
+            raise self._broken
+        if self._fed > self.consumed:
+            raise InputError(f"the input ends within the msgpack value at byte {self.consumed}", self.consumed)
+        return []

@@ -1,0 +1,171 @@
+"""Chunks ↔ messages: a delimiter between them, or a length before each. In: chunks. Out: bodies, and back.
+
+    raw         body delimiter body delimiter body             the last one may lack its delimiter
+    length32    ├ length 4, big-endian ┼ body … ┤ …
+
+A splitter also knows how far it has come: `consumed` counts the bytes of whole messages, delimiters and skipped
+empty ones included, so that reading can begin again exactly there. Bodies are never copied together again
+and again however small the chunks are, and no more than `longest` bytes are held for one message.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Protocol
+
+from qtools.errors import InputError
+
+# A body over the broker's limit is refused by the publisher, by its place; this bounds what is held before
+# anybody has seen where it ends. nsqd's --max-msg-size is 1 MiB.
+LONGEST = 64 * 1024 * 1024
+
+_LENGTH = struct.Struct(">I")
+
+
+class Splitter(Protocol):
+    """Bytes in, bodies out."""
+
+    consumed: int  # bytes of input that the bodies given so far took, from the first chunk on
+    empty: int  # empty messages left out, in all
+    empty_at: list[int]  # where they stood among what ended in the last chunk
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The bodies that end in `chunk`. Damage is raised as InputError, but only once the whole ones
+        before it have been given: by the next call."""
+
+    def end(self) -> list[bytes]:
+        """What is left when the input has ended; InputError when it ends within a message."""
+
+
+class DelimiterSplitter:
+    """Messages with a delimiter between them; the last one needs none. Empty ones are left out and counted."""
+
+    def __init__(self, delimiter: bytes = b"\n", longest: int = LONGEST) -> None:
+        if not delimiter:
+            raise ValueError("an empty delimiter")
+        self.consumed = 0
+        self.empty = 0
+        self.empty_at: list[int] = []
+        self._delimiter = delimiter
+        self._longest = longest
+        self._rest: list[bytes] = []  # chunks of a message whose end has not come
+        self._rest_size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        bodies = self.feed_all(chunk)
+        self.empty_at = [] if all(bodies) else [place for place, body in enumerate(bodies) if not body]
+        if not self.empty_at:
+            return bodies
+        self.empty += len(self.empty_at)
+        return [body for body in bodies if body]
+
+    def feed_all(self, chunk: bytes) -> list[bytes]:
+        """As `feed`, the empty ones among them."""
+        delimiter = self._delimiter
+        if self._rest:
+            # A delimiter may begin in what we hold and end in `chunk`: look there first, without a copy of all.
+            tail = self._rest[-1][-(len(delimiter) - 1) :] if len(delimiter) > 1 else b""
+            if delimiter not in chunk and (not tail or delimiter not in tail + chunk[: len(delimiter) - 1]):
+                self._hold(chunk)
+                return []
+            self._rest.append(chunk)
+            chunk = b"".join(self._rest)
+            self._rest.clear()
+            self._rest_size = 0
+        bodies = chunk.split(delimiter)
+        last = bodies.pop()
+        self.consumed += len(chunk) - len(last)
+        if last:
+            self._hold(last)
+        return bodies
+
+    def end(self) -> list[bytes]:
+        self.empty_at = []
+        last = b"".join(self._rest)
+        self._rest.clear()
+        self._rest_size = 0
+        self.consumed += len(last)
+        return [last] if last else []
+
+    def _hold(self, chunk: bytes) -> None:
+        self._rest.append(chunk)
+        self._rest_size += len(chunk)
+        if self._rest_size > self._longest:
+            raise InputError(
+                f"a message of more than {self._longest} bytes begins at byte {self.consumed}: is the delimiter right?",
+                self.consumed,
+            )
+        if len(self._delimiter) > 1 and len(self._rest) > 1 and len(self._rest[-1]) < len(self._delimiter):
+            # Chunks shorter than the delimiter would hide where it began.
+            self._rest[-2:] = [self._rest[-2] + self._rest[-1]]
+
+
+class LengthSplitter:
+    """Messages with their length before them, 4 bytes big-endian."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self.consumed = 0
+        self.empty = 0
+        self.empty_at: list[int] = []
+        self._broken: InputError | None = None
+        self._longest = longest
+        self._rest: list[bytes] = []
+        self._have = 0
+        self._need = 4
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        if self._broken is not None:
+            raise self._broken
+        self.empty_at = []
+        self._rest.append(chunk)
+        self._have += len(chunk)
+        if self._have < self._need:
+            return []
+        data = b"".join(self._rest)
+        bodies: list[bytes] = []
+        at, end = 0, len(data)
+        while end - at >= 4:
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length > self._longest:
+                self._broken = InputError(
+                    f"the length at byte {self.consumed + at} is {length}, more than any message has:"
+                    " is the input length32?",
+                    self.consumed + at,
+                )
+                break
+            if end - at - 4 < length:
+                break
+            if length:
+                bodies.append(data[at + 4 : at + 4 + length])
+            else:
+                self.empty += 1
+                self.empty_at.append(len(bodies) + len(self.empty_at))
+            at += 4 + length
+        self.consumed += at
+        self._rest = [data[at:]]
+        self._have = end - at
+        self._need = 4 if self._have < 4 else 4 + int(_LENGTH.unpack_from(data, at)[0])
+        return bodies
+
+    def end(self) -> list[bytes]:
+        self.empty_at = []
+        if self._broken is not None:
+            raise self._broken
+        if self._have:
+            raise InputError(
+                f"the input ends within a message: of the {self._need} bytes at byte {self.consumed}"
+                f" only {self._have} are there",
+                self.consumed,
+            )
+        return []
+
+
+def join_lines(bodies: list[bytes], delimiter: bytes) -> bytes:
+    """Bodies, each followed by the delimiter."""
+    return delimiter.join(bodies) + delimiter if bodies else b""
+
+
+def join_lengths(bodies: list[bytes]) -> bytes:
+    """Bodies, each with its length before it."""
+    pack = _LENGTH.pack
+    return b"".join([pack(len(body)) + body for body in bodies])

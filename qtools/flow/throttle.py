@@ -1,0 +1,30 @@
+"""How many messages may pass now. In: the time. Out: a count, and how long to wait for more. No clock.
+
+A token bucket that holds a tenth of a second's worth, at least one: a rate is kept within any second, and
+a batch is not held back longer than it must be.
+"""
+
+from __future__ import annotations
+
+
+class Throttle:
+    """`rate` messages a second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._room = max(1.0, rate / 10)
+        self._tokens = self._room
+        self._at: float | None = None
+
+    def take(self, wanted: int, now: float) -> int:
+        """How many of `wanted` may pass at `now` (s, any origin, never going back); they are taken."""
+        if self._at is not None:
+            self._tokens = min(self._room, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        count = min(wanted, int(self._tokens))
+        self._tokens -= count
+        return count
+
+    def wait_for(self, wanted: int) -> float:
+        """Seconds from the last `take` until `wanted`, or as many as ever pass at once, may pass."""
+        return max(0.0, (min(float(wanted), self._room) - self._tokens) / self._rate)
