@@ -1,0 +1,12 @@
+"""What the commands share.
+
+    types.py      durations, sizes, addresses, names, delimiters as click types
+    options.py    every shared flag, once, with its rules
+    program.py    a click command as a program: exit status, one line for an error
+    run.py        a coroutine as a program: signals, closed pipes, event loop
+    logs.py       talk on stderr: text or JSON
+    meter.py      the progress line on a terminal, and the closing summary
+    worker.py     one thread for what blocks: stdin, stdout, fsync
+
+Only click is imported at the top of a command; what a `--help` does not need is imported late.
+"""

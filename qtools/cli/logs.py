@@ -1,0 +1,68 @@
+"""Talk on stderr: one line an event, as text or as JSON. Bytes go to stdout, talk never does.
+
+In: what is told to the loggers under `qtools`. Out: lines. A progress line on the terminal is lifted
+out of the way for each.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+
+
+class _Talk(logging.Handler):
+    def __init__(self, program: str, as_json: bool) -> None:
+        super().__init__()
+        self.program = program
+        self.as_json = as_json
+        self.lift: Callable[[], None] = lambda: None  # clears the progress line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+            if self.as_json:
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+                line = json.dumps(
+                    {
+                        "time": f"{stamp}.{int(record.msecs):03d}Z",
+                        "level": record.levelname.lower(),
+                        "program": self.program,
+                        "message": text,
+                    }
+                )
+            else:
+                line = f"{self.program}: {text}"
+            self.lift()
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        except OSError:
+            pass  # nobody listens to our talk; the work goes on
+
+
+_talk: _Talk | None = None
+
+
+def set_up(program: str, *, quiet: bool = False, verbose: int = 0, as_json: bool = False) -> None:
+    """Let the loggers under `qtools` speak: warnings by default, with -v what goes on, with -q errors only."""
+    global _talk
+    logger = logging.getLogger("qtools")
+    if _talk is not None:
+        logger.removeHandler(_talk)
+    _talk = _Talk(program, as_json)
+    logger.addHandler(_talk)
+    logger.propagate = False
+    logger.setLevel(logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
+
+
+def lift_with(lift: Callable[[], None]) -> None:
+    """Call `lift` before each line of talk, to clear a progress line."""
+    if _talk is not None:
+        _talk.lift = lift
+
+
+def say(level: int, text: str) -> None:
+    """One line of talk from the command itself."""
+    logging.getLogger("qtools").log(level, "%s", text)

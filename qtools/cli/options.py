@@ -1,0 +1,137 @@
+"""Every flag that commands share, once, with its rules. In: click's values. Out: Brokers and Settings.
+
+A command puts the decorators it needs above its function and hands its keyword arguments to `brokers_of` and
+`settings_of`, which take out what is theirs. Long names are NSQ's where NSQ has the flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qtools.cli.types import Duration
+from qtools.errors import UsageError
+
+if TYPE_CHECKING:
+    from qtools.client.address import Brokers
+    from qtools.client.settings import Settings
+
+Decorator = Callable[[Any], Any]
+
+
+def _all(*decorators: Decorator) -> Decorator:
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+broker_options = _all(
+    click.option(
+        "--nsqd-tcp-address", "--nsqd", "nsqd", multiple=True, metavar="HOST:PORT",
+        help="An nsqd (repeatable); unix:/PATH for a socket. Default: $QTOOLS_NSQD, else the local broker.",
+    ),
+    click.option(
+        "--lookupd-http-address", "--lookupd", "lookupd", multiple=True, metavar="HOST:PORT",
+        help="An nsqlookupd to ask for nsqds (repeatable). Default: $QTOOLS_LOOKUPD.",
+    ),
+    click.option(
+        "--nsqd-http-address", "nsqd_http", multiple=True, metavar="HOST:PORT",
+        help="Where each nsqd's HTTP API is, in the order of --nsqd. Default: its TCP port plus one.",
+    ),
+)  # fmt: skip
+
+connection_options = _all(
+    click.option("--tls", is_flag=True, help="Encrypt; the certificate is verified. Refuses to go on without."),
+    click.option("--tls-ca", default="", metavar="FILE", help="CA certificates to trust instead of the system's."),
+    click.option("--tls-cert", default="", metavar="FILE", help="Client certificate (PEM), with its key or --tls-key."),
+    click.option("--tls-key", default="", metavar="FILE", help="The client certificate's key (PEM)."),
+    click.option("--tls-insecure-skip-verify", "tls_insecure", is_flag=True, help="Accept any certificate."),
+    click.option(
+        "--auth-secret-file", default="", metavar="FILE",
+        help="File with the AUTH secret. Default: $QTOOLS_AUTH_SECRET. Never an argument: those can be seen by all.",
+    ),
+    click.option("--snappy", is_flag=True, help="Compress the connection with snappy (qtools-cli[snappy])."),
+    click.option("--deflate", is_flag=True, help="Compress the connection with deflate."),
+    click.option("--deflate-level", type=click.IntRange(1, 9), default=6, show_default=True, metavar="1..9"),
+    click.option("--client-id", default="", metavar="TEXT", help="Shown in nsqd's statistics. Default: the host's name."),
+)  # fmt: skip
+
+consumer_options = _all(
+    click.option(
+        "--max-in-flight", type=click.IntRange(1), default=2500, show_default=True, metavar="N",
+        help="How many messages may be unfinished here at once, over all nsqds.",
+    ),
+    click.option(
+        "--msg-timeout", type=Duration(1.0, 900.0), default=None, metavar="DURATION",
+        help="Time until the broker delivers an unfinished message again; it is extended while held. "
+        "Default: the broker's.",
+    ),
+)  # fmt: skip
+
+talk_options = _all(
+    click.option("--quiet", "-q", is_flag=True, help="Only errors on stderr; no summary, no progress."),
+    click.option("--verbose", "-v", count=True, help="More on stderr; twice for every detail."),
+    click.option(
+        "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How stderr talks."
+    ),
+)
+
+FORMATS = ("raw", "envelope", "msgpack", "length32")
+
+null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL: as find -print0, xargs -0.")
+
+
+def brokers_of(given: dict[str, Any]) -> Brokers:
+    """Take the broker flags out of `given`."""
+    from qtools.client.address import choose_brokers
+
+    return choose_brokers(given.pop("nsqd"), given.pop("lookupd"), given.pop("nsqd_http"))
+
+
+def settings_of(program: str, given: dict[str, Any]) -> Settings:
+    """Take the connection flags out of `given`; the secret is read here."""
+    from qtools.client.settings import Settings, read_secret
+
+    settings = Settings(
+        program=program,
+        secret=read_secret(given.pop("auth_secret_file")),
+        msg_timeout=int((given.pop("msg_timeout", None) or 0) * 1000),
+        **{
+            name: given.pop(name)
+            for name in (
+                "tls", "tls_ca", "tls_cert", "tls_key", "tls_insecure",
+                "snappy", "deflate", "deflate_level", "client_id",
+            )
+        },
+    )  # fmt: skip
+    if settings.snappy and settings.deflate:
+        raise UsageError("give --snappy or --deflate, not both")
+    if not settings.tls and (settings.tls_ca or settings.tls_cert or settings.tls_key or settings.tls_insecure):
+        raise UsageError("--tls-ca, --tls-cert, --tls-key and --tls-insecure-skip-verify need --tls")
+    if settings.tls_key and not settings.tls_cert:
+        raise UsageError("--tls-key needs --tls-cert")
+    settings.tls_context()  # a file that cannot be used is said now, before anything is sent
+    return settings
+
+
+def set_up_talk(program: str, given: dict[str, Any]) -> bool:
+    """Take the talk flags out of `given`; whether to show progress and summary."""
+    from qtools.cli import logs
+
+    quiet: bool = given.pop("quiet")
+    as_json = given.pop("log_format") == "json"
+    logs.set_up(program, quiet=quiet, verbose=given.pop("verbose"), as_json=as_json)
+    return not quiet
+
+
+def delimiter_of(given: dict[str, Any]) -> bytes:
+    """Take --delimiter and -0 out of `given`."""
+    delimiter, null = given.pop("delimiter"), given.pop("null")
+    if null and delimiter is not None:
+        raise UsageError("give --delimiter or -0, not both")
+    return b"\0" if null else delimiter or b"\n"

@@ -1,0 +1,75 @@
+"""A click command as a program: every error is one line on stderr and the right exit status.
+
+0 done   1 failed   2 usage   3 could not start      (128 + n when a second signal n cut it short)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from qtools import __version__
+from qtools.errors import QtoolsError, UsageError
+
+
+class Program(click.Command):
+    """A command whose errors look like those of other UNIX programs, and whose help is the manual."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        name = self.name or "qtools"
+        try:
+            status = super().main(args, prog_name or name, standalone_mode=False, **extra)
+        except click.exceptions.Exit as stop:
+            status = stop.exit_code
+        except click.UsageError as error:
+            self._say(f"{name}: {_one_line(error.format_message())} (see {name} --help)")
+            status = 2
+        except (click.Abort, KeyboardInterrupt):
+            status = 130
+        except click.ClickException as error:
+            self._say(f"{name}: {_one_line(error.format_message())}")
+            status = 2
+        except UsageError as error:
+            self._say(f"{name}: {error} (see {name} --help)")
+            status = 2
+        except QtoolsError as error:
+            self._say(f"{name}: {error}")
+            status = error.exit_status
+        except BrokenPipeError:  # --help into a pipe that was closed
+            status = 0
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # Python would try once more at its end, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(status if isinstance(status, int) else 0)
+
+    @staticmethod
+    def _say(line: str) -> None:
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
+
+
+def program(name: str, **settings: Any) -> Any:
+    """Decorator: the function below as the program `name`, with --version and -h."""
+
+    def decorate(function: Any) -> Program:
+        versioned = click.version_option(__version__, "--version", prog_name=name, message="%(prog)s %(version)s")
+        made: Program = click.command(
+            name,
+            cls=Program,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+            **settings,
+        )(versioned(function))
+        return made
+
+    return decorate

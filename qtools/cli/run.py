@@ -1,0 +1,75 @@
+"""A coroutine as a program: event loop, signals, exit status.
+
+The first SIGINT or SIGTERM calls `stop` of what runs, which ends in order; the second ends the process at once.
+uvloop is used where it is installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class Signals:
+    """Turns the first signal into a call of `on_stop`, and the second into the end."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._on_stop: Callable[[], None] | None = None
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """What to call at the first signal; at once, if it was here already."""
+        self._on_stop = call
+        if self.received is not None:
+            call()
+
+    def handle(self, number: signal.Signals) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+        if self._on_stop is not None:
+            self._on_stop()
+
+
+def run_program(main: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
+    """Run `main` until it returns its exit status. QtoolsErrors pass through."""
+    # Batches are lists of small objects without cycles; collecting them by generation is all cost and no gain.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+    async def with_signals() -> int:
+        signals = Signals()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, signals.handle, number)
+        loop.set_exception_handler(_report)
+        return await main(signals)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(with_signals())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if os.environ.get("QTOOLS_UVLOOP", "1") == "0":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A defect of ours in a callback: said in one line, with the traceback where QTOOLS_DEBUG is set."""
+    error = context.get("exception")
+    print(f"qtools: internal error: {context.get('message')}: {error!r}", file=sys.stderr)
+    if error is not None and os.environ.get("QTOOLS_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)

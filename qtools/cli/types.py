@@ -1,0 +1,173 @@
+"""What people write on a command line, as click types: durations, sizes, names, delimiters.
+
+Each takes text and gives a plain value, or fails with a line that says what it takes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from qtools.errors import QtoolsError
+from qtools.names import check_topic
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
+_ESCAPES = {
+    "n": b"\n",
+    "r": b"\r",
+    "t": b"\t",
+    "0": b"\0",
+    "\\": b"\\",
+    "a": b"\a",
+    "f": b"\f",
+    "v": b"\v",
+    "e": b"\x1b",
+}
+
+
+def parse_duration(text: str) -> float:
+    """`250ms`, `1m30s`, `1.5h`, `2d`, or a bare number of seconds → seconds; ValueError otherwise."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is not a duration such as 250ms, 10s, 1m30s or 2h")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def parse_size(text: str) -> int:
+    """`65536`, `64KiB`, `1.5MB`, `2M` → bytes; ValueError otherwise."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not a size such as 65536, 64KiB or 1MB")
+    return int(float(found[1]) * _SIZES[(found[2] or "").lower()])
+
+
+def parse_delimiter(text: str) -> bytes:
+    r"""`\n`, `\0`, `\x1e`, `--`, … → bytes; ValueError otherwise."""
+    out = bytearray()
+    at = 0
+    while at < len(text):
+        if text[at] != "\\":
+            out += text[at].encode("utf-8", "surrogateescape")
+            at += 1
+            continue
+        kind = text[at + 1 : at + 2]
+        if kind == "x":
+            digits = text[at + 2 : at + 4]
+            if not re.fullmatch(r"[0-9A-Fa-f]{2}", digits):
+                raise ValueError(f"{text!r} has a \\x without two hex digits behind it")
+            out.append(int(digits, 16))
+            at += 4
+        elif kind in _ESCAPES:
+            out += _ESCAPES[kind]
+            at += 2
+        else:
+            raise ValueError(f"{text!r} has an unknown escape; known are \\n \\r \\t \\0 \\xHH and \\\\")
+    if not out:
+        raise ValueError("a delimiter cannot be empty")
+    return bytes(out)
+
+
+class Duration(click.ParamType[float]):
+    """Seconds as a float. `least` and `most` bound it, in seconds."""
+
+    name = "duration"
+
+    def __init__(self, least: float = 0.0, most: float = float("inf")) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not self.least <= seconds <= self.most:
+            least, most = format_duration(self.least), format_duration(self.most)
+            self.fail(f"{value} is not " + (f"at least {least}" if most == "inf" else f"{least} to {most}"), param, ctx)
+        return seconds
+
+
+class Size(click.ParamType[int]):
+    """Bytes as an int."""
+
+    name = "size"
+
+    def __init__(self, least: int = 0) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            size = parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if size < self.least:
+            self.fail(f"{value} is less than {self.least} bytes", param, ctx)
+        return size
+
+
+class Delimiter(click.ParamType[bytes]):
+    """Bytes, with escapes."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        try:
+            return parse_delimiter(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Topic(click.ParamType[str]):
+    """A topic's name, checked before anything is sent."""
+
+    name = "topic"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return check_topic(str(value))
+        except QtoolsError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+SIZE = Size()
+
+
+def format_duration(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds == float("inf"):
+        return "inf"
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.4g}ms"
+    if seconds < 120:
+        return f"{seconds:.4g}s"
+    if seconds < 7200:
+        return f"{seconds / 60:.4g}m"
+    return f"{seconds / 3600:.4g}h"
+
+
+def format_size(size: float) -> str:
+    """Bytes as a person says them: powers of 1000, as disks and networks count."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 message`, `1,204 messages`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
