@@ -1,0 +1,67 @@
+# What a user, a contributor and a build machine run; `make` alone lists it.
+#
+#   .venv/.made        an empty environment
+#   .venv/.used        qtools in it as a user has it, for `make demo`
+#   .venv/.tested      this checkout in it, editable, with what the tests need; from then on it serves the demo too
+#   .venv/.compiled    bytecode beside the sources: an editable install has none, and a start takes twice as long without
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+# Said aloud: one that does not write bytecode as it goes (PYTHONDONTWRITEBYTECODE) still installs it.
+INSTALL := "$(BIN)/python" -m pip install -qq --compile --no-input --disable-pip-version-check
+SOURCES := $(shell find qtools -name __pycache__ -prune -o -print)
+INSTALLED := $(if $(wildcard $(VENV)/.tested),$(VENV)/.compiled,$(VENV)/.used)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test prove bench clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # two installs into one environment would spoil it
+
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## run the main job on the embedded broker with real input, and prove that nothing changed
+	@PATH="$(BIN):$$PATH" demo/run.sh
+
+test: $(VENV)/.compiled ## run every check: ruff, mypy --strict, pytest
+	@PATH="$(BIN):$$PATH"; export PATH; failed=; \
+	check() { echo "$$ $$*"; "$$@" || failed="$$failed, $$*"; }; \
+	check ruff check .; \
+	check ruff format --check .; \
+	check mypy; \
+	check pytest --no-header -n 2 -m "not slow"; \
+	test -z "$$failed" || { echo "failed: $${failed#, }" >&2; exit 1; }
+
+prove: $(VENV)/.compiled ## run the tests that take long, then the benchmarks
+	@echo '$$ pytest -m slow'; PATH="$(BIN):$$PATH" pytest -m slow || test $$? -eq 5 # 5: there are none
+	@$(MAKE) --no-print-directory bench
+
+bench: $(VENV)/.compiled ## measure the hot loops, then the commands side by side with NSQ's own
+	@echo '$$ pytest bench'; PATH="$(BIN):$$PATH" pytest bench || test $$? -eq 5
+	@echo '$$ bench/compare.py'; PATH="$(BIN):$$PATH" python bench/compare.py
+
+clean: ## remove the environment and everything else that was made
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "qtools needs Python 3.11 or newer, and $(PYTHON) is not: name one, as in make PYTHON=python3.12" >&2; exit 1; }
+	@echo "making $(VENV)"
+	@"$(PYTHON)" -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.used: pyproject.toml $(SOURCES) | $(VENV)/.made
+	@echo "installing qtools into $(VENV)"
+	@$(INSTALL) '.[fast,snappy]'
+	@touch $@
+
+$(VENV)/.tested: pyproject.toml | $(VENV)/.made
+	@echo "installing qtools and its tests' tools into $(VENV)"
+	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.compiled: $(SOURCES) $(VENV)/.tested
+	@"$(BIN)/python" -m compileall -q qtools
+	@touch $@
