@@ -29,6 +29,8 @@ class Inbox:
                 return False
             self.data = b"".join(self._waiting)
             self._waiting.clear()
+        elif not chunk:
+            return True  # asked to look again at what is there: not a reason to copy it
         elif self.at == len(self.data):
             self.data = chunk
         else:

@@ -105,8 +105,8 @@ _FIN_LENGTH = 21
 
 def quoted(text: bytes) -> str:
     """A name in nsqd's error texts, as Go quotes it (near enough for anything printable)."""
-    shown = text.decode("utf-8", "backslashreplace").replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{shown}"'
+    shown = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return f'"{shown.decode("utf-8", "backslashreplace")}"'
 
 
 class _Stop(Exception):
@@ -140,7 +140,7 @@ class CommandReader:
         self._limits = limits
         self._inbox = Inbox()
         self._dead = False
-        # An MPUB that is still arriving: its topic, how many messages are to come, what came, its bytes.
+        # An MPUB that is still arriving: its topic, its count, the messages that came, the bytes of its body so far.
         self._mpub: tuple[str, int, list[bytes], int] | None = None
         # Lines of PUB and MPUB that were found good, since producers say the same one again and again.
         self._publish_lines: dict[bytes, tuple[str, str]] = {}
@@ -294,7 +294,7 @@ class CommandReader:
         if not 0 < count <= (longest - 4) // 5:  # 5: a length and at least one byte
             raise _refuse("E_BAD_BODY", f"MPUB invalid message count {count}")
         inbox.at = after + 8
-        self._mpub = (topic, count, [], 0)
+        self._mpub = (topic, count, [], 4)
         return self._go_on_with_mpub()
 
     def _go_on_with_mpub(self) -> Publish:
@@ -305,11 +305,12 @@ class CommandReader:
         data, at, end = inbox.data, inbox.at, len(inbox.data)
         begun = at
         longest, append, size_at = self._limits.max_msg_size, bodies.append, _size_at
-        missing = 0
+        # Where the body would be larger than it may be, whatever it declared; one comparison serves for both ends.
+        most = at + self._limits.max_body_size - total
+        end = min(end, most)
         for _ in range(count - len(bodies)):
-            start = at + 4
+            stop = start = at + 4
             if start > end:
-                missing = start - end
                 break
             (size,) = size_at(data, at)
             if not 0 < size <= longest:
@@ -318,20 +319,20 @@ class CommandReader:
                 raise _refuse("E_BAD_MESSAGE", f"MPUB message too big {size} > {longest}")
             stop = start + size
             if stop > end:
-                missing = stop - end
                 break
             append(data[start:stop])
             at = stop
+        else:
+            inbox.at = at
+            self._mpub = None
+            return Publish("MPUB", topic, bodies)
         inbox.at = at
-        total += at - begun
-        if total > self._limits.max_body_size:  # more than it declared, and more than anybody may send
-            raise _refuse("E_BAD_BODY", f"MPUB body too big {total} > {self._limits.max_body_size}")
-        if missing:
-            self._mpub = (topic, count, bodies, total)
-            inbox.need(end - at + missing)
-            raise _Stop
-        self._mpub = None
-        return Publish("MPUB", topic, bodies)
+        if stop > most:
+            limit = self._limits.max_body_size
+            raise _refuse("E_BAD_BODY", f"MPUB body too big {limit + stop - most} > {limit}")
+        self._mpub = (topic, count, bodies, total + at - begun)
+        inbox.need(stop - at)
+        raise _Stop
 
     def _body(self, command: str, after: int) -> bytes:
         """The body of IDENTIFY or AUTH, whose length stands at `after`."""
