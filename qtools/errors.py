@@ -145,15 +145,15 @@ class ConnectionLost(NetworkError):
 
 
 class SinkError(QtoolsError):
-    """The sink did not take a batch; what it did not take goes back to the queue."""
+    """The sink did not take a batch: of it only the first `taken` messages are safe, the rest goes back."""
+
+    def __init__(self, message: str, taken: int = 0) -> None:
+        self.taken = taken
+        super().__init__(message)
 
 
 class SinkClosed(SinkError):
-    """Nobody reads any more. `taken` messages of the batch, from its start, had been written whole."""
-
-    def __init__(self, message: str = "the output was closed", taken: int = 0) -> None:
-        self.taken = taken
-        super().__init__(message)
+    """Nobody reads any more, or all that was asked for was written: a quiet end."""
 
 
 class MessageRefused(SinkError):

@@ -58,7 +58,7 @@ connection_options = _all(
     click.option("--snappy", is_flag=True, help="Compress the connection with snappy (qtools-cli[snappy])."),
     click.option("--deflate", is_flag=True, help="Compress the connection with deflate."),
     click.option("--deflate-level", type=click.IntRange(1, 9), default=6, show_default=True, metavar="1..9"),
-    click.option("--client-id", default="", metavar="TEXT", help="Shown in nsqd's statistics. Default: the host's name."),
+    click.option("--client-id", default="", metavar="TEXT", help="Shown in nsqd's statistics. Default: the host."),
 )  # fmt: skip
 
 consumer_options = _all(
@@ -83,7 +83,7 @@ talk_options = _all(
 
 FORMATS = ("raw", "envelope", "msgpack", "length32")
 
-null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL: as find -print0, xargs -0.")
+null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL, as in find -print0.")
 
 
 def brokers_of(given: dict[str, Any]) -> Brokers:

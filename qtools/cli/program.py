@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -59,10 +59,10 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def program(name: str, **settings: Any) -> Any:
+def program(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Program]:
     """Decorator: the function below as the program `name`, with --version and -h."""
 
-    def decorate(function: Any) -> Program:
+    def decorate(function: Callable[..., Any]) -> Program:
         versioned = click.version_option(__version__, "--version", prog_name=name, message="%(prog)s %(version)s")
         made: Program = click.command(
             name,

@@ -16,7 +16,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from qtools.client.address import Address
 from qtools.client.local import start_local_broker
@@ -196,9 +196,8 @@ class Connection(asyncio.Protocol):
     # ── asyncio.Protocol ──
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=1024 * 1024)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none, but do the same
+        self._transport.set_write_buffer_limits(high=1024 * 1024)
         self.session.start()
         self._flush()
         self._timer = self._loop.call_later(self._heartbeat / 2, self._tick)

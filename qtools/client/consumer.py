@@ -124,6 +124,11 @@ class Consumer:
         return sum(len(connection.in_flight) for connection in self._connections)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every nsqd that is known is connected; so it is where none is known at all."""
+        return all(len(links.up) >= len(links.discovery.known) for links in self._links)
+
+    @property
     def reconnects(self) -> int:
         return sum(links.reconnects for links in self._links)
 

@@ -44,6 +44,7 @@ class Settings:
     deflate: bool = False
     deflate_level: int = 6
     connect_timeout: float = CONNECT_TIMEOUT  # s
+    _context: ssl.SSLContext | None = field(default=None, repr=False)
 
     def wishes(self) -> Wishes:
         """What IDENTIFY shall ask for."""
@@ -62,8 +63,8 @@ class Settings:
 
     def tls_context(self) -> ssl.SSLContext | None:
         """The context to shake hands with; StartError when a file it needs cannot be used."""
-        if not self.tls:
-            return None
+        if not self.tls or self._context is not None:
+            return self._context
         import ssl
 
         context = ssl.create_default_context()
@@ -81,6 +82,7 @@ class Settings:
             except (OSError, ssl.SSLError) as error:
                 files = f"{self.tls_cert} and {self.tls_key}" if self.tls_key else self.tls_cert
                 raise StartError(f"cannot use the client certificate {files}: {_why(error)}") from error
+        self._context = context
         return context
 
 

@@ -27,7 +27,8 @@ class Sink(Protocol):
         """Return when all of `batch` is safe.
 
         Raises PartialFailure when some of it is not (the rest is), SinkClosed when nobody reads any more,
-        any other QtoolsError when nothing of it is.
+        any other SinkError when it took no more than the first so many; any other QtoolsError when nothing of
+        it is known to be safe.
         """
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qtools.errors import PartialFailure, QtoolsError, SinkClosed
+from qtools.errors import PartialFailure, QtoolsError, SinkClosed, SinkError
 from qtools.flow.contract import Sink, Source
 from qtools.flow.gather import Gather
 from qtools.flow.throttle import Throttle
@@ -195,7 +195,7 @@ class Flow:
                 failed.finish()
             else:
                 self._requeue(failed)
-        elif isinstance(error, SinkClosed):
+        elif isinstance(error, SinkError):
             taken, rest = batch.split(error.taken)
             self._finish(taken)
             self._requeue(rest)

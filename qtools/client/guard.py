@@ -1,0 +1,52 @@
+"""A temporary channel must not take away what nobody else has. In: sources, brokers. Out: nothing, or an error.
+
+A topic without channels keeps its messages for the first one. Were that an ephemeral channel, all of them
+would move into it, and what is unread when its client goes would be lost: nsqd deletes it with its last
+client. So before such a channel is made, the brokers are asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from qtools.client.address import Address, Brokers
+from qtools.client.discovery import Discovery
+from qtools.client.http import HttpAsker, ask_depth
+from qtools.errors import NetworkError, PeerError, UsageError
+from qtools.names import Subscription
+
+logger = logging.getLogger("qtools.client")
+
+PATIENCE = 2.0  # s: a question of courtesy must not hold up who only wants to look
+
+
+async def refuse_to_take_backlog(sources: Sequence[Subscription], brokers: Brokers) -> None:
+    """Raise UsageError when a source's topic has messages and no channel yet."""
+    for source in sources:
+        discovery = Discovery(brokers, source.topic)
+        addresses = await discovery.look()
+        await discovery.close()
+        waiting = sum(await asyncio.gather(*(_only_ours(source, address) for address in addresses)))
+        if waiting:
+            raise UsageError(
+                f"{source.topic} has no channel yet and {waiting:,} messages: a temporary channel would take them"
+                f" all, and lose what you do not read. Name a channel that keeps them: {source.topic}/NAME"
+            )
+
+
+async def _only_ours(source: Subscription, address: Address) -> int:
+    """How many messages at `address` wait for the topic's first channel; 0 where it cannot be asked."""
+    if not address.http:
+        return 0
+    asker = HttpAsker(address.http)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            depth = await ask_depth(asker, source)
+    except (TimeoutError, NetworkError, PeerError) as error:
+        logger.info("could not ask %s what waits in %s: %s", address, source.topic, error or "no answer")
+        return 0
+    finally:
+        await asker.close()
+    return 0 if depth.channels else depth.depth

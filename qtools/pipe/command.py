@@ -1,0 +1,164 @@
+"""q-pipe's command line: flags → PipeOptions → run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from qtools.cli import options as shared
+from qtools.cli.program import program
+from qtools.cli.types import Delimiter, Duration, Size, Topic
+from qtools.errors import UsageError
+
+
+@program(
+    "q-pipe",
+    epilog="""
+\b
+Examples:
+  printf 'a\\nb\\n' | q-pipe letters
+  q-pipe events --nsqd-tcp-address 10.0.0.5:4150 events.jsonl more.jsonl
+  find . -name '*.png' -print0 | q-pipe -0 images
+  q-tail old/move --format envelope --until-empty | q-pipe new --format envelope
+  q-pipe --checkpoint app.pos --on-oversize skip logs app.log
+
+Exit status: 0 everything was confirmed, 1 not everything (stderr says how far), 2 usage, 3 could not start.
+""",
+)
+@click.argument("topic", type=Topic())
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option(
+    "--format",
+    "-f",
+    "format",
+    type=click.Choice(shared.FORMATS),
+    default="raw",
+    show_default=True,
+    help="What the input is: delimited messages, or what q-tail writes in that format.",
+)
+@click.option(
+    "--delimiter",
+    "-d",
+    type=Delimiter(),
+    default=None,
+    metavar="TEXT",
+    help=r"What ends a raw message, of any length; \n \t \0 \xHH are understood. Default: \n.",
+)
+@shared.null_option
+@click.option(
+    "--empty",
+    type=click.Choice(["skip", "fail"]),
+    default="skip",
+    show_default=True,
+    help="What to do with empty messages, which NSQ does not have; skipped ones are counted.",
+)
+@click.option(
+    "--on-oversize",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do with a message over the broker's limit; either way it is named.",
+)
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), default=None, metavar="N", help="At most N messages/s."
+)
+@click.option(
+    "--defer",
+    type=Duration(0, 3600),
+    default=0.0,
+    metavar="DURATION",
+    help="Let the broker hold every message back so long (at most 1h).",
+)
+@click.option(
+    "--batch-count",
+    type=click.IntRange(1),
+    default=5000,
+    show_default=True,
+    metavar="N",
+    help="Most messages in one MPUB.",
+)
+@click.option(
+    "--batch-bytes", type=Size(1), default="1MiB", show_default=True, metavar="SIZE", help="Most bytes in one MPUB."
+)
+@click.option(
+    "--linger",
+    type=Duration(0, 3600),
+    default=0.0,
+    metavar="DURATION",
+    help="Wait so long for a batch to fill up. Default: send what is there at once.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="How many batches may be unanswered at once.",
+)
+@click.option("--replicate", is_flag=True, help="Send every message to every nsqd, and wait for all of them.")
+@click.option(
+    "--retry-timeout",
+    type=Duration(0),
+    default=60.0,
+    metavar="DURATION",
+    help="Give up when no broker was reachable for so long. Default: 60s.",
+)
+@click.option(
+    "--skip-bytes",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Leave out the first N bytes of the input: where a run that failed says it can go on.",
+)
+@click.option(
+    "--checkpoint",
+    default="",
+    metavar="FILE",
+    help="Remember in FILE how far everything is confirmed, and go on there the next time.",
+)
+@shared.broker_options
+@shared.connection_options
+@shared.talk_options
+def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
+    """Publish the lines of stdin, or of FILEs, to TOPIC.
+
+    Every line is a message; the last one needs no newline. A message counts as sent when the broker has
+    answered OK. After a lost connection what was not answered is sent again: nothing is left out, a
+    window of messages may be there twice.
+    """  # fmt: skip
+    import sys
+
+    from qtools.cli.run import run_program
+    from qtools.pipe.options import PipeOptions
+    from qtools.pipe.work import pipe
+
+    show = shared.set_up_talk("q-pipe", given)
+    if not files:
+        if sys.stdin is None:
+            raise UsageError("stdin is closed: pipe something in, or name a file")
+        if sys.stdin.isatty() and show:
+            click.echo("q-pipe: reading from the terminal; Ctrl-D ends it", err=True)
+    if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
+        raise UsageError("--delimiter and -0 go with --format raw only")
+    if given["checkpoint"] and given["skip_bytes"]:
+        raise UsageError("give --checkpoint or --skip-bytes, not both")
+    if files.count("-") > 1:
+        raise UsageError("stdin (-) can only be read once")
+    options = PipeOptions(
+        topic=topic,
+        files=files or ("-",),
+        brokers=shared.brokers_of(given),
+        settings=shared.settings_of("q-pipe", given),
+        delimiter=shared.delimiter_of(given),
+        fail_on_empty=given.pop("empty") == "fail",
+        skip_oversize=given.pop("on_oversize") == "skip",
+        rate=given.pop("rate") or 0.0,
+        show=show,
+        **given,
+    )
+    return run_program(lambda signals: pipe(options, signals))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Files and stdin as one Source that knows how far it is confirmed. In: paths. Out: batches of bodies.
+
+Blocks are read in a thread, one call each, one block ahead of the work. Every block is the origin of its
+messages; when all of a block and of all blocks before it is finished, the position moves on. A position counts
+bytes of input over all files, in the order they were given, and always stands between two messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import stat
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from qtools.cli.worker import Worker
+from qtools.errors import InputError, StartError, UsageError
+from qtools.flow.lines import Splitter
+from qtools.message import Batch
+
+BLOCK = 256 * 1024
+PIPE_SIZE = 1024 * 1024  # what Linux lets anybody ask for (/proc/sys/fs/pipe-max-size)
+
+
+@dataclass(slots=True)
+class Position:
+    """How far the input is confirmed. `total` counts bytes over all files, `offset` within file number `file`."""
+
+    file: int = 0
+    offset: int = 0
+    total: int = 0
+    messages: int = 0
+
+
+@dataclass(slots=True)
+class Block:
+    """A block that was read: the origin of its messages, which it only counts."""
+
+    source: InputSource
+    name: str  # of the file
+    bodies: list[bytes]
+    end: Position  # behind its last message
+    first_line: int  # of its first message or empty line, counted from 1 in its file
+    empty_at: list[int] = field(default_factory=list)
+    left: int = 0
+
+    topic = ""
+    address = ""
+
+    def finish(self, ids: Sequence[bytes]) -> None:
+        self.left -= len(ids)
+        if not self.left:
+            self.source.confirm()
+
+    def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
+        """Nothing to give back to: what is not confirmed is still in the input."""
+
+    def touch(self, ids: Sequence[bytes]) -> None:
+        """A file waits for ever."""
+
+    def line_of(self, body: bytes) -> int:
+        """The number of the line, or message, that `body` (one of `bodies`, not a copy) came from."""
+        place = next(place for place, mine in enumerate(self.bodies) if mine is body)
+        for empty in self.empty_at:
+            if empty > place:
+                break
+            place += 1
+        return self.first_line + place
+
+
+class InputSource:
+    """`names` are paths, "-" is stdin; `start` is where to begin.
+
+    on_confirm: called whenever `confirmed` has moved on.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        splitter: Callable[[], Splitter],
+        start: Position,
+        *,
+        fail_on_empty: bool = False,
+        on_confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.confirmed = start
+        self.empty = 0
+        self._names = list(names)
+        self._make_splitter = splitter
+        self._fail_on_empty = fail_on_empty
+        self._on_confirm = on_confirm
+        self._worker = Worker("input")
+        self._blocks: deque[Block] = deque()
+        self._skip_total = start.total if not start.file and not start.offset else 0
+        self._file = start.file - 1
+        self._fd = -1
+        self._splitter = splitter()
+        self._begin = Position(start.file, start.offset, start.total, start.messages)  # of the file, where we begin
+        self._lines = 0
+        self._ahead: asyncio.Future[bytes] | None = None
+        self._done = False
+
+    def check(self) -> None:
+        """Say now what would fail later: a file that is not there, a directory; UsageError."""
+        for name in self._names:
+            if name == "-":
+                continue
+            try:
+                if stat.S_ISDIR(os.stat(name).st_mode):
+                    raise UsageError(f"{name} is a directory")
+                os.close(os.open(name, os.O_RDONLY | os.O_NONBLOCK))
+            except OSError as error:
+                raise UsageError(f"cannot read {name}: {error.strerror or error}") from error
+
+    # ── Source ──
+
+    async def read(self) -> Batch | None:
+        """The messages of the next block that has any."""
+        while not self._done:
+            if self._fd < 0 and not await self._open_next():
+                break
+            if self._ahead is None:
+                self._ahead = self._worker.call(_read_block, self._fd)
+            chunk = await asyncio.shield(self._ahead)
+            self._ahead = None
+            if chunk:
+                self._ahead = self._worker.call(_read_block, self._fd)
+                bodies = self._splitter.feed(chunk)
+            else:
+                bodies = self._splitter.end()
+            block = self._block(bodies)
+            if not chunk:
+                self._close_file()
+            if block.left:
+                return Batch.of_bodies(block, bodies)
+            self.confirm()
+        return None
+
+    async def close(self) -> None:
+        self._done = True
+
+    # ── positions ──
+
+    def confirm(self) -> None:
+        """Move on over every block that is finished, up to the first that is not."""
+        moved = False
+        while self._blocks and not self._blocks[0].left:
+            self.confirmed = self._blocks.popleft().end
+            moved = True
+        if moved:
+            self._on_confirm()
+
+    @property
+    def name(self) -> str:
+        """What is being read, for people."""
+        name = self._names[min(max(self._file, 0), len(self._names) - 1)]
+        return "stdin" if name == "-" else name
+
+    def _block(self, bodies: list[bytes]) -> Block:
+        splitter, begin = self._splitter, self._begin
+        begin.messages += len(bodies)
+        empty_at = splitter.empty_at
+        if empty_at:
+            if self._fail_on_empty:
+                line = self._lines + 1 + empty_at[0]
+                raise InputError(f"{self.name}: message {line} is empty, and NSQ has no empty messages (--empty skip)")
+            self.empty += len(empty_at)
+        end = Position(self._file, begin.offset + splitter.consumed, begin.total + splitter.consumed, begin.messages)
+        block = Block(self, self.name, bodies, end, self._lines + 1, empty_at, len(bodies))
+        self._lines += len(bodies) + len(empty_at)
+        self._blocks.append(block)
+        return block
+
+    # ── files ──
+
+    async def _open_next(self) -> bool:
+        """Open the next file at the place to begin; False when there is none."""
+        self._file += 1
+        if self._file >= len(self._names):
+            self._done = True
+            return False
+        name = self._names[self._file]
+        begin = self._begin
+        try:
+            self._fd = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            info = os.fstat(self._fd)
+        except OSError as error:
+            if name == "-":
+                raise StartError("stdin is closed: pipe something in, or name a file") from error
+            raise InputError(f"cannot read {name}: {error.strerror or error}") from error
+        if stat.S_ISFIFO(info.st_mode):
+            _widen(self._fd)
+        if begin.file != self._file:
+            begin.file, begin.offset = self._file, 0
+        if self._skip_total and stat.S_ISREG(info.st_mode) and info.st_size <= self._skip_total and self._more_files:
+            self._skip_total -= info.st_size
+            self._close_file()
+            self._begin = Position(self._file + 1, 0, begin.total, begin.messages)
+            return await self._open_next()
+        if self._skip_total:
+            begin.offset, self._skip_total = self._skip_total, 0
+        self._splitter = self._make_splitter()
+        self._lines = 0
+        if begin.offset:
+            await self._skip(begin.offset, info)
+        return True
+
+    @property
+    def _more_files(self) -> bool:
+        return self._file + 1 < len(self._names)
+
+    async def _skip(self, count: int, info: os.stat_result) -> None:
+        """Go `count` bytes into the file that was just opened."""
+        if stat.S_ISREG(info.st_mode):
+            if info.st_size < count:
+                raise InputError(
+                    f"{self.name} has only {info.st_size} bytes, {count} were to be skipped: is it another?"
+                )
+            os.lseek(self._fd, count, os.SEEK_SET)
+            return
+        left = count
+        while left:
+            chunk = await self._worker.call(os.read, self._fd, min(left, BLOCK))
+            if not chunk:
+                raise InputError(f"{self.name} ended after {count - left} bytes, {count} were to be skipped")
+            left -= len(chunk)
+
+    def _close_file(self) -> None:
+        if self._fd > 0:
+            os.close(self._fd)
+        self._fd = -1
+        end = self._blocks[-1].end if self._blocks else self.confirmed
+        self._begin = Position(self._file + 1, 0, end.total, self._begin.messages)
+
+
+def _read_block(fd: int) -> bytes:
+    """Up to a block: all that is there, but without waiting for more than the first byte."""
+    try:
+        first = os.read(fd, BLOCK)
+        have = len(first)
+        if not first or have == BLOCK:
+            return first
+        chunks = [first]
+        ready = select.poll()
+        ready.register(fd, select.POLLIN)
+        while have < BLOCK and ready.poll(0):
+            chunk = os.read(fd, BLOCK - have)
+            if not chunk:
+                break
+            chunks.append(chunk)
+            have += len(chunk)
+        return b"".join(chunks)
+    except OSError as error:
+        raise InputError(f"cannot read on: {error.strerror or error}") from error
+
+
+def _widen(fd: int) -> None:
+    """Let the pipe hold more, where the system can: fewer, larger blocks."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)

@@ -1,0 +1,33 @@
+"""What a run of q-pipe needs, as plain data: the worker never sees click."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qtools.client.address import Brokers
+from qtools.client.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class PipeOptions:
+    """Sizes in bytes, times in s, rate in messages/s (0: no limit)."""
+
+    topic: str
+    files: tuple[str, ...]  # "-" is stdin
+    brokers: Brokers
+    settings: Settings
+    format: str = "raw"
+    delimiter: bytes = b"\n"
+    fail_on_empty: bool = False
+    skip_oversize: bool = False
+    rate: float = 0.0
+    defer: float = 0.0
+    batch_count: int = 5000
+    batch_bytes: int = 1024 * 1024
+    linger: float = 0.0
+    window: int = 8
+    replicate: bool = False
+    retry_timeout: float = 60.0
+    skip_bytes: int = 0
+    checkpoint: str = ""
+    show: bool = True

@@ -1,0 +1,129 @@
+"""One run of q-pipe: input, publisher, the loop between them, and what is said at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from qtools.cli import logs
+from qtools.cli.meter import Meter
+from qtools.cli.run import Signals
+from qtools.cli.types import format_size, plural
+from qtools.client.publisher import Publisher
+from qtools.errors import InputError, QtoolsError
+from qtools.flow.gather import Gather
+from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter
+from qtools.flow.run import Flow
+from qtools.flow.throttle import Throttle
+from qtools.message import Batch
+from qtools.pipe.checkpoint import Checkpoint
+from qtools.pipe.input import Block, InputSource, Position
+from qtools.pipe.options import PipeOptions
+
+
+def splitter_for(options: PipeOptions) -> Callable[[], Splitter]:
+    """Makes the splitter for the input's format, one for each file."""
+    if options.format == "raw":
+        return lambda: DelimiterSplitter(options.delimiter)
+    if options.format == "length32":
+        return LengthSplitter
+    from qtools.flow.envelope import EnvelopeSplitter, MsgpackSplitter
+
+    return EnvelopeSplitter if options.format == "envelope" else MsgpackSplitter
+
+
+async def pipe(options: PipeOptions, signals: Signals) -> int:
+    """Publish the input; the exit status. Raises StartError and UsageError before anything was sent."""
+    return await _Pipe(options).run(signals)
+
+
+class _Pipe:
+    def __init__(self, options: PipeOptions) -> None:
+        self.options = options
+        self.checkpoint = Checkpoint(options.checkpoint, options.topic, options.files) if options.checkpoint else None
+        start = self.checkpoint.load() if self.checkpoint else Position(total=options.skip_bytes)
+        self.start = Position(start.file, start.offset, start.total, start.messages)
+        self.source = InputSource(
+            options.files, splitter_for(options), start,
+            fail_on_empty=options.fail_on_empty, on_confirm=self._confirmed,
+        )  # fmt: skip
+        self.source.check()
+        self.publisher = Publisher(
+            options.topic, options.brokers, options.settings,
+            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
+            delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
+        )  # fmt: skip
+        self.flow = Flow(
+            self.source, self.publisher,
+            window=options.window,
+            gather=Gather(options.batch_count, options.batch_bytes, options.linger) if options.linger else None,
+            throttle=Throttle(options.rate) if options.rate else None,
+            on_refused=self._refused,
+        )  # fmt: skip
+
+    async def run(self, signals: Signals) -> int:
+        await self.publisher.start()
+        signals.on_stop(self.flow.stop)
+        if self.checkpoint and self.start.total:
+            logs.say(logging.WARNING, f"going on behind {plural(self.start.messages, 'message')} sent before")
+        meter = Meter("sent", self._counts, show=self.options.show)
+        error: QtoolsError | None = None
+        try:
+            await self.flow.run()
+        except QtoolsError as caught:
+            error = caught
+        finally:
+            await self.publisher.close()
+            await self.source.close()
+            meter.close()
+        if self.checkpoint:
+            self.checkpoint.save(self.source.confirmed, sync=True)
+        if error is None and signals.received is None:
+            self._summarize(meter)
+            return 0
+        self._say_failed(error, signals)
+        return 1
+
+    def _counts(self) -> tuple[int, int]:
+        return self.flow.totals.finished, self.flow.totals.finished_bytes
+
+    def _confirmed(self) -> None:
+        if self.checkpoint:
+            self.checkpoint.save(self.source.confirmed)
+
+    def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
+        """A message that no broker takes: named, and left out or the end, as --on-oversize says."""
+        for nth, (body, error) in enumerate(zip(batch.bodies, why.values(), strict=True)):
+            block = next(origin for origin, start, stop in batch.parts if start <= nth < stop)
+            assert isinstance(block, Block)
+            told = f"{block.name}: message {block.line_of(body)} was not sent: {error}"
+            if not self.options.skip_oversize:
+                raise InputError(f"{told} (--on-oversize skip leaves such messages out)")
+            logs.say(logging.WARNING, told)
+        return True
+
+    def _summarize(self, meter: Meter) -> None:
+        totals = self.flow.totals
+        notes = []
+        if self.source.empty:
+            notes.append(f"{plural(self.source.empty, 'empty message')} skipped")
+        if totals.refused:
+            notes.append(f"{plural(totals.refused, 'message')} too big and left out")
+        if self.publisher.resent:
+            notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
+        if self.options.show:
+            done = meter.summary(totals.finished, totals.finished_bytes)
+            logs.say(logging.WARNING, "; ".join([f"{done} to {self.options.topic}", *notes]))
+
+    def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
+        """What ended it, how far everything is safe, and how to go on exactly there."""
+        confirmed = self.source.confirmed
+        if error is not None:
+            logs.say(logging.ERROR, str(error))
+        else:
+            assert signals.received is not None
+            logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the input")
+        count = plural(confirmed.messages - self.start.messages, "message")
+        size = confirmed.total - self.start.total
+        how = "the same command" if self.checkpoint else f"--skip-bytes {confirmed.total}"
+        logs.say(logging.ERROR, f"confirmed: {count}, {size} bytes of input ({format_size(size)}); {how} goes on there")

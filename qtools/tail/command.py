@@ -1,0 +1,102 @@
+"""q-tail's command line: flags → TailOptions → run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from qtools.cli import options as shared
+from qtools.cli.program import program
+from qtools.cli.types import Delimiter, Duration
+from qtools.errors import UsageError
+
+
+@program(
+    "q-tail",
+    epilog="""
+\b
+Examples:
+  q-tail letters/me -n 2
+  q-tail events --sample 0.01 --nsqd-tcp-address 10.0.0.5:4150
+  q-tail events/archive --until-empty --format envelope > events.jsonl
+  q-tail orders payments --print-topic --lookupd 10.0.0.1:4161 --lookupd 10.0.0.2:4161
+
+Exit status: 0 done, or stdout was closed, or a first signal; 1 failed, 2 usage, 3 could not start.
+""",
+)
+@click.argument("sources", nargs=-1, required=True, metavar="TOPIC[/CHANNEL]...")
+@click.option("--count", "-n", type=click.IntRange(1), metavar="N", help="End after N messages, over all topics.")
+@click.option(
+    "--format",
+    "-f",
+    "format",
+    type=click.Choice(shared.FORMATS),
+    default="raw",
+    show_default=True,
+    help="raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
+    "binary. length32: a 4-byte length and the body. q-pipe reads each of them back.",
+)
+@click.option(
+    "--delimiter",
+    "-d",
+    type=Delimiter(),
+    default=None,
+    metavar="TEXT",
+    help=r"What follows each raw message; \n \t \0 \xHH are understood. Default: \n.",
+)
+@shared.null_option
+@click.option("--print-topic", is_flag=True, help="Begin each raw message with `TOPIC | `.")
+@click.option(
+    "--sample",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    metavar="SHARE",
+    help="Print this share of the messages, 0..1; the others are finished unprinted.",
+)
+@click.option("--until-empty", is_flag=True, help="End when nothing is left: depth, in flight, deferred all 0.")
+@click.option(
+    "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION", help="End when nothing came for so long."
+)
+@shared.consumer_options
+@shared.broker_options
+@shared.connection_options
+@shared.talk_options
+def main(sources: tuple[str, ...], **given: Any) -> int:
+    """Print the messages of channels to stdout.
+
+    A message is finished when stdout has taken it; what was not printed goes back to its queue. Without
+    /CHANNEL a temporary channel of its own is used: a copy of what comes from now on, that takes nothing
+    from others. On a terminal control characters are made visible; into a pipe bytes go untouched.
+    """  # fmt: skip
+    import os
+    import random
+
+    from qtools.cli.run import run_program
+    from qtools.names import EPHEMERAL, parse_source
+    from qtools.tail.options import TailOptions
+    from qtools.tail.work import tail
+
+    show = shared.set_up_talk("q-tail", given)
+    if given["format"] != "raw" and (given["delimiter"] is not None or given["null"] or given["print_topic"]):
+        raise UsageError("--delimiter, -0 and --print-topic go with --format raw only")
+    own = f"q-tail-{os.getpid()}-{random.randrange(16**6):06x}{EPHEMERAL}"
+    parsed = tuple(dict.fromkeys(parse_source(source, own) for source in sources))
+    options = TailOptions(
+        sources=parsed,
+        brokers=shared.brokers_of(given),
+        settings=shared.settings_of("q-tail", given),
+        delimiter=shared.delimiter_of(given),
+        guarded=tuple(source for source in parsed if source.channel == own),
+        show=show,
+        **given,
+    )
+    try:
+        os.fstat(1)
+    except OSError:
+        raise UsageError("stdout is closed") from None
+    return run_program(lambda signals: tail(options, signals))
+
+
+if __name__ == "__main__":
+    main()

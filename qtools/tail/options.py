@@ -1,0 +1,28 @@
+"""What a run of q-tail needs, as plain data: the worker never sees click."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qtools.client.address import Brokers
+from qtools.client.settings import Settings
+from qtools.names import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class TailOptions:
+    """Times in s; `count` None is without end; `sample` is the share that is printed, 0..1."""
+
+    sources: tuple[Subscription, ...]
+    brokers: Brokers
+    settings: Settings
+    format: str = "raw"
+    delimiter: bytes = b"\n"
+    count: int | None = None
+    sample: float = 1.0
+    print_topic: bool = False
+    until_empty: bool = False
+    idle_timeout: float | None = None
+    max_in_flight: int = 2500
+    guarded: tuple[Subscription, ...] = ()  # those whose temporary channel the user did not name
+    show: bool = True

@@ -1,0 +1,165 @@
+"""stdout as a Sink. In: batches. Out: their messages in one of the formats, whole ones only, one write a batch.
+
+The write happens in a thread: a reader that stalls stops the reading from the broker and nothing else. When
+the reader goes away, the messages it has taken whole are told apart from the rest, which go back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import select
+import stat
+from collections.abc import Callable, Sequence
+
+from qtools.cli.worker import Worker
+from qtools.errors import SinkClosed, SinkError
+from qtools.flow.lines import join_lengths, join_lines
+from qtools.message import Batch
+from qtools.tail.terminal import visible
+
+
+class Format:
+    """A batch → bytes. `pieces` gives each message with what ends it; `join` all of them, as fast as may be."""
+
+    def __init__(self, pieces: Callable[[Batch], list[bytes]], join: Callable[[Batch], bytes] | None = None) -> None:
+        self.pieces = pieces
+        self.join = join or (lambda batch: b"".join(pieces(batch)))
+
+
+def raw_format(delimiter: bytes, *, print_topic: bool, on_terminal: bool) -> Format:
+    """The body and the delimiter; before it `TOPIC | ` if asked."""
+    if print_topic:
+
+        def with_topic(batch: Batch) -> list[bytes]:
+            lines: list[bytes] = []
+            bodies = batch.bodies
+            for origin, start, stop in batch.parts:
+                head = origin.topic.encode() + b" | "
+                lines += [head + (visible(body) if on_terminal else body) + delimiter for body in bodies[start:stop]]
+            return lines
+
+        return Format(with_topic)
+    if on_terminal:
+        return Format(lambda batch: [visible(body) + delimiter for body in batch.bodies])
+    return Format(
+        lambda batch: [body + delimiter for body in batch.bodies],
+        lambda batch: join_lines(batch.bodies, delimiter),
+    )
+
+
+def make_format(name: str, delimiter: bytes, *, print_topic: bool, on_terminal: bool) -> Format:
+    """The format called `name`; the richer ones carry the topic anyway."""
+    if name == "raw":
+        return raw_format(delimiter, print_topic=print_topic, on_terminal=on_terminal)
+    if name == "length32":
+        return Format(lambda batch: [join_lengths([body]) for body in batch.bodies])
+    from qtools.flow.envelope import encode_envelopes, encode_msgpack
+
+    if name == "msgpack":
+        return Format(encode_msgpack)
+    if on_terminal:  # JSON escapes C0 itself; C1 and the reordering marks it does not
+        return Format(lambda batch: [visible(line) for line in encode_envelopes(batch)])
+    return Format(encode_envelopes)
+
+
+class Output:
+    """Writes to file descriptor `fd`.
+
+    sample: the share of messages that is printed; the others count as done with.
+    limit: how many are printed in all; then the output is as good as closed.
+    on_closed: called when the reader goes away while nothing is written.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        form: Format,
+        *,
+        sample: float = 1.0,
+        limit: int | None = None,
+        on_closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.printed = 0
+        self.printed_bytes = 0
+        self._fd = fd
+        self._form = form
+        self._sample = sample
+        self._limit = limit
+        self._worker = Worker("output")
+        self._writing: asyncio.Future[int] | None = None
+        self._on_closed = on_closed
+        self._watched = False
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            # The writing end of a pipe turns "readable" when its last reader is gone, and only then.
+            self._watched = True
+            asyncio.get_running_loop().add_reader(fd, self._reader_gone)
+
+    async def write(self, batch: Batch) -> None:
+        """Print `batch`. SinkClosed when the reader is gone or the limit is reached, SinkError on a full disk."""
+        places: Sequence[int] = range(len(batch))
+        if self._sample < 1.0:
+            draw, share = random.random, self._sample
+            places = [place for place in places if draw() < share]
+        room = len(places) if self._limit is None else self._limit - self.printed
+        last = self._limit is not None and len(places) >= room
+        places = places[:room]
+        if len(places) == len(batch):
+            await self._print(batch, places)
+        elif places:
+            await self._print(batch.pick(places), places)
+        if last:
+            raise SinkClosed("as many as asked for are printed", _upto(places, len(places)))
+
+    async def close(self) -> None:
+        """Stop watching; a write that is stuck is left to its thread."""
+        if self._watched:
+            self._watched = False
+            asyncio.get_running_loop().remove_reader(self._fd)
+
+    async def _print(self, batch: Batch, places: Sequence[int]) -> None:
+        """Print `batch`, whose messages stand at `places` of the one that was given."""
+        data = self._form.join(batch)
+        # A write that a stop gave up may still be stuck in the thread; ours queues behind it.
+        written, error = await self._worker.call(_write_all, self._fd, data)
+        self.printed_bytes += written
+        if error is None:
+            self.printed += len(batch)
+            return
+        whole = 0
+        for piece in self._form.pieces(batch):
+            written -= len(piece)
+            if written < 0:
+                break
+            whole += 1
+        self.printed += whole
+        if isinstance(error, BrokenPipeError):
+            raise SinkClosed("nobody reads stdout any more", _upto(places, whole))
+        raise SinkError(f"cannot write to stdout: {error.strerror or error}", _upto(places, whole))
+
+    def _reader_gone(self) -> None:
+        self._on_closed()
+        asyncio.get_running_loop().remove_reader(self._fd)
+        self._watched = False
+
+
+def _upto(places: Sequence[int], printed: int) -> int:
+    """How many messages of a batch are done with when `printed` of those at `places` are."""
+    return places[printed - 1] + 1 if printed else 0
+
+
+def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
+    """Write all of `data`; how much was written, and what went wrong."""
+    view = memoryview(data)
+    written = 0
+    while written < len(data):
+        try:
+            written += os.write(fd, view[written:])
+        except BlockingIOError:  # somebody else made our stdout non-blocking
+            ready = select.poll()
+            ready.register(fd, select.POLLOUT)
+            ready.poll()
+        except OSError as error:
+            return written, error
+    return written, None
