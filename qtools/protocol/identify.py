@@ -86,7 +86,7 @@ class Agreed:
             return cls()
         try:
             told = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError("the answer to IDENTIFY is not JSON") from error
         if not isinstance(told, dict):
             raise ProtocolError("the answer to IDENTIFY is not a JSON object")
@@ -94,12 +94,19 @@ class Agreed:
         for name, kind in _AGREED.items():
             value = told.get(name, getattr(agreed, name))
             if type(value) is not kind:
-                raise ProtocolError(f"the answer to IDENTIFY has {name} = {value!r}, which is no {kind.__name__}")
+                raise ProtocolError(f"the answer to IDENTIFY has {name} = {value!r:.40}, which is no {kind.__name__}")
+            if name in _LEAST and not _LEAST[name] <= value < 2**31:
+                raise ProtocolError(f"the answer to IDENTIFY has {name} = {value!r:.40}, which cannot be")
             setattr(agreed, name, value)
+        if agreed.deflate and not 1 <= agreed.deflate_level <= 9:
+            raise ProtocolError(f"the answer to IDENTIFY has deflate_level = {agreed.deflate_level!r:.40}, not 1 to 9")
         return agreed
 
 
 _AGREED: dict[str, type[Any]] = {name: type(getattr(Agreed(), name)) for name in Agreed.__slots__}
+
+# A client divides its time and its messages by these: none of them may be nothing.
+_LEAST = {"max_rdy_count": 1, "msg_timeout": 1, "max_msg_timeout": 1}
 
 
 @dataclass(slots=True)
@@ -216,7 +223,9 @@ def _asked(body: bytes) -> dict[str, Any]:
     """The fields of an IDENTIFY, each present and of its type; null is the same as absent, as in Go."""
     bad = NotGranted("E_BAD_BODY", "IDENTIFY failed to decode JSON body")
     try:
-        told = json.loads(body)
+        # As in Go, bytes that are no UTF-8 are no reason to refuse, and neither is half a surrogate pair:
+        # both become U+FFFD. Left as they are, one such client would make /stats fail for everybody.
+        told = json.loads(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         raise bad from error
     if told is None:
@@ -230,6 +239,8 @@ def _asked(body: bytes) -> dict[str, Any]:
             value = kind()
         if type(value) is not kind or (kind is int and not -(2**31) <= value < 2**31):
             raise bad
+        if kind is str:
+            value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         asked[name] = value
     return asked
 

@@ -11,6 +11,7 @@ import json
 from typing import Any, NamedTuple
 
 from qtools.errors import ProtocolError
+from qtools.names import is_valid_name
 
 
 class Producer(NamedTuple):
@@ -26,23 +27,35 @@ def decode_producers(body: bytes) -> list[Producer]:
     told = _decode(body)
     producers = told.get("producers") or []
     try:
-        return [Producer(str(p["broadcast_address"]), int(p["tcp_port"]), int(p["http_port"])) for p in producers]
+        return [Producer(_host(p["broadcast_address"]), _port(p["tcp_port"]), _port(p["http_port"])) for p in producers]
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError("it lists producers in a form that is not nsqlookupd's") from error
 
 
+def _host(told: Any) -> str:
+    if not isinstance(told, str) or not told:
+        raise ValueError(told)
+    return told
+
+
+def _port(told: Any) -> int:
+    if type(told) is not int or not 0 <= told <= 65535:  # 0: an nsqd without that door
+        raise ValueError(told)
+    return told
+
+
 def decode_topics(body: bytes) -> list[str]:
-    """The topics in an answer of /topics."""
+    """The topics in an answer of /topics; ProtocolError when it is none, or one that no nsqd would take."""
     topics = _decode(body).get("topics") or []
-    if not isinstance(topics, list):
+    if not isinstance(topics, list) or not all(isinstance(topic, str) and is_valid_name(topic) for topic in topics):
         raise ProtocolError("it lists topics in a form that is not nsqlookupd's")
-    return [str(topic) for topic in topics]
+    return topics
 
 
 def _decode(body: bytes) -> dict[str, Any]:
     try:
         told = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError("it answers with something that is not JSON") from error
     if isinstance(told, dict) and isinstance(told.get("data"), dict):
         told = told["data"]  # nsqlookupd before 1.0 wrapped its answers

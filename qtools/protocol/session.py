@@ -35,12 +35,17 @@ _SIZE_CODES = frozenset({"E_BAD_MESSAGE", "E_BAD_BODY"})
 
 
 class State(enum.Enum):
+    """Where a connection stands. CLOSED is behind a fatal error: messages still come, nothing is answered."""
+
     NEW = "new"
     IDENTIFYING = "identifying"
     UPGRADING = "upgrading"
     AUTHENTICATING = "authenticating"
     READY = "ready"
     CLOSED = "closed"
+
+
+_AFTER_HANDSHAKE = frozenset({State.READY, State.CLOSED})
 
 
 @dataclass(slots=True)
@@ -194,7 +199,7 @@ class Session:
         return iter((data,)) if self._packing is None else self._packing.decode(data)
 
     def _take(self, data: bytes) -> None:
-        while self.state is not State.READY:
+        while self.state not in _AFTER_HANDSHAKE:
             frame = self._reader.read_one(data)
             if frame is None:
                 return
@@ -233,17 +238,17 @@ class Session:
 
     def _check_upgrades(self) -> None:
         wishes, agreed = self._wishes, self.agreed
-        if wishes.tls_v1 and not agreed.tls_v1:
-            raise UpgradeRefused("TLS", "start it with a TLS certificate, or leave --tls away")
-        if wishes.snappy and not agreed.snappy:
-            raise UpgradeRefused("snappy", "enable it there, or leave --snappy away")
-        if wishes.deflate and not agreed.deflate:
-            raise UpgradeRefused("deflate", "enable it there, or leave --deflate away")
-        self._upgrades.extend(
-            name
-            for name, granted in (("TLS", agreed.tls_v1), ("snappy", agreed.snappy), ("deflate", agreed.deflate))
-            if granted
-        )
+        for what, wished, granted, advice in (
+            ("TLS", wishes.tls_v1, agreed.tls_v1, "start it with a TLS certificate, or leave --tls away"),
+            ("snappy", wishes.snappy, agreed.snappy, "enable it there, or leave --snappy away"),
+            ("deflate", wishes.deflate, agreed.deflate, "enable it there, or leave --deflate away"),
+        ):
+            if wished and not granted:
+                raise UpgradeRefused(what, advice)
+            if granted and not wished:
+                raise ProtocolError(f"the broker turned to {what} without being asked")
+            if granted:
+                self._upgrades.append(what)
 
     def _next_upgrade(self) -> None:
         """Put the next filter in place; the broker's OK comes through it, and may be here already."""
@@ -260,8 +265,7 @@ class Session:
         self._reader = FrameReader()
         upgrade = self._upgrades.popleft()
         if upgrade == "TLS":
-            if self._context is None:
-                raise ProtocolError("the broker turned to TLS without being asked")
+            assert self._context is not None, "wishes.tls_v1 goes with a context"
             self._tls = Tls(self._context, server_hostname=self._server_hostname)
         else:
             self._packing = Snappy() if upgrade == "snappy" else Deflate(self.agreed.deflate_level)
@@ -279,6 +283,8 @@ class Session:
         self._out.append(commands.NOP)
 
     def _answer(self, frame: Frame) -> None:
+        if self.state is State.CLOSED:
+            return
         if frame.kind == ERROR:
             error = broker_error(frame.data)
             if error.code in NOT_FATAL:
