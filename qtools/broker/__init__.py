@@ -1,0 +1,19 @@
+"""q-broker: an nsqd in Python.
+
+    command.py foreground.py    the command line; a broker until a signal
+    daemon.py                   opens and closes the doors in order
+    tcp_door.py  http_door.py   where clients come in;  listen.py opens their sockets
+    link.py                     a client's socket: filters, heartbeats, what waits to be written
+    tcp.py                      a client's conversation: NSQ's V2 protocol
+    http.py  bodies.py          nsqd's HTTP API;  stats.py what /stats tells;  auth.py asks an auth server
+    broker.py                   owns the topics and the clock; lets what comes at once happen together
+    topic.py                    accepts messages once, hands them to its channels
+    channel.py  consumer.py     hands messages to ready clients, takes them back, counts
+    deadlines.py                what comes due, and when
+    store.py                    where messages are kept: the interface, and memory
+    block.py                    messages published together, as the frames that deliver them
+    local.py  control.py        the private local broker: its process; `q-broker status` and `stop`
+    options.py                  nsqd's options, by nsqd's names
+
+From block.py up to broker.py there is no socket and, but for the turns in broker.py, no event loop.
+"""

@@ -39,13 +39,13 @@ class Deflate:
     def decode(self, data: bytes) -> Iterator[bytes]:
         unpack = self._unpack
         try:
-            while data:
+            while True:
                 piece = unpack.decompress(data, PIECE)
                 if piece:
                     yield piece
-                elif not unpack.unconsumed_tail:
-                    break
                 data = unpack.unconsumed_tail
+                if not data and len(piece) < PIECE:  # a full piece may have left some behind, with no byte unread
+                    break
         except zlib.error as error:
             raise ProtocolError(f"the peer's deflate stream is damaged: {error}") from error
         if unpack.eof and unpack.unused_data:
@@ -63,7 +63,7 @@ class Snappy:
 
     _IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
     # A chunk holds at most 65536 bytes before compression, and 76490 is snappy's worst case for them; 4 more
-    # are its checksum (framing_format.txt, 4.2 and 4.3).
+    # are its checksum (framing_format.txt, 4.2 and 4.3). Padding may be longer there, not here: it has to be held.
     _LONGEST = 76490 + 4
 
     def __init__(self) -> None:
@@ -73,16 +73,21 @@ class Snappy:
             raise UsageError("snappy needs one more package: pip install 'qtools-cli[snappy]'") from None
         self._snappy = snappy
         self._pack = snappy.Compressor()
+        self._begun = False
         self._rest = b""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         data = self._rest + data if self._rest else data
         at, end = 0, len(data)
+        if not self._begun:
+            if data[:10] != self._IDENTIFIER[:end]:
+                raise ProtocolError("the peer's snappy stream does not begin as one")
+            self._begun = end >= 10
         while True:
             stop, chunks = at, 0
             while end - stop >= 4 and chunks < 4:  # 4 chunks are PIECE bytes at most
                 length = int.from_bytes(data[stop + 1 : stop + 4], "little")
-                if length > self._LONGEST and data[stop] < 0x80:
+                if length > self._LONGEST:
                     raise ProtocolError(f"the peer's snappy stream has a chunk of {length} bytes")
                 if stop + 4 + length > end:
                     break
@@ -98,8 +103,6 @@ class Snappy:
             if piece:
                 yield piece
         self._rest = data[at:]
-        if len(self._rest) > 4 + self._LONGEST and self._rest[0] < 0x80:
-            raise ProtocolError("the peer's snappy stream has a chunk that is too long")
 
     def encode(self, data: bytes) -> bytes:
         if not data:
@@ -167,6 +170,19 @@ class Tls:
         if data:
             self._object.write(data)
         return self._out.read()
+
+    @property
+    def common_name(self) -> str:
+        """What the peer's certificate calls it; "" without one."""
+        certificate = self._object.getpeercert() or {}
+        named: tuple[tuple[tuple[str, str], ...], ...] = certificate.get("subject", ())  # type: ignore[assignment]
+        return next((value for part in named for key, value in part if key == "commonName"), "")
+
+    @property
+    def terms(self) -> tuple[str, str]:
+        """The version and the cipher that both sides agreed on; "" before they did."""
+        cipher = self._object.cipher()
+        return self._object.version() or "", cipher[0] if cipher else ""
 
     @property
     def has_output(self) -> bool:

@@ -1,0 +1,75 @@
+"""Bodies of HTTP requests: read within a limit, and taken apart. In: what ASGI receives. Out: bytes, or a Refusal.
+
+Never here: more of a body in memory than the limit and one piece, whatever its sender announced.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+_size_at = struct.Struct(">i").unpack_from
+
+
+class Refusal(Exception):
+    """An answer that is not 200: `status` and nsqd's word for it."""
+
+    def __init__(self, status: int, word: str) -> None:
+        self.status, self.word = status, word
+        super().__init__(word)
+
+
+def announced(scope: Scope) -> int | None:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else None
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, most: int, too_big: Refusal) -> bytes:
+    """The whole body, at most `most` bytes of it."""
+    if (announced(scope) or 0) > most:
+        raise too_big
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "INVALID_REQUEST")
+        if len(body) > most:
+            raise too_big
+        return body
+    parts, have = [body], len(body)
+    while have <= most and message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":  # what came of it is not to be taken for the whole
+            raise Refusal(400, "INVALID_REQUEST")
+        parts.append(message.get("body", b""))
+        have += len(parts[-1])
+    if have > most:
+        raise too_big
+    return b"".join(parts)
+
+
+def split_binary(body: bytes, max_msg_size: int, max_body_size: int) -> list[bytes]:
+    """`count 4, (length 4, body) × count`: MPUB's body without its outer length."""
+    if len(body) < 4:
+        raise Refusal(413, "BAD_BODY")
+    (count,) = _size_at(body, 0)
+    if not 0 < count <= (max_body_size - 4) // 5:
+        raise Refusal(413, "BAD_BODY")
+    bodies: list[bytes] = []
+    at = 4
+    for _ in range(count):
+        if len(body) < at + 4:
+            raise Refusal(413, "BAD_MESSAGE")
+        (size,) = _size_at(body, at)
+        stop = at + 4 + size
+        if not 0 < size <= max_msg_size or stop > len(body):
+            raise Refusal(413, "BAD_MESSAGE")
+        bodies.append(body[at + 4 : stop])
+        at = stop
+    return bodies

@@ -1,0 +1,203 @@
+"""The broker: owns the topics and the clock, and lets everything of one turn happen together.
+
+In: options, and what its doors (tcp.py, http.py) are asked for. Out: what topics and channels send, through
+the doors. Nothing here reads or writes a socket.
+
+A turn is what the loop found ready at once. During it connections only note what they were told; at its
+end what was published is sealed into blocks, channels deliver, and every connection writes once:
+
+    read, read, read ─▶ seal ─▶ (commit) ─▶ deliver ─▶ one write for each connection
+
+One timer serves all: deadlines of messages, heartbeats, idling. With nothing pending there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from qtools.broker.channel import Channel
+from qtools.broker.consumer import Consumer
+from qtools.broker.deadlines import Deadlines, Entry
+from qtools.broker.options import Options
+from qtools.broker.store import Commit, MemoryStore, Store
+from qtools.broker.topic import Topic
+
+log = logging.getLogger("qtools.broker")
+
+Alarm = Callable[[float], None]
+
+# nsqd's VERSION is what clients and nsqadmin look at to know which commands there are.
+SPEAKS = "1.3.0"
+
+
+class Client(Protocol):
+    """A connection, as the broker sees it."""
+
+    def flush(self) -> None:
+        """Write what has collected in this turn."""
+        ...
+
+
+class Broker:
+    """Topics, and the turns in which they move. All of it lives in one event loop."""
+
+    def __init__(self, options: Options, store: Store | None = None) -> None:
+        self.options = options
+        self.store: Store = MemoryStore() if store is None else store
+        self.loop = asyncio.get_running_loop()
+        self.topics: dict[str, Topic] = {}
+        self.started = time.time()
+        self.stopping = False
+        self.failure: str = ""  # why the store cannot keep anything just now
+        self._turn_is_due = False
+        self._gathered: list[Topic] = []
+        self._stirred: dict[Channel, None] = {}
+        self._to_flush: list[Client] = []
+        self._alarms: Deadlines[Alarm] = Deadlines()
+        self._channel_alarms: dict[Channel, Entry[Alarm]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def health(self) -> str:
+        """nsqd's word for it."""
+        return f"NOK - {self.failure}" if self.failure else "OK"
+
+    def now(self) -> float:
+        """Seconds on the clock that deadlines are counted on."""
+        return self.loop.time()
+
+    # ── topics ──────────────────────────────────────────────────────────────────────────────────
+
+    def topic(self, name: str) -> Topic:
+        """The topic called `name`, made if it is not there."""
+        topic = self.topics.get(name)
+        if topic is None:
+            options = self.options
+            topic = self.topics[name] = Topic(
+                name,
+                self,
+                first_id=time.time_ns(),
+                limit=options.mem_queue_size,
+                max_consumers=options.max_channel_consumers,
+            )
+            log.debug("new topic %s", name)
+        return topic
+
+    def publish(self, topic: str, bodies: Sequence[bytes], delay_ms: int = 0) -> Commit | None:
+        """Accept messages; they are safe when the commit is done, at once when there is none."""
+        wall = time.time_ns()
+        due = wall + delay_ms * 1_000_000 if delay_ms else 0
+        return self.topic(topic).publish(bodies, self.loop.time(), wall, due)
+
+    def channel(self, topic: str, name: str) -> Channel:
+        """The channel called `name`, made with its topic if they are not there."""
+        return self.topic(topic).channel(name, self.loop.time(), time.time_ns())
+
+    def delete_topic(self, name: str) -> None:
+        """KeyError when there is none."""
+        self.topics.pop(name).delete()
+
+    def delete_channel(self, topic: Topic, name: str) -> None:
+        """KeyError when there is none. An ephemeral topic goes with its last channel."""
+        if topic.delete_channel(name) and self.topics.get(topic.name) is topic:
+            self.delete_topic(topic.name)
+
+    def leave(self, channel: Channel, consumer: Consumer) -> None:
+        """A client has left its channel; an ephemeral channel goes with its last client."""
+        if channel.remove(consumer) and channel.ephemeral:
+            topic = self.topics.get(channel.topic)
+            if topic is not None and topic.channels.get(channel.name) is channel:
+                self.delete_channel(topic, channel.name)
+
+    def held(self) -> int:
+        """How many messages are not finished, each channel's copy counted."""
+        return sum(topic.held for topic in self.topics.values())
+
+    # ── turns ───────────────────────────────────────────────────────────────────────────────────
+
+    def gathered(self, topic: Topic) -> None:
+        self._gathered.append(topic)
+        self._turn_soon()
+
+    def stir(self, channel: Channel) -> None:
+        self._stirred[channel] = None
+        self._turn_soon()
+
+    def flush_soon(self, client: Client) -> None:
+        """`client.flush` is to be called at the end of this turn; to be asked for once a turn."""
+        self._to_flush.append(client)
+        self._turn_soon()
+
+    def _turn_soon(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self.loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._turn_is_due = False
+        now, wall = self.loop.time(), time.time_ns()
+        topics, self._gathered = self._gathered, []
+        for topic in topics:
+            self._guard(topic.seal, now, wall)
+        self.store.end_turn()
+        channels, self._stirred = self._stirred, {}
+        for channel in channels:
+            self._guard(channel.deliver, now)
+        clients, self._to_flush = self._to_flush, []
+        for client in clients:
+            self._guard(client.flush)
+
+    def _guard(self, what: Callable[..., None], *args: float) -> None:
+        """A mistake in one place must not take the rest of the turn with it."""
+        try:
+            what(*args)
+        except Exception as error:
+            log.error("internal error in %s: %s: %s", what.__qualname__, type(error).__name__, error)
+            log.debug("internal error", exc_info=True)
+
+    # ── time ────────────────────────────────────────────────────────────────────────────────────
+
+    def alarm(self, channel: Channel, when: float) -> None:
+        old = self._channel_alarms.get(channel)
+        if old is not None:
+            self._alarms.cancel(old)
+        self._channel_alarms[channel] = self.call_at(when, channel.wake)
+
+    def call_at(self, when: float, what: Alarm) -> Entry[Alarm]:
+        """`what(now)` is to be called at `when`; `cancel` takes the answer."""
+        entry = self._alarms.add(when, what)
+        if self._timer is None or when < self._timer.when():
+            self._arm(when)
+        return entry
+
+    def cancel(self, entry: Entry[Alarm]) -> None:
+        self._alarms.cancel(entry)
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        assert self._timer is not None
+        now = max(self.loop.time(), self._timer.when())  # a loop may call a little early
+        self._timer = None
+        for what in self._alarms.take_due(now):
+            self._guard(what, now)
+        self._channel_alarms = {c: entry for c, entry in self._channel_alarms.items() if entry.item is not None}
+        earliest = self._alarms.next()
+        if earliest is not None and (self._timer is None or earliest < self._timer.when()):
+            self._arm(earliest)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────
+
+    def close(self) -> None:
+        """After the doors are closed: end what is under way."""
+        self._end_turn()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.store.close()

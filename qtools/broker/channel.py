@@ -1,0 +1,254 @@
+"""A channel: hands messages to clients that are ready, takes them back, counts.
+
+In: runs of messages from the topic; consumers, and what they do with messages; the time. Out: runs to
+consumers; through the host, the wish to be served (`stir`) or woken (`alarm`). No socket, no clock, no loop.
+
+    put ─▶ backlog ─▶ in flight (at a consumer) ─▶ finished
+              ▲            │ requeued, timed out
+              └─ deferred ◀┘
+
+Times are seconds on one monotonic clock, given with every call that needs them; `due` of a block is ns
+since 1970, so whoever puts one in says both what time it is here and there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from qtools.broker.block import Run
+from qtools.broker.consumer import Consumer
+from qtools.broker.deadlines import Deadlines
+from qtools.broker.store import Backlog
+from qtools.names import is_ephemeral
+
+NOT_IN_FLIGHT = "ID not in flight"
+NOT_THE_OWNER = "client does not own message"
+
+
+class Host(Protocol):
+    """What a channel needs from the broker it lives in."""
+
+    def stir(self, channel: Channel) -> None:
+        """`channel.deliver` is to be called at the end of this turn."""
+        ...
+
+    def alarm(self, channel: Channel, when: float) -> None:
+        """`channel.wake` is to be called at `when`, or soon after, and not at any time asked for before."""
+        ...
+
+
+class TooMany(Exception):
+    """The channel has as many consumers as it may."""
+
+
+class Channel:
+    """One stream of a topic's messages, shared out among its consumers."""
+
+    def __init__(self, topic: str, name: str, backlog: Backlog, host: Host, *, limit: int, max_consumers: int) -> None:
+        self.topic = topic
+        self.name = name
+        self.ephemeral = is_ephemeral(name)
+        self.paused = False
+        self.consumers: list[Consumer] = []
+        self.messages = self.requeued = self.timed_out = self.dropped = 0
+        self.deferred = 0
+        self._backlog = backlog
+        self._host = host
+        self._limit = limit
+        self._max_consumers = max_consumers
+        self._left: list[Consumer] = []  # gone, yet what they had in flight has not timed out
+        self._waiting: deque[Consumer] = deque()  # those that may take more, in the order of their turns
+        self._deferred: Deadlines[Run] = Deadlines()
+        self._alarm: float | None = None
+
+    # ── counts ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def depth(self) -> int:
+        """Messages that wait to be delivered, without those in flight and deferred."""
+        return self._backlog.depth
+
+    @property
+    def in_flight(self) -> int:
+        return sum(len(consumer.in_flight) for consumer in (*self.consumers, *self._left))
+
+    @property
+    def held(self) -> int:
+        """All messages that are not finished."""
+        return self.depth + self.in_flight + self.deferred
+
+    # ── messages come ───────────────────────────────────────────────────────────────────────────
+
+    def put(self, run: Run, now: float, wall: int) -> None:
+        """Messages of the topic, as they come."""
+        if self.ephemeral and self._backlog.depth >= self._limit:
+            # As nsqd: what nobody reads in time must not fill the memory. Whole batches, so by at most one too many.
+            self.dropped += run.stop - run.start
+            return
+        self.adopt(run, now, wall)
+
+    def adopt(self, run: Run, now: float, wall: int, not_before: float = 0.0) -> None:
+        """Messages that waited in the topic: none is dropped. Deferred ones wait until due, and until `not_before`."""
+        self.messages += run.stop - run.start
+        if run.block.due > wall:
+            self._defer(run, max(now + (run.block.due - wall) / 1e9, not_before))
+            return
+        self._backlog.put(run)
+        self._host.stir(self)
+
+    def _defer(self, run: Run, when: float) -> None:
+        self.deferred += run.stop - run.start
+        self._deferred.add(when, run)
+        self._need_alarm(when)
+
+    def _need_alarm(self, when: float) -> None:
+        if self._alarm is None or when < self._alarm:
+            self._alarm = when
+            self._host.alarm(self, when)
+
+    # ── messages go ─────────────────────────────────────────────────────────────────────────────
+
+    def deliver(self, now: float) -> None:
+        """Everything that can go to somebody goes, in turns."""
+        backlog, waiting = self._backlog, self._waiting
+        if self.paused:
+            return
+        while waiting and backlog.depth:
+            consumer = waiting[0]
+            window = consumer.window
+            if window <= 0:
+                waiting.popleft()
+                consumer.queued = False
+                continue
+            # An even share of what is there, so that one wide window does not take the work of all the others.
+            share = max(1, backlog.depth // len(waiting))
+            run = backlog.take(min(window, share), consumer.room)
+            block = run.block
+            dropped = consumer.deliver(run, now)
+            if dropped:
+                backlog.finish(block, dropped)
+            waiting.rotate(-1)
+            self._need_alarm(now + consumer.msg_timeout)
+
+    def stir(self, consumer: Consumer) -> None:
+        """`consumer` may take more than before."""
+        if not consumer.queued and consumer.window > 0:
+            consumer.queued = True
+            self._waiting.append(consumer)
+        if consumer.queued and self._backlog.depth:
+            self._host.stir(self)
+
+    # ── clients come and go ─────────────────────────────────────────────────────────────────────
+
+    def add(self, consumer: Consumer) -> None:
+        """A new client, TooMany when there are as many as may be."""
+        if self._max_consumers and len(self.consumers) >= self._max_consumers:
+            raise TooMany(f"consumers for {self.topic}:{self.name} exceeds limit of {self._max_consumers}")
+        self.consumers.append(consumer)
+
+    def remove(self, consumer: Consumer) -> bool:
+        """A client is gone; True when it was the last. What it had in flight waits for its timeout, as in nsqd."""
+        if consumer not in self.consumers:
+            return False
+        self.consumers.remove(consumer)
+        if consumer.queued:
+            self._waiting.remove(consumer)
+            consumer.queued = False
+        if consumer.in_flight:
+            self._left.append(consumer)
+        return not self.consumers
+
+    # ── what clients do with messages ───────────────────────────────────────────────────────────
+
+    def finish(self, consumer: Consumer, ids: Sequence[bytes]) -> list[tuple[bytes, str]]:
+        """Done with `ids`; those it cannot be done with, and why."""
+        done, missing = consumer.finish(ids)
+        for block, finished in done:
+            self._backlog.finish(block, finished)
+        if done:
+            self.stir(consumer)
+        return [(ident, self._why_not(ident)) for ident in missing]
+
+    def requeue(self, consumer: Consumer, ident: bytes, delay: float, now: float) -> str:
+        """Deliver again after `delay` seconds; answers why that cannot be, "" when it can."""
+        run = consumer.take_back(ident)
+        if run is None:
+            return self._why_not(ident)
+        consumer.requeued += 1
+        self.requeued += 1
+        if delay > 0:
+            self._defer(run, now + delay)
+        else:
+            self._backlog.put(run)
+        self.stir(consumer)
+        self._host.stir(self)
+        return ""
+
+    def touch(self, consumer: Consumer, ident: bytes, now: float) -> str:
+        """Give `ident` its whole time again; answers why that cannot be, "" when it can."""
+        return "" if consumer.touch(ident, now) else self._why_not(ident)
+
+    def _why_not(self, ident: bytes) -> str:
+        others = any(ident in consumer.in_flight for consumer in (*self.consumers, *self._left))
+        return NOT_THE_OWNER if others else NOT_IN_FLIGHT
+
+    # ── time passes ─────────────────────────────────────────────────────────────────────────────
+
+    def wake(self, now: float) -> None:
+        """Take back what was in flight for too long and what was deferred until now; ask for the next alarm."""
+        self._alarm = None
+        came = False
+        for run in self._deferred.take_due(now):
+            self.deferred -= run.stop - run.start
+            self._backlog.put(run)
+            came = True
+        for consumer in (*self.consumers, *self._left):
+            for run in consumer.expire(now):
+                self.timed_out += run.stop - run.start
+                self._backlog.put(run)
+                came = True
+        if came:
+            for consumer in self.consumers:
+                self.stir(consumer)
+            self._host.stir(self)
+        self._left = [consumer for consumer in self._left if consumer.in_flight]
+        times = [consumer.next_deadline() for consumer in (*self.consumers, *self._left)]
+        earliest = min((when for when in (*times, self._deferred.next()) if when is not None), default=None)
+        if earliest is not None:
+            self._need_alarm(earliest)
+
+    # ── what an administrator does ──────────────────────────────────────────────────────────────
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def unpause(self) -> None:
+        self.paused = False
+        self._host.stir(self)
+
+    def empty(self) -> None:
+        """Drop everything: what waits, what is deferred, what is in flight."""
+        self._backlog.clear()
+        self._deferred.clear()
+        self.deferred = 0
+        self._left.clear()
+        for consumer in self.consumers:
+            consumer.clear()
+            self.stir(consumer)
+
+    def delete(self) -> None:
+        """Drop everything and hang up on every client."""
+        consumers, self.consumers = self.consumers, []
+        self._waiting.clear()
+        self.empty()
+        for consumer in consumers:
+            consumer.clear()
+            consumer.receiver.shut()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Channel {self.topic}/{self.name} depth={self.depth} in_flight={self.in_flight}"
+            f" deferred={self.deferred} clients={len(self.consumers)}{' paused' if self.paused else ''}>"
+        )

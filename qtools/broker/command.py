@@ -1,0 +1,164 @@
+"""`q-broker`: flags → options → a daemon. In: the command line. Out: an exit status. The daemon never sees click."""
+
+from __future__ import annotations
+
+import click
+
+from qtools import __version__
+from qtools.cli.program import Program
+from qtools.cli.types import Duration, Size
+
+
+class _Group(Program, click.Group):
+    """The program itself runs the broker; its subcommands ask the private local one."""
+
+
+_SECOND = Duration(least=1.0)
+_BYTES = Size(least=1)
+
+
+@click.group(
+    "q-broker",
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--tcp-address",
+    default="127.0.0.1:4150",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where NSQ clients connect: HOST:PORT, :PORT for every interface, port 0 for a free one, unix:/path.",
+)
+@click.option(
+    "--http-address",
+    default="127.0.0.1:4151",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where nsqd's HTTP API is served; empty for nowhere.",
+)
+@click.option(
+    "--broadcast-address", metavar="HOST", help="The name /info gives for this broker.  [default: the host's]"
+)
+@click.option(
+    "--broadcast-tcp-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="The TCP port /info gives.  [default: the one it listens on]",
+)
+@click.option(
+    "--broadcast-http-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="The HTTP port /info gives.  [default: the one it listens on]",
+)
+@click.option(
+    "--msg-timeout",
+    type=_SECOND,
+    default="60s",
+    show_default=True,
+    help="A message not finished for so long is delivered again, unless its client asked for another time.",
+)
+@click.option(
+    "--max-msg-timeout",
+    type=_SECOND,
+    default="15m",
+    show_default=True,
+    help="The most a client may ask for, and touch a message for.",
+)
+@click.option("--max-msg-size", type=_BYTES, default="1MiB", show_default=True, help="Of one message.")
+@click.option("--max-body-size", type=_BYTES, default="5MiB", show_default=True, help="Of one command, so of one MPUB.")
+@click.option(
+    "--max-req-timeout", type=Duration(), default="1h", show_default=True, help="How long a message may be deferred."
+)
+@click.option(
+    "--mem-queue-size",
+    type=click.IntRange(0),
+    default=10_000,
+    show_default=True,
+    help="Messages that an ephemeral topic or channel piles up; what comes then is dropped.",
+)
+@click.option(
+    "--max-rdy-count",
+    type=click.IntRange(1),
+    default=2500,
+    show_default=True,
+    help="Messages that a client may have in flight.",
+)
+@click.option(
+    "--max-channel-consumers", type=click.IntRange(0), default=0, help="Clients of one channel.  [default: any number]"
+)
+@click.option(
+    "--max-heartbeat-interval", type=_SECOND, default="60s", show_default=True, help="The most a client may ask for."
+)
+@click.option(
+    "--max-output-buffer-size",
+    type=Size(least=64),
+    default="64KiB",
+    show_default=True,
+    help="The most a client may ask for.",
+)
+@click.option(
+    "--max-output-buffer-timeout",
+    type=Duration(),
+    default="30s",
+    show_default=True,
+    help="The most a client may ask for.",
+)
+@click.option("--snappy/--no-snappy", default=True, show_default=True, help="Grant snappy, where it is installed.")
+@click.option("--deflate/--no-deflate", default=True, show_default=True, help="Grant deflate.")
+@click.option(
+    "--max-deflate-level",
+    type=click.IntRange(1, 9),
+    default=6,
+    show_default=True,
+    help="The most a client may ask for.",
+)
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM: grants TLS.")
+@click.option("--tls-key", metavar="FILE", help="Its key, PEM.")
+@click.option("--tls-root-ca-file", metavar="FILE", help="Who signs the certificates of clients, PEM.")
+@click.option(
+    "--tls-client-auth-policy",
+    type=click.Choice(["require", "require-verify"]),
+    help="Clients need a certificate; it is verified in either case. Implies --tls-required.",
+)
+@click.option(
+    "--tls-required",
+    type=click.Choice(["false", "true", "tcp-https"]),
+    is_flag=False,
+    flag_value="true",
+    default="false",
+    show_default=True,
+    help="Nothing but TLS: true shuts plain HTTP as well, tcp-https leaves it open.",
+)
+@click.option(
+    "--auth-http-address",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Auth server, HOST:PORT or a URL: clients need AUTH. May be given many times.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warn", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+)
+@click.version_option(__version__, "--version", prog_name="q-broker", message="%(prog)s %(version)s")
+@click.pass_context
+def main(context: click.Context, /, **flags: object) -> None:
+    """Run the embedded broker: nsqd's TCP protocol and HTTP API, without nsqd.
+
+    It keeps messages in memory: what is not finished when it stops is gone.
+
+    \b
+    Example, and in another terminal:
+        q-broker
+        printf 'a\\nb\\n' | q-pipe letters --nsqd 127.0.0.1:4150
+
+    Without --nsqd the other commands use a private broker of yours, started when it is needed;
+    `q-broker status` and `q-broker stop` are about that one.
+    """
+    if context.invoked_subcommand is None:
+        from qtools.broker.foreground import run
+
+        context.exit(run(flags))

@@ -1,0 +1,227 @@
+"""One client's place on a channel: its window, and what it has in flight.
+
+In: runs to deliver, ids it is done with, the time. Out: frames to its receiver; runs that come back.
+No socket, no clock, no loop: who reads and writes is the receiver's business.
+
+Messages in flight are a dict from id to the run they were delivered in. A run whose messages all ended
+the same way (nearly all do) is never gone through one by one: finishing is `dict.pop` mapped over the
+ids, and a count. Deadlines of one client come in order, so they are a queue and not a heap; only
+a message touched for so long that it meets the limit falls out of that order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Protocol
+
+from qtools.broker.block import NOTHING, Block, Run
+from qtools.broker.deadlines import Deadlines
+
+
+class Receiver(Protocol):
+    """Who stands behind a consumer: a connection."""
+
+    def deliver(self, frames: bytes) -> int:
+        """Take frames to be sent; answers how many bytes more it takes in this turn (0: no more for now)."""
+        ...
+
+    def shut(self) -> None:
+        """The channel is gone: hang up."""
+        ...
+
+
+class Consumer:
+    """A client of a channel; after it has left, the keeper of what it left behind until that times out."""
+
+    __slots__ = (
+        "_capped",
+        "_runs",
+        "closing",
+        "finished",
+        "in_flight",
+        "max_msg_timeout",
+        "msg_timeout",
+        "queued",
+        "ready",
+        "receiver",
+        "requeued",
+        "room",
+        "sample_rate",
+        "sent",
+    )
+
+    def __init__(
+        self, receiver: Receiver, *, msg_timeout: float = 60.0, max_msg_timeout: float = 900.0, sample_rate: int = 0
+    ) -> None:
+        self.receiver = receiver
+        self.msg_timeout = msg_timeout
+        self.max_msg_timeout = max_msg_timeout
+        self.sample_rate = sample_rate
+        self.ready = 0
+        self.room = 1  # bytes it takes in this turn; none while its socket is full
+        self.closing = False
+        self.queued = False  # whether the channel has it in its queue of those that may take more
+        self.in_flight: dict[bytes, Run] = {}
+        self.sent = self.finished = self.requeued = 0
+        self._runs: deque[Run] = deque()
+        self._capped: Deadlines[Run] = Deadlines()
+
+    @property
+    def window(self) -> int:
+        """How many messages it takes right now."""
+        if self.room <= 0 or self.closing:
+            return 0
+        return self.ready - len(self.in_flight)
+
+    def deliver(self, run: Run, now: float) -> list[bytes]:
+        """Send `run`. Answers the ids that its sample rate threw away."""
+        block, start, stop = run.block, run.start, run.stop
+        run.attempts += 1
+        run.sent = now
+        run.deadline = now + self.msg_timeout
+        ids = block.ids(start, stop)
+        if self.sample_rate:
+            return self._deliver_some(run, ids)
+        run.left = stop - start
+        self.in_flight.update(dict.fromkeys(ids, run))
+        self._runs.append(run)
+        self.sent += stop - start
+        self.room = self.receiver.deliver(block.deliver(start, stop, run.attempts))
+        return []
+
+    def _deliver_some(self, run: Run, ids: list[bytes]) -> list[bytes]:
+        # nsqd compares with `>`, so that its 1 is 2 %; here 1 is 1 %.
+        rate, draw = self.sample_rate / 100, random.random
+        block, start, attempts = run.block, run.start, run.attempts
+        kept: list[bytes] = []
+        frames: list[bytes] = []
+        dropped: list[bytes] = []
+        for place, ident in enumerate(ids, start):
+            if draw() < rate:
+                kept.append(ident)
+                frames.append(block.deliver(place, place + 1, attempts))
+            else:
+                dropped.append(ident)
+        if kept:
+            run.left = len(kept)
+            self.in_flight.update(dict.fromkeys(kept, run))
+            self._runs.append(run)
+            self.sent += len(kept)
+        # What is thrown away counts as well, so that a small rate does not go through a whole backlog in one turn.
+        self.room = min(self.receiver.deliver(b"".join(frames)), self.room - block.size(start, run.stop))
+        return dropped
+
+    def finish(self, ids: Sequence[bytes]) -> tuple[list[tuple[Block, Sequence[bytes]]], list[bytes]]:
+        """Done with `ids`: which of them were in flight, by block, and which were not."""
+        runs = list(map(self.in_flight.pop, ids, repeat(None)))
+        first = runs[0]
+        if first is not None and runs.count(first) == len(runs):
+            done: list[tuple[Block, Sequence[bytes]]] = [(first.block, ids)]
+            self._count_down(first, len(runs))
+            self.finished += len(runs)
+            self._tidy()
+            return done, []
+        done = []
+        for run, count in Counter(runs).items():
+            if run is not None:
+                done.append((run.block, [ident for ident, of in zip(ids, runs, strict=True) if of is run]))
+                self._count_down(run, count)
+                self.finished += count
+        self._tidy()
+        return done, [ident for ident, run in zip(ids, runs, strict=True) if run is None]
+
+    def take_back(self, ident: bytes) -> Run | None:
+        """One message out of flight, as a run of its own; None when it is not in flight."""
+        run = self.in_flight.pop(ident, None)
+        if run is None:
+            return None
+        place = run.block.place(ident)
+        single = Run(run.block, place, place + 1, run.attempts)
+        single.sent = run.sent
+        self._count_down(run, 1)
+        self._tidy()
+        return single
+
+    def touch(self, ident: bytes, now: float) -> bool:
+        """The time of a message in flight begins anew, but never goes past its limit; False when not in flight."""
+        single = self.take_back(ident)
+        if single is None:
+            return False
+        single.left = 1
+        latest = single.sent + self.max_msg_timeout
+        single.deadline = min(now + self.msg_timeout, latest)
+        self.in_flight[ident] = single
+        if not self._runs or self._runs[-1].deadline <= single.deadline:
+            self._runs.append(single)
+        else:
+            self._capped.add(single.deadline, single)
+        return True
+
+    def expire(self, now: float) -> list[Run]:
+        """What has been in flight for too long, out of flight."""
+        back: list[Run] = []
+        runs = self._runs
+        while runs and (not runs[0].left or runs[0].deadline <= now):
+            run = runs.popleft()
+            if run.left:
+                back += self._whole_or_parts(run)
+        for run in self._capped.take_due(now):
+            if run.left:
+                back += self._whole_or_parts(run)
+        return back
+
+    def next_deadline(self) -> float | None:
+        """When `expire` should be called next; None with nothing in flight."""
+        while self._runs and not self._runs[0].left:
+            self._runs.popleft()
+        first = self._runs[0].deadline if self._runs else None
+        capped = self._capped.next()
+        if first is None or (capped is not None and capped < first):
+            return capped
+        return first
+
+    def clear(self) -> None:
+        """Forget what is in flight: its channel was emptied."""
+        for run in self._runs:
+            run.left = 0
+        self.in_flight.clear()
+        self._runs.clear()
+        self._capped.clear()
+
+    def _whole_or_parts(self, run: Run) -> list[Run]:
+        """Take what is left of a run out of flight, in as few runs as may be."""
+        ids = run.block.ids(run.start, run.stop)
+        in_flight = self.in_flight
+        if run.left == len(ids):
+            for ident in ids:
+                del in_flight[ident]
+            return [Run(run.block, run.start, run.stop, run.attempts)]
+        parts: list[Run] = []
+        for place, ident in enumerate(ids, run.start):
+            if in_flight.get(ident) is run:
+                del in_flight[ident]
+                if parts and parts[-1].stop == place:
+                    parts[-1].stop = place + 1
+                else:
+                    parts.append(Run(run.block, place, place + 1, run.attempts))
+        return parts
+
+    @staticmethod
+    def _count_down(run: Run, count: int) -> None:
+        run.left -= count
+        if not run.left:
+            run.block = NOTHING  # an earlier run may keep this one in the queue for a while; its bytes need not stay
+
+    def _tidy(self) -> None:
+        """Finished runs leave the front of the queue; and its middle, once they are most of it."""
+        runs = self._runs
+        while runs and not runs[0].left:
+            runs.popleft()
+        if len(runs) > 64 + 2 * len(self.in_flight):
+            self._runs = deque(run for run in runs if run.left)
+
+    def __repr__(self) -> str:
+        return f"<Consumer in_flight={len(self.in_flight)}/{self.ready} finished={self.finished}>"

@@ -1,0 +1,138 @@
+"""The daemon: opens the doors in order, and closes them in order. In: options, a wish to stop. Out: a broker served.
+
+    sockets ─▶ broker ─▶ doors open        stop: doors close to newcomers ─▶ everybody inside is seen out ─▶ store
+
+No address is served before all of them are known to be free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtools.broker.broker import Alarm, Broker
+from qtools.broker.deadlines import Entry
+from qtools.broker.listen import listen, shown, unix_path
+from qtools.broker.options import Options
+from qtools.broker.store import Store
+from qtools.broker.tcp_door import TcpDoor
+
+if TYPE_CHECKING:
+    from qtools.broker.http_door import HttpDoor
+
+log = logging.getLogger("qtools.broker")
+
+
+class Daemon:
+    """A broker with its doors. `idle_exit` seconds without a client end it, if nothing would be lost by that."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        store: Store | None = None,
+        idle_exit: float | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.options = options
+        self.broker: Broker
+        self._store = store
+        self._idle_exit = idle_exit
+        self._about = about or {}
+        self._tcp: socket.socket | None = None
+        self._http: socket.socket | None = None
+        self._tcp_door: TcpDoor | None = None
+        self._http_door: HttpDoor | None = None
+        self._idle: Entry[Alarm] | None = None
+        self._stopped = asyncio.Event()
+
+    async def start(self) -> None:
+        """Open everything; StartError or UsageError when that cannot be, and then nothing stays open."""
+        options = self.options
+        try:
+            self._tcp = listen(options.tcp_address, "--tcp-address")
+            if options.http_address:
+                self._http = listen(options.http_address, "--http-address")
+            self.broker = Broker(options, self._store)
+            self._tcp_door = TcpDoor(self.broker, self._nobody_there)
+            if self._http is not None:
+                from qtools.broker.http import HttpApi
+                from qtools.broker.http_door import HttpDoor
+
+                self._http_door = HttpDoor(HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._about))
+                await self._http_door.open(self._http)
+            await self._tcp_door.open(self._tcp)
+        except BaseException:
+            self._remove_sockets()
+            raise
+        self._nobody_there()
+
+    @property
+    def tcp_address(self) -> str:
+        """Where NSQ clients are served."""
+        assert self._tcp is not None
+        return shown(self._tcp)
+
+    @property
+    def http_address(self) -> str:
+        """Where HTTP is served; "" when it is not."""
+        return shown(self._http) if self._http is not None else ""
+
+    def stop(self) -> None:
+        """Let nobody in any more. Everything that was accepted until now is kept; nothing more is."""
+        if hasattr(self, "broker"):
+            self.broker.stopping = True
+        for door in (self._tcp_door, self._http_door):
+            if door is not None:
+                door.close()
+        self._stopped.set()
+
+    async def serve(self) -> None:
+        """Serve until `stop`, then see everybody out."""
+        await self._stopped.wait()
+        log.info("stopping")
+        if self._tcp_door is not None:
+            await self._tcp_door.see_out()
+        if self._http_door is not None:
+            await self._http_door.see_out()
+        self.broker.close()
+        self._remove_sockets()
+        lost = 0 if self.broker.store.durable else self.broker.held()
+        if lost:
+            log.warning("stopped; %d messages that nobody finished were in memory and are gone", lost)
+        else:
+            log.info("stopped")
+
+    def _nobody_there(self) -> None:
+        """The last client has left, or none has come yet."""
+        if self._idle_exit is None or self.broker.stopping:
+            return
+        if self._idle is not None:
+            self.broker.cancel(self._idle)
+        self._idle = self.broker.call_at(self.broker.now() + self._idle_exit, self._look)
+
+    def _look(self, now: float) -> None:
+        """Time to go, if still nobody is there. From here to the closed doors nothing else runs, so that whoever
+        comes now is either served or refused, and never accepted and forgotten."""
+        self._idle = None
+        assert self._tcp_door is not None
+        if self._tcp_door.connections:
+            return  # it is asked again when they leave
+        if not self.broker.store.durable and self.broker.held():
+            self._nobody_there()
+            return
+        log.info("no client for %g s", self._idle_exit)
+        self.stop()
+
+    def _remove_sockets(self) -> None:
+        for address, made in ((self.options.tcp_address, self._tcp), (self.options.http_address, self._http)):
+            if made is not None:
+                path = unix_path(address or "")
+                if path is not None:
+                    with contextlib.suppress(OSError):
+                        Path(path).unlink()
+                made.close()

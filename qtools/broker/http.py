@@ -1,0 +1,345 @@
+"""nsqd's HTTP API, as a plain ASGI application. In: requests. Out: nsqd 1.3.0's answers and errors (nsqd/http.go).
+
+    POST /pub /mpub   /topic/{create,delete,empty,pause,unpause}   /channel/{…the same…}
+    GET  /stats /ping /info /config/OPTION                          PUT /config/log_level
+
+Never here: more of a body in memory than the limit allows, whatever its sender announced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from qtools.broker.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
+from qtools.broker.broker import SPEAKS, Broker
+from qtools.broker.listen import port_of
+from qtools.broker.stats import as_text, collect
+from qtools.broker.topic import Topic
+from qtools.names import is_valid_name
+
+if TYPE_CHECKING:
+    from qtools.broker.tcp_door import TcpDoor
+
+log = logging.getLogger("qtools.broker")
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Query = dict[str, list[str]]
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_BROKEN_QUERY = re.compile(rb"%(?![0-9A-Fa-f]{2})|;")  # what Go's url.ParseQuery refuses
+_NSQ = (b"x-nsq-content-type", b"nsq; version=1.0")
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+class HttpApi:
+    """The application. `about` is told by /info beside what nsqd tells."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        door: TcpDoor,
+        tcp: socket.socket | None,
+        http: socket.socket | None,
+        about: dict[str, Any],
+    ) -> None:
+        self._broker = broker
+        self._door = door
+        self._ports = (
+            broker.options.broadcast_tcp_port or port_of(tcp),
+            broker.options.broadcast_http_port or port_of(http),
+        )
+        self._about = about
+        self._second = 0
+        self._date = (b"date", b"")
+        self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
+            "/info": ("GET", self._info),
+            "/stats": ("GET", self._stats),
+            "/topic/create": ("POST", self._topic_create),
+            "/topic/delete": ("POST", self._topic_delete),
+            "/topic/empty": ("POST", self._topic_empty),
+            "/topic/pause": ("POST", self._topic_pause),
+            "/topic/unpause": ("POST", self._topic_unpause),
+            "/channel/create": ("POST", self._channel_create),
+            "/channel/delete": ("POST", self._channel_delete),
+            "/channel/empty": ("POST", self._channel_empty),
+            "/channel/pause": ("POST", self._channel_pause),
+            "/channel/unpause": ("POST", self._channel_unpause),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = [_NSQ]
+        status = 200
+        try:
+            if self._broker.options.tls_required == "true":
+                status, body = 403, b'{"message": "TLS_REQUIRED", "https_port": 0}'
+                headers.append(_JSON)
+            else:
+                answer = await self._answer(scope, receive)
+                if isinstance(answer, bytes):
+                    body = answer
+                    headers.append(_TEXT)
+                else:
+                    body = json.dumps(answer, separators=(",", ":")).encode()
+                    headers.append(_JSON)
+        except Refusal as refusal:
+            status = refusal.status
+            if scope["path"] == "/ping":  # the one that answers its errors as text
+                body, headers = refusal.word.encode(), [_TEXT]
+            else:
+                body = json.dumps({"message": refusal.word}, separators=(",", ":")).encode()
+                headers.append(_JSON)
+        except Exception as error:
+            log.error("internal error in %s %s: %s: %s", scope["method"], scope["path"], type(error).__name__, error)
+            log.debug("internal error", exc_info=True)
+            status, body = 500, b'{"message":"INTERNAL_ERROR"}'
+            headers.append(_JSON)
+        headers.append((b"content-length", b"%d" % len(body)))
+        headers.append(self._now())
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _now(self) -> tuple[bytes, bytes]:
+        """RFC 9110, 6.6.1: an answer says when it was made."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date = (b"date", formatdate(second, usegmt=True).encode())
+        return self._date
+
+    async def _answer(self, scope: Scope, receive: Receive) -> bytes | Any:
+        path, method = scope["path"], scope["method"]
+        if path in ("/pub", "/mpub"):
+            if method != "POST":
+                raise Refusal(405, "METHOD_NOT_ALLOWED")
+            return await (self._pub if path == "/pub" else self._mpub)(scope, receive)
+        if path == "/ping":
+            if method != "GET":
+                raise Refusal(405, "METHOD_NOT_ALLOWED")
+            if self._broker.failure:
+                raise Refusal(500, self._broker.health)
+            return self._broker.health.encode()
+        if path.startswith("/config/"):
+            return await self._config(path.removeprefix("/config/"), method, scope, receive)
+        route = self._routes.get(path)
+        if route is None:
+            raise Refusal(404, "NOT_FOUND")
+        if method != route[0]:
+            raise Refusal(405, "METHOD_NOT_ALLOWED")
+        return route[1](_query(scope))
+
+    # ── publishing ──────────────────────────────────────────────────────────────────────────────
+
+    async def _pub(self, scope: Scope, receive: Receive) -> bytes:
+        options = self._broker.options
+        body = await read_body(scope, receive, options.max_msg_size, Refusal(413, "MSG_TOO_BIG"))
+        if not body:
+            raise Refusal(400, "MSG_EMPTY")
+        query = _query(scope)
+        topic = _topic_name(query)
+        delay_ms = 0
+        if "defer" in query:
+            told = query["defer"][0]
+            if not re.fullmatch(r"[+]?[0-9]{1,18}", told) or int(told) > options.max_req_timeout * 1000:
+                raise Refusal(400, "INVALID_DEFER")
+            delay_ms = int(told)
+        return await self._publish(topic, [body], delay_ms)
+
+    async def _mpub(self, scope: Scope, receive: Receive) -> bytes:
+        options = self._broker.options
+        too_big = Refusal(413, "BODY_TOO_BIG")
+        if (announced(scope) or 0) > options.max_body_size:
+            raise too_big
+        query = _query(scope)
+        topic = _topic_name(query)
+        body = await read_body(scope, receive, options.max_body_size, too_big)
+        if "binary" in query and _BOOLEANS.get(query["binary"][0], True):
+            bodies = split_binary(body, options.max_msg_size, options.max_body_size)
+        else:
+            bodies = [line for line in body.split(b"\n") if line]
+            if any(len(line) > options.max_msg_size for line in bodies):
+                raise Refusal(413, "MSG_TOO_BIG")
+        return await self._publish(topic, bodies)
+
+    async def _publish(self, topic: str, bodies: list[bytes], delay_ms: int = 0) -> bytes:
+        """Publish, and wait until it is safe."""
+        if self._broker.stopping:
+            raise Refusal(503, "EXITING")
+        if not bodies:
+            self._broker.topic(topic)
+            return b"OK"
+        commit = self._broker.publish(topic, bodies, delay_ms)
+        if commit is not None:
+            done = asyncio.Event()
+            commit.waiters.append(done.set)
+            await done.wait()
+            if commit.error is not None:
+                raise Refusal(503, f"PUB_FAILED {commit.error}")
+        return b"OK"
+
+    # ── telling ─────────────────────────────────────────────────────────────────────────────────
+
+    def _info(self, query: Query) -> dict[str, Any]:
+        options = self._broker.options
+        return {
+            "version": SPEAKS,
+            "broadcast_address": options.broadcast_address,
+            "hostname": socket.gethostname(),
+            "http_port": self._ports[1],
+            "tcp_port": self._ports[0],
+            "start_time": int(self._broker.started),
+            "max_heartbeat_interval": round(options.max_heartbeat_interval * 1e9),
+            "max_output_buffer_size": options.max_output_buffer_size,
+            "max_output_buffer_timeout": round(options.max_output_buffer_timeout * 1e9),
+            "max_deflate_level": options.max_deflate_level,
+            "pid": os.getpid(),
+            "durable": self._broker.store.durable,
+        } | self._about
+
+    def _stats(self, query: Query) -> bytes | dict[str, Any]:
+        def first(name: str) -> str:
+            return query[name][0] if name in query else ""
+
+        told = collect(
+            self._broker,
+            self._door.connections,
+            topic=first("topic"),
+            channel=first("channel"),
+            include_clients=_BOOLEANS.get(first("include_clients"), True),
+            include_mem=_BOOLEANS.get(first("include_mem"), True),
+        )
+        return told if first("format") == "json" else as_text(told).encode()
+
+    async def _config(self, name: str, method: str, scope: Scope, receive: Receive) -> bytes | Any:
+        if "/" in name or not name:
+            raise Refusal(404, "NOT_FOUND")
+        if method not in ("GET", "PUT"):
+            raise Refusal(405, "METHOD_NOT_ALLOWED")
+        options = self._broker.options
+        if method == "PUT":
+            invalid = Refusal(413, "INVALID_VALUE")
+            body = await read_body(scope, receive, options.max_msg_size, invalid)
+            if not body:
+                raise invalid
+            if name != "log_level":
+                raise Refusal(400, "INVALID_OPTION")
+            level = body.decode("utf-8", "replace").strip().lower()
+            if level not in ("debug", "info", "warn", "warning", "error", "fatal"):
+                raise Refusal(400, "INVALID_VALUE")
+            options.log_level = level
+            log.setLevel({"warn": "WARNING"}.get(level, level.upper()))
+        known = options.by_name()
+        if name not in known:
+            raise Refusal(400, "INVALID_OPTION")
+        value = known[name]
+        return value.encode() if isinstance(value, str) else value
+
+    # ── administering ───────────────────────────────────────────────────────────────────────────
+
+    def _moment(self) -> tuple[float, int]:
+        return self._broker.now(), time.time_ns()
+
+    def _existing(self, query: Query) -> Topic:
+        topic = self._broker.topics.get(_topic_name(query))
+        if topic is None:
+            raise Refusal(404, "TOPIC_NOT_FOUND")
+        return topic
+
+    def _topic_create(self, query: Query) -> bytes:
+        self._broker.topic(_topic_name(query))
+        return b""
+
+    def _topic_delete(self, query: Query) -> bytes:
+        self._broker.delete_topic(_deletable(query, self._broker))
+        return b""
+
+    def _topic_empty(self, query: Query) -> bytes:
+        self._existing(query).empty()
+        return b""
+
+    def _topic_pause(self, query: Query) -> bytes:
+        self._existing(query).pause(*self._moment())
+        return b""
+
+    def _topic_unpause(self, query: Query) -> bytes:
+        self._existing(query).unpause(*self._moment())
+        return b""
+
+    def _topic_and_channel(self, query: Query) -> tuple[Topic, str]:
+        for kind in ("topic", "channel"):
+            if kind not in query:
+                raise Refusal(400, f"MISSING_ARG_{kind.upper()}")
+            if not is_valid_name(query[kind][0]):
+                raise Refusal(400, f"INVALID_ARG_{kind.upper()}")
+        topic = self._broker.topics.get(query["topic"][0])
+        if topic is None:
+            raise Refusal(404, "TOPIC_NOT_FOUND")
+        return topic, query["channel"][0]
+
+    def _existing_channel(self, query: Query) -> tuple[Topic, str]:
+        topic, name = self._topic_and_channel(query)
+        if name not in topic.channels:
+            raise Refusal(404, "CHANNEL_NOT_FOUND")
+        topic.seal(*self._moment())  # what was published before this request is the channel's already
+        return topic, name
+
+    def _channel_create(self, query: Query) -> bytes:
+        topic, name = self._topic_and_channel(query)
+        topic.channel(name, *self._moment())
+        return b""
+
+    def _channel_delete(self, query: Query) -> bytes:
+        self._broker.delete_channel(*self._existing_channel(query))
+        return b""
+
+    def _channel_empty(self, query: Query) -> bytes:
+        topic, name = self._existing_channel(query)
+        topic.channels[name].empty()
+        return b""
+
+    def _channel_pause(self, query: Query) -> bytes:
+        topic, name = self._existing_channel(query)
+        topic.channels[name].pause()
+        return b""
+
+    def _channel_unpause(self, query: Query) -> bytes:
+        topic, name = self._existing_channel(query)
+        topic.channels[name].unpause()
+        return b""
+
+
+def _query(scope: Scope) -> Query:
+    raw = scope["query_string"]
+    if _BROKEN_QUERY.search(raw):
+        raise Refusal(400, "INVALID_REQUEST")
+    return parse_qs(raw.decode("latin-1"), keep_blank_values=True)
+
+
+def _topic_name(query: Query) -> str:
+    if "topic" not in query:
+        raise Refusal(400, "MISSING_ARG_TOPIC")
+    name = query["topic"][0]
+    if not is_valid_name(name):
+        raise Refusal(400, "INVALID_TOPIC")
+    return name
+
+
+def _deletable(query: Query, broker: Broker) -> str:
+    """Deleting asks only whether there is such a topic, not whether it could be one."""
+    if "topic" not in query:
+        raise Refusal(400, "MISSING_ARG_TOPIC")
+    if query["topic"][0] not in broker.topics:
+        raise Refusal(404, "TOPIC_NOT_FOUND")
+    return query["topic"][0]

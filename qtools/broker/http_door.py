@@ -1,0 +1,100 @@
+"""The door for HTTP: uvicorn's protocol class on a socket of ours. In: a listening socket. Out: requests to an app.
+
+uvicorn's server is left out on purpose: it wakes up ten times a second, and takes the signals for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from qtools.broker.http import HttpApi
+
+# Go's limit for a request's head is 1 MiB; no client of this API needs a hundredth of it.
+MAX_HEAD = 64 * 1024
+FIRST_REQUEST = 60.0  # seconds a new connection may stay silent
+
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class _Http(HttpToolsProtocol):
+    """uvicorn's, which would let a head grow without end."""
+
+    _unseen = 0  # bytes since something came out of the parser
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(FIRST_REQUEST, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        self._unseen += len(data)
+        super().data_received(data)
+        if self._unseen > MAX_HEAD and not self.transport.is_closing():
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self._unseen = 0
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._unseen = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unseen = 0
+        super().on_message_complete()
+
+
+class HttpDoor:
+    """Lets HTTP clients in."""
+
+    def __init__(self, api: HttpApi) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is worth saying, the app says
+        self._config = Config(
+            api,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            interface="asgi3",
+        )
+        self._config.load()
+        self._state = ServerState()
+        self._server: asyncio.Server | None = None
+
+    async def open(self, listening: socket.socket) -> None:
+        """Let clients in."""
+        loop = asyncio.get_running_loop()
+
+        def make() -> Any:
+            return _Http(config=self._config, server_state=self._state, app_state={}, _loop=loop)
+
+        if listening.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(make, sock=listening)
+        else:
+            self._server = await loop.create_server(make, sock=listening)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def see_out(self, patience: float = 2.0) -> None:
+        """Let what is being answered be answered, and hang up."""
+        for connection in tuple(self._state.connections):
+            connection.shutdown()
+        tasks = tuple(self._state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+        for connection in tuple(self._state.connections):
+            connection.transport.abort()

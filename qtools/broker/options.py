@@ -1,0 +1,93 @@
+"""What q-broker can be told: nsqd's options by nsqd's names, with nsqd's defaults.
+
+In: values from the command line. Out: one plain object. Durations are seconds, sizes bytes. An option that
+q-broker does not act on is not here. Source of names and defaults: nsqd 1.3.0, nsqd/options.go.
+
+Different from nsqd: it listens on this machine only unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from qtools.protocol.identify import Grants
+from qtools.protocol.reader import Limits
+
+
+@dataclass(slots=True)
+class Options:
+    """All of them; `None` for an address means that door stays closed."""
+
+    tcp_address: str = "127.0.0.1:4150"
+    http_address: str | None = "127.0.0.1:4151"
+    broadcast_address: str = field(default_factory=socket.gethostname)
+    broadcast_tcp_port: int = 0  # 0: the one it listens on
+    broadcast_http_port: int = 0
+
+    mem_queue_size: int = 10_000  # messages that an ephemeral channel or topic may pile up
+    msg_timeout: float = 60.0
+    max_msg_timeout: float = 900.0
+    max_msg_size: int = 1024 * 1024
+    max_body_size: int = 5 * 1024 * 1024
+    max_req_timeout: float = 3600.0
+
+    max_heartbeat_interval: float = 60.0
+    max_rdy_count: int = 2500
+    max_output_buffer_size: int = 64 * 1024
+    max_output_buffer_timeout: float = 30.0
+    max_channel_consumers: int = 0  # 0: any number
+
+    snappy: bool = True
+    deflate: bool = True
+    max_deflate_level: int = 6
+
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_root_ca_file: str | None = None
+    tls_client_auth_policy: str = ""  # "", "require", "require-verify"
+    tls_required: str = "false"  # "false", "true", "tcp-https": TCP needs TLS, HTTP may stay in clear
+
+    auth_http_addresses: tuple[str, ...] = ()
+    log_level: str = "info"
+
+    # A client that was never heard of for this long is gone; half of it is the default heartbeat interval.
+    client_timeout = 60.0
+
+    def limits(self) -> Limits:
+        """What a client may send."""
+        return Limits(
+            max_msg_size=self.max_msg_size,
+            max_body_size=self.max_body_size,
+            max_req_timeout_ms=round(self.max_req_timeout * 1000),
+        )
+
+    def grants(self, *, tls: bool, snappy: bool) -> Grants:
+        """What a client may ask for; `tls` and `snappy` say whether they can be had at all."""
+        return Grants(
+            max_rdy_count=self.max_rdy_count,
+            msg_timeout=round(self.msg_timeout * 1000),
+            max_msg_timeout=round(self.max_msg_timeout * 1000),
+            heartbeat_interval=round(self.client_timeout * 500),
+            max_heartbeat_interval=round(self.max_heartbeat_interval * 1000),
+            max_output_buffer_timeout=round(self.max_output_buffer_timeout * 1000),
+            max_output_buffer_size=self.max_output_buffer_size,
+            tls=tls,
+            snappy=self.snappy and snappy,
+            deflate=self.deflate,
+            max_deflate_level=self.max_deflate_level,
+            auth_required=bool(self.auth_http_addresses),
+        )
+
+    def by_name(self) -> dict[str, Any]:
+        """Every option as nsqd's /config shows it: durations as ns."""
+        shown: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float):
+                value = round(value * 1e9)
+            elif isinstance(value, tuple):
+                value = list(value)
+            shown[one.name] = "" if value is None else value
+        return shown

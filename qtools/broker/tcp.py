@@ -1,0 +1,395 @@
+"""One client's conversation: NSQ's V2 protocol. In: commands. Out: answers, and what the broker is asked to do.
+
+    magic ─▶ INIT ── SUB ──▶ SUBSCRIBED ── CLS ──▶ CLOSING
+              │ IDENTIFY, then TLS, then snappy or deflate: each changes what the bytes after it mean
+
+Never here: a task, a future or a lock; the one exception is AUTH, which asks another server.
+The words of refusal are nsqd 1.3.0's (nsqd/protocol_v2.go): scripts and clients match them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from qtools.broker.auth import AuthFailed, Authorization, describe
+from qtools.broker.channel import Channel, TooMany
+from qtools.broker.consumer import Consumer
+from qtools.broker.link import Link, log
+from qtools.broker.store import Commit
+from qtools.protocol.commands import MAGIC_V2
+from qtools.protocol.filters import Deflate, Snappy, Tls
+from qtools.protocol.frames import CLOSE_WAIT, ERROR, OK, RESPONSE, encode_frame
+from qtools.protocol.identify import Client, NotGranted, negotiate
+from qtools.protocol.reader import (
+    Auth,
+    Close,
+    Command,
+    CommandReader,
+    Finish,
+    Identify,
+    Nop,
+    Publish,
+    Ready,
+    Refused,
+    Requeue,
+    Sub,
+    Touch,
+    quoted,
+)
+
+if TYPE_CHECKING:
+    from qtools.broker.tcp_door import TcpDoor
+
+# nsqd's numbers for the state of a client, which /stats shows (client_v2.go).
+INIT, SUBSCRIBED, CLOSING = 0, 3, 4
+
+OWED = 1000  # publishes of one client that may wait for their commit, before it is not listened to
+
+_OK = encode_frame(RESPONSE, OK)
+_CLOSE_WAIT = encode_frame(RESPONSE, CLOSE_WAIT)
+
+
+class Connection(Link):
+    """One client. A Receiver to its consumer, a Client to the broker."""
+
+    def __init__(self, door: TcpDoor) -> None:
+        super().__init__(door)
+        self.state = INIT
+        self.client = Client()
+        self.published: dict[str, int] = {}
+        self.channel: Channel | None = None
+        self.consumer: Consumer | None = None
+        self.authorization: Authorization | None = None
+        self._magic = b""
+        self._reader = CommandReader(door.limits)
+        self._todo: deque[Command] = deque()
+        self._owed: deque[tuple[Commit | None, bytes, str]] = deque()  # answers that wait for a commit, in order
+        self._last_word = False  # hang up when nothing is owed any more
+        self._upgrades: deque[str] = deque()
+        self._asking: asyncio.Task[None] | None = None  # the auth server
+
+    # ── bytes come ──────────────────────────────────────────────────────────────────────────────
+
+    def take(self, data: bytes) -> None:
+        if not self.greeted:
+            self._magic += data
+            if len(self._magic) < len(MAGIC_V2):
+                return
+            if not self._magic.startswith(MAGIC_V2):
+                self.refuse("E_BAD_PROTOCOL", "")
+                return
+            self.greeted = True
+            self.client.client_id = self.client.hostname = self.host
+            data, self._magic = self._magic[len(MAGIC_V2) :], b""
+        commands = self._reader.feed(data)
+        if commands:
+            self._todo.extend(commands)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Do what was asked, until something has to be waited for."""
+        todo, table = self._todo, self._TABLE
+        while todo and self._asking is None and not self.over:
+            command = todo.popleft()
+            kind = type(command)
+            if self.door.tls_required and not self.secure and kind not in (Identify, Refused):
+                name = command.command if isinstance(command, Publish) else _NAMES[kind]
+                self.refuse("E_INVALID", f"cannot {name} in current state (TLS required)")
+                return
+            table[kind](self, command)
+
+    # ── answers go ──────────────────────────────────────────────────────────────────────────────
+
+    def answer(self, frame: bytes) -> None:
+        """An answer, behind those that are still owed."""
+        if self._owed:
+            self._owed.append((None, frame, ""))
+        else:
+            self.out.append(frame)
+            self.flush_soon()
+
+    def refuse(self, code: str, text: str) -> None:
+        """The last answer: why this connection ends. Without a code it ends without a word."""
+        self.over = True
+        self.leave()
+        if code:
+            told = f"{code} {text}" if text else code
+            log.info("%s: %s", self.address, told)
+            self.answer(encode_frame(ERROR, told.encode()))
+        if self._owed:
+            self._last_word = True
+        else:
+            self.hang_up()
+
+    def _not_fatal(self, name: str, ident: bytes, why: str) -> None:
+        text = f"E_{name}_FAILED {name} {ident.decode('latin-1')} failed {why}"
+        self.out.append(encode_frame(ERROR, text.encode("latin-1")))
+        self.flush_soon()
+
+    # ── what it shares with the broker ──────────────────────────────────────────────────────────
+
+    def make_room(self, room: int) -> None:
+        consumer = self.consumer
+        if consumer is not None and self.channel is not None:
+            consumer.room = room
+            if room > 0:
+                self.channel.stir(consumer)
+
+    def leave(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        if self.channel is not None and self.consumer is not None:
+            channel, self.channel = self.channel, None
+            self.broker.leave(channel, self.consumer)
+
+    def may_listen(self) -> bool:
+        return len(self._owed) < OWED
+
+    # ── who it is ───────────────────────────────────────────────────────────────────────────────
+
+    def _identify(self, command: Identify) -> None:
+        if self.state != INIT:
+            self.refuse("E_INVALID", "cannot IDENTIFY in current state")
+            return
+        try:
+            client = negotiate(command.body, self.door.grants)
+        except NotGranted as error:
+            self.refuse(error.refused.code, error.refused.text)
+            return
+        agreed = client.agreed
+        wanted = (("tls", agreed.tls_v1), ("snappy", agreed.snappy), ("deflate", agreed.deflate))
+        upgrades = [name for name, granted in wanted if granted]
+        if upgrades and (self.tls is not None or self.packing is not None):
+            self.refuse("E_IDENTIFY_FAILED", "IDENTIFY failed: the connection has been upgraded already")
+            return
+        self.client = client
+        self.beat_every(client.heartbeat_interval / 1000)
+        self.answer(encode_frame(RESPONSE, agreed.encode()) if client.negotiates else _OK)
+        self._upgrades.extend(upgrades)
+        if upgrades:
+            self._upgrade()
+        else:
+            self._todo.extend(self._reader.feed(b""))  # it stops behind an IDENTIFY, for the sake of the others
+
+    def _upgrade(self) -> None:
+        """On to the next filter, if one is left."""
+        if not self._upgrades:
+            return
+        rest = self._reader.take_rest()
+        self._reader = CommandReader(self.door.limits)
+        which = self._upgrades.popleft()
+        if which == "tls":
+            assert self.door.tls is not None
+            self.put_in(tls=Tls(self.door.tls, server_side=True), rest=rest)
+            return
+        self.put_in(packing=Snappy() if which == "snappy" else Deflate(self.client.agreed.deflate_level), rest=rest)
+        self.answer(_OK)
+
+    def secured(self) -> None:
+        self.answer(_OK)
+        self._upgrade()
+
+    def _auth(self, command: Auth) -> None:
+        if self.state != INIT:
+            self.refuse("E_INVALID", "cannot AUTH in current state")
+        elif self.authorization is not None:
+            self.refuse("E_INVALID", "AUTH already set")
+        elif self.door.authority is None:
+            self.refuse("E_AUTH_DISABLED", "AUTH disabled")
+        else:
+            self._ask(command.secret, None)
+
+    def _ask(self, secret: bytes, then: Command | None) -> None:
+        """Ask the auth server. What the client says meanwhile waits; `then` is done next."""
+        self.stop_listening()
+        self._asking = asyncio.ensure_future(self._ask_and_go_on(secret, then))
+
+    async def _ask_and_go_on(self, secret: bytes, then: Command | None) -> None:
+        assert self.door.authority is not None
+        try:
+            authorization = await self.door.authority.ask(secret, self.host, self.tls)
+        except AuthFailed as error:
+            log.warning("%s: AUTH failed: %s", self.address, error)  # the client need not know what is behind us
+            self._asking = None
+            self.refuse("E_AUTH_FAILED", "AUTH failed")
+            return
+        except Exception as error:
+            self._asking = None
+            self.fault(error)
+            return
+        self._asking = None
+        if not authorization.rules:
+            self.refuse("E_UNAUTHORIZED", "AUTH no authorizations found")
+            return
+        self.authorization = authorization
+        if then is None:
+            self.answer(encode_frame(RESPONSE, describe(authorization)))
+        else:
+            self._todo.appendleft(then)
+        self.listen_again()
+        self._go_on()
+
+    def _allowed(self, name: str, command: Command, topic: str, channel: str) -> bool:
+        """Whether the auth server's word covers it. False when it was refused, or comes again once that is known."""
+        if self.authorization is None:
+            self.refuse("E_AUTH_FIRST", f"AUTH required before {name}")
+            return False
+        if self.authorization.expires <= self.broker.now():
+            self._ask(self.authorization.secret, command)
+            return False
+        if not self.authorization.allows(topic, channel):
+            names = f"{quoted(topic.encode())} {quoted(channel.encode())}"
+            self.refuse("E_UNAUTHORIZED", f"AUTH failed for {name} on {names}")
+            return False
+        return True
+
+    # ── publishing ──────────────────────────────────────────────────────────────────────────────
+
+    def _publish(self, command: Publish) -> None:
+        name, topic = command.command, command.topic
+        if self.door.authority is not None and not self._allowed(name, command, topic, ""):
+            return
+        commit = self.broker.publish(topic, command.bodies, command.delay_ms)
+        self.published[topic] = self.published.get(topic, 0) + len(command.bodies)
+        frames = _OK if command.answers == 1 else _OK * command.answers
+        if commit is None:
+            self.answer(frames)
+            return
+        self._owed.append((commit, frames, name))
+        commit.waiters.append(self._settle)
+        if len(self._owed) >= OWED:
+            self.stop_listening()
+
+    def _settle(self) -> None:
+        """Give the answers that waited, in their order."""
+        owed = self._owed
+        while owed and (owed[0][0] is None or owed[0][0].done):
+            commit, frames, name = owed.popleft()
+            if commit is not None and commit.error is not None:
+                owed.clear()  # what comes behind it may or may not be safe; the client has to ask again for all of it
+                self.refuse(f"E_{name}_FAILED", f"{name} failed {commit.error}")
+                return
+            self.out.append(frames)
+            self.flush_soon()
+        if self._last_word and not owed:
+            self.hang_up()
+        else:
+            self.listen_again()
+
+    # ── subscribing ─────────────────────────────────────────────────────────────────────────────
+
+    def _sub(self, command: Sub) -> None:
+        if self.state != INIT:
+            self.refuse("E_INVALID", "cannot SUB in current state")
+            return
+        if self.interval <= 0:
+            self.refuse("E_INVALID", "cannot SUB with heartbeats disabled")
+            return
+        if self.door.authority is not None and not self._allowed("SUB", command, command.topic, command.channel):
+            return
+        channel = self.broker.channel(command.topic, command.channel)
+        consumer = Consumer(
+            self,
+            msg_timeout=self.client.msg_timeout / 1000,
+            max_msg_timeout=self.broker.options.max_msg_timeout,
+            sample_rate=self.client.sample_rate,
+        )
+        try:
+            channel.add(consumer)
+        except TooMany as error:
+            self.refuse("E_SUB_FAILED", f"SUB failed {error}")
+            return
+        self.channel, self.consumer, self.state = channel, consumer, SUBSCRIBED
+        self.answer(_OK)  # and with the flush that it causes comes room for messages
+
+    def _subscribed(self, name: str) -> tuple[Channel, Consumer] | None:
+        """The channel and the place on it; refuses when there is none."""
+        if self.channel is None or self.consumer is None:
+            self.refuse("E_INVALID", f"cannot {name} in current state")
+            return None
+        return self.channel, self.consumer
+
+    def _ready(self, command: Ready) -> None:
+        if self.state == CLOSING:
+            return
+        place = self._subscribed("RDY")
+        if place is None:
+            return
+        channel, consumer = place
+        most = self.broker.options.max_rdy_count
+        if command.count > most:
+            self.refuse("E_INVALID", f"RDY count {command.count} out of range 0-{most}")
+            return
+        consumer.ready = command.count
+        channel.stir(consumer)
+
+    def _finish(self, command: Finish) -> None:
+        place = self._subscribed("FIN")
+        if place is not None:
+            channel, consumer = place
+            for ident, why in channel.finish(consumer, command.ids):
+                self._not_fatal("FIN", ident, why)
+
+    def _requeue(self, command: Requeue) -> None:
+        place = self._subscribed("REQ")
+        if place is not None:
+            channel, consumer = place
+            why = channel.requeue(consumer, command.ident, command.delay_ms / 1000, self.broker.now())
+            if why:
+                self._not_fatal("REQ", command.ident, why)
+
+    def _touch(self, command: Touch) -> None:
+        place = self._subscribed("TOUCH")
+        if place is not None:
+            channel, consumer = place
+            why = channel.touch(consumer, command.ident, self.broker.now())
+            if why:
+                self._not_fatal("TOUCH", command.ident, why)
+
+    def _close(self, command: Close) -> None:
+        if self.state != SUBSCRIBED or self.consumer is None:
+            self.refuse("E_INVALID", "cannot CLS in current state")
+            return
+        self.state = CLOSING
+        self.consumer.closing = True
+        self.consumer.ready = 0
+        self.answer(_CLOSE_WAIT)
+
+    def _nop(self, command: Nop) -> None:
+        pass
+
+    def _refused(self, command: Refused) -> None:
+        self.refuse(command.code, command.text)
+
+    _TABLE: ClassVar[dict[type, Callable[[Connection, Any], None]]] = {
+        Publish: _publish,
+        Finish: _finish,
+        Nop: _nop,
+        Ready: _ready,
+        Requeue: _requeue,
+        Touch: _touch,
+        Identify: _identify,
+        Auth: _auth,
+        Sub: _sub,
+        Close: _close,
+        Refused: _refused,
+    }
+
+    def __repr__(self) -> str:
+        where = f"{self.channel.topic}/{self.channel.name}" if self.channel is not None else f"state {self.state}"
+        return f"<Connection {self.address} {where} {self.consumer or ''}>"
+
+
+_NAMES: dict[type, str] = {
+    Finish: "FIN",
+    Nop: "NOP",
+    Ready: "RDY",
+    Requeue: "REQ",
+    Touch: "TOUCH",
+    Auth: "AUTH",
+    Sub: "SUB",
+    Close: "CLS",
+}

@@ -1,0 +1,114 @@
+"""The door for NSQ clients. In: a listening socket. Out: connections, and the moment when nobody is there.
+
+Closing is in two steps, so that nobody is let in while those who are inside are seen out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from qtools.broker.auth import Authority
+from qtools.broker.link import LINGER, Link
+from qtools.broker.tcp import Connection
+from qtools.errors import StartError, UsageError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from qtools.broker.broker import Broker
+    from qtools.broker.options import Options
+
+
+class TcpDoor:
+    """Lets NSQ clients in, and knows who is inside."""
+
+    def __init__(self, broker: Broker, on_empty: Callable[[], None] | None = None) -> None:
+        options = broker.options
+        self.broker = broker
+        self.connections: set[Connection] = set()
+        self.limits = options.limits()
+        self.tls = tls_context(options)
+        self.tls_required = options.tls_required != "false"
+        self.grants = options.grants(tls=self.tls is not None, snappy=importlib.util.find_spec("cramjam") is not None)
+        self.authority = Authority(options.auth_http_addresses) if options.auth_http_addresses else None
+        self._on_empty = on_empty
+        self._server: asyncio.Server | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def open(self, listening: socket.socket) -> None:
+        """Let clients in."""
+        loop = asyncio.get_running_loop()
+        if listening.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(lambda: Connection(self), sock=listening)
+        else:
+            self._server = await loop.create_server(lambda: Connection(self), sock=listening)
+
+    def came(self, connection: Link) -> None:
+        assert isinstance(connection, Connection)
+        self.connections.add(connection)
+        self._empty.clear()
+
+    def gone(self, connection: Link) -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+            if self._on_empty is not None and not self.broker.stopping:
+                self._on_empty()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def see_out(self) -> None:
+        """Give every client what it is owed, hang up, and wait until all are gone or have had their time."""
+        for connection in tuple(self.connections):
+            connection.shut()
+        try:
+            async with asyncio.timeout(LINGER * 2):
+                await self._empty.wait()
+        except TimeoutError:
+            for connection in tuple(self.connections):
+                connection.transport.abort()
+        if self.authority is not None:
+            await self.authority.close()
+
+
+def tls_context(options: Options) -> ssl.SSLContext | None:
+    """The server's side of TLS, None when there is no certificate. UsageError and StartError say what is wrong."""
+    if not options.tls_cert and not options.tls_key:
+        if options.tls_required != "false" or options.tls_client_auth_policy:
+            raise UsageError("--tls-required needs a certificate: give --tls-cert and --tls-key")
+        return None
+    if not options.tls_cert or not options.tls_key:
+        raise UsageError("TLS needs both --tls-cert and --tls-key")
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load(lambda: context.load_cert_chain(options.tls_cert or "", options.tls_key), options.tls_cert, "--tls-cert")
+    if options.tls_root_ca_file:
+        ca = options.tls_root_ca_file
+        _load(lambda: context.load_verify_locations(ca), ca, "--tls-root-ca-file")
+    if options.tls_client_auth_policy:
+        context.verify_mode = ssl.CERT_REQUIRED
+        if not options.tls_root_ca_file:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+    return context
+
+
+def _load(what: Callable[[], None], path: str, flag: str) -> None:
+    import ssl
+
+    try:
+        what()
+    except ssl.SSLError as error:
+        raise StartError(f"{flag} {path} cannot be used: {error.reason or error}") from error
+    except OSError as error:
+        told = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise StartError(f"{flag} {path} cannot be read: {told}") from error

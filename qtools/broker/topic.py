@@ -1,0 +1,184 @@
+"""A topic: accepts messages once, and hands them to its channels.
+
+In: bodies; channels to be made, paused, deleted; the time. Out: blocks to the store, runs of them to the
+channels. No socket, no clock, no loop.
+
+What is published in one turn of the loop becomes one block, however many connections it came from: many
+small publishes then cost what one large one does. `publish` gathers, `seal` closes the block.
+
+Without a channel, and while paused, messages stay in the topic; the first channel gets them all, a
+later one only what comes after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from qtools.broker.block import Block, Run
+from qtools.broker.channel import Channel, Host
+from qtools.broker.store import Backlog, Commit, MemoryBacklog, Store
+from qtools.names import is_ephemeral
+
+# A block lives in memory until its last message is finished, so it should not grow without need.
+_SEAL_AT = 4096
+
+_EVERYTHING = 1 << 62
+
+# nsqd takes a new channel into its search for due messages every 5 s (nsqd.go, QueueScanRefreshInterval), so
+# what was deferred before there was a channel can come that late; a recorded conversation with nsqd shows it.
+FIRST_LOOK = 5.0
+
+
+class TopicHost(Host, Protocol):
+    """What a topic needs from the broker it lives in."""
+
+    @property
+    def store(self) -> Store: ...
+
+    def gathered(self, topic: Topic) -> None:
+        """`topic.seal` is to be called at the end of this turn."""
+        ...
+
+
+class Topic:
+    """One stream of messages, copied to each of its channels."""
+
+    def __init__(self, name: str, host: TopicHost, *, first_id: int, limit: int, max_consumers: int = 0) -> None:
+        self.name = name
+        self.ephemeral = is_ephemeral(name)
+        self.paused = False
+        self.channels: dict[str, Channel] = {}
+        self.messages = self.bytes = self.dropped = 0
+        self._host = host
+        self._limit = limit
+        self._max_consumers = max_consumers
+        self._next_id = first_id
+        self._gathered: list[bytes] = []
+        self._backlog = self._make_backlog("")
+
+    def _make_backlog(self, channel: str) -> Backlog:
+        """An ephemeral topic, and an ephemeral channel, never touch the disk."""
+        if self.ephemeral or is_ephemeral(channel):
+            return MemoryBacklog()
+        return self._host.store.backlog(self.name, channel)
+
+    @property
+    def depth(self) -> int:
+        """Messages that no channel has got yet."""
+        return self._backlog.depth + len(self._gathered)
+
+    @property
+    def held(self) -> int:
+        """All messages that are not finished, each channel's copy counted."""
+        return self.depth + sum(channel.held for channel in self.channels.values())
+
+    # ── messages come ───────────────────────────────────────────────────────────────────────────
+
+    def publish(self, bodies: Sequence[bytes], now: float, wall: int, due: int = 0) -> Commit | None:
+        """Accept messages; they are safe when the commit is done, and at once when there is none.
+
+        `wall` and `due` are ns since 1970; a `due` in the future defers them.
+        """
+        if due > wall:
+            self.seal(now, wall)
+            self._keep(Block(self._take_ids(len(bodies)), bodies, wall, due), now, wall)
+        else:
+            if not self._gathered:
+                self._host.gathered(self)
+            self._gathered += bodies
+            if len(self._gathered) >= _SEAL_AT:
+                self.seal(now, wall)
+        return None if self.ephemeral else self._host.store.pending
+
+    def seal(self, now: float, wall: int) -> None:
+        """What was gathered becomes a block, and goes to the channels once it is safe."""
+        if self._gathered:
+            bodies, self._gathered = self._gathered, []
+            self._keep(Block(self._take_ids(len(bodies)), bodies, wall), now, wall)
+
+    def _take_ids(self, count: int) -> int:
+        first = self._next_id
+        self._next_id += count
+        return first
+
+    def _keep(self, block: Block, now: float, wall: int) -> None:
+        if not self.ephemeral:
+            self._host.store.append(self.name, block)
+            commit = self._host.store.pending
+            if commit is not None:
+                commit.waiters.append(lambda: None if commit.error else self._spread(block, now, wall))
+                return
+        self._spread(block, now, wall)
+
+    def _spread(self, block: Block, now: float, wall: int) -> None:
+        """A safe block goes to every channel, or waits here."""
+        self.messages += block.count
+        self.bytes += block.body_size(0, block.count)
+        if self.channels and not self.paused:
+            for channel in self.channels.values():
+                channel.put(Run(block, 0, block.count), now, wall)
+        elif self.ephemeral and self._backlog.depth >= self._limit:
+            self.dropped += block.count
+        else:
+            self._backlog.put(Run(block, 0, block.count))
+
+    def _hand_over(self, now: float, wall: int, not_before: float = 0.0) -> None:
+        """What waited here goes to the channels."""
+        while self._backlog.depth:
+            run = self._backlog.take(_EVERYTHING, _EVERYTHING)
+            for channel in self.channels.values():
+                channel.adopt(Run(run.block, run.start, run.stop, run.attempts), now, wall, not_before)
+
+    # ── channels come and go ────────────────────────────────────────────────────────────────────
+
+    def channel(self, name: str, now: float, wall: int) -> Channel:
+        """The channel called `name`, made if it is not there."""
+        channel = self.channels.get(name)
+        if channel is None:
+            self.seal(now, wall)  # what came before the channel is not for it, unless it is the first
+            first = not self.channels
+            channel = self.channels[name] = Channel(
+                self.name,
+                name,
+                self._make_backlog(name),
+                self._host,
+                limit=self._limit,
+                max_consumers=self._max_consumers,
+            )
+            if first and not self.paused:
+                self._hand_over(now, wall, now + FIRST_LOOK)
+        return channel
+
+    def delete_channel(self, name: str) -> bool:
+        """Delete a channel with everything in it; True when it was the last of an ephemeral topic."""
+        channel = self.channels.pop(name)
+        channel.delete()
+        return self.ephemeral and not self.channels
+
+    # ── what an administrator does ──────────────────────────────────────────────────────────────
+
+    def pause(self, now: float, wall: int) -> None:
+        self.seal(now, wall)
+        self.paused = True
+
+    def unpause(self, now: float, wall: int) -> None:
+        self.seal(now, wall)
+        self.paused = False
+        if self.channels:
+            self._hand_over(now, wall)
+
+    def empty(self) -> None:
+        """Drop what waits here. The channels keep what is theirs."""
+        self._gathered.clear()
+        self._backlog.clear()
+
+    def delete(self) -> None:
+        """Drop everything, and hang up on every client."""
+        self.empty()
+        channels, self.channels = self.channels, {}
+        for channel in channels.values():
+            channel.delete()
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name} depth={self.depth} channels={len(self.channels)}{' paused' if self.paused else ''}>"
