@@ -162,3 +162,32 @@ def main(context: click.Context, /, **flags: object) -> None:
         from qtools.broker.foreground import run
 
         context.exit(run(flags))
+
+
+def _tell(answer: tuple[int, list[str]]) -> int:
+    status, lines = answer
+    for line in lines:
+        click.echo(line)
+    return status
+
+
+@main.command("status")
+@click.pass_context
+def _status(context: click.Context, /) -> None:
+    """Tell how your private local broker is: its process, sockets, topics and depths.
+
+    Exit status 1 when it is not running.
+    """
+    from qtools.broker.control import status
+
+    context.exit(_tell(status()))
+
+
+@main.command("stop")
+@click.option("--force", is_flag=True, help="Even if messages are lost by it.")
+@click.pass_context
+def _stop(context: click.Context, /, force: bool) -> None:
+    """Stop your private local broker, in order, and wait until it is gone."""
+    from qtools.broker.control import stop
+
+    context.exit(_tell(stop(force)))

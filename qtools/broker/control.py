@@ -1,0 +1,108 @@
+"""`q-broker status` and `q-broker stop`: about the private local broker. In: its lock and its HTTP socket. Out: text.
+
+It is asked for what only it knows, and stopped by a signal to the process that holds the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from qtools.broker.local import holder
+from qtools.cli.types import plural
+from qtools.errors import QtoolsError
+from qtools.places import LocalPlaces, local_places
+
+PATIENCE = 15.0  # seconds for it to end in order
+_PAUSE = 0.02
+
+
+def _ask(places: LocalPlaces) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What /info and /stats tell; QtoolsError when nobody does."""
+    import httpx
+
+    transport = httpx.HTTPTransport(uds=str(places.http_socket))
+    try:
+        with httpx.Client(transport=transport, base_url="http://local", timeout=10.0) as client:
+            info = client.get("/info").raise_for_status().json()
+            stats = client.get("/stats", params={"format": "json", "include_mem": "true"}).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise QtoolsError(f"the local broker does not answer on {places.http_socket}: {error}") from error
+    return info, stats
+
+
+def held(stats: dict[str, Any]) -> int:
+    """How many messages are not finished, each channel's copy counted."""
+    return sum(
+        topic["depth"] + sum(one["depth"] + one["in_flight_count"] + one["deferred_count"] for one in topic["channels"])
+        for topic in stats["topics"] or ()
+    )
+
+
+def status() -> tuple[int, list[str]]:
+    """The exit status, and lines to print: 0 when it runs, 1 when it does not."""
+    from qtools.broker.stats import duration
+
+    places = local_places()
+    pid = holder(places)
+    if pid is None:
+        return 1, ["the local broker is not running"]
+    info, stats = _ask(places)
+    memory = stats["memory"]["heap_in_use_bytes"] / 1e6
+    lines = [
+        f"the local broker is running: pid {pid}, up {duration(time.time() - info['start_time'])}, {memory:.0f} MB",
+        f"tcp     {places.tcp_socket}",
+        f"http    {places.http_socket}",
+        f"data    {places.data}" + ("" if info["durable"] else "   (messages are in memory only)"),
+        f"log     {places.log}",
+        f"health  {stats['health']}",
+    ]
+    for topic in stats["topics"] or ():
+        paused = ", paused" if topic["paused"] else ""
+        lines.append(
+            f"topic   {topic['topic_name']}: depth {topic['depth']:,}, {topic['message_count']:,} came{paused}"
+        )
+        for channel in topic["channels"]:
+            paused = ", paused" if channel["paused"] else ""
+            lines.append(
+                f"        {topic['topic_name']}/{channel['channel_name']}: depth {channel['depth']:,},"
+                f" in flight {channel['in_flight_count']:,}, deferred {channel['deferred_count']:,},"
+                f" clients {channel['client_count']}{paused}"
+            )
+    return 0, lines
+
+
+def stop(force: bool) -> tuple[int, list[str]]:
+    """End it in order. Exit status and lines; QtoolsError when messages would be lost and `force` is not given."""
+    places = local_places()
+    pid = holder(places)
+    if pid is None:
+        return 0, ["the local broker is not running"]
+    lost = 0
+    try:
+        info, stats = _ask(places)
+        lost = 0 if info["durable"] else held(stats)
+    except QtoolsError:
+        if not force:
+            raise
+    if lost and not force:
+        raise QtoolsError(
+            f"the local broker keeps {plural(lost, 'message')} in memory only, which would be lost:"
+            " read them first, or give --force"
+        )
+    if not pid:
+        raise QtoolsError(f"who holds the lock in {places.data} has not said its pid yet: try again")
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:
+        raise QtoolsError(f"pid {pid}, which holds the lock in {places.data}, belongs to another user") from error
+    until = time.monotonic() + PATIENCE
+    while holder(places) == pid:
+        if time.monotonic() > until:
+            raise QtoolsError(f"pid {pid} was told to stop, and still runs after {PATIENCE:g} s")
+        time.sleep(_PAUSE)
+    return 0, [f"the local broker (pid {pid}) has stopped" + (f"; {plural(lost, 'message')} lost" if lost else "")]

@@ -1,0 +1,159 @@
+"""The private local broker, as a process of its own: `python -m qtools.broker.local [--idle-exit 10m]`.
+
+In: the environment, which says where it lives. Out: one line on stdout, and then stdout closed:
+
+    ready PID      it serves
+    running PID    another one does, and answers
+    error TEXT     neither
+
+A lock on a file in its data directory keeps it single. The lock is held from before the first socket is
+made until after the last is gone, so whoever holds it may remove what sockets are left over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from qtools.broker.listen import is_served
+from qtools.errors import QtoolsError, StartError
+from qtools.places import LocalPlaces, local_places, make_private
+
+log = logging.getLogger("qtools.broker")
+
+IDLE_EXIT = 600.0
+PATIENCE = 10.0  # seconds that another broker has to begin to answer, or to be gone
+_PAUSE = 0.02
+
+
+def lock_path(places: LocalPlaces) -> Path:
+    """The file whose lock the one broker holds, and which has its pid in it."""
+    return places.data / "lock"
+
+
+def try_lock(places: LocalPlaces) -> int | None:
+    """Take the lock: a file descriptor that holds it as long as it is open, or None when another process has it."""
+    path = lock_path(places)
+    try:
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"cannot open {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        return None
+    except OSError as error:
+        os.close(held)
+        raise StartError(f"cannot lock {path}: {error.strerror}") from error
+    os.ftruncate(held, 0)
+    os.write(held, b"%d\n" % os.getpid())
+    return held
+
+
+def holder(places: LocalPlaces) -> int | None:
+    """The pid of the process that holds the lock; None when nobody does."""
+    path = lock_path(places)
+    try:
+        probe = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+        return int(text) if text.isdigit() else 0
+    except OSError:
+        return None
+    finally:
+        os.close(probe)
+    return None
+
+
+def become_the_one(places: LocalPlaces) -> int | None:
+    """Take the lock, and answer its descriptor; or None once the process that has it answers on its socket.
+
+    Waits for the other to begin to serve, or to end: it may be doing either.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        held = try_lock(places)
+        if held is not None:
+            return held
+        if is_served(str(places.tcp_socket)):
+            return None
+        if time.monotonic() > until:
+            raise StartError(
+                f"pid {holder(places)} holds {lock_path(places)} and serves nothing; end it with `q-broker stop --force`"
+            )
+        time.sleep(_PAUSE)
+
+
+def serve(places: LocalPlaces, idle_exit: float | None) -> int:
+    """Serve on the private sockets, with the lock held, until idle or told to stop."""
+    from qtools.broker.daemon import Daemon
+    from qtools.broker.options import Options
+    from qtools.cli.run import Signals, run_program
+
+    for left_over in (places.tcp_socket, places.http_socket):
+        left_over.unlink(missing_ok=True)
+    options = Options(tcp_address=f"unix:{places.tcp_socket}", http_address=f"unix:{places.http_socket}")
+
+    async def run(signals: Signals) -> int:
+        daemon = Daemon(options, idle_exit=idle_exit, about={"data_path": str(places.data)})
+        await daemon.start()
+        signals.on_stop(daemon.stop)
+        log.info("pid %d serves on %s and %s", os.getpid(), daemon.tcp_address, daemon.http_address)
+        _tell(f"ready {os.getpid()}")
+        await daemon.serve()
+        return 0
+
+    return run_program(run)
+
+
+def _tell(line: str) -> None:
+    """Say the one line, and let go of stdout: who started this process must not have to wait for its end."""
+    with contextlib.suppress(OSError):  # whoever started it may not listen any more
+        os.write(1, line.encode("utf-8", "replace") + b"\n")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The process."""
+    from qtools.cli.logs import set_up
+    from qtools.cli.types import parse_duration
+
+    set_up("q-broker", verbose=1)
+    idle_exit: float | None = IDLE_EXIT
+    try:
+        if len(arguments) == 2 and arguments[0] == "--idle-exit":
+            idle_exit = parse_duration(arguments[1]) or None  # 0: never
+        elif arguments:
+            raise ValueError(f"unknown arguments {' '.join(arguments)}; there is --idle-exit DURATION")
+        places = local_places()
+        for directory in (places.tcp_socket.parent, places.data):
+            make_private(directory)
+        held = become_the_one(places)
+        if held is None:
+            _tell(f"running {holder(places) or 0}")
+            return 0
+        return serve(places, idle_exit)
+    except ValueError as error:
+        _tell(f"error {error}")
+        return 2
+    except QtoolsError as error:
+        log.error("%s", error)
+        _tell(f"error {error}")
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
