@@ -22,7 +22,7 @@ from qtools.client.address import Address
 from qtools.client.local import start_local_broker
 from qtools.client.settings import Settings
 from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError
-from qtools.message import Message
+from qtools.message import Messages
 from qtools.protocol.identify import Agreed
 from qtools.protocol.session import Answered, Established, Event, Refused, Session
 
@@ -35,11 +35,72 @@ LINGER = 3.0
 class Owner(Protocol):
     """Who a connection hands its messages to. None of it waits."""
 
-    def on_messages(self, connection: Connection, messages: list[Message], size: int) -> None:
-        """`messages` came, in a chunk of `size` bytes."""
+    def on_messages(self, arrival: Arrival, messages: Messages, size: int) -> None:
+        """`messages` came, in a chunk of `size` bytes; `arrival` is their origin."""
 
     def on_finish(self, connection: Connection, count: int) -> None:
         """`count` messages are about to be finished on `connection`."""
+
+
+class Arrival:
+    """What came in one read, and what of it is still held: the origin of its messages.
+
+    Nearly always all of it is finished at once, and then no message is looked at singly.
+    """
+
+    __slots__ = ("_ids", "_some", "at", "connection", "left")
+
+    def __init__(self, connection: Connection, ids: list[bytes], at: float) -> None:
+        self.connection = connection
+        self.left = len(ids)
+        self.at = at  # loop time of arrival, or of the last touch
+        self._ids = ids
+        self._some: set[bytes] | None = None  # what is held, once it is not all
+
+    @property
+    def topic(self) -> str:
+        return self.connection.topic
+
+    @property
+    def address(self) -> str:
+        return self.connection.address
+
+    @property
+    def held(self) -> Sequence[bytes]:
+        """The ids that are neither finished nor given back."""
+        if not self.left:
+            return ()
+        return self._ids if self._some is None else list(self._some)
+
+    def finish(self, ids: Sequence[bytes]) -> None:
+        self.connection.finish(self.take(ids), len(ids))
+
+    def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
+        self.connection.requeue(self.take(ids), delay_ms)
+
+    def touch(self, ids: Sequence[bytes]) -> None:
+        held = set(self.held)
+        self.connection.touch([ident for ident in ids if ident in held])
+
+    def take(self, ids: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of `ids` that are held, and hold them no more."""
+        if self._some is None:
+            if self.left and len(ids) == self.left:
+                self.left = 0
+                return ids
+            self._some = set(self._ids) if self.left else set()
+        ids = [ident for ident in ids if ident in self._some]
+        self._some.difference_update(ids)
+        self.left = len(self._some)
+        return ids
+
+    def drop(self) -> None:
+        """The connection is gone, and with it the right to finish anything."""
+        self.left = 0
+        self._some = set()
+
+    def __repr__(self) -> str:
+        return repr(self.connection)
 
 
 class Answers:
@@ -71,7 +132,6 @@ class Connection(asyncio.Protocol):
         self.owner: Owner | None = None
         self.topic = ""
         self.channel = ""
-        self.in_flight: set[bytes] = set()
         self.ready_count = 0
         self.received = 0
         self.acknowledgements_failed = 0
@@ -84,8 +144,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._failure: QtoolsError | None = None
         self._closing = False
-        # What came when, and is perhaps still held: (loop time, ids). Looked at to touch, never per message.
-        self._arrivals: deque[tuple[float, list[bytes]]] = deque()
+        self._arrivals: deque[Arrival] = deque()  # in the order of their `at`; those all finished go when they lead
         self._heartbeat = heartbeat
         self._heard = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -138,26 +197,28 @@ class Connection(asyncio.Protocol):
             self.session.ready(count)
             self._flush_soon()
 
-    def finish(self, ids: Sequence[bytes]) -> None:
+    @property
+    def in_flight(self) -> int:
+        """Messages that came and are neither finished nor given back."""
+        return sum(arrival.left for arrival in self._arrivals)
+
+    def finish(self, ids: Sequence[bytes], count: int) -> None:
+        """FIN for `ids`; `count` of them were held when the finishing began, gone ones included."""
         if self.owner is not None:
-            self.owner.on_finish(self, len(ids))
-        held = self.in_flight
-        if not held.issuperset(ids):
-            ids = [ident for ident in ids if ident in held]
-        held.difference_update(ids)
+            self.owner.on_finish(self, count)
         self.session.finish(ids)
         self._forget()
         self._flush_soon()
 
     def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
-        ids = [ident for ident in ids if ident in self.in_flight]
-        self.in_flight.difference_update(ids)
+        """REQ for `ids`."""
         self.session.requeue(ids, delay_ms)
         self._forget()
         self._flush_soon()
 
     def touch(self, ids: Sequence[bytes]) -> None:
-        self.session.touch([ident for ident in ids if ident in self.in_flight])
+        """TOUCH for `ids`."""
+        self.session.touch(ids)
         self._flush_soon()
 
     async def close(self) -> None:
@@ -176,9 +237,10 @@ class Connection(asyncio.Protocol):
             either: list[asyncio.Future[Any]] = [answers.done, self.lost]
             await asyncio.wait(either, timeout=LINGER, return_when=asyncio.FIRST_COMPLETED)
         self._closing = True
-        if self.in_flight:
-            self.session.requeue(list(self.in_flight), 0)
-            self.in_flight.clear()
+        for arrival in self._arrivals:
+            self.session.requeue(arrival.held, 0)
+            arrival.drop()
+        self._arrivals.clear()
         self._flush()
         if not self.lost.done() and not self._transport.is_closing():
             if self._transport.can_write_eof():
@@ -213,15 +275,14 @@ class Connection(asyncio.Protocol):
             for event in events:
                 self._happened(event)
         if messages:
-            ids = [message.id for message in messages]
-            if not self._closing:
-                self.received += len(ids)
-                self.in_flight.update(ids)
-                self._arrivals.append((self._heard, ids))
-                if self.owner is not None:
-                    self.owner.on_messages(self, messages, len(data))
+            if self._closing:
+                self.session.requeue(messages.ids, 0)
             else:
-                self.session.requeue(ids, 0)
+                self.received += len(messages)
+                arrival = Arrival(self, messages.ids, self._heard)
+                self._arrivals.append(arrival)
+                if self.owner is not None:
+                    self.owner.on_messages(arrival, messages, len(data))
         if self.session.has_output and not self._flush_due:
             self._flush_soon()
 
@@ -241,7 +302,8 @@ class Connection(asyncio.Protocol):
         error = self._failure
         if error is None and not self._closing:
             error = ConnectionLost(self.address, _lost_reason(exc))
-        self.in_flight.clear()
+        for arrival in self._arrivals:
+            arrival.drop()
         self._arrivals.clear()
         if not self._established.done():
             self._established.set_exception(error or ConnectionLost(self.address, "closed before the handshake ended"))
@@ -302,9 +364,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _forget(self) -> None:
-        """Drop arrivals of which nothing is held any more; a few per call, none is looked at twice in vain."""
-        arrivals, held = self._arrivals, self.in_flight
-        while arrivals and held.isdisjoint(arrivals[0][1]):
+        """Let go of arrivals of which nothing is held any more."""
+        arrivals = self._arrivals
+        while arrivals and not arrivals[0].left:
             arrivals.popleft()
 
     def _tick(self) -> None:
@@ -314,19 +376,19 @@ class Connection(asyncio.Protocol):
             self.abort(ConnectionLost(self.address, f"silent for {now - self._heard:.0f} s"))
             return
         hold = self.agreed.msg_timeout / 1000 / 2
-        while self._arrivals and now - self._arrivals[0][0] >= hold:
-            _, ids = self._arrivals.popleft()
-            ids = [ident for ident in ids if ident in self.in_flight]
-            if ids:
-                self.session.touch(ids)
-                self._arrivals.append((now, ids))
+        while self._arrivals and now - self._arrivals[0].at >= hold:
+            arrival = self._arrivals.popleft()
+            if arrival.left:
+                self.session.touch(arrival.held)
+                arrival.at = now
+                self._arrivals.append(arrival)
         self._flush()
         self._timer = self._loop.call_later(max(0.05, min(self._heartbeat / 2, hold / 4)), self._tick)
 
     def __repr__(self) -> str:
         where = f" {self.topic}/{self.channel}" if self.topic else ""
         state = "" if self.is_open else " closed"
-        return f"<Connection {self.address}{where} in_flight={len(self.in_flight)}/{self.ready_count}{state}>"
+        return f"<Connection {self.address}{where} in_flight={self.in_flight}/{self.ready_count}{state}>"
 
 
 def _lost_reason(exc: BaseException | None) -> str:

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Sequence
 
 from qtools.client.address import Brokers
-from qtools.client.connection import Connection
+from qtools.client.connection import Arrival, Connection
 from qtools.client.discovery import Discovery
 from qtools.client.links import Links
 from qtools.client.ready import share
 from qtools.client.settings import Settings
 from qtools.errors import StartError
-from qtools.message import Batch, Message
+from qtools.message import Batch, Messages
 from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
@@ -121,7 +121,7 @@ class Consumer:
     @property
     def in_flight(self) -> int:
         """Messages received and neither finished nor given back."""
-        return sum(len(connection.in_flight) for connection in self._connections)
+        return sum(connection.in_flight for connection in self._connections)
 
     @property
     def is_complete(self) -> bool:
@@ -146,13 +146,14 @@ class Consumer:
 
     # ── Owner ──
 
-    def on_messages(self, connection: Connection, messages: list[Message], size: int) -> None:
+    def on_messages(self, arrival: Arrival, messages: Messages, size: int) -> None:
         if self._ended:
             return  # the connection gives them back when it is closed
         self.received += len(messages)
-        self._unread.append(Batch.of(connection, messages))
+        self._unread.append(Batch.of(arrival, messages))
         self._unread_bytes += size
         self._something.set()
+        connection = arrival.connection
         if connection not in self._lately:
             self._lately.add(connection)
             self._share()
@@ -171,7 +172,7 @@ class Consumer:
         if connection in self._connections:
             self._connections.remove(connection)
         if self._unread:  # what it delivered comes again from elsewhere; handing it on would only double it
-            self._unread = deque(batch for batch in self._unread if batch.parts[0][0] is not connection)
+            self._unread = deque(batch for batch in self._unread if not _came_from(batch, connection))
         self._share()
 
     # ── ready counts ──
@@ -204,3 +205,8 @@ class Consumer:
     def __repr__(self) -> str:
         sources = ", ".join(map(str, self.sources))
         return f"<Consumer {sources} connections={len(self._connections)} unread={self._unread_bytes} B>"
+
+
+def _came_from(batch: Batch, connection: Connection) -> bool:
+    origin = batch.parts[0][0]  # a batch that was not read yet has one part
+    return isinstance(origin, Arrival) and origin.connection is connection

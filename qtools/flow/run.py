@@ -137,7 +137,7 @@ class Flow:
             while len(batch):
                 count = throttle.take(len(batch), clock())
                 if count == len(batch):
-                    passing, batch = batch, Batch([])
+                    passing, batch = batch, Batch.empty()
                     await self._start_write(passing)
                 elif count:
                     passing, batch = batch.split(count)

@@ -18,7 +18,7 @@ import struct
 from typing import NamedTuple
 
 from qtools.errors import ProtocolError
-from qtools.message import Message
+from qtools.message import Message, Messages
 from qtools.protocol.inbox import Inbox
 
 RESPONSE, ERROR, MESSAGE = 0, 1, 2
@@ -35,6 +35,7 @@ MAX_FRAME_SIZE = 128 * 1024 * 1024
 
 _SIZE_AND_TYPE = struct.Struct(">ii")
 _MESSAGE = struct.Struct(">iiqH16s")
+_MESSAGE_COLUMNS = struct.Struct(">ii10s16s")  # the stamp left as it is: few who read need it
 
 
 class Frame(NamedTuple):
@@ -67,34 +68,36 @@ class FrameReader:
         self._max_frame_size = max_frame_size
         self._started = False
 
-    def read(self, chunk: bytes) -> tuple[list[Message], list[Frame]]:
+    def read(self, chunk: bytes) -> tuple[Messages, list[Frame]]:
         """Everything that is whole with `chunk`: the messages, and apart from them the other frames.
 
-        Within each list the order is that of arrival. Whoever wants one frame at a time, as a handshake
+        Within each the order is that of arrival. Whoever wants one frame at a time, as a handshake
         does, uses `read_one`.
         """
-        messages: list[Message] = []
+        messages = Messages([], [], [])
         others: list[Frame] = []
         inbox = self._inbox
         if not inbox.add(chunk):
             return messages, others
         data, at, end = inbox.data, inbox.at, len(inbox.data)
-        unpack, append, new = _MESSAGE.unpack_from, messages.append, Message
-        limit = self._max_frame_size
+        unpack, limit = _MESSAGE_COLUMNS.unpack_from, self._max_frame_size
+        add_id, add_body, add_stamp = messages.ids.append, messages.bodies.append, messages.stamps.append
         while True:
             while end - at >= 34:
-                size, kind, timestamp, attempts, ident = unpack(data, at)
+                size, kind, stamp, ident = unpack(data, at)
                 stop = at + 4 + size
                 if kind != 2 or stop > end or size < 30 or size > limit:
                     break
-                append(new(timestamp, attempts, ident, data[at + 34 : stop]))
+                add_id(ident)
+                add_body(data[at + 34 : stop])
+                add_stamp(stamp)
                 at = stop
             inbox.at = at
             frame = self._other()
             if frame is None:
                 return messages, others
             if frame.kind == MESSAGE:  # a message without a body: nsqd makes none, the format allows it
-                append(_decode_message(frame.data))
+                messages.append(_decode_message(frame.data))
             else:
                 others.append(frame)
             data, at = inbox.data, inbox.at

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtools.errors import AuthError, BrokerError, ProtocolError, SizeError, UpgradeRefused
-from qtools.message import Message
+from qtools.message import Messages
 from qtools.protocol import commands
 from qtools.protocol.filters import Deflate, Filter, Snappy, Tls
 from qtools.protocol.frames import CLOSE_WAIT, ERROR, HEARTBEAT, MESSAGE, OK, Frame, FrameReader
@@ -112,7 +112,7 @@ class Session:
         self._upgrades: deque[str] = deque()
         self._unanswered: deque[Any] = deque()
         self._out: list[bytes] = []
-        self._messages: list[Message] = []
+        self._messages = Messages([], [], [])
         self._events: list[Event] = []
 
     # ── bytes ──
@@ -122,13 +122,13 @@ class Session:
         self._out += (commands.MAGIC_V2, commands.identify(self._wishes.encode()))
         self.state = State.IDENTIFYING
 
-    def receive(self, data: bytes) -> tuple[list[Message], list[Event]]:
+    def receive(self, data: bytes) -> tuple[Messages, list[Event]]:
         """Everything in `data`: the messages, and what else happened.
 
         Raises ProtocolError for bytes that are not NSQ's, UpgradeRefused and AuthError when the handshake
         cannot end as was asked for, ConnectFailed when TLS fails.
         """
-        self._messages, self._events = [], []
+        self._messages, self._events = Messages([], [], []), []
         for piece in self._decoded(data):
             self._take(piece)
         return self._messages, self._events
@@ -209,7 +209,7 @@ class Session:
             self._shake(frame)
         messages, frames = self._reader.read(data)
         if self._messages:
-            self._messages += messages
+            self._messages.extend(messages)
         else:
             self._messages = messages
         for frame in frames:
