@@ -90,7 +90,7 @@ def become_the_one(places: LocalPlaces) -> int | None:
             return None
         if time.monotonic() > until:
             raise StartError(
-                f"pid {holder(places)} holds {lock_path(places)} and serves nothing; end it with `q-broker stop --force`"
+                f"pid {holder(places)} holds {lock_path(places)} and serves nothing: `q-broker stop --force` ends it"
             )
         time.sleep(_PAUSE)
 
