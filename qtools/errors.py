@@ -98,7 +98,8 @@ class BrokerError(PeerError):
 
     def __init__(self, code: str, text: str = "", command: str = "") -> None:
         self.code, self.text, self.command = code, text, command
-        told = f"{code} {text}".strip()
+        # A peer's words: shown, but not let loose on a terminal.
+        told = " ".join("".join(char if char.isprintable() else " " for char in f"{code} {text}").split())
         super().__init__(f"the broker refused {command}: {told}" if command else f"the broker says: {told}")
 
 

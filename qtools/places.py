@@ -31,7 +31,10 @@ class LocalPlaces(NamedTuple):
 
 def local_places(environ: Mapping[str, str] = os.environ) -> LocalPlaces:
     """The private broker's places for this environment; nothing is created."""
-    home = Path(environ.get("HOME") or Path("~").expanduser())
+    try:
+        home = Path(environ.get("HOME") or Path("~").expanduser())
+    except RuntimeError as error:  # a container's user that no passwd file knows
+        raise StartError("there is no home directory for the local broker: set HOME") from error
     state = Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "qtools"
     runtime = environ.get("XDG_RUNTIME_DIR")
     sockets = Path(runtime) / "qtools" if runtime and Path(runtime).is_dir() else state / "run"

@@ -128,6 +128,7 @@ class Tls:
             self._in, self._out, server_side=server_side, server_hostname=server_hostname or None
         )
         self.established = False
+        self._broken = False
         if not server_side:
             self._shake()
 
@@ -138,11 +139,13 @@ class Tls:
         except self._ssl.SSLWantReadError:
             pass
         except self._ssl.SSLCertVerificationError as error:
+            self._broken = True
             why = error.verify_message or str(error)
             raise ConnectFailed(
                 self._host or "TLS", f"its TLS certificate was not accepted: {why.rstrip('.')}", hopeless=True
             ) from error
         except self._ssl.SSLError as error:
+            self._broken = True
             raise ConnectFailed(
                 self._host or "TLS", f"the TLS handshake failed: {error.reason or error}", hopeless=True
             ) from error
@@ -161,13 +164,14 @@ class Tls:
         except self._ssl.SSLZeroReturnError:
             pass  # the peer said goodbye; the socket's end follows
         except self._ssl.SSLError as error:
+            self._broken = True
             # With TLS 1.3 a server refuses a client's certificate only after the client thinks all is well.
             raise ConnectFailed(
                 self._host or "TLS", f"TLS failed: {error.reason or error}", hopeless="CERT" in str(error).upper()
             ) from error
 
     def encode(self, data: bytes) -> bytes:
-        if data:
+        if data and not self._broken:  # then only the alert that says so can still be sent
             self._object.write(data)
         return self._out.read()
 

@@ -33,7 +33,7 @@ def decode_producers(body: bytes) -> list[Producer]:
 
 
 def _host(told: Any) -> str:
-    if not isinstance(told, str) or not told:
+    if not isinstance(told, str) or not told or not told.isprintable():
         raise ValueError(told)
     return told
 
