@@ -58,10 +58,12 @@ def decode(chunks: Iterable[bytes], reader: FrameReader | None = None) -> tuple[
 
 def feed(reader: CommandReader, chunk: bytes) -> list[Command]:
     """Everything in `chunk`, going on behind each IDENTIFY."""
-    found = more = reader.feed(chunk)
-    while more and isinstance(more[-1], Identify):
+    found = reader.feed(chunk)
+    while found and isinstance(found[-1], Identify):
         more = reader.feed(b"")
-        found = found + more
+        if not more:
+            break
+        found += more
     return found
 
 

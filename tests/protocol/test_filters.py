@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import ssl
 import struct
 import time
 import tracemalloc
@@ -11,12 +12,13 @@ import zlib
 from collections.abc import Callable, Iterable
 
 import pytest
+import trustme
 from cramjam import snappy as cramjam
 
-from qtools.errors import ProtocolError
-from qtools.protocol.filters import PIECE, Deflate, Filter, Snappy
+from qtools.errors import ConnectFailed, ProtocolError
+from qtools.protocol.filters import PIECE, Deflate, Filter, Snappy, Tls
 
-from .streams import bytewise
+from .streams import bytewise, cut
 
 packings = pytest.mark.parametrize("make", [Deflate, Snappy])
 
@@ -122,7 +124,7 @@ def test_what_came_is_handed_on_at_once(make: Callable[[], Filter]) -> None:
 
 @pytest.mark.parametrize("flush", [zlib.Z_FINISH, zlib.Z_PARTIAL_FLUSH, zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH])
 def test_deflate_hands_on_all_that_is_there_whatever_ends_it(flush: int) -> None:
-    for size in range(PIECE - 300, PIECE + 300):
+    for size in range(PIECE - 300, PIECE + 300, 7):
         packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
         sent = packer.compress(b"a" * size) + packer.flush(flush)
         assert len(unpacked(Deflate(), [sent])) == size
@@ -225,3 +227,69 @@ def test_a_deflate_stream_that_ended_may_not_go_on() -> None:
         with pytest.raises(ProtocolError, match="ended, yet more came"):
             unpacked(Deflate(), chunks)
     assert unpacked(Deflate(), [ended]) == b"hello"
+
+
+# ── TLS ──
+
+
+@pytest.fixture(scope="module", params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+def contexts(request: pytest.FixtureRequest) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A broker's and a client's."""
+    authority = trustme.CA()
+    broker, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("broker.example").configure_cert(broker)
+    authority.configure_trust(client)
+    broker.maximum_version = request.param
+    return broker, client
+
+
+def both_ends(contexts: tuple[ssl.SSLContext, ssl.SSLContext], chunk: int = 1 << 20) -> tuple[Tls, Tls]:
+    """The two ends of an established connection, carried in chunks."""
+    broker, client = Tls(contexts[0], server_side=True), Tls(contexts[1], server_hostname="broker.example")
+    while not (broker.established and client.established):
+        for sender, receiver in ((client, broker), (broker, client)):
+            sent = sender.take_output()
+            assert unpacked(receiver, cut(sent, range(0, len(sent), chunk))) == b""
+    assert unpacked(client, [broker.take_output()]) == b""  # session tickets
+    return broker, client
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 20])
+def test_tls_carries_both_ways_what_is_larger_than_a_record(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], chunk: int
+) -> None:
+    broker, client = both_ends(contexts, chunk)
+    for sender, receiver in ((client, broker), (broker, client)):
+        for text in (b"x", bytes(range(256)) * 400):
+            sent = sender.encode(text)
+            assert unpacked(receiver, cut(sent, range(0, len(sent), max(chunk, 10)))) == text
+
+
+def test_tls_hands_on_much_in_pieces(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    broker, client = both_ends(contexts)
+    pieces = list(client.decode(broker.encode(b"x" * 3_000_000)))
+    assert sum(map(len, pieces)) == 3_000_000
+    assert max(map(len, pieces)) <= PIECE
+
+
+def test_a_goodbye_in_tls_ends_what_comes_and_not_what_goes(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    broker, client = both_ends(contexts)
+    last = broker.encode(b"last words")
+    with pytest.raises(ssl.SSLWantReadError):  # it waits for our goodbye
+        broker._object.unwrap()
+    assert unpacked(client, [last + broker.take_output(), b""]) == b"last words"
+    assert client.encode(b"FIN") != b""
+
+
+def test_damage_behind_tls_fails_and_leaves_nothing_to_say_but_the_alert(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    broker, client = both_ends(contexts)
+    sent = bytearray(broker.encode(b"hello, hello, hello"))
+    sent[-3] ^= 1
+    with pytest.raises(ConnectFailed, match="TLS failed"):
+        unpacked(client, [bytes(sent)])
+    alert = client.encode(b"what was to be said")
+    assert client.encode(b"and more") == b""
+    with pytest.raises(ConnectFailed, match="ALERT_BAD_RECORD_MAC"):
+        unpacked(broker, [alert])

@@ -55,6 +55,7 @@ PRODUCERS = [
     PRODUCER.join([b"[", b"]"]).replace(b"4151", b"[]"),
     PRODUCER.join([b"[", b"]"]).replace(b'"nsq-1.example"', b"null"),
     PRODUCER.join([b"[", b"]"]).replace(b'"nsq-1.example"', b'""'),
+    PRODUCER.join([b"[", b"]"]).replace(b'"nsq-1.example"', b'"\\u001b[2Jnsq"'),
 ]
 
 
