@@ -115,15 +115,19 @@ class Channel:
         backlog, waiting = self._backlog, self._waiting
         if self.paused:
             return
+        share = rest_of_round = 0
         while waiting and backlog.depth:
             consumer = waiting[0]
             window = consumer.window
+            if rest_of_round <= 0:
+                # An even share of what is there, so that one wide window does not take the work of all the others.
+                rest_of_round = len(waiting)
+                share = -(-backlog.depth // rest_of_round)
+            rest_of_round -= 1
             if window <= 0:
                 waiting.popleft()
                 consumer.queued = False
                 continue
-            # An even share of what is there, so that one wide window does not take the work of all the others.
-            share = max(1, backlog.depth // len(waiting))
             run = backlog.take(min(window, share), consumer.room)
             block = run.block
             dropped = consumer.deliver(run, now)

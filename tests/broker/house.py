@@ -1,0 +1,117 @@
+"""Topics and channels without a broker round them: time is what the test says. In: calls. Out: what was sent."""
+
+from __future__ import annotations
+
+from qtools.broker.channel import Channel
+from qtools.broker.consumer import Consumer
+from qtools.broker.store import Commit, MemoryStore, Store
+from qtools.broker.topic import Topic
+from qtools.message import Message
+from qtools.protocol.frames import FrameReader
+
+FIRST = 0x1000
+
+
+class Reader:
+    """Stands behind a consumer: takes what it is sent, as much as it has room for."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.messages: list[Message] = []
+        self.writes = 0
+        self.shut_down = False
+        self.room = room
+        self._frames = FrameReader()
+
+    def deliver(self, frames: bytes) -> int:
+        self.messages += self._frames.read(frames)[0]
+        self.writes += 1
+        self.room -= len(frames)
+        return self.room
+
+    def shut(self) -> None:
+        self.shut_down = True
+
+    def take(self) -> list[Message]:
+        """What came since the last call."""
+        messages, self.messages = self.messages, []
+        return messages
+
+    def bodies(self) -> list[bytes]:
+        return [message.body for message in self.take()]
+
+
+class House:
+    """A host: a clock that stands still, and turns that end when the test says so."""
+
+    def __init__(self, store: Store | None = None, limit: int = 10_000, max_consumers: int = 0) -> None:
+        self.store: Store = store if store is not None else MemoryStore()
+        self.now = 100.0
+        self.stirred: dict[Channel, None] = {}
+        self.alarms: dict[Channel, float] = {}
+        self.topics: list[Topic] = []
+        self.limit, self.max_consumers = limit, max_consumers
+
+    @property
+    def wall(self) -> int:
+        return 1_700_000_000 * 10**9 + round(self.now * 1e9)
+
+    def stir(self, channel: Channel) -> None:
+        self.stirred[channel] = None
+
+    def alarm(self, channel: Channel, when: float) -> None:
+        self.alarms[channel] = when
+
+    def gathered(self, topic: Topic) -> None:
+        self.topics.append(topic)
+
+    def topic(self, name: str = "t") -> Topic:
+        return Topic(name, self, first_id=FIRST, limit=self.limit, max_consumers=self.max_consumers)
+
+    def channel(self, topic: Topic, name: str = "c") -> Channel:
+        return topic.channel(name, self.now, self.wall)
+
+    def publish(self, topic: Topic, *bodies: bytes, delay: float = 0.0) -> Commit | None:
+        due = self.wall + round(delay * 1e9) if delay else 0
+        return topic.publish(bodies, self.now, self.wall, due)
+
+    def turn(self) -> None:
+        topics, self.topics = self.topics, []
+        for topic in topics:
+            topic.seal(self.now, self.wall)
+        self.store.end_turn()
+        while self.stirred:
+            channels, self.stirred = self.stirred, {}
+            for channel in channels:
+                channel.deliver(self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass; every alarm rings at its time."""
+        end = self.now + seconds
+        while self.alarms and min(self.alarms.values()) <= end:
+            channel = min(self.alarms, key=lambda one: self.alarms[one])
+            self.now = max(self.now, self.alarms.pop(channel))
+            channel.wake(self.now)
+            self.turn()
+        self.now = end
+
+
+def consume(
+    channel: Channel,
+    ready: int = 100,
+    *,
+    msg_timeout: float = 60.0,
+    max_msg_timeout: float = 900.0,
+    sample_rate: int = 0,
+) -> tuple[Consumer, Reader]:
+    """A client on `channel`."""
+    reader = Reader()
+    consumer = Consumer(reader, msg_timeout=msg_timeout, max_msg_timeout=max_msg_timeout, sample_rate=sample_rate)
+    consumer.room = reader.room
+    channel.add(consumer)
+    consumer.ready = ready
+    channel.stir(consumer)
+    return consumer, reader
+
+
+def ids(messages: list[Message]) -> list[bytes]:
+    return [message.id for message in messages]
