@@ -186,6 +186,15 @@ class Connection(asyncio.Protocol):
             self._flush_soon()
         return answers
 
+    @property
+    def is_writable(self) -> bool:
+        return self._writable.is_set()
+
+    @property
+    def unanswered(self) -> int:
+        """Commands that wait for the broker's answer."""
+        return self.session.unanswered_count
+
     async def wait_writable(self) -> None:
         """Until the socket takes more: a stalled broker stops the publisher, not its memory."""
         await self._writable.wait()

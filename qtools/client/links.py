@@ -68,7 +68,7 @@ class Links:
             raise StartError(str(errors[0]) if len(errors) == 1 else "; ".join(map(str, errors))) from errors[0]
         for address, error in self._first_errors.items():
             if address not in self.up:
-                logger.warning("%s; going on without it, and trying again", error)
+                logger.warning("%s; trying again", error)
 
     async def close(self) -> None:
         """Close every connection in order, all at once."""
@@ -96,8 +96,8 @@ class Links:
 
     async def _keep(self, address: Address) -> None:
         """Keep one address connected until we close, or nobody names it any more."""
-        failures, said_at = 0, 0.0
         clock = asyncio.get_running_loop().time
+        failures, said_at = 0, clock()
         was_up = False
         while not self._closing:
             connection: Connection | None = None

@@ -1,59 +1,34 @@
 """Many connections as one Sink. In: batches. Out: MPUBs, answered OK by a broker before `write` returns.
 
-    batch ─▶ MPUBs of at most `batch_count` messages and `batch_bytes` ─▶ the least busy connection ─▶ OK
-                                         ▲                                        │
-                                         └── sent again: lost before an answer ◀──┘
+    batch ─▶ MPUBs of at most `batch_count` messages and `batch_bytes` ─▶ a lane ─▶ the least busy connection ─▶ OK
+                                                      with --replicate: a lane for each broker
 
 Several writes may be under way at once; each waits for its own answers only. Sizes are held against the
-limits before anything is sent. The limits are nsqd's defaults until a broker refuses a size: then its HTTP
-API is asked for the real ones, and where that cannot be, the refused MPUB is halved until the message that
-does not fit stands alone. Nothing of a refused MPUB was queued, nor of what followed it on its connection.
+limits before anything is sent. The limits are nsqd's defaults until a message or a broker says otherwise: then
+its HTTP API is asked for the real ones, and where that cannot be, a refused MPUB is halved until the message
+that does not fit stands alone. Nothing of a refused MPUB was queued, nor of what followed it on its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 
 from qtools.client.address import Address, Brokers
 from qtools.client.connection import Connection
 from qtools.client.discovery import Discovery
 from qtools.client.http import ask_limits
+from qtools.client.lane import Lane, Order
 from qtools.client.links import Links
 from qtools.client.settings import Settings
-from qtools.errors import (
-    BrokerError,
-    ConnectionLost,
-    MessageRefused,
-    NetworkError,
-    PartialFailure,
-    QtoolsError,
-    SizeError,
-)
+from qtools.errors import MessageRefused, PartialFailure, QtoolsError, SizeError
 from qtools.message import Batch
 from qtools.protocol import commands
-
-logger = logging.getLogger("qtools.client")
 
 MAX_MSG_SIZE = 1024 * 1024  # nsqd's --max-msg-size
 MAX_BODY_SIZE = 5 * 1024 * 1024  # nsqd's --max-body-size
 
-# Refusals that pass: the broker's disk is full, it is about to stop. Everything else it refuses is for good.
-_PASSING = frozenset({"E_PUB_FAILED", "E_MPUB_FAILED", "E_DPUB_FAILED"})
-_PASSING_PAUSE = 1.0  # s
-
-
 Places = Sequence[int]  # where in the batch each body stands
-Choice = Callable[[], Connection | None]
-
-
-async def gather_all(writes: Sequence[Coroutine[None, None, None]]) -> None:
-    """Wait for all of them, the first error too; then raise it. None is left behind."""
-    outcomes = await asyncio.gather(*writes, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
 
 
 class Publisher:
@@ -77,7 +52,6 @@ class Publisher:
         retry_timeout: float | None = None,
     ) -> None:
         self.topic = topic
-        self.resent = 0  # messages sent again since their answer was lost: they may be there twice
         self._links = Links(Discovery(brokers, None), settings, self._on_up, self._on_down)
         self._brokers = brokers
         self._batch_count = batch_count
@@ -87,13 +61,19 @@ class Publisher:
         self._retry_timeout = retry_timeout
         self._max_msg_size = MAX_MSG_SIZE
         self._max_body_size = MAX_BODY_SIZE
-        self._limits_asked = False
-        self._connections: dict[Connection, int] = {}  # → MPUBs under way on it
-        self._up = asyncio.Event()
+        self._asking: asyncio.Task[None] | None = None
+        self._connections: list[Connection] = []
+        self._lanes: dict[Address | None, Lane] = {}
+        self._writes = 0
 
     async def start(self) -> None:
         """Connect; StartError when nobody could be reached."""
         await self._links.start()
+
+    @property
+    def resent(self) -> int:
+        """Messages sent again since their answer was lost: they may be there twice."""
+        return sum(lane.resent for lane in self._lanes.values())
 
     # ── Sink ──
 
@@ -103,6 +83,8 @@ class Publisher:
         PartialFailure names the messages that are over the limit, with MessageRefused for each.
         BrokerError when a broker refuses for good, NetworkError when none was reachable in time.
         """
+        self._writes += 1
+        number = self._writes
         bodies: Sequence[bytes] = batch.bodies
         places: Places = range(len(bodies))
         refused = self._unfit(bodies)
@@ -112,14 +94,19 @@ class Publisher:
             places = [place for place in places if place not in refused]
             bodies = [bodies[place] for place in places]
         groups = self._groups(places, bodies) if bodies else []
-        if len(groups) == 1:
-            await self._publish(*groups[0], refused)
-        else:
-            await gather_all([self._publish(some_places, some, refused) for some_places, some in groups])
+        await _all(
+            [
+                self._publish(lane, (number, nth), some_places, some, refused)
+                for nth, (some_places, some) in enumerate(groups)
+                for lane in self._chosen_lanes()
+            ]
+        )
         if refused:
             raise PartialFailure(dict(sorted(refused.items())))
 
     async def close(self) -> None:
+        for lane in self._lanes.values():
+            await lane.close()
         await self._links.close()
 
     # ── batches ──
@@ -166,119 +153,101 @@ class Publisher:
 
     # ── one group ──
 
-    async def _publish(self, places: Places, bodies: Sequence[bytes], refused: dict[int, QtoolsError]) -> None:
-        """Publish `bodies`; what a broker finds too large is cut again, down to the message that is."""
-        if self._replicate:
-            await self._to_all(places, bodies, refused)
-        else:
-            await self._until_answered(places, bodies, refused, self._least_busy)
-
-    async def _to_all(self, places: Places, bodies: Sequence[bytes], refused: dict[int, QtoolsError]) -> None:
-        """Publish to every broker and wait for all; one that is down is waited for."""
-
-        def only(address: Address) -> Choice:
-            return lambda: next((c for c in self._connections if c.address_ == address and c.is_open), None)
-
-        await gather_all(
-            [self._until_answered(places, bodies, refused, only(address)) for address in self._links.discovery.known]
-        )
-
-    async def _until_answered(
-        self, places: Places, bodies: Sequence[bytes], refused: dict[int, QtoolsError], choose: Choice
+    async def _publish(
+        self, lane: Lane, order: Order, places: Places, bodies: Sequence[bytes], refused: dict[int, QtoolsError]
     ) -> None:
-        """Send until a broker has answered OK to all of `bodies` that it does not find too large."""
-        sent_before = False
+        """Publish `bodies` on `lane`; what a broker finds too large is cut again, down to the message that is."""
         while bodies:
-            connection = await self._wait_connection(choose)
-            if sent_before:
-                self.resent += len(bodies)
-            encoded, count = self._encode(bodies)
-            self._connections[connection] += 1
-            answers = connection.publish(encoded, count)
+            shipment = lane.ship(order, bodies)
             try:
-                await answers.done
+                await shipment.done
                 return
-            except ConnectionLost:
-                sent_before = True
             except SizeError as error:
-                sent_before = False
-                accepted = count - answers.left if count > 1 else 0
-                places, bodies = places[accepted:], bodies[accepted:]
-                if count == 1 and len(bodies) > 1:
-                    await self._cut(places, bodies, refused, choose)
+                places, bodies = places[shipment.accepted :], shipment.bodies
+                if len(bodies) > 1 and not self._delay_ms:
+                    await self._cut(lane, order, places, bodies, refused)
                     return
                 refused[places[0]] = MessageRefused(f"it has {len(bodies[0])} bytes, and {error}")
                 places, bodies = places[1:], bodies[1:]
-                continue
-            except BrokerError as error:
-                if error.code not in _PASSING:
-                    raise
-                logger.warning("%s: %s; trying again", connection.address, error)
-                await asyncio.sleep(_PASSING_PAUSE)
-            finally:
-                if connection in self._connections:
-                    self._connections[connection] -= 1
-            if count > 1:  # a run of DPUBs: those answered OK are not sent again
-                accepted = count - answers.left
-                places, bodies = places[accepted:], bodies[accepted:]
+            except asyncio.CancelledError:
+                shipment.done.cancel()
+                raise
 
     async def _cut(
-        self, places: Places, bodies: Sequence[bytes], refused: dict[int, QtoolsError], choose: Choice
+        self, lane: Lane, order: Order, places: Places, bodies: Sequence[bytes], refused: dict[int, QtoolsError]
     ) -> None:
         """Publish an MPUB that was refused for its size, by what the broker says of its limits, or by halves."""
         await self._learn_limits()
         unfit = self._unfit(bodies)
         refused.update((places[place], why) for place, why in unfit.items())
         places = [at for place, at in enumerate(places) if place not in unfit]
-        groups = self._groups(places, [body for place, body in enumerate(bodies) if place not in unfit])
+        bodies = [body for place, body in enumerate(bodies) if place not in unfit]
+        groups = self._groups(places, bodies) if bodies else []
         if len(groups) == 1 and not unfit:  # nothing was learned
             half = len(bodies) // 2
             groups = [(places[:half], bodies[:half]), (places[half:], bodies[half:])]
-        for some_places, some in groups:
-            await self._until_answered(some_places, some, refused, choose)
-
-    async def _wait_connection(self, choose: Choice) -> Connection:
-        loop = asyncio.get_running_loop()
-        deadline = None if self._retry_timeout is None else loop.time() + self._retry_timeout
-        while True:
-            connection = choose()
-            if connection is not None:
-                await connection.wait_writable()
-                if connection.is_open:
-                    return connection
-                continue
-            self._up.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._up.wait()
-            except TimeoutError:
-                raise NetworkError(
-                    str(self._brokers), f"no broker was reachable for {self._retry_timeout:.0f} s"
-                ) from None
-
-    def _least_busy(self) -> Connection | None:
-        alive = [connection for connection in self._connections if connection.is_open]
-        return min(alive, key=self._connections.__getitem__, default=None)
+        for nth, (some_places, some) in enumerate(groups):
+            await self._publish(lane, (*order, nth), some_places, some, refused)
 
     async def _learn_limits(self) -> None:
         """Ask the brokers for their limits, once."""
-        if self._limits_asked:
-            return
-        self._limits_asked = True
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_limits())
+        await asyncio.shield(self._asking)
+
+    async def _ask_limits(self) -> None:
         bases = {address.http for address in self._links.discovery.known if address.http}
         told = [limits for limits in await asyncio.gather(*map(ask_limits, bases)) if limits is not None]
         if told:
             self._max_msg_size = min(limits[0] for limits in told)
             self._max_body_size = min(limits[1] for limits in told)
 
+    # ── lanes ──
+
+    def _chosen_lanes(self) -> list[Lane]:
+        """The lanes that every message takes: one to any broker, or one to each."""
+        if not self._replicate:
+            return [self._lane(None)]
+        return [self._lane(address) for address in self._links.discovery.known]
+
+    def _lane(self, address: Address | None) -> Lane:
+        if address not in self._lanes:
+            name = str(self._brokers) if address is None else str(address)
+            self._lanes[address] = Lane(name, self._chooser(address), self._encode, self._retry_timeout)
+        return self._lanes[address]
+
+    def _chooser(self, address: Address | None) -> Callable[[], Connection | None]:
+        def choose() -> Connection | None:
+            open_ones = [
+                connection
+                for connection in self._connections
+                if connection.is_open and (address is None or connection.address_ == address)
+            ]
+            return min(open_ones, key=lambda each: (not each.is_writable, each.unanswered), default=None)
+
+        return choose
+
     # ── Links ──
 
     async def _on_up(self, connection: Connection) -> None:
-        self._connections[connection] = 0
-        self._up.set()
+        self._connections.append(connection)
+        for lane in self._lanes.values():
+            lane.notify()
 
     def _on_down(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
+        if connection in self._connections:
+            self._connections.remove(connection)
 
     def __repr__(self) -> str:
         return f"<Publisher {self.topic} connections={len(self._connections)}>"
+
+
+async def _all(writes: Sequence[Coroutine[None, None, None]]) -> None:
+    """Wait for all of them, beyond a first error too, and then raise it: none is left behind."""
+    if len(writes) == 1:
+        await writes[0]
+        return
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -184,6 +184,10 @@ class Session:
         self._out.append(commands.NOP)
 
     @property
+    def unanswered_count(self) -> int:
+        return len(self._unanswered)
+
+    @property
     def unanswered(self) -> list[Any]:
         """The tags of the commands that were sent and not answered, oldest first."""
         return list(self._unanswered)

@@ -1,0 +1,151 @@
+"""Encoded publishes in order, through whatever connection there is. In: shipments. Out: each one's answer.
+
+A shipment is numbered when it is handed in, and the lowest number goes first: after a lost connection too, when
+what was not answered goes again before what never went. With one broker the order of the input is the
+order in the queue, whatever happens on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from qtools.client.connection import Answers, Connection
+from qtools.errors import BrokerError, ConnectionLost, NetworkError, QtoolsError
+
+logger = logging.getLogger("qtools.client")
+
+# Refusals that pass: the broker's disk is full, it is about to stop. Everything else it refuses is for good.
+PASSING = frozenset({"E_PUB_FAILED", "E_MPUB_FAILED", "E_DPUB_FAILED"})
+PASSING_PAUSE = 1.0  # s
+
+Order = tuple[int, ...]
+Encode = Callable[[Sequence[bytes]], tuple[bytes, int]]
+
+
+class Shipment:
+    """Bodies that travel together; `done` ends when all are answered OK, or with the refusal of `bodies[0]`.
+
+    A run of DPUBs is answered one by one: what was answered OK has left `bodies`, and `accepted` counts it.
+    """
+
+    __slots__ = ("accepted", "bodies", "done", "order", "sent")
+
+    def __init__(self, order: Order, bodies: Sequence[bytes], done: asyncio.Future[None]) -> None:
+        self.order = order
+        self.bodies = bodies
+        self.done = done
+        self.accepted = 0
+        self.sent = False
+
+    def __lt__(self, other: Shipment) -> bool:
+        return self.order < other.order
+
+
+class Lane:
+    """Ships what it is given.
+
+    choose: the connection to use now, or None while there is none; `notify` says that this may have changed.
+    encode: bodies → bytes for the wire, and how many answers they will have.
+    retry_timeout: s without a connection after which everything waiting fails; None for never.
+    """
+
+    def __init__(
+        self, name: str, choose: Callable[[], Connection | None], encode: Encode, retry_timeout: float | None
+    ) -> None:
+        self.resent = 0  # messages sent again since their answer was lost
+        self._name = name
+        self._choose = choose
+        self._encode = encode
+        self._retry_timeout = retry_timeout
+        self._waiting: list[Shipment] = []
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._not_before = 0.0
+        self._shipper: asyncio.Task[None] | None = None
+
+    def ship(self, order: Order, bodies: Sequence[bytes]) -> Shipment:
+        """Hand in a shipment; await its `done`."""
+        shipment = Shipment(order, bodies, self._loop.create_future())
+        heapq.heappush(self._waiting, shipment)
+        self._changed.set()
+        if self._shipper is None:
+            self._shipper = asyncio.create_task(self._ship())
+        return shipment
+
+    def notify(self) -> None:
+        """A connection came or went."""
+        self._changed.set()
+
+    async def close(self) -> None:
+        if self._shipper is not None:
+            self._shipper.cancel()
+            await asyncio.wait((self._shipper,))
+
+    async def _ship(self) -> None:
+        without_since: float | None = None
+        while True:
+            while self._waiting and self._waiting[0].done.cancelled():
+                heapq.heappop(self._waiting)
+            connection = self._choose() if self._waiting else None
+            if connection is not None:
+                without_since = None
+                pause = self._not_before - self._loop.time()
+                if pause > 0:
+                    await asyncio.sleep(pause)
+                elif not connection.is_writable:
+                    await connection.wait_writable()
+                else:
+                    self._send(connection, heapq.heappop(self._waiting))
+                continue
+            self._changed.clear()
+            if not self._waiting or self._retry_timeout is None:
+                await self._changed.wait()
+                continue
+            without_since = without_since or self._loop.time()
+            try:
+                async with asyncio.timeout_at(without_since + self._retry_timeout):
+                    await self._changed.wait()
+            except TimeoutError:
+                without_since = None
+                self._fail_all(NetworkError(self._name, f"no broker could be reached for {self._retry_timeout:.4g} s"))
+
+    def _send(self, connection: Connection, shipment: Shipment) -> None:
+        if shipment.sent:
+            self.resent += len(shipment.bodies)
+        shipment.sent = True
+        encoded, count = self._encode(shipment.bodies)
+        answers = connection.publish(encoded, count)
+        answers.done.add_done_callback(partial(self._answered, connection, shipment, answers, count))
+
+    def _answered(
+        self, connection: Connection, shipment: Shipment, answers: Answers, count: int, _: asyncio.Future[None]
+    ) -> None:
+        self._changed.set()  # the connection may be less busy, or gone
+        error = answers.done.exception()
+        if shipment.done.done():
+            return
+        if error is None:
+            shipment.done.set_result(None)
+            return
+        if count > 1:
+            accepted = count - answers.left
+            shipment.accepted += accepted
+            shipment.bodies = shipment.bodies[accepted:]
+        if isinstance(error, BrokerError) and error.code in PASSING:
+            logger.warning("%s: %s; trying again", connection.address, error)
+            self._not_before = self._loop.time() + PASSING_PAUSE
+            shipment.sent = False  # nothing of it was queued
+        elif not isinstance(error, ConnectionLost):
+            shipment.done.set_exception(error)
+            return
+        heapq.heappush(self._waiting, shipment)
+
+    def _fail_all(self, error: QtoolsError) -> None:
+        for shipment in self._waiting:
+            if not shipment.done.done():
+                shipment.done.set_exception(error)
+        self._waiting.clear()
