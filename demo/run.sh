@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The main job with real input: lines go into a queue with q-pipe, come out with q-tail, and are the same bytes.
+#
+#   make demo          installs qtools into .venv and runs this
+#   demo/run.sh        the same with the q-pipe, q-tail and q-broker on PATH
+#
+# It uses an embedded broker of its own, in a temporary directory, and leaves no process and no file behind.
+
+set -euo pipefail
+
+fail() {
+    echo "demo: $*" >&2
+    exit 1
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for program in q-pipe q-tail q-broker python3; do
+    command -v "$program" >/dev/null || fail "$program is not on PATH: run make demo"
+done
+
+parent=${TMPDIR:-/tmp}
+[ ${#parent} -le 50 ] || parent=/tmp # the path of a unix socket must stay under a hundred bytes
+room=$(mktemp -d "${parent%/}/qdemo.XXXXXX")
+leave() {
+    local status=$?
+    trap - EXIT
+    q-broker stop --force >"$room/stop" 2>&1 || true
+    cd / && rm -rf "$room"
+    exit "$status"
+}
+trap leave EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+mkdir -m 700 "$room/run" "$room/state"
+export XDG_RUNTIME_DIR=$room/run XDG_STATE_HOME=$room/state
+unset QTOOLS_NSQD QTOOLS_LOOKUPD QTOOLS_AUTOSTART # whatever broker you use otherwise is not touched
+export LC_ALL=C                                   # grep and cmp compare bytes, not the characters of some language
+cd "$room"
+
+# run COMMAND: show it, then run it; afterwards $took says how many seconds that was
+TIMEFORMAT=%R
+run() {
+    printf '\n$ %s\n' "$1"
+    { time eval "$1" 2>&3; } 3>&2 2>took || fail "this failed: $1"
+    took=$(tail -n 1 took)
+}
+
+# there_and_back NAME TOPIC SENT UNTIL: the lines of SENT into TOPIC, out again UNTIL all are there, and held against SENT
+there_and_back() {
+    local name=$1 topic=$2 sent=$3 until=$4 in out
+    run "q-pipe $topic $sent"
+    in=$took
+    run "q-tail $topic/demo $until > $topic.out"
+    out=$took
+    # NSQ has no empty messages: q-pipe leaves empty lines out, so they are left out here.
+    run "grep -av '^$' $sent | cmp - $topic.out && echo the same"
+    q-tail "$topic/demo" --until-empty >left 2>said || fail "$name: cannot see what is left: $(tail -n 1 said)"
+    [ ! -s left ] || fail "$name: more came out than went in"
+    python3 "$here/row.py" "$name" "$sent" "$in" "$out" >>rows
+}
+
+echo "1. Two letters"
+run "printf 'a\nb\n' | q-pipe letters && q-tail letters/me -n 2 | tee letters.out"
+printf 'a\nb\n' | cmp - letters.out || fail "two letters went in, something else came out"
+
+printf '\n2. Twelve thousand records of an analytics API\n'
+cp "$here/events.jsonl" .
+there_and_back "analytics events" events events.jsonl --until-empty
+
+printf '\n3. Every line of the source of Python itself\n'
+python3 "$here/python_source.py" >source.txt
+there_and_back "Python's own source" source source.txt "-n $(grep -avc '^$' source.txt)"
+
+run "q-broker stop --force"
+[ -z "$(find "$XDG_RUNTIME_DIR" -type s)" ] || fail "the broker left a socket behind"
+
+printf '\nThe same bytes came out, in the same order. The rates are of whole commands, their start included.\n\n'
+python3 "$here/row.py"
+cat rows
