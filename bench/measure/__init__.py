@@ -1,0 +1,10 @@
+"""What bench/compare.py is made of.
+
+launch.py      a small process that starts a command and tells what it took
+processes.py   run a command and get its time, CPU and memory
+events.py      the messages: a file of lines
+brokers.py     nsqd and q-broker, started, filled, asked and stopped
+rounds.py      runs in turns, and what follows from their numbers
+sections.py    what is compared: pipe, tail, broker, start
+table.py       numbers as text
+"""
