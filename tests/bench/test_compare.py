@@ -1,0 +1,155 @@
+"""bench/compare.py: it measures what it says, believes no run without counting, and leaves no process behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+PROGRAMS = Path(sys.executable).parent
+MARK = "QTOOLS_TEST_MARK"
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module("measure.events")
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module("measure.rounds")
+
+
+def compare(*arguments: str, mark: str = "") -> subprocess.Popen[str]:
+    # Without what else is on PATH: an nsqd there would be measured instead of q-broker.
+    env = os.environ | {"PATH": "/usr/bin:/bin", MARK: mark}
+    env.pop("QTOOLS_NSQD_BIN", None)
+    return subprocess.Popen(
+        [sys.executable, BENCH / "compare.py", *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 300), (7, 190), (25_000, 190)])
+def test_events_have_the_asked_size_on_average_to_the_byte(events: ModuleType, count: int, size: int) -> None:
+    lines = events.make_events(count, size)
+    assert len(lines) == len(set(lines)) == count
+    assert sum(map(len, lines)) == count * size
+    assert all(json.loads(line)["messageId"] and b"\n" not in line for line in lines)
+
+
+def test_events_smaller_than_a_record_are_refused(events: ModuleType) -> None:
+    with pytest.raises(Exception, match="records of 50 bytes cannot be made: the least is 1"):
+        events.make_events(100, 50)
+
+
+def test_a_ratio_is_taken_within_a_round_and_without_runs_that_were_wrong(rounds: ModuleType) -> None:
+    def series(name: str, ours: bool, *seconds: float) -> object:
+        made = rounds.Series(name, 100, ours)
+        made.runs = [rounds.Run(100, rounds.Took(abs(s), 0.0, 0), None, "lost one" if s < 0 else "") for s in seconds]
+        return made
+
+    (ratio,) = rounds.ratios([series("a", True, 1, 2, -0.001), series("b", False, 3, 10, 5)])
+    assert (ratio.ours, ratio.theirs, ratio.pairs) == ("a", "b", 2)
+    assert (ratio.least, ratio.middle, ratio.most) == pytest.approx((3, 4, 5))
+
+
+def test_running_is_what_is_left_without_the_start(rounds: ModuleType) -> None:
+    made = rounds.Series("a", 1001, True)
+    made.runs = [rounds.Run(1001, rounds.Took(1.5, 1.0, 0), None, "")]
+    made.starts = [rounds.Run(1, rounds.Took(0.5, 0.25, 0), None, "")]
+    assert made.rate() == pytest.approx(1001 / 1.5)
+    assert made.rate_running() == pytest.approx(1000)
+    assert made.cpu_running() == pytest.approx(750)
+
+
+def test_a_small_comparison_with_the_embedded_broker(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    out, err = (
+        bench := compare("pipe", "tail", "broker", "--rounds", "1", "--count", "3000", "--json", str(told))
+    ).communicate(timeout=100)
+    assert bench.returncode == 0, out + err
+    assert err == ""
+    assert "not here, so not compared: nsqd, to_nsq, nsq_tail" in out
+    tables = json.loads(told.read_text())["tables"]
+    names = [[series["name"] for series in table["series"]] for table in tables]
+    assert names == [["q-pipe"], ["q-tail"], ["q-broker"], ["q-broker"]]
+    for table in tables:
+        (series,) = table["series"]
+        assert series["messages"] == 3000
+        assert series["rate"] > 1000
+        assert series["cpu_per_million"] > 0
+        assert 10e6 < series["peak_bytes"] < 500e6
+        assert series["start_seconds"] > 0
+
+
+def test_a_run_that_lost_a_message_is_named_and_fails(tmp_path: Path) -> None:
+    for name in ("q-pipe", "q-broker"):
+        (tmp_path / name).symlink_to(PROGRAMS / name)
+    liar = tmp_path / "q-tail"
+    liar.write_text(f"#!/bin/sh\n{PROGRAMS}/q-tail \"$@\" | sed '$d'\n")
+    liar.chmod(0o755)
+    bench = compare("tail", "--rounds", "1", "--count", "500", "--qtools-bin", str(tmp_path))
+    out, err = bench.communicate(timeout=100)
+    assert bench.returncode == 1, out + err
+    assert "NOT COUNTED: 2 runs of q-tail (499 of 500 messages; 0 of 1 messages)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["pope"], 2, "compare.py: error: no section 'pope': there are pipe, tail, broker, start"),
+        (["--rounds", "0"], 2, "compare.py: error: argument --rounds: invalid positive value: '0'"),
+        (["--nsqd", "/no/such"], 1, "compare.py: no program /no/such: name an nsqd with --nsqd or QTOOLS_NSQD_BIN"),
+        (["--size", "50"], 1, "compare.py: records of 50 bytes cannot be made: the least is"),
+    ],
+)
+def test_what_cannot_be_done_ends_in_one_line(arguments: list[str], status: int, line: str) -> None:
+    bench = compare(*arguments)
+    _, err = bench.communicate(timeout=60)
+    assert bench.returncode == status
+    assert err.splitlines()[-1].startswith(line)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to see all processes")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_no_process(number: signal.Signals) -> None:
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
+    bench = compare("pipe", "--rounds", "50", "--count", "5000", mark=mark)
+    deadline = time.monotonic() + 30
+    while len(marked(mark)) < 4:  # compare.py, the broker, the launcher, q-pipe
+        assert bench.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    bench.send_signal(number)
+    _, err = bench.communicate(timeout=30)
+    assert bench.returncode == 130
+    assert err == "compare.py: interrupted\n"
+    assert marked(mark) == []
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that have our mark in their environment, and have not ended."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue  # it has ended, or is somebody else's
+    return found
