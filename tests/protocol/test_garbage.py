@@ -283,9 +283,12 @@ def test_any_bytes_are_a_session_or_end_it_as_documented(spoken: tuple[Wishes, b
     whole = outcome(wishes, [stream])
     for chunks in (bytewise(stream), cut(stream, ends)):
         parts = outcome(wishes, chunks)
-        assert parts[2:] == whole[2:]
         if not whole[2]:
             assert parts == whole
+        elif wishes.snappy or wishes.deflate:  # damage takes with it what was packed before it in the same chunk
+            assert parts[2]
+        else:
+            assert parts[2] == whole[2]
 
 
 # ── JSON ──

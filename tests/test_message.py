@@ -1,0 +1,185 @@
+"""Messages by column, and batches that know the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qtools.message import Batch, Message, Messages
+
+
+class Ledger:
+    """An origin that writes down what became of its messages."""
+
+    topic = "events"
+
+    def __init__(self, address: str = "h:4150") -> None:
+        self.address = address
+        self.told: list[tuple[object, ...]] = []
+
+    def finish(self, ids: Sequence[bytes]) -> None:
+        self.told.append(("finish", list(ids)))
+
+    def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
+        self.told.append(("requeue", list(ids), delay_ms))
+
+    def touch(self, ids: Sequence[bytes]) -> None:
+        self.told.append(("touch", list(ids)))
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self.address}>"
+
+
+def message(place: int) -> Message:
+    return Message(place * 10**17, place, b"%016x" % place, b"body %d" % place)
+
+
+def batch(origin: Ledger, *places: int) -> Batch:
+    return Batch.of(origin, Messages.of(map(message, places)))
+
+
+any_message = st.builds(
+    Message, st.integers(-(2**63), 2**63 - 1), st.integers(0, 65535), st.binary(min_size=16, max_size=16), st.binary()
+)
+
+
+# ── by column ──
+
+
+def test_a_stamp_is_the_timestamp_and_the_attempts_as_on_the_wire() -> None:
+    messages = Messages.of([Message(1, 2, b"a" * 16, b"x")])
+    assert messages.stamps == [b"\x00\x00\x00\x00\x00\x00\x00\x01\x00\x02"]
+    assert (messages.ids, messages.bodies) == ([b"a" * 16], [b"x"])
+
+
+@given(st.lists(any_message, max_size=6))
+def test_messages_by_column_look_like_a_list_of_them(single: list[Message]) -> None:
+    messages = Messages.of(single)
+    assert messages == single
+    assert list(messages) == single
+    assert [messages[place] for place in range(len(single))] == single
+    assert messages[1:3] == single[1:3]
+    assert messages.pick(range(0, len(single), 2)) == single[::2]
+    if single:
+        assert messages[-1] == single[-1]
+        assert messages != single[:-1]
+        assert messages != [*single[:-1], Message(0, 0, b"", b"another")]
+    messages.extend(Messages.of(single))
+    assert messages == single * 2
+
+
+def test_there_is_no_message_beyond_the_end() -> None:
+    with pytest.raises(IndexError):
+        Messages.of([message(1)])[1]
+    assert Messages.of([]) == []
+    assert not Messages.of([])
+
+
+def test_its_repr_shows_the_messages() -> None:
+    assert (
+        repr(Messages.of([Message(1, 2, b"a", b"x")]))
+        == "Messages([Message(timestamp=1, attempts=2, id=b'a', body=b'x')])"
+    )
+
+
+# ── the way back ──
+
+
+def test_what_becomes_of_a_batch_is_told_in_one_call() -> None:
+    origin = Ledger()
+    one = batch(origin, 1, 2, 3)
+    one.touch()
+    one.requeue(1500)
+    one.requeue()
+    one.finish()
+    ids = [message(place).id for place in (1, 2, 3)]
+    assert origin.told == [("touch", ids), ("requeue", ids, 1500), ("requeue", ids, 0), ("finish", ids)]
+
+
+def test_a_joined_batch_tells_each_origin_of_its_own() -> None:
+    here, there = Ledger("here:1"), Ledger("there:1")
+    joined = Batch.joined([batch(here, 1, 2), batch(there, 3), batch(here, 4)])
+    assert joined.messages == [message(place) for place in (1, 2, 3, 4)]
+    assert joined.bodies == [b"body 1", b"body 2", b"body 3", b"body 4"]
+    joined.finish()
+    assert here.told == [("finish", [message(1).id, message(2).id]), ("finish", [message(4).id])]
+    assert there.told == [("finish", [message(3).id])]
+
+
+def test_one_batch_joined_is_itself_and_none_is_empty() -> None:
+    one = batch(Ledger(), 1)
+    assert Batch.joined([one]) is one
+    assert len(Batch.joined([])) == 0
+    Batch.joined([]).finish()
+    assert len(Batch.empty()) == 0
+    assert Batch.empty().messages == []
+
+
+def test_joining_leaves_what_was_joined_as_it_was() -> None:
+    first, second = batch(Ledger(), 1), batch(Ledger(), 2)
+    Batch.joined([first, second])
+    assert (len(first), first.messages, second.messages) == (1, [message(1)], [message(2)])
+
+
+def test_a_batch_of_bodies_has_messages_when_they_are_asked_for() -> None:
+    origin = Ledger()
+    lines = Batch.of_bodies(origin, [b"a", b"b"])
+    lines.finish()
+    assert lines.messages == [Message(0, 0, b"", b"a"), Message(0, 0, b"", b"b")]
+    lines.finish()
+    assert [len(ids) for _, ids in origin.told] == [2, 2]  # such an origin only counts
+
+
+def test_bodies_and_messages_can_be_joined() -> None:
+    here, there = Ledger(), Ledger()
+    joined = Batch.joined([Batch.of_bodies(here, [b"a", b"b"]), batch(there, 1)])
+    assert joined.bodies == [b"a", b"b", b"body 1"]
+    joined.finish()
+    assert [len(ids) for _, ids in here.told] == [2]
+    assert there.told == [("finish", [message(1).id])]
+
+
+origins = [Ledger("a:1"), Ledger("b:1"), Ledger("c:1")]
+runs = st.lists(st.tuples(st.sampled_from(origins), st.integers(0, 4)), max_size=5)
+
+
+def made(shape: list[tuple[Ledger, int]], bare: bool) -> Batch:
+    """A batch of numbered messages, in runs from several origins."""
+    batches, place = [], 0
+    for origin, count in shape:
+        if bare:
+            batches.append(Batch.of_bodies(origin, [b"body %d" % n for n in range(place, place + count)]))
+        else:
+            batches.append(batch(origin, *range(place, place + count)))
+        place += count
+    return Batch.joined(batches)
+
+
+def owners(one: Batch) -> list[tuple[object, bytes]]:
+    """Each message with where it came from."""
+    return [(origin, body) for origin, start, stop in one.parts for body in one.bodies[start:stop]]
+
+
+@given(runs, st.booleans(), st.sets(st.integers(0, 25)), st.integers(0, 25))
+def test_a_part_of_a_batch_keeps_order_and_origins(
+    shape: list[tuple[Ledger, int]], bare: bool, chosen: set[int], count: int
+) -> None:
+    whole = made(shape, bare)
+    places = sorted(place for place in chosen if place < len(whole))
+    told = owners(whole)
+    assert len(told) == len(whole)
+    assert owners(whole.pick(places)) == [told[place] for place in places]
+    assert owners(whole.without(places)) == [pair for place, pair in enumerate(told) if place not in chosen]
+    first, rest = whole.split(count)
+    assert owners(first) == told[:count]
+    assert owners(rest) == told[count:]
+    for part in (whole, first, rest, whole.pick(places)):
+        assert len(part) == len(part.bodies) == len(part.ids) == len(part.messages) == len(owners(part))
+
+
+def test_its_repr_says_what_it_holds_and_from_where() -> None:
+    joined = Batch.joined([batch(Ledger("a:1"), 1, 2), batch(Ledger("b:1"), 3)])
+    assert repr(joined) == "<Batch 3 messages: 2 from <Ledger a:1>, 1 from <Ledger b:1>>"
