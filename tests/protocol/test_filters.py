@@ -158,10 +158,10 @@ def test_a_bomb_is_handed_on_in_pieces(make: Callable[[], Filter]) -> None:
 def test_a_bomb_can_be_left_alone_after_its_first_piece(make: Callable[[], Filter]) -> None:
     """The readers behind refuse by their limits: nothing is unpacked that nobody asked for."""
     bomb = make().encode(bytes(200 * 1024 * 1024))
-    begun = time.perf_counter()
+    begun = time.process_time()
     first = next(iter(make().decode(bomb)))
     assert len(first) <= PIECE
-    assert time.perf_counter() - begun < 0.5
+    assert time.process_time() - begun < 0.1
 
 
 def test_a_snappy_chunk_that_unfolds_into_more_than_it_may_is_refused() -> None:
