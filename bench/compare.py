@@ -109,7 +109,9 @@ def say(text: str) -> None:
 def compare(given: argparse.Namespace, directory: Path) -> list[Table]:
     tools = find_tools(given)
     missing = [name for name in ("nsqd", "to_nsq", "nsq_tail") if getattr(tools, name) is None]
-    print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    load = os.getloadavg()[0]  # well above 0 before anything was started: somebody else is measured too
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {load:.1f}"
+    print(f"{machine}, Python {platform.python_version()}")
     if missing:
         print(f"not here, so not compared: {', '.join(missing)} (see --nsq-bin)")
     say("making the messages")
