@@ -56,7 +56,9 @@ class Program(click.Command):
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")
+    """click's sentence as other programs say it: on one line, without capital and full stop."""
+    text = " ".join(text.split()).rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def program(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Program]:

@@ -30,9 +30,11 @@ async def refuse_to_take_backlog(sources: Sequence[Subscription], brokers: Broke
         await discovery.close()
         waiting = sum(await asyncio.gather(*(_only_ours(source, address) for address in addresses)))
         if waiting:
+            them = "it" if waiting == 1 else "them all"
             raise UsageError(
-                f"{source.topic} has no channel yet and {waiting:,} messages: a temporary channel would take them"
-                f" all, and lose what you do not read. Name a channel that keeps them: {source.topic}/NAME"
+                f"{source.topic} has no channel yet and {waiting:,} message{'' if waiting == 1 else 's'}:"
+                f" a temporary channel would take {them}, and lose what you do not read;"
+                f" name a channel that keeps {them.split()[0]}: {source.topic}/NAME"
             )
 
 

@@ -125,7 +125,7 @@ class Publisher:
 
     def _too_big(self, body: bytes) -> MessageRefused:
         return MessageRefused(
-            f"it has {len(body)} bytes, the broker takes at most {self._max_msg_size} (--max-msg-size)"
+            f"it has {len(body)} bytes, the broker takes at most {self._max_msg_size} (its --max-msg-size)"
         )
 
     def _groups(self, places: Places, bodies: Sequence[bytes]) -> list[tuple[Places, Sequence[bytes]]]:
