@@ -63,6 +63,7 @@ class Consumer:
         async def subscribe(connection: Connection) -> None:
             connection.owner = self
             await connection.subscribe(source.topic, source.channel)
+            logger.info("reading %s from %s", source, connection.address)
             self._connections.append(connection)
             self._share()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
 from qtools.cli import logs
@@ -66,7 +67,8 @@ class _Pipe:
         signals.on_stop(self.flow.stop)
         if self.checkpoint and self.start.total:
             logs.say(logging.WARNING, f"going on behind {plural(self.start.messages, 'message')} sent before")
-        meter = Meter("sent", self._counts, show=self.options.show)
+        typing = "-" in self.options.files and os.isatty(0)  # a progress line would be drawn over what is typed
+        meter = Meter("sent", self._counts, show=self.options.show and not typing)
         error: QtoolsError | None = None
         try:
             await self.flow.run()

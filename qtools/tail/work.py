@@ -94,5 +94,7 @@ def _summarize(consumer: Consumer, output: Output, flow: Flow, meter: Meter, opt
     if totals.requeued:
         notes.append(f"{plural(totals.requeued, 'message')} given back unprinted")
     # On a terminal the messages themselves are the news; into a pipe or a file this line is.
-    level = logging.WARNING if options.show and not os.isatty(STDOUT) and sys.stderr.isatty() else logging.INFO
+    # Whoever closed stdout (head, less) has seen enough.
+    wanted = options.show and not totals.closed and not os.isatty(STDOUT) and sys.stderr.isatty()
+    level = logging.WARNING if wanted else logging.INFO
     logs.say(level, "; ".join([meter.summary(output.printed, output.printed_bytes), *notes]))
