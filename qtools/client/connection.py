@@ -330,6 +330,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(event, Established):
             if not self._established.done():
                 self._established.set_result(event.agreed)
+            self._tick()  # msg_timeout is known only now, and may be shorter than a heartbeat
         elif isinstance(event, Refused):
             if not event.fatal:
                 # The message had timed out at the broker and comes again: counted, as it may be seen twice.
@@ -379,6 +380,9 @@ class Connection(asyncio.Protocol):
             arrivals.popleft()
 
     def _tick(self) -> None:
+        """What is done now and then: notice a dead peer, touch what is held long."""
+        if self._timer is not None:
+            self._timer.cancel()
         now = self._loop.time()
         if now - self._heard > 2.5 * self._heartbeat and not self._closing:
             # nsqd sends a heartbeat every interval: two missed and the other side is gone without a word.
