@@ -50,6 +50,8 @@ class DelimiterSplitter:
         self._longest = longest
         self._rest: list[bytes] = []  # chunks of a message whose end has not come
         self._rest_size = 0
+        self._tail = b""  # the last bytes of it: a delimiter may begin there and end in the next chunk
+        self._broken: InputError | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:
         bodies = self.feed_all(chunk)
@@ -61,43 +63,64 @@ class DelimiterSplitter:
 
     def feed_all(self, chunk: bytes) -> list[bytes]:
         """As `feed`, the empty ones among them."""
+        if self._broken is not None:
+            raise self._broken
         delimiter = self._delimiter
         if self._rest:
-            # A delimiter may begin in what we hold and end in `chunk`: look there first, without a copy of all.
-            tail = self._rest[-1][-(len(delimiter) - 1) :] if len(delimiter) > 1 else b""
-            if delimiter not in chunk and (not tail or delimiter not in tail + chunk[: len(delimiter) - 1]):
+            if delimiter not in chunk and (not self._tail or delimiter not in self._tail + chunk[: len(delimiter) - 1]):
                 self._hold(chunk)
                 return []
             self._rest.append(chunk)
             chunk = b"".join(self._rest)
-            self._rest.clear()
-            self._rest_size = 0
+            self._forget()
         bodies = chunk.split(delimiter)
         last = bodies.pop()
+        if len(chunk) > self._longest:
+            for place, body in enumerate(bodies):
+                if len(body) > self._longest:
+                    del bodies[place:]
+                    self.consumed += sum(map(len, bodies)) + place * len(delimiter)
+                    self._break(at_once=not bodies)
+                    return bodies
         self.consumed += len(chunk) - len(last)
         if last:
-            self._hold(last)
+            self._hold(last, at_once=not bodies)
         return bodies
 
     def end(self) -> list[bytes]:
         self.empty_at = []
+        if self._rest_size > self._longest:
+            self._break()
+        if self._broken is not None:
+            raise self._broken
         last = b"".join(self._rest)
-        self._rest.clear()
-        self._rest_size = 0
+        self._forget()
         self.consumed += len(last)
         return [last] if last else []
 
-    def _hold(self, chunk: bytes) -> None:
+    def _hold(self, chunk: bytes, at_once: bool = True) -> None:
         self._rest.append(chunk)
         self._rest_size += len(chunk)
-        if self._rest_size > self._longest:
-            raise InputError(
-                f"a message of more than {self._longest} bytes begins at byte {self.consumed}: is the delimiter right?",
-                self.consumed,
-            )
-        if len(self._delimiter) > 1 and len(self._rest) > 1 and len(self._rest[-1]) < len(self._delimiter):
-            # Chunks shorter than the delimiter would hide where it began.
-            self._rest[-2:] = [self._rest[-2] + self._rest[-1]]
+        begun = len(self._delimiter) - 1
+        if begun:
+            self._tail = chunk[-begun:] if len(chunk) >= begun else (self._tail + chunk)[-begun:]
+        if self._rest_size > self._longest + begun:  # so much of it may be the delimiter's
+            self._break(at_once)
+
+    def _forget(self) -> None:
+        self._rest.clear()
+        self._rest_size = 0
+        self._tail = b""
+
+    def _break(self, at_once: bool = True) -> None:
+        """No more from here on; raised at once when nothing whole is there to be given first."""
+        self._forget()
+        self._broken = InputError(
+            f"a message of more than {self._longest} bytes begins at byte {self.consumed}: is the delimiter right?",
+            self.consumed,
+        )
+        if at_once:
+            raise self._broken
 
 
 class LengthSplitter:
@@ -142,6 +165,11 @@ class LengthSplitter:
                 self.empty_at.append(len(bodies) + len(self.empty_at))
             at += 4 + length
         self.consumed += at
+        if self._broken is not None:
+            self._rest.clear()
+            if not bodies:
+                raise self._broken
+            return bodies
         self._rest = [data[at:]]
         self._have = end - at
         self._need = 4 if self._have < 4 else 4 + int(_LENGTH.unpack_from(data, at)[0])
