@@ -152,11 +152,12 @@ def test_what_waits_for_more_can_be_taken_out_too() -> None:
 )
 def test_what_is_no_frame_is_refused_alone_and_behind_others(bad: bytes, words: str) -> None:
     for before in (b"", GOLDEN["OK"][0], GOLDEN["a message"][0]):
-        with pytest.raises(ProtocolError, match=words):
-            FrameReader().read(before + bad)
-        *_, error = decode(bytewise(before + bad))
-        assert error is not None
-        assert words in error
+        for behind in (b"", b"x" * 100, GOLDEN["a message"][0]):
+            with pytest.raises(ProtocolError, match=words):
+                FrameReader().read(before + bad + behind)
+            *_, error = decode(bytewise(before + bad + behind))
+            assert error is not None
+            assert words in error
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 100])

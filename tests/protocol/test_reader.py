@@ -180,6 +180,8 @@ def test_a_number_is_refused_as_soon_as_it_is_read(stream: bytes, code: str) -> 
         (b'SUB t" c\n', 'SUB topic name "t\\"" is not valid'),
         (b"SUB t \xe9\n", 'SUB channel name "\\xe9" is not valid'),
         (b"FIN " + A + b"x\n", "invalid message ID"),
+        (b"FIN " + A[1:] + b"\r\n", "invalid message ID"),  # the CR is the line's, not the id's
+        (b"FIN 0123456 89abcdef\n", "invalid message ID"),
         (b" NOP\n", "invalid command "),
         (b"NOP \x00NOP\nnop\n", "invalid command nop"),
     ],
@@ -250,6 +252,19 @@ def test_an_announced_length_takes_no_memory(stream: bytes) -> None:
     assert peak < 64 * 1024
 
 
+def test_what_is_remembered_of_the_lines_that_were_said_is_bounded() -> None:
+    reader = CommandReader(Limits())
+    tracemalloc.start()
+    try:
+        for place in range(2000):
+            line = b"PUB t%d " % place + b"x" * 15_000 + b"\n" + number(1) + b"x"
+            assert reader.feed(line) == [Publish("PUB", f"t{place}", [b"x"])]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 256 * 16_384
+
+
 def seconds(stream: bytes, chunk: int) -> float:
     """The least processor time of five to understand `stream` in chunks of `chunk` bytes."""
     limits = Limits(max_msg_size=64 * 1024 * 1024, max_body_size=64 * 1024 * 1024)
@@ -271,7 +286,7 @@ def seconds(stream: bytes, chunk: int) -> float:
     ("make", "chunk"),
     [
         (lambda times: commands.mpub("t", [b"x" * 100] * (10_000 * times)), 512),
-        (lambda times: commands.mpub("t", [b"x" * 1_000_000] * (2 * times)), 1024),
+        (lambda times: commands.mpub("t", [b"x" * (1_000_000 * times)] * 2), 1024),
         (lambda times: commands.pub("t", b"x" * (2_000_000 * times)), 512),
         (lambda times: commands.identify(b"{}") * (2_000 * times), 10_000_000),
         (lambda times: commands.fin([A] * (20_000 * times)), 4096),
