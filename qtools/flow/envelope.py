@@ -10,7 +10,6 @@ needed; unknown keys are left alone. In: messages, or bytes. Out: bytes, or bodi
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 import orjson
@@ -71,7 +70,7 @@ def decode_envelope(line: bytes) -> bytes:
     if body is None and isinstance(packed, str):
         try:
             return base64.b64decode(packed, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error, and for what is not ASCII its parent
             raise ValueError(f"has a body_base64 that is not base64 ({error})") from error
     raise ValueError('has neither a "body" nor a "body_base64" that is a string')
 
@@ -80,7 +79,10 @@ class EnvelopeSplitter:
     """Lines of JSON in, bodies out; a broken one is named by its line and offset."""
 
     def __init__(self, longest: int = LONGEST) -> None:
+        self.base = 0
         self.consumed = 0
+        self.overhead = 0
+        self.ends: list[int] = []
         self.empty = 0
         self.empty_at: list[int] = []
         self._lines = DelimiterSplitter(b"\n", longest)
@@ -97,17 +99,21 @@ class EnvelopeSplitter:
         if self._broken is not None:
             raise self._broken
         self.empty_at = []
+        self.ends = []
         bodies: list[bytes] = []
         for place, line in enumerate(lines):
             self._line += 1
             try:
                 body = decode_envelope(line) if line else b""
             except ValueError as error:
-                self._broken = InputError(f"line {self._line} (at byte {self.consumed}) {error}", self.consumed)
+                at = self.base + self.consumed
+                which = f"the line at byte {at}" if self.base else f"line {self._line} (at byte {at})"
+                self._broken = InputError(f"{which} {error}", at)
                 if not bodies:
                     raise self._broken from error
                 return bodies
             self.consumed += len(line) + delimiter
+            self.ends.append(self.consumed)
             if body:
                 bodies.append(body)
             else:
@@ -122,10 +128,15 @@ class MsgpackSplitter:
     def __init__(self, longest: int = LONGEST) -> None:
         import msgpack
 
+        self.base = 0
         self.consumed = 0
+        self.overhead = 0
+        self.ends: list[int] = []
         self.empty = 0
         self.empty_at: list[int] = []
+        self._longest = longest
         self._out_of_data: type[Exception] = msgpack.OutOfData
+        self._buffer_full: type[Exception] = msgpack.BufferFull
         self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=longest + 1024 * 1024, strict_map_key=False)
         self._fed = 0
         self._broken: InputError | None = None
@@ -134,6 +145,7 @@ class MsgpackSplitter:
         if self._broken is not None:
             raise self._broken
         self.empty_at = []
+        self.ends = []
         bodies: list[bytes] = []
         self._fed += len(chunk)
         try:
@@ -144,6 +156,7 @@ class MsgpackSplitter:
                 if not isinstance(body, bytes):
                     raise ValueError('it is no map with a binary "body"')
                 self.consumed = self._unpacker.tell()
+                self.ends.append(self.consumed)
                 if body:
                     bodies.append(body)
                 else:
@@ -152,8 +165,11 @@ class MsgpackSplitter:
         except self._out_of_data:
             pass
         except Exception as error:  # msgpack raises ValueError, UnpackException and, on bad UTF-8, others
-            why = str(error) or type(error).__name__
-            self._broken = InputError(f"the msgpack value at byte {self.consumed} is broken: {why}", self.consumed)
+            if isinstance(error, self._buffer_full):
+                told = f"a message of more than {self._longest} bytes begins at byte {self.consumed}: is it msgpack?"
+            else:
+                told = f"the msgpack value at byte {self.consumed} is broken: {str(error) or type(error).__name__}"
+            self._broken = InputError(told, self.consumed)
             if not bodies:
                 raise self._broken from error
         return bodies
@@ -163,5 +179,6 @@ class MsgpackSplitter:
         if self._broken is not None:
             raise self._broken
         if self._fed > self.consumed:
-            raise InputError(f"the input ends within the msgpack value at byte {self.consumed}", self.consumed)
+            at = self.base + self.consumed
+            raise InputError(f"the input ends within the msgpack value at byte {at}", at)
         return []

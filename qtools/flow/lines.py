@@ -25,7 +25,10 @@ _LENGTH = struct.Struct(">I")
 class Splitter(Protocol):
     """Bytes in, bodies out."""
 
+    base: int  # where in the input the first chunk begins, for what is said of places
     consumed: int  # bytes of input that the bodies given so far took, from the first chunk on
+    overhead: int  # bytes that a message takes in the input beyond its body
+    ends: list[int] | None  # where `overhead` cannot tell: `consumed` behind each message that ended in the last chunk
     empty: int  # empty messages left out, in all
     empty_at: list[int]  # where they stood among what ended in the last chunk
 
@@ -43,7 +46,10 @@ class DelimiterSplitter:
     def __init__(self, delimiter: bytes = b"\n", longest: int = LONGEST) -> None:
         if not delimiter:
             raise ValueError("an empty delimiter")
+        self.base = 0
         self.consumed = 0
+        self.overhead = len(delimiter)
+        self.ends = None
         self.empty = 0
         self.empty_at: list[int] = []
         self._delimiter = delimiter
@@ -116,8 +122,9 @@ class DelimiterSplitter:
         """No more from here on; raised at once when nothing whole is there to be given first."""
         self._forget()
         self._broken = InputError(
-            f"a message of more than {self._longest} bytes begins at byte {self.consumed}: is the delimiter right?",
-            self.consumed,
+            f"a message of more than {self._longest} bytes begins at byte {self.base + self.consumed}:"
+            " is the delimiter right?",
+            self.base + self.consumed,
         )
         if at_once:
             raise self._broken
@@ -127,7 +134,10 @@ class LengthSplitter:
     """Messages with their length before them, 4 bytes big-endian."""
 
     def __init__(self, longest: int = LONGEST) -> None:
+        self.base = 0
         self.consumed = 0
+        self.overhead = _LENGTH.size
+        self.ends = None
         self.empty = 0
         self.empty_at: list[int] = []
         self._broken: InputError | None = None
@@ -150,10 +160,9 @@ class LengthSplitter:
         while end - at >= 4:
             (length,) = _LENGTH.unpack_from(data, at)
             if length > self._longest:
+                place = self.base + self.consumed + at
                 self._broken = InputError(
-                    f"the length at byte {self.consumed + at} is {length}, more than any message has:"
-                    " is the input length32?",
-                    self.consumed + at,
+                    f"the length at byte {place} is {length}, more than any message has: is the input length32?", place
                 )
                 break
             if end - at - 4 < length:
@@ -181,9 +190,9 @@ class LengthSplitter:
             raise self._broken
         if self._have:
             raise InputError(
-                f"the input ends within a message: of the {self._need} bytes at byte {self.consumed}"
+                f"the input ends within a message: of the {self._need} bytes at byte {self.base + self.consumed}"
                 f" only {self._have} are there",
-                self.consumed,
+                self.base + self.consumed,
             )
         return []
 

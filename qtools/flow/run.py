@@ -82,8 +82,7 @@ class Flow:
             if not reader.done():
                 reader.cancel()
                 await asyncio.wait((reader,))
-            if not reader.cancelled():
-                reader.result()  # raises what the reader ended with
+            read_error = None if reader.cancelled() else reader.exception()
             draining = asyncio.create_task(self._drained())
             await asyncio.wait((draining, ends[0]), return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait((draining,), timeout=self._drain_timeout)
@@ -96,6 +95,8 @@ class Flow:
             self.totals.closed = True
         elif self._failure is not None:
             raise self._failure
+        if read_error is not None:  # only now: what was read before it is good, and has been written
+            raise read_error
         return self.totals
 
     # ── reading ──

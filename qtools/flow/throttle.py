@@ -1,7 +1,7 @@
 """How many messages may pass now. In: the time. Out: a count, and how long to wait for more. No clock.
 
-A token bucket that holds a tenth of a second's worth, at least one: a rate is kept within any second, and
-a batch is not held back longer than it must be.
+A token bucket that holds a tenth of a second's worth, at least one: a batch is not held back longer than it
+must be, and within any second so much more than the rate may pass, after a pause.
 """
 
 from __future__ import annotations

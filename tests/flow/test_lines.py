@@ -28,9 +28,11 @@ def read(splitter: Splitter, chunks: Sequence[bytes]) -> tuple[list[bytes], str 
             bodies += splitter.feed(chunk)
         bodies += splitter.end()
     except InputError as error:
-        assert error.offset == splitter.consumed
-        return bodies, str(error)
-    return bodies, None
+        broken = error
+    else:
+        return bodies, None
+    assert broken.offset == splitter.consumed
+    return bodies, str(broken)
 
 
 @given(texts, delimiters, places)
@@ -117,12 +119,10 @@ def test_whole_messages_before_one_that_is_too_long_are_given_first() -> None:
 
 def test_what_is_held_of_an_endless_message_is_bounded() -> None:
     splitter = DelimiterSplitter(b"\n", 1000)
-    fed = 0
+    for _ in range(10):
+        assert splitter.feed(b"x" * 100) == []
     with pytest.raises(InputError):
-        while fed < 100_000:
-            splitter.feed(b"x" * 100)
-            fed += 100
-    assert fed <= 1000
+        splitter.feed(b"x" * 100)
 
 
 # ── with their length before them ───────────────────────────────────────────────────────────────
@@ -198,7 +198,7 @@ def _seconds(make: Callable[[], Splitter], size: int, step: int, head: bytes = b
 
 
 # 16 times the size: 16 times the time when each byte is handled once, 256 times when all are copied each time.
-SMALL, LARGE, MOST = 30_000, 480_000, 60
+SMALL, LARGE, MOST = 15_000, 240_000, 60
 
 
 @pytest.mark.parametrize("step", [1, 3])
