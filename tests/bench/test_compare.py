@@ -102,7 +102,7 @@ def test_a_run_that_lost_a_message_is_named_and_fails(tmp_path: Path) -> None:
     for name in ("q-pipe", "q-broker"):
         (tmp_path / name).symlink_to(PROGRAMS / name)
     liar = tmp_path / "q-tail"
-    liar.write_text(f"#!/bin/sh\n{PROGRAMS}/q-tail \"$@\" | sed '$d'\n")
+    liar.write_text(f'#!/bin/sh\n"{PROGRAMS}/q-tail" "$@" | sed \'$d\'\n')
     liar.chmod(0o755)
     bench = compare("tail", "--rounds", "1", "--count", "500", "--qtools-bin", str(tmp_path))
     out, err = bench.communicate(timeout=100)

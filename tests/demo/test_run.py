@@ -70,7 +70,7 @@ def test_the_same_bytes_come_out_and_nothing_is_left(room: Path) -> None:
 
 def test_a_lost_message_ends_it_with_one_clear_line(room: Path, tmp_path: Path) -> None:
     liar = tmp_path / "q-tail"
-    liar.write_text(f"#!/bin/sh\n{PROGRAMS}/q-tail \"$@\" | sed '$d'\n")
+    liar.write_text(f'#!/bin/sh\n"{PROGRAMS}/q-tail" "$@" | sed \'$d\'\n')
     liar.chmod(0o755)
     demo = start(environment(room, tmp_path))
     told = demo.communicate(timeout=100)[0].decode()
