@@ -96,10 +96,7 @@ class FrameReader:
             frame = self._other()
             if frame is None:
                 return messages, others
-            if frame.kind == MESSAGE:  # a message without a body: nsqd makes none, the format allows it
-                messages.append(_decode_message(frame.data))
-            else:
-                others.append(frame)
+            others.append(frame)  # no message: one that is whole the loop above has taken
             data, at = inbox.data, inbox.at
 
     def read_one(self, chunk: bytes = b"") -> Frame | None:
