@@ -203,6 +203,10 @@ def test_a_requeue_for_longer_than_allowed_is_for_as_long_as_allowed() -> None:
     assert understand([b"REQ " + A + b" 999999999\n"]) == [Requeue(A, 3_600_000)]
 
 
+def test_a_number_that_is_left_empty_is_nothing() -> None:
+    assert understand([b"RDY \n", b"REQ " + A + b" \n"]) == [Ready(0), Requeue(A, 0)]
+
+
 def test_an_id_may_be_any_sixteen_bytes() -> None:
     assert understand([b"FIN \x00\xff\t'\"{}[]!$%&/()\nFIN " + A + b"\r\n"]) == [
         Finish([b"\x00\xff\t'\"{}[]!$%&/()"]),
