@@ -4,12 +4,15 @@
     local.py        the private local broker: found, or started as a process
     settings.py     how to connect: TLS, AUTH, compression, names, timeouts
     connection.py   one socket driving one session
+    held.py         messages held here, answers owed there
     links.py        many addresses, each kept connected
     ready.py        how max-in-flight is shared among connections
     consumer.py     many connections as one Source
+    lane.py         publishes in order, through whatever connection there is
     publisher.py    many connections as one Sink
     discovery.py    ask every nsqlookupd; keep a set of addresses
     http.py         nsqd's HTTP API: sizes, depths
+    guard.py        a temporary channel must not take away what nobody else has
     backoff.py      the next delay, given the failures so far
 
 What goes on is told to the logger `qtools.client`; the commands decide how it looks.
