@@ -165,6 +165,8 @@ class Link(asyncio.Protocol):
         self._see_to_tls()
         if self.tls.has_output:
             self.transport.write(self.tls.take_output())
+        if self.tls.finished and not self.over:
+            self.hang_up()
 
     def _see_to_tls(self) -> None:
         if self.tls is not None and self.tls.established and not self.secure:
@@ -247,11 +249,16 @@ class Link(asyncio.Protocol):
         self.write_out()
         if self.transport.is_closing():
             return
+        if self.tls is not None and (farewell := self.tls.goodbye()):
+            self.transport.write(farewell)
         if self._deaf:
             self._deaf = False
             self.transport.resume_reading()
-        if self.transport.can_write_eof():
+        try:
             self.transport.write_eof()
+        except OSError:  # it has hung up on us, and the loop has not heard of it yet
+            self.transport.abort()
+            return
         self._disarm()
         self._alarm = self.broker.call_at(self.broker.now() + LINGER, lambda _now: self.transport.abort())
 

@@ -10,6 +10,7 @@ Order on the wire (nsqd/protocol_v2.go, IDENTIFY): TLS outermost, compression wi
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -128,6 +129,7 @@ class Tls:
             self._in, self._out, server_side=server_side, server_hostname=server_hostname or None
         )
         self.established = False
+        self.finished = False  # nothing more comes from the peer
         self._broken = False
         if not server_side:
             self._shake()
@@ -159,10 +161,11 @@ class Tls:
         try:
             while piece := self._object.read(PIECE):
                 yield piece
+            self.finished = True  # the peer said goodbye: with no more than silence, this would have raised
         except self._ssl.SSLWantReadError:
             pass
         except self._ssl.SSLZeroReturnError:
-            pass  # the peer said goodbye; the socket's end follows
+            self.finished = True
         except self._ssl.SSLError as error:
             self._broken = True
             # With TLS 1.3 a server refuses a client's certificate only after the client thinks all is well.
@@ -173,6 +176,14 @@ class Tls:
     def encode(self, data: bytes) -> bytes:
         if data and not self._broken:  # then only the alert that says so can still be sent
             self._object.write(data)
+        return self._out.read()
+
+    def goodbye(self) -> bytes:
+        """What tells the peer that nothing more comes from here; some wait for it before they close."""
+        if self.established and not self._broken:
+            self._broken = True
+            with contextlib.suppress(self._ssl.SSLError):  # it would like to hear the peer's goodbye too
+                self._object.unwrap()
         return self._out.read()
 
     @property
