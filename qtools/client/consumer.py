@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from qtools.client.address import Brokers
-from qtools.client.connection import Arrival, Connection
+from qtools.client.connection import Connection
 from qtools.client.discovery import Discovery
+from qtools.client.held import Arrival
 from qtools.client.links import Links
 from qtools.client.ready import share
 from qtools.client.settings import Settings

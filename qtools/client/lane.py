@@ -13,7 +13,8 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from qtools.client.connection import Answers, Connection
+from qtools.client.connection import Connection
+from qtools.client.held import Answers
 from qtools.errors import BrokerError, ConnectionLost, NetworkError, QtoolsError
 
 logger = logging.getLogger("qtools.client")
