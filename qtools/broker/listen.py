@@ -62,8 +62,12 @@ def _listen_tcp(address: str, flag: str) -> socket.socket:
             if socket.has_dualstack_ipv6():
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
             return socket.create_server(("", port), backlog=_BACKLOG)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        # Resolved apart from binding, as create_server says of a name that is not known only its number.
+        found = sorted(
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), key=lambda one: one[0] != socket.AF_INET
+        )
+        family, _, _, _, place = found[0]
+        return socket.create_server(place[:2], family=family, backlog=_BACKLOG)
     except socket.gaierror as error:
         raise StartError(f"cannot listen on {address}: {host} is not known ({error.strerror})") from error
     except OSError as error:

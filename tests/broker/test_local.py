@@ -1,0 +1,225 @@
+"""The private local broker: one of it, found or started, told about, stopped, gone when idle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qtools.broker.local import holder, try_lock
+from qtools.places import LocalPlaces, local_places
+
+from .inside import Peer as PeerInside
+from .inside import come_true, pub, serving
+from .running import until
+from .test_program import q_broker
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPlaces]:
+    """Where this test's local broker lives; it is gone at the end."""
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    places = local_places()
+    yield places
+    pid = holder(places)
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: holder(places) is None)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """As a client starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "qtools.broker.local", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    """All it says on stdout, which it closes by itself."""
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        return stdout.read()
+
+
+def finish(*processes: subprocess.Popen[str]) -> str:
+    """Wait until they are gone; what the last said on stderr."""
+    said = ""
+    for process in processes:
+        assert process.stderr is not None
+        with process.stderr as stderr:
+            said = stderr.read()
+        process.wait(20)
+    return said
+
+
+def say(places: LocalPlaces, data: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(10)
+        link.connect(str(places.tcp_socket))
+        link.sendall(b"  V2" + data)
+        return link.recv(100)
+
+
+def test_it_is_ready_when_it_says_so_and_its_places_are_private(places: LocalPlaces) -> None:
+    process = start()
+    assert told(process) == f"ready {process.pid}\n"
+    assert say(places, pub("t", b"x"))[8:] == b"OK"
+    assert holder(places) == process.pid
+    for place, mode in (
+        (places.tcp_socket, 0o600),
+        (places.http_socket, 0o600),
+        (places.tcp_socket.parent, 0o700),
+        (places.data, 0o700),
+    ):
+        assert place.stat().st_mode & 0o777 == mode
+    assert q_broker("stop", "--force").returncode == 0
+    finish(process)
+
+
+def test_five_started_at_once_are_one(places: LocalPlaces) -> None:
+    processes = [start() for _ in range(5)]
+    lines = sorted(told(process).strip() for process in processes)
+    (pid,) = {line.split()[1] for line in lines}
+    assert lines == [f"ready {pid}", *[f"running {pid}"] * 4]
+    assert q_broker("stop").returncode == 0
+    finish(*processes)
+
+
+def test_what_one_left_that_was_killed_is_no_obstacle(places: LocalPlaces) -> None:
+    process = start()
+    told(process)
+    process.kill()
+    finish(process)
+    assert places.tcp_socket.exists()
+    again = start()
+    assert told(again).startswith("ready ")
+    assert q_broker("stop").returncode == 0
+    finish(again)
+
+
+def test_one_that_ends_lets_the_next_begin(places: LocalPlaces) -> None:
+    first = start()
+    told(first)
+    first.send_signal(signal.SIGTERM)
+    second = start()
+    assert told(second).startswith(("ready ", "running "))
+    q_broker("stop", "--force")
+    finish(first, second)
+
+
+def test_it_goes_when_nobody_comes(places: LocalPlaces) -> None:
+    process = start("--idle-exit", "300ms")
+    told(process)
+    said = finish(process)
+    assert process.returncode == 0
+    assert "no client for 0.3 s" in said
+    assert not places.tcp_socket.exists()
+    assert holder(places) is None
+
+
+def test_it_says_why_it_cannot_start(places: LocalPlaces, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("in the way")
+    process = start()
+    assert told(process).startswith(f"error cannot use {places.data}: ")
+    finish(process)
+    assert process.returncode == 3
+    process = start("--idle-exit", "soon")
+    assert told(process).startswith("error 'soon' is not a duration")
+    finish(process)
+
+
+async def test_it_stays_while_a_client_is_there_and_while_it_holds_messages() -> None:
+    async with serving(idle_exit=0.1) as daemon:
+        peer = await PeerInside.to(daemon, pub("t", b"x"))
+        assert await peer.answer() == b"OK"
+        daemon._look(daemon.broker.now())
+        assert not daemon.broker.stopping
+        await peer.close()
+        await come_true(lambda: not daemon._tcp_door.connections)  # type: ignore[union-attr]
+        daemon._look(daemon.broker.now())
+        assert not daemon.broker.stopping
+        daemon.broker.topics["t"].empty()
+        await come_true(lambda: daemon.broker.stopping)
+
+
+async def test_whoever_comes_as_it_goes_is_refused_and_not_forgotten() -> None:
+    async with serving(idle_exit=60) as daemon:
+        host, _, port = daemon.tcp_address.rpartition(":")
+        link = socket.create_connection((host, int(port)))  # in the queue, and not yet accepted
+        link.sendall(b"  V2" + pub("t", b"x"))
+        daemon._look(daemon.broker.now())
+        assert daemon.broker.stopping
+        link.setblocking(False)
+
+        def ended() -> bool:
+            try:
+                data = link.recv(100)
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+            assert data == b""
+            return True
+
+        await come_true(ended)
+        assert daemon.broker.held() == 0
+        link.close()
+
+
+# ── q-broker status, q-broker stop ──────────────────────────────────────────────────────────────────
+
+
+def test_status_and_stop_without_one(places: LocalPlaces) -> None:
+    done = q_broker("status")
+    assert (done.returncode, done.stdout) == (1, "the local broker is not running\n")
+    done = q_broker("stop")
+    assert (done.returncode, done.stdout) == (0, "the local broker is not running\n")
+
+
+def test_status_tells_and_stop_spares_what_would_be_lost(places: LocalPlaces) -> None:
+    process = start()
+    told(process)
+    say(places, pub("letters", b"a") + pub("letters", b"b"))
+    say(places, b"SUB letters me\nRDY 0\n")
+    done = q_broker("status")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"the local broker is running: pid {process.pid}, up ")
+    assert f"tcp     {places.tcp_socket}" in lines
+    assert f"data    {places.data}   (messages are in memory only)" in lines
+    assert "topic   letters: depth 0, 2 came" in lines
+    assert "        letters/me: depth 2, in flight 0, deferred 0, clients 0" in lines
+    done = q_broker("stop")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "q-broker: the local broker keeps 2 messages in memory only, which would be lost:"
+        " read them first, or give --force\n"
+    )
+    done = q_broker("stop", "--force")
+    assert (done.returncode, done.stdout) == (0, f"the local broker (pid {process.pid}) has stopped; 2 messages lost\n")
+    finish(process)
+
+
+def test_the_lock_is_held_by_one_and_names_it(places: LocalPlaces) -> None:
+    places.data.mkdir(parents=True)
+    assert holder(places) is None
+    held = try_lock(places)
+    assert held is not None
+    assert try_lock(places) is None
+    assert holder(places) == os.getpid()
+    os.close(held)
+    assert holder(places) is None
