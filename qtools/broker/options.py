@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from qtools.protocol.identify import Grants
+from qtools.protocol.negotiate import Grants
 from qtools.protocol.reader import Limits
 
 

@@ -22,7 +22,7 @@ from qtools.broker.store import Commit
 from qtools.protocol.commands import MAGIC_V2
 from qtools.protocol.filters import Deflate, Snappy, Tls
 from qtools.protocol.frames import CLOSE_WAIT, ERROR, OK, RESPONSE, encode_frame
-from qtools.protocol.identify import Client, NotGranted, negotiate
+from qtools.protocol.negotiate import Client, NotGranted, negotiate
 from qtools.protocol.reader import (
     Auth,
     Close,
@@ -157,7 +157,7 @@ class Connection(Link):
         try:
             client = negotiate(command.body, self.door.grants)
         except NotGranted as error:
-            self.refuse(error.refused.code, error.refused.text)
+            self.refuse(error.code, error.text)
             return
         agreed = client.agreed
         wanted = (("tls", agreed.tls_v1), ("snappy", agreed.snappy), ("deflate", agreed.deflate))

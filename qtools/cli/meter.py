@@ -7,7 +7,7 @@ a terminal.
 from __future__ import annotations
 
 import asyncio
-import shutil
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Meter:
             self._last = (now, messages)
         line = f"{plural(messages, 'message')} {self._verb}  {format_size(size)}  {rate:,.0f}/s"
         try:
-            sys.stderr.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
+            sys.stderr.write("\r\x1b[K" + line[: os.get_terminal_size(sys.stderr.fileno()).columns - 1])
             sys.stderr.flush()
             self._drawn = True
         except OSError:

@@ -11,10 +11,8 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from qtools.errors import AddressInvalid, UsageError
-from qtools.places import local_places
 
 NSQD_TCP_PORT = 4150
 NSQD_HTTP_PORT = 4151
@@ -90,6 +88,8 @@ def parse_http_address(text: str, default_port: int) -> str:
     if text.startswith("unix:"):
         return text
     if "://" in text:
+        from urllib.parse import urlsplit
+
         parts = urlsplit(text)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise AddressInvalid(text, "is not HOST:PORT nor an http:// URL")
@@ -100,6 +100,8 @@ def parse_http_address(text: str, default_port: int) -> str:
 
 def local_address(environ: Mapping[str, str] = os.environ) -> Address:
     """The private local broker of this user."""
+    from qtools.places import local_places
+
     places = local_places(environ)
     return Address(path=str(places.tcp_socket), http=f"unix:{places.http_socket}", local=True)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 FIRST = 0.25
 LONGEST = 15.0
 
@@ -16,4 +14,8 @@ def next_delay(failures: int, draw: float | None = None) -> float:
     in for chance in tests.
     """
     most = min(LONGEST, FIRST * 2.0 ** min(failures - 1, 16))
-    return most / 2 + most / 2 * (random.random() if draw is None else draw)
+    if draw is None:
+        import random
+
+        draw = random.random()
+    return most / 2 + most / 2 * draw

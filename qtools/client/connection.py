@@ -20,7 +20,6 @@ from typing import Any, Protocol, cast
 
 from qtools.client.address import Address
 from qtools.client.held import Answers, Arrival
-from qtools.client.local import start_local_broker
 from qtools.client.settings import Settings
 from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError
 from qtools.message import Messages
@@ -341,6 +340,8 @@ async def connect(address: Address, settings: Settings) -> Connection:
     except ConnectFailed:
         if not address.local:
             raise
+    from qtools.client.local import start_local_broker
+
     await start_local_broker()
     return await _connect(address, settings)
 

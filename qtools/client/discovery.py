@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 
 from qtools.client.address import Address, Brokers
 from qtools.client.http import HttpAsker
@@ -71,6 +70,8 @@ class Discovery:
         """Until it is time to look again; never, where addresses were given."""
         if self.is_static:
             await asyncio.get_running_loop().create_future()
+        import random
+
         pause = POLL_SECONDS if self.known else POLL_SECONDS_EMPTY
         await asyncio.sleep(pause * random.uniform(0.9, 1.1))
 

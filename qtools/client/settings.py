@@ -10,7 +10,6 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtools import __version__
@@ -95,7 +94,8 @@ def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | N
     """The AUTH secret from a file, else from QTOOLS_AUTH_SECRET, else none. A final newline is not part of it."""
     if path:
         try:
-            secret = Path(path).read_bytes()
+            with open(path, "rb") as file:
+                secret = file.read()
         except OSError as error:
             raise StartError(f"cannot read the secret file {path}: {error.strerror or error}") from error
         secret = secret.removesuffix(b"\n").removesuffix(b"\r")

@@ -70,7 +70,6 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     from others. On a terminal control characters are made visible; into a pipe bytes go untouched.
     """  # fmt: skip
     import os
-    import random
 
     from qtools.cli.run import run_program
     from qtools.names import EPHEMERAL, parse_source
@@ -80,7 +79,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     show = shared.set_up_talk("q-tail", given)
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"] or given["print_topic"]):
         raise UsageError("--delimiter, -0 and --print-topic go with --format raw only")
-    own = f"q-tail-{os.getpid()}-{random.randrange(16**6):06x}{EPHEMERAL}"
+    own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
     parsed = tuple(dict.fromkeys(parse_source(source, own) for source in sources))
     options = TailOptions(
         sources=parsed,

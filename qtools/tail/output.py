@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import select
 import stat
 from collections.abc import Callable, Sequence
@@ -100,7 +99,9 @@ class Output:
         """Print `batch`. SinkClosed when the reader is gone or the limit is reached, SinkError on a full disk."""
         places: Sequence[int] = range(len(batch))
         if self._sample < 1.0:
-            draw, share = random.random, self._sample
+            from random import random as draw
+
+            share = self._sample
             places = [place for place in places if draw() < share]
         room = len(places) if self._limit is None else self._limit - self.printed
         last = self._limit is not None and len(places) >= room

@@ -15,7 +15,7 @@ from qtools.message import Message
 from qtools.protocol.commands import MAGIC_V2
 from qtools.protocol.filters import Deflate, Filter, Snappy, Tls
 from qtools.protocol.frames import ERROR, RESPONSE, encode_frame, encode_message
-from qtools.protocol.identify import Client, Grants, negotiate
+from qtools.protocol.negotiate import Client, Grants, negotiate
 from qtools.protocol.reader import Auth, Close, Command, CommandReader, Identify, Limits, Nop, Publish, Sub
 from qtools.protocol.session import Event, Session
 

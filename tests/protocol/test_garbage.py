@@ -23,7 +23,8 @@ from qtools.message import Message
 from qtools.protocol import commands, lookup, session
 from qtools.protocol.filters import PIECE, Deflate, Filter, Snappy, Tls
 from qtools.protocol.frames import MAX_FRAME_SIZE, encode_frame, encode_message
-from qtools.protocol.identify import Agreed, Grants, NotGranted, Wishes, negotiate
+from qtools.protocol.identify import Agreed, Wishes
+from qtools.protocol.negotiate import Grants, NotGranted, negotiate
 from qtools.protocol.reader import Limits, Publish, Refused
 from qtools.protocol.session import Event, Session
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from qtools.errors import ProtocolError
-from qtools.protocol.identify import Agreed, Client, Grants, NotGranted, Wishes, negotiate
+from qtools.protocol.identify import Agreed, Wishes
+from qtools.protocol.negotiate import Client, Grants, NotGranted, negotiate
 
 
 def asked(grants: Grants | None = None, **fields: Any) -> Client:
@@ -19,7 +20,7 @@ def asked(grants: Grants | None = None, **fields: Any) -> Client:
 def refused(grants: Grants | None = None, **fields: Any) -> str:
     with pytest.raises(NotGranted) as caught:
         asked(grants, **fields)
-    return f"{caught.value.refused.code} {caught.value.refused.text}"
+    return f"{caught.value.code} {caught.value.text}"
 
 
 def test_what_a_client_wishes_is_what_a_broker_reads() -> None:
@@ -140,8 +141,8 @@ def test_unknown_fields_are_ignored_and_null_is_as_good_as_absent() -> None:
 def test_what_is_no_identify_is_refused_with_nsqd_s_words(body: bytes) -> None:
     with pytest.raises(NotGranted) as caught:
         negotiate(body, Grants())
-    assert caught.value.refused.code == "E_BAD_BODY"
-    assert caught.value.refused.text == "IDENTIFY failed to decode JSON body"
+    assert caught.value.code == "E_BAD_BODY"
+    assert caught.value.text == "IDENTIFY failed to decode JSON body"
 
 
 @pytest.mark.parametrize("body", [b'{"client_id": "a\\ud800b"}', b'{"client_id": "a\xffb"}'])

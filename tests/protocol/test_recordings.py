@@ -17,7 +17,8 @@ from qtools.protocol.frames import (
     encode_frame,
     encode_message,
 )
-from qtools.protocol.identify import Agreed, Grants, NotGranted, negotiate
+from qtools.protocol.identify import Agreed
+from qtools.protocol.negotiate import Grants, NotGranted, negotiate
 from qtools.protocol.reader import CommandReader, Identify, Limits, Publish, Refused
 
 from .recordings import TALKS, TIMESTAMP, Step, Talk, frame, ident
@@ -273,7 +274,7 @@ def test_an_identify_is_negotiated_as_nsqd_negotiates_it(step: Step) -> None:
     if answer["type"] == "error" and not answer["data"].startswith("E_INVALID cannot IDENTIFY"):
         with pytest.raises(NotGranted) as caught:
             negotiate(command.body, Grants())
-        refused = caught.value.refused
+        refused = caught.value
         assert f"{refused.code} {refused.text}" == answer["data"]
         return
     client = negotiate(command.body, Grants())

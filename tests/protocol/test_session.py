@@ -15,7 +15,8 @@ from qtools.message import Message
 from qtools.protocol import commands
 from qtools.protocol.filters import Deflate, Snappy
 from qtools.protocol.frames import ERROR, RESPONSE, encode_frame, encode_message
-from qtools.protocol.identify import Agreed, Grants, Wishes
+from qtools.protocol.identify import Agreed, Wishes
+from qtools.protocol.negotiate import Grants
 from qtools.protocol.reader import Close, Finish, Nop, Publish, Ready, Requeue, Sub, Touch
 from qtools.protocol.session import Answered, Established, Refused, Session, State
 
