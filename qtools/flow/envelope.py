@@ -78,14 +78,14 @@ def decode_envelope(line: bytes) -> bytes:
 class EnvelopeSplitter:
     """Lines of JSON in, bodies out; a broken one is named by its line and offset."""
 
-    def __init__(self, longest: int = LONGEST) -> None:
-        self.base = 0
+    def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
+        self.base = base
         self.consumed = 0
         self.overhead = 0
-        self.ends: list[int] = []
+        self.ends: list[int] | None = []
         self.empty = 0
         self.empty_at: list[int] = []
-        self._lines = DelimiterSplitter(b"\n", longest)
+        self._lines = DelimiterSplitter(b"\n", longest, base=base)
         self._line = 0
         self._broken: InputError | None = None
 
@@ -99,7 +99,7 @@ class EnvelopeSplitter:
         if self._broken is not None:
             raise self._broken
         self.empty_at = []
-        self.ends = []
+        ends = self.ends = []
         bodies: list[bytes] = []
         for place, line in enumerate(lines):
             self._line += 1
@@ -113,7 +113,7 @@ class EnvelopeSplitter:
                     raise self._broken from error
                 return bodies
             self.consumed += len(line) + delimiter
-            self.ends.append(self.consumed)
+            ends.append(self.consumed)
             if body:
                 bodies.append(body)
             else:
@@ -125,13 +125,13 @@ class EnvelopeSplitter:
 class MsgpackSplitter:
     """msgpack maps in, bodies out; a broken one is named by its offset."""
 
-    def __init__(self, longest: int = LONGEST) -> None:
+    def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
         import msgpack
 
-        self.base = 0
+        self.base = base
         self.consumed = 0
         self.overhead = 0
-        self.ends: list[int] = []
+        self.ends: list[int] | None = []
         self.empty = 0
         self.empty_at: list[int] = []
         self._longest = longest
@@ -145,7 +145,7 @@ class MsgpackSplitter:
         if self._broken is not None:
             raise self._broken
         self.empty_at = []
-        self.ends = []
+        ends = self.ends = []
         bodies: list[bytes] = []
         self._fed += len(chunk)
         try:
@@ -156,7 +156,7 @@ class MsgpackSplitter:
                 if not isinstance(body, bytes):
                     raise ValueError('it is no map with a binary "body"')
                 self.consumed = self._unpacker.tell()
-                self.ends.append(self.consumed)
+                ends.append(self.consumed)
                 if body:
                     bodies.append(body)
                 else:
@@ -165,11 +165,12 @@ class MsgpackSplitter:
         except self._out_of_data:
             pass
         except Exception as error:  # msgpack raises ValueError, UnpackException and, on bad UTF-8, others
+            at = self.base + self.consumed
             if isinstance(error, self._buffer_full):
-                told = f"a message of more than {self._longest} bytes begins at byte {self.consumed}: is it msgpack?"
+                told = f"a message of more than {self._longest} bytes begins at byte {at}: is it msgpack?"
             else:
-                told = f"the msgpack value at byte {self.consumed} is broken: {str(error) or type(error).__name__}"
-            self._broken = InputError(told, self.consumed)
+                told = f"the msgpack value at byte {at} is broken: {str(error) or type(error).__name__}"
+            self._broken = InputError(told, at)
             if not bodies:
                 raise self._broken from error
         return bodies

@@ -43,13 +43,13 @@ class Splitter(Protocol):
 class DelimiterSplitter:
     """Messages with a delimiter between them; the last one needs none. Empty ones are left out and counted."""
 
-    def __init__(self, delimiter: bytes = b"\n", longest: int = LONGEST) -> None:
+    def __init__(self, delimiter: bytes = b"\n", longest: int = LONGEST, *, base: int = 0) -> None:
         if not delimiter:
             raise ValueError("an empty delimiter")
-        self.base = 0
+        self.base = base
         self.consumed = 0
         self.overhead = len(delimiter)
-        self.ends = None
+        self.ends: list[int] | None = None
         self.empty = 0
         self.empty_at: list[int] = []
         self._delimiter = delimiter
@@ -133,11 +133,11 @@ class DelimiterSplitter:
 class LengthSplitter:
     """Messages with their length before them, 4 bytes big-endian."""
 
-    def __init__(self, longest: int = LONGEST) -> None:
-        self.base = 0
+    def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
+        self.base = base
         self.consumed = 0
         self.overhead = _LENGTH.size
-        self.ends = None
+        self.ends: list[int] | None = None
         self.empty = 0
         self.empty_at: list[int] = []
         self._broken: InputError | None = None

@@ -1,7 +1,7 @@
 """Files and stdin as one Source that knows how far it is confirmed. In: paths. Out: batches of bodies.
 
 Blocks are read in a thread, one call each, one block ahead of the work. Every block is the origin of its
-messages; when all of a block and of all blocks before it is finished, the position moves on. A position counts
+messages; as they are finished, in order and with all blocks before it, the position moves on. A position counts
 bytes of input over all files, in the order they were given, and always stands between two messages.
 """
 
@@ -14,7 +14,7 @@ import select
 import stat
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qtools.cli.worker import Worker
 from qtools.errors import InputError, StartError, UsageError
@@ -42,18 +42,48 @@ class Block:
     source: InputSource
     name: str  # of the file
     bodies: list[bytes]
-    end: Position  # behind its last message
-    first_line: int  # of its first message or empty line, counted from 1 in its file
+    begin: Position  # before its first message or empty line
+    end: Position  # behind its last one
+    first_line: int  # of its first message or empty line, counted from 1 where its file is begun
+    overhead: int  # bytes that each takes in the input beyond its body, where `ends` does not tell
+    ends: list[int] | None  # bytes from `begin` to the end of each, empty ones among them
     empty_at: list[int] = field(default_factory=list)
     left: int = 0
+    done: int = 0  # finished with none before it that is not
 
     topic = ""
     address = ""
 
     def finish(self, ids: Sequence[bytes]) -> None:
         self.left -= len(ids)
-        if not self.left:
-            self.source.confirm()
+        if self.left:
+            for mine, body in zip(self.bodies[self.done : self.done + len(ids)], ids, strict=False):
+                if mine is not body:  # one was refused: the position stays before it until all are finished
+                    break
+                self.done += 1
+        self.source.confirm()
+
+    def after(self, count: int) -> Position:
+        """Behind the first `count` messages."""
+        begin = self.begin
+        if not count:
+            return begin
+        places = self._place(count - 1) + 1
+        if self.ends is not None:
+            size = self.ends[places - 1]
+        else:
+            size = sum(map(len, self.bodies[:count])) + self.overhead * places
+        return Position(begin.file, begin.offset + size, begin.total + size, begin.messages + count)
+
+    @property
+    def reached(self) -> Position:
+        """Behind the last message that is finished with all before it."""
+        return self.after(self.done) if self.left else self.end
+
+    def cut(self, count: int) -> None:
+        """Have only the first `count` messages, which have no empty one among them."""
+        self.end = self.after(count)
+        self.bodies, self.empty_at, self.left = self.bodies[:count], [], count
 
     def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
         """Nothing to give back to: what is not confirmed is still in the input."""
@@ -63,12 +93,15 @@ class Block:
 
     def line_of(self, body: bytes) -> int:
         """The number of the line, or message, that `body` (one of `bodies`, not a copy) came from."""
-        place = next(place for place, mine in enumerate(self.bodies) if mine is body)
+        return self.first_line + self._place(next(nth for nth, mine in enumerate(self.bodies) if mine is body))
+
+    def _place(self, nth: int) -> int:
+        """Where `bodies[nth]` stands among all that the block has, empty ones counted."""
         for empty in self.empty_at:
-            if empty > place:
+            if empty > nth:
                 break
-            place += 1
-        return self.first_line + place
+            nth += 1
+        return nth
 
 
 class InputSource:
@@ -80,7 +113,7 @@ class InputSource:
     def __init__(
         self,
         names: Sequence[str],
-        splitter: Callable[[], Splitter],
+        splitter: Callable[[int], Splitter],
         start: Position,
         *,
         fail_on_empty: bool = False,
@@ -97,8 +130,10 @@ class InputSource:
         self._skip_total = start.total if not start.file and not start.offset else 0
         self._file = start.file - 1
         self._fd = -1
-        self._splitter = splitter()
-        self._begin = Position(start.file, start.offset, start.total, start.messages)  # of the file, where we begin
+        self._splitter = splitter(0)
+        self._broken: InputError | None = None  # raised when what stands before it was handed over
+        self._begin = replace(start)  # where the file is begun
+        self._reached = replace(start)  # how far it was read
         self._lines = 0
         self._ahead: asyncio.Future[bytes] | None = None
         self._done = False
@@ -109,9 +144,11 @@ class InputSource:
             if name == "-":
                 continue
             try:
-                if stat.S_ISDIR(os.stat(name).st_mode):
+                mode = os.stat(name).st_mode
+                if stat.S_ISDIR(mode):
                     raise UsageError(f"{name} is a directory")
-                os.close(os.open(name, os.O_RDONLY | os.O_NONBLOCK))
+                if stat.S_ISREG(mode):  # others may notice: who writes to a pipe would lose his reader
+                    os.close(os.open(name, os.O_RDONLY))
             except OSError as error:
                 raise UsageError(f"cannot read {name}: {error.strerror or error}") from error
 
@@ -120,22 +157,23 @@ class InputSource:
     async def read(self) -> Batch | None:
         """The messages of the next block that has any."""
         while not self._done:
+            if self._broken is not None:
+                raise self._broken
             if self._fd < 0 and not await self._open_next():
                 break
             if self._ahead is None:
                 self._ahead = self._worker.call(_read_block, self._fd)
-            chunk = await asyncio.shield(self._ahead)
-            self._ahead = None
-            if chunk:
-                self._ahead = self._worker.call(_read_block, self._fd)
-                bodies = self._splitter.feed(chunk)
-            else:
-                bodies = self._splitter.end()
+            try:
+                chunk = await asyncio.shield(self._ahead)
+                self._ahead = self._worker.call(_read_block, self._fd) if chunk else None
+                bodies = self._splitter.feed(chunk) if chunk else self._splitter.end()
+            except InputError as error:
+                raise InputError(f"{self.name}: {error}", error.offset) from error
             block = self._block(bodies)
             if not chunk:
                 self._close_file()
             if block.left:
-                return Batch.of_bodies(block, bodies)
+                return Batch.of_bodies(block, block.bodies)
             self.confirm()
         return None
 
@@ -146,11 +184,13 @@ class InputSource:
 
     def confirm(self) -> None:
         """Move on over every block that is finished, up to the first that is not."""
-        moved = False
-        while self._blocks and not self._blocks[0].left:
-            self.confirmed = self._blocks.popleft().end
-            moved = True
-        if moved:
+        before = self.confirmed
+        while self._blocks:
+            self.confirmed = self._blocks[0].reached
+            if self._blocks[0].left:
+                break
+            self._blocks.popleft()
+        if self.confirmed.total != before.total:
             self._on_confirm()
 
     @property
@@ -159,18 +199,32 @@ class InputSource:
         name = self._names[min(max(self._file, 0), len(self._names) - 1)]
         return "stdin" if name == "-" else name
 
+    @property
+    def _told_name(self) -> str:
+        """`name`, and where messages are counted from when that is not its beginning."""
+        offset = self._begin.offset
+        return f"{self.name} from byte {offset} on" if offset else self.name
+
     def _block(self, bodies: list[bytes]) -> Block:
-        splitter, begin = self._splitter, self._begin
-        begin.messages += len(bodies)
-        empty_at = splitter.empty_at
-        if empty_at:
-            if self._fail_on_empty:
-                line = self._lines + 1 + empty_at[0]
-                raise InputError(f"{self.name}: message {line} is empty, and NSQ has no empty messages (--empty skip)")
-            self.empty += len(empty_at)
-        end = Position(self._file, begin.offset + splitter.consumed, begin.total + splitter.consumed, begin.messages)
-        block = Block(self, self.name, bodies, end, self._lines + 1, empty_at, len(bodies))
+        splitter, file = self._splitter, self._begin
+        empty_at, ends = splitter.empty_at, splitter.ends
+        begin = self._reached
+        end = Position(self._file, file.offset + splitter.consumed, file.total + splitter.consumed)
+        end.messages = begin.messages + len(bodies)
+        if ends is not None:
+            ends = [each - (begin.offset - file.offset) for each in ends]
+        block = Block(
+            self, self._told_name, bodies, begin, end, self._lines + 1, splitter.overhead, ends, empty_at, len(bodies)
+        )
+        if empty_at and self._fail_on_empty:
+            block.cut(empty_at[0])
+            line = block.first_line + empty_at[0]
+            self._broken = InputError(
+                f"{block.name}: message {line} is empty, and NSQ has no empty messages (--empty skip leaves them out)"
+            )
+        self.empty += len(block.empty_at)
         self._lines += len(bodies) + len(empty_at)
+        self._reached = block.end
         self._blocks.append(block)
         return block
 
@@ -202,7 +256,8 @@ class InputSource:
             return await self._open_next()
         if self._skip_total:
             begin.offset, self._skip_total = self._skip_total, 0
-        self._splitter = self._make_splitter()
+        self._reached = replace(begin)
+        self._splitter = self._make_splitter(begin.offset)
         self._lines = 0
         if begin.offset:
             await self._skip(begin.offset, info)
@@ -232,8 +287,7 @@ class InputSource:
         if self._fd > 0:
             os.close(self._fd)
         self._fd = -1
-        end = self._blocks[-1].end if self._blocks else self.confirmed
-        self._begin = Position(self._file + 1, 0, end.total, self._begin.messages)
+        self._begin = Position(self._file + 1, 0, self._reached.total, self._reached.messages)
 
 
 def _read_block(fd: int) -> bytes:

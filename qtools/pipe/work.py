@@ -22,15 +22,16 @@ from qtools.pipe.input import Block, InputSource, Position
 from qtools.pipe.options import PipeOptions
 
 
-def splitter_for(options: PipeOptions) -> Callable[[], Splitter]:
-    """Makes the splitter for the input's format, one for each file."""
+def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
+    """Makes the splitter for the input's format, one for each file, given the byte that it is begun at."""
     if options.format == "raw":
-        return lambda: DelimiterSplitter(options.delimiter)
+        return lambda base: DelimiterSplitter(options.delimiter, base=base)
     if options.format == "length32":
-        return LengthSplitter
+        return lambda base: LengthSplitter(base=base)
     from qtools.flow.envelope import EnvelopeSplitter, MsgpackSplitter
 
-    return EnvelopeSplitter if options.format == "envelope" else MsgpackSplitter
+    made = EnvelopeSplitter if options.format == "envelope" else MsgpackSplitter
+    return lambda base: made(base=base)
 
 
 async def pipe(options: PipeOptions, signals: Signals) -> int:
