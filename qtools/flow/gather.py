@@ -30,6 +30,9 @@ class Gather:
         self._bytes += sum(map(len, batch.bodies))
         return self._have >= self._count or self._bytes >= self._size or now >= self.due
 
+    def __len__(self) -> int:
+        return self._have
+
     @property
     def due(self) -> float:
         """When what is here becomes too old; only asked while something is."""

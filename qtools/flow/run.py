@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from qtools.errors import PartialFailure, QtoolsError, SinkClosed, SinkError
 from qtools.flow.contract import Sink, Source
@@ -22,6 +23,7 @@ from qtools.flow.throttle import Throttle
 from qtools.message import Batch
 
 DRAIN_TIMEOUT = 10.0  # s
+RELEASE_TIMEOUT = 1.0  # s that a write has to let go of the sink once it is given up
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Flow:
         self._failure: BaseException | None = None
         self._room = asyncio.Event()
         self._writing: deque[tuple[Batch, asyncio.Task[None]]] = deque()
+        self._source_end: asyncio.Future[Batch | None] | None = None  # the last read of a source that is gathered
 
     def stop(self) -> None:
         """Read no more, end what is under way."""
@@ -76,21 +79,17 @@ class Flow:
     async def run(self) -> Totals:
         """Until the source ends, the sink is closed, `stop` is called, or an error that no retry mends."""
         reader = asyncio.create_task(self._read_and_write(), name="flow reader")
+        draining = asyncio.create_task(self._drained(reader))
         ends = [asyncio.create_task(event.wait()) for event in (self._stopping, self._failed)]
         try:
             await asyncio.wait((reader, *ends), return_when=asyncio.FIRST_COMPLETED)
-            if not reader.done():
-                reader.cancel()
-                await asyncio.wait((reader,))
-            read_error = None if reader.cancelled() else reader.exception()
-            draining = asyncio.create_task(self._drained())
+            await _ended(reader)
             await asyncio.wait((draining, ends[0]), return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait((draining,), timeout=self._drain_timeout)
-            draining.cancel()
         finally:
-            for end in ends:
-                end.cancel()
-            self._give_back()
+            await _ended(reader, draining, *ends)
+            await self._give_back()
+        read_error = None if reader.cancelled() else reader.exception()
         if isinstance(self._failure, SinkClosed):
             self.totals.closed = True
         elif self._failure is not None:
@@ -115,22 +114,23 @@ class Flow:
         if gather is None:
             return await self._source.read()
         clock = asyncio.get_running_loop().time
-        batch = await self._source.read()
-        if batch is None or gather.add(batch, clock()):
-            return gather.take()
-        while True:
+        while self._source_end is None:
             reading = asyncio.ensure_future(self._source.read())
             try:
-                await asyncio.wait((reading,), timeout=max(0.0, gather.due - clock()))
+                await asyncio.wait((reading,), timeout=max(0.0, gather.due - clock()) if len(gather) else None)
             finally:
-                if not reading.done():
-                    reading.cancel()
-                    await asyncio.wait((reading,))
+                await _ended(reading)
+                # Even when we are being stopped: what a read has handed over may not be forgotten.
+                if not reading.cancelled() and reading.exception() is None:
+                    batch = reading.result()
+                    full = batch is not None and gather.add(batch, clock())
             if reading.cancelled():
                 return gather.take()
-            more = reading.result()
-            if more is None or gather.add(more, clock()):
+            if reading.exception() is not None or batch is None:
+                self._source_end = reading
+            elif full:
                 return gather.take()
+        return gather.take() or self._source_end.result()
 
     async def _let_pass(self, batch: Batch, throttle: Throttle) -> None:
         clock = asyncio.get_running_loop().time
@@ -171,7 +171,9 @@ class Flow:
                 self._failed.set()
         self._room.set()
 
-    async def _drained(self) -> None:
+    async def _drained(self, reader: asyncio.Task[None]) -> None:
+        """Return when there is no more to come, and all of it was written."""
+        await asyncio.wait((reader,))
         while self._writing and self._failure is None:
             self._room.clear()
             await self._room.wait()
@@ -188,7 +190,7 @@ class Flow:
             self._finish(batch.without(list(error.failed)))
             try:
                 settled = self._on_refused is not None and self._on_refused(failed, error.failed)
-            except QtoolsError:
+            except BaseException:
                 self._requeue(failed)
                 raise
             if settled:
@@ -205,17 +207,30 @@ class Flow:
             self._requeue(batch)
             raise error
 
-    def _give_back(self) -> None:
-        """What is still under way when all else is over: it was not acknowledged, so it comes again."""
+    async def _give_back(self) -> None:
+        """When all else is over: what was written is acknowledged, also behind a gap; the rest comes again."""
+        given_up: list[asyncio.Task[None]] = []
         while self._writing:
             batch, task = self._writing.popleft()
             task.remove_done_callback(self._on_written)
-            task.cancel()
-            self._requeue(batch)
+            if not task.done():
+                task.cancel()
+                given_up.append(task)
+                self._requeue(batch)
+                continue
+            try:
+                self._settle(batch, task)
+            except Exception as error:
+                self._failure = self._failure or error  # the first one is told
         left = self._gather.take() if self._gather is not None else None
         if left is not None:
             self.totals.read += len(left)
             self._requeue(left)
+        if given_up:
+            await asyncio.wait(given_up, timeout=RELEASE_TIMEOUT)  # the sink is closed next, and may not be in use
+            for task in given_up:
+                if task.done() and not task.cancelled():
+                    task.exception()  # seen: it was given back already
 
     def _finish(self, batch: Batch) -> None:
         if len(batch):
@@ -227,3 +242,15 @@ class Flow:
         if len(batch):
             self.totals.requeued += len(batch)
             batch.requeue()
+
+
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel those that still run, and wait for their end; who wants their errors asks for them."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
