@@ -22,6 +22,7 @@ class Program(click.Command):
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         name = self.name or "qtools"
+        _fill_closed_streams()
         try:
             status = super().main(args, prog_name or name, standalone_mode=False, **extra)
         except click.exceptions.Exit as stop:
@@ -43,7 +44,8 @@ class Program(click.Command):
         except BrokenPipeError:  # --help into a pipe that was closed
             status = 0
         try:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except OSError:
             # Python would try once more at its end, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -53,6 +55,18 @@ class Program(click.Command):
     def _say(line: str) -> None:
         with contextlib.suppress(OSError):
             print(line, file=sys.stderr)
+
+
+def _fill_closed_streams() -> None:
+    """Put /dev/null where a standard stream is closed: its number would be the next socket's, and what is said on it
+    would go there. Python's sys.stdin and sys.stdout stay None, for who has to know."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _one_line(text: str) -> str:

@@ -134,7 +134,7 @@ def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
     from qtools.pipe.work import pipe
 
     show = shared.set_up_talk("q-pipe", given)
-    if not files:
+    if not files or "-" in files:
         if sys.stdin is None:
             raise UsageError("stdin is closed: pipe something in, or name a file")
         if sys.stdin.isatty() and show:

@@ -70,6 +70,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     from others. On a terminal control characters are made visible; into a pipe bytes go untouched.
     """  # fmt: skip
     import os
+    import sys
 
     from qtools.cli.run import run_program
     from qtools.names import EPHEMERAL, parse_source
@@ -90,10 +91,8 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         show=show,
         **given,
     )
-    try:
-        os.fstat(1)
-    except OSError:
-        raise UsageError("stdout is closed") from None
+    if sys.stdout is None:
+        raise UsageError("stdout is closed: there is nowhere to print to")
     return run_program(lambda signals: tail(options, signals))
 
 
