@@ -87,8 +87,10 @@ class Flow:
             await asyncio.wait((draining, ends[0]), return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait((draining,), timeout=self._drain_timeout)
         finally:
-            await _ended(reader, draining, *ends)
-            await self._give_back()
+            try:
+                await _ended(reader, draining, *ends)
+            finally:
+                await _let_go(self._give_back())
         read_error = None if reader.cancelled() else reader.exception()
         if isinstance(self._failure, SinkClosed):
             self.totals.closed = True
@@ -207,8 +209,11 @@ class Flow:
             self._requeue(batch)
             raise error
 
-    async def _give_back(self) -> None:
-        """When all else is over: what was written is acknowledged, also behind a gap; the rest comes again."""
+    def _give_back(self) -> list[asyncio.Task[None]]:
+        """When all else is over: what was written is acknowledged, also behind a gap; the rest comes again.
+
+        The writes that are given up are cancelled and returned.
+        """
         given_up: list[asyncio.Task[None]] = []
         while self._writing:
             batch, task = self._writing.popleft()
@@ -226,11 +231,7 @@ class Flow:
         if left is not None:
             self.totals.read += len(left)
             self._requeue(left)
-        if given_up:
-            await asyncio.wait(given_up, timeout=RELEASE_TIMEOUT)  # the sink is closed next, and may not be in use
-            for task in given_up:
-                if task.done() and not task.cancelled():
-                    task.exception()  # seen: it was given back already
+        return given_up
 
     def _finish(self, batch: Batch) -> None:
         if len(batch):
@@ -254,3 +255,12 @@ async def _ended(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()
+
+
+async def _let_go(writes: list[asyncio.Task[None]]) -> None:
+    """Wait for writes that were given up: the sink is closed next, and may not be in use."""
+    if writes:
+        done, _ = await asyncio.wait(writes, timeout=RELEASE_TIMEOUT)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # seen: what it wrote was given back already
