@@ -12,9 +12,9 @@ a message touched for so long that it meets the limit falls out of that order.
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import groupby, repeat
 from typing import Protocol
 
 from qtools.broker.block import NOTHING, Block, Run
@@ -116,22 +116,22 @@ class Consumer:
 
     def finish(self, ids: Sequence[bytes]) -> tuple[list[tuple[Block, Sequence[bytes]]], list[bytes]]:
         """Done with `ids`: which of them were in flight, by block, and which were not."""
-        runs = list(map(self.in_flight.pop, ids, repeat(None)))
-        first = runs[0]
-        if first is not None and runs.count(first) == len(runs):
-            done: list[tuple[Block, Sequence[bytes]]] = [(first.block, ids)]
-            self._count_down(first, len(runs))
-            self.finished += len(runs)
-            self._tidy()
-            return done, []
-        done = []
-        for run, count in Counter(runs).items():
-            if run is not None:
-                done.append((run.block, [ident for ident, of in zip(ids, runs, strict=True) if of is run]))
-                self._count_down(run, count)
-                self.finished += count
+        runs = map(self.in_flight.pop, ids, repeat(None))
+        done: list[tuple[Block, Sequence[bytes]]] = []
+        missing: list[bytes] = []
+        at = 0
+        # What was delivered together is mostly finished together: long stretches of one run.
+        for run, stretch in groupby(runs):
+            stop = at + len(list(stretch))
+            if run is None:
+                missing += ids[at:stop]
+            else:
+                done.append((run.block, ids[at:stop]))
+                self._count_down(run, stop - at)
+                self.finished += stop - at
+            at = stop
         self._tidy()
-        return done, [ident for ident, run in zip(ids, runs, strict=True) if run is None]
+        return done, missing
 
     def take_back(self, ident: bytes) -> Run | None:
         """One message out of flight, as a run of its own; None when it is not in flight."""

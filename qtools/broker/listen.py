@@ -22,7 +22,12 @@ _BACKLOG = 1024
 def listen(address: str, flag: str) -> socket.socket:
     """A non-blocking listening socket. AddressInvalid, or StartError when it cannot be had; `flag` is named there."""
     path = unix_path(address)
-    made = _listen_unix(path, flag) if path is not None else _listen_tcp(address, flag)
+    if path is not None:
+        made = _listen_unix(path, flag)
+    else:
+        made = _listen_tcp(address, flag)
+        # Accepted sockets inherit it. asyncio would set it, but overlooks sockets that do not name their protocol.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.setblocking(False)
     return made
 

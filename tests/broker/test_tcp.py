@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 import time
 
 import pytest
@@ -84,6 +85,17 @@ async def test_an_idle_broker_has_nothing_to_wake_up_for() -> None:
         daemon.broker.topics["t"].channels["c"].wake(daemon.broker.now())
         left = [entry.when for entry in daemon.broker._alarms._heap if entry.item is not None]
         assert len(left) <= 1  # the deadline of a message that was finished, which rings once
+
+
+async def test_small_answers_do_not_wait_for_an_acknowledgement() -> None:
+    async with serving(http_address="127.0.0.1:0") as daemon:
+        peer = await Peer.to(daemon, pub("t", b"x"))
+        await peer.answer()
+        told = only(daemon).transport.get_extra_info("socket")
+        assert told.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert daemon._http is not None
+        assert daemon._http.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await peer.close()
 
 
 # ── what a client may cost ──────────────────────────────────────────────────────────────────────────
