@@ -100,14 +100,15 @@ class Peer:
         assert isinstance(frame, Frame), frame
         return frame.data
 
-    async def agreed(self) -> dict[str, Any]:
-        """The answer to IDENTIFY; what comes behind it may need to be unpacked."""
+    async def alone(self) -> bytes:
+        """The next answer, and not a byte more: what comes behind it may have to be unpacked first."""
         frame = None
         while frame is None:
-            frame = self._frames.read_one(await self.reader.read(1 << 18))
+            data = self._raw or await self.reader.read(1 << 18)
+            self._raw = b""
+            frame = self._frames.read_one(data)
         self._raw = self._frames.take_rest()
-        told: dict[str, Any] = json.loads(frame.data)
-        return told
+        return frame.data
 
     async def message(self) -> Message:
         """The next message; heartbeats before it are passed over."""

@@ -92,7 +92,7 @@ async def works(peer: Peer) -> None:
 async def test_every_upgrade_and_both_together(files: dict[str, Path], packing: str, secure: bool) -> None:
     async with serving(**tls(files)) as daemon:
         peer = await Peer.to(daemon, identify(tls_v1=secure, snappy=packing == "snappy", deflate=packing == "deflate"))
-        agreed = await peer.agreed()
+        agreed = json.loads(await peer.alone())
         assert (agreed["tls_v1"], agreed["snappy"], agreed["deflate"]) == (
             secure,
             packing == "snappy",
@@ -100,7 +100,7 @@ async def test_every_upgrade_and_both_together(files: dict[str, Path], packing: 
         )
         if secure:
             await peer.start_tls(trusting(files))
-            assert await peer.answer() == b"OK"
+            assert await peer.alone() == b"OK"
         if packing:
             (use_snappy if packing == "snappy" else use_deflate)(peer)
             assert await peer.answer() == b"OK"
@@ -121,7 +121,7 @@ async def test_what_is_not_offered_is_not_granted() -> None:
 async def test_a_deflated_bomb_is_refused_before_it_is_in_memory() -> None:
     async with serving(max_msg_size=1 << 30, max_body_size=1 << 20) as daemon:
         peer = await Peer.to(daemon, identify(deflate=True))
-        await peer.agreed()
+        await peer.alone()
         use_deflate(peer)
         assert await peer.answer() == b"OK"
         peer.say(b"MPUB t\n\x7f\xff\xff\xff" + b"\0" * 50_000_000)
