@@ -66,10 +66,11 @@ def status() -> tuple[int, list[str]]:
         )
         for channel in topic["channels"]:
             paused = ", paused" if channel["paused"] else ""
+            dropped = f", dropped {channel['dropped_count']:,}" if channel["dropped_count"] else ""
             lines.append(
                 f"        {topic['topic_name']}/{channel['channel_name']}: depth {channel['depth']:,},"
                 f" in flight {channel['in_flight_count']:,}, deferred {channel['deferred_count']:,},"
-                f" clients {channel['client_count']}{paused}"
+                f" clients {channel['client_count']}{dropped}{paused}"
             )
     return 0, lines
 

@@ -1,6 +1,7 @@
 """What /stats tells: every topic, channel and client, and their counts. In: the broker. Out: plain data, or text.
 
-Keys, order and layout are nsqd 1.3.0's (nsqd/stats.go, http.go), as nsqadmin and scripts read them. Memory is
+Keys, order and layout are nsqd 1.3.0's (nsqd/stats.go, http.go), as nsqadmin and scripts read them, but for
+`dropped_count`: what an ephemeral topic or channel could not hold, of which nsqd does not speak. Memory is
 this process's, put where nsqd has Go's: `heap_in_use_bytes` is the resident size.
 """
 
@@ -58,6 +59,7 @@ def _topic(topic: Topic, channel: str, include_clients: bool) -> Plain:
         "backend_depth": 0,
         "message_count": topic.messages,
         "message_bytes": topic.bytes,
+        "dropped_count": topic.dropped,
         "paused": topic.paused,
         "e2e_processing_latency": _NO_LATENCY,
     }
@@ -73,6 +75,7 @@ def _channel(channel: Channel, include_clients: bool) -> Plain:
         "message_count": channel.messages,
         "requeue_count": channel.requeued,
         "timeout_count": channel.timed_out,
+        "dropped_count": channel.dropped,
         "client_count": len(channel.consumers),
         "clients": [_consumer(one) for one in channel.consumers] if include_clients else None,
         "paused": channel.paused,

@@ -143,6 +143,16 @@ async def test_stats_as_text_tell_the_same_as_json() -> None:
         await producer.close()
 
 
+async def test_what_an_ephemeral_channel_dropped_is_told() -> None:
+    async with asked(mem_queue_size=10) as (daemon, client):
+        consumer = await subscribed(daemon, "t", "c#ephemeral", ready=0)
+        for _ in range(3):
+            await client.post("/mpub", params={"topic": "t"}, content=b"x\n" * 10)
+        (topic,) = (await client.get("/stats", params={"format": "json"})).json()["topics"]
+        assert (topic["dropped_count"], topic["channels"][0]["dropped_count"]) == (0, 20)
+        await consumer.close()
+
+
 async def test_many_at_once_are_all_kept() -> None:
     async with asked() as (daemon, client):
         replies = await asyncio.gather(
