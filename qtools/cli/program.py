@@ -23,6 +23,7 @@ class Program(click.Command):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         name = self.name or "qtools"
         _fill_closed_streams()
+        streams = sys.stdout, sys.stderr
         try:
             status = super().main(args, prog_name or name, standalone_mode=False, **extra)
         except click.exceptions.Exit as stop:
@@ -41,8 +42,10 @@ class Program(click.Command):
         except QtoolsError as error:
             self._say(f"{name}: {error}")
             status = error.exit_status
-        except BrokenPipeError:  # --help into a pipe that was closed
-            status = 0
+        except SystemExit as end:
+            # --help into a pipe that was closed: click puts wrappers round both streams, and ends with 1.
+            status = end.code if (sys.stdout, sys.stderr) == streams else 0
+            sys.stdout, sys.stderr = streams
         try:
             if sys.stdout is not None:
                 sys.stdout.flush()

@@ -14,9 +14,10 @@ from qtools.errors import QtoolsError
 from qtools.names import check_topic
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"  # more digits than anybody means, and fewer than would overflow
+_DURATION = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h|d)")
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
+_SIZE = re.compile(rf"({_NUMBER})\s*([kmg]i?)?b?", re.IGNORECASE)
 _ESCAPES = {
     "n": b"\n",
     "r": b"\r",
@@ -33,7 +34,7 @@ _ESCAPES = {
 def parse_duration(text: str) -> float:
     """`250ms`, `1m30s`, `1.5h`, `2d`, or a bare number of seconds → seconds; ValueError otherwise."""
     text = text.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(_NUMBER, text):
         return float(text)
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
@@ -46,7 +47,9 @@ def parse_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is not a size such as 65536, 64KiB or 1MB")
-    return int(float(found[1]) * _SIZES[(found[2] or "").lower()])
+    whole, _, fraction = found[1].partition(".")
+    unit = _SIZES[(found[2] or "").lower()]
+    return int(whole) * unit + int(float(f"0.{fraction}") * unit)
 
 
 def parse_delimiter(text: str) -> bytes:
@@ -162,7 +165,7 @@ def format_duration(seconds: float) -> str:
 def format_size(size: float) -> str:
     """Bytes as a person says them: powers of 1000, as disks and networks count."""
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
+        if size < (1000 if unit == "B" else 999.95) or unit == "GB":  # 999.95 would be shown as 1000.0
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError

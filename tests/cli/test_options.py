@@ -1,0 +1,132 @@
+"""The flags that commands share: what they become, and which of them do not go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from qtools.cli import options as shared
+from qtools.client.address import Address
+from qtools.client.settings import Settings
+from qtools.errors import StartError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("QTOOLS_NSQD", "QTOOLS_LOOKUPD", "QTOOLS_AUTH_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def parse(*arguments: str) -> dict[str, Any]:
+    """What click makes of them, for a command that has every shared flag."""
+    found: dict[str, Any] = {}
+
+    @click.command()
+    @shared.broker_options
+    @shared.connection_options
+    @shared.consumer_options
+    @shared.talk_options
+    @shared.null_option
+    @click.option("--delimiter")
+    def command(**given: Any) -> None:
+        found.update(given)
+
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return found
+
+
+def settings(*arguments: str) -> Settings:
+    return shared.settings_of("q-test", parse(*arguments))
+
+
+def test_what_is_taken_out_of_the_flags_is_gone_and_the_rest_is_left() -> None:
+    given = parse("--nsqd", "a:1", "--max-in-flight", "7")
+    brokers = shared.brokers_of(given)
+    shared.settings_of("q-test", given)
+    shared.set_up_talk("q-test", given)
+    given["delimiter"] = None
+    shared.delimiter_of(given)
+    assert brokers.nsqd == (Address("a", 1, http="http://a:2"),)
+    assert given == {"max_in_flight": 7}
+
+
+def test_the_names_of_nsq_are_understood() -> None:
+    given = parse(
+        "--nsqd-tcp-address", "a:4150", "--nsqd-tcp-address", "b:4150",
+        "--nsqd-http-address", "a:80", "--nsqd-http-address", "b:80",
+    )  # fmt: skip
+    assert [address.http for address in shared.brokers_of(given).nsqd] == ["http://a:80", "http://b:80"]
+    assert shared.brokers_of(parse("--lookupd-http-address", "a")).lookupd == ("http://a:4161",)
+
+
+def test_settings_are_what_the_flags_say() -> None:
+    made = settings("--msg-timeout", "90s", "--deflate", "--deflate-level", "9", "--client-id", "me")
+    assert (made.program, made.msg_timeout, made.deflate, made.deflate_level) == ("q-test", 90_000, True, 9)
+    assert made.wishes().client_id == "me"
+    assert settings().msg_timeout == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--snappy", "--deflate"], "give --snappy or --deflate, not both"),
+        (["--tls-ca", "x"], "need --tls"),
+        (["--tls-cert", "x"], "need --tls"),
+        (["--tls-insecure-skip-verify"], "need --tls"),
+        (["--tls", "--tls-key", "x"], "--tls-key needs --tls-cert"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_a_usage_error(arguments: list[str], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        settings(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--max-in-flight", "0"], ["--max-in-flight", "x"], ["--msg-timeout", "999ms"], ["--msg-timeout", "16m"],
+        ["--deflate-level", "0"], ["--deflate-level", "10"], ["--log-format", "xml"], ["--unknown"],
+    ],
+)  # fmt: skip
+def test_a_value_out_of_its_range_is_a_usage_error(arguments: list[str]) -> None:
+    with pytest.raises(click.UsageError):
+        parse(*arguments)
+
+
+def test_both_kinds_of_address_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="not both"):
+        shared.brokers_of(parse("--nsqd", "a", "--lookupd", "b"))
+
+
+def test_a_file_that_cannot_be_used_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    for flag in ("--tls-ca", "--tls-cert"):
+        with pytest.raises(StartError, match=rf"cannot use .*{missing}"):
+            settings("--tls", flag, missing)
+    with pytest.raises(StartError, match=rf"cannot read the secret file {missing}"):
+        settings("--auth-secret-file", missing)
+
+
+def test_the_delimiter_is_a_newline_unless_something_else_is_said() -> None:
+    assert shared.delimiter_of({"delimiter": None, "null": False}) == b"\n"
+    assert shared.delimiter_of({"delimiter": b"--", "null": False}) == b"--"
+    assert shared.delimiter_of({"delimiter": None, "null": True}) == b"\0"
+    with pytest.raises(UsageError, match="give --delimiter or -0, not both"):
+        shared.delimiter_of({"delimiter": b"--", "null": True})
+
+
+def test_there_is_no_flag_that_takes_a_secret() -> None:
+    """Everybody on the machine can read a command line."""
+
+    @click.command()
+    @shared.connection_options
+    def command(**given: Any) -> None: ...
+
+    secrets = [param for param in command.params if "secret" in str(param.name)]
+    assert [param.opts for param in secrets] == [["--auth-secret-file"]]

@@ -1,0 +1,144 @@
+"""A command as a program: exit status, and one line on stderr for every error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from qtools import __version__
+
+PROLOGUE = """
+import click
+from qtools import errors
+from qtools.cli.program import program
+"""
+
+
+def run(code: str, *arguments: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
+    """A program that is `code`, as a process of its own."""
+    whole = PROLOGUE + textwrap.dedent(code)
+    return subprocess.run(
+        [sys.executable, "-c", whole, *arguments],
+        **{"capture_output": True, "timeout": 20, "stdin": subprocess.DEVNULL, **settings},  # type: ignore[call-overload]
+    )
+
+
+RAISES = """
+@program("q-test")
+@click.argument("what")
+def main(what):
+    '''A test.'''
+    raise eval(what)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        ("errors.UsageError('give one')", 2, "q-test: give one (see q-test --help)\n"),
+        ("errors.NameInvalid('topic', 'a b', 'has a blank')", 2,
+         "q-test: topic name 'a b' has a blank (see q-test --help)\n"),
+        ("errors.StartError('nobody is there')", 3, "q-test: nobody is there\n"),
+        ("errors.InputError('broken at byte 7')", 1, "q-test: broken at byte 7\n"),
+        ("errors.ConnectionLost('a:1', 'gone')", 1, "q-test: a:1: gone\n"),
+        ("errors.SinkError('the disk is full')", 1, "q-test: the disk is full\n"),
+        ("click.UsageError('Missing\\n  what.')", 2, "q-test: missing what (see q-test --help)\n"),
+        ("click.ClickException('No.')", 2, "q-test: no\n"),
+        ("click.Abort()", 130, ""),
+        ("KeyboardInterrupt()", 130, "\n"),  # behind the ^C that the terminal shows
+        ("click.exceptions.Exit(7)", 7, ""),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_line_and_its_status(error: str, status: int, told: str) -> None:
+    done = run(RAISES, error)
+    assert (done.returncode, done.stderr.decode(), done.stdout) == (status, told, b"")
+
+
+def test_a_defect_shows_where_it_is() -> None:
+    done = run(RAISES, "ZeroDivisionError('ours')")
+    assert done.returncode == 1
+    assert b"Traceback" in done.stderr
+
+
+RETURNS = """
+@program("q-test", epilog="The end.")
+@click.option("--status", type=int)
+def main(status):
+    '''A test.'''
+    print("out")
+    return status
+main()
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_what_the_function_returns_is_the_status(status: int) -> None:
+    done = run(RETURNS, "--status", str(status))
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"out\n", b"")
+    assert run(RETURNS).returncode == 0
+
+
+def test_an_unknown_flag_is_named() -> None:
+    done = run(RETURNS, "--colour")
+    assert (done.returncode, done.stderr) == (2, b"q-test: no such option '--colour' (see q-test --help)\n")
+    done = run(RETURNS, "--status", "x")
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_help_and_version_are_on_stdout() -> None:
+    for flag in ("-h", "--help"):
+        done = run(RETURNS, flag)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b"Usage: q-test [OPTIONS]\n")
+        assert b"The end." in done.stdout
+    assert run(RETURNS, "--version").stdout.decode() == f"q-test {__version__}\n"
+
+
+def closed_pipe() -> int:
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+def test_a_reader_that_went_away_is_no_failure(arguments: list[str]) -> None:
+    writing = closed_pipe()
+    try:
+        done = run(RETURNS, *arguments, capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_error_that_nobody_reads_keeps_its_status() -> None:
+    writing = closed_pipe()
+    try:
+        done = run(RAISES, "errors.StartError('no')", capture_output=False, stdout=subprocess.PIPE, stderr=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
+@pytest.mark.parametrize(("redirection", "status"), [(">&-", 0), ("2>&-", 0), ("<&-", 0), (">&- 2>&- <&-", 0)])
+def test_closed_streams_are_no_reason_to_fail(redirection: str, status: int) -> None:
+    script = f'exec "$0" -c "$1" --help {redirection}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, sys.executable, PROLOGUE + textwrap.dedent(RETURNS)], capture_output=True, timeout=20
+    )
+    assert (done.returncode, done.stderr) == (status, b"")
+
+
+def test_talk_does_not_go_to_stdout_when_stderr_is_closed() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -c "$1" --colour 2>&-', sys.executable, PROLOGUE + textwrap.dedent(RETURNS)],
+        stdout=subprocess.PIPE,
+        timeout=20,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
