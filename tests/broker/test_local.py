@@ -117,7 +117,7 @@ def test_one_that_ends_lets_the_next_begin(places: LocalPlaces) -> None:
     first.send_signal(signal.SIGTERM)
     second = start()
     assert told(second).startswith(("ready ", "running "))
-    q_broker("stop", "--force")
+    assert q_broker("stop", "--force").returncode == 0
     finish(first, second)
 
 
