@@ -69,33 +69,43 @@ def parse_address(text: str, default_port: int = NSQD_TCP_PORT) -> Address:
         if scheme not in ("tcp", "nsq", "nsqd"):
             raise AddressInvalid(text, f"is a {scheme} URL; nsqd's TCP address is HOST:PORT")
         text = rest.rstrip("/")
-    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]@]+))(?::(?P<port>\d+))?", text)
+    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]@,]+))(?::(?P<port>[0-9]+))?", text)
     if found is None:
         if text.startswith(":") and text[1:].isdigit():
             raise AddressInvalid(text, f"has no host: did you mean localhost{text}?")
+        if "," in text:
+            raise AddressInvalid(text, "names several: give the flag once for each")
         if text.count(":") > 1:
             raise AddressInvalid(text, "looks like IPv6: write it as [ADDRESS]:PORT")
         raise AddressInvalid(text, "is not HOST:PORT")
-    port = int(found["port"]) if found["port"] else default_port
+    digits = found["port"]
+    port = default_port if digits is None else int(digits) if len(digits) < 9 else 0
     if not 0 < port < 65536:
         raise AddressInvalid(text, "has a port that is not between 1 and 65535")
-    return Address(host=found["six"] or found["host"], port=port)
+    host = found["six"] or found["host"]
+    if not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):  # RFC 1035, 2.3.4
+        raise AddressInvalid(text, "has a host that is no name: what stands between dots has 1 to 63 characters")
+    return Address(host=host, port=port)
 
 
 def parse_http_address(text: str, default_port: int) -> str:
     """An HTTP address as users write it (HOST:PORT or a URL) → "http://host:port"; AddressInvalid otherwise."""
     text = text.strip()
-    if text.startswith("unix:"):
-        return text
-    if "://" in text:
+    if "://" in text and not text.startswith("unix:"):
         from urllib.parse import urlsplit
 
-        parts = urlsplit(text)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise AddressInvalid(text, "is not HOST:PORT nor an http:// URL")
         return text.rstrip("/")
     address = parse_address(text, default_port)
-    return f"http://{address}"
+    if address.local:
+        raise AddressInvalid(text, "is not HOST:PORT nor an http:// URL")
+    return str(address) if address.path else f"http://{address}"
 
 
 def local_address(environ: Mapping[str, str] = os.environ) -> Address:
@@ -133,12 +143,12 @@ def choose_brokers(
         lookupd = _listed(environ.get("QTOOLS_LOOKUPD", ""))
         if nsqd and lookupd:
             raise UsageError("QTOOLS_NSQD and QTOOLS_LOOKUPD are both set: unset one of them")
+    if nsqd_http and len(nsqd_http) != len(nsqd):
+        raise UsageError("give --nsqd-http-address once for each --nsqd-tcp-address, in the same order")
     if lookupd:
         return Brokers(lookupd=tuple(dict.fromkeys(parse_http_address(text, LOOKUPD_HTTP_PORT) for text in lookupd)))
     if not nsqd:
         return Brokers(nsqd=(local_address(environ),))
-    if nsqd_http and len(nsqd_http) != len(nsqd):
-        raise UsageError("give --nsqd-http-address once for each --nsqd-tcp-address, in the same order")
     addresses = []
     for place, text in enumerate(nsqd):
         address = parse_address(text)

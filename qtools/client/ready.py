@@ -21,13 +21,15 @@ def share(max_in_flight: int, active: Sequence[bool], caps: Sequence[int], turn:
     if not count or max_in_flight <= 0:
         return shares
     if max_in_flight < count:
-        rotated = [(place + turn) % count for place in range(count)]
-        rotated.sort(key=lambda place: not active[place])
-        idle = [place for place in rotated if not active[place]]
-        chosen = rotated[:max_in_flight]
-        # Were all places taken by active ones, an idle connection could never become active.
-        if idle and max_in_flight > 1 and all(active[place] for place in chosen):
-            chosen[-1] = idle[0]
+        busy = [place for place in range(count) if active[place]]
+        idle = [place for place in range(count) if not active[place]]
+        # Were all places taken by active ones, an idle connection could never become active. One place of several
+        # is for an idle one; a single place they have by turns.
+        alternate = max_in_flight == 1 and busy and idle
+        for_idle = turn % 2 if alternate else min(1, len(idle))
+        steps = turn // 2 if alternate else turn
+        chosen = _rotated(busy, steps)[: max_in_flight - for_idle]
+        chosen += _rotated(idle, steps)[: max_in_flight - len(chosen)]
         for place in chosen:
             shares[place] = min(1, caps[place])
         return shares
@@ -39,6 +41,11 @@ def share(max_in_flight: int, active: Sequence[bool], caps: Sequence[int], turn:
     if left and len(hungry) < count:
         _spread(left, [place for place in range(count) if not active[place]], shares, caps)
     return shares
+
+
+def _rotated(places: list[int], steps: int) -> list[int]:
+    begin = steps % len(places) if places else 0
+    return places[begin:] + places[:begin]
 
 
 def _spread(left: int, places: list[int], shares: list[int], caps: Sequence[int]) -> int:

@@ -103,4 +103,4 @@ def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | N
             raise UsageError(f"the secret file {path} is empty")
         return secret
     told = environ.get("QTOOLS_AUTH_SECRET", "")
-    return told.encode() if told else None
+    return os.fsencode(told) if told else None
