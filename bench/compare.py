@@ -35,9 +35,11 @@ from pathlib import Path
 from typing import Any
 
 from measure.events import Events
-from measure.processes import BenchError
+from measure.processes import BenchError, end_all, interrupt
 from measure.sections import SECTIONS, Bench, Tools
 from measure.table import Table
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -145,15 +147,16 @@ def as_json(given: argparse.Namespace, tables: list[Table]) -> dict[str, Any]:
 
 def main() -> int:
     given = parse()
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)  # then every process is ended on the way out, as after Ctrl-C
+    for number in ENDING:
+        signal.signal(number, interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="qbench.") as directory:
-            tables = compare(given, Path(directory))
+            try:
+                tables = compare(given, Path(directory))
+            finally:
+                for number in ENDING:
+                    signal.signal(number, signal.SIG_IGN)  # what is left to do takes no time, and has to be done
+                end_all()
     except BenchError as error:
         say("")
         print(f"compare.py: {error}", file=sys.stderr)

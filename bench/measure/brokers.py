@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure.processes import BenchError, end_group, last_line
+from measure.processes import BenchError, end_group, last_line, start
 
 START = 15.0  # seconds until a broker must answer
 SETTLE = 10.0  # seconds until its counts must be what was sent
@@ -114,9 +114,7 @@ def running(name: str, program: str, directory: Path, queue: int) -> Iterator[Br
     if name == "nsqd":
         argv += [f"--data-path={directory}", "--log-level=error"]
     with log.open("wb") as talk:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=talk, stderr=talk, cwd=directory, start_new_session=True
-        )
+        process = start(argv, stdin=subprocess.DEVNULL, stdout=talk, stderr=talk, cwd=directory)
     try:
         deadline = time.monotonic() + START
         while not answers(port + 1):

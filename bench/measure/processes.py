@@ -1,4 +1,8 @@
-"""Run a command and get its time, CPU and memory. In: argv and files. Out: what it took, or BenchError."""
+"""Run a command and get its time, CPU and memory. In: argv and files. Out: what it took, or BenchError.
+
+Every process is started by `start`, which knows them all until they have ended, so that a signal at any moment
+leaves none behind: one that comes while a process is being started waits until it is known.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LAUNCH = Path(__file__).with_name("launch.py")
 PATIENCE = 180.0  # seconds for one command: the slowest run here takes under ten
@@ -30,6 +35,34 @@ class Took:
     peak: int
 
 
+_running: set[subprocess.Popen[bytes]] = set()
+_starting = False
+_interrupted = False
+
+
+def interrupt(*_: object) -> None:
+    """The handler of SIGINT and its like: KeyboardInterrupt, but not between a process's start and its being known."""
+    global _interrupted
+    if _starting:
+        _interrupted = True
+    else:
+        raise KeyboardInterrupt
+
+
+def start(argv: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
+    """Start `argv` in a process group of its own, so that it and what it starts can be ended together."""
+    global _starting
+    _starting = True
+    try:
+        process = subprocess.Popen(argv, start_new_session=True, **how)
+        _running.add(process)
+    finally:
+        _starting = False
+    if _interrupted:
+        raise KeyboardInterrupt
+    return process
+
+
 def run(argv: Sequence[str], stdin: Path | None, stdout: Path, errors: Path) -> Took:
     """Run `argv` to its end; BenchError when it fails or does not end."""
     with contextlib.ExitStack() as opened:
@@ -39,13 +72,12 @@ def run(argv: Sequence[str], stdin: Path | None, stdout: Path, errors: Path) -> 
         told, tell = os.pipe()
         report = opened.enter_context(open(told, "rb"))
         try:
-            process = subprocess.Popen(
+            process = start(
                 [sys.executable, "-I", "-S", str(LAUNCH), str(tell), *argv],
                 stdin=source,
                 stdout=sink,
                 stderr=talk,
                 pass_fds=[tell],
-                start_new_session=True,  # so that it and what it started can be ended together
             )
         finally:
             os.close(tell)
@@ -63,11 +95,18 @@ def run(argv: Sequence[str], stdin: Path | None, stdout: Path, errors: Path) -> 
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all in its group, at once; it was started with start_new_session."""
+    """End what `start` started, and all in its group, at once."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    _running.discard(process)
+
+
+def end_all() -> None:
+    """End every process that still runs."""
+    for process in list(_running):
+        end_group(process)
 
 
 def last_line(talk: Path) -> str:

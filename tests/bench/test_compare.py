@@ -140,7 +140,10 @@ def test_interrupted_it_leaves_no_process(number: signal.Signals) -> None:
     _, err = bench.communicate(timeout=30)
     assert bench.returncode == 130
     assert err == "compare.py: interrupted\n"
-    assert marked(mark) == []
+    deadline = time.monotonic() + 1  # what was killed may need a moment to be gone; what was forgotten stays longer
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert left == []
 
 
 def marked(mark: str) -> list[int]:
