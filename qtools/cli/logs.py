@@ -57,6 +57,10 @@ def set_up(program: str, *, quiet: bool = False, verbose: int = 0, as_json: bool
     logger.setLevel(logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
+def is_set_up() -> bool:
+    return _talk is not None
+
+
 def lift_with(lift: Callable[[], None]) -> None:
     """Call `lift` before each line of talk, to clear a progress line."""
     if _talk is not None:

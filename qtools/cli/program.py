@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,35 +29,40 @@ class Program(click.Command):
         except click.exceptions.Exit as stop:
             status = stop.exit_code
         except click.UsageError as error:
-            self._say(f"{name}: {_one_line(error.format_message())} (see {name} --help)")
+            _complain(name, f"{_one_line(error.format_message())} (see {name} --help)")
             status = 2
         except (click.Abort, KeyboardInterrupt):
             status = 130
         except click.ClickException as error:
-            self._say(f"{name}: {_one_line(error.format_message())}")
+            _complain(name, _one_line(error.format_message()))
             status = 2
         except UsageError as error:
-            self._say(f"{name}: {error} (see {name} --help)")
+            _complain(name, f"{error} (see {name} --help)")
             status = 2
         except QtoolsError as error:
-            self._say(f"{name}: {error}")
+            _complain(name, str(error))
             status = error.exit_status
         except SystemExit as end:
             # --help into a pipe that was closed: click puts wrappers round both streams, and ends with 1.
             status = end.code if (sys.stdout, sys.stderr) == streams else 0
             sys.stdout, sys.stderr = streams
-        try:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-        except OSError:
-            # Python would try once more at its end, and complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            try:
+                if stream is not None:
+                    stream.flush()
+            except OSError:
+                # Python would try once more at its end, and complain.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
         sys.exit(status if isinstance(status, int) else 0)
 
-    @staticmethod
-    def _say(line: str) -> None:
-        with contextlib.suppress(OSError):
-            print(line, file=sys.stderr)
+
+def _complain(name: str, text: str) -> None:
+    """One line on stderr, in the form that was asked for, if it came to that."""
+    from qtools.cli import logs
+
+    if not logs.is_set_up():
+        logs.set_up(name)
+    logs.say(logging.ERROR, text)
 
 
 def _fill_closed_streams() -> None:

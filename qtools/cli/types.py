@@ -6,6 +6,7 @@ Each takes text and gives a plain value, or fails with a line that says what it 
 from __future__ import annotations
 
 import re
+from math import isfinite
 from typing import Any
 
 import click
@@ -117,6 +118,19 @@ class Size(click.ParamType[int]):
         if size < self.least:
             self.fail(f"{value} is less than {self.least} bytes", param, ctx)
         return size
+
+
+class Number(click.FloatRange):
+    """A float above `above` and at most `most`; never infinite nor NaN, which click's own lets through."""
+
+    def __init__(self, above: float, most: float | None = None) -> None:
+        super().__init__(above, most, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is no number to count with", param, ctx)
+        return number
 
 
 class Delimiter(click.ParamType[bytes]):

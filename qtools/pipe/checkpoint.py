@@ -24,6 +24,14 @@ class Checkpoint:
         self._topic = topic
         self._names = [name if name == "-" else os.path.abspath(name) for name in names]
 
+    def check(self) -> None:
+        """Say now what would fail later: no directory to write to; StartError."""
+        directory = os.path.dirname(self.path) or "."
+        if not os.path.isdir(directory):
+            raise StartError(f"cannot write the checkpoint {self.path}: {directory} is no directory")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise StartError(f"cannot write the checkpoint {self.path}: {directory} cannot be written to")
+
     def load(self) -> Position:
         """Where to begin: the very start when there is no file. UsageError when it is another run's."""
         try:

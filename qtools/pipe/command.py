@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Delimiter, Duration, Size, Topic
+from qtools.cli.types import Delimiter, Duration, Number, Size, Topic
 from qtools.errors import UsageError
 
 
@@ -60,9 +60,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     show_default=True,
     help="What to do with a message over the broker's limit; either way it is named.",
 )
-@click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), default=None, metavar="N", help="At most N messages/s."
-)
+@click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
 @click.option(
     "--defer",
     type=Duration(0, 3600),

@@ -13,7 +13,7 @@ import os
 import select
 import stat
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from qtools.cli.worker import Worker
@@ -107,6 +107,7 @@ class Block:
 class InputSource:
     """`names` are paths, "-" is stdin; `start` is where to begin.
 
+    batch_count, batch_bytes: the most that one batch has, so that as much as one MPUB is confirmed together.
     on_confirm: called whenever `confirmed` has moved on.
     """
 
@@ -116,6 +117,8 @@ class InputSource:
         splitter: Callable[[int], Splitter],
         start: Position,
         *,
+        batch_count: int = 5000,
+        batch_bytes: int = 1024 * 1024,
         fail_on_empty: bool = False,
         on_confirm: Callable[[], None] = lambda: None,
     ) -> None:
@@ -123,6 +126,9 @@ class InputSource:
         self.empty = 0
         self._names = list(names)
         self._make_splitter = splitter
+        self._batch_count = batch_count
+        self._batch_bytes = batch_bytes
+        self._pieces: deque[Batch] = deque()  # of the block that was read last
         self._fail_on_empty = fail_on_empty
         self._on_confirm = on_confirm
         self._worker = Worker("input")
@@ -155,8 +161,10 @@ class InputSource:
     # ── Source ──
 
     async def read(self) -> Batch | None:
-        """The messages of the next block that has any."""
+        """The messages of the next block that has any, or of a part of it that makes a batch."""
         while not self._done:
+            if self._pieces:
+                return self._pieces.popleft()
             if self._broken is not None:
                 raise self._broken
             if self._fd < 0 and not await self._open_next():
@@ -173,8 +181,10 @@ class InputSource:
             if not chunk:
                 self._close_file()
             if block.left:
-                return Batch.of_bodies(block, block.bodies)
-            self.confirm()
+                pieces = _cut(block.bodies, self._batch_count, self._batch_bytes)
+                self._pieces.extend(Batch.of_bodies(block, piece) for piece in pieces)
+            else:
+                self.confirm()
         return None
 
     async def close(self) -> None:
@@ -290,12 +300,26 @@ class InputSource:
         self._begin = Position(self._file + 1, 0, self._reached.total, self._reached.messages)
 
 
+def _cut(bodies: list[bytes], count: int, size: int) -> Iterator[list[bytes]]:
+    """`bodies` in order, cut into what one MPUB of at most `count` messages and `size` bytes holds."""
+    if len(bodies) <= count and 4 + sum(map(len, bodies)) + 4 * len(bodies) <= size:
+        yield bodies
+        return
+    start, held = 0, 4
+    for place, body in enumerate(bodies):
+        if place - start == count or (held + 4 + len(body) > size and place > start):
+            yield bodies[start:place]
+            start, held = place, 4
+        held += 4 + len(body)
+    yield bodies[start:]
+
+
 def _read_block(fd: int) -> bytes:
     """Up to a block: all that is there, but without waiting for more than the first byte."""
     try:
         first = os.read(fd, BLOCK)
         have = len(first)
-        if not first or have == BLOCK:
+        if not first or have == BLOCK or os.isatty(fd):  # a terminal says only once that it has ended
             return first
         chunks = [first]
         ready = select.poll()

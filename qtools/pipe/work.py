@@ -47,9 +47,12 @@ class _Pipe:
         self.start = Position(start.file, start.offset, start.total, start.messages)
         self.source = InputSource(
             options.files, splitter_for(options), start,
+            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
             fail_on_empty=options.fail_on_empty, on_confirm=self._confirmed,
         )  # fmt: skip
         self.source.check()
+        if self.checkpoint:
+            self.checkpoint.check()
         self.publisher = Publisher(
             options.topic, options.brokers, options.settings,
             batch_count=options.batch_count, batch_bytes=options.batch_bytes,
@@ -80,7 +83,10 @@ class _Pipe:
             await self.source.close()
             meter.close()
         if self.checkpoint:
-            self.checkpoint.save(self.source.confirmed, sync=True)
+            try:
+                self.checkpoint.save(self.source.confirmed, sync=True)
+            except QtoolsError as caught:
+                error = error or caught
         if error is None and signals.received is None:
             self._summarize(meter)
             return 0

@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Delimiter, Duration
+from qtools.cli.types import Delimiter, Duration, Number
 from qtools.errors import UsageError
 
 
@@ -49,7 +49,7 @@ Exit status: 0 done, or stdout was closed, or a first signal; 1 failed, 2 usage,
 @click.option("--print-topic", is_flag=True, help="Begin each raw message with `TOPIC | `.")
 @click.option(
     "--sample",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1),
     default=1.0,
     metavar="SHARE",
     help="Print this share of the messages, 0..1; the others are finished unprinted.",
