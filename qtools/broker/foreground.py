@@ -38,4 +38,4 @@ def run(flags: Mapping[str, Any]) -> int:
         await daemon.serve()
         return 0
 
-    return run_program(serve)
+    return run_program(serve, server=True)

@@ -114,7 +114,7 @@ def serve(places: LocalPlaces, idle_exit: float | None) -> int:
         await daemon.serve()
         return 0
 
-    return run_program(run)
+    return run_program(run, server=True)
 
 
 def _tell(line: str) -> None:

@@ -1,7 +1,8 @@
 """A coroutine as a program: event loop, signals, exit status.
 
 The first SIGINT or SIGTERM calls `stop` of what runs, which ends in order; the second ends the process at once.
-asyncio's own loop: with a batch a read uvloop saves nothing that can be measured, and takes 8 ms to import.
+A server runs on uvloop where it is installed: many connections, a third less time. For a command with a batch a
+read it saves nothing that can be measured, and takes 8 ms to import.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Signals:
             self._on_stop()
 
 
-def run_program(main: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
+def run_program(main: Callable[[Signals], Coroutine[Any, Any, int]], *, server: bool = False) -> int:
     """Run `main` until it returns its exit status. QtoolsErrors pass through."""
     # Batches are lists of small objects without cycles; collecting them by generation is all cost and no gain.
     gc.freeze()
@@ -50,8 +51,17 @@ def run_program(main: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
         loop.set_exception_handler(_report)
         return await main(signals)
 
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=_uvloop() if server else None) as runner:
         return runner.run(with_signals())
+
+
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
