@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._failure: QtoolsError | None = None
         self._closing = False
+        self._said_all = False  # our sending side has ended
         self._arrivals: deque[Arrival] = deque()  # in the order of their `at`; those all finished go when they lead
         self._heartbeat = heartbeat
         self._heard = self._loop.time()
@@ -82,6 +83,11 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return not self.lost.done() and not self._closing
 
+    @property
+    def _is_shut(self) -> bool:
+        """Whether nothing that is said now will be heard."""
+        return self.lost.done() or self._transport is None or self._transport.is_closing() or self._said_all
+
     async def wait_established(self) -> Agreed:
         """The handshake's end; raises what it failed with."""
         return await self._established
@@ -90,15 +96,18 @@ class Connection(asyncio.Protocol):
         """Receive `channel` of `topic`; messages flow with the first `ready`."""
         self.topic, self.channel = topic, channel
         answers = Answers(self._loop.create_future(), 1)
-        self.session.subscribe(topic, channel, answers)
-        self._flush_soon()
+        if self._is_shut:
+            answers.fail(ConnectionLost(self.address, "the connection is closed"))
+        else:
+            self.session.subscribe(topic, channel, answers)
+            self._flush_soon()
         await answers.done
 
     def publish(self, encoded: bytes, count: int = 1) -> Answers:
         """Send `count` encoded publishes; `done` of what is returned ends with the last OK, with the first
         refusal, or with ConnectionLost; `left` says how many were not answered OK."""
         answers = Answers(self._loop.create_future(), count)
-        if self.lost.done() or self._transport is None or self._transport.is_closing():
+        if self._is_shut:
             answers.fail(ConnectionLost(self.address, "the connection is closed"))
         else:
             self.session.publish(encoded, count, answers)
@@ -171,10 +180,11 @@ class Connection(asyncio.Protocol):
         self._arrivals.clear()
         self._flush()
         if not self.lost.done() and not self._transport.is_closing():
+            self._said_all = True
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             await asyncio.wait([self.lost], timeout=LINGER)
-            self._transport.close()
+            self._transport.abort()  # who has not read it by now is not waited for
 
     def abort(self, error: QtoolsError | None = None) -> None:
         """End at once."""
@@ -253,7 +263,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(event, Refused):
             if not event.fatal:
                 # The message had timed out at the broker and comes again: counted, as it may be seen twice.
-                self.acknowledgements_failed += 1
+                self.acknowledgements_failed += event.error.code == "E_FIN_FAILED"
                 logger.debug("%r: %s", self, event.error)
                 return
             if event.tag is not None:
@@ -286,7 +296,7 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_due = False
-        if self._transport is None or self._transport.is_closing():
+        if self._is_shut or self._transport is None:
             return
         data = self.session.take_output()
         if data:
@@ -364,9 +374,9 @@ async def _connect(address: Address, settings: Settings) -> Connection:
         hint = address.other_port_hint
         raise ConnectFailed(
             str(address),
-            f"no NSQ handshake within {settings.connect_timeout:.0f} s" + (f": {hint}" if hint else ""),
+            f"no NSQ handshake within {settings.connect_timeout:.4g} s" + (f": {hint}" if hint else ""),
         ) from None
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: no name that DNS could have
         raise ConnectFailed(str(address), f"the host name {address.host!r} is not known", hopeless=True) from error
     except OSError as error:
         raise ConnectFailed(str(address), _refused_reason(address, error)) from error
