@@ -59,7 +59,8 @@ class Broker:
         self._to_flush: list[Client] = []
         self._alarms: Deadlines[Alarm] = Deadlines()
         self._channel_alarms: dict[Channel, Entry[Alarm]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = 0.0  # when the timer does; uvloop's timers do not always tell
 
     @property
     def health(self) -> str:
@@ -170,7 +171,7 @@ class Broker:
     def call_at(self, when: float, what: Alarm) -> Entry[Alarm]:
         """`what(now)` is to be called at `when`; `cancel` takes the answer."""
         entry = self._alarms.add(when, what)
-        if self._timer is None or when < self._timer.when():
+        if self._timer is None or when < self._rings_at:
             self._arm(when)
         return entry
 
@@ -180,17 +181,17 @@ class Broker:
     def _arm(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._rings_at = when
         self._timer = self.loop.call_at(when, self._ring)
 
     def _ring(self) -> None:
-        assert self._timer is not None
-        now = max(self.loop.time(), self._timer.when())  # a loop may call a little early
+        now = max(self.loop.time(), self._rings_at)  # a loop may call a little early
         self._timer = None
         for what in self._alarms.take_due(now):
             self._guard(what, now)
         self._channel_alarms = {c: entry for c, entry in self._channel_alarms.items() if entry.item is not None}
         earliest = self._alarms.next()
-        if earliest is not None and (self._timer is None or earliest < self._timer.when()):
+        if earliest is not None and (self._timer is None or earliest < self._rings_at):
             self._arm(earliest)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
