@@ -49,7 +49,7 @@ class Discovery:
                 raise answer
             else:
                 self._failing.discard(asker.base)
-                found.update(_address(producer) for producer in answer)
+                found.update(_address(producer) for producer in answer if producer.tcp_port)
         if len(failures) == len(self._askers):
             raise StartError(f"no nsqlookupd answers: {failures[0]}")
         self.known = found

@@ -40,7 +40,7 @@ class HttpAsker:
         try:
             answer = await self._client.get(path)
         except httpx.TimeoutException as error:
-            raise ConnectFailed(self.base, f"no answer within {TIMEOUT:.0f} s") from error
+            raise ConnectFailed(self.base, f"no answer within {TIMEOUT:.4g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConnectFailed(self.base, str(error) or type(error).__name__) from error
         return answer.status_code, answer.content
@@ -50,7 +50,7 @@ class HttpAsker:
         status, body = await self.get(path)
         try:
             told = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PeerError(f"{self.base}{path} answers {status} and no JSON: is it nsqd's HTTP port?") from error
         if status != 200:
             message = told.get("message") if isinstance(told, dict) else told
@@ -80,6 +80,13 @@ class Depth:
 async def ask_depth(asker: HttpAsker, source: Subscription) -> Depth:
     """What waits in `source`, what its topic still holds for its channels included (GET /stats)."""
     told = await asker.get_json(f"/stats?format=json&topic={source.topic}&include_clients=false")
+    try:
+        return _depth(told, source)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PeerError(f"{asker.base}/stats answers with JSON that is not nsqd's") from error
+
+
+def _depth(told: Any, source: Subscription) -> Depth:
     told = told.get("data", told)  # nsqd before 1.0 wrapped its answers
     found = Depth()
     for topic in told.get("topics") or []:
@@ -104,4 +111,4 @@ async def ask_limits(base: str) -> tuple[int, int] | None:
         return None
     finally:
         await asker.close()
-    return (int(limits[0]), int(limits[1])) if all(type(limit) is int for limit in limits) else None
+    return (int(limits[0]), int(limits[1])) if all(type(limit) is int and limit > 0 for limit in limits) else None

@@ -167,7 +167,11 @@ async def test_a_handshake_that_fails_says_who_answered_what(
 
 
 async def test_a_broker_too_old_to_negotiate_is_taken_with_nsqd_s_defaults() -> None:
-    async with Scripted(greet=lambda caller: caller.say(b"OK")) as peer:
+    def script(caller: Caller, command: Command) -> bool:
+        caller.say(b"OK")
+        return True
+
+    async with Scripted(script) as peer:
         connection = await connect(peer.address, settings())
         assert (connection.agreed.max_rdy_count, connection.agreed.msg_timeout) == (2500, 60_000)
         connection.abort()

@@ -1,0 +1,137 @@
+"""nsqd's HTTP API, asked over TCP and over a unix socket, and what is made of odd answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qtools.client import http as module
+from qtools.client.http import Depth, HttpAsker, ask_depth, ask_limits
+from qtools.errors import ConnectFailed, PeerError
+from qtools.names import Subscription
+from tests.client.scripted import web
+
+pytestmark = pytest.mark.usefixtures("tidy")
+
+SOURCE = Subscription("events", "archive")
+STATS = "/stats?format=json&topic=events&include_clients=false"
+
+
+def stats(**topic: Any) -> bytes:
+    return json.dumps({"version": "1.3.0", "topics": [{"topic_name": "events", **topic}]}).encode()
+
+
+CHANNELS = [
+    {"channel_name": "archive", "depth": 2, "in_flight_count": 3, "deferred_count": 4},
+    {"channel_name": "other", "depth": 50, "in_flight_count": 60, "deferred_count": 70},
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "depth"),
+    [
+        (stats(depth=1, channels=CHANNELS), Depth(3, 3, 4, 2)),
+        (b'{"status_code":200,"status_txt":"OK","data":' + stats(depth=1, channels=CHANNELS) + b"}", Depth(3, 3, 4, 2)),
+        (stats(depth=7, channels=[]), Depth(7, 0, 0, 0)),
+        (stats(depth=7, channels=None), Depth(7, 0, 0, 0)),
+        (b'{"topics":[]}', Depth()),
+        (b'{"topics":null}', Depth()),
+        (b'{"topics":[{"topic_name":"another","depth":9,"channels":[]}]}', Depth()),
+    ],
+)
+async def test_what_waits_for_a_channel_is_its_own_and_the_topic_s(body: bytes, depth: Depth) -> None:
+    async with web({STATS: (200, body)}) as server:
+        asker = HttpAsker(server.base)
+        assert await ask_depth(asker, SOURCE) == depth
+        await asker.close()
+
+
+def test_drained_is_nothing_anywhere() -> None:
+    assert Depth(channels=3).drained
+    assert not any(each.drained for each in (Depth(depth=1), Depth(in_flight=1), Depth(deferred=1)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]", b"7", b'"x"', b"null", b'{"topics":7}', b'{"topics":[7]}', b'{"topics":[{"topic_name":"events"}]}',
+        b'{"topics":[{"topic_name":"events","depth":"many","channels":[]}]}',
+        b'{"topics":[{"topic_name":"events","depth":1,"channels":[{}]}]}',
+        b'{"topics":[{"topic_name":"events","depth":1,"channels":7}]}', b'{"data":7}',
+        b"[" * 100_000, b"<html>", b"\xff\xfe", b"",
+    ],
+)  # fmt: skip
+async def test_statistics_that_are_none_are_a_peer_s_error(body: bytes) -> None:
+    async with web({STATS: (200, body)}) as server:
+        asker = HttpAsker(server.base)
+        with pytest.raises(PeerError, match=server.base):
+            await ask_depth(asker, SOURCE)
+        await asker.close()
+
+
+async def test_another_status_is_told_with_its_message() -> None:
+    async with web({"/x": (500, b'{"message":"NOK - disk"}'), "/y": (502, b"<html>")}) as server:
+        asker = HttpAsker(server.base)
+        with pytest.raises(PeerError, match=f"{server.base}/x answers 500 NOK - disk"):
+            await asker.get_json("/x")
+        with pytest.raises(PeerError, match=r"/y answers 502 and no JSON: is it nsqd's HTTP port\?"):
+            await asker.get_json("/y")
+        await asker.close()
+
+
+async def test_a_unix_socket_is_asked_like_any_other(tmp_path: Path) -> None:
+    async with web({STATS: (200, b'{"topics":[]}')}, str(tmp_path / "http.sock")) as server:
+        asker = HttpAsker(server.base)
+        assert await ask_depth(asker, SOURCE) == Depth()
+        await asker.close()
+
+
+async def test_where_nobody_answers_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for base in ("http://127.0.0.1:1", f"unix:{tmp_path}/none", "http://a..b:1"):
+        asker = HttpAsker(base)
+        with pytest.raises(ConnectFailed, match=base):
+            await asker.get("/x")
+        await asker.close()
+    monkeypatch.setattr(module, "TIMEOUT", 0.1)
+    async with web({"/x": (200, b"{}")}) as server:
+
+        async def never(path: str) -> None:
+            await asyncio.Event().wait()
+
+        server.before = never
+        asker = HttpAsker(server.base)
+        with pytest.raises(ConnectFailed, match=r"no answer within 0\.1 s"):
+            await asker.get("/x")
+        await asker.close()
+
+
+async def test_no_proxy_of_the_environment_is_between_us_and_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with web({"/x": (200, b"{}")}) as server:
+        asker = HttpAsker(server.base)
+        assert await asker.get_json("/x") == {}
+        await asker.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "body", "limits"),
+    [
+        ((200, b"1048576"), (200, b"5242880"), (1_048_576, 5_242_880)),
+        ((200, b'"1048576"'), (200, b"5242880"), None),
+        ((200, b"true"), (200, b"5242880"), None),
+        ((200, b"0"), (200, b"5242880"), None),
+        ((400, b'{"message":"INVALID_OPTION"}'), (200, b"5242880"), None),
+        ((200, b"<html>"), (200, b"5242880"), None),
+    ],
+)
+async def test_the_limits_are_two_numbers_or_unknown(
+    message: tuple[int, bytes], body: tuple[int, bytes], limits: tuple[int, int] | None
+) -> None:
+    async with web({"/config/max_msg_size": message, "/config/max_body_size": body}) as server:
+        assert await ask_limits(server.base) == limits
+    assert await ask_limits("http://127.0.0.1:1") is None
