@@ -19,6 +19,7 @@ from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
 
 STDOUT = 1
+PATIENCE = 2.0  # s: a reader of ours that takes nothing for so long, after a signal, is not waited for
 
 
 async def tail(options: TailOptions, signals: Signals) -> int:
@@ -38,7 +39,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     output = Output(
         STDOUT, form, sample=options.sample, limit=options.count if sampling else None, on_closed=consumer.end
     )
-    flow = Flow(consumer, output)
+    flow = Flow(consumer, output, drain_timeout=PATIENCE)
     signals.on_stop(flow.stop)
     meter = Meter(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
