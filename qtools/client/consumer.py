@@ -27,6 +27,8 @@ logger = logging.getLogger("qtools.client")
 
 MAX_UNREAD = 8 * 1024 * 1024  # bytes
 REBALANCE_SECONDS = 3.0
+# Where there may be fewer places than connections, each has its turn soon: the one with the messages may be the last.
+TURN_SECONDS = 0.2
 
 
 class Consumer:
@@ -197,7 +199,8 @@ class Consumer:
         """Move ready counts off idle connections, now and then."""
         before: dict[Connection, int] = {}
         while True:
-            await asyncio.sleep(REBALANCE_SECONDS)
+            scarce = self._unfinished is not None or self._max_in_flight < len(self._connections)
+            await asyncio.sleep(TURN_SECONDS if scarce else REBALANCE_SECONDS)
             self._turn += 1
             busy = {connection for connection in self._connections if connection.in_flight}
             self._lately = {c for c in self._connections if c in busy or before.get(c) != c.received}
