@@ -19,7 +19,6 @@ from qtools.client.held import Arrival
 from qtools.client.links import Links
 from qtools.client.ready import share
 from qtools.client.settings import Settings
-from qtools.errors import StartError
 from qtools.message import Batch, Messages
 from qtools.names import Subscription
 
@@ -77,7 +76,7 @@ class Consumer:
         starting = [asyncio.create_task(links.start()) for links in self._links]
         try:
             await asyncio.gather(*starting)
-        except StartError:
+        except BaseException:
             for task in starting:
                 task.cancel()
             await asyncio.gather(*starting, return_exceptions=True)

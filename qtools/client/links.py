@@ -48,24 +48,36 @@ class Links:
         self._changed = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
         self._closing = False
+        self._started = False
+        self._defect: BaseException | None = None
 
     async def start(self) -> None:
         """Connect; returns when a first connection is up, or when there is no address yet to be had.
 
-        Raises StartError when every address failed once.
+        Raises StartError when every address failed once, and is closed then.
         """
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
         for address in await self.discovery.look():
             self._add(address)
         if not self._keepers:
             logger.warning("no nsqd is known for it yet; looking again every second")
         self._poller = asyncio.create_task(self._poll())
+        self._poller.add_done_callback(self._task_ended)
         while self._keepers and not self.up and len(self._first_errors) < len(self._keepers):
             self._changed.clear()
             await self._changed.wait()
+            if self._defect is not None:
+                raise self._defect
         if self._keepers and not self.up:
             errors = list(self._first_errors.values())
-            await self.close()
             raise StartError(str(errors[0]) if len(errors) == 1 else "; ".join(map(str, errors))) from errors[0]
+        self._started = True
         for address, error in self._first_errors.items():
             if address not in self.up:
                 logger.warning("%s; trying again", error)
@@ -82,7 +94,19 @@ class Links:
 
     def _add(self, address: Address) -> None:
         if address not in self._keepers:
-            self._keepers[address] = asyncio.create_task(self._keep(address))
+            keeper = self._keepers[address] = asyncio.create_task(self._keep(address))
+            keeper.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """A task that ends with an error has a defect: whoever waits hears of it, else whoever hears of callbacks."""
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if self._started or self._closing:
+            context = {"message": "keeping a connection failed", "exception": error, "task": task}
+            asyncio.get_running_loop().call_exception_handler(context)
+        self._defect = error
+        self._changed.set()
 
     async def _poll(self) -> None:
         while True:
@@ -104,14 +128,17 @@ class Links:
             try:
                 connection = await connect(address, self._settings)
                 await self._on_up(connection)
-            except (NetworkError, PeerError, StartError) as error:
+            except BaseException as error:
                 if connection is not None:
                     connection.abort()
+                if not isinstance(error, (NetworkError, PeerError, StartError)):
+                    raise
                 failures += 1
                 first = address not in self._first_errors
                 self._first_errors.setdefault(address, error)
                 self._changed.set()
-                if (was_up and failures == 1) or (not first and clock() - said_at > REMIND_AFTER):
+                news = (was_up and failures == 1) or (first and self._started)  # at the start, `start` tells it
+                if news or clock() - said_at > REMIND_AFTER:
                     logger.warning("%s; trying again", error)
                     said_at = clock()
                 await asyncio.sleep(max(next_delay(failures), STUBBORN if _will_not_change(error) else 0.0))
