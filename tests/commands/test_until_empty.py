@@ -1,0 +1,116 @@
+"""q-tail --until-empty ends when nothing is left: neither waiting, nor in flight anywhere, nor deferred."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from conftest import MakeBroker
+from harness.brokers import Broker
+from harness.shell import Shell
+from harness.waiting import wait_until
+
+
+def test_it_prints_all_there_is_and_ends(shell: Shell, broker: Broker, topic: str) -> None:
+    lines = [b"%05d" % number for number in range(6000)]
+    broker.fill(topic, lines)
+    done = shell.run("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    assert (done.status, done.err) == (0, "")
+    assert sorted(done.lines) == lines
+    assert broker.depth(topic, "me").held == 0
+
+
+def test_nothing_there_is_empty(shell: Shell, broker: Broker, topic: str) -> None:
+    done = shell.run("q-tail", f"{topic}/me", f"{topic}.other/me", "--until-empty", *broker.flags)
+    assert (done.status, done.out, done.err) == (0, b"", "")
+
+
+def test_what_others_hold_in_flight_is_waited_for(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.create(topic, "me")
+    broker.fill(topic, [b"held"])
+    reader = broker.reader(topic, "me", ready=1)
+    held = reader.take(1)
+    reader.ready(0)
+    broker.fill(topic, [b"a", b"b"])
+    tail = shell.start("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    assert sorted(tail.wait_out(4).split()) == [b"a", b"b"]
+    with pytest.raises(subprocess.TimeoutExpired):
+        tail.process.wait(1.2)  # it looks twice a second
+    reader.requeue(held)
+    done = tail.wait(10)
+    assert done.lines[2:] == [b"held"]
+    reader.close()
+
+
+def test_what_others_finish_is_not_waited_for(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.create(topic, "me")
+    broker.fill(topic, [b"held"])
+    reader = broker.reader(topic, "me", ready=1)
+    held = reader.take(1)
+    tail = shell.start("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    broker.wait_clients(topic, "me", 2)
+    reader.finish(held)
+    done = tail.wait(10)
+    assert (done.status, done.out) == (0, b"")
+    reader.close()
+
+
+def test_deferred_messages_are_waited_for(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.create(topic, "me")
+    broker.tell(f"/pub?topic={topic}&defer=1500", b"late")
+    wait_until(lambda: broker.depth(topic, "me").deferred == 1)
+    broker.fill(topic, [b"now"])
+    done = shell.run("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    assert (done.status, done.out) == (0, b"now\nlate\n")
+
+
+def test_every_broker_counts(shell: Shell, make_broker: MakeBroker, topic: str) -> None:
+    brokers = [make_broker(), make_broker()]
+    brokers[1].fill(topic, [b"second"] * 10)
+    brokers[0].fill(topic, [b"first"] * 10)
+    done = shell.run("q-tail", f"{topic}/me", "--until-empty", *brokers[0].flags, *brokers[1].flags)
+    assert sorted(done.lines) == [b"first"] * 10 + [b"second"] * 10
+
+
+def test_with_a_count_whichever_comes_first(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"x"] * 10)
+    assert len(shell.run("q-tail", f"{topic}/me", "--until-empty", "-n", "4", *broker.flags).lines) == 4
+    assert len(shell.run("q-tail", f"{topic}/me", "--until-empty", "-n", "400", *broker.flags).lines) == 6
+
+
+def test_where_http_cannot_be_asked_it_says_so_and_keeps_nothing(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.create(topic, "me")
+    broker.fill(topic, [b"a", b"b"])
+    words = ["--until-empty", "--nsqd", broker.address, "--nsqd-http-address", "127.0.0.1:1"]
+    done = shell.run("q-tail", f"{topic}/me", *words)
+    assert done.status == 3
+    assert len(done.err_lines) == 1
+    assert f"--until-empty needs the HTTP API of {broker.address}" in done.err
+    assert "--nsqd-http-address says where it is" in done.err
+    assert broker.wait_held(topic, "me", 2 - len(done.lines))
+
+
+def test_something_else_at_the_http_port(shell: Shell, broker: Broker, topic: str) -> None:
+    words = ["--until-empty", "--nsqd", broker.address, "--nsqd-http-address", broker.address]
+    done = shell.run("q-tail", f"{topic}/me", *words)
+    assert done.status == 3
+    assert len(done.err_lines) == 1
+
+
+@pytest.mark.parametrize("seconds", ["300ms", "1"])
+def test_idle_timeout_ends_it_when_nothing_comes(shell: Shell, broker: Broker, topic: str, seconds: str) -> None:
+    broker.fill(topic, [b"a", b"b"])
+    done = shell.run("q-tail", f"{topic}/me", "--idle-timeout", seconds, *broker.flags)
+    assert (done.status, done.err) == (0, "")
+    assert sorted(done.lines) == [b"a", b"b"]
+    assert broker.depth(topic, "me").held == 0
+
+
+def test_idle_timeout_counts_from_the_last_message(shell: Shell, broker: Broker, topic: str) -> None:
+    tail = shell.start("q-tail", f"{topic}/me", "--idle-timeout", "1s", *broker.flags)
+    broker.wait_clients(topic, "me")
+    for number in range(4):
+        with pytest.raises(subprocess.TimeoutExpired):
+            tail.process.wait(0.4)
+        broker.fill(topic, [b"%d" % number])
+    assert tail.wait(10).out == b"0\n1\n2\n3\n"

@@ -1,0 +1,127 @@
+"""Fixtures for tests that run the real programs against real brokers; what they are made of is in harness/.
+
+`broker` is q-broker in one run of a test and nsqd in the other. It is shared by many tests: each has a `topic`
+of its own, and whoever stops or floods a broker takes one of his own from `make_broker`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness.brokers import NSQD, Q_BROKER, Broker, Lookupd, nsqd_binary, nsqlookupd_binary
+from harness.certificates import Certificates
+from harness.proxy import Proxy
+from harness.shell import SESSION, Shell, marked
+from harness.terminal import Terminal
+from harness.waiting import wait_until
+
+KINDS = [Q_BROKER, pytest.param(NSQD, marks=pytest.mark.nsqd)]
+NO_NSQD = "no nsqd on PATH, nor named by QTOOLS_NSQD_BIN"
+NO_NSQLOOKUPD = "no nsqlookupd on PATH, beside nsqd, nor named by QTOOLS_NSQLOOKUPD_BIN"
+
+MakeBroker = Callable[..., Broker]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if nsqd_binary() is None:
+        for item in items:
+            if item.get_closest_marker("nsqd"):
+                item.add_marker(pytest.mark.skip(reason=NO_NSQD))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    yield
+    wait_until(lambda: not marked(SESSION), 5, lambda: f"processes {marked(SESSION)} were left behind")
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    """Runs programs in a home of its own."""
+    made = Shell()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic that nobody else uses."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture(scope="session")
+def broker(
+    broker_kind: str, tmp_path_factory: pytest.TempPathFactory, _nothing_is_left_behind: None
+) -> Iterator[Broker]:
+    """A broker that many tests use: leave it as it was."""
+    made = Broker(broker_kind, tmp_path_factory.mktemp(broker_kind))
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make_broker(broker_kind: str, tmp_path: Path) -> Iterator[MakeBroker]:
+    """Starts brokers for this test alone: make_broker(*flags)."""
+    brokers: list[Broker] = []
+
+    def make(*flags: str) -> Broker:
+        brokers.append(Broker(broker_kind, tmp_path / f"broker-{len(brokers)}", flags))
+        brokers[-1].start()
+        return brokers[-1]
+
+    yield make
+    for made in brokers:
+        made.close()
+
+
+@pytest.fixture
+def make_lookupd(tmp_path: Path) -> Iterator[Callable[[], Lookupd]]:
+    """Starts nsqlookupds for this test."""
+    if nsqlookupd_binary() is None:
+        pytest.skip(NO_NSQLOOKUPD)
+    lookupds: list[Lookupd] = []
+
+    def make() -> Lookupd:
+        lookupds.append(Lookupd(tmp_path / f"lookupd-{len(lookupds)}"))
+        lookupds[-1].start()
+        return lookupds[-1]
+
+    yield make
+    for made in lookupds:
+        made.close()
+
+
+@pytest.fixture
+def make_proxy() -> Iterator[Callable[[Broker], Proxy]]:
+    """Puts a proxy before a broker's TCP port."""
+    proxies: list[Proxy] = []
+
+    def make(target: Broker) -> Proxy:
+        proxies.append(Proxy(target.port))
+        return proxies[-1]
+
+    yield make
+    for made in proxies:
+        made.close()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))

@@ -1,0 +1,12 @@
+"""What the tests of the commands stand on: real programs, real brokers, and ways to break what is between them.
+
+waiting.py        wait for a condition, with a deadline; nobody sleeps and hopes
+shell.py          the installed programs as subprocesses, in an environment of their own, always reaped
+ports.py          pairs of free ports that nothing else on the machine takes by chance
+brokers.py        q-broker, nsqd and nsqlookupd, handled alike: start, stop, kill, fill, drain, ask
+reader.py         NSQ's protocol spoken by hand, so that what is in a queue is not judged by the client under test
+proxy.py          a TCP proxy that can cut, stall and refuse
+terminal.py       a pseudo terminal
+authority.py      an auth server
+certificates.py   a CA and what it signs
+"""

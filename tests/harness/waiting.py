@@ -1,0 +1,30 @@
+"""Wait for a condition, with a deadline. In: a question. Out: its first true answer, or a failed test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+DEADLINE = 20.0  # s
+PAUSE = 0.01
+
+
+def wait_until(question: Callable[[], Value], deadline: float = DEADLINE, what: str | Callable[[], Any] = "") -> Value:
+    """Ask until the answer is true and return it; `what`, or what it returns then, says what was waited for."""
+    end = time.monotonic() + deadline
+    while True:
+        answer = question()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            told = what() if callable(what) else what
+            raise AssertionError(f"not within {deadline:g} s: {told or question}")
+        time.sleep(PAUSE)
+
+
+def pass_time(seconds: float) -> None:
+    """Let so much time pass: only where time itself is what the test is about."""
+    time.sleep(seconds)
