@@ -14,7 +14,7 @@ SOURCES := $(shell find qtools -name __pycache__ -prune -o -print)
 INSTALLED := $(if $(wildcard $(VENV)/.tested),$(VENV)/.compiled,$(VENV)/.used)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test prove bench clean
+.PHONY: help demo test cover prove bench clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would spoil it
 
@@ -36,6 +36,9 @@ test: $(VENV)/.compiled ## run every check: ruff, mypy --strict, pytest
 prove: $(VENV)/.compiled ## run the tests that take long, then the benchmarks
 	@echo '$$ pytest -m slow'; PATH="$(BIN):$$PATH" pytest -m slow || test $$? -eq 5 # 5: there are none
 	@$(MAKE) --no-print-directory bench
+
+cover: $(VENV)/.compiled ## run the tests and show which lines and branches they leave out
+	@PATH="$(BIN):$$PATH" pytest --no-header -q -n 2 -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/.compiled ## measure the hot loops, then the commands side by side with NSQ's own
 	@echo '$$ pytest bench'; PATH="$(BIN):$$PATH" pytest bench || test $$? -eq 5

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -53,11 +52,17 @@ class Program(click.Command):
             except OSError:
                 # Python would try once more at its end, and complain.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-        sys.exit(status if isinstance(status, int) else 0)
+        status = status if isinstance(status, int) else 0
+        if args is None and "asyncio" in sys.modules:
+            # Nothing is left to be done, and taking an interpreter apart piece by piece takes 20 ms.
+            os._exit(status)
+        sys.exit(status)
 
 
 def _complain(name: str, text: str) -> None:
     """One line on stderr, in the form that was asked for, if it came to that."""
+    import logging
+
     from qtools.cli import logs
 
     if not logs.is_set_up():
