@@ -26,6 +26,8 @@ logger = logging.getLogger("qtools.client")
 
 MAX_UNREAD = 8 * 1024 * 1024  # bytes
 REBALANCE_SECONDS = 3.0
+# A lower ready count is not answered; by now the broker has read it, and what it sent before has come.
+SETTLE_SECONDS = 0.1
 # Where there may be fewer places than connections, each has its turn soon: the one with the messages may be the last.
 TURN_SECONDS = 0.2
 
@@ -54,7 +56,12 @@ class Consumer:
         self._connections: list[Connection] = []
         self._lately: set[Connection] = set()
         self._turn = 0
-        self._unread: deque[Batch] = deque()
+        # The highest ready count of a moment ago where it is lower now, and when (loop time) it was lowered last.
+        self._asked: dict[Connection, tuple[int, float]] = {}
+        self._settling: asyncio.TimerHandle | None = None
+        self._tight = False  # a connection waits for room that others have not given up yet
+        self._failed_before = 0  # acknowledgements, on connections that are gone
+        self._unread: deque[tuple[Batch, int]] = deque()  # with the bytes that each came in
         self._unread_bytes = 0
         self._choked = False
         self._something = asyncio.Event()
@@ -93,7 +100,7 @@ class Consumer:
                 return None
             self._something.clear()
             await self._something.wait()
-        batch = Batch.joined(self._unread)
+        batch = Batch.joined([batch for batch, _ in self._unread])
         self._unread.clear()
         self._unread_bytes = 0
         if self._unread_limit is not None:
@@ -111,6 +118,8 @@ class Consumer:
         self.end()
         if self._rebalancer is not None:
             self._rebalancer.cancel()
+        if self._settling is not None:
+            self._settling.cancel()
         self._unread.clear()  # the connections know what they hold, and give it back
         await asyncio.gather(*(links.close() for links in self._links))
 
@@ -138,7 +147,7 @@ class Consumer:
     @property
     def acknowledgements_failed(self) -> int:
         """FINs that came too late at a broker: those messages come again."""
-        return sum(connection.acknowledgements_failed for connection in self._connections)
+        return self._failed_before + sum(connection.acknowledgements_failed for connection in self._connections)
 
     def askable(self) -> list[tuple[Subscription, str, str]]:
         """(source, nsqd, its HTTP address or "") of every connection there is."""
@@ -153,7 +162,7 @@ class Consumer:
         if self._ended:
             return  # the connection gives them back when it is closed
         self.received += len(messages)
-        self._unread.append(Batch.of(arrival, messages))
+        self._unread.append((Batch.of(arrival, messages), size))
         self._unread_bytes += size
         self._something.set()
         connection = arrival.connection
@@ -168,14 +177,19 @@ class Consumer:
         if self._unfinished is not None:
             # Before the FIN leaves: a ready count is a window, and each FIN would let one message more come.
             self._unfinished = max(0, self._unfinished - count)
+        if self._unfinished is not None or self._tight:
             self._share()
 
     def _on_down(self, connection: Connection) -> None:
         self._lately.discard(connection)
+        self._asked.pop(connection, None)
         if connection in self._connections:
             self._connections.remove(connection)
+            self._failed_before += connection.acknowledgements_failed
         if self._unread:  # what it delivered comes again from elsewhere; handing it on would only double it
-            self._unread = deque(batch for batch in self._unread if not _came_from(batch, connection))
+            self._unread = deque(each for each in self._unread if not _came_from(each[0], connection))
+            self._unread_bytes = sum(size for _, size in self._unread)
+            self._choked = self._unread_bytes > MAX_UNREAD
         self._share()
 
     # ── ready counts ──
@@ -191,8 +205,30 @@ class Consumer:
             [connection.agreed.max_rdy_count for connection in connections],
             self._turn,
         )
-        for connection, count in zip(connections, shares, strict=True):
+        # What is in flight somewhere, or was asked for a moment ago, has its place; who is to grow waits for it.
+        asked = [max(each.ready_count, self._asked.get(each, (0, 0.0))[0]) for each in connections]
+        taken = [max(each.in_flight, count) for each, count in zip(connections, asked, strict=True)]
+        room = max(0, total - sum(taken))
+        self._tight = False
+        for connection, count, before, has in zip(connections, shares, asked, taken, strict=True):
+            if count > has:
+                grown = min(count - has, room)
+                room -= grown
+                self._tight |= grown < count - has
+                count = has + grown
+            if count < connection.ready_count:
+                loop = asyncio.get_running_loop()
+                self._asked[connection] = (before, loop.time())
+                self._settling = self._settling or loop.call_later(SETTLE_SECONDS, self._settle)
             connection.ready(count)
+
+    def _settle(self) -> None:
+        """Forget what was asked for long enough ago, and share what that leaves."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - SETTLE_SECONDS * 0.9  # timers keep time only so well
+        self._asked = {connection: asked for connection, asked in self._asked.items() if asked[1] > since}
+        self._settling = loop.call_later(SETTLE_SECONDS, self._settle) if self._asked else None
+        self._share()
 
     async def _rebalance(self) -> None:
         """Move ready counts off idle connections, now and then."""
