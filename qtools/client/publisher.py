@@ -21,7 +21,7 @@ from qtools.client.http import ask_limits
 from qtools.client.lane import Lane, Order
 from qtools.client.links import Links
 from qtools.client.settings import Settings
-from qtools.errors import MessageRefused, PartialFailure, QtoolsError, SizeError
+from qtools.errors import MessageRefused, NetworkError, PartialFailure, QtoolsError, SizeError
 from qtools.message import Batch
 from qtools.protocol import commands
 
@@ -63,6 +63,7 @@ class Publisher:
         self._max_body_size = MAX_BODY_SIZE
         self._asking: asyncio.Task[None] | None = None
         self._connections: list[Connection] = []
+        self._came = asyncio.Event()  # a connection
         self._lanes: dict[Address | None, Lane] = {}
         self._writes = 0
 
@@ -94,11 +95,12 @@ class Publisher:
             places = [place for place in places if place not in refused]
             bodies = [bodies[place] for place in places]
         groups = self._groups(places, bodies) if bodies else []
+        lanes = await self._wait_lanes() if groups else []
         await _all(
             [
                 self._publish(lane, (number, nth), some_places, some, refused)
                 for nth, (some_places, some) in enumerate(groups)
-                for lane in self._chosen_lanes()
+                for lane in lanes
             ]
         )
         if refused:
@@ -204,11 +206,21 @@ class Publisher:
 
     # ── lanes ──
 
-    def _chosen_lanes(self) -> list[Lane]:
-        """The lanes that every message takes: one to any broker, or one to each."""
+    async def _wait_lanes(self) -> list[Lane]:
+        """The lanes that every message takes: one to any broker, or one to each; waits while there is none."""
         if not self._replicate:
             return [self._lane(None)]
-        return [self._lane(address) for address in self._links.discovery.known]
+        # Who is connected is one of all, also when no nsqlookupd names him any more (it has just started, perhaps).
+        while not (all_of_them := self._links.discovery.known | {each.address_ for each in self._connections}):
+            self._came.clear()
+            try:
+                async with asyncio.timeout(self._retry_timeout):
+                    await self._came.wait()
+            except TimeoutError:
+                raise NetworkError(
+                    str(self._brokers), f"no broker could be reached for {self._retry_timeout:.4g} s"
+                ) from None
+        return [self._lane(address) for address in all_of_them]
 
     def _lane(self, address: Address | None) -> Lane:
         if address not in self._lanes:
@@ -231,6 +243,7 @@ class Publisher:
 
     async def _on_up(self, connection: Connection) -> None:
         self._connections.append(connection)
+        self._came.set()
         for lane in self._lanes.values():
             lane.notify()
 
