@@ -139,7 +139,11 @@ class ConnectFailed(NetworkError):
 
 
 class ConnectionLost(NetworkError):
-    """An open connection ended that nobody here wanted to end."""
+    """An open connection ended that nobody here wanted to end. `refused`: by a refusal, which is told by itself."""
+
+    def __init__(self, address: str, reason: str, refused: bool = False) -> None:
+        self.refused = refused
+        super().__init__(address, reason)
 
 
 # ── the sink's ──────────────────────────────────────────────────────────────────────────────────

@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast
 from qtools.client.address import Address
 from qtools.client.held import Answers, Arrival
 from qtools.client.settings import Settings
-from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError
+from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError, SizeError
 from qtools.message import Messages
 from qtools.protocol.identify import Agreed
 from qtools.protocol.session import Answered, Established, Event, Refused, Session
@@ -266,9 +266,11 @@ class Connection(asyncio.Protocol):
                 self.acknowledgements_failed += event.error.code == "E_FIN_FAILED"
                 logger.debug("%r: %s", self, event.error)
                 return
+            if not isinstance(event.error, SizeError):  # that one is told with the message it is about
+                event.error.args = (f"{self.address}: {event.error}",)
             if event.tag is not None:
                 event.tag.fail(event.error)
-                self._failure = ConnectionLost(self.address, f"closed after {event.error.code}")
+                self._failure = ConnectionLost(self.address, f"closed after {event.error.code}", refused=True)
             else:
                 self._failure = event.error
             self.abort()

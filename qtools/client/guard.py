@@ -26,8 +26,10 @@ async def refuse_to_take_backlog(sources: Sequence[Subscription], brokers: Broke
     """Raise UsageError when a source's topic has messages and no channel yet."""
     for source in sources:
         discovery = Discovery(brokers, source.topic)
-        addresses = await discovery.look()
-        await discovery.close()
+        try:
+            addresses = await discovery.look()
+        finally:
+            await discovery.close()
         waiting = sum(await asyncio.gather(*(_only_ours(source, address) for address in addresses)))
         if waiting:
             them = "it" if waiting == 1 else "them all"

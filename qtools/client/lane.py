@@ -137,7 +137,7 @@ class Lane:
             shipment.accepted += accepted
             shipment.bodies = shipment.bodies[accepted:]
         if isinstance(error, BrokerError) and error.code in PASSING:
-            logger.warning("%s: %s; trying again", connection.address, error)
+            logger.warning("%s; trying again", error)
             self._not_before = self._loop.time() + PASSING_PAUSE
             shipment.sent = False  # nothing of it was queued
         elif not isinstance(error, ConnectionLost):

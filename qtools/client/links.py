@@ -15,7 +15,7 @@ from qtools.client.backoff import next_delay
 from qtools.client.connection import Connection, connect
 from qtools.client.discovery import Discovery
 from qtools.client.settings import Settings
-from qtools.errors import ConnectFailed, NetworkError, PeerError, QtoolsError, StartError
+from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, QtoolsError, StartError
 
 logger = logging.getLogger("qtools.client")
 
@@ -122,7 +122,7 @@ class Links:
         """Keep one address connected until we close, or nobody names it any more."""
         clock = asyncio.get_running_loop().time
         failures, said_at = 0, clock()
-        was_up = False
+        was_up, level = False, logging.WARNING
         while not self._closing:
             connection: Connection | None = None
             try:
@@ -151,7 +151,7 @@ class Links:
                 return
             if was_up:
                 self.reconnects += 1
-                logger.warning("%s is back", address)
+                logger.log(level, "%s is back", address)
             elif address in self._first_errors:
                 logger.warning("%s answers now", address)
             was_up, failures, said_at = True, 0, clock()
@@ -162,7 +162,9 @@ class Links:
             self._on_down(connection)
             if self._closing:
                 return
-            logger.warning("lost %s; trying again", lost or address)
+            # Whoever was refused tells why; that the connection goes with it, and comes back, is no news.
+            level = logging.INFO if isinstance(lost, ConnectionLost) and lost.refused else logging.WARNING
+            logger.log(level, "lost %s; trying again", lost or address)
             if address not in self.discovery.known:
                 self._keepers.pop(address, None)
                 return

@@ -89,7 +89,7 @@ class Publisher:
         bodies: Sequence[bytes] = batch.bodies
         places: Places = range(len(bodies))
         refused = self._unfit(bodies)
-        if refused:
+        if refused or (self._asking is not None and not self._asking.done()):  # who comes later may not overtake
             await self._learn_limits()  # the broker's may be higher than nsqd's default
             refused = self._unfit(bodies)
             places = [place for place in places if place not in refused]

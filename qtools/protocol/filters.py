@@ -169,9 +169,13 @@ class Tls:
         except self._ssl.SSLError as error:
             self._broken = True
             # With TLS 1.3 a server refuses a client's certificate only after the client thinks all is well.
-            raise ConnectFailed(
-                self._host or "TLS", f"TLS failed: {error.reason or error}", hopeless="CERT" in str(error).upper()
-            ) from error
+            reason = error.reason or str(error)
+            if "CERTIFICATE_REQUIRED" in reason:
+                reason = "the broker wants a certificate of us: give --tls-cert"
+            elif "ALERT_" in reason:
+                reason = f"the broker refused us: {reason.partition('ALERT_')[2].lower().replace('_', ' ')}"
+            hopeless = "cert" in reason.lower() or "unknown ca" in reason
+            raise ConnectFailed(self._host or "TLS", f"TLS failed: {reason}", hopeless=hopeless) from error
 
     def encode(self, data: bytes) -> bytes:
         if data and not self._broken:  # then only the alert that says so can still be sent

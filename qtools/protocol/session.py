@@ -81,6 +81,8 @@ def broker_error(data: bytes, command: str = "") -> BrokerError:
         return AuthError(code, text, command)
     if code in _SIZE_CODES:
         return SizeError(code, text, command)
+    if code == "E_INVALID" and "TLS required" in text:  # nsqd has no code for it
+        text += ": give --tls"
     return BrokerError(code, text, command)
 
 
@@ -259,7 +261,11 @@ class Session:
         if not self._upgrades:
             if self.agreed.auth_required:
                 if self._secret is None:
-                    raise AuthError("E_AUTH_FIRST", "it requires a secret: give --auth-secret-file", "IDENTIFY")
+                    raise AuthError(
+                        "E_AUTH_FIRST",
+                        "it requires a secret: give --auth-secret-file or QTOOLS_AUTH_SECRET",
+                        "IDENTIFY",
+                    )
                 self.state = State.AUTHENTICATING
                 self._out.append(commands.auth(self._secret))
             else:

@@ -1,0 +1,109 @@
+"""--help, --version and what is no usage; quickly."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+
+import pytest
+from harness.shell import MODULES, Shell
+
+from qtools import __version__
+
+PROGRAMS = sorted(MODULES)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help(shell: Shell, program: str, word: str) -> None:
+    done = shell.run(program, word)
+    assert (done.status, done.err) == (0, "")
+    text = done.out.decode()
+    assert text.startswith(f"Usage: {program} [OPTIONS]")
+    assert max(map(len, text.splitlines())) <= 100
+    assert "--version" in text
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_version(shell: Shell, program: str) -> None:
+    done = shell.run(program, "--version")
+    assert (done.status, done.out.decode(), done.err) == (0, f"{program} {__version__}\n", "")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_is_there_at_once(shell: Shell, program: str) -> None:
+    """In 60 ms alone on a machine; three times that at the very most, whatever else it does."""
+    shell.run(program, "--help")  # compiles what is not compiled yet
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        shell.run(program, "--help")
+        return time.perf_counter() - begun
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_into_a_pipe_that_closes(shell: Shell, program: str) -> None:
+    done = shell.script(f"{{ {program} --help; echo $? >&2; }} | head -1").wait()
+    assert done.err == "0\n"
+    assert done.out.startswith(b"Usage: ")
+    done = shell.script(f"{{ {program} --help; echo $? >&2; }} | true").wait()
+    assert done.err == "0\n"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_unknown_option(shell: Shell, program: str) -> None:
+    done = shell.run(program, "--no-such-option")
+    assert (done.status, done.out) == (2, b"")
+    assert re.fullmatch(rf"{program}: no such option '--no-such-option'.* \(see {program} --help\)\n", done.err), (
+        done.err
+    )
+
+
+def test_a_misspelt_option_is_guessed(shell: Shell) -> None:
+    done = shell.run("q-tail", "topic", "--until-emty")
+    assert done.status == 2
+    assert "--until-empty" in done.err
+
+
+@pytest.mark.parametrize(("program", "told"), [("q-pipe", "TOPIC"), ("q-tail", "TOPIC[/CHANNEL]")])
+def test_nothing_given(shell: Shell, program: str, told: str) -> None:
+    done = shell.run(program)
+    assert done.status == 2
+    assert told in done.err
+    assert len(done.err_lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["q-pipe", "t", "--batch-count", "0"], "--batch-count"),
+        (["q-pipe", "t", "--batch-bytes", "lots"], "is not a size such as 65536, 64KiB or 1MB"),
+        (["q-pipe", "t", "--linger", "later"], "is not a duration such as 250ms"),
+        (["q-pipe", "t", "--format", "xml"], "'xml' is not one of 'raw', 'envelope', 'msgpack', 'length32'"),
+        (["q-pipe", "t", "--on-oversize", "cut"], "--on-oversize"),
+        (["q-pipe", "t", "--skip-bytes", "-1"], "--skip-bytes"),
+        (["q-pipe", "t", "--retry-timeout", "-1s"], "--retry-timeout"),
+        (["q-pipe", "t", "--window", "0"], "--window"),
+        (["q-tail", "t", "--max-in-flight", "0"], "--max-in-flight"),
+        (["q-tail", "t", "--msg-timeout", "10ms"], "--msg-timeout"),
+        (["q-tail", "t", "--msg-timeout", "1h"], "--msg-timeout"),
+        (["q-tail", "t", "--idle-timeout", "soon"], "--idle-timeout"),
+        (["q-tail", "t", "--deflate-level", "10"], "--deflate-level"),
+        (["q-broker", "--tcp-address", "nowhere"], "--tcp-address takes HOST:PORT or unix:/path"),
+        (["q-broker", "extra"], "extra"),
+    ],
+)
+def test_values_that_cannot_be(shell: Shell, words: list[str], told: str) -> None:
+    done = shell.run(*words, input=b"")
+    assert (done.status, done.out) == (2, b"")
+    assert told in done.err
+    assert len(done.err_lines) == 1, done.err
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_as_a_module(shell: Shell, program: str) -> None:
+    done = shell.run(program, "--version", argv=[sys.executable, "-m", MODULES[program]])
+    assert done.out.decode() == f"{program} {__version__}\n"
