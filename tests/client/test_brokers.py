@@ -34,9 +34,10 @@ async def published(topic: str, brokers: Brokers, bodies: Sequence[bytes], **som
     try:
         async with asyncio.timeout(20):
             half = len(bodies) // 2
-            await asyncio.gather(
-                *(publisher.write(Batch.of_bodies(Ledger(), list(some))) for some in (bodies[:half], bodies[half:]))
-            )
+            writes = [publisher.write(Batch.of_bodies(Ledger(), list(some))) for some in (bodies[:half], bodies[half:])]
+            for outcome in await asyncio.gather(*writes, return_exceptions=True):  # one that fails cuts none short
+                if isinstance(outcome, BaseException):
+                    raise outcome
     finally:
         await publisher.close()
     return publisher.resent
