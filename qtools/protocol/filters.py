@@ -172,6 +172,8 @@ class Tls:
             reason = error.reason or str(error)
             if "CERTIFICATE_REQUIRED" in reason:
                 reason = "the broker wants a certificate of us: give --tls-cert"
+            elif "BAD_CERTIFICATE" in reason:  # what a server built with Go before 1.21 says when there is none
+                reason = "the broker refused our certificate, or wants a certificate of us: give --tls-cert"
             elif "ALERT_" in reason:
                 reason = f"the broker refused us: {reason.partition('ALERT_')[2].lower().replace('_', ' ')}"
             hopeless = "cert" in reason.lower() or "unknown ca" in reason
