@@ -47,6 +47,11 @@ def local_places(environ: Mapping[str, str] = os.environ) -> LocalPlaces:
     return places
 
 
+def broker_data(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where a q-broker that was started by hand keeps messages, unless told otherwise; nothing is created."""
+    return local_places(environ).data.parent / "q-broker"
+
+
 def make_private(directory: Path) -> None:
     """Make sure that `directory` is there, is this user's, and that nobody else may enter it."""
     try:

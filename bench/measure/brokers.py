@@ -113,6 +113,8 @@ def running(name: str, program: str, directory: Path, queue: int) -> Iterator[Br
     ]
     if name == "nsqd":
         argv += [f"--data-path={directory}", "--log-level=error"]
+    else:
+        argv += ["--memory"]
     with log.open("wb") as talk:
         process = start(argv, stdin=subprocess.DEVNULL, stdout=talk, stderr=talk, cwd=directory)
     try:

@@ -6,7 +6,8 @@ first time is one slice:
     frames   ├ size 4 ┼ type 4 ┼ timestamp 8 ┼ attempts 2 ┼ id 16 ┼ body … ┤ × count,   attempts = 1
 
 A Run is a stretch of a block that goes one way together: waiting, in flight, deferred, given back. A
-block never changes; only a message that is delivered again is copied, to write its attempts in.
+block never changes; only a message that is delivered again is copied, to write its attempts in. A block that is on
+disk may stand for itself without its frames (`cold`), and be read again when it is wanted.
 
 Ids are a sequence number in hex, counted up from the time in ns at which its topic was made: a topic
 does not take in a message a nanosecond for years on end, so that numbers of before a restart never come again.
@@ -50,11 +51,15 @@ def message_ids(first: int, stop: int) -> list[bytes]:
 
 
 class Block:
-    """What was published together. `timestamp` and `due` are ns since 1970; `due` is 0 but for a deferred one."""
+    """What was published together. `timestamp` and `due` are ns since 1970; `due` is 0 but for a deferred one.
 
-    __slots__ = ("_offsets", "base", "count", "due", "frames", "timestamp")
+    seq: its number in a durable store, in the order of publishing over all topics; 0 where there is none.
+    """
+
+    __slots__ = ("_offsets", "base", "count", "due", "frames", "seq", "timestamp")
 
     def __init__(self, base: int, bodies: Sequence[bytes], timestamp: int, due: int = 0) -> None:
+        self.seq = 0
         self.base = base
         self.count = count = len(bodies)
         self.timestamp = timestamp
@@ -72,6 +77,32 @@ class Block:
         self.frames = b"".join(parts)
         # Where each body would begin if there were nothing but bodies: `offset` adds the heads.
         self._offsets = array("I" if len(self.frames) < 1 << 32 else "Q", accumulate(lengths, initial=0))
+
+    @classmethod
+    def stored(
+        cls, seq: int, base: int, count: int, timestamp: int, due: int, offsets: bytes = b"", frames: bytes = b""
+    ) -> Block:
+        """A block as a store gives it back; without `frames` a cold one."""
+        block = cls.__new__(cls)
+        block.seq, block.base, block.count, block.timestamp, block.due = seq, base, count, timestamp, due
+        block.frames = frames
+        block._offsets = array("I" if len(offsets) == 4 * (count + 1) else "Q")
+        block._offsets.frombytes(offsets)
+        return block
+
+    @property
+    def offsets(self) -> bytes:
+        """What `stored` wants beside the frames: `count` + 1 numbers of 4 bytes, or 8, in this machine's order."""
+        return self._offsets.tobytes()
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether its frames have to be read before anything of it can be delivered."""
+        return not self.frames
+
+    def cold(self) -> Block:
+        """The same without its frames."""
+        return Block.stored(self.seq, self.base, self.count, self.timestamp, self.due)
 
     def offset(self, place: int) -> int:
         """Where the frame of the message at `place` begins."""

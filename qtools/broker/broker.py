@@ -61,6 +61,10 @@ class Broker:
         self._channel_alarms: dict[Channel, Entry[Alarm]] = {}
         self._timer: asyncio.Handle | None = None
         self._rings_at = 0.0  # when the timer does; uvloop's timers do not always tell
+        self.store.on_failure = self._store_says
+        self.store.on_work = self._turn_soon
+        for name in self.store.topics:
+            self.topic(name).restore(self.loop.time(), time.time_ns())
 
     @property
     def health(self) -> str:
@@ -81,7 +85,7 @@ class Broker:
             topic = self.topics[name] = Topic(
                 name,
                 self,
-                first_id=time.time_ns(),
+                first_id=max(time.time_ns(), self.store.last_id + 1),  # the clock may have been put back
                 limit=options.mem_queue_size,
                 max_consumers=options.max_channel_consumers,
             )
@@ -94,9 +98,12 @@ class Broker:
         due = wall + delay_ms * 1_000_000 if delay_ms else 0
         return self.topic(topic).publish(bodies, self.loop.time(), wall, due)
 
-    def channel(self, topic: str, name: str) -> Channel:
-        """The channel called `name`, made with its topic if they are not there."""
-        return self.topic(topic).channel(name, self.loop.time(), time.time_ns())
+    def channel(self, topic: str, name: str, since: int | None = None) -> Channel:
+        """The channel called `name`, made with its topic if they are not there.
+
+        since: ns since 1970; a new one begins with what was published then. CannotReplay where nothing is kept.
+        """
+        return self.topic(topic).channel(name, self.loop.time(), time.time_ns(), since)
 
     def delete_topic(self, name: str) -> None:
         """KeyError when there is none."""
@@ -113,6 +120,9 @@ class Broker:
             topic = self.topics.get(channel.topic)
             if topic is not None and topic.channels.get(channel.name) is channel:
                 self.delete_channel(topic, channel.name)
+
+    def _store_says(self, why: str) -> None:
+        self.failure = why
 
     def held(self) -> int:
         """How many messages are not finished, each channel's copy counted."""
@@ -198,6 +208,8 @@ class Broker:
 
     def close(self) -> None:
         """After the doors are closed: end what is under way."""
+        for topic in self.topics.values():
+            topic.close(self.loop.time(), time.time_ns())
         self._end_turn()
         if self._timer is not None:
             self._timer.cancel()

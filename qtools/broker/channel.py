@@ -13,6 +13,7 @@ since 1970, so whoever puts one in says both what time it is here and there.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -54,7 +55,7 @@ class Channel:
         self.consumers: list[Consumer] = []
         self.messages = self.requeued = self.timed_out = self.dropped = 0
         self.deferred = 0
-        self._backlog = backlog
+        self.backlog = backlog
         self._host = host
         self._limit = limit
         self._max_consumers = max_consumers
@@ -62,13 +63,30 @@ class Channel:
         self._waiting: deque[Consumer] = deque()  # those that may take more, in the order of their turns
         self._deferred: Deadlines[Run] = Deadlines()
         self._alarm: float | None = None
+        backlog.watch(lambda: host.stir(self))
+
+    def restore(self, paused: bool, now: float, wall: int) -> None:
+        """Go on where the broker ended."""
+        self.paused = paused
+        for run, due in self.backlog.take_restored():
+            self._wait_until(run, now + (due - wall) / 1e9)
 
     # ── counts ──────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def first(self) -> int:
+        """The `seq` of the first block that is for it."""
+        return self.backlog.first
+
+    @property
+    def cold(self) -> int:
+        """How many of those that wait are not in memory."""
+        return self.backlog.cold
+
+    @property
     def depth(self) -> int:
         """Messages that wait to be delivered, without those in flight and deferred."""
-        return self._backlog.depth
+        return self.backlog.depth
 
     @property
     def in_flight(self) -> int:
@@ -83,7 +101,7 @@ class Channel:
 
     def put(self, run: Run, now: float, wall: int) -> None:
         """Messages of the topic, as they come."""
-        if self.ephemeral and self._backlog.depth >= self._limit:
+        if self.ephemeral and self.backlog.depth >= self._limit:
             # As nsqd: what nobody reads in time must not fill the memory. Whole batches, so by at most one too many.
             self.dropped += run.stop - run.start
             return
@@ -93,12 +111,19 @@ class Channel:
         """Messages that waited in the topic: none is dropped. Deferred ones wait until due, and until `not_before`."""
         self.messages += run.stop - run.start
         if run.block.due > wall:
-            self._defer(run, max(now + (run.block.due - wall) / 1e9, not_before))
+            delay = (run.block.due - wall) / 1e9
+            self._wait_until(self.backlog.postpone(run, delay), max(now + delay, not_before))
             return
-        self._backlog.put(run)
+        self.backlog.put(run)
         self._host.stir(self)
 
-    def _defer(self, run: Run, when: float) -> None:
+    def came(self, count: int) -> None:
+        """Messages came to the backlog, and not through here."""
+        self.messages += count
+        if count:
+            self._host.stir(self)
+
+    def _wait_until(self, run: Run, when: float) -> None:
         self.deferred += run.stop - run.start
         self._deferred.add(when, run)
         self._need_alarm(when)
@@ -112,17 +137,19 @@ class Channel:
 
     def deliver(self, now: float) -> None:
         """Everything that can go to somebody goes, in turns."""
-        backlog, waiting = self._backlog, self._waiting
+        backlog, waiting = self.backlog, self._waiting
         if self.paused:
             return
+        if waiting and backlog.depth and not backlog.ready:
+            backlog.fetch()  # it stirs us when there is something
         share = rest_of_round = 0
-        while waiting and backlog.depth:
+        while waiting and backlog.ready:
             consumer = waiting[0]
             window = consumer.window
             if rest_of_round <= 0:
                 # An even share of what is there, so that one wide window does not take the work of all the others.
                 rest_of_round = len(waiting)
-                share = -(-backlog.depth // rest_of_round)
+                share = -(-backlog.ready // rest_of_round)
             rest_of_round -= 1
             if window <= 0:
                 waiting.popleft()
@@ -141,7 +168,7 @@ class Channel:
         if not consumer.queued and consumer.window > 0:
             consumer.queued = True
             self._waiting.append(consumer)
-        if consumer.queued and self._backlog.depth:
+        if consumer.queued and self.backlog.depth:
             self._host.stir(self)
 
     # ── clients come and go ─────────────────────────────────────────────────────────────────────
@@ -170,7 +197,7 @@ class Channel:
         """Done with `ids`; those it cannot be done with, and why."""
         done, missing = consumer.finish(ids)
         for block, finished in done:
-            self._backlog.finish(block, finished)
+            self.backlog.finish(block, finished)
         if done:
             self.stir(consumer)
         return [(ident, self._why_not(ident)) for ident in missing]
@@ -183,9 +210,9 @@ class Channel:
         consumer.requeued += 1
         self.requeued += 1
         if delay > 0:
-            self._defer(run, now + delay)
+            self._wait_until(self.backlog.postpone(run, delay), now + delay)
         else:
-            self._backlog.put(run)
+            self.backlog.put(run)
         self.stir(consumer)
         self._host.stir(self)
         return ""
@@ -206,12 +233,12 @@ class Channel:
         came = False
         for run in self._deferred.take_due(now):
             self.deferred -= run.stop - run.start
-            self._backlog.put(run)
+            self.backlog.put(run)
             came = True
         for consumer in (*self.consumers, *self._left):
             for run in consumer.expire(now):
                 self.timed_out += run.stop - run.start
-                self._backlog.put(run)
+                self.backlog.put(run)
                 came = True
         if came:
             for consumer in self.consumers:
@@ -234,7 +261,7 @@ class Channel:
 
     def empty(self) -> None:
         """Drop everything: what waits, what is deferred, what is in flight."""
-        self._backlog.clear()
+        self.backlog.clear()
         self._deferred.clear()
         self.deferred = 0
         self._left.clear()
@@ -250,6 +277,12 @@ class Channel:
         for consumer in consumers:
             consumer.clear()
             consumer.receiver.shut()
+
+    def close(self) -> None:
+        """The broker ends: what is in flight waits again, and counts as delivered once more."""
+        for consumer in (*self.consumers, *self._left):
+            for run in consumer.expire(math.inf):
+                self.backlog.put(run)
 
     def __repr__(self) -> str:
         return (

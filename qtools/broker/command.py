@@ -6,7 +6,7 @@ import click
 
 from qtools import __version__
 from qtools.cli.program import Program
-from qtools.cli.types import Duration, Size
+from qtools.cli.types import Duration, DurationOrSize, Size
 
 
 class _Group(Program, click.Group):
@@ -72,11 +72,33 @@ _BYTES = Size(least=1)
     "--max-req-timeout", type=Duration(), default="1h", show_default=True, help="How long a message may be deferred."
 )
 @click.option(
+    "--data-path",
+    metavar="DIR",
+    help="Where messages are kept, by one broker at a time.  [default: q-broker in the user's state directory]",
+)
+@click.option("--memory", is_flag=True, help="Keep messages in memory only: what is not finished at the end is gone.")
+@click.option(
+    "--sync",
+    type=click.Choice(["full", "normal", "off"]),
+    default="full",
+    show_default=True,
+    help="What a confirmed message survives: full a power failure, normal the broker's sudden end, off neither"
+    " for certain.",
+)
+@click.option(
+    "--retain",
+    type=DurationOrSize(),
+    metavar="DURATION|SIZE",
+    help="Keep messages after everybody has finished them, so long or so many bytes of each topic, to be read again:"
+    " q-tail --since.",
+)
+@click.option(
     "--mem-queue-size",
     type=click.IntRange(0),
     default=10_000,
     show_default=True,
-    help="Messages that an ephemeral topic or channel piles up; what comes then is dropped.",
+    help="Messages of a channel in memory; the others are read from disk when it is their turn. An ephemeral topic or"
+    " channel has no more: what comes then is dropped.",
 )
 @click.option(
     "--max-rdy-count",
@@ -148,7 +170,7 @@ _BYTES = Size(least=1)
 def main(context: click.Context, /, **flags: object) -> None:
     """Run the embedded broker: nsqd's TCP protocol and HTTP API, without nsqd.
 
-    It keeps messages in memory: what is not finished when it stops is gone.
+    What it has confirmed is on disk, and is there after a crash or a power failure.
 
     \b
     Example, and in another terminal:
@@ -184,7 +206,7 @@ def _status(context: click.Context, /) -> None:
 
 
 @main.command("stop")
-@click.option("--force", is_flag=True, help="Even if messages are lost by it.")
+@click.option("--force", is_flag=True, help="Even if it does not answer.")
 @click.pass_context
 def _stop(context: click.Context, /, force: bool) -> None:
     """Stop your private local broker, in order, and wait until it is gone."""

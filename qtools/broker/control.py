@@ -10,8 +10,7 @@ import signal
 import time
 from typing import Any
 
-from qtools.broker.local import holder
-from qtools.cli.types import plural
+from qtools.broker.lock import holder
 from qtools.errors import QtoolsError
 from qtools.places import LocalPlaces, local_places
 
@@ -33,20 +32,12 @@ def _ask(places: LocalPlaces) -> tuple[dict[str, Any], dict[str, Any]]:
     return info, stats
 
 
-def held(stats: dict[str, Any]) -> int:
-    """How many messages are not finished, each channel's copy counted."""
-    return sum(
-        topic["depth"] + sum(one["depth"] + one["in_flight_count"] + one["deferred_count"] for one in topic["channels"])
-        for topic in stats["topics"] or ()
-    )
-
-
 def status() -> tuple[int, list[str]]:
     """The exit status, and lines to print: 0 when it runs, 1 when it does not."""
     from qtools.broker.stats import duration
 
     places = local_places()
-    pid = holder(places)
+    pid = holder(places.data)
     if pid is None:
         return 1, ["the local broker is not running"]
     info, stats = _ask(places)
@@ -55,7 +46,7 @@ def status() -> tuple[int, list[str]]:
         f"the local broker is running: pid {pid}, up {duration(time.time() - info['start_time'])}, {memory:.0f} MB",
         f"tcp     {places.tcp_socket}",
         f"http    {places.http_socket}",
-        f"data    {places.data}" + ("" if info["durable"] else "   (messages are in memory only)"),
+        f"data    {places.data}",
         f"log     {places.log}",
         f"health  {stats['health']}",
     ]
@@ -76,23 +67,13 @@ def status() -> tuple[int, list[str]]:
 
 
 def stop(force: bool) -> tuple[int, list[str]]:
-    """End it in order. Exit status and lines; QtoolsError when messages would be lost and `force` is not given."""
+    """End it in order; exit status and lines. QtoolsError when it does not answer and `force` is not given."""
     places = local_places()
-    pid = holder(places)
+    pid = holder(places.data)
     if pid is None:
         return 0, ["the local broker is not running"]
-    lost = 0
-    try:
-        info, stats = _ask(places)
-        lost = 0 if info["durable"] else held(stats)
-    except QtoolsError:
-        if not force:
-            raise
-    if lost and not force:
-        raise QtoolsError(
-            f"the local broker keeps {plural(lost, 'message')} in memory only, which would be lost:"
-            " read them first, or give --force"
-        )
+    if not force:
+        _ask(places)
     if not pid:
         raise QtoolsError(f"who holds the lock in {places.data} has not said its pid yet: try again")
     try:
@@ -102,8 +83,8 @@ def stop(force: bool) -> tuple[int, list[str]]:
     except PermissionError as error:
         raise QtoolsError(f"pid {pid}, which holds the lock in {places.data}, belongs to another user") from error
     until = time.monotonic() + PATIENCE
-    while holder(places) == pid:
+    while holder(places.data) == pid:
         if time.monotonic() > until:
             raise QtoolsError(f"pid {pid} was told to stop, and still runs after {PATIENCE:g} s")
         time.sleep(_PAUSE)
-    return 0, [f"the local broker (pid {pid}) has stopped" + (f"; {plural(lost, 'message')} lost" if lost else "")]
+    return 0, [f"the local broker (pid {pid}) has stopped"]

@@ -12,13 +12,13 @@ import contextlib
 import logging
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtools.broker.broker import Alarm, Broker
 from qtools.broker.deadlines import Entry
 from qtools.broker.listen import listen, shown, unix_path
 from qtools.broker.options import Options
-from qtools.broker.store import Store
+from qtools.broker.store import MemoryStore, Store
 from qtools.broker.tcp_door import TcpDoor
 
 if TYPE_CHECKING:
@@ -36,13 +36,11 @@ class Daemon:
         *,
         store: Store | None = None,
         idle_exit: float | None = None,
-        about: dict[str, Any] | None = None,
     ) -> None:
         self.options = options
         self.broker: Broker
         self._store = store
         self._idle_exit = idle_exit
-        self._about = about or {}
         self._tcp: socket.socket | None = None
         self._http: socket.socket | None = None
         self._tcp_door: TcpDoor | None = None
@@ -57,19 +55,35 @@ class Daemon:
             self._tcp = listen(options.tcp_address, "--tcp-address")
             if options.http_address:
                 self._http = listen(options.http_address, "--http-address")
-            self.broker = Broker(options, self._store)
+            self.broker = Broker(options, self._make_store() if self._store is None else self._store)
             self._tcp_door = TcpDoor(self.broker, self._nobody_there)
             if self._http is not None:
                 from qtools.broker.http import HttpApi
                 from qtools.broker.http_door import HttpDoor
 
-                self._http_door = HttpDoor(HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._about))
+                self._http_door = HttpDoor(HttpApi(self.broker, self._tcp_door, self._tcp, self._http))
                 await self._http_door.open(self._http)
             await self._tcp_door.open(self._tcp)
         except BaseException:
             self._remove_sockets()
+            if hasattr(self, "broker"):
+                self.broker.store.close()
             raise
         self._nobody_there()
+
+    def _make_store(self) -> Store:
+        options = self.options
+        if not options.data_path:
+            return MemoryStore()
+        from qtools.broker.disk.store import DurableStore
+        from qtools.broker.disk.sweep import Retain
+
+        return DurableStore(
+            Path(options.data_path),
+            sync=options.sync,
+            hot_messages=options.mem_queue_size,
+            retain=Retain(options.retain_age, options.retain_size),
+        )
 
     @property
     def tcp_address(self) -> str:

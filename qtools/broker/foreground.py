@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from qtools.broker.daemon import Daemon
+from qtools.broker.lock import holder, try_lock
 from qtools.broker.options import Options
 from qtools.cli.logs import set_up
 from qtools.cli.run import Signals, run_program
+from qtools.errors import StartError, UsageError
+from qtools.places import broker_data
 
 log = logging.getLogger("qtools.broker")
 
 _VERBOSE = {"debug": 2, "info": 1, "warn": 0, "error": 0}
+
+
+def prepare(directory: Path) -> None:
+    """Make sure of the data directory, and that nobody else uses it. StartError says what is in the way."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot use --data-path {directory}: {(error.strerror or str(error)).lower()}") from error
+    if try_lock(directory) is None:
+        by = holder(directory)
+        raise StartError(
+            f"{directory} is used by another broker{f' (pid {by})' if by else ''}: choose another --data-path"
+        )
 
 
 def run(flags: Mapping[str, Any]) -> int:
@@ -25,16 +42,25 @@ def run(flags: Mapping[str, Any]) -> int:
         given["tls_required"] = "true"
     if given["broadcast_address"] is None:
         del given["broadcast_address"]
+    retain = given.pop("retain")
+    given["retain_age"], given["retain_size"] = retain if retain is not None else (0.0, 0)
+    in_memory = given.pop("memory")
+    if in_memory and given["data_path"]:
+        raise UsageError("--memory and --data-path: one or the other")
+    given["data_path"] = "" if in_memory else given["data_path"] or str(broker_data())
     options = Options(**given)
     set_up("q-broker", quiet=options.log_level == "error", verbose=_VERBOSE[options.log_level])
 
     async def serve(signals: Signals) -> int:
+        if options.data_path:
+            prepare(Path(options.data_path))
         daemon = Daemon(options)
         await daemon.start()
         signals.on_stop(daemon.stop)
         log.info("TCP on %s", daemon.tcp_address)
         if daemon.http_address:
             log.info("HTTP on %s", daemon.http_address)
+        log.info("messages in %s", f"{options.data_path} (--sync {options.sync})" if options.data_path else "memory")
         await daemon.serve()
         return 0
 

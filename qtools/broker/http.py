@@ -24,6 +24,7 @@ from qtools.broker.bodies import Receive, Refusal, Scope, announced, read_body, 
 from qtools.broker.broker import SPEAKS, Broker
 from qtools.broker.listen import port_of
 from qtools.broker.stats import as_text, collect
+from qtools.broker.store import Commit
 from qtools.broker.topic import Topic
 from qtools.names import is_valid_name
 
@@ -43,7 +44,7 @@ _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
 class HttpApi:
-    """The application. `about` is told by /info beside what nsqd tells."""
+    """The application."""
 
     def __init__(
         self,
@@ -51,7 +52,6 @@ class HttpApi:
         door: TcpDoor,
         tcp: socket.socket | None,
         http: socket.socket | None,
-        about: dict[str, Any],
     ) -> None:
         self._broker = broker
         self._door = door
@@ -59,7 +59,6 @@ class HttpApi:
             broker.options.broadcast_tcp_port or port_of(tcp),
             broker.options.broadcast_http_port or port_of(http),
         )
-        self._about = about
         self._second = 0
         self._date = (b"date", b"")
         self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
@@ -138,7 +137,10 @@ class HttpApi:
             raise Refusal(404, "NOT_FOUND")
         if method != route[0]:
             raise Refusal(405, "METHOD_NOT_ALLOWED")
-        return route[1](_query(scope))
+        answer = route[1](_query(scope))
+        if method == "POST":
+            await self._wait_safe()
+        return answer
 
     # ── publishing ──────────────────────────────────────────────────────────────────────────────
 
@@ -180,14 +182,14 @@ class HttpApi:
         if not bodies:
             self._broker.topic(topic)
             return b"OK"
-        commit = self._broker.publish(topic, bodies, delay_ms)
-        if commit is not None:
-            done = asyncio.Event()
-            commit.waiters.append(done.set)
-            await done.wait()
-            if commit.error is not None:
-                raise Refusal(503, f"PUB_FAILED {commit.error}")
+        error = await _settled(self._broker.publish(topic, bodies, delay_ms))
+        if error is not None:
+            raise Refusal(503, f"PUB_FAILED {error}")
         return b"OK"
+
+    async def _wait_safe(self) -> None:
+        """Until what was changed is on disk; where that cannot be just now, it is tried again later."""
+        await _settled(self._broker.store.pending)
 
     # ── telling ─────────────────────────────────────────────────────────────────────────────────
 
@@ -206,7 +208,7 @@ class HttpApi:
             "max_deflate_level": options.max_deflate_level,
             "pid": os.getpid(),
             "durable": self._broker.store.durable,
-        } | self._about
+        }
 
     def _stats(self, query: Query) -> bytes | dict[str, Any]:
         def first(name: str) -> str:
@@ -311,13 +313,23 @@ class HttpApi:
 
     def _channel_pause(self, query: Query) -> bytes:
         topic, name = self._existing_channel(query)
-        topic.channels[name].pause()
+        topic.pause_channel(name, True)
         return b""
 
     def _channel_unpause(self, query: Query) -> bytes:
         topic, name = self._existing_channel(query)
-        topic.channels[name].unpause()
+        topic.pause_channel(name, False)
         return b""
+
+
+async def _settled(commit: Commit | None) -> Exception | None:
+    """Wait for a commit; why it failed."""
+    if commit is None:
+        return None
+    done = asyncio.Event()
+    commit.waiters.append(done.set)
+    await done.wait()
+    return commit.error
 
 
 def _query(scope: Scope) -> Query:

@@ -13,15 +13,14 @@ made until after the last is gone, so whoever holds it may remove what sockets a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from qtools.broker.listen import is_served
+from qtools.broker.lock import holder, lock_path, try_lock
 from qtools.errors import QtoolsError, StartError
 from qtools.places import LocalPlaces, local_places, make_private
 
@@ -32,50 +31,6 @@ PATIENCE = 10.0  # seconds that another broker has to begin to answer, or to be 
 _PAUSE = 0.02
 
 
-def lock_path(places: LocalPlaces) -> Path:
-    """The file whose lock the one broker holds, and which has its pid in it."""
-    return places.data / "lock"
-
-
-def try_lock(places: LocalPlaces) -> int | None:
-    """Take the lock: a file descriptor that holds it as long as it is open, or None when another process has it."""
-    path = lock_path(places)
-    try:
-        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(f"cannot open {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        return None
-    except OSError as error:
-        os.close(held)
-        raise StartError(f"cannot lock {path}: {error.strerror}") from error
-    os.ftruncate(held, 0)
-    os.write(held, b"%d\n" % os.getpid())
-    return held
-
-
-def holder(places: LocalPlaces) -> int | None:
-    """The pid of the process that holds the lock; None when nobody does."""
-    path = lock_path(places)
-    try:
-        probe = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = path.read_text(encoding="ascii", errors="replace").strip()
-        return int(text) if text.isdigit() else 0
-    except OSError:
-        return None
-    finally:
-        os.close(probe)
-    return None
-
-
 def become_the_one(places: LocalPlaces) -> int | None:
     """Take the lock, and answer its descriptor; or None once the process that has it answers on its socket.
 
@@ -83,14 +38,15 @@ def become_the_one(places: LocalPlaces) -> int | None:
     """
     until = time.monotonic() + PATIENCE
     while True:
-        held = try_lock(places)
+        held = try_lock(places.data)
         if held is not None:
             return held
         if is_served(str(places.tcp_socket)):
             return None
         if time.monotonic() > until:
             raise StartError(
-                f"pid {holder(places)} holds {lock_path(places)} and serves nothing: `q-broker stop --force` ends it"
+                f"pid {holder(places.data)} holds {lock_path(places.data)} and serves nothing:"
+                " `q-broker stop --force` ends it"
             )
         time.sleep(_PAUSE)
 
@@ -103,10 +59,14 @@ def serve(places: LocalPlaces, idle_exit: float | None) -> int:
 
     for left_over in (places.tcp_socket, places.http_socket):
         left_over.unlink(missing_ok=True)
-    options = Options(tcp_address=f"unix:{places.tcp_socket}", http_address=f"unix:{places.http_socket}")
+    options = Options(
+        tcp_address=f"unix:{places.tcp_socket}",
+        http_address=f"unix:{places.http_socket}",
+        data_path=str(places.data),
+    )
 
     async def run(signals: Signals) -> int:
-        daemon = Daemon(options, idle_exit=idle_exit, about={"data_path": str(places.data)})
+        daemon = Daemon(options, idle_exit=idle_exit)
         await daemon.start()
         signals.on_stop(daemon.stop)
         log.info("pid %d serves on %s and %s", os.getpid(), daemon.tcp_address, daemon.http_address)
@@ -143,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
             make_private(directory)
         held = become_the_one(places)
         if held is None:
-            _tell(f"running {holder(places) or 0}")
+            _tell(f"running {holder(places.data) or 0}")
             return 0
         return serve(places, idle_exit)
     except ValueError as error:

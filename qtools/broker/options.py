@@ -26,7 +26,11 @@ class Options:
     broadcast_tcp_port: int = 0  # 0: the one it listens on
     broadcast_http_port: int = 0
 
-    mem_queue_size: int = 10_000  # messages that an ephemeral channel or topic may pile up
+    data_path: str = ""  # where messages are kept; "": in memory only
+    sync: str = "full"  # what OK survives: "full" a power failure, "normal" the end of the process, "off" neither
+    retain_age: float = 0.0  # how long messages stay that everybody has finished
+    retain_size: int = 0  # or how many bytes of them, for each topic
+    mem_queue_size: int = 10_000  # messages of a channel in memory; an ephemeral one has no more
     msg_timeout: float = 60.0
     max_msg_timeout: float = 900.0
     max_msg_size: int = 1024 * 1024

@@ -56,7 +56,7 @@ def _topic(topic: Topic, channel: str, include_clients: bool) -> Plain:
         "topic_name": topic.name,
         "channels": [_channel(topic.channels[name], include_clients) for name in names],
         "depth": topic.depth,
-        "backend_depth": 0,
+        "backend_depth": topic.cold,
         "message_count": topic.messages,
         "message_bytes": topic.bytes,
         "dropped_count": topic.dropped,
@@ -69,7 +69,7 @@ def _channel(channel: Channel, include_clients: bool) -> Plain:
     return {
         "channel_name": channel.name,
         "depth": channel.depth,
-        "backend_depth": 0,
+        "backend_depth": channel.cold,
         "in_flight_count": channel.in_flight,
         "deferred_count": channel.deferred,
         "message_count": channel.messages,

@@ -3,15 +3,18 @@
 In: blocks of messages as they are published, runs of them as they are given back, ids as they are
 finished. Out: runs to deliver. What a store never does: decide who gets what, or when.
 
+    Store ── Log, one for each topic ──┬── Backlog of the topic itself: what no channel has got yet
+                                       └── Backlog, one for each channel
+
 A store may be slower than a turn of the loop. Everything appended in one turn then shares one Commit,
 and no publisher hears OK, and no channel sees the messages, before that commit is done. A store that
-is done at once has no commit at all, and costs nothing.
+is done at once has no commit at all, and costs nothing. The durable one is in disk/.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from qtools.broker.block import Block, Run
@@ -35,27 +38,21 @@ class Commit:
             waiter()
 
 
-class Backlog(Protocol):
-    """What waits for delivery in one channel, or in a topic that has no channel yet, first in first out."""
+class Holding(Protocol):
+    """What waits somewhere, first in first out."""
 
     @property
     def depth(self) -> int:
         """How many messages wait."""
         ...
 
+    @property
+    def cold(self) -> int:
+        """How many of them are not in memory."""
+        ...
+
     def put(self, run: Run) -> None:
         """Behind all others."""
-        ...
-
-    def take(self, count: int, size: int) -> Run:
-        """The first messages, at most `count` and at most `size` bytes of frames, yet at least one message.
-
-        Only with `depth` above 0. They are the caller's from here on.
-        """
-        ...
-
-    def finish(self, block: Block, ids: Sequence[bytes]) -> None:
-        """Messages of `block` that were taken are done with, for good."""
         ...
 
     def clear(self) -> None:
@@ -63,14 +60,134 @@ class Backlog(Protocol):
         ...
 
 
+class Backlog(Holding, Protocol):
+    """What waits for delivery in one channel."""
+
+    @property
+    def ready(self) -> int:
+        """How many of those that wait can be taken now; the others have to be fetched."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """The `seq` of the first block that is for this channel."""
+        ...
+
+    def take(self, count: int, size: int) -> Run:
+        """The first messages, at most `count` and at most `size` bytes of frames, yet at least one message.
+
+        Only with `ready` above 0. They are the caller's from here on.
+        """
+        ...
+
+    def fetch(self) -> None:
+        """Make more of them ready, if some are not; who watches is called then."""
+        ...
+
+    def watch(self, on_ready: Callable[[], None]) -> None:
+        """`on_ready` is to be called whenever something was fetched."""
+        ...
+
+    def postpone(self, run: Run, delay: float) -> Run:
+        """Messages that were taken, or never put, wait for `delay` seconds before they are put.
+
+        Answers what to put in their place then.
+        """
+        ...
+
+    def take_restored(self) -> list[tuple[Run, int]]:
+        """What had been put off before a restart, and until when; once."""
+        ...
+
+    def finish(self, block: Block, ids: Sequence[bytes]) -> None:
+        """Messages of `block` that were taken are done with, for good."""
+        ...
+
+    def peek(self, count: int, answer: Callable[[list[Run] | None], None]) -> None:
+        """`answer` is called with the first that wait, `count` at most, or with None when they cannot be read."""
+        ...
+
+
+class Holder(Holding, Protocol):
+    """What waits in a topic that has no channel yet, or is paused."""
+
+    def pour(self, into: Sequence[Backlog]) -> tuple[int, list[Run]]:
+        """Give everything to all of `into`. Answers how many messages went, and the runs that did not, and are for
+        the caller to give to each."""
+        ...
+
+
+class Log(Protocol):
+    """One topic's part of a store."""
+
+    @property
+    def backlog(self) -> Holder: ...
+    def channel(self, name: str, *, takes_held: bool = False, since: int | None = None) -> Backlog:
+        """The backlog of a channel, one that was kept or a new one.
+
+        takes_held: it gets what the topic holds, which is poured next. since: ns since 1970; it begins with what
+        was published then, as far as it is there. CannotReplay where nothing is kept.
+        """
+        ...
+
+    def restored(self) -> list[str]:
+        """The channels that were kept."""
+        ...
+
+    def is_paused(self, channel: str = "") -> bool:
+        """Whether the topic, or a channel of it, was paused when the broker ended."""
+        ...
+
+    def pause(self, paused: bool, channel: str = "") -> None: ...
+    def spread(self, block: Block) -> None:
+        """`block` was put to every channel, or to the topic's backlog."""
+        ...
+
+    def hold(self) -> None:
+        """The last channel is gone."""
+        ...
+
+    def drop_channel(self, name: str) -> None: ...
+    def delete(self) -> None: ...
+
+
+class CannotReplay(Exception):
+    """There is no past here: messages are in memory only."""
+
+
 class Store(Protocol):
-    """Keeps what is published. `durable` when nothing is lost as the process ends."""
+    """Keeps what is published. `durable` when nothing is lost as the process ends.
+
+    on_failure is told why nothing can be kept, "" when it can again; on_work, that `end_turn` should be called.
+    """
+
+    on_failure: Callable[[str], None]
+    on_work: Callable[[], None]
 
     @property
     def durable(self) -> bool: ...
     @property
+    def topics(self) -> list[str]:
+        """Those that were kept."""
+        ...
+
+    @property
+    def last_id(self) -> int:
+        """No message that was kept has a number above this one."""
+        ...
+
+    @property
     def pending(self) -> Commit | None:
         """What everything appended in this turn waits for; None when there is nothing to wait for."""
+        ...
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether publishers should not be listened to, until what they wait for is done."""
+        ...
+
+    def log(self, name: str) -> Log:
+        """A topic's part, one that was kept or a new one."""
         ...
 
     def append(self, topic: str, block: Block) -> None:
@@ -79,10 +196,6 @@ class Store(Protocol):
 
     def end_turn(self) -> None:
         """What was appended since the last call may be written together now."""
-        ...
-
-    def backlog(self, topic: str, channel: str) -> Backlog:
-        """The backlog of a channel, or with no channel that of the topic itself."""
         ...
 
     def close(self) -> None:
@@ -95,9 +208,16 @@ class MemoryBacklog:
 
     __slots__ = ("_runs", "depth")
 
+    first = 0
+    cold = 0
+
     def __init__(self) -> None:
         self._runs: deque[Run] = deque()
         self.depth = 0
+
+    @property
+    def ready(self) -> int:
+        return self.depth
 
     def put(self, run: Run) -> None:
         self.depth += run.stop - run.start
@@ -121,6 +241,18 @@ class MemoryBacklog:
         run.start += count
         return first
 
+    def fetch(self) -> None:
+        pass
+
+    def watch(self, on_ready: Callable[[], None]) -> None:
+        pass
+
+    def postpone(self, run: Run, delay: float) -> Run:
+        return run
+
+    def take_restored(self) -> list[tuple[Run, int]]:
+        return []
+
     def finish(self, block: Block, ids: Sequence[bytes]) -> None:
         pass
 
@@ -128,21 +260,85 @@ class MemoryBacklog:
         self._runs.clear()
         self.depth = 0
 
+    def pour(self, into: Sequence[Backlog]) -> tuple[int, list[Run]]:
+        runs = list(self._runs)
+        self.clear()
+        return 0, runs
+
+    def peek(self, count: int, answer: Callable[[list[Run] | None], None]) -> None:
+        answer(first_runs(self._runs, count))
+
+
+def first_runs(runs: Iterable[Run], count: int) -> list[Run]:
+    """Copies of the first runs, `count` messages at most."""
+    found: list[Run] = []
+    for run in runs:
+        if count <= 0:
+            break
+        some = min(count, run.stop - run.start)
+        found.append(Run(run.block, run.start, run.start + some, run.attempts))
+        count -= some
+    return found
+
+
+class MemoryLog:
+    """A topic in memory: of an ephemeral one there is nothing else."""
+
+    def __init__(self) -> None:
+        self.backlog = MemoryBacklog()
+
+    def channel(self, name: str, *, takes_held: bool = False, since: int | None = None) -> Backlog:
+        if since is not None:
+            raise CannotReplay
+        return MemoryBacklog()
+
+    def restored(self) -> list[str]:
+        return []
+
+    def is_paused(self, channel: str = "") -> bool:
+        return False
+
+    def pause(self, paused: bool, channel: str = "") -> None:
+        pass
+
+    def spread(self, block: Block) -> None:
+        pass
+
+    def hold(self) -> None:
+        pass
+
+    def drop_channel(self, name: str) -> None:
+        pass
+
+    def delete(self) -> None:
+        pass
+
+
+def _nothing(*_: object) -> None:
+    pass
+
 
 class MemoryStore:
     """Everything in memory, safe at once, gone with the process."""
 
     durable = False
+    is_crowded = False
+    last_id = 0
     pending: Commit | None = None
+
+    def __init__(self) -> None:
+        self.topics: list[str] = []
+        self.on_failure: Callable[[str], None] = _nothing
+        self.on_work: Callable[[], None] = _nothing
+
+    def log(self, name: str) -> Log:
+        return MemoryLog()
 
     def append(self, topic: str, block: Block) -> None:
         pass  # the backlogs hold it
 
     def end_turn(self) -> None:
         pass
-
-    def backlog(self, topic: str, channel: str) -> Backlog:
-        return MemoryBacklog()
 
     def close(self) -> None:
         pass

@@ -67,6 +67,8 @@ class Connection(Link):
         self._reader = CommandReader(door.limits)
         self._todo: deque[Command] = deque()
         self._owed: deque[tuple[Commit | None, bytes, str]] = deque()  # answers that wait for a commit, in order
+        self._held_back = False  # too much waits to be written: not listened to until what it published is safe
+        self._settling: Commit | None = None  # what it asked for has to be safe before it is asked for more
         self._last_word = False  # hang up when nothing is owed any more
         self._upgrades: deque[str] = deque()
         self._asking: asyncio.Task[None] | None = None  # the auth server
@@ -92,7 +94,7 @@ class Connection(Link):
     def _go_on(self) -> None:
         """Do what was asked, until something has to be waited for."""
         todo, table = self._todo, self._TABLE
-        while todo and self._asking is None and not self.over:
+        while todo and self._asking is None and self._settling is None and not self.over:
             command = todo.popleft()
             kind = type(command)
             if self.door.tls_required and not self.secure and kind not in (Identify, Refused):
@@ -146,7 +148,7 @@ class Connection(Link):
             self.broker.leave(channel, self.consumer)
 
     def may_listen(self) -> bool:
-        return len(self._owed) < OWED
+        return len(self._owed) < OWED and not self._held_back
 
     # ── who it is ───────────────────────────────────────────────────────────────────────────────
 
@@ -260,7 +262,9 @@ class Connection(Link):
             return
         self._owed.append((commit, frames, name))
         commit.waiters.append(self._settle)
-        if len(self._owed) >= OWED:
+        if self.broker.store.is_crowded:
+            self._held_back = True
+        if not self.may_listen():
             self.stop_listening()
 
     def _settle(self) -> None:
@@ -268,16 +272,20 @@ class Connection(Link):
         owed = self._owed
         while owed and (owed[0][0] is None or owed[0][0].done):
             commit, frames, name = owed.popleft()
-            if commit is not None and commit.error is not None:
+            if commit is not None and commit.error is not None and name:
                 owed.clear()  # what comes behind it may or may not be safe; the client has to ask again for all of it
                 self.refuse(f"E_{name}_FAILED", f"{name} failed {commit.error}")
                 return
             self.out.append(frames)
             self.flush_soon()
+        self._held_back = self._held_back and bool(owed)
         if self._last_word and not owed:
             self.hang_up()
-        else:
-            self.listen_again()
+            return
+        self.listen_again()
+        if self._settling is not None and self._settling.done:
+            self._settling = None
+            self._go_on()
 
     # ── subscribing ─────────────────────────────────────────────────────────────────────────────
 
@@ -290,6 +298,8 @@ class Connection(Link):
             return
         if self.door.authority is not None and not self._allowed("SUB", command, command.topic, command.channel):
             return
+        topic = self.broker.topics.get(command.topic)
+        is_new = topic is None or command.channel not in topic.channels
         channel = self.broker.channel(command.topic, command.channel)
         consumer = Consumer(
             self,
@@ -303,7 +313,15 @@ class Connection(Link):
             self.refuse("E_SUB_FAILED", f"SUB failed {error}")
             return
         self.channel, self.consumer, self.state = channel, consumer, SUBSCRIBED
-        self.answer(_OK)  # and with the flush that it causes comes room for messages
+        commit = self.broker.store.pending if is_new and not channel.ephemeral else None
+        if commit is None:
+            self.answer(_OK)  # and with the flush that it causes comes room for messages
+            return
+        # A channel that was confirmed is there after a crash, so that nothing published meanwhile passes it by.
+        # Where it cannot be kept just now it is served all the same.
+        self._owed.append((commit, _OK, ""))
+        self._settling = commit
+        commit.waiters.append(self._settle)
 
     def _subscribed(self, name: str) -> tuple[Channel, Consumer] | None:
         """The channel and the place on it; refuses when there is none."""

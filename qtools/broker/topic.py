@@ -17,13 +17,12 @@ from typing import Protocol
 
 from qtools.broker.block import Block, Run
 from qtools.broker.channel import Channel, Host
-from qtools.broker.store import Backlog, Commit, MemoryBacklog, Store
+from qtools.broker.store import Backlog, Commit, Log, MemoryLog, Store
 from qtools.names import is_ephemeral
 
 # A block lives in memory until its last message is finished, so it should not grow without need.
-_SEAL_AT = 4096
-
-_EVERYTHING = 1 << 62
+_SEAL_AT = 4096  # messages
+_SEAL_AT_BYTES = 4 * 1024 * 1024
 
 # nsqd takes a new channel into its search for due messages every 5 s (nsqd.go, QueueScanRefreshInterval), so
 # what was deferred before there was a channel can come that late; a recorded conversation with nsqd shows it.
@@ -55,18 +54,30 @@ class Topic:
         self._max_consumers = max_consumers
         self._next_id = first_id
         self._gathered: list[bytes] = []
-        self._backlog = self._make_backlog("")
+        self._gathered_bytes = 0
+        # An ephemeral topic never touches the disk.
+        self._log: Log = MemoryLog() if self.ephemeral else host.store.log(name)
+        self._backlog = self._log.backlog
+        self.paused = self._log.is_paused()
 
-    def _make_backlog(self, channel: str) -> Backlog:
-        """An ephemeral topic, and an ephemeral channel, never touch the disk."""
-        if self.ephemeral or is_ephemeral(channel):
-            return MemoryBacklog()
-        return self._host.store.backlog(self.name, channel)
+    def restore(self, now: float, wall: int) -> None:
+        """Make the channels that the store has kept."""
+        for name in self._log.restored():
+            channel = self.channels[name] = self._make_channel(name, self._log.channel(name))
+            channel.restore(self._log.is_paused(name), now, wall)
+
+    def _make_channel(self, name: str, backlog: Backlog) -> Channel:
+        return Channel(self.name, name, backlog, self._host, limit=self._limit, max_consumers=self._max_consumers)
 
     @property
     def depth(self) -> int:
         """Messages that no channel has got yet."""
         return self._backlog.depth + len(self._gathered)
+
+    @property
+    def cold(self) -> int:
+        """How many of those are not in memory."""
+        return self._backlog.cold
 
     @property
     def held(self) -> int:
@@ -87,7 +98,8 @@ class Topic:
             if not self._gathered:
                 self._host.gathered(self)
             self._gathered += bodies
-            if len(self._gathered) >= _SEAL_AT:
+            self._gathered_bytes += sum(map(len, bodies))
+            if len(self._gathered) >= _SEAL_AT or self._gathered_bytes >= _SEAL_AT_BYTES:
                 self.seal(now, wall)
         return None if self.ephemeral else self._host.store.pending
 
@@ -95,6 +107,7 @@ class Topic:
         """What was gathered becomes a block, and goes to the channels once it is safe."""
         if self._gathered:
             bodies, self._gathered = self._gathered, []
+            self._gathered_bytes = 0
             self._keep(Block(self._take_ids(len(bodies)), bodies, wall), now, wall)
 
     def _take_ids(self, count: int) -> int:
@@ -117,36 +130,38 @@ class Topic:
         self.bytes += block.body_size(0, block.count)
         if self.channels and not self.paused:
             for channel in self.channels.values():
-                channel.put(Run(block, 0, block.count), now, wall)
+                if block.seq >= channel.first:
+                    channel.put(Run(block, 0, block.count), now, wall)
         elif self.ephemeral and self._backlog.depth >= self._limit:
             self.dropped += block.count
         else:
             self._backlog.put(Run(block, 0, block.count))
+        self._log.spread(block)
 
     def _hand_over(self, now: float, wall: int, not_before: float = 0.0) -> None:
         """What waited here goes to the channels."""
-        while self._backlog.depth:
-            run = self._backlog.take(_EVERYTHING, _EVERYTHING)
-            for channel in self.channels.values():
+        channels = list(self.channels.values())
+        poured, runs = self._backlog.pour([channel.backlog for channel in channels])
+        for channel in channels:
+            channel.came(poured)
+            for run in runs:
                 channel.adopt(Run(run.block, run.start, run.stop, run.attempts), now, wall, not_before)
 
     # ── channels come and go ────────────────────────────────────────────────────────────────────
 
-    def channel(self, name: str, now: float, wall: int) -> Channel:
-        """The channel called `name`, made if it is not there."""
+    def channel(self, name: str, now: float, wall: int, since: int | None = None) -> Channel:
+        """The channel called `name`, made if it is not there.
+
+        since: ns since 1970; a new one begins with what was published then. CannotReplay where nothing is kept.
+        """
         channel = self.channels.get(name)
         if channel is None:
             self.seal(now, wall)  # what came before the channel is not for it, unless it is the first
-            first = not self.channels
-            channel = self.channels[name] = Channel(
-                self.name,
-                name,
-                self._make_backlog(name),
-                self._host,
-                limit=self._limit,
-                max_consumers=self._max_consumers,
-            )
-            if first and not self.paused:
+            first = not self.channels and not self.paused
+            backlog = self._log.channel(name, takes_held=first, since=since)
+            channel = self.channels[name] = self._make_channel(name, backlog)
+            channel.came(backlog.depth)
+            if first:
                 self._hand_over(now, wall, now + FIRST_LOOK)
         return channel
 
@@ -154,6 +169,9 @@ class Topic:
         """Delete a channel with everything in it; True when it was the last of an ephemeral topic."""
         channel = self.channels.pop(name)
         channel.delete()
+        self._log.drop_channel(name)
+        if not self.channels:
+            self._log.hold()
         return self.ephemeral and not self.channels
 
     # ── what an administrator does ──────────────────────────────────────────────────────────────
@@ -161,16 +179,25 @@ class Topic:
     def pause(self, now: float, wall: int) -> None:
         self.seal(now, wall)
         self.paused = True
+        self._log.pause(True)
 
     def unpause(self, now: float, wall: int) -> None:
         self.seal(now, wall)
         self.paused = False
+        self._log.pause(False)
         if self.channels:
             self._hand_over(now, wall)
+
+    def pause_channel(self, name: str, paused: bool) -> None:
+        """Stop delivering a channel's messages, or go on. KeyError when there is none of that name."""
+        channel = self.channels[name]
+        (channel.pause if paused else channel.unpause)()
+        self._log.pause(paused, name)
 
     def empty(self) -> None:
         """Drop what waits here. The channels keep what is theirs."""
         self._gathered.clear()
+        self._gathered_bytes = 0
         self._backlog.clear()
 
     def delete(self) -> None:
@@ -179,6 +206,13 @@ class Topic:
         channels, self.channels = self.channels, {}
         for channel in channels.values():
             channel.delete()
+        self._log.delete()
+
+    def close(self, now: float, wall: int) -> None:
+        """The broker ends: what is in flight comes again."""
+        self.seal(now, wall)
+        for channel in self.channels.values():
+            channel.close()
 
     def __repr__(self) -> str:
         return f"<Topic {self.name} depth={self.depth} channels={len(self.channels)}{' paused' if self.paused else ''}>"

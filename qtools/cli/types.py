@@ -100,6 +100,27 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+class DurationOrSize(click.ParamType[tuple[float, int]]):
+    """So long, or so much: (seconds, 0) or (0.0, bytes)."""
+
+    name = "duration or size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, int]:
+        if isinstance(value, tuple):
+            return value
+        text = value.strip()
+        if not text.isdigit():  # a bare number could be either
+            try:
+                return parse_duration(text), 0
+            except ValueError:
+                pass
+            try:
+                return 0.0, parse_size(text)
+            except ValueError:
+                pass
+        self.fail(f"{value!r} is neither a duration such as 24h nor a size such as 10GiB", param, ctx)
+
+
 class Size(click.ParamType[int]):
     """Bytes as an int."""
 

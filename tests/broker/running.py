@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,9 +88,11 @@ class Running:
 
 @contextmanager
 def running(*flags: str, **settings: Any) -> Iterator[Running]:
-    """A broker on free ports."""
-    broker = Running("--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", *flags, **settings)
-    try:
-        yield broker
-    finally:
-        broker.close()
+    """A broker on free ports, with a data directory of its own unless `flags` say otherwise."""
+    with tempfile.TemporaryDirectory() as data:
+        own = [] if {"--memory", "--data-path"} & set(flags) else ["--data-path", data]
+        broker = Running("--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", *own, *flags, **settings)
+        try:
+            yield broker
+        finally:
+            broker.close()

@@ -219,6 +219,7 @@ class SlowStore(MemoryStore):
     durable = True
 
     def __init__(self) -> None:
+        super().__init__()
         self.pending: Commit | None = Commit()
         self.turns: list[Commit] = []
 
@@ -234,6 +235,8 @@ async def test_answers_wait_for_the_commit_and_keep_their_order() -> None:
         peer = await Peer.to(daemon, pub("t", b"a") + b"SUB t c\nRDY 5\n" + pub("t", b"b"))
         (commit,) = await come_true(lambda: store.turns)
         assert await peer.silent()
+        commit.settle()  # a channel that is new has to be safe as well, before anything is done behind it
+        (_, commit) = await come_true(lambda: len(store.turns) == 2 and store.turns)
         commit.settle()
         answers = [await peer.hear() for _ in range(5)]
         assert [frame.data for frame in answers if isinstance(frame, Frame)] == [b"OK"] * 3

@@ -144,6 +144,7 @@ class SlowStore(MemoryStore):
     durable = True
 
     def __init__(self) -> None:
+        super().__init__()
         self.pending: Commit | None = Commit()
         self.appended: list[tuple[str, Block]] = []
         self.turns: list[Commit] = []

@@ -171,6 +171,7 @@ class Broker(Server):
             f"--tcp-address={self.address}",
             f"--http-address={self.http}",
             "--broadcast-address=127.0.0.1",
+            f"--data-path={self.room}",
             *self.extra,
         ]
         if self.kind == Q_BROKER:
@@ -178,7 +179,7 @@ class Broker(Server):
         binary = nsqd_binary()
         assert binary is not None
         https = f"--https-address=127.0.0.1:{free_pair()}"
-        return [binary, *flags, f"--data-path={self.room}", "--log-level=info", https]
+        return [binary, *flags, "--log-level=info", https]
 
     @property
     def flags(self) -> list[str]:

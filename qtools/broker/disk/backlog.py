@@ -1,0 +1,415 @@
+"""What waits in one channel, on disk. In: runs, new or given back; ids that are finished. Out: runs to deliver.
+
+    put ─▶ hot: in memory, in the order of delivery ─▶ take ─▶ in flight ─▶ finish
+      └──▶ cold: only on disk, from one block on ──fetch──▶ hot        └─▶ put (came back), postpone (put off)
+
+Memory is bounded: so many messages, and so many bytes, are hot; what comes then is only counted. What was put off
+for long lies on disk too, and stands in memory without its bytes.
+
+`_open` are the blocks that are hot, in flight or came back, in their order; `_aside` those that go their own way
+(published deferred, or begun before a restart). Below the first of them, and below what is cold, all is finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from qtools.broker.block import Block, Run
+from qtools.broker.disk.progress import Progress
+from qtools.broker.store import first_runs
+
+if TYPE_CHECKING:
+    from qtools.broker.disk.log import TopicLog
+
+Statement = tuple[str, list[tuple[object, ...]]]
+
+HOT_BYTES = 8 * 1024 * 1024  # of one channel
+SOON = 2.0  # s: what is put off for longer leaves the memory
+
+_UPDATE = "UPDATE channel SET low = ?, sent = ? WHERE id = ?"
+_KEEP = "INSERT OR REPLACE INTO progress (channel, seq, done, attempts, due) VALUES (?, ?, ?, ?, ?)"
+_FORGET = "DELETE FROM progress WHERE channel = ? AND seq = ?"
+_FORGET_BELOW = "DELETE FROM progress WHERE channel = ? AND seq < ?"
+
+
+class ChannelBacklog:
+    """One channel's part. `keeps`: it outlives the broker; else it is one of an ephemeral channel.
+
+    depth: messages that wait; ready: how many of them are in memory.
+    first: the number of the first block that may be put here.
+    """
+
+    def __init__(self, log: TopicLog, ident: int, name: str, *, first: int, sent: int = 0, keeps: bool = True) -> None:
+        self.ident = ident
+        self.name = name
+        self.first = first
+        self.keeps = keeps
+        self.is_paused = False
+        self.depth = self.ready = 0
+        self._log = log
+        self._store = log.store
+        self._sent = sent
+        self._hot: deque[Run] = deque()
+        self._hot_bytes = 0
+        self._again: deque[Run] = deque()  # to be delivered again, and cold
+        self._cold_from: int | None = None
+        self._cold_count = 0
+        self._skip: set[int] = set()  # of what is cold: blocks that are finished, or in _aside
+        self._open: dict[int, Progress | None] = {}
+        self._aside: dict[int, Progress | None] = {}
+        self._restored: list[tuple[Run, int]] = []
+        self._dirty: set[int] = set()
+        self._rows: set[int] = set()  # blocks with a row in the database
+        self._written: tuple[int, int] | None = None
+        self._fetching = False
+        self._generation = 0
+        self._on_ready: Callable[[], None] = lambda: None
+
+    # ── messages come ───────────────────────────────────────────────────────────────────────────
+
+    def watch(self, on_ready: Callable[[], None]) -> None:
+        """`on_ready` is to be called when something was fetched."""
+        self._on_ready = on_ready
+
+    def put(self, run: Run) -> None:
+        """Behind all others that are in memory."""
+        block = run.block
+        self.depth += run.stop - run.start
+        if run.attempts:
+            self._progress(block).came_back(run.start, run.stop, run.attempts)
+            self._touch(block.seq)
+        elif block.due:
+            self._aside.setdefault(block.seq, None)
+        elif self._cold_from is not None or not self._has_room():
+            if self._cold_from is None:
+                self._cold_from = block.seq
+            self._cold_count += run.stop - run.start
+            return
+        else:
+            self._open[block.seq] = None
+        self._add(run)
+
+    def _add(self, run: Run) -> None:
+        if run.block.is_cold:
+            self._again.append(run)
+            return
+        self.ready += run.stop - run.start
+        self._weigh(run.block.size(run.start, run.stop))
+        if self._hot:
+            last = self._hot[-1]
+            # Neighbours that come back one by one, in order, become one run again.
+            if last.block is run.block and last.stop == run.start and last.attempts == run.attempts:
+                last.stop = run.stop
+                return
+        self._hot.append(run)
+
+    def _has_room(self) -> bool:
+        if not self._hot:
+            return True
+        return self.ready < self._store.hot_messages and self._hot_bytes < HOT_BYTES and not self._store.is_full
+
+    def _weigh(self, size: int) -> None:
+        self._hot_bytes += size
+        self._store.hot_bytes += size
+
+    def postpone(self, run: Run, delay: float) -> Run:
+        """Messages are put off for `delay` seconds. Answers what to `put` then."""
+        block = run.block
+        if run.attempts:
+            due = time.time_ns() + round(delay * 1e9)
+            self._progress(block).came_back(run.start, run.stop, run.attempts, due)
+            self._touch(block.seq)
+        elif block.seq not in self._open:
+            self._aside.setdefault(block.seq, None)
+        if delay > SOON and not block.is_cold:
+            return Run(block.cold(), run.start, run.stop, run.attempts)
+        return run
+
+    def extend(self, start: int, count: int) -> None:
+        """`count` messages are for this channel too, from block `start` on to the newest that came."""
+        self.depth += count
+        self._cold_count += count
+        if self._cold_from is None:
+            self._cold_from = start
+
+    def take_restored(self) -> list[tuple[Run, int]]:
+        """What was put off before a restart, and until when."""
+        restored, self._restored = self._restored, []
+        return restored
+
+    # ── messages go ─────────────────────────────────────────────────────────────────────────────
+
+    def take(self, count: int, size: int) -> Run:
+        """The first messages, as Backlog says."""
+        run = self._hot[0]
+        block, start = run.block, run.start
+        count = min(count, run.stop - start)
+        while count > 1 and block.size(start, start + count) > size:
+            count >>= 1
+        self.depth -= count
+        self.ready -= count
+        self._weigh(-block.size(start, start + count))
+        if count == run.stop - start:
+            self._hot.popleft()
+        else:
+            run.start += count
+            run = Run(block, start, start + count, run.attempts)
+        if not run.attempts and not block.due and block.base + run.stop > self._sent:
+            self._sent = block.base + run.stop
+            self._note()
+        if self.ready * 2 < self._store.hot_messages:
+            self.fetch()
+        return run
+
+    def finish(self, block: Block, ids: Sequence[bytes]) -> None:
+        """Messages of `block` are done with."""
+        seq = block.seq
+        held = self._aside if seq in self._aside else self._open
+        if seq not in held:
+            return  # the channel was emptied meanwhile
+        progress = held[seq]
+        if progress is None and len(ids) < block.count:
+            progress = held[seq] = Progress(block.count)
+        if progress is not None:
+            progress.finish(block, ids)
+        if progress is None or not progress.left:
+            del held[seq]
+            if self._cold_from is not None and seq >= self._cold_from:
+                self._skip.add(seq)
+            self._log.finished(seq)
+        self._touch(seq)
+
+    def clear(self) -> None:
+        """Forget everything that came so far."""
+        self._generation += 1
+        self._fetching = False
+        self._weigh(-self._hot_bytes)
+        self._hot.clear()
+        self._again.clear()
+        self._restored.clear()
+        self._skip.clear()
+        self._open.clear()
+        self._aside.clear()
+        self._dirty.clear()
+        self.depth = self.ready = self._cold_count = 0
+        self._cold_from = None
+        self._note()
+        self._log.sweep()
+
+    # ── what is on disk ─────────────────────────────────────────────────────────────────────────
+
+    @property
+    def cold(self) -> int:
+        """How many of those that wait are not in memory."""
+        return self.depth - self.ready
+
+    @property
+    def low(self) -> int:
+        """All blocks below are finished here."""
+        lowest = self._log.given
+        for candidate in (next(iter(self._open), None), next(iter(self._aside), None), self._cold_from):
+            if candidate is not None and candidate < lowest:
+                lowest = candidate
+        return lowest
+
+    def is_done(self, seq: int) -> bool:
+        """Whether the block `seq`, which has come, is finished here, or never was for this channel."""
+        if seq in self._open or seq in self._aside:
+            return False
+        return self._cold_from is None or seq < self._cold_from or seq in self._skip
+
+    def fetch(self) -> None:
+        """Read what waits on disk, if something does, there is room for it, and nothing is being read."""
+        if self._fetching or not self.cold or not self._has_room():
+            return
+        self._fetching = True
+        generation = self._generation
+        messages = max(self._store.hot_messages - self.ready, 1)
+        size = max(HOT_BYTES - self._hot_bytes, 1)
+        if self._again:
+            wanted = sorted({run.block.seq for run in self._again})[:256]
+            self._store.reader.these(wanted, size, lambda blocks: self._fetched_again(generation, wanted, blocks))
+        elif self._cold_from is not None:
+            start, stop = self._cold_from, self._log.given
+            self._store.reader.range(
+                self._log.ident, start, stop, messages, size,
+                lambda blocks: self._fetched(generation, stop, blocks),
+            )  # fmt: skip
+
+    def _fetched(self, generation: int, stop: int, blocks: list[Block] | None) -> None:
+        """Blocks in order, from where it is cold; none when there are no more below `stop`."""
+        if generation != self._generation:
+            return
+        self._fetching = False
+        if blocks is None:  # it has been said why
+            self._store.later(self.fetch)
+            return
+        for block in blocks:
+            self._cold_from = block.seq + 1
+            if block.seq in self._skip:
+                self._skip.discard(block.seq)
+                continue
+            self._open[block.seq] = None
+            self._cold_count -= block.count
+            for run in self._runs(block):
+                self._add(run)
+        if not blocks:
+            self._cold_from = stop if stop < self._log.given else None
+        if not self._cold_count or self._cold_from is None:
+            self._cold_from = None
+            self.depth -= self._cold_count  # nothing, unless what waited was removed from under us
+            self._cold_count = 0
+            self._skip.clear()
+        if self.cold and not self.ready:
+            self.fetch()
+        self._on_ready()
+
+    def _fetched_again(self, generation: int, wanted: list[int], blocks: list[Block] | None) -> None:
+        if generation != self._generation:
+            return
+        self._fetching = False
+        if blocks is None:
+            self._store.later(self.fetch)
+            return
+        have = {block.seq: block for block in blocks}
+        looked_at = set(wanted if not blocks else [seq for seq in wanted if seq <= blocks[-1].seq])
+        again, self._again = self._again, deque()
+        for run in again:
+            block = have.get(run.block.seq)
+            if block is not None:
+                self._add(Run(block, run.start, run.stop, run.attempts))
+            elif run.block.seq in looked_at:
+                self.depth -= run.stop - run.start  # removed from under us, as its topic is being deleted
+            else:
+                self._again.append(run)
+        if self.cold and not self.ready:
+            self.fetch()
+        self._on_ready()
+
+    def _runs(self, block: Block) -> list[Run]:
+        """A whole block, as runs: what was delivered before a restart has had an attempt."""
+        sent = min(max(self._sent - block.base, 0), block.count)
+        if sent == 0 or sent == block.count:
+            return [Run(block, 0, block.count, 1 if sent else 0)]
+        return [Run(block, 0, sent, 1), Run(block, sent, block.count)]
+
+    # ── what is kept ────────────────────────────────────────────────────────────────────────────
+
+    def restore(self, low: int, cold_count: int, kept: dict[int, tuple[Block, Progress | None]], wall: int) -> None:
+        """As it was when the broker ended. `kept`, in order: blocks that are not simply cold, None when finished.
+
+        cold_count: messages of the other blocks from `low` on.
+        """
+        self._cold_from = low if cold_count else None
+        self._cold_count = cold_count
+        self.depth = cold_count
+        for seq, (block, progress) in kept.items():
+            if not block.due or progress is not None:
+                self._rows.add(seq)
+            if not block.due:
+                self._skip.add(seq)
+            if progress is None:
+                continue
+            self._aside[seq] = progress
+            for start, stop, attempts, due in progress.stretches():
+                if not attempts and block.base + stop <= self._sent and not block.due:
+                    attempts = 1
+                run = Run(block, start, stop, attempts)
+                if max(due, block.due if not attempts else 0) > wall:
+                    self._restored.append((run, max(due, block.due if not attempts else 0)))
+                else:
+                    self.depth += stop - start
+                    self._again.append(run)
+
+    def statements(self) -> list[Statement]:
+        """What has changed since the last call, for the database."""
+        if not self.keeps:
+            self._dirty.clear()
+            return []
+        made: list[Statement] = []
+        low = self.low
+        kept: list[tuple[object, ...]] = []
+        forgotten: list[tuple[object, ...]] = []
+        for seq in self._dirty:
+            progress = self._open.get(seq) or self._aside.get(seq)
+            if progress is not None:
+                kept.append((self.ident, seq, *progress.row()))
+            elif seq >= low and self._log.has(seq) and self.is_done(seq):
+                kept.append((self.ident, seq, None, None, None))
+            elif seq in self._rows:
+                forgotten.append((self.ident, seq))
+        self._dirty.clear()
+        if kept:
+            made.append((_KEEP, kept))
+            self._rows.update(row[1] for row in kept)  # type: ignore[misc]
+        if forgotten:
+            made.append((_FORGET, forgotten))
+            self._rows.difference_update(row[1] for row in forgotten)
+        if (low, self._sent) != self._written:
+            self._written = (low, self._sent)
+            made.append((_UPDATE, [(low, self._sent, self.ident)]))
+            if any(seq < low for seq in self._rows):
+                made.append((_FORGET_BELOW, [(self.ident, low)]))
+                self._rows = {seq for seq in self._rows if seq >= low}
+        return made
+
+    def removed(self, seq: int) -> None:
+        """The block is gone, as every channel is done with it."""
+        if seq in self._rows:
+            self._touch(seq)
+
+    def _progress(self, block: Block) -> Progress:
+        held = self._aside if block.seq in self._aside else self._open
+        progress = held.get(block.seq)
+        if progress is None:
+            progress = held[block.seq] = Progress(block.count)
+        return progress
+
+    def _touch(self, seq: int) -> None:
+        self._dirty.add(seq)
+        self._note()
+
+    def _note(self) -> None:
+        self._store.touched(self)
+
+    def peek(self, count: int, answer: Callable[[list[Run] | None], None]) -> None:
+        """The first that wait: those in memory, those that come again, and then what was never read."""
+        runs = first_runs(self._hot, count)
+        again = first_runs(self._again, count - sum(map(len, runs)))
+        if not again:
+            self._peek_cold(runs, count, answer)
+            return
+
+        def found(blocks: list[Block] | None) -> None:
+            if blocks is None:
+                answer(None)
+                return
+            have = {block.seq: block for block in blocks}
+            for run in again:
+                if run.block.seq in have:
+                    runs.append(Run(have[run.block.seq], run.start, run.stop, run.attempts))
+            self._peek_cold(runs, count, answer)
+
+        self._store.reader.these(sorted({run.block.seq for run in again}), HOT_BYTES, found)
+
+    def _peek_cold(self, runs: list[Run], count: int, answer: Callable[[list[Run] | None], None]) -> None:
+        missing = count - sum(map(len, runs))
+        if missing <= 0 or self._cold_from is None:
+            answer(runs)
+            return
+        skip = set(self._skip)
+
+        def found(blocks: list[Block] | None) -> None:
+            if blocks is None:
+                answer(None)
+                return
+            cold = [run for block in blocks if block.seq not in skip for run in self._runs(block)]
+            answer(runs + first_runs(cold, missing))
+
+        self._store.reader.range(self._log.ident, self._cold_from, self._log.given, missing, HOT_BYTES, found)
+
+    def __repr__(self) -> str:
+        return f"<ChannelBacklog {self._log.name}/{self.name} depth={self.depth} ready={self.ready} low={self.low}>"

@@ -1,0 +1,154 @@
+"""The database file: its schema, how it is opened, and what may be wrong with it. In: a path. Out: connections.
+
+    topic     id, name (NULL: deleted, its blocks are still being removed), paused, held_from
+    channel   id, topic, name, paused, low, sent
+    block     seq, topic, base, count, timestamp, due, size, offsets, frames
+    progress  channel, seq, done, attempts, due
+
+A row of `block` is what was published together. A row of `progress` is there only for a block that is not finished as
+a whole, or not in its turn.
+Of a channel every block below `low` is finished, and every message whose number is below `sent` was delivered at
+least once. From `held_from` on a topic's blocks were given to no channel yet; NULL when all were.
+
+A file that is not ours, or not whole, is never written to.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from qtools.errors import StartError
+
+FILE = "messages.db"
+_APPLICATION = 0x71427266  # "qBrf", in the file's header
+_VERSION = 1
+_MAGIC = b"SQLite format 3\0"
+
+# Blocks are some hundred KB: large pages are written a third faster than small ones, and lone messages hardly slower.
+_PAGE = 16384
+_CACHE_KIB = 4096  # for each connection; the system's own cache does the rest
+_WAL_PAGES = 32 * 1024 * 1024 // _PAGE  # written back to the file when the log has grown so long
+_CHECK_WHOLE = 64 * 1024 * 1024  # bytes: a file up to this size is looked through when it is opened
+
+SYNCS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
+
+_SCHEMA = (
+    "CREATE TABLE topic (id INTEGER PRIMARY KEY, name TEXT UNIQUE, paused INTEGER NOT NULL, held_from INTEGER)",
+    "CREATE TABLE channel (id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, name TEXT NOT NULL,"
+    " paused INTEGER NOT NULL, low INTEGER NOT NULL, sent INTEGER NOT NULL, UNIQUE (topic, name))",
+    "CREATE TABLE block (seq INTEGER PRIMARY KEY, topic INTEGER NOT NULL, base INTEGER NOT NULL,"
+    " count INTEGER NOT NULL, timestamp INTEGER NOT NULL, due INTEGER NOT NULL, size INTEGER NOT NULL,"
+    " offsets BLOB NOT NULL, frames BLOB NOT NULL)",
+    # Everything that is asked of many blocks at once is in it, so that their frames are not looked at.
+    "CREATE INDEX block_of_topic ON block (topic, seq, count, due, timestamp, size)",
+    "CREATE INDEX block_due ON block (topic, seq) WHERE due > 0",
+    "CREATE TABLE progress (channel INTEGER NOT NULL, seq INTEGER NOT NULL, done BLOB, attempts BLOB, due BLOB,"
+    " PRIMARY KEY (channel, seq)) WITHOUT ROWID",
+)
+
+
+def open_database(directory: Path, sync: str) -> sqlite3.Connection:
+    """The database in `directory`, made if there is none. StartError says what is wrong with it."""
+    path = directory / FILE
+    _refuse_foreign(path)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # what lies beside it gets its mode
+        connection = connect(path)
+        fresh = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+        if fresh:
+            _make(connection)
+        _check(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {SYNCS[sync]}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        connection.execute("BEGIN IMMEDIATE")  # so that a file that cannot be written says so now
+        connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise StartError(f"cannot use {path}: {told(error)}; it was left as it is") from error
+    except OSError as error:
+        raise StartError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    return connection
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection that begins no transaction by itself, to be used in one thread at a time."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    if read_only:
+        connection.execute("PRAGMA query_only = 1")
+    return connection
+
+
+def told(error: sqlite3.Error) -> str:
+    """What went wrong, in words for people."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name == "SQLITE_FULL":
+        return "the disk is full"
+    if name.startswith("SQLITE_IOERR"):
+        return f"the disk does not do what it should ({name})"
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return "it is damaged: move it away, and what can be read of it may be had by sqlite3's .recover"
+    if name.startswith("SQLITE_READONLY"):
+        return "it may not be written to"
+    if name.startswith("SQLITE_CANTOPEN"):
+        return "it cannot be opened"
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return "another program has it locked"
+    return str(error)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """StartError when there is a file that was not made here."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except FileNotFoundError:
+        _refuse_left_over(path)
+        return
+    except OSError as error:
+        raise StartError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    if not head and not _beside(path, "-wal").exists():
+        return  # made, and never written to
+    if not head.startswith(_MAGIC):
+        raise StartError(
+            f"{path} is no database of q-broker, or is damaged at its beginning; it was left as it is:"
+            " move it away, or choose another --data-path"
+        )
+    application = int.from_bytes(head[68:72], "big")
+    if application not in (0, _APPLICATION) or (application == 0 and path.stat().st_size > _PAGE):
+        raise StartError(f"{path} belongs to another program; it was left as it is: choose another --data-path")
+
+
+def _refuse_left_over(path: Path) -> None:
+    log = _beside(path, "-wal")
+    if log.exists() and log.stat().st_size:
+        raise StartError(f"{log} is there without {path.name}, which it belongs to; it was left as it is")
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA page_size = {_PAGE}")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+        raise StartError(f"{path} belongs to another program; it was left as it is: choose another --data-path")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != _VERSION:
+        raise StartError(f"{path} was made by a newer q-broker (format {version}, this one knows {_VERSION})")
+    if os.path.getsize(path) <= _CHECK_WHOLE:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StartError(f"{path} is damaged ({found.splitlines()[-1]}); it was left as it is: move it away")

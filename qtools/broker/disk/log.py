@@ -1,0 +1,192 @@
+"""What is on disk of one topic. In: blocks that are safe; channels that come, go and finish. Out: blocks to remove.
+
+block ──┬─▶ each channel's backlog      `spread`; when the last is done with it the block goes
+        └─▶ the topic's own, while it has no channel or is paused: from `held_from` on, to be poured out as one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qtools.broker.block import Block, Run
+from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.store import Backlog, MemoryBacklog
+from qtools.names import is_ephemeral
+
+if TYPE_CHECKING:
+    from qtools.broker.disk.store import DurableStore
+
+
+class TopicLog:
+    """One topic.
+
+    next: blocks of it that come have this number, or a higher one.
+    """
+
+    def __init__(self, store: DurableStore, ident: int, name: str, *, next_seq: int, held_from: int | None) -> None:
+        self.store = store
+        self.ident = ident
+        self.name = name
+        self.next = next_seq
+        self.paused = False
+        self.backlog = TopicBacklog(self, held_from)
+        self.channels: dict[str, ChannelBacklog] = {}
+
+    @property
+    def given(self) -> int:
+        """Blocks below were given to the channels."""
+        held_from = self.backlog.held_from
+        return self.next if held_from is None else min(held_from, self.next)
+
+    # ── blocks ──────────────────────────────────────────────────────────────────────────────────
+
+    def has(self, seq: int) -> bool:
+        """Whether the block is still on disk."""
+        return not self.store.sweeper.is_removed(seq)
+
+    def spread(self, block: Block) -> None:
+        """`block` was put to the channels, or to the topic's own backlog."""
+        self.next = block.seq + 1
+        if self.backlog.held_from is None:
+            self.finished(block.seq)
+
+    def finished(self, seq: int) -> None:
+        """Somebody is done with the block: if all are, it goes."""
+        channels = self.channels.values()
+        if all(channel.is_done(seq) for channel in channels) and self.store.sweeper.remove(self.ident, seq):
+            for channel in channels:
+                channel.removed(seq)
+
+    def sweep(self) -> None:
+        """Many blocks may be finished at once."""
+        lowest = min([channel.low for channel in self.channels.values()], default=self.given)
+        self.store.sweeper.remove_below(self.ident, min(lowest, self.given))
+
+    # ── channels ────────────────────────────────────────────────────────────────────────────────
+
+    def restored(self) -> list[str]:
+        """The channels that were kept."""
+        return list(self.channels)
+
+    def is_paused(self, channel: str = "") -> bool:
+        """Whether the topic, or a channel of it, was paused when the broker ended."""
+        return self.channels[channel].is_paused if channel else self.paused
+
+    def channel(self, name: str, *, takes_held: bool = False, since: int | None = None) -> Backlog:
+        """The backlog of a channel, one that was kept or a new one.
+
+        takes_held: it gets what the topic holds (which is poured next). since: ns since 1970; it begins with what
+        was published then, as far as it is there.
+        """
+        known = self.channels.get(name)
+        if known is not None:
+            return known
+        ephemeral = is_ephemeral(name)
+        start = None if since is None else self.store.reader.first_since(self.ident, since)
+        if ephemeral and start is None and not (takes_held and self.backlog.depth):
+            return MemoryBacklog()
+        held_from = self.backlog.held_from
+        low = held_from if takes_held and held_from is not None else self.store.next_seq
+        first = 0 if takes_held or start is not None else low
+        made = ChannelBacklog(self, self.store.take_ident(), name, first=first, keeps=not ephemeral)
+        if start is not None and start < self.given:
+            low = start
+            made.extend(start, self.store.reader.count(self.ident, start, self.given))
+        if not ephemeral:
+            self.store.change(
+                "INSERT INTO channel (id, topic, name, paused, low, sent) VALUES (?, ?, ?, 0, ?, 0)",
+                (made.ident, self.ident, name, low),
+            )
+        self.channels[name] = made
+        return made
+
+    def drop_channel(self, name: str) -> None:
+        """The channel is gone, with what was only its own. After the last one, what comes waits here again."""
+        made = self.channels.pop(name, None)
+        if made is not None:
+            made.clear()
+            if made.keeps:
+                self.store.forget_channel(made)
+
+    def hold(self) -> None:
+        """Nobody is there to give anything to: what comes waits here."""
+        self.backlog.hold()
+
+    def pause(self, paused: bool, channel: str = "") -> None:
+        """The topic, or a channel of it, is paused or not."""
+        if channel:
+            made = self.channels.get(channel)
+            if made is None or not made.keeps:
+                return
+            made.is_paused = paused
+            self.store.change("UPDATE channel SET paused = ? WHERE id = ?", (int(paused), made.ident))
+        else:
+            self.paused = paused
+            self.store.change("UPDATE topic SET paused = ? WHERE id = ?", (int(paused), self.ident))
+
+    def delete(self) -> None:
+        """The topic is gone, with everything in it."""
+        self.store.forget_topic(self)
+
+    def __repr__(self) -> str:
+        return f"<TopicLog {self.name} next={self.next} held_from={self.backlog.held_from}>"
+
+
+class TopicBacklog:
+    """What was given to no channel yet: everything from the block `held_from` on."""
+
+    def __init__(self, log: TopicLog, held_from: int | None) -> None:
+        self.held_from = held_from
+        self.depth = 0
+        self._log = log
+        self._due: list[Block] = []  # published deferred, without their frames
+
+    @property
+    def cold(self) -> int:
+        """All of it."""
+        return self.depth
+
+    def restore(self, depth: int, due: list[Block]) -> None:
+        """As it was when the broker ended."""
+        self.depth, self._due = depth, due
+
+    def hold(self) -> None:
+        """From now on."""
+        if self.held_from is None:
+            self._set(self._log.next)
+
+    def _set(self, held_from: int | None) -> None:
+        self.held_from = held_from
+        self._log.store.change("UPDATE topic SET held_from = ? WHERE id = ?", (held_from, self._log.ident))
+
+    def put(self, run: Run) -> None:
+        if self.held_from is None:
+            self._set(run.block.seq)
+        self.depth += run.stop - run.start
+        if run.block.due:
+            self._due.append(run.block.cold())
+
+    def pour(self, into: Sequence[Backlog]) -> tuple[int, list[Run]]:
+        """Everything goes to all of `into`. Answers how many messages went, and what is left to be given one by one."""
+        due, self._due = self._due, []
+        count = self.depth - sum(block.count for block in due)
+        start = self.held_from
+        self.depth = 0
+        if start is not None:
+            for backlog in into:
+                if isinstance(backlog, ChannelBacklog):
+                    backlog.extend(start, count)
+                elif count:
+                    for block in self._log.store.read_now(self._log.ident, start, self._log.next):
+                        backlog.put(Run(block, 0, block.count))
+            self._set(None)
+        return count, [Run(block, 0, block.count) for block in due]
+
+    def clear(self) -> None:
+        """What waits here is gone."""
+        self.depth = 0
+        self._due.clear()
+        if self.held_from is not None:
+            self._set(self._log.next)
+            self._log.sweep()

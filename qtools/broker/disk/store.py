@@ -1,0 +1,419 @@
+"""The durable store. In: blocks, and what changes about topics and channels. Out: commits, once they are on disk.
+
+    append, append, …  ─▶ end_turn ─▶ one transaction in the writer's thread ─▶ the commit is settled, in the loop
+                          (while one is being written, what comes gathers for the next)
+
+In a transaction: first what changed about topics and channels, then blocks, then what was finished, then what nobody
+needs any more. A publisher waits for it; what was finished does not hurry, and goes with the next one or after LAZY.
+
+When the disk refuses, publishers are told so, and nothing of theirs is kept; what concerns consumers stays in memory
+and is tried again every second, until it works. A file of some MB is kept in reserve, so that on a full disk finished
+messages can still be removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from qtools.broker.block import Block
+from qtools.broker.disk.backlog import ChannelBacklog, Statement
+from qtools.broker.disk.database import open_database, told
+from qtools.broker.disk.log import TopicLog
+from qtools.broker.disk.reader import Reader
+from qtools.broker.disk.restore import restore
+from qtools.broker.disk.sweep import Removal, Retain, Sweeper
+from qtools.broker.disk.worker import Worker
+from qtools.broker.store import Commit
+
+log = logging.getLogger("qtools.broker")
+
+LAZY = 0.05  # s that what was finished may wait for a commit; after a crash it comes again
+AGAIN = 1.0  # s between two tries when the disk refuses
+CROWD = 32 * 1024 * 1024  # bytes that may wait to be written, before publishers are not listened to
+HOT_TOTAL = 32 * 1024 * 1024  # bytes of messages in memory, over all channels
+RESERVE = 4 * 1024 * 1024  # bytes kept free for the day when the disk is full
+ENOUGH = RESERVE + 4 * 1024 * 1024  # bytes free on the disk, from which on publishers are served again
+SLACK = 64 * 1024 * 1024  # bytes of the file that may lie idle before they go back to the system
+VACUUM = 512  # pages given back at once
+SWEEP_EVERY = 30.0  # s between two looks for what has been retained for long enough
+
+_INSERT = (
+    "INSERT INTO block (seq, topic, base, count, timestamp, due, size, offsets, frames)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class StoreError(Exception):
+    """Why something could not be kept."""
+
+
+class _Job:
+    """One transaction."""
+
+    __slots__ = ("after", "before", "blocks", "removal")
+
+    def __init__(
+        self, before: list[Statement], blocks: list[tuple[int, Block]], after: list[Statement], removal: Removal | None
+    ) -> None:
+        self.before, self.blocks, self.after, self.removal = before, blocks, after, removal
+
+    def run(self, connection: sqlite3.Connection) -> bool:
+        """In the writer's thread. True when there is more to remove."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, rows in self.before:
+                connection.executemany(statement, rows)
+            connection.executemany(
+                _INSERT,
+                (
+                    (
+                        block.seq, topic, block.base, block.count, block.timestamp, block.due,
+                        len(block.frames), block.offsets, block.frames,
+                    )
+                    for topic, block in self.blocks
+                ),
+            )  # fmt: skip
+            for statement, rows in self.after:
+                connection.executemany(statement, rows)
+            more = self.removal is not None and self.removal.run(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # some errors have rolled it back already
+                connection.execute("ROLLBACK")
+            raise
+        return more
+
+
+class DurableStore:
+    """Keeps messages in `directory`, which nobody else may use. StartError when what is there cannot be used.
+
+    sync: full survives a power failure, normal the end of the process, off that as well, but no damage to the
+    system. hot_messages: how many a channel has in memory.
+    on_failure is told why nothing can be kept, "" when it can again; on_work, that `end_turn` should be called.
+    """
+
+    durable = True
+
+    def __init__(
+        self, directory: Path, *, sync: str = "full", hot_messages: int = 10_000, retain: Retain | None = None
+    ) -> None:
+        self.hot_messages = max(hot_messages, 1)
+        self.hot_bytes = 0
+        self.sweeper = Sweeper(retain or Retain())
+        self.on_failure: Callable[[str], None] = lambda why: None
+        self.on_work: Callable[[], None] = lambda: None
+        self.next_seq = 1
+        self._loop = asyncio.get_running_loop()
+        self._reserve = directory / "reserve"
+        self._directory = directory
+        self._logs: dict[str, TopicLog] = {}
+        self._next_ident = 1
+        self._pending: Commit | None = None
+        self._before: list[Statement] = []
+        self._blocks: list[tuple[int, Block]] = []
+        self._waiting_bytes = 0
+        self._touched: dict[ChannelBacklog, None] = {}
+        self._after: list[Statement] = []
+        self._writing = False
+        self._failure = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_due = False  # what does not hurry has waited for long enough
+        self._closed = False
+        connection = open_database(directory, sync)
+        try:
+            self.reader = Reader(directory, self._loop, self._cannot_read)
+            self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
+        except sqlite3.Error as error:
+            connection.close()
+            from qtools.errors import StartError
+
+            raise StartError(f"cannot use {directory}: {told(error)}; it was left as it is") from error
+        self._connection = connection
+        self._writer = Worker("q-broker writer", connection, self._loop)
+        self._keep_reserve()
+        if retain:
+            self._sweep_old()
+
+    # ── topics ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that were kept, or made since."""
+        return list(self._logs)
+
+    def log(self, name: str) -> TopicLog:
+        """What is kept of a topic, one that was kept or a new one."""
+        made = self._logs.get(name)
+        if made is None:
+            made = self._logs[name] = TopicLog(
+                self, self.take_ident(), name, next_seq=self.next_seq, held_from=self.next_seq
+            )
+            self.change(
+                "INSERT INTO topic (id, name, paused, held_from) VALUES (?, ?, 0, ?)", (made.ident, name, self.next_seq)
+            )
+        return made
+
+    def take_ident(self) -> int:
+        """A number for a topic or a channel that no other ever had."""
+        ident = self._next_ident
+        self._next_ident += 1
+        return ident
+
+    def forget_topic(self, topic: TopicLog) -> None:
+        del self._logs[topic.name]
+        for channel in topic.channels.values():
+            self._touched.pop(channel, None)
+        self.change("UPDATE topic SET name = NULL WHERE id = ?", (topic.ident,))
+        self.change("DELETE FROM progress WHERE channel IN (SELECT id FROM channel WHERE topic = ?)", (topic.ident,))
+        self.change("DELETE FROM channel WHERE topic = ?", (topic.ident,))
+        self.sweeper.remove_topic(topic.ident)
+
+    def forget_channel(self, channel: ChannelBacklog) -> None:
+        self._touched.pop(channel, None)
+        self.change("DELETE FROM progress WHERE channel = ?", (channel.ident,))
+        self.change("DELETE FROM channel WHERE id = ?", (channel.ident,))
+
+    def read_now(self, topic: int, start: int, stop: int) -> list[Block]:
+        """Some of a topic's blocks, at most as many as fit into a channel's memory."""
+        return self.reader.now(topic, start, stop, self.hot_messages)
+
+    # ── what is to be written ───────────────────────────────────────────────────────────────────
+
+    @property
+    def pending(self) -> Commit | None:
+        """What everything appended in this turn waits for."""
+        if self._pending is None:
+            self._pending = Commit()
+        return self._pending
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much waits to be written that publishers should not be listened to for a while."""
+        return self._waiting_bytes > CROWD
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more messages should be kept in memory."""
+        return self.hot_bytes > HOT_TOTAL
+
+    def append(self, topic: str, block: Block) -> None:
+        """Keep `block`; it is safe when the commit that `pending` named is done."""
+        block.seq = self.next_seq
+        self.next_seq += 1
+        self._blocks.append((self._logs[topic].ident, block))
+        self._waiting_bytes += len(block.frames)
+
+    def change(self, statement: str, values: tuple[object, ...]) -> None:
+        """Something about topics and channels: written soon, before all blocks that come after it."""
+        self._before.append((statement, [values]))
+        self._is_due = True
+        self.on_work()
+
+    def touched(self, channel: ChannelBacklog) -> None:
+        """Something was finished, delivered or given back: written when there is time."""
+        if channel not in self._touched:
+            self._touched[channel] = None
+            self.on_work()
+
+    def end_turn(self) -> None:
+        """What was appended since the last call may be written together now."""
+        if self._writing or self._closed:
+            return
+        if self._failure:
+            self._refuse(self._failure)
+        elif self._pending is not None or self._is_due:
+            self._write()
+        elif self._timer is None and (self._touched or not self.sweeper.is_idle):
+            self._timer = self._loop.call_later(LAZY, self._lazy_is_due)
+
+    def _lazy_is_due(self) -> None:
+        # Not written from here: what was published in this turn may not have been sealed into blocks yet.
+        self._timer = None
+        self._is_due = True
+        self.on_work()
+
+    def _write(self) -> None:
+        """Hand everything over to the writer."""
+        commit, self._pending = self._pending, None
+        self._is_due = False
+        job = self._take_job()
+        self._writing = True
+        self._writer.do(job.run, lambda more, error: self._written(job, commit, more, error))
+
+    def _take_job(self) -> _Job:
+        before, self._before = self._before, []
+        blocks, self._blocks = self._blocks, []
+        after, self._after = self._after, []
+        touched, self._touched = self._touched, {}
+        for channel in touched:
+            after += channel.statements()
+        gone, removal = self.sweeper.take()
+        if gone:
+            after.append(("DELETE FROM block WHERE seq = ?", list(gone)))
+        return _Job(before, blocks, after, removal)
+
+    def _written(self, job: _Job, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
+        self._writing = False
+        self._waiting_bytes -= sum(len(block.frames) for _, block in job.blocks)
+        if error is None:
+            if more and job.removal is not None:
+                self.sweeper.give_back(job.removal)
+            if self._failure:
+                self._try_to_recover()
+            elif job.removal is not None and not more:
+                self._give_back_space()
+            if commit is not None:
+                commit.settle()
+        else:
+            if not isinstance(error, sqlite3.Error):
+                log.error("internal error while writing: %s: %s", type(error).__name__, error)
+            self._before[:0] = job.before + job.after
+            if job.removal is not None:
+                self.sweeper.give_back(job.removal)
+            why = told(error) if isinstance(error, sqlite3.Error) else str(error)
+            self._failed(why)
+            if commit is not None:
+                commit.settle(StoreError(why))
+        self.on_work()
+
+    # ── when the disk refuses ───────────────────────────────────────────────────────────────────
+
+    def _refuse(self, why: str) -> None:
+        """Tell publishers that nothing of theirs is kept."""
+        self._waiting_bytes -= sum(len(block.frames) for _, block in self._blocks)
+        self._blocks.clear()
+        commit, self._pending = self._pending, None
+        if commit is not None:
+            commit.settle(StoreError(why))
+
+    def _failed(self, why: str) -> None:
+        if self._failure != why:
+            log.error("cannot write to %s: %s; what is published is refused until it works again", self._directory, why)
+            self._failure = why
+            self.on_failure(why)
+        with contextlib.suppress(OSError):
+            self._reserve.unlink()
+        self._loop.call_later(AGAIN, self._probe)
+
+    def _probe(self) -> None:
+        """Try to write what consumers have done meanwhile; `_try_to_recover` comes next if that works."""
+        if self._closed or self._writing or not self._failure:
+            return
+        job = self._take_job()
+        self._writing = True
+
+        def work(connection: sqlite3.Connection) -> bool:
+            more = job.run(connection)
+            connection.execute("BEGIN IMMEDIATE")  # a transaction that has nothing to write would prove nothing
+            connection.execute("PRAGMA user_version = 1")
+            connection.execute("COMMIT")
+            connection.execute(f"PRAGMA incremental_vacuum({VACUUM})").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return more
+
+        self._writer.do(work, lambda more, error: self._written(job, None, more, error))
+
+    def _try_to_recover(self) -> None:
+        """It works for what is small; is there room again for what is large?"""
+        if self._free_bytes() >= ENOUGH and self._keep_reserve():
+            self._failure = ""
+            log.warning("%s can be written to again", self._directory)
+            self.on_failure("")
+        else:
+            self._loop.call_later(AGAIN, self._probe)
+
+    def _free_bytes(self) -> int:
+        told_of = os.statvfs(self._directory)
+        return told_of.f_bavail * told_of.f_frsize
+
+    def _keep_reserve(self) -> bool:
+        """Make sure of the file that is given up when the disk is full; False when there is no room for it."""
+        try:
+            held = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        try:
+            os.posix_fallocate(held, 0, RESERVE)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._reserve.unlink()
+            return False
+        finally:
+            os.close(held)
+        return True
+
+    def _cannot_read(self, why: str) -> None:
+        log.error("%s: %s; trying again", self._directory, why)
+
+    # ── time passes ─────────────────────────────────────────────────────────────────────────────
+
+    def later(self, what: Callable[[], None]) -> None:
+        """Try `what` again, after something went wrong."""
+        if not self._closed:
+            self._loop.call_later(AGAIN, what)
+
+    def _give_back_space(self) -> None:
+        """Pages that nothing is on go back to the system, some at a time, as long as nothing else is to be done."""
+        if self._closed or self._writing or self._failure or self._pending is not None:
+            return
+
+        def work(connection: sqlite3.Connection) -> bool:
+            (idle,) = connection.execute("PRAGMA freelist_count").fetchone()
+            (size,) = connection.execute("PRAGMA page_size").fetchone()
+            if idle * size <= SLACK:
+                return False
+            connection.execute(f"PRAGMA incremental_vacuum({VACUUM})").fetchall()
+            return True
+
+        def answer(more: bool | None, error: Exception | None) -> None:
+            if more and error is None:
+                self._loop.call_later(LAZY, self._give_back_space)
+
+        self._writer.do(work, answer)
+
+    def _sweep_old(self) -> None:
+        if self._closed:
+            return
+        below = [
+            (topic.ident, min([channel.low for channel in topic.channels.values()], default=topic.given))
+            for topic in self._logs.values()
+        ]
+        self._writer.do(lambda connection: self.sweeper.remove_old(below, connection), self._swept)
+
+    def _swept(self, _: None, error: Exception | None) -> None:
+        if error is not None:
+            log.error("cannot look for what was retained for long enough: %s", error)
+        self._loop.call_later(SWEEP_EVERY, self._sweep_old)
+        self.on_work()
+
+    def close(self) -> None:
+        """Write what is left, and let go. What is not on disk then was not confirmed to anybody."""
+        if self._closed:
+            return
+        commit, self._pending = self._pending, None
+        job = self._take_job()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        failures: list[sqlite3.Error] = []
+
+        def work(connection: sqlite3.Connection) -> None:
+            try:
+                job.run(connection)
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                failures.append(error)
+
+        self._writer.do(work, lambda _, error: None)
+        self._writer.close()
+        self.reader.close()
+        for error in failures:
+            log.error("cannot write to %s: %s", self._directory, told(error))
+        if commit is not None:
+            commit.settle(StoreError(str(failures[0])) if failures else None)
