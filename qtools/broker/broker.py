@@ -65,6 +65,7 @@ class Broker:
         self.store.on_work = self._turn_soon
         for name in self.store.topics:
             self.topic(name).restore(self.loop.time(), time.time_ns())
+        self._turn_soon()  # what the store has found to do
 
     @property
     def health(self) -> str:

@@ -79,7 +79,7 @@ class ChannelBacklog:
         block = run.block
         self.depth += run.stop - run.start
         if run.attempts:
-            self._progress(block).came_back(run.start, run.stop, run.attempts)
+            self._counting(block).came_back(run.start, run.stop, run.attempts)
             self._touch(block.seq)
         elif block.due:
             self._aside.setdefault(block.seq, None)
@@ -120,7 +120,7 @@ class ChannelBacklog:
         block = run.block
         if run.attempts:
             due = time.time_ns() + round(delay * 1e9)
-            self._progress(block).came_back(run.start, run.stop, run.attempts, due)
+            self._counting(block).came_back(run.start, run.stop, run.attempts, due)
             self._touch(block.seq)
         elif block.seq not in self._open:
             self._aside.setdefault(block.seq, None)
@@ -132,8 +132,9 @@ class ChannelBacklog:
         """`count` messages are for this channel too, from block `start` on to the newest that came."""
         self.depth += count
         self._cold_count += count
-        if self._cold_from is None:
+        if self._cold_from is None or start < self._cold_from:
             self._cold_from = start
+        self._note()  # what is below its mark on disk may be its own from now on
 
     def take_restored(self) -> list[tuple[Run, int]]:
         """What was put off before a restart, and until when."""
@@ -157,7 +158,11 @@ class ChannelBacklog:
         else:
             run.start += count
             run = Run(block, start, start + count, run.attempts)
-        if not run.attempts and not block.due and block.base + run.stop > self._sent:
+        progress = self._open.get(block.seq)
+        if run.attempts or block.seq in self._aside or (progress is not None and progress.counts):
+            self._counting(block).came_back(run.start, run.stop, run.attempts + 1)
+            self._touch(block.seq)
+        elif block.base + run.stop > self._sent:
             self._sent = block.base + run.stop
             self._note()
         if self.ready * 2 < self._store.hot_messages:
@@ -291,7 +296,7 @@ class ChannelBacklog:
 
     def _runs(self, block: Block) -> list[Run]:
         """A whole block, as runs: what was delivered before a restart has had an attempt."""
-        sent = min(max(self._sent - block.base, 0), block.count)
+        sent = self._delivered(block)
         if sent == 0 or sent == block.count:
             return [Run(block, 0, block.count, 1 if sent else 0)]
         return [Run(block, 0, sent, 1), Run(block, sent, block.count)]
@@ -307,19 +312,19 @@ class ChannelBacklog:
         self._cold_count = cold_count
         self.depth = cold_count
         for seq, (block, progress) in kept.items():
-            if not block.due or progress is not None:
-                self._rows.add(seq)
-            if not block.due:
-                self._skip.add(seq)
+            self._rows.add(seq)
+            self._skip.add(seq)
             if progress is None:
                 continue
             self._aside[seq] = progress
+            progress.count(self._delivered(block))
+            if not block.due:  # from now on the mark `sent` moves without it
+                self._touch(seq)
             for start, stop, attempts, due in progress.stretches():
-                if not attempts and block.base + stop <= self._sent and not block.due:
-                    attempts = 1
                 run = Run(block, start, stop, attempts)
-                if max(due, block.due if not attempts else 0) > wall:
-                    self._restored.append((run, max(due, block.due if not attempts else 0)))
+                when = due or (0 if attempts else block.due)
+                if when > wall:
+                    self._restored.append((run, when))
                 else:
                     self.depth += stop - start
                     self._again.append(run)
@@ -361,11 +366,17 @@ class ChannelBacklog:
         if seq in self._rows:
             self._touch(seq)
 
-    def _progress(self, block: Block) -> Progress:
+    def _delivered(self, block: Block) -> int:
+        """How many messages of a block, its first ones, went out in their turn; what is deferred has none."""
+        return 0 if block.due else min(max(self._sent - block.base, 0), block.count)
+
+    def _counting(self, block: Block) -> Progress:
+        """The progress of a block of which something comes again."""
         held = self._aside if block.seq in self._aside else self._open
         progress = held.get(block.seq)
         if progress is None:
             progress = held[block.seq] = Progress(block.count)
+        progress.count(self._delivered(block))
         return progress
 
     def _touch(self, seq: int) -> None:

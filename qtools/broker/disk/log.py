@@ -123,6 +123,8 @@ class TopicLog:
             self.store.change("UPDATE channel SET paused = ? WHERE id = ?", (int(paused), made.ident))
         else:
             self.paused = paused
+            if paused:
+                self.backlog.hold()
             self.store.change("UPDATE topic SET paused = ? WHERE id = ?", (int(paused), self.ident))
 
     def delete(self) -> None:
@@ -175,9 +177,11 @@ class TopicBacklog:
         self.depth = 0
         if start is not None:
             for backlog in into:
+                if not count:
+                    break
                 if isinstance(backlog, ChannelBacklog):
                     backlog.extend(start, count)
-                elif count:
+                else:
                     for block in self._log.store.read_now(self._log.ident, start, self._log.next):
                         backlog.put(Run(block, 0, block.count))
             self._set(None)

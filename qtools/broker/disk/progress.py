@@ -1,7 +1,7 @@
 """How far one channel is with one block. In: what is finished, given back, put off. Out: a row for the database.
 
     done      a byte a message: 1 when it is finished
-    attempts  uint16 a message: how often it was delivered so far; only once one of them came back
+    attempts  uint16 a message: how often it was delivered so far; only once one came back, and for all from then on
     due       int64 a message, ns since 1970: not to be delivered before; only once one of them was put off
 
 Only for blocks of which part is finished, or something came back: most never have one of these.
@@ -61,10 +61,19 @@ class Progress:
         for ident in ids:
             self._done[block.place(ident)] = 1
 
-    def came_back(self, start: int, stop: int, attempts: int, due: int = 0) -> None:
-        """A stretch was delivered `attempts` times by now, and may come again at `due`."""
+    @property
+    def counts(self) -> bool:
+        """Whether it knows how often each message was delivered, and has to be told."""
+        return self._attempts is not None
+
+    def count(self, delivered: int) -> None:
+        """Begin to: the first `delivered` messages were delivered once so far, the others never."""
         if self._attempts is None:
-            self._attempts = array("H", bytes(2 * len(self._done)))
+            self._attempts = array("H", [1]) * delivered + array("H", bytes(2 * (len(self._done) - delivered)))
+
+    def came_back(self, start: int, stop: int, attempts: int, due: int = 0) -> None:
+        """A stretch was delivered `attempts` times by now, and may come again at `due`. Only when it `counts`."""
+        assert self._attempts is not None
         told = array("H", [min(attempts, MAX_ATTEMPTS)])
         self._attempts[start:stop] = told * (stop - start)
         if due and self._due is None:

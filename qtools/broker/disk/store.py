@@ -34,6 +34,7 @@ from qtools.broker.store import Commit
 log = logging.getLogger("qtools.broker")
 
 LAZY = 0.05  # s that what was finished may wait for a commit; after a crash it comes again
+IDLE = 1.0  # s without anything to write, before space is given back to the system
 AGAIN = 1.0  # s between two tries when the disk refuses
 CROWD = 32 * 1024 * 1024  # bytes that may wait to be written, before publishers are not listened to
 HOT_TOTAL = 32 * 1024 * 1024  # bytes of messages in memory, over all channels
@@ -124,6 +125,7 @@ class DurableStore:
         self._failure = ""
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False  # what does not hurry has waited for long enough
+        self._giving_back = False
         self._closed = False
         connection = open_database(directory, sync)
         try:
@@ -190,6 +192,7 @@ class DurableStore:
         """What everything appended in this turn waits for."""
         if self._pending is None:
             self._pending = Commit()
+            self.on_work()
         return self._pending
 
     @property
@@ -231,6 +234,9 @@ class DurableStore:
             self._write()
         elif self._timer is None and (self._touched or not self.sweeper.is_idle):
             self._timer = self._loop.call_later(LAZY, self._lazy_is_due)
+        elif not self._giving_back:
+            self._giving_back = True
+            self._loop.call_later(IDLE, self._give_back_space)
 
     def _lazy_is_due(self) -> None:
         # Not written from here: what was published in this turn may not have been sealed into blocks yet.
@@ -266,8 +272,6 @@ class DurableStore:
                 self.sweeper.give_back(job.removal)
             if self._failure:
                 self._try_to_recover()
-            elif job.removal is not None and not more:
-                self._give_back_space()
             if commit is not None:
                 commit.settle()
         else:
@@ -360,7 +364,8 @@ class DurableStore:
 
     def _give_back_space(self) -> None:
         """Pages that nothing is on go back to the system, some at a time, as long as nothing else is to be done."""
-        if self._closed or self._writing or self._failure or self._pending is not None:
+        if self._closed or self._writing or self._failure or self._pending is not None or self._touched:
+            self._giving_back = False  # when there is time again
             return
 
         def work(connection: sqlite3.Connection) -> bool:
@@ -374,6 +379,8 @@ class DurableStore:
         def answer(more: bool | None, error: Exception | None) -> None:
             if more and error is None:
                 self._loop.call_later(LAZY, self._give_back_space)
+            else:
+                self._giving_back = False
 
         self._writer.do(work, answer)
 
