@@ -97,6 +97,16 @@ async def test_nothing_is_drawn_where_it_is_not_wanted() -> None:
         assert shown.look() == ""
 
 
+async def test_nothing_is_drawn_where_every_line_is_json() -> None:
+    with screen() as shown:
+        logs.set_up("q-test", as_json=True)
+        meter = Meter("sent", lambda: (1, 1), show=True)
+        await asyncio.sleep(0.3)
+        meter.close()
+        logs.set_up("q-test")
+        assert shown.look() == ""
+
+
 async def test_nothing_is_drawn_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
