@@ -6,6 +6,7 @@ and `operations_of`, which take out what is theirs. Long names are NSQ's where N
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,8 @@ def operations_of(given: dict[str, Any]) -> OperationsOptions:
     statsd, prefix, interval = (given.pop(f"statsd_{name}") for name in ("address", "prefix", "interval"))
     if statsd is None and (prefix or interval is not None):
         raise UsageError("--statsd-prefix and --statsd-interval need --statsd-address")
+    if not re.fullmatch(r"(?:[A-Za-z0-9_.-]|%s)*", prefix):
+        raise UsageError(f"--statsd-prefix {prefix!r} has more than letters, digits, . _ - and %s, the host")
     return OperationsOptions(
         metrics_address=given.pop("metrics_address"),
         statsd_address=statsd,

@@ -19,6 +19,16 @@ from qtools.errors import QtoolsError, UsageError
 class Program(click.Command):
     """A command whose errors look like those of other UNIX programs, and whose help is the manual."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from qtools.cli import logs
+
+            if logs.is_json():
+                raise click.Abort from None  # click would end the line that the terminal's ^C stands in
+            raise
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         name = self.name or "qtools"
         _fill_closed_streams()

@@ -60,6 +60,11 @@ def test_an_error_is_one_line_and_its_status(error: str, status: int, told: str)
     assert (done.returncode, done.stderr.decode(), done.stdout) == (status, told, b"")
 
 
+def test_an_interrupt_is_no_line_where_lines_are_json() -> None:
+    done = run(JSON, "--log-format", "json", "raise KeyboardInterrupt")
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_a_defect_shows_where_it_is() -> None:
     done = run(RAISES, "ZeroDivisionError('ours')")
     assert done.returncode == 1

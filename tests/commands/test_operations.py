@@ -244,6 +244,7 @@ def test_an_address_that_is_taken(shell: Shell, broker: Broker, topic: str, prog
         (["--statsd-address", "host:0"], "has the port 0"),
         (["--statsd-address", ":8125"], "is not HOST:PORT"),
         (["--statsd-prefix", "x"], "need --statsd-address"),
+        (["--statsd-address", "h", "--statsd-prefix", "a:b"], "has more than letters"),
         (["--statsd-interval", "1s"], "need --statsd-address"),
         (["--statsd-address", "h", "--statsd-interval", "0s"], "is not at least 100ms"),
         (["--drain-timeout", "soon"], "is not a duration"),
