@@ -121,7 +121,7 @@ def publisher_families(command: str, publishers: Iterable[Publishing], latency: 
         ),
         counter(f"{prefix}_resent_total", "Messages sent again after a lost answer.", sum(p.resent for p in every)),
         gauge(f"{prefix}_unanswered", "Commands that wait for an answer.", sum(p.unanswered for p in every)),
-        Family(f"{prefix}_publish_seconds", "histogram", "From a command to its OK.", [({}, latency.value())]),
+        Family(f"{prefix}_publish_seconds", "histogram", "From sending to OK, by message.", [({}, latency.value())]),
         *_links(prefix, "destination", *every),
     ]
 

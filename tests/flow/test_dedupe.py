@@ -339,7 +339,7 @@ def test_no_damage_goes_unseen(path: Path) -> None:
             told.append(str(error))
         else:
             assert all(found), f"byte {at}"  # it was in a byte that means nothing
-    assert len(told) > 100
+    assert len(told) > 60
     assert all(str(path) in each for each in told)
 
 
@@ -402,6 +402,8 @@ def test_one_process_a_file(path: Path) -> None:
         writer.kill()
     with opened(path, max_keys=20_000) as made:  # the lock went with the process
         assert made.size > 0
+        with pytest.raises(StartError, match="is in use"):
+            Dedupe(path, window=WINDOW, max_keys=1000)
 
 
 def test_it_is_private(path: Path, tmp_path: Path) -> None:
