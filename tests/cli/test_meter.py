@@ -86,7 +86,7 @@ async def test_talk_goes_where_the_line_was() -> None:
         await shown.wait("1 message sent")
         logs.say(logging.WARNING, "hello")
         meter.close()
-        assert "\r\x1b[Kq-test: hello" in shown.look()
+        await shown.wait("\r\x1b[Kq-test: hello")
 
 
 async def test_nothing_is_drawn_where_it_is_not_wanted() -> None:
