@@ -3,11 +3,12 @@
 They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, which comes along. The house:
 
     errors.py names.py message.py places.py    the base: plain data, imported by all, importing nothing of qtools
+    listen.py    of the base too: the one way to open a socket to listen on
     protocol/    bytes ↔ meaning; no sockets, no clock, no async
     flow/        what happens between a source and a sink; pure, but for the one loop in run.py
     client/      the rooms with sockets: connection, consumer, publisher, discovery
     broker/      an nsqd in Python
-    cli/         what the commands share: options, types, logs, the progress line, signals
+    cli/         what the commands share: options, types, logs, the progress line, signals, metrics
     pipe/ tail/  the commands: command.py parses, the files beside it know what only this command knows
 
 Imports go one way, and tests/test_layers.py checks it: base ← protocol ← client, broker; base ← flow;

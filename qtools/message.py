@@ -36,6 +36,22 @@ _STAMP = struct.Struct(">qH")
 NO_STAMP = bytes(_STAMP.size)
 
 
+def timestamp_of(stamp: bytes) -> int:
+    """The timestamp in one of `Messages.stamps`, ns."""
+    timestamp: int = _STAMP.unpack(stamp)[0]
+    return timestamp
+
+
+def redelivered(messages: Messages) -> int:
+    """How many of `messages` are not on their first delivery. 10 ns a message: no stamp is looked at by itself."""
+    joined = b"".join(messages.stamps)
+    first = joined[9::10].count(1)
+    # The low byte is 1 on the 257th delivery too; where the high byte tells of such, all are looked at.
+    if joined[8::10].count(0) != len(messages):
+        first = sum(stamp[8:] == b"\0\1" for stamp in messages.stamps)
+    return len(messages) - first
+
+
 class Messages(Sequence[Message]):
     """Messages by column, all of one length; looked at like a list of Message.
 

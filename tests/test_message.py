@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtools.message import Batch, Message, Messages
+from qtools.message import Batch, Message, Messages, redelivered, timestamp_of
 
 
 class Ledger:
@@ -183,3 +183,13 @@ def test_a_part_of_a_batch_keeps_order_and_origins(
 def test_its_repr_says_what_it_holds_and_from_where() -> None:
     joined = Batch.joined([batch(Ledger("a:1"), 1, 2), batch(Ledger("b:1"), 3)])
     assert repr(joined) == "<Batch 3 messages: 2 from <Ledger a:1>, 1 from <Ledger b:1>>"
+
+
+attempts = st.sampled_from([1, 1, 1, 2, 5, 255, 256, 257, 258, 513, 65535])
+
+
+@given(st.lists(attempts, max_size=20), st.integers(-(2**62), 2**62))
+def test_who_was_delivered_before_is_counted(counts: list[int], timestamp: int) -> None:
+    messages = Messages.of([Message(timestamp, count, b"%016x" % place, b"") for place, count in enumerate(counts)])
+    assert redelivered(messages) == sum(count > 1 for count in counts)
+    assert [timestamp_of(stamp) for stamp in messages.stamps] == [timestamp] * len(counts)

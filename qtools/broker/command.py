@@ -165,6 +165,9 @@ _BYTES = Size(least=1)
     default="info",
     show_default=True,
 )
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How stderr talks."
+)
 @click.version_option(__version__, "--version", prog_name="q-broker", message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context, /, **flags: object) -> None:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from qtools.broker.broker import Alarm, Broker
 from qtools.broker.deadlines import Entry
-from qtools.broker.listen import listen, shown, unix_path
 from qtools.broker.options import Options
 from qtools.broker.store import MemoryStore, Store
 from qtools.broker.tcp_door import TcpDoor
+from qtools.listen import listen, shown, unix_path
 
 if TYPE_CHECKING:
     from qtools.broker.http_door import HttpDoor

@@ -48,8 +48,10 @@ def run(flags: Mapping[str, Any]) -> int:
     if in_memory and given["data_path"]:
         raise UsageError("--memory and --data-path: one or the other")
     given["data_path"] = "" if in_memory else given["data_path"] or str(broker_data())
+    as_json = given.pop("log_format") == "json"
     options = Options(**given)
-    set_up("q-broker", quiet=options.log_level == "error", verbose=_VERBOSE[options.log_level])
+    level = options.log_level
+    set_up("q-broker", quiet=level == "error", verbose=_VERBOSE[level], as_json=as_json)
 
     async def serve(signals: Signals) -> int:
         if options.data_path:

@@ -22,10 +22,10 @@ from urllib.parse import parse_qs
 
 from qtools.broker.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
 from qtools.broker.broker import SPEAKS, Broker
-from qtools.broker.listen import port_of
 from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
 from qtools.broker.topic import Topic
+from qtools.listen import port_of
 from qtools.names import is_valid_name
 
 if TYPE_CHECKING:

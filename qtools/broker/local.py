@@ -19,9 +19,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from qtools.broker.listen import is_served
 from qtools.broker.lock import holder, lock_path, try_lock
 from qtools.errors import QtoolsError, StartError
+from qtools.listen import is_served
 from qtools.places import LocalPlaces, local_places, make_private
 
 log = logging.getLogger("qtools.broker")

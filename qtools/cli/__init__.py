@@ -6,6 +6,11 @@
     run.py        a coroutine as a program: signals, closed pipes, event loop
     logs.py       talk on stderr: text or JSON
     meter.py      the progress line on a terminal, and the closing summary
+    metrics.py    operations of a long-running command: what the two below need, started and closed
+    scrape.py     /metrics, /healthz, /readyz over HTTP
+    statsd.py     what is counted, told over UDP
+    families.py   what is counted, as Prometheus reads it
+    counts.py     the set of families that commands share
     worker.py     one thread for what blocks: stdin, stdout, fsync
 
 Only click is imported at the top of a command; what a `--help` does not need is imported late.

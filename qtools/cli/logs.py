@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,24 +23,31 @@ class _Talk(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            text = record.getMessage()
-            if self.as_json:
-                stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-                line = json.dumps(
-                    {
-                        "time": f"{stamp}.{int(record.msecs):03d}Z",
-                        "level": record.levelname.lower(),
-                        "program": self.program,
-                        "message": text,
-                    }
-                )
-            else:
-                line = f"{self.program}: {text}"
+            line = self._as_json(record) if self.as_json else f"{self.program}: {record.getMessage()}"
+            if record.exc_info and not self.as_json:
+                line += "\n" + self._traceback(record)
             self.lift()
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
         except OSError:
             pass  # nobody listens to our talk; the work goes on
+
+    def _as_json(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        told = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "program": self.program,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["traceback"] = self._traceback(record)
+        return json.dumps(told)
+
+    @staticmethod
+    def _traceback(record: logging.LogRecord) -> str:
+        assert record.exc_info is not None
+        return logging.Formatter().formatException(record.exc_info)
 
 
 _talk: _Talk | None = None
@@ -53,12 +61,24 @@ def set_up(program: str, *, quiet: bool = False, verbose: int = 0, as_json: bool
         logger.removeHandler(_talk)
     _talk = _Talk(program, as_json)
     logger.addHandler(_talk)
+    logging.lastResort = _talk  # what a library warns of has the same form
     logger.propagate = False
     logger.setLevel(logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
 def is_set_up() -> bool:
     return _talk is not None
+
+
+def is_json() -> bool:
+    """Whether every line has to be a JSON object."""
+    return _talk is not None and _talk.as_json
+
+
+def defect(text: str, error: BaseException | None) -> None:
+    """A defect of ours: one line, with the traceback where QTOOLS_DEBUG is set or a machine reads."""
+    told = error if os.environ.get("QTOOLS_DEBUG") or is_json() else None
+    logging.getLogger("qtools").error("internal error: %s: %r", text, error, exc_info=told)
 
 
 def lift_with(lift: Callable[[], None]) -> None:

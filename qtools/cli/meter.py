@@ -28,7 +28,7 @@ class Meter:
         self._last = (self._begun, 0)
         self._drawn = False
         self._timer: asyncio.TimerHandle | None = None
-        if show and sys.stderr.isatty():
+        if show and sys.stderr.isatty() and not logs.is_json():
             logs.lift_with(self.clear)
             self._timer = asyncio.get_running_loop().call_later(REDRAW_SECONDS, self._draw)
 

@@ -1,24 +1,29 @@
-"""Every flag that commands share, once, with its rules. In: click's values. Out: Brokers and Settings.
+"""Every flag that commands share, once, with its rules. In: click's values. Out: Brokers, Settings, OperationsOptions.
 
-A command puts the decorators it needs above its function and hands its keyword arguments to `brokers_of` and
-`settings_of`, which take out what is theirs. Long names are NSQ's where NSQ has the flag.
+A command puts the decorators it needs above its function and hands its keyword arguments to `brokers_of`, `settings_of`
+and `operations_of`, which take out what is theirs. Long names are NSQ's where NSQ has the flag.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtools.cli.types import Duration
+from qtools.cli.types import Duration, Listen, Peer
 from qtools.errors import UsageError
 
 if TYPE_CHECKING:
+    from qtools.cli.metrics import OperationsOptions
     from qtools.client.address import Brokers
     from qtools.client.settings import Settings
 
 Decorator = Callable[[Any], Any]
+
+STATSD_PORT = 8125
+STATSD_SECONDS = 60.0  # nsqd's
 
 
 def _all(*decorators: Decorator) -> Decorator:
@@ -81,6 +86,35 @@ talk_options = _all(
     ),
 )
 
+
+def operations_within(drain_timeout: str) -> Decorator:
+    """The flags of a long-running command whose stop may take `drain_timeout` unless it is told otherwise."""
+    return _all(
+        click.option(
+            "--metrics-address", type=Listen(), default=None, metavar="HOST:PORT",
+            help="Serve /metrics for Prometheus, and /healthz and /readyz, there; unix:/PATH for a socket, port 0 for "
+            "a free one, 127.0.0.1 when no host is given. Default: nowhere.",
+        ),
+        click.option(
+            "--statsd-address", type=Peer(STATSD_PORT), default=None, metavar="HOST:PORT",
+            help="Tell a statsd there, over UDP. Default: nobody.",
+        ),
+        click.option(
+            "--statsd-prefix", default="", metavar="TEXT", help="Begins each name told to statsd; %s is the host."
+        ),
+        click.option(
+            "--statsd-interval", type=Duration(0.1), default=None, metavar="DURATION",
+            help="How often statsd is told. Default: 60s.",
+        ),
+        click.option(
+            "--drain-timeout", type=Duration(), default=drain_timeout, show_default=True, metavar="DURATION",
+            help="After a signal, let the writes under way go on for so long; the rest goes back.",
+        ),
+    )  # fmt: skip
+
+
+operations_options = operations_within("10s")
+
 FORMATS = ("raw", "envelope", "msgpack", "length32")
 
 null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL, as in find -print0.")
@@ -117,6 +151,24 @@ def settings_of(program: str, given: dict[str, Any]) -> Settings:
         raise UsageError("--tls-key needs --tls-cert")
     settings.tls_context()  # a file that cannot be used is said now, before anything is sent
     return settings
+
+
+def operations_of(given: dict[str, Any]) -> OperationsOptions:
+    """Take the flags of `operations_options` out of `given`."""
+    from qtools.cli.metrics import OperationsOptions
+
+    statsd, prefix, interval = (given.pop(f"statsd_{name}") for name in ("address", "prefix", "interval"))
+    if statsd is None and (prefix or interval is not None):
+        raise UsageError("--statsd-prefix and --statsd-interval need --statsd-address")
+    if not re.fullmatch(r"(?:[A-Za-z0-9_.-]|%s)*", prefix):
+        raise UsageError(f"--statsd-prefix {prefix!r} has more than letters, digits, . _ - and %s, the host")
+    return OperationsOptions(
+        metrics_address=given.pop("metrics_address"),
+        statsd_address=statsd,
+        statsd_prefix=prefix,
+        statsd_interval=interval or STATSD_SECONDS,
+        drain_timeout=given.pop("drain_timeout"),
+    )
 
 
 def set_up_talk(program: str, given: dict[str, Any]) -> bool:

@@ -19,9 +19,24 @@ from qtools.errors import QtoolsError, UsageError
 class Program(click.Command):
     """A command whose errors look like those of other UNIX programs, and whose help is the manual."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from qtools.cli import logs
+
+            if logs.is_json():
+                raise click.Abort from None  # click would end the line that the terminal's ^C stands in
+            raise
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         name = self.name or "qtools"
         _fill_closed_streams()
+        if _wants_json(sys.argv[1:] if args is None else args):
+            # What is wrong with the other words is to be said as JSON too, and that comes before they are parsed.
+            from qtools.cli import logs
+
+            logs.set_up(name, as_json=True)
         streams = sys.stdout, sys.stderr
         try:
             status = super().main(args, prog_name or name, standalone_mode=False, **extra)
@@ -41,6 +56,13 @@ class Program(click.Command):
         except QtoolsError as error:
             _complain(name, str(error))
             status = error.exit_status
+        except Exception as error:
+            from qtools.cli import logs
+
+            if not logs.is_json():
+                raise  # a defect: Python's traceback is what a report of it needs
+            logs.defect("not expected", error)
+            status = 1
         except SystemExit as end:
             # --help into a pipe that was closed: click puts wrappers round both streams, and ends with 1.
             status = end.code if (sys.stdout, sys.stderr) == streams else 0
@@ -57,6 +79,19 @@ class Program(click.Command):
             # Nothing is left to be done, and taking an interpreter apart piece by piece takes 20 ms.
             os._exit(status)
         sys.exit(status)
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether `words` ask for JSON on stderr; the last --log-format counts, as click has it."""
+    wanted = False
+    for place, word in enumerate(words):
+        if word == "--":
+            break
+        if word == "--log-format":
+            wanted = words[place + 1 : place + 2] == ["json"]
+        elif word.startswith("--log-format="):
+            wanted = word == "--log-format=json"
+    return wanted
 
 
 def _complain(name: str, text: str) -> None:

@@ -11,9 +11,10 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from qtools.cli import logs
 
 
 class Signals:
@@ -65,10 +66,7 @@ def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A defect of ours in a callback: said in one line, with the traceback where QTOOLS_DEBUG is set."""
-    error = context.get("exception")
-    print(f"qtools: internal error: {context.get('message')}: {error!r}", file=sys.stderr)
-    if error is not None and os.environ.get("QTOOLS_DEBUG"):
-        import traceback
-
-        traceback.print_exception(error)
+    """A defect of ours in a callback: said, and the work goes on."""
+    if not logs.is_set_up():
+        logs.set_up("qtools")
+    logs.defect(str(context.get("message")), context.get("exception"))

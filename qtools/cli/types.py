@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -177,6 +177,83 @@ class Topic(click.ParamType[str]):
         try:
             return check_topic(str(value))
         except QtoolsError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Endpoint(NamedTuple):
+    """`host` and `port`, or the `path` of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_ENDPOINT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@,]+))?:?(?P<port>(?<=:)[0-9]{1,5})?")
+
+
+def parse_listen(text: str) -> Endpoint:
+    """Where to listen: `HOST:PORT`, `PORT` or `:PORT` on 127.0.0.1, port 0 for a free one, `unix:/path`; ValueError."""
+    text = text.strip()
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/"):
+            raise ValueError(f"{text!r} needs an absolute path: unix:/path/to.sock")
+        return Endpoint(path=path)
+    return _parse_endpoint(f":{text}" if text.isdigit() else text, "127.0.0.1", None)
+
+
+def parse_peer(text: str, default_port: int) -> Endpoint:
+    """Whom to send to: `HOST:PORT`, or `HOST` at `default_port`; ValueError."""
+    found = _parse_endpoint(text.strip(), None, default_port)
+    if not found.port:
+        raise ValueError(f"{text!r} has the port 0, to which nothing can be sent")
+    return found
+
+
+def _parse_endpoint(text: str, host: str | None, port: int | None) -> Endpoint:
+    found = _ENDPOINT.fullmatch(text)
+    if found is not None:
+        host = found["six"] or found["host"] or host
+        port = int(found["port"]) if found["port"] else None if text.endswith(":") else port
+        # RFC 1035, 2.3.4: what stands between dots has 1 to 63 characters
+        if host and port is not None and port < 65536 and all(0 < len(label) < 64 for label in host.split(".")):
+            return Endpoint(host, port)
+    raise ValueError(f"{text!r} is not HOST:PORT")
+
+
+class Listen(click.ParamType[Endpoint]):
+    """An address to listen on."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Endpoint:
+        if isinstance(value, Endpoint):
+            return value
+        try:
+            return parse_listen(value)
+        except ValueError as error:
+            self.fail(f"{error}, nor unix:/path" if "HOST:PORT" in str(error) else str(error), param, ctx)
+
+
+class Peer(click.ParamType[Endpoint]):
+    """An address to send to, at `default_port` unless it has another."""
+
+    name = "address"
+
+    def __init__(self, default_port: int) -> None:
+        self.default_port = default_port
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Endpoint:
+        if isinstance(value, Endpoint):
+            return value
+        try:
+            return parse_peer(value, self.default_port)
+        except ValueError as error:
             self.fail(str(error), param, ctx)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ from qtools.client.held import Arrival
 from qtools.client.links import Links
 from qtools.client.ready import share
 from qtools.client.settings import Settings
-from qtools.message import Batch, Messages
+from qtools.message import NO_STAMP, Batch, Messages, redelivered, timestamp_of
 from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
@@ -49,6 +50,8 @@ class Consumer:
     ) -> None:
         self.sources = list(sources)
         self.received = 0
+        self.redelivered = 0  # of those received: that had been delivered before
+        self._newest = (NO_STAMP, 0.0)  # the stamp that came last, and when (s since 1970)
         self._max_in_flight = max_in_flight
         self._unfinished = limit  # of the limit: how many may still be finished
         self._unread_limit = limit  # of the limit: how many may still be handed over
@@ -141,6 +144,17 @@ class Consumer:
         return all(len(links.up) >= len(links.discovery.known) for links in self._links)
 
     @property
+    def connected(self) -> int:
+        """How many connections are subscribed."""
+        return len(self._connections)
+
+    @property
+    def lag(self) -> float:
+        """How old the message that came last was when it came, s by the two machines' clocks; 0.0 before the first."""
+        stamp, came = self._newest
+        return max(0.0, came - timestamp_of(stamp) / 1e9) if came else 0.0
+
+    @property
     def reconnects(self) -> int:
         return sum(links.reconnects for links in self._links)
 
@@ -162,6 +176,8 @@ class Consumer:
         if self._ended:
             return  # the connection gives them back when it is closed
         self.received += len(messages)
+        self.redelivered += redelivered(messages)
+        self._newest = (messages.stamps[-1], time.time())
         self._unread.append((Batch.of(arrival, messages), size))
         self._unread_bytes += size
         self._something.set()

@@ -24,6 +24,8 @@ PASSING = frozenset({"E_PUB_FAILED", "E_MPUB_FAILED", "E_DPUB_FAILED"})
 PASSING_PAUSE = 1.0  # s
 
 Order = tuple[int, ...]
+# Told of each command that was answered OK: how long that took, s, and how many messages it had.
+OnPublished = Callable[[float, int], None]
 Encode = Callable[[Sequence[bytes]], tuple[bytes, int]]
 
 
@@ -33,7 +35,7 @@ class Shipment:
     A run of DPUBs is answered one by one: what was answered OK has left `bodies`, and `accepted` counts it.
     """
 
-    __slots__ = ("accepted", "bodies", "done", "order", "sent")
+    __slots__ = ("accepted", "begun", "bodies", "done", "order", "sent")
 
     def __init__(self, order: Order, bodies: Sequence[bytes], done: asyncio.Future[None]) -> None:
         self.order = order
@@ -41,6 +43,7 @@ class Shipment:
         self.done = done
         self.accepted = 0
         self.sent = False
+        self.begun = 0.0  # loop time of its last sending
 
     def __lt__(self, other: Shipment) -> bool:
         return self.order < other.order
@@ -55,9 +58,17 @@ class Lane:
     """
 
     def __init__(
-        self, name: str, choose: Callable[[], Connection | None], encode: Encode, retry_timeout: float | None
+        self,
+        name: str,
+        choose: Callable[[], Connection | None],
+        encode: Encode,
+        retry_timeout: float | None,
+        on_published: OnPublished | None = None,
     ) -> None:
+        self.published = 0  # messages answered OK
+        self.published_bytes = 0  # of their commands, as they went over the wire before any compression
         self.resent = 0  # messages sent again since their answer was lost
+        self._on_published = on_published
         self._name = name
         self._choose = choose
         self._encode = encode
@@ -119,21 +130,28 @@ class Lane:
             self.resent += len(shipment.bodies)
         shipment.sent = True
         encoded, count = self._encode(shipment.bodies)
+        shipment.begun = self._loop.time()
         answers = connection.publish(encoded, count)
-        answers.done.add_done_callback(partial(self._answered, connection, shipment, answers, count))
+        answers.done.add_done_callback(partial(self._answered, connection, shipment, answers, count, len(encoded)))
 
     def _answered(
-        self, connection: Connection, shipment: Shipment, answers: Answers, count: int, _: asyncio.Future[None]
-    ) -> None:
+        self, connection: Connection, shipment: Shipment, answers: Answers, count: int, size: int,
+        _: asyncio.Future[None],
+    ) -> None:  # fmt: skip
         self._changed.set()  # the connection may be less busy, or gone
         error = answers.done.exception()
+        accepted = len(shipment.bodies) if error is None else count - answers.left if count > 1 else 0
+        if accepted:
+            self.published += accepted
+            self.published_bytes += size if error is None else size * accepted // len(shipment.bodies)
+            if self._on_published is not None:
+                self._on_published(self._loop.time() - shipment.begun, accepted)
         if shipment.done.done():
             return
         if error is None:
             shipment.done.set_result(None)
             return
         if count > 1:
-            accepted = count - answers.left
             shipment.accepted += accepted
             shipment.bodies = shipment.bodies[accepted:]
         if isinstance(error, BrokerError) and error.code in PASSING:

@@ -18,7 +18,7 @@ from qtools.client.address import Address, Brokers
 from qtools.client.connection import Connection
 from qtools.client.discovery import Discovery
 from qtools.client.http import ask_limits
-from qtools.client.lane import Lane, Order
+from qtools.client.lane import Lane, OnPublished, Order
 from qtools.client.links import Links
 from qtools.client.settings import Settings
 from qtools.errors import MessageRefused, NetworkError, PartialFailure, QtoolsError, SizeError
@@ -37,6 +37,7 @@ class Publisher:
     batch_count, batch_bytes: the most that one MPUB holds.
     delay_ms: with it every message is a DPUB, deferred by so much.
     retry_timeout: s that a write may wait for any broker to be reachable; None for ever.
+    on_published: told of each command that a broker answered OK.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Publisher:
         delay_ms: int = 0,
         replicate: bool = False,
         retry_timeout: float | None = None,
+        on_published: OnPublished | None = None,
     ) -> None:
         self.topic = topic
         self._links = Links(Discovery(brokers, None), settings, self._on_up, self._on_down)
@@ -59,6 +61,7 @@ class Publisher:
         self._delay_ms = delay_ms
         self._replicate = replicate
         self._retry_timeout = retry_timeout
+        self._on_published = on_published
         self._max_msg_size = MAX_MSG_SIZE
         self._max_body_size = MAX_BODY_SIZE
         self._asking: asyncio.Task[None] | None = None
@@ -75,6 +78,30 @@ class Publisher:
     def resent(self) -> int:
         """Messages sent again since their answer was lost: they may be there twice."""
         return sum(lane.resent for lane in self._lanes.values())
+
+    @property
+    def published(self) -> int:
+        """Messages answered OK; with `replicate` once for each broker."""
+        return sum(lane.published for lane in self._lanes.values())
+
+    @property
+    def published_bytes(self) -> int:
+        """Bytes of the commands that were answered OK, before any compression."""
+        return sum(lane.published_bytes for lane in self._lanes.values())
+
+    @property
+    def connected(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    @property
+    def reconnects(self) -> int:
+        return self._links.reconnects
+
+    @property
+    def unanswered(self) -> int:
+        """Commands that wait for a broker's answer."""
+        return sum(connection.unanswered for connection in self._connections)
 
     # ── Sink ──
 
@@ -225,7 +252,9 @@ class Publisher:
     def _lane(self, address: Address | None) -> Lane:
         if address not in self._lanes:
             name = str(self._brokers) if address is None else str(address)
-            self._lanes[address] = Lane(name, self._chooser(address), self._encode, self._retry_timeout)
+            self._lanes[address] = Lane(
+                name, self._chooser(address), self._encode, self._retry_timeout, self._on_published
+            )
         return self._lanes[address]
 
     def _chooser(self, address: Address | None) -> Callable[[], Connection | None]:

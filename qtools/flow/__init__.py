@@ -5,5 +5,6 @@ run.py          the one loop: read a batch, write it, acknowledge it; the orderl
 gather.py       a source's batches collected by count, bytes, age
 throttle.py     how many may pass now, given the time
 lines.py        chunks ↔ delimited or length-prefixed messages
+dedupe.py       which keys were seen, bounded, on disk
 envelope.py     a message with its metadata as JSON or msgpack, and back, without loss
 """

@@ -115,6 +115,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     metavar="FILE",
     help="Remember in FILE how far everything is confirmed, and go on there the next time.",
 )
+@shared.operations_options
 @shared.broker_options
 @shared.connection_options
 @shared.talk_options
@@ -125,8 +126,10 @@ def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
     answered OK. After a lost connection what was not answered is sent again: nothing is left out, a
     window of messages may be there twice.
     """  # fmt: skip
+    import logging
     import sys
 
+    from qtools.cli import logs
     from qtools.cli.run import run_program
     from qtools.pipe.options import PipeOptions
     from qtools.pipe.work import pipe
@@ -136,7 +139,7 @@ def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
         if sys.stdin is None:
             raise UsageError("stdin is closed: pipe something in, or name a file")
         if sys.stdin.isatty() and show:
-            click.echo("q-pipe: reading from the terminal; Ctrl-D ends it", err=True)
+            logs.say(logging.WARNING, "reading from the terminal; Ctrl-D ends it")
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
     if given["checkpoint"] and given["skip_bytes"]:
@@ -149,6 +152,7 @@ def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
         brokers=shared.brokers_of(given),
         settings=shared.settings_of("q-pipe", given),
         delimiter=shared.delimiter_of(given),
+        operations=shared.operations_of(given),
         fail_on_empty=given.pop("empty") == "fail",
         skip_oversize=given.pop("on_oversize") == "skip",
         rate=given.pop("rate") or 0.0,

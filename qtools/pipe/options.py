@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
 
@@ -30,4 +31,5 @@ class PipeOptions:
     retry_timeout: float = 60.0
     skip_bytes: int = 0
     checkpoint: str = ""
+    operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True

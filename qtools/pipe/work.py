@@ -7,7 +7,10 @@ import os
 from collections.abc import Callable
 
 from qtools.cli import logs
+from qtools.cli.counts import flow_families, publisher_families
+from qtools.cli.families import Family, Histogram
 from qtools.cli.meter import Meter
+from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
 from qtools.client.publisher import Publisher
@@ -53,10 +56,12 @@ class _Pipe:
         self.source.check()
         if self.checkpoint:
             self.checkpoint.check()
+        self.latency = Histogram()
         self.publisher = Publisher(
             options.topic, options.brokers, options.settings,
             batch_count=options.batch_count, batch_bytes=options.batch_bytes,
             delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
+            on_published=self.latency.observe,
         )  # fmt: skip
         self.flow = Flow(
             self.source, self.publisher,
@@ -64,9 +69,18 @@ class _Pipe:
             gather=Gather(options.batch_count, options.batch_bytes, options.linger) if options.linger else None,
             throttle=Throttle(options.rate) if options.rate else None,
             on_refused=self._refused,
+            drain_timeout=options.operations.drain_timeout,
         )  # fmt: skip
 
     async def run(self, signals: Signals) -> int:
+        operations = Operations(self.options.operations, "q-pipe", self._families, lambda: self._unready(signals))
+        await operations.start()
+        try:
+            return await self._publish(signals)
+        finally:
+            await operations.close()
+
+    async def _publish(self, signals: Signals) -> int:
         await self.publisher.start()
         signals.on_stop(self.flow.stop)
         if self.checkpoint and self.start.total:
@@ -95,6 +109,17 @@ class _Pipe:
 
     def _counts(self) -> tuple[int, int]:
         return self.flow.totals.finished, self.flow.totals.finished_bytes
+
+    def _families(self) -> list[Family]:
+        return [
+            *flow_families("q-pipe", self.flow.totals, empty=self.source.empty),
+            *publisher_families("q-pipe", [self.publisher], self.latency),
+        ]
+
+    def _unready(self, signals: Signals) -> str:
+        if signals.received is not None:
+            return f"stopping after {signals.received.name}"
+        return "" if self.publisher.connected else "no nsqd is connected"
 
     def _confirmed(self) -> None:
         if self.checkpoint:

@@ -59,6 +59,7 @@ Exit status: 0 done, or stdout was closed, or a first signal; 1 failed, 2 usage,
     "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION", help="End when nothing came for so long."
 )
 @shared.consumer_options
+@shared.operations_within("2s")  # a reader of ours that takes nothing for so long, after a signal, is not waited for
 @shared.broker_options
 @shared.connection_options
 @shared.talk_options
@@ -87,6 +88,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         brokers=shared.brokers_of(given),
         settings=shared.settings_of("q-tail", given),
         delimiter=shared.delimiter_of(given),
+        operations=shared.operations_of(given),
         guarded=tuple(source for source in parsed if source.channel == own),
         show=show,
         **given,

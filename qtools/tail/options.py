@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
 from qtools.names import Subscription
@@ -25,4 +26,5 @@ class TailOptions:
     idle_timeout: float | None = None
     max_in_flight: int = 2500
     guarded: tuple[Subscription, ...] = ()  # those whose temporary channel the user did not name
+    operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True

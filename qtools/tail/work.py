@@ -8,7 +8,10 @@ import os
 import sys
 
 from qtools.cli import logs
+from qtools.cli.counts import consumer_families, flow_families
+from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
+from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
 from qtools.client.consumer import Consumer
@@ -19,7 +22,6 @@ from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
 
 STDOUT = 1
-PATIENCE = 2.0  # s: a reader of ours that takes nothing for so long, after a signal, is not waited for
 
 
 async def tail(options: TailOptions, signals: Signals) -> int:
@@ -35,12 +37,24 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     form = make_format(
         options.format, options.delimiter, print_topic=options.print_topic, on_terminal=os.isatty(STDOUT)
     )
-    await consumer.start()
     output = Output(
         STDOUT, form, sample=options.sample, limit=options.count if sampling else None, on_closed=consumer.end
     )
-    flow = Flow(consumer, output, drain_timeout=PATIENCE)
-    signals.on_stop(flow.stop)
+    flow = Flow(consumer, output, drain_timeout=options.operations.drain_timeout)
+    operations = Operations(
+        options.operations, "q-tail", lambda: _families(consumer, output, flow), lambda: _unready(consumer, signals)
+    )
+    await operations.start()
+    try:
+        await consumer.start()
+        signals.on_stop(flow.stop)
+        return await _print(consumer, output, flow, options)
+    finally:
+        await output.close()
+        await operations.close()
+
+
+async def _print(consumer: Consumer, output: Output, flow: Flow, options: TailOptions) -> int:
     meter = Meter(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
@@ -50,7 +64,6 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     finally:
         for watch in watching:
             watch.cancel()
-        await output.close()
         await consumer.close()
         meter.close()
         _summarize(consumer, output, flow, meter, options)
@@ -84,6 +97,20 @@ def _watched(watching: list[asyncio.Task[None]]) -> int:
             if error is not None:
                 raise error
     return 0
+
+
+def _families(consumer: Consumer, output: Output, flow: Flow) -> list[Family]:
+    return [
+        *flow_families("q-tail", flow.totals),
+        counter("qtools_tail_printed_total", "Messages that stdout took.", output.printed),
+        *consumer_families("q-tail", consumer),
+    ]
+
+
+def _unready(consumer: Consumer, signals: Signals) -> str:
+    if signals.received is not None:
+        return f"stopping after {signals.received.name}"
+    return "" if consumer.connected else "no nsqd is connected"
 
 
 def _summarize(consumer: Consumer, output: Output, flow: Flow, meter: Meter, options: TailOptions) -> None:

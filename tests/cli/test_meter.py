@@ -86,7 +86,7 @@ async def test_talk_goes_where_the_line_was() -> None:
         await shown.wait("1 message sent")
         logs.say(logging.WARNING, "hello")
         meter.close()
-        assert "\r\x1b[Kq-test: hello" in shown.look()
+        await shown.wait("\r\x1b[Kq-test: hello")
 
 
 async def test_nothing_is_drawn_where_it_is_not_wanted() -> None:
@@ -94,6 +94,16 @@ async def test_nothing_is_drawn_where_it_is_not_wanted() -> None:
         meter = Meter("sent", lambda: (1, 1), show=False)
         await asyncio.sleep(0.3)  # longer than a drawing takes to come
         meter.close()
+        assert shown.look() == ""
+
+
+async def test_nothing_is_drawn_where_every_line_is_json() -> None:
+    with screen() as shown:
+        logs.set_up("q-test", as_json=True)
+        meter = Meter("sent", lambda: (1, 1), show=True)
+        await asyncio.sleep(0.3)
+        meter.close()
+        logs.set_up("q-test")
         assert shown.look() == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,11 @@ main()
 def test_an_error_is_one_line_and_its_status(error: str, status: int, told: str) -> None:
     done = run(RAISES, error)
     assert (done.returncode, done.stderr.decode(), done.stdout) == (status, told, b"")
+
+
+def test_an_interrupt_is_no_line_where_lines_are_json() -> None:
+    done = run(JSON, "--log-format", "json", "raise KeyboardInterrupt")
+    assert (done.returncode, done.stderr) == (130, b"")
 
 
 def test_a_defect_shows_where_it_is() -> None:
@@ -142,3 +148,47 @@ def test_talk_does_not_go_to_stdout_when_stderr_is_closed() -> None:
         timeout=20,
     )
     assert (done.returncode, done.stdout) == (2, b"")
+
+
+JSON = """
+import logging
+@program("q-test")
+@click.option("--log-format", default="text")
+@click.argument("what")
+def main(log_format, what):
+    from qtools.cli import logs
+    logs.set_up("q-test", as_json=log_format == "json")
+    exec(what)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise errors.StartError('nobody is there')", "nobody is there"),
+        ("raise errors.UsageError('give one')", "give one (see q-test --help)"),
+        ("1 / 0", "internal error: not expected: ZeroDivisionError('division by zero')"),
+        ("logging.getLogger('asyncio').warning('%s is slow', 'it')", "it is slow"),
+    ],
+)
+def test_every_line_is_json_where_that_is_asked_for(code: str, message: str) -> None:
+    done = run(JSON, "--log-format", "json", code)
+    (line,) = done.stderr.decode().splitlines()
+    told = json.loads(line)
+    assert told["message"] == message
+    assert ("Traceback" in told.get("traceback", "")) == ("ZeroDivisionError" in message)
+    assert done.returncode == {"n": 3, "g": 2, "i": 1}.get(message[0] if "slow" not in message else "", 0)
+
+
+def test_a_defect_shows_where_it_is_as_pythons_traceback_otherwise() -> None:
+    done = run(JSON, "1 / 0")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Traceback (most recent call last):")
+
+
+def test_the_last_log_format_counts() -> None:
+    words = ["--log-format", "json", "--log-format=text", "--nope", "x"]
+    assert run(JSON, *words).stderr.startswith(b"q-test: no such option")
+    words = ["--log-format=text", "--log-format", "json", "--nope", "x"]
+    assert json.loads(run(JSON, *words).stderr)["message"].startswith("no such option")

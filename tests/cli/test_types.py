@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from qtools.cli.types import (
     Delimiter,
     Duration,
+    Endpoint,
     Size,
     Topic,
     format_duration,
     format_size,
     parse_delimiter,
     parse_duration,
+    parse_listen,
+    parse_peer,
     parse_size,
     plural,
 )
@@ -168,3 +171,39 @@ def test_a_count_with_its_noun() -> None:
         "2 messages",
         "1,204 messages",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint", "shown"),
+    [
+        ("9402", Endpoint("127.0.0.1", 9402), "127.0.0.1:9402"),
+        (":9402", Endpoint("127.0.0.1", 9402), "127.0.0.1:9402"),
+        (" 0 ", Endpoint("127.0.0.1", 0), "127.0.0.1:0"),
+        ("0.0.0.0:65535", Endpoint("0.0.0.0", 65535), "0.0.0.0:65535"),
+        ("[::1]:80", Endpoint("::1", 80), "[::1]:80"),
+        ("some-host.example:1", Endpoint("some-host.example", 1), "some-host.example:1"),
+        ("unix:/run/m.sock", Endpoint(path="/run/m.sock"), "unix:/run/m.sock"),
+    ],
+)
+def test_where_to_listen(text: str, endpoint: Endpoint, shown: str) -> None:
+    assert parse_listen(text) == endpoint
+    assert str(endpoint) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "host", "host:", "a b:1", "::1:80", "[::1]", "h:65536", "h:-1", "h:1x", "h:1:2", "a..b:1",
+     "a" * 64 + ":1", "unix:", "unix:m.sock", "http://h:1", "123456"],
+)  # fmt: skip
+def test_where_nobody_can_listen(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not HOST:PORT|needs an absolute path"):
+        parse_listen(text)
+
+
+def test_whom_to_send_to() -> None:
+    assert parse_peer("statsd", 8125) == Endpoint("statsd", 8125)
+    assert parse_peer("statsd:9", 8125) == Endpoint("statsd", 9)
+    assert parse_peer("[fe80::1]", 8125) == Endpoint("fe80::1", 8125)
+    for text in ("", ":8125", "statsd:", "h:0", "unix:/x", "9125:"):
+        with pytest.raises(ValueError, match=r"is not HOST:PORT|has the port 0"):
+            parse_peer(text, 8125)

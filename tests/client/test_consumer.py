@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -54,6 +55,15 @@ async def read_all(consumer: Consumer, count: int) -> list[Batch]:
         assert batch is not None
         batches.append(batch)
     return batches
+
+
+async def test_what_has_come_is_counted_and_how_old_it_was() -> None:
+    async with Scripted() as peer, reading(peer) as consumer:
+        assert (consumer.lag, consumer.received, consumer.redelivered, consumer.connected) == (0.0, 0, 0, 1)
+        peer.caller.deliver(*bodies(3))  # stamped at the beginning of time, on their first delivery
+        await read_all(consumer, 3)
+        assert (consumer.received, consumer.redelivered) == (3, 0)
+        assert consumer.lag == pytest.approx(time.time(), abs=10)
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ from qtools.client.address import Brokers
 from qtools.client.publisher import Publisher
 from qtools.errors import BrokerError, MessageRefused, NetworkError, PartialFailure, StartError
 from qtools.message import Batch
+from qtools.protocol import commands
 from qtools.protocol.reader import Command, Publish
 from tests.client.scripted import Caller, Scripted, Web, settings, until, web
 from tests.flow.memory import Ledger
@@ -85,7 +86,12 @@ def limits(message: int, body: int) -> dict[str, tuple[int, bytes]]:
 
 
 async def test_a_batch_is_one_mpub_and_a_single_message_a_pub() -> None:
-    async with Scripted() as peer, publishing(peer) as publisher:
+    told: list[tuple[float, int]] = []
+
+    def on_published(seconds: float, count: int) -> None:
+        told.append((seconds, count))
+
+    async with Scripted() as peer, publishing(peer, on_published=on_published) as publisher:
         await write(publisher, *numbered(100))
         await write(publisher, b"one")
         await write(publisher)
@@ -96,6 +102,11 @@ async def test_a_batch_is_one_mpub_and_a_single_message_a_pub() -> None:
         ]
         assert peer.published == [*numbered(100), b"one"]
         assert publisher.resent == 0
+        assert publisher.published == 101
+        assert publisher.published_bytes == len(commands.mpub("events", numbered(100)) + commands.pub("events", b"one"))
+        assert [count for _, count in told] == [100, 1]
+        assert all(0 < seconds < 10 for seconds, _ in told)
+        assert (publisher.connected, publisher.unanswered, publisher.reconnects) == (1, 0, 0)
 
 
 async def test_a_write_ends_when_all_of_it_is_answered() -> None:
@@ -177,6 +188,8 @@ async def test_after_a_loss_exactly_what_was_not_answered_is_sent_again_in_order
         assert [each.bodies[0] for each in peer.caller.all(Publish)] == [b"2", b"3", b"4", b"5"]
         assert [body for body in peer.published if body != b"x"] == [b"0", b"1", b"2", b"3", b"4", b"5"]
         assert publisher.resent == 8
+        assert publisher.published == 12
+        assert publisher.reconnects == 1
 
 
 async def test_a_run_of_dpubs_that_was_partly_answered_goes_on_behind_what_was() -> None:
@@ -192,6 +205,7 @@ async def test_a_run_of_dpubs_that_was_partly_answered_goes_on_behind_what_was()
         await write(publisher, *numbered(10))
         assert peer.published == numbered(10)
         assert publisher.resent == 7
+        assert publisher.published == 10
 
 
 async def test_what_one_broker_lost_goes_to_another() -> None:
