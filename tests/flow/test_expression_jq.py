@@ -1,0 +1,95 @@
+"""The filter language means what jq means: generated expressions over generated JSON, against jq itself.
+
+One jq program runs a handful of expressions over a handful of values, so that jq's own compiler is called seldom.
+Errors are compared as errors, sentence for sentence. The documented differences are kept out of the values, and
+negative zero, which is zero here, is levelled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from random import Random
+from typing import Any
+
+import jq
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from qtools.errors import EvaluationError
+from qtools.flow.expression import NOTHING, compile_expression
+from qtools.flow.expression_values import LARGEST
+from tests.flow.jq_pairs import Pairs
+
+EXPRESSIONS, VALUES, EXAMPLES = 12, 12, 180
+PAIRS = EXPRESSIONS * VALUES * EXAMPLES
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can say it, for a comparison that tells true from 1 but not 1 from 1.0."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | float):
+        if value != value:
+            return None
+        return ("number", float(value) if abs(value) <= LARGEST else math.copysign(LARGEST, value))
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return re.sub(r"(?<![\w.])-0(?![\w.])", "0", value)
+
+
+def ours(text: str, value: Any) -> Any:
+    try:
+        result = compile_expression(text)(value)
+    except EvaluationError as error:
+        return {"error": plain(str(error))}
+    return [] if result is NOTHING else [plain(result)]
+
+
+def theirs(texts: list[str], inputs: list[Any]) -> list[list[Any]]:
+    """What jq makes of each value by each expression."""
+    tried = ", ".join(f"(. as $value | try [$value | {text}] catch {{error: .}})" for text in texts)
+    found = jq.compile(f"[.[] | [{tried}]]").input_text(json.dumps(inputs)).first()
+    return [
+        [{"error": plain(one["error"])} if isinstance(one, dict) else [plain(item) for item in one] for one in row]
+        for row in found
+    ]
+
+
+def compare(random: Random, seen: Counter[str]) -> None:
+    pairs = Pairs(random)
+    texts = [pairs.expression(random.choice([1, 2, 2, 3, 3, 4])) for _ in range(EXPRESSIONS)]
+    inputs = [pairs.message() for _ in range(VALUES)]
+    for value, row in zip(inputs, theirs(texts, inputs), strict=True):
+        for text, expected in zip(texts, row, strict=True):
+            assert (text, value, ours(text, value)) == (text, value, expected)
+            seen["error" if isinstance(expected, dict) else "nothing" if not expected else "result"] += 1
+
+
+def test_it_means_what_jq_means() -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @seed(20_000)
+    @given(st.randoms(use_true_random=True))
+    def run(random: Random) -> None:
+        compare(random, seen)
+
+    run()
+    assert seen.total() >= 20_000
+    # It is no comparison of errors with errors.
+    assert seen["result"] > seen.total() / 2
+    assert min(seen["error"], seen["nothing"]) > seen.total() / 100
+
+
+@pytest.mark.slow
+def test_it_means_what_jq_means_for_long() -> None:
+    seen: Counter[str] = Counter()
+    random = Random()
+    while seen.total() < 1_000_000:
+        compare(random, seen)
