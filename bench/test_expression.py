@@ -1,4 +1,7 @@
-"""What a filter expression costs on a parsed message. Run: pytest bench/test_expression.py; each test says its ns."""
+"""What a filter expression costs on a parsed message, and the filter pass on a raw one, parsing included.
+
+Run: pytest bench/test_expression.py; each test says its ns a message.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from qtools.flow.expression import compile_expression
+from qtools.flow.filter import Filter
 
 EVENT = {"type": "purchase", "amount": 150, "messageId": "m-1", "user": {"name": "Ada", "tags": ["new", "vip"]}}
 ROUNDS = 1000
@@ -54,3 +58,32 @@ def measure(
 )
 def test_evaluate(measure: Callable[[str], Any], text: str, result: Any) -> None:
     assert measure(text) == result
+
+
+BODIES = [
+    b'{"n": %6d, "type": "%s", "amount": %d, "text": "%s"}' % (n, b"purchase" if n % 2 else b"view", n, b"x" * 120)
+    for n in range(ROUNDS)
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "select", "passed"),
+    [
+        ('.type == "purchase"', None, 500),
+        ('.type == "purchase" and .amount > 500', None, 250),
+        (None, "{n, amount}", 1000),
+    ],
+)
+def test_filter_pass(
+    benchmark: BenchmarkFixture,
+    capsys: pytest.CaptureFixture[str],
+    where: str | None,
+    select: str | None,
+    passed: int,
+) -> None:
+    rules = Filter(where and compile_expression(where) or None, select and compile_expression(select) or None, "skip")
+    places, _, _ = benchmark(rules.run, BODIES)
+    assert len(places) == passed
+    if benchmark.stats is not None:
+        with capsys.disabled():
+            print(f"\n{where or select:75} {benchmark.stats.stats.min / ROUNDS * 1e9:8.1f} ns", end="")

@@ -1,7 +1,7 @@
-"""Every flag that commands share, once, with its rules. In: click's values. Out: Brokers and Settings.
+"""Every flag that commands share, once, with its rules. In: click's values. Out: Brokers, Settings, a Filter.
 
-A command puts the decorators it needs above its function and hands its keyword arguments to `brokers_of` and
-`settings_of`, which take out what is theirs. Long names are NSQ's where NSQ has the flag.
+A command puts the decorators it needs above its function and hands its keyword arguments to `brokers_of`,
+`settings_of`, `filter_of`, which take out what is theirs. Long names are NSQ's where NSQ has the flag.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtools.cli.types import Duration
-from qtools.errors import UsageError
+from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
     from qtools.client.address import Brokers
     from qtools.client.settings import Settings
+    from qtools.flow.filter import Filter, OnError
 
 Decorator = Callable[[Any], Any]
 
@@ -81,6 +82,26 @@ talk_options = _all(
     ),
 )
 
+
+def filter_options(on_error: str) -> Decorator:
+    """--where and --select; `on_error` is what the command does, unless told otherwise, with what has no answer."""
+    return _all(
+        click.option(
+            "--where", default=None, metavar="EXPR",
+            help="Only messages for which this is true; a subset of jq: '.type == \"purchase\" and .amount > 100'.",
+        ),
+        click.option(
+            "--select", default=None, metavar="EXPR",
+            help="Replace each body by this, as compact JSON: '{id: .messageId, amount}'.",
+        ),
+        click.option(
+            "--on-error", type=click.Choice(["fail", "skip", "pass"]), default=None, metavar="fail|skip|pass",
+            help="A message that is not JSON, or for which --where or --select fails: end there, leave it out and "
+            f"name it, or let it through as it is. Default: {on_error}.",
+        ),
+    )  # fmt: skip
+
+
 FORMATS = ("raw", "envelope", "msgpack", "length32")
 
 null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL, as in find -print0.")
@@ -117,6 +138,25 @@ def settings_of(program: str, given: dict[str, Any]) -> Settings:
         raise UsageError("--tls-key needs --tls-cert")
     settings.tls_context()  # a file that cannot be used is said now, before anything is sent
     return settings
+
+
+def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
+    """Take the filter flags out of `given`, and compile them; None where there is nothing to filter."""
+    where, select, chosen = given.pop("where"), given.pop("select"), given.pop("on_error")
+    if where is None and select is None:
+        if chosen is not None:
+            raise UsageError("--on-error goes with --where or --select only")
+        return None
+    from qtools.flow.expression import Expression, compile_expression
+    from qtools.flow.filter import Filter
+
+    compiled: dict[str, Expression | None] = {"where": None, "select": None}
+    for name, text in (("where", where), ("select", select)):
+        try:
+            compiled[name] = None if text is None else compile_expression(text)
+        except ExpressionError as error:
+            raise UsageError(f"--{name}: {error}") from error
+    return Filter(compiled["where"], compiled["select"], chosen or on_error)
 
 
 def set_up_talk(program: str, given: dict[str, Any]) -> bool:

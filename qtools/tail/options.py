@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
 from qtools.names import Subscription
+
+if TYPE_CHECKING:  # few runs filter, and its modules take time to import
+    from qtools.flow.filter import Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class TailOptions:
     delimiter: bytes = b"\n"
     count: int | None = None
     sample: float = 1.0
+    rules: Filter | None = None  # what is printed, and how
     print_topic: bool = False
     until_empty: bool = False
     idle_timeout: float | None = None

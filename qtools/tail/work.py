@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from qtools.cli import logs
 from qtools.cli.meter import Meter
@@ -14,9 +15,13 @@ from qtools.cli.types import plural
 from qtools.client.consumer import Consumer
 from qtools.client.guard import refuse_to_take_backlog
 from qtools.flow.run import Flow
+from qtools.message import Batch
 from qtools.tail.ends import wait_until_empty, wait_until_idle
 from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
+
+if TYPE_CHECKING:
+    from qtools.flow.filter import Filter, FilteredSink
 
 STDOUT = 1
 PATIENCE = 2.0  # s: a reader of ours that takes nothing for so long, after a signal, is not waited for
@@ -26,20 +31,21 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     """Print what comes; the exit status. Raises StartError when nothing could be reached."""
     if options.guarded:
         await refuse_to_take_backlog(options.guarded, options.brokers)
-    sampling = options.sample < 1.0
+    choosing = options.sample < 1.0 or options.rules is not None
     consumer = Consumer(
         options.sources, options.brokers, options.settings,
         max_in_flight=options.max_in_flight,
-        limit=None if sampling else options.count,  # what is left out by sampling does not count
+        limit=None if choosing else options.count,  # what is left out does not count
     )  # fmt: skip
     form = make_format(
         options.format, options.delimiter, print_topic=options.print_topic, on_terminal=os.isatty(STDOUT)
     )
     await consumer.start()
     output = Output(
-        STDOUT, form, sample=options.sample, limit=options.count if sampling else None, on_closed=consumer.end
+        STDOUT, form, sample=options.sample, limit=options.count if choosing else None, on_closed=consumer.end
     )
-    flow = Flow(consumer, output, drain_timeout=PATIENCE)
+    filtered = _filtered(output, options.rules) if options.rules is not None else None
+    flow = Flow(consumer, filtered or output, drain_timeout=PATIENCE)
     signals.on_stop(flow.stop)
     meter = Meter(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
@@ -53,8 +59,23 @@ async def tail(options: TailOptions, signals: Signals) -> int:
         await output.close()
         await consumer.close()
         meter.close()
-        _summarize(consumer, output, flow, meter, options)
+        _summarize(consumer, output, flow, meter, options, filtered)
     return _watched(watching)
+
+
+def _filtered(output: Output, rules: Filter) -> FilteredSink:
+    """`output` behind the filter. The first message without an answer is a warning, the others are details."""
+    from qtools.flow.filter import FilteredSink
+
+    def name(batch: Batch, place: int) -> str:
+        topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
+        return f"{topic}: message {batch.ids[place].decode('latin-1')}"
+
+    def warn(text: str) -> None:
+        logs.say(logging.INFO if sink.left_out else logging.WARNING, text)
+
+    sink = FilteredSink(output, rules, name=name, warn=warn)
+    return sink
 
 
 async def _end(consumer: Consumer, options: TailOptions) -> None:
@@ -86,9 +107,18 @@ def _watched(watching: list[asyncio.Task[None]]) -> int:
     return 0
 
 
-def _summarize(consumer: Consumer, output: Output, flow: Flow, meter: Meter, options: TailOptions) -> None:
+def _summarize(
+    consumer: Consumer, output: Output, flow: Flow, meter: Meter, options: TailOptions, filtered: FilteredSink | None
+) -> None:
     totals = flow.totals
     notes = []
+    if filtered is not None:
+        notes += filtered.notes("printed")
+        if filtered.left_out > 1:  # the first was told when it came
+            count = plural(filtered.left_out, "message")
+            logs.say(
+                logging.WARNING, f"{count} had no answer to --where or --select and were not printed (-v names each)"
+            )
     if consumer.acknowledgements_failed:
         late = plural(consumer.acknowledgements_failed, "message")
         notes.append(f"{late} had timed out before being finished and will come again")
