@@ -81,7 +81,8 @@ def test_filter_pass(
     select: str | None,
     passed: int,
 ) -> None:
-    rules = Filter(where and compile_expression(where) or None, select and compile_expression(select) or None, "skip")
+    compiled = [None if text is None else compile_expression(text) for text in (where, select)]
+    rules = Filter(*compiled, on_error="skip")
     places, _, _ = benchmark(rules.run, BODIES)
     assert len(places) == passed
     if benchmark.stats is not None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qtools.errors import EvaluationError, MessageRefused, PartialFailure, QtoolsError, SinkClosed, SinkError
 from qtools.flow.expression import compile_expression, truthy
-from qtools.flow.filter import Filter, FilteredSink, OnError, encode, parse, parse_exactly, parser_for
+from qtools.flow.filter import Filter, FilteredSink, OnError, encode, encode_all, parse, parse_exactly, parser_for
 from qtools.message import Batch, Message, Messages
 from tests.flow.test_envelope import Place
 
@@ -87,28 +87,50 @@ def test_numbers_are_read_as_pythons_json_reads_them(values: list[Any]) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"nope",
-        b"\xff",
-        b'"\\ud800"',
-        b"NaN",
-        b"Infinity",
-        b"1 2",
-        b"{'a': 1}",
-        b'\xef\xbb\xbf{"a": 1}',
-        b"[" * 5000,
-    ]
-    + [b"[" * 5000 + b"1" * 30, b"NaN, " + b"1" * 30, "[1]".encode("utf-16"), b"1e400", b"1" * 5000 + b"x"],
-)
+        b"", b"nope", b"\xff", b'"\\ud800"', b"NaN", b"Infinity", b"1 2", b"{'a': 1}", b'\xef\xbb\xbf{"a": 1}',
+        b"[" * 5000, b"[" * 5000 + b"1" * 30, b"NaN, " + b"1" * 30, "[1]".encode("utf-16"), b"1e400", b"1" * 5000,
+    ],
+)  # fmt: skip
 def test_what_is_no_json_says_so(body: bytes) -> None:
     for read in (parse, parse_exactly, parser_for([body])):
         with pytest.raises(EvaluationError, match=r"^it is not JSON \("):
             read(body)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")), st.lists))
-def test_encode_writes_what_can_be_read_back(value: Any) -> None:
-    assert json.loads(encode(value)) == value
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=5,
+)
+
+
+@given(st.lists(anything))
+def test_encode_writes_what_can_be_read_back(values: list[Any]) -> None:
+    made = [encode(value) for value in values]
+    assert [json.loads(body) for body in made] == values
+    assert encode_all(values) in (made, None)
+
+
+def test_encode_is_compact() -> None:
+    assert encode_all([]) == []
+    assert encode_all([{"a": [1, "é\n"]}, 1.5, None]) == ['{"a":[1,"é\\n"]}'.encode(), b"1.5", b"null"]
+    assert encode_all([{"a": 2**64}, "x"]) is None
+    assert encode({"a": 2**64}) == b'{"a":18446744073709551616}'
+
+
+@pytest.mark.parametrize("depth", [200, 500, 1000])
+def test_a_result_that_is_nested_deeply_is_written_or_has_no_answer(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    places, bodies, failed = rules(None, "[.]", "skip").run([b"1", deep, b"2"])
+    assert (places, bodies) in (([0, 2], [b"[1]", b"[2]"]), ([0, 1, 2], [b"[1]", b"[%s]" % deep, b"[2]"]))
+    assert list(failed) == ([1] if len(places) == 2 else [])
+
+
+def test_json_that_is_nested_deeply_is_read_or_has_no_answer() -> None:
+    deep = b"[" * 1000 + b"1" * 30 + b"]" * 1000
+    places, _, failed = rules("true", None, "skip").run([deep, b"1"])
+    assert sorted([*places, *failed]) == [0, 1]
+    assert places[-1] == 1
 
 
 # ── the sink ──
