@@ -5,5 +5,7 @@ run.py          the one loop: read a batch, write it, acknowledge it; the orderl
 gather.py       a source's batches collected by count, bytes, age
 throttle.py     how many may pass now, given the time
 lines.py        chunks ↔ delimited or length-prefixed messages
+expression.py   the filter language, a subset of jq: text → one Python function (expression_*.py are its parts)
+filter.py       which messages pass, and with what body; a sink with a filter before it
 envelope.py     a message with its metadata as JSON or msgpack, and back, without loss
 """

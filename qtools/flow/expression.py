@@ -6,7 +6,7 @@ the language on one page. Everything ends, in time and memory bounded by the tex
 
     expression_syntax.py  text → tree (…_tokens, …_tree)    expression_hints.py  what to say of what only jq has
     expression_code.py    tree → function                   expression_words.py, …_values.py  what it calls
-    expression_regex.py   patterns of test(…)
+    expression_regex.py   patterns of test(…)                 expression_cost.py  what is too much
 
 Never here: parsing JSON (filter.py), reading anything but the value given.
 """
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from qtools.flow.expression_code import Evaluate, compile_node
+from qtools.flow.expression_cost import MODEST_SIZE, cost
 from qtools.flow.expression_syntax import parse
 from qtools.flow.expression_tree import Binary, Call, Identity, Index, Literal, Many, Node
 from qtools.flow.expression_values import NOTHING
@@ -50,6 +51,11 @@ class Expression:
 
     def __repr__(self) -> str:
         return f"<Expression {self.text}>"
+
+    @property
+    def is_modest(self) -> bool:
+        """Whether a result is never many times the size of its value."""
+        return cost(self._tree).size <= MODEST_SIZE
 
     @property
     def equalities(self) -> tuple[tuple[Path, Scalar], ...]:

@@ -17,6 +17,7 @@ from typing import Any
 from qtools.errors import EvaluationError, ExpressionError
 from qtools.flow import expression_values as values
 from qtools.flow import expression_words as words
+from qtools.flow.expression_cost import MOST, cost
 from qtools.flow.expression_regex import check_flags, compile_pattern
 from qtools.flow.expression_tree import (
     Binary,
@@ -33,9 +34,6 @@ from qtools.flow.expression_tree import (
     Unary,
 )
 
-# How many times the size of its input an expression may make or look at: a page of honest conditions stays far below,
-# a chain of doublings does not.
-MAX_GROWTH = 20_000
 # Blocks in blocks, before the rest becomes a function of its own; Python takes 100.
 MAX_INDENT = 12
 
@@ -74,30 +72,6 @@ def may_be_nothing(node: Node) -> bool:
     if isinstance(node, Index | Slice) and node.optional:
         return True
     return any(map(may_be_nothing, node.children()))
-
-
-def growth(node: Node) -> tuple[float, float]:
-    """How many times its input's size a result can be, and how much is looked at on the way; generously."""
-    made = [growth(child) for child in node.children()]
-    size, work = sum(one for one, _ in made), 1 + sum(one for _, one in made)
-    if isinstance(node, Literal):
-        return 1 + (len(node.value) if isinstance(node.value, str) else 0) / 64, 0
-    if isinstance(node, Identity):
-        return 1, 0
-    if isinstance(node, Many) and node.kind == "|":
-        size, work = 1.0, 1.0
-        for one, steps in made:
-            work += size * steps
-            size *= one
-    elif isinstance(node, Call) and node.name == "tostring":
-        size = 4
-    elif isinstance(node, Text):
-        size = 4 * size + 1
-    elif isinstance(node, Call | Index | Slice) or is_boolean(node):
-        size = 1  # a part, a yes or no; what join makes is held by MAX_TEXT
-    elif isinstance(node, If) or (isinstance(node, Many) and node.kind == "//"):
-        size = max(one for one, _ in made)
-    return size, work + size
 
 
 class Writer:
@@ -350,7 +324,7 @@ class Writer:
 
 def compile_node(text: str, node: Node, *, regex: bool = True) -> Evaluate:
     """The function that does what `node`, a part of `text`, says. Raises ExpressionError."""
-    if max(growth(node)) > MAX_GROWTH:
+    if any(has > most for has, most in zip(cost(node), MOST, strict=True)):
         raise ExpressionError(text, node.start + 1, "this makes too much of its input, by doubling it again and again")
     writer = Writer(text, regex)
     result = writer.value(node, "v")

@@ -187,7 +187,7 @@ class Parser:
             elif self.at("."):
                 self.take()
                 if self.at("["):
-                    node = self.bracket(start, node)
+                    node = self.bracket(start, node, dotted=True)
                 elif self.at('"'):
                     node = self.indexed(start, node, self.string())
                 else:
@@ -211,14 +211,14 @@ class Parser:
             self.take()
         return self.made(Index(start, self.end, base, key, optional))
 
-    def bracket(self, start: int, base: Node) -> Node:
+    def bracket(self, start: int, base: Node, *, dotted: bool = False) -> Node:
         opened = self.place
         self.take()
         if self.at("]"):
             self.fail(OPERATORS["[]"], opened)
         nothing: Node = Literal(self.place, self.place, None)
-        first = nothing if self.at(":") else self.pipe()
-        if not self.at(":"):
+        first = nothing if self.at(":") and not dotted else self.pipe()
+        if not self.at(":") or dotted:
             self.expect("]", "after the index")
             return self.indexed(start, base, first)
         self.take()

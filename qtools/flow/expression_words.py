@@ -64,6 +64,19 @@ def add(left: Any, right: Any) -> Any:
     return {**left, **right}
 
 
+def same(left: Any, right: Any, steps: Steps) -> bool:
+    """`equal`, counted."""
+    steps.take()
+    cls = left.__class__
+    if cls is list and right.__class__ is list:
+        return len(left) == len(right) and all(same(*both, steps) for both in zip(left, right, strict=True))
+    if cls is dict and right.__class__ is dict:
+        return len(left) == len(right) and all(key in right and same(left[key], right[key], steps) for key in left)
+    if cls is str:
+        steps.take(len(left) >> 10)
+    return equal(left, right)
+
+
 def subtract(left: Any, right: Any) -> Any:
     if is_number(left) and is_number(right):
         return number(left - right)
@@ -71,8 +84,8 @@ def subtract(left: Any, right: Any) -> Any:
         raise refuse(left, right, "cannot be subtracted")
     steps, kept = Steps(), []
     for item in left:
-        steps.take(len(right) + 1)
-        if not any(equal(item, other) for other in right):
+        steps.take()
+        if not any(same(item, other, steps) for other in right):
             kept.append(item)
     return kept
 
@@ -181,14 +194,12 @@ def places(value: list[Any], part: list[Any]) -> list[int]:
     if not part:
         return []
     steps = Steps()
-    found = []
-    for place in range(len(value)):
-        steps.take()
-        if equal(value[place], part[0]):
-            steps.take(len(part))
-            if equal(value[place : place + len(part)], part):
-                found.append(place)
-    return found
+    return [
+        place
+        for place in range(len(value))
+        if len(value) - place >= len(part)
+        and all(same(value[place + nth], item, steps) for nth, item in enumerate(part))
+    ]
 
 
 def has(value: Any, key: Any) -> bool:

@@ -60,14 +60,11 @@ def parser_for(bodies: Sequence[bytes]) -> Callable[[bytes], Any]:
 
 
 def encode(value: Any) -> bytes:
-    """A value as compact JSON. EvaluationError for what cannot be written."""
+    """A value as compact JSON, of any depth, digits and size. EvaluationError for what cannot be written."""
     try:
-        return orjson.dumps(value)
-    except TypeError:  # an integer of more than 64 bits, or deeper than orjson goes
-        try:
-            return dump(value).encode("utf-8", "replace")
-        except RecursionError:
-            raise EvaluationError("the result is nested too deeply") from None
+        return dump(value).encode("utf-8", "replace")
+    except RecursionError:
+        raise EvaluationError("the result is nested too deeply") from None
 
 
 def encode_all(values: list[Any]) -> list[bytes] | None:
@@ -82,7 +79,7 @@ def encode_all(values: list[Any]) -> list[bytes] | None:
     mixed[::2] = values
     try:
         made = orjson.dumps(mixed)[1:-1].split(_SEPARATOR)
-    except TypeError:
+    except TypeError:  # an integer of more than 64 bits, or deeper than orjson goes
         return None
     return made if len(made) == len(values) else None
 
@@ -98,6 +95,7 @@ class Filter:
 
     def __init__(self, where: Expression | None, select: Expression | None, on_error: OnError) -> None:
         self.where, self.select, self.on_error = where, select, on_error
+        self._is_modest = select is None or select.is_modest  # else a result is held against the most while it is made
 
     def run(self, bodies: Sequence[bytes]) -> Passing:
         """The places of those that pass, their new bodies, and what has no answer.
@@ -105,6 +103,8 @@ class Filter:
         What has none is among those that pass, unchanged, when that is what `on_error` says; with "fail" nothing
         behind the first such place is looked at.
         """
+        if not self._is_modest:
+            return self._pass(bodies, None, [])
         selected: list[int] = []  # where in `passing` a new body goes
         values: list[Any] = []
         places, passing, failed = self._pass(bodies, selected, values)

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections import Counter
+from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -19,13 +20,17 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from qtools.errors import EvaluationError
+from qtools.errors import EvaluationError, ExpressionError
 from qtools.flow.expression import NOTHING, compile_expression
 from qtools.flow.expression_values import LARGEST
 from tests.flow.jq_pairs import Pairs
+from tests.flow.test_expression import CONSTRUCTS, EVENT
 
 EXPRESSIONS, VALUES, EXAMPLES = 12, 12, 180
 PAIRS = EXPRESSIONS * VALUES * EXAMPLES
+
+
+compiled = lru_cache(EXPRESSIONS)(compile_expression)
 
 
 def plain(value: Any) -> Any:
@@ -45,7 +50,7 @@ def plain(value: Any) -> Any:
 
 def ours(text: str, value: Any) -> Any:
     try:
-        result = compile_expression(text)(value)
+        result = compiled(text)(value)
     except EvaluationError as error:
         return {"error": plain(str(error))}
     return [] if result is NOTHING else [plain(result)]
@@ -85,6 +90,53 @@ def test_it_means_what_jq_means() -> None:
     # It is no comparison of errors with errors.
     assert seen["result"] > seen.total() / 2
     assert min(seen["error"], seen["nothing"]) > seen.total() / 100
+
+
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z_]+|\.[A-Za-z_]+|[0-9.]+|==|!=|<=|>=|//|.', re.DOTALL)
+STRAY = [
+    "(", ")", "[", "]", "{", "}", ",", ":", ";", "|", "?", "-", "+", "*", "%", "/", "==", "<", "and", "or", "not", "//",
+    ".", "..", ".a", ".[0]", "1", "1.5", '"a"', "if", "then", "else", "elif", "end", "#", "empty", "null", "length",
+    "\\(", "as", "{a}", ".a?", "[1:]", "'", "$", "@text", "=", "?//", "{a:1}", "..a", '."a"',
+]  # fmt: skip
+INPUTS: list[Any] = [EVENT, {"a": 1, "b": {"a": 2, "c": [1]}, "items": [{"a": 1}], "type": "a"}, None]
+
+
+def mutated(random: Random) -> str:
+    """An expression with a token or two lost, added, or exchanged."""
+    tokens = TOKEN.findall(Pairs(random).expression(random.choice([1, 2, 2, 3])))
+    for _ in range(random.choice([1, 1, 2, 3])):
+        place = random.randrange(len(tokens) + 1)
+        tokens[place : place + random.choice([0, 0, 1])] = random.choice([[], [random.choice(STRAY)]])
+    return random.choice(["", " "]).join(tokens)
+
+
+def accepted_means_the_same(random: Random, count: int) -> int:
+    """Of `count` mutated texts, those that are accepted jq accepts as well, and means the same; how many they were."""
+    accepted = 0
+    for _ in range(count):
+        text = mutated(random)
+        try:
+            compile_expression(text)
+        except ExpressionError:
+            continue
+        accepted += 1
+        row = [found[0] for found in theirs([f"\n{text}\n"], INPUTS)]  # it may end with a comment
+        assert (text, [ours(text, value) for value in INPUTS]) == (text, row)
+    return accepted
+
+
+def test_what_is_accepted_is_accepted_by_jq_and_means_the_same() -> None:
+    assert accepted_means_the_same(Random(1), 3000) > 200
+
+
+@pytest.mark.parametrize("text", [text for text, _ in CONSTRUCTS])
+def test_each_construct_means_what_jq_means(text: str) -> None:
+    assert [ours(text, EVENT)] == theirs([f"\n{text}\n"], [EVENT])[0]
+
+
+@pytest.mark.slow
+def test_what_is_accepted_means_the_same_for_long() -> None:
+    assert accepted_means_the_same(Random(), 100_000) > 5000
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtools.errors import EvaluationError, MessageRefused, PartialFailure, QtoolsError, SinkClosed, SinkError
@@ -104,11 +104,12 @@ anything = st.recursive(
 )
 
 
-@given(st.lists(anything))
-def test_encode_writes_what_can_be_read_back(values: list[Any]) -> None:
-    made = [encode(value) for value in values]
-    assert [json.loads(body) for body in made] == values
-    assert encode_all(values) in (made, None)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(anything, max_size=5))
+def test_what_is_encoded_can_be_read_back(values: list[Any]) -> None:
+    assert [json.loads(encode(value)) for value in values] == values
+    together = encode_all(values)
+    assert together is None or [json.loads(body) for body in together] == values
 
 
 def test_encode_is_compact() -> None:
@@ -116,6 +117,15 @@ def test_encode_is_compact() -> None:
     assert encode_all([{"a": [1, "é\n"]}, 1.5, None]) == ['{"a":[1,"é\\n"]}'.encode(), b"1.5", b"null"]
     assert encode_all([{"a": 2**64}, "x"]) is None
     assert encode({"a": 2**64}) == b'{"a":18446744073709551616}'
+
+
+def test_a_result_that_is_many_times_its_message_has_no_answer() -> None:
+    select = "[., .] | " * 9 + "."
+    assert compile_expression(select).is_modest is False
+    assert compile_expression("{id: .messageId, amount, a: [.b, .c]}").is_modest is True
+    places, _, failed = rules(None, select, "skip").run([b'"%s"' % (b"x" * 100_000), b'"x"'])
+    assert places == [1]
+    assert str(failed[0]) == "--select has no result: the text made of a value is too long"
 
 
 @pytest.mark.parametrize("depth", [200, 500, 1000])
@@ -258,6 +268,7 @@ async def test_an_error_of_the_whole_batch_goes_through() -> None:
     assert counts(under) == (0, 0, 0, 0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.none() | st.integers(0, 5), max_size=30),
     st.sampled_from([".n > 2", ".n % 2 == 0", "true", "false", ".n.x", "select(.n == 1)", ".n / (.n - 3)"]),
