@@ -20,6 +20,8 @@ from qtools.errors import ExpressionError
 from qtools.flow.expression_hints import OPERATORS, WORDS, unknown
 from qtools.flow.expression_tokens import SPACE, STRING, TOKEN, number, unescaped
 from qtools.flow.expression_tree import (
+    CONSTANTS,
+    FUNCTIONS,
     Binary,
     Call,
     Identity,
@@ -38,16 +40,6 @@ MAX_LENGTH = 16384  # characters: a page of conditions, and nobody's whole memor
 MAX_DEPTH = 50  # of brackets in brackets, and of the tree
 
 
-# How many arguments each function may have.
-FUNCTIONS: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(
-        ("not", "empty", "length", "type", "ascii_downcase", "ascii_upcase", "tostring", "tonumber", "keys"), (0,)
-    ),
-    **dict.fromkeys(("any", "all"), (0, 1)),
-    **dict.fromkeys(("select", "startswith", "endswith", "contains", "has", "split", "join", "in", "inside"), (1,)),
-    "test": (1, 2),
-}
-CONSTANTS = {"null": None, "true": True, "false": False}
 LEVELS = (("or",), ("and",), ("==", "!=", "<", "<=", ">", ">="), ("+", "-"), ("*", "/", "%"))
 COMPARE = 2  # the level of which only one stands in a row
 
@@ -361,6 +353,12 @@ class Parser:
         self.expect(":", "after the key")
         return key, self.pipe()
 
+    def unescaped(self, pieces: list[str], start: int) -> str:
+        try:
+            return unescaped(pieces)
+        except ValueError:
+            self.fail("this string has half of a \\u pair, which is no character", start)
+
     def string(self) -> Node:
         """A string; the current token is its opening quote."""
         start, place = self.place, self.place + 1
@@ -368,12 +366,12 @@ class Parser:
         raw: list[str] = []
         while not self.text.startswith('"', place):
             if self.text.startswith("\\(", place):
-                parts.append(unescaped(raw))
+                parts.append(self.unescaped(raw, start))
                 raw = []
                 self.look(place + 2)
                 parts.append(self.pipe())
                 if not self.at(")"):
-                    self.closing(")")
+                    self.closing(")")  # which says what is wrong
                 place = self.after
             elif piece := STRING.match(self.text, place):
                 raw.append(piece[0])
@@ -384,7 +382,7 @@ class Parser:
                 self.fail(
                     f"{self.text[place : place + 2]} is no escape in a string; a backslash is written \\\\", place
                 )
-        parts.append(unescaped(raw))
+        parts.append(self.unescaped(raw, start))
         self.end = place + 1
         self.look(place + 1)
         if len(parts) == 1:

@@ -22,10 +22,10 @@ STRING = re.compile(r'[^"\\]+|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt]')
 
 
 def unescaped(pieces: list[str]) -> str:
-    """What a string's pieces, as STRING matched them, stand for."""
+    """What a string's pieces, as STRING matched them, stand for; ValueError for half a surrogate pair."""
     raw = "".join(piece if piece[0] == "\\" else json.dumps(piece)[1:-1] for piece in pieces)
     value: str = json.loads(f'"{raw}"')
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair is no character
+    return value.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def number(token: str) -> int | float:

@@ -1,4 +1,4 @@
-"""The filter language's tree: one class for each construct, and where it stands in the text.
+"""The filter language's tree: one class for each construct, and where it stands in the text; and the functions there are.
 
 In: the parser (expression_syntax.py) makes it. Out: the compiler (expression_code.py) walks it. Never here: any rule.
 """
@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+# How many arguments each function may have.
+FUNCTIONS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(
+        ("not", "empty", "length", "type", "ascii_downcase", "ascii_upcase", "tostring", "tonumber", "keys"), (0,)
+    ),
+    **dict.fromkeys(("any", "all"), (0, 1)),
+    **dict.fromkeys(("select", "startswith", "endswith", "contains", "has", "split", "join", "in", "inside"), (1,)),
+    "test": (1, 2),
+}
+CONSTANTS = {"null": None, "true": True, "false": False}
 
 
 @dataclass(slots=True)

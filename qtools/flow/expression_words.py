@@ -185,6 +185,8 @@ def cut(value: Any, start: Any, end: Any) -> Any:
     first, last = (0 if start is None else start), (size if end is None else end)
     if not (is_number(first) and is_number(last)):
         raise EvaluationError(NO_SLICE)
+    if last != last:
+        last = size
     first, last = (bound + size if bound < 0 else bound for bound in (first, last))
     return value[math.floor(min(size, max(0, first))) : math.ceil(min(size, max(0, last)))]
 

@@ -10,9 +10,9 @@ has a run of that many digits is looked at more slowly.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import compress
-from secrets import token_hex
 from typing import Any, Literal
 
 import orjson
@@ -29,7 +29,7 @@ ADVICE = "--on-error skip leaves such messages out, --on-error pass lets them th
 # The shortest integer that orjson makes a double of has 19 digits: -9223372036854775809.
 _ALL_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = b"0" * 19
-_BETWEEN = token_hex(16)
+_BETWEEN = os.urandom(16).hex()
 _SEPARATOR = f',"{_BETWEEN}",'.encode()
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
+import time
 import timeit
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -207,6 +210,10 @@ def test_integers_stay_exact_where_jq_rounds() -> None:
         (".a.", 4, "a name was expected after the dot"),
         ('.a == "x', 7, "never closed"),
         ('"a\\q"', 3, "\\q is no escape"),
+        ('. == "\\ud83d"', 6, "half of a \\u pair"),
+        ('"a\udcff"', 1, "half of a"),
+        ("\udcff", 1, "means nothing here"),
+        ('"a\\(.b"', 7, "')' was expected"),
         ("if .a then 1", 13, "'end' was expected"),
         ("if .a 1 end", 7, "'then' was expected"),
         ("1 == 1 == 1", 8, "cannot stand in a row"),
@@ -427,6 +434,7 @@ def test_truth_is_jqs() -> None:
 # ── speed ──
 
 
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer, as of coverage, is all that would be measured")
 def test_a_condition_costs_little_more_than_pythons_own() -> None:
     """As a ratio, so that it holds on a slow machine: the same condition by hand takes an eighth of a microsecond."""
     compiled = compile_expression('.type == "purchase" and .amount > 100')
@@ -434,6 +442,9 @@ def test_a_condition_costs_little_more_than_pythons_own() -> None:
     def by_hand(value: Any) -> bool:
         return value.get("type") == "purchase" and isinstance(value.get("amount"), int) and value["amount"] > 100
 
-    ours = min(timeit.repeat(lambda: compiled(EVENT), number=20_000, repeat=7))
-    theirs = min(timeit.repeat(lambda: by_hand(EVENT), number=20_000, repeat=7))
-    assert ours < 3 * theirs
+    def cost(call: Callable[[Any], Any]) -> float:
+        return timeit.timeit(lambda: call(EVENT), timer=time.process_time, number=5000)
+
+    # In turns, and the time of this process alone: the machine may be busy.
+    rounds = [(cost(compiled.evaluate), cost(by_hand)) for _ in range(20)]
+    assert min(ours for ours, _ in rounds) < 3 * min(theirs for _, theirs in rounds)

@@ -129,7 +129,36 @@ def test_what_is_accepted_is_accepted_by_jq_and_means_the_same() -> None:
     assert accepted_means_the_same(Random(1), 3000) > 200
 
 
-@pytest.mark.parametrize("text", [text for text, _ in CONSTRUCTS])
+# What chance finds seldom.
+CORNERS = [
+    '"nan" | tonumber | [., . < ., . == ., . < 1, . > 1, 1 < ., tostring, -(.), . + 1, length, . % 2, 3 % .]',
+    '"nan" | tonumber | [. <= ., . >= ., . >= 1, [.] < [1], ({a: .} | .a < 0), . != .]',
+    '"inf" | tonumber | [., tostring, -(.), (. - .), (. > 1e308), . * 0, . == ., [.] == [.], -(.) < 0]',
+    '"-Infinity" | tonumber | [., tostring, . < -1e308]',
+    '[1, 2, 3] | .["nan" | tonumber]', "[1, 2, 3] | .[1e18]", "[1, 2, 3] | .[-1e18]",
+    '[1, 2, 3] | has("nan" | tonumber)',
+    "[1] | [has(-0.5), has(0.5), has(1)]", '[1, 2, 3] | .[("nan" | tonumber):]', '[1, 2, 3] | .[:("nan" | tonumber)]',
+    "1e15 * 100 | tostring", "1.5e20 * 1 | tostring", "123456789e14 * 1.5 | tostring", "1.23456789e24 * 1 | tostring",
+    "-1e15 * 100 | tostring", "1e-5 * 1 | tostring", "0.0001 * 1 | tostring", "0.1 + 0.2 | tostring",
+    "1e16 * 1.5 | tostring",
+    "1e300 * 1e300 | tostring", "1e300 * 1 | tostring", "-1e300 * 1e300 | tostring", "1e300 * 1e300 - 1e300 * 1e300",
+    '{} | .[{"start": 1, "end": 2}]', 'null | .[{"start": 1, "end": 2}]', "null | .[1:2]", "{} | .[1:2]",
+    "true | .[1:2]",
+    '"abc" | .[{"start": 1, "end": null}]', '[1] | .[{"start": 1}]', '"aé😀f" | .[1:-1]', '"abcdef" | .[-2:]',
+    "[1] | .[[]]",
+    "[1, 2, 1, 2] | .[[1, 2]]", "[1, 2] | .[[2, 3]]", '"a" * ("nan" | tonumber)', '"a" * 0',
+    "[3, 1] | contains([1.0])",
+    "[[1]] | contains([1])", '5 % ("inf" | tonumber)', "5 % -1e30", "-5 % 1e30", "1e30 % 7", "-1e30 % 7", "5 % 0.9",
+    "5 % -1",
+    "[1, [2]] - [[2]]", '[] | join(",")', "[null] | join(1)", '["a", "b"] | join(1)', "[[1]] | join(\",\")",
+    "{} | join(\",\")",
+    '"" | split("")', '",a," | split(",")', '"aXbX" | split("X")', "0 == -0",
+    '"\\u007f\\u0000\\"\\\\/\\ud83d\\ude00" | [.] | tostring',
+    '"\\(1)\\("a\\("b")")" | length',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*(text for text, _ in CONSTRUCTS), *CORNERS])
 def test_each_construct_means_what_jq_means(text: str) -> None:
     assert [ours(text, EVENT)] == theirs([f"\n{text}\n"], [EVENT])[0]
 
