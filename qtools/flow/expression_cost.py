@@ -24,9 +24,13 @@ class Cost(NamedTuple):
 
 
 # Far above a page of honest conditions: a condition is 4 steps and not heavy, an object of 100 fields has size 100.
-MOST = Cost(2_000, 20_000, 1_000)
+MOST = Cost(4_000, 20_000, 5_000)
 # Up to here a result is held by its input's size.
 MODEST_SIZE = 256
+
+
+def _is_text(node: Node) -> bool:
+    return isinstance(node, Text) or (isinstance(node, Literal) and isinstance(node.value, str))
 
 
 def cost(node: Node) -> Cost:
@@ -59,7 +63,11 @@ def cost(node: Node) -> Cost:
         light = isinstance(node.left, Literal) or isinstance(node.right, Literal)
         return Cost(1 if ordered else size, steps, heavy + (0 if ordered and light else size))
     if isinstance(node, Text):
-        return Cost(4 * size + 1, steps, heavy + size)
+        # What is text already is put in as it is, anything else may grow by its escapes.
+        grown = sum(
+            part.size * (1 if _is_text(child) else 4) for child, part in zip(node.children(), parts, strict=True)
+        )
+        return Cost(grown + 1, steps, heavy + grown)
     if isinstance(node, Call):
         if node.name == "select":
             return Cost(1, steps, heavy)

@@ -1,4 +1,4 @@
-"""The filter language's tree: one class for each construct, and where it stands in the text; and the functions there are.
+"""The filter language's tree: one class for each construct, and where it stands in the text; the functions there are.
 
 In: the parser (expression_syntax.py) makes it. Out: the compiler (expression_code.py) walks it. Never here: any rule.
 """

@@ -210,7 +210,7 @@ def has(value: Any, key: Any) -> bool:
     if value.__class__ is dict and key.__class__ is str:
         return key in value
     if value.__class__ is list and is_number(key):
-        return bool(-1 < key < len(value))
+        return bool(-1 < key < len(value)) and int(key) < len(value)
     raise EvaluationError(f"Cannot check whether {kind(value)} has a {kind(key)} key")
 
 
@@ -306,7 +306,7 @@ def ascii_upcase(value: Any) -> str:
 _NUMBER = re.compile(
     r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:nan|inf(?:inity)?)", re.I | re.A
 )
-_INTEGER = re.compile(r"[+-]?[0-9]{1,308}", re.A)
+_INTEGER = re.compile(r"([+-]?[0-9]{1,308})\.?", re.A)
 
 
 def tonumber(value: Any) -> Any:
@@ -314,7 +314,8 @@ def tonumber(value: Any) -> Any:
         return value
     if value.__class__ is not str or not _NUMBER.fullmatch(value):
         raise EvaluationError(f"{shown(value)} cannot be parsed as a number")
-    return int(value) if _INTEGER.fullmatch(value) else float(value)
+    whole_number = _INTEGER.fullmatch(value)
+    return int(whole_number[1]) if whole_number else float(value)
 
 
 def startswith(value: Any, part: Any) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 import timeit
 from collections.abc import Callable
+from random import Random
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -15,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtools.errors import EvaluationError, ExpressionError, UsageError
+from qtools.flow import expression_values, expression_words
 from qtools.flow.expression import NOTHING, compile_expression, truthy
+from tests.flow.jq_pairs import Pairs
 
 EVENT = {
     "type": "purchase", "amount": 150, "user": {"name": "Ada", "tags": ["new", "vip"]}, "odd key": 1, "off": False,
@@ -387,6 +392,25 @@ def test_no_word_of_the_text_is_a_name_of_ours(word: str) -> None:
     assert run(f'{{{word}: "{word}"}}', {}) == {word: word}
     with pytest.raises(ExpressionError):
         compile_expression(word)
+
+
+KNOWN = {name for room in (expression_values, expression_words) for name in vars(room)} | {
+    "NOTHING", "EvaluationError", "TOO_DEEP", "dict", "int", "float", "get", "append", "__class__",
+    "RecursionError", "OverflowError", "ValueError",
+}  # fmt: skip
+
+
+@given(st.integers(0))
+def test_what_is_compiled_has_our_names_and_no_literal_of_the_text(seed: int) -> None:
+    """Whatever the text: bytecode that names our helpers and numbered things alone, and holds no constant but None and
+    the like. So nothing of the text can have become code."""
+    evaluate = compile_expression(Pairs(Random(seed)).expression(3)).evaluate
+    codes = [thing.__code__ for thing in evaluate.__globals__.values() if isinstance(thing, FunctionType)]
+    for code in (code for code in codes if code.co_filename == "<expression>"):
+        names = {*code.co_names, *code.co_varnames}
+        assert {name for name in names if not re.fullmatch(r"v|evaluate|[tkf][0-9]+", name)} <= KNOWN
+        assert set(code.co_consts) <= {None, True, False}
+    assert evaluate.__globals__["__builtins__"] == {}
 
 
 # ── what routing and --explain ask of it ──
