@@ -139,7 +139,8 @@ CORNERS = [
     '[1, 2, 3] | has("nan" | tonumber)',
     "[1] | [has(-0.5), has(0.5), has(1), has(-1)]",
     "[] | has(-0.5)",
-    '["1.", "1.0", "+1", ".5", "-.5"] | [(.[0] | tonumber), (.[1] | tonumber), (.[2] | tonumber)] | tostring', '[1, 2, 3] | .[("nan" | tonumber):]', '[1, 2, 3] | .[:("nan" | tonumber)]',
+    '"1." | tonumber | tostring', '"+1" | tonumber | tostring', '"-.5" | tonumber | tostring',
+    '[1, 2, 3] | .[("nan" | tonumber):]', '[1, 2, 3] | .[:("nan" | tonumber)]',
     "1e15 * 100 | tostring", "1.5e20 * 1 | tostring", "123456789e14 * 1.5 | tostring", "1.23456789e24 * 1 | tostring",
     "-1e15 * 100 | tostring", "1e-5 * 1 | tostring", "0.0001 * 1 | tostring", "0.1 + 0.2 | tostring",
     "1e16 * 1.5 | tostring",
@@ -166,13 +167,15 @@ def test_each_construct_means_what_jq_means(text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_what_is_accepted_means_the_same_for_long() -> None:
     assert accepted_means_the_same(Random(), 100_000) > 5000
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_it_means_what_jq_means_for_long() -> None:
     seen: Counter[str] = Counter()
     random = Random()
-    while seen.total() < 1_000_000:
+    while seen.total() < 500_000:
         compare(random, seen)
