@@ -13,7 +13,8 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, whi
 
 Imports go one way, and tests/test_layers.py checks it: base ← protocol ← client, broker; base ← flow;
 base ← cli; a command imports base, cli, flow and client, never another command, protocol or broker. One
-file stands across: cli/options.py turns the shared flags into the client's settings, and imports it for that.
+file stands across: cli/options.py turns the shared flags into the client's settings and a filter, and imports
+client and flow for that.
 """
 
 __version__ = "0.1.0"

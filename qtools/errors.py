@@ -3,9 +3,11 @@
     QtoolsError
     ├── UsageError            the user's: said at once, exit 2
     │   ├── NameInvalid         a topic or channel name NSQ would not take
-    │   └── AddressInvalid      an address that cannot be one
+    │   ├── AddressInvalid      an address that cannot be one
+    │   └── ExpressionError     a filter expression that is none
     ├── StartError            the surroundings': could not start, exit 3
     ├── InputError            the input's: what was read is not what it was said to be, exit 1
+    ├── EvaluationError       one message's: an expression has no result for it
     ├── PeerError             the peer's: the connection closes
     │   ├── ProtocolError       its bytes are not NSQ's protocol
     │   ├── BrokerError         it answered with an error frame
@@ -58,6 +60,17 @@ class AddressInvalid(UsageError):
         super().__init__(f"address {text!r} {reason}")
 
 
+class ExpressionError(UsageError):
+    """A filter expression that does not compile. `column` counts characters from 1; `why` says what was expected."""
+
+    def __init__(self, text: str, column: int, why: str) -> None:
+        self.text, self.column, self.why = text, column, why
+        told = "".join(char if char.isprintable() else " " for char in text)
+        start = max(0, min(column - 31, len(told) - 60))  # a long one is shown round the place
+        window = ("…" if start else "") + told[start : start + 60] + ("…" if start + 60 < len(told) else "")
+        super().__init__(f"expression '{window}', column {column}: {why}")
+
+
 # ── the surroundings', the input's ──────────────────────────────────────────────────────────────
 
 
@@ -73,6 +86,10 @@ class InputError(QtoolsError):
     def __init__(self, message: str, offset: int | None = None) -> None:
         self.offset = offset
         super().__init__(message)
+
+
+class EvaluationError(QtoolsError):
+    """An expression has no result for this value, as `1 + "a"` has none: jq would fail, in much the same words."""
 
 
 # ── the peer's ──────────────────────────────────────────────────────────────────────────────────

@@ -210,6 +210,12 @@ class Batch:
         messages = self._messages.pick(places)
         return Batch(parts, messages, messages.bodies)
 
+    def with_bodies(self, bodies: list[bytes]) -> Batch:
+        """The same messages with other bodies, one for each."""
+        if self._messages is None:
+            return Batch(self.parts, None, bodies)
+        return Batch(self.parts, Messages(self._messages.ids, bodies, self._messages.stamps), bodies)
+
     def without(self, places: Sequence[int]) -> Batch:
         """All messages but those at `places`."""
         out = set(places)

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 
 # One file of a room may do what the room may not, each for its reason.
 ALSO: dict[str, frozenset[str]] = {
-    "cli/options.py": frozenset({"client"}),  # turns the shared flags into the client's settings
+    "cli/options.py": frozenset({"client", "flow"}),  # turns the shared flags into the client's settings and a filter
 }
 
 # The rooms of bytes and rules: time is an argument there, and nothing waits.

@@ -180,6 +180,20 @@ def test_a_part_of_a_batch_keeps_order_and_origins(
         assert len(part) == len(part.bodies) == len(part.ids) == len(part.messages) == len(owners(part))
 
 
+def test_other_bodies_leave_ids_and_origins_as_they_were() -> None:
+    first, second = Ledger("h:1"), Ledger("h:2")
+    whole = Batch.joined([batch(first, 1), batch(second, 2)])
+    other = whole.with_bodies([b"x", b"y"])
+    assert [(each.id, each.timestamp, each.body) for each in other.messages] == [
+        (b"%016x" % 1, 10**17, b"x"),
+        (b"%016x" % 2, 2 * 10**17, b"y"),
+    ]
+    assert whole.bodies == [b"body 1", b"body 2"]
+    other.finish()
+    assert (first.told, second.told) == ([("finish", [b"%016x" % 1])], [("finish", [b"%016x" % 2])])
+    assert Batch.of_bodies(first, [b"a"]).with_bodies([b"b"]).messages == [Message(0, 0, b"", b"b")]
+
+
 def test_its_repr_says_what_it_holds_and_from_where() -> None:
     joined = Batch.joined([batch(Ledger("a:1"), 1, 2), batch(Ledger("b:1"), 3)])
     assert repr(joined) == "<Batch 3 messages: 2 from <Ledger a:1>, 1 from <Ledger b:1>>"

@@ -91,6 +91,26 @@ def flow_families(command: str, totals: Counting, **more: int) -> list[Family]:
     ]
 
 
+class Choosing(Protocol):
+    """What a filter counts."""
+
+    filtered: int
+    left_out: int
+    let_through: int
+
+
+def filter_families(command: str, chosen: Choosing | None) -> list[Family]:
+    """What --where and --select did with messages that count as finished; none where there is no filter."""
+    if chosen is None:
+        return []
+    prefix = prefix_of(command)
+    return [
+        counter(f"{prefix}_filtered_total", "Messages that did not match, and are done with.", chosen.filtered),
+        counter(f"{prefix}_left_out_total", "Messages without an answer, and done with.", chosen.left_out),
+        counter(f"{prefix}_let_through_total", "Messages without an answer, passed on unchanged.", chosen.let_through),
+    ]
+
+
 def consumer_families(command: str, consumer: Reading) -> list[Family]:
     """What a consumer counts."""
     prefix = prefix_of(command)

@@ -1,7 +1,7 @@
-"""Every flag that commands share, once, with its rules. In: click's values. Out: Brokers, Settings, OperationsOptions.
+"""Every flag that commands share, once, with its rules. In: click's values. Out: Brokers, Settings, a Filter …
 
-A command puts the decorators it needs above its function and hands its keyword arguments to `brokers_of`, `settings_of`
-and `operations_of`, which take out what is theirs. Long names are NSQ's where NSQ has the flag.
+A command puts the decorators it needs above its function and hands its keyword arguments to `brokers_of`,
+`settings_of`, `operations_of`, `filter_of`, which take out what is theirs. Long names are NSQ's where NSQ has the flag.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtools.cli.types import Duration, Listen, Peer
-from qtools.errors import UsageError
+from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
     from qtools.cli.metrics import OperationsOptions
     from qtools.client.address import Brokers
     from qtools.client.settings import Settings
+    from qtools.flow.filter import Filter, OnError
 
 Decorator = Callable[[Any], Any]
 
@@ -115,6 +116,26 @@ def operations_within(drain_timeout: str) -> Decorator:
 
 operations_options = operations_within("10s")
 
+
+def filter_options(on_error: str) -> Decorator:
+    """--where and --select; `on_error` is what the command does, unless told otherwise, with what has no answer."""
+    return _all(
+        click.option(
+            "--where", default=None, metavar="EXPR",
+            help="Only messages for which this is true; a subset of jq: '.type == \"purchase\" and .amount > 100'.",
+        ),
+        click.option(
+            "--select", default=None, metavar="EXPR",
+            help="Replace each body by this, as compact JSON: '{id: .messageId, amount}'.",
+        ),
+        click.option(
+            "--on-error", type=click.Choice(["fail", "skip", "pass"]), default=None, metavar="fail|skip|pass",
+            help="A message that is not JSON, or for which --where or --select fails: end there, leave it out and "
+            f"name it, or let it through as it is. Default: {on_error}.",
+        ),
+    )  # fmt: skip
+
+
 FORMATS = ("raw", "envelope", "msgpack", "length32")
 
 null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL, as in find -print0.")
@@ -169,6 +190,25 @@ def operations_of(given: dict[str, Any]) -> OperationsOptions:
         statsd_interval=interval or STATSD_SECONDS,
         drain_timeout=given.pop("drain_timeout"),
     )
+
+
+def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
+    """Take the filter flags out of `given`, and compile them; None where there is nothing to filter."""
+    where, select, chosen = given.pop("where"), given.pop("select"), given.pop("on_error")
+    if where is None and select is None:
+        if chosen is not None:
+            raise UsageError("--on-error goes with --where or --select only")
+        return None
+    from qtools.flow.expression import Expression, compile_expression
+    from qtools.flow.filter import Filter
+
+    compiled: dict[str, Expression | None] = {"where": None, "select": None}
+    for name, text in (("where", where), ("select", select)):
+        try:
+            compiled[name] = None if text is None else compile_expression(text)
+        except ExpressionError as error:
+            raise UsageError(f"--{name}: {error}") from error
+    return Filter(compiled["where"], compiled["select"], chosen or on_error)
 
 
 def set_up_talk(program: str, given: dict[str, Any]) -> bool:

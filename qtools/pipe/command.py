@@ -20,6 +20,7 @@ Examples:
   printf 'a\\nb\\n' | q-pipe letters
   q-pipe events --nsqd-tcp-address 10.0.0.5:4150 events.jsonl more.jsonl
   find . -name '*.png' -print0 | q-pipe -0 images
+  q-pipe purchases --where '.type == "purchase"' --select '{id: .messageId, amount}' events.jsonl
   q-tail old/move --format envelope --until-empty | q-pipe new --format envelope
   q-pipe --checkpoint app.pos --on-oversize skip logs app.log
 
@@ -60,6 +61,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     show_default=True,
     help="What to do with a message over the broker's limit; either way it is named.",
 )
+@shared.filter_options("fail")
 @click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
 @click.option(
     "--defer",
@@ -153,6 +155,7 @@ def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
         settings=shared.settings_of("q-pipe", given),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
+        rules=shared.filter_of(given, "fail"),
         fail_on_empty=given.pop("empty") == "fail",
         skip_oversize=given.pop("on_oversize") == "skip",
         rate=given.pop("rate") or 0.0,

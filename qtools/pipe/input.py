@@ -15,6 +15,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from qtools.cli.worker import Worker
 from qtools.errors import InputError, StartError, UsageError
@@ -50,6 +51,7 @@ class Block:
     empty_at: list[int] = field(default_factory=list)
     left: int = 0
     done: int = 0  # finished with none before it that is not
+    named: int = 0  # the last one whose line was asked for: the next is most often behind it
 
     topic = ""
     address = ""
@@ -93,7 +95,9 @@ class Block:
 
     def line_of(self, body: bytes) -> int:
         """The number of the line, or message, that `body` (one of `bodies`, not a copy) came from."""
-        return self.first_line + self._place(next(nth for nth, mine in enumerate(self.bodies) if mine is body))
+        bodies, named = self.bodies, self.named
+        self.named = next(nth for nth in chain(range(named, len(bodies)), range(named)) if bodies[nth] is body)
+        return self.first_line + self._place(self.named)
 
     def _place(self, nth: int) -> int:
         """Where `bodies[nth]` stands among all that the block has, empty ones counted."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
+
+if TYPE_CHECKING:  # few runs filter, and its modules take time to import
+    from qtools.flow.filter import Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class PipeOptions:
     delimiter: bytes = b"\n"
     fail_on_empty: bool = False
     skip_oversize: bool = False
+    rules: Filter | None = None  # what is sent, and with what body
     rate: float = 0.0
     defer: float = 0.0
     batch_count: int = 5000

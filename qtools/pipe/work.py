@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from qtools.cli import logs
-from qtools.cli.counts import flow_families, publisher_families
+from qtools.cli.counts import filter_families, flow_families, publisher_families
 from qtools.cli.families import Family, Histogram
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
 from qtools.client.publisher import Publisher
-from qtools.errors import InputError, QtoolsError
+from qtools.errors import InputError, MessageRefused, QtoolsError
 from qtools.flow.gather import Gather
 from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter
 from qtools.flow.run import Flow
@@ -23,6 +24,9 @@ from qtools.message import Batch
 from qtools.pipe.checkpoint import Checkpoint
 from qtools.pipe.input import Block, InputSource, Position
 from qtools.pipe.options import PipeOptions
+
+if TYPE_CHECKING:
+    from qtools.flow.filter import Filter, FilteredSink
 
 
 def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
@@ -35,6 +39,13 @@ def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
 
     made = EnvelopeSplitter if options.format == "envelope" else MsgpackSplitter
     return lambda base: made(base=base)
+
+
+def _name(batch: Batch, place: int) -> str:
+    """`events.jsonl: message 4`"""
+    block = next(origin for origin, start, stop in batch.parts if start <= place < stop)
+    assert isinstance(block, Block)
+    return f"{block.name}: message {block.line_of(batch.bodies[place])}"
 
 
 async def pipe(options: PipeOptions, signals: Signals) -> int:
@@ -63,8 +74,9 @@ class _Pipe:
             delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
             on_published=self.latency.observe,
         )  # fmt: skip
+        self.filtered = self._filter(options.rules) if options.rules is not None else None
         self.flow = Flow(
-            self.source, self.publisher,
+            self.source, self.filtered or self.publisher,
             window=options.window,
             gather=Gather(options.batch_count, options.batch_bytes, options.linger) if options.linger else None,
             throttle=Throttle(options.rate) if options.rate else None,
@@ -107,12 +119,22 @@ class _Pipe:
         self._say_failed(error, signals)
         return 1
 
+    def _filter(self, rules: Filter) -> FilteredSink:
+        """The publisher behind the filter."""
+        from qtools.flow.filter import FilteredSink
+
+        return FilteredSink(self.publisher, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+
     def _counts(self) -> tuple[int, int]:
+        """What was sent: messages, bytes."""
+        if self.filtered is not None:
+            return self.filtered.passed, self.filtered.passed_bytes
         return self.flow.totals.finished, self.flow.totals.finished_bytes
 
     def _families(self) -> list[Family]:
         return [
             *flow_families("q-pipe", self.flow.totals, empty=self.source.empty),
+            *filter_families("q-pipe", self.filtered),
             *publisher_families("q-pipe", [self.publisher], self.latency),
         ]
 
@@ -127,10 +149,10 @@ class _Pipe:
 
     def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
         """A message that no broker takes: named, and left out or the end, as --on-oversize says."""
-        for nth, (body, error) in enumerate(zip(batch.bodies, why.values(), strict=True)):
-            block = next(origin for origin, start, stop in batch.parts if start <= nth < stop)
-            assert isinstance(block, Block)
-            told = f"{block.name}: message {block.line_of(body)} was not sent: {error}"
+        for nth, error in enumerate(why.values()):
+            if not isinstance(error, MessageRefused):  # the filter's word that this is the end
+                raise error
+            told = f"{_name(batch, nth)} was not sent: {error}"
             if not self.options.skip_oversize:
                 raise InputError(f"{told} (--on-oversize skip leaves such messages out)")
             logs.say(logging.WARNING, told)
@@ -141,12 +163,14 @@ class _Pipe:
         notes = []
         if self.source.empty:
             notes.append(f"{plural(self.source.empty, 'empty message')} skipped")
+        if self.filtered is not None:
+            notes += self.filtered.notes("sent")
         if totals.refused:
             notes.append(f"{plural(totals.refused, 'message')} too big and left out")
         if self.publisher.resent:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
         if self.options.show:
-            done = meter.summary(totals.finished, totals.finished_bytes)
+            done = meter.summary(*self._counts())
             logs.say(logging.WARNING, "; ".join([f"{done} to {self.options.topic}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:

@@ -18,6 +18,7 @@ from qtools.errors import UsageError
 \b
 Examples:
   q-tail letters/me -n 2
+  q-tail events --where '.type == "purchase" and .amount > 100' --select '{id: .messageId, amount}'
   q-tail events --sample 0.01 --nsqd-tcp-address 10.0.0.5:4150
   q-tail events/archive --until-empty --format envelope > events.jsonl
   q-tail orders payments --print-topic --lookupd 10.0.0.1:4161 --lookupd 10.0.0.2:4161
@@ -54,6 +55,7 @@ Exit status: 0 done, or stdout was closed, or a first signal; 1 failed, 2 usage,
     metavar="SHARE",
     help="Print this share of the messages, 0..1; the others are finished unprinted.",
 )
+@shared.filter_options("skip")
 @click.option("--until-empty", is_flag=True, help="End when nothing is left: depth, in flight, deferred all 0.")
 @click.option(
     "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION", help="End when nothing came for so long."
@@ -89,6 +91,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         settings=shared.settings_of("q-tail", given),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
+        rules=shared.filter_of(given, "skip"),
         guarded=tuple(source for source in parsed if source.channel == own),
         show=show,
         **given,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
 from qtools.names import Subscription
+
+if TYPE_CHECKING:  # few runs filter, and its modules take time to import
+    from qtools.flow.filter import Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class TailOptions:
     delimiter: bytes = b"\n"
     count: int | None = None
     sample: float = 1.0
+    rules: Filter | None = None  # what is printed, and how
     print_topic: bool = False
     until_empty: bool = False
     idle_timeout: float | None = None

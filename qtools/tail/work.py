@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from qtools.cli import logs
-from qtools.cli.counts import consumer_families, flow_families
+from qtools.cli.counts import consumer_families, filter_families, flow_families
 from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
@@ -17,9 +18,13 @@ from qtools.cli.types import plural
 from qtools.client.consumer import Consumer
 from qtools.client.guard import refuse_to_take_backlog
 from qtools.flow.run import Flow
+from qtools.message import Batch
 from qtools.tail.ends import wait_until_empty, wait_until_idle
 from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
+
+if TYPE_CHECKING:
+    from qtools.flow.filter import Filter, FilteredSink
 
 STDOUT = 1
 
@@ -28,33 +33,39 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     """Print what comes; the exit status. Raises StartError when nothing could be reached."""
     if options.guarded:
         await refuse_to_take_backlog(options.guarded, options.brokers)
-    sampling = options.sample < 1.0
+    choosing = options.sample < 1.0 or options.rules is not None
     consumer = Consumer(
         options.sources, options.brokers, options.settings,
         max_in_flight=options.max_in_flight,
-        limit=None if sampling else options.count,  # what is left out by sampling does not count
+        limit=None if choosing else options.count,  # what is left out does not count
     )  # fmt: skip
     form = make_format(
         options.format, options.delimiter, print_topic=options.print_topic, on_terminal=os.isatty(STDOUT)
     )
     output = Output(
-        STDOUT, form, sample=options.sample, limit=options.count if sampling else None, on_closed=consumer.end
+        STDOUT, form, sample=options.sample, limit=options.count if choosing else None, on_closed=consumer.end
     )
-    flow = Flow(consumer, output, drain_timeout=options.operations.drain_timeout)
+    filtered = _filtered(output, options.rules) if options.rules is not None else None
+    flow = Flow(consumer, filtered or output, drain_timeout=options.operations.drain_timeout)
     operations = Operations(
-        options.operations, "q-tail", lambda: _families(consumer, output, flow), lambda: _unready(consumer, signals)
+        options.operations,
+        "q-tail",
+        lambda: _families(consumer, output, filtered, flow),
+        lambda: _unready(consumer, signals),
     )
     await operations.start()
     try:
         await consumer.start()
         signals.on_stop(flow.stop)
-        return await _print(consumer, output, flow, options)
+        return await _print(consumer, output, filtered, flow, options)
     finally:
         await output.close()
         await operations.close()
 
 
-async def _print(consumer: Consumer, output: Output, flow: Flow, options: TailOptions) -> int:
+async def _print(
+    consumer: Consumer, output: Output, filtered: FilteredSink | None, flow: Flow, options: TailOptions
+) -> int:
     meter = Meter(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
@@ -66,8 +77,23 @@ async def _print(consumer: Consumer, output: Output, flow: Flow, options: TailOp
             watch.cancel()
         await consumer.close()
         meter.close()
-        _summarize(consumer, output, flow, meter, options)
+        _summarize(consumer, output, flow, meter, options, filtered)
     return _watched(watching)
+
+
+def _filtered(output: Output, rules: Filter) -> FilteredSink:
+    """`output` behind the filter. The first message without an answer is a warning, the others are details."""
+    from qtools.flow.filter import FilteredSink
+
+    def name(batch: Batch, place: int) -> str:
+        topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
+        return f"{topic}: message {batch.ids[place].decode('latin-1')}"
+
+    def warn(text: str) -> None:
+        logs.say(logging.INFO if sink.left_out else logging.WARNING, text)
+
+    sink = FilteredSink(output, rules, name=name, warn=warn)
+    return sink
 
 
 async def _end(consumer: Consumer, options: TailOptions) -> None:
@@ -99,9 +125,10 @@ def _watched(watching: list[asyncio.Task[None]]) -> int:
     return 0
 
 
-def _families(consumer: Consumer, output: Output, flow: Flow) -> list[Family]:
+def _families(consumer: Consumer, output: Output, filtered: FilteredSink | None, flow: Flow) -> list[Family]:
     return [
         *flow_families("q-tail", flow.totals),
+        *filter_families("q-tail", filtered),
         counter("qtools_tail_printed_total", "Messages that stdout took.", output.printed),
         *consumer_families("q-tail", consumer),
     ]
@@ -113,9 +140,18 @@ def _unready(consumer: Consumer, signals: Signals) -> str:
     return "" if consumer.connected else "no nsqd is connected"
 
 
-def _summarize(consumer: Consumer, output: Output, flow: Flow, meter: Meter, options: TailOptions) -> None:
+def _summarize(
+    consumer: Consumer, output: Output, flow: Flow, meter: Meter, options: TailOptions, filtered: FilteredSink | None
+) -> None:
     totals = flow.totals
     notes = []
+    if filtered is not None:
+        notes += filtered.notes("printed")
+        if filtered.left_out > 1:  # the first was told when it came
+            count = plural(filtered.left_out, "message")
+            logs.say(
+                logging.WARNING, f"{count} had no answer to --where or --select and were not printed (-v names each)"
+            )
     if consumer.acknowledgements_failed:
         late = plural(consumer.acknowledgements_failed, "message")
         notes.append(f"{late} had timed out before being finished and will come again")

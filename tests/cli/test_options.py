@@ -30,6 +30,7 @@ def parse(*arguments: str) -> dict[str, Any]:
     @shared.connection_options
     @shared.consumer_options
     @shared.talk_options
+    @shared.filter_options("skip")
     @shared.null_option
     @click.option("--delimiter")
     def command(**given: Any) -> None:
@@ -52,6 +53,7 @@ def test_what_is_taken_out_of_the_flags_is_gone_and_the_rest_is_left() -> None:
     shared.set_up_talk("q-test", given)
     given["delimiter"] = None
     shared.delimiter_of(given)
+    shared.filter_of(given, "skip")
     assert brokers.nsqd == (Address("a", 1, http="http://a:2"),)
     assert given == {"max_in_flight": 7}
 
@@ -130,3 +132,29 @@ def test_there_is_no_flag_that_takes_a_secret() -> None:
 
     secrets = [param for param in command.params if "secret" in str(param.name)]
     assert [param.opts for param in secrets] == [["--auth-secret-file"]]
+
+
+# ── the filter ──
+
+
+def test_without_an_expression_there_is_no_filter() -> None:
+    assert shared.filter_of(parse(), "skip") is None
+    with pytest.raises(UsageError, match="--on-error goes with --where or --select only"):
+        shared.filter_of(parse("--on-error", "skip"), "skip")
+
+
+def test_expressions_are_compiled_and_the_command_says_what_becomes_of_the_rest() -> None:
+    rules = shared.filter_of(parse("--where", ".a", "--select", "{b}"), "skip")
+    assert rules is not None
+    assert rules.where is not None
+    assert rules.select is not None
+    assert (rules.where.text, rules.select.text, rules.on_error) == (".a", "{b}", "skip")
+    rules = shared.filter_of(parse("--select", "{b}", "--on-error", "pass"), "fail")
+    assert rules is not None
+    assert (rules.where, rules.on_error) == (None, "pass")
+
+
+@pytest.mark.parametrize("flag", ["--where", "--select"])
+def test_what_does_not_compile_is_said_with_its_flag(flag: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{flag}: expression '.a ==', column 6: a value was expected"):
+        shared.filter_of(parse(flag, ".a =="), "skip")

@@ -1,0 +1,78 @@
+"""What to tell a user who wrote something that jq has and the filter language has not.
+
+In: the word or sign. Out: one clause that says what is missing and what does it instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_PIPE = "q-tail … | jq … | q-pipe … does that"
+_ONE = "an expression yields one result here"
+
+
+def _no(what: str) -> str:
+    return f"{what} is jq's, not this language's: {_PIPE}"
+
+
+OPERATORS: dict[str, str] = {
+    "..": _no("'..', which walks all there is,"),
+    "[]": f".[] yields many results, and {_ONE}: any(…) and all(…) look at each item; for more, {_PIPE}",
+    ",": f"',' yields many results, and {_ONE}: [.a, .b] makes an array of them; for more, {_PIPE}",
+    "=": "'=' assigns in jq, and nothing is assigned here: equality is written ==",
+    "$": _no("a variable ($name)"),
+    "@": _no("a format (@name)"),
+    "?//": _no("'?//'"),
+    **{sign: _no(f"assignment ({sign})") for sign in ("|=", "+=", "-=", "*=", "/=", "%=", "//=")},
+}
+
+# Words that are known to do something in jq; name/count stands for a count of arguments.
+WORDS: dict[str, str] = {
+    **{
+        word: _no(f"'{word}'") for word in ("def", "reduce", "foreach", "label", "break", "import", "include", "module")
+    },
+    **{word: _no(f"'{word}'") for word in ("recurse", "walk", "paths", "getpath", "setpath", "limit", "first", "last")},
+    **{word: _no(f"'{word}'") for word in ("range", "repeat", "while", "until", "env", "input", "inputs", "debug")},
+    **{
+        word: _no(f"'{word}'")
+        for word in ("map_values", "to_entries", "from_entries", "with_entries", "add", "flatten")
+    },
+    **{
+        word: _no(f"'{word}'")
+        for word in ("sort", "sort_by", "group_by", "unique", "unique_by", "min_by", "max_by", "del")
+    },
+    **{
+        word: _no(f"'{word}'")
+        for word in ("min", "max", "reverse", "path", "error", "now", "input_line_number", "halt")
+    },
+    **{word: _no(f"'{word}'") for word in ("match", "capture", "scan", "sub", "gsub", "splits", "tojson", "fromjson")},
+    **{
+        word: _no(f"'{word}'")
+        for word in ("floor", "ceil", "round", "sqrt", "pow", "log", "abs", "ltrimstr", "rtrimstr")
+    },
+    **{
+        word: _no(f"'{word}'")
+        for word in ("trim", "ltrim", "rtrim", "index", "rindex", "indices", "explode", "implode")
+    },
+    **{word: _no(f"'{word}'") for word in ("fromdate", "todate", "strptime", "strftime", "mktime", "gmtime", "splits")},
+    "map": f"'map' looks at many values: any(…) and all(…) test each item of an array; for more, {_PIPE}",
+    "as": _no("a variable (… as $name)"),
+    "try": "'try' is not in this language: .a? yields nothing where .a fails, .a? // \"else\" something else",
+    "catch": "'catch' is not in this language: .a? // \"else\" yields something else where .a fails",
+    "any/2": "any(condition) looks at each item of its input, as in .items | any(.price > 10)",
+    "all/2": "all(condition) looks at each item of its input, as in .items | all(.price > 10)",
+    "split/2": "a split by a pattern is jq's alone",
+    "select/0": 'as in select(.type == "purchase")',
+    "test/0": 'as in .name | test("^a"; "i")',
+}
+
+
+def unknown(name: str, known: Sequence[str], standing: str) -> str:
+    """What to say of a word that neither language has."""
+    if name in ("then", "else", "elif", "end", "and", "or"):
+        return f"a value was expected, {standing}"
+    import difflib  # late: only for a mistake
+
+    close = difflib.get_close_matches(name, known, 1)
+    guess = f"did you mean {close[0]}?" if close else f'a field is written .{name}, text "{name}"'
+    return f"there is no function {name!r}: {guess}"

@@ -1,0 +1,241 @@
+"""Which messages pass, and with what body: --where and --select. In: batches. Out: batches of what passes.
+
+    batch ─▶ parse ─▶ where ─▶ select ─▶ the sink      one pass over the bodies of a batch, before its write
+               └─ not JSON, or no result ─▶ fail, skip or pass, as told
+
+What does not match is done with as if it had been written, in its order: a filtered batch is acknowledged like any
+other, up to the same place. Integers keep every digit: orjson makes doubles of those beyond 64 bits, so a batch that
+has a run of that many digits is looked at more slowly.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import compress
+from typing import Any, Literal
+
+import orjson
+
+from qtools.errors import EvaluationError, PartialFailure, QtoolsError, SinkError
+from qtools.flow.contract import Sink
+from qtools.flow.expression import NOTHING, Expression
+from qtools.flow.expression_values import dump
+from qtools.message import Batch
+
+OnError = Literal["fail", "skip", "pass"]
+ADVICE = "--on-error skip leaves such messages out, --on-error pass lets them through as they are"
+
+# The shortest integer that orjson makes a double of has 19 digits: -9223372036854775809.
+_ALL_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_MANY_DIGITS = b"0" * 19
+_BETWEEN = os.urandom(16).hex()
+_SEPARATOR = f',"{_BETWEEN}",'.encode()
+
+
+def parse(body: bytes) -> Any:
+    """The JSON value of `body`; an integer beyond 64 bits becomes a double. EvaluationError when it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise EvaluationError(f"it is not JSON ({error})") from error
+
+
+def parse_exactly(body: bytes) -> Any:
+    """The JSON value of `body`, every integer exact. EvaluationError when it is none."""
+    value = parse(body)  # what is JSON is for one judge to say
+    if _MANY_DIGITS not in body.translate(_ALL_ZEROS):
+        return value
+    import json
+
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise EvaluationError("it is not JSON that could be read (nested too deeply)") from None
+
+
+def parser_for(bodies: Sequence[bytes]) -> Callable[[bytes], Any]:
+    """What parses each of `bodies` without losing a digit: looked at once for all of them."""
+    return parse_exactly if _MANY_DIGITS in b"\n".join(bodies).translate(_ALL_ZEROS) else parse
+
+
+def encode(value: Any) -> bytes:
+    """A value as compact JSON, of any depth, digits and size. EvaluationError for what cannot be written."""
+    try:
+        return dump(value).encode("utf-8", "replace")
+    except RecursionError:
+        raise EvaluationError("the result is nested too deeply") from None
+
+
+def encode_all(values: list[Any]) -> list[bytes] | None:
+    """Each of `values` as compact JSON; None when they have to be looked at one by one.
+
+    In one call for all of them, with a word between that nobody can guess: a thousand results of orjson that are kept
+    cost twenty times as much, for each begins as a block of its own.
+    """
+    if not values:
+        return []
+    mixed = [_BETWEEN] * (2 * len(values) - 1)
+    mixed[::2] = values
+    try:
+        made = orjson.dumps(mixed)[1:-1].split(_SEPARATOR)
+    except TypeError:  # an integer of more than 64 bits, or deeper than orjson goes
+        return None
+    return made if len(made) == len(values) else None
+
+
+Passing = tuple[list[int], list[bytes], dict[int, EvaluationError]]
+
+
+class Filter:
+    """What passes (all for which `where` is true) and with what body (`select`'s result; without one its own).
+
+    A message for which `select` yields nothing does not pass.
+    """
+
+    def __init__(self, where: Expression | None, select: Expression | None, on_error: OnError) -> None:
+        self.where, self.select, self.on_error = where, select, on_error
+        self._is_modest = select is None or select.is_modest  # else a result is held against the most while it is made
+
+    def run(self, bodies: Sequence[bytes]) -> Passing:
+        """The places of those that pass, their new bodies, and what has no answer.
+
+        What has none is among those that pass, unchanged, when that is what `on_error` says; with "fail" nothing
+        behind the first such place is looked at.
+        """
+        if not self._is_modest:
+            return self._pass(bodies, None, [])
+        selected: list[int] = []  # where in `passing` a new body goes
+        values: list[Any] = []
+        places, passing, failed = self._pass(bodies, selected, values)
+        made = encode_all(values)
+        if made is None:
+            return self._pass(bodies, None, [])
+        for nth, body in zip(selected, made, strict=True):
+            passing[nth] = body
+        return places, passing, failed
+
+    def _pass(self, bodies: Sequence[bytes], selected: list[int] | None, values: list[Any]) -> Passing:
+        """One pass; the values of new bodies are left in `values`, or without `selected` encoded at once."""
+        where = self.where.evaluate if self.where is not None else None
+        select = self.select.evaluate if self.select is not None else None
+        loads = parser_for(bodies)
+        places: list[int] = []
+        passing: list[bytes] = []
+        failed: dict[int, EvaluationError] = {}
+        for place, body in enumerate(bodies):
+            doing = ""
+            try:
+                value = loads(body)
+                if where is not None:
+                    doing = "--where has no answer: "
+                    truth = where(value)
+                    if truth is None or truth is False or truth is NOTHING:
+                        continue
+                if select is not None:
+                    doing = "--select has no result: "
+                    value = select(value)
+                    if value is NOTHING:
+                        continue
+                    if selected is None:
+                        body = encode(value)
+                    else:
+                        selected.append(len(passing))
+                        values.append(value)
+            except EvaluationError as error:
+                failed[place] = EvaluationError(f"{doing}{error}")
+                if self.on_error == "fail":
+                    break
+                if self.on_error == "skip":
+                    continue
+            places.append(place)
+            passing.append(body)
+        return places, passing, failed
+
+
+class FilteredSink:
+    """`sink`, with a filter before it.
+
+    name: what a message is called, for people, given its batch and place. warn: takes a line about one that has no
+    answer and is left out. Counted are what the sink took (`passed`, `passed_bytes`), what did not match (`filtered`),
+    and what had no answer: `left_out`, or `let_through`, which is in `passed` too.
+    """
+
+    def __init__(
+        self, sink: Sink, rules: Filter, *, name: Callable[[Batch, int], str], warn: Callable[[str], None]
+    ) -> None:
+        self.passed = 0
+        self.passed_bytes = 0
+        self.filtered = 0
+        self.left_out = 0
+        self.let_through = 0
+        self._sink = sink
+        self._rules = rules
+        self._name = name
+        self._warn = warn
+
+    async def write(self, batch: Batch) -> None:
+        """Write what passes. Raises what the sink raises, its places those of `batch`; and SinkError at the first
+        message that could not be decided, if that is to be the end: what stands before it is safe."""
+        places, bodies, failed = self._rules.run(batch.bodies)
+        end, stop = len(batch), None
+        if failed and self._rules.on_error == "fail":
+            end = min(failed)
+            stop = SinkError(f"{self._name(batch, end)}: {failed[end]} ({ADVICE})", end)
+        refused: dict[int, QtoolsError] = {}
+        if places:
+            try:
+                await self._sink.write(batch.pick(places).with_bodies(bodies))
+            except PartialFailure as error:
+                refused = {places[place]: why for place, why in sorted(error.failed.items())}
+            except SinkError as error:
+                # What did not match, up to the last one taken, is done with; what is behind that may come again.
+                taken = error.taken
+                error.taken = places[taken - 1] + 1 if taken else 0
+                self._count(batch, places[:taken], bodies[:taken], failed, error.taken)
+                raise
+        if refused:
+            fit = [place not in refused for place in places]
+            self._count(batch, list(compress(places, fit)), list(compress(bodies, fit)), failed, end, len(refused))
+            if stop is not None:
+                refused |= dict.fromkeys(range(end, len(batch)), stop)
+            raise PartialFailure(refused)
+        self._count(batch, places, bodies, failed, end)
+        if stop is not None:
+            raise stop
+
+    async def close(self) -> None:
+        await self._sink.close()
+
+    def notes(self, done: str) -> list[str]:
+        """For the summary: what was not `done` ("sent", "printed"), and why."""
+        notes = []
+        if self.filtered:
+            notes.append(f"{self.filtered:,} did not match")
+        if self.left_out:
+            notes.append(f"{self.left_out:,} without an answer left out")
+        if self.let_through:
+            notes.append(f"{self.let_through:,} without an answer {done} as they were")
+        return notes
+
+    def _count(
+        self,
+        batch: Batch,
+        taken: Sequence[int],
+        bodies: Sequence[bytes],
+        failed: dict[int, EvaluationError],
+        end: int,
+        refused: int = 0,
+    ) -> None:
+        """Of the messages before `end`, `taken` were written as `bodies`, and so many were refused by the sink."""
+        self.passed += len(taken)
+        self.passed_bytes += sum(map(len, bodies))
+        undecided = [place for place in failed if place < end]
+        if self._rules.on_error == "skip":
+            self.filtered -= len(undecided)
+            for place in undecided:
+                self._warn(f"{self._name(batch, place)}: {failed[place]}: left out")
+                self.left_out += 1
+        else:
+            self.let_through += len(undecided)
+        self.filtered += end - len(taken) - refused
