@@ -6,6 +6,7 @@
     link.py                     a client's socket: filters, heartbeats, what waits to be written
     tcp.py                      a client's conversation: NSQ's V2 protocol
     http.py  bodies.py          nsqd's HTTP API;  stats.py what /stats tells;  auth.py asks an auth server
+    lookup.py                   registers with nsqlookupd
     broker.py                   owns the topics and the clock; lets what comes at once happen together
     topic.py                    accepts messages once, hands them to its channels
     channel.py  consumer.py     hands messages to ready clients, takes them back, counts

@@ -53,6 +53,8 @@ class Broker:
         self.started = time.time()
         self.stopping = False
         self.failure: str = ""  # why the store cannot keep anything just now
+        # Called with a topic, and a channel or "", when it has come or gone.
+        self.on_change: list[Callable[[str, str], None]] = []
         self._turn_is_due = False
         self._gathered: list[Topic] = []
         self._stirred: dict[Channel, None] = {}
@@ -90,6 +92,7 @@ class Broker:
                 max_consumers=options.max_channel_consumers,
             )
             log.debug("new topic %s", name)
+            self._changed(name)
         return topic
 
     def publish(self, topic: str, bodies: Sequence[bytes], delay_ms: int = 0) -> Commit | None:
@@ -103,16 +106,28 @@ class Broker:
 
         since: ns since 1970; a new one begins with what was published then. CannotReplay where nothing is kept.
         """
-        return self.topic(topic).channel(name, self.loop.time(), time.time_ns(), since)
+        owner = self.topic(topic)
+        new = name not in owner.channels
+        channel = owner.channel(name, self.loop.time(), time.time_ns(), since)
+        if new:
+            self._changed(topic, name)
+        return channel
 
     def delete_topic(self, name: str) -> None:
         """KeyError when there is none."""
         self.topics.pop(name).delete()
+        self._changed(name)
 
     def delete_channel(self, topic: Topic, name: str) -> None:
         """KeyError when there is none. An ephemeral topic goes with its last channel."""
         if topic.delete_channel(name) and self.topics.get(topic.name) is topic:
             self.delete_topic(topic.name)
+        else:
+            self._changed(topic.name, name)
+
+    def _changed(self, topic: str, channel: str = "") -> None:
+        for call in self.on_change:
+            call(topic, channel)
 
     def leave(self, channel: Channel, consumer: Consumer) -> None:
         """A client has left its channel; an ephemeral channel goes with its last client."""

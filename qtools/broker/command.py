@@ -38,19 +38,27 @@ _BYTES = Size(least=1)
     help="Where nsqd's HTTP API is served; empty for nowhere.",
 )
 @click.option(
-    "--broadcast-address", metavar="HOST", help="The name /info gives for this broker.  [default: the host's]"
+    "--lookupd-tcp-address",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="An nsqlookupd to register with, at its TCP port, usually 4160. May be given many times.",
+)
+@click.option(
+    "--broadcast-address",
+    metavar="HOST",
+    help="The name nsqlookupd and /info give for this broker.  [default: the host's]",
 )
 @click.option(
     "--broadcast-tcp-port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="The TCP port /info gives.  [default: the one it listens on]",
+    help="The TCP port they give.  [default: the one it listens on]",
 )
 @click.option(
     "--broadcast-http-port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="The HTTP port /info gives.  [default: the one it listens on]",
+    help="The HTTP port they give.  [default: the one it listens on]",
 )
 @click.option(
     "--msg-timeout",

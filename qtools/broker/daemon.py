@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from qtools.broker.broker import Alarm, Broker
 from qtools.broker.deadlines import Entry
-from qtools.broker.listen import listen, shown, unix_path
+from qtools.broker.listen import is_local, listen, port_of, shown, unix_path
+from qtools.broker.lookup import Lookups
 from qtools.broker.options import Options
 from qtools.broker.store import MemoryStore, Store
 from qtools.broker.tcp_door import TcpDoor
@@ -45,6 +46,7 @@ class Daemon:
         self._http: socket.socket | None = None
         self._tcp_door: TcpDoor | None = None
         self._http_door: HttpDoor | None = None
+        self._lookups: Lookups | None = None
         self._idle: Entry[Alarm] | None = None
         self._stopped = asyncio.Event()
 
@@ -57,6 +59,12 @@ class Daemon:
                 self._http = listen(options.http_address, "--http-address")
             self.broker = Broker(options, self._make_store() if self._store is None else self._store)
             self._tcp_door = TcpDoor(self.broker, self._nobody_there)
+            self._lookups = Lookups(
+                self.broker,
+                options.broadcast_tcp_port or port_of(self._tcp),
+                options.broadcast_http_port or port_of(self._http),
+            )
+            self._lookups.check(options.nsqlookupd_tcp_addresses)
             if self._http is not None:
                 from qtools.broker.http import HttpApi
                 from qtools.broker.http_door import HttpDoor
@@ -64,11 +72,19 @@ class Daemon:
                 self._http_door = HttpDoor(HttpApi(self.broker, self._tcp_door, self._tcp, self._http))
                 await self._http_door.open(self._http)
             await self._tcp_door.open(self._tcp)
+            self._lookups.follow(options.nsqlookupd_tcp_addresses)  # last, as whoever it sends here has to be let in
         except BaseException:
             self._remove_sockets()
             if hasattr(self, "broker"):
                 self.broker.store.close()
             raise
+        if options.nsqlookupd_tcp_addresses and is_local(self._tcp) and not is_local(options.broadcast_address):
+            log.warning(
+                "only this machine reaches %s, and nsqlookupd sends clients to %s:"
+                " give --tcp-address :PORT, or --broadcast-address 127.0.0.1",
+                self.tcp_address,
+                options.broadcast_address,
+            )
         self._nobody_there()
 
     def _make_store(self) -> Store:
@@ -100,6 +116,8 @@ class Daemon:
         """Let nobody in any more. Everything that was accepted until now is kept; nothing more is."""
         if hasattr(self, "broker"):
             self.broker.stopping = True
+        if self._lookups is not None:
+            self._lookups.close()  # first, so that nobody is sent to a closed door
         for door in (self._tcp_door, self._http_door):
             if door is not None:
                 door.close()

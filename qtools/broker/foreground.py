@@ -37,6 +37,7 @@ def run(flags: Mapping[str, Any]) -> int:
     """Serve as `flags` say."""
     given = dict(flags)
     given["auth_http_addresses"] = given.pop("auth_http_address")
+    given["nsqlookupd_tcp_addresses"] = given.pop("lookupd_tcp_address")
     given["tls_client_auth_policy"] = given["tls_client_auth_policy"] or ""
     if given["tls_client_auth_policy"] and given["tls_required"] == "false":
         given["tls_required"] = "true"

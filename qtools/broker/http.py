@@ -299,7 +299,7 @@ class HttpApi:
 
     def _channel_create(self, query: Query) -> bytes:
         topic, name = self._topic_and_channel(query)
-        topic.channel(name, *self._moment())
+        self._broker.channel(topic.name, name)
         return b""
 
     def _channel_delete(self, query: Query) -> bytes:

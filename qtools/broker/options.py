@@ -25,6 +25,7 @@ class Options:
     broadcast_address: str = field(default_factory=socket.gethostname)
     broadcast_tcp_port: int = 0  # 0: the one it listens on
     broadcast_http_port: int = 0
+    nsqlookupd_tcp_addresses: tuple[str, ...] = ()
 
     data_path: str = ""  # where messages are kept; "": in memory only
     sync: str = "full"  # what OK survives: "full" a power failure, "normal" the end of the process, "off" neither
