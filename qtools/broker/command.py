@@ -38,6 +38,13 @@ _BYTES = Size(least=1)
     help="Where nsqd's HTTP API is served; empty for nowhere.",
 )
 @click.option(
+    "--https-address",
+    default="127.0.0.1:4152",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where it is served with TLS, given --tls-cert; empty for nowhere.",
+)
+@click.option(
     "--lookupd-tcp-address",
     multiple=True,
     metavar="HOST:PORT",
@@ -146,6 +153,13 @@ _BYTES = Size(least=1)
 )
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM: grants TLS.")
 @click.option("--tls-key", metavar="FILE", help="Its key, PEM.")
+@click.option(
+    "--tls-min-version",
+    type=click.Choice(["ssl3.0", "tls1.0", "tls1.1", "tls1.2", "tls1.3"]),
+    default="tls1.2",
+    show_default=True,
+    help="The oldest version of TLS that is spoken. What is older than TLS is never.",
+)
 @click.option("--tls-root-ca-file", metavar="FILE", help="Who signs the certificates of clients, PEM.")
 @click.option(
     "--tls-client-auth-policy",

@@ -44,6 +44,7 @@ class Daemon:
         self._idle_exit = idle_exit
         self._tcp: socket.socket | None = None
         self._http: socket.socket | None = None
+        self._https: socket.socket | None = None
         self._tcp_door: TcpDoor | None = None
         self._http_door: HttpDoor | None = None
         self._lookups: Lookups | None = None
@@ -57,6 +58,8 @@ class Daemon:
             self._tcp = listen(options.tcp_address, "--tcp-address")
             if options.http_address:
                 self._http = listen(options.http_address, "--http-address")
+            if options.https_address and options.tls_cert:
+                self._https = listen(options.https_address, "--https-address")
             self.broker = Broker(options, self._make_store() if self._store is None else self._store)
             self._tcp_door = TcpDoor(self.broker, self._nobody_there)
             self._lookups = Lookups(
@@ -65,12 +68,16 @@ class Daemon:
                 options.broadcast_http_port or port_of(self._http),
             )
             self._lookups.check(options.nsqlookupd_tcp_addresses)
-            if self._http is not None:
+            if self._http is not None or self._https is not None:
                 from qtools.broker.http import HttpApi
                 from qtools.broker.http_door import HttpDoor
 
-                self._http_door = HttpDoor(HttpApi(self.broker, self._tcp_door, self._tcp, self._http))
-                await self._http_door.open(self._http)
+                api = HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._https)
+                self._http_door = HttpDoor(api)
+                if self._http is not None:
+                    await self._http_door.open(self._http)
+                if self._https is not None:
+                    await self._http_door.open(self._https, self._tcp_door.tls)
             await self._tcp_door.open(self._tcp)
             self._lookups.follow(options.nsqlookupd_tcp_addresses)  # last, as whoever it sends here has to be let in
         except BaseException:
@@ -111,6 +118,11 @@ class Daemon:
     def http_address(self) -> str:
         """Where HTTP is served; "" when it is not."""
         return shown(self._http) if self._http is not None else ""
+
+    @property
+    def https_address(self) -> str:
+        """Where HTTPS is served; "" when it is not."""
+        return shown(self._https) if self._https is not None else ""
 
     def stop(self) -> None:
         """Let nobody in any more. Everything that was accepted until now is kept; nothing more is."""
@@ -162,7 +174,12 @@ class Daemon:
         self.stop()
 
     def _remove_sockets(self) -> None:
-        for address, made in ((self.options.tcp_address, self._tcp), (self.options.http_address, self._http)):
+        options = self.options
+        for address, made in (
+            (options.tcp_address, self._tcp),
+            (options.http_address, self._http),
+            (options.https_address, self._https),
+        ):
             if made is not None:
                 path = unix_path(address or "")
                 if path is not None:

@@ -61,6 +61,8 @@ def run(flags: Mapping[str, Any]) -> int:
         log.info("TCP on %s", daemon.tcp_address)
         if daemon.http_address:
             log.info("HTTP on %s", daemon.http_address)
+        if daemon.https_address:
+            log.info("HTTPS on %s", daemon.https_address)
         log.info("messages in %s", f"{options.data_path} (--sync {options.sync})" if options.data_path else "memory")
         await daemon.serve()
         return 0

@@ -52,6 +52,7 @@ class HttpApi:
         door: TcpDoor,
         tcp: socket.socket | None,
         http: socket.socket | None,
+        https: socket.socket | None,
     ) -> None:
         self._broker = broker
         self._door = door
@@ -59,6 +60,7 @@ class HttpApi:
             broker.options.broadcast_tcp_port or port_of(tcp),
             broker.options.broadcast_http_port or port_of(http),
         )
+        self._https_port = max(port_of(https), 0)
         self._second = 0
         self._date = (b"date", b"")
         self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
@@ -82,8 +84,8 @@ class HttpApi:
         headers = [_NSQ]
         status = 200
         try:
-            if self._broker.options.tls_required == "true":
-                status, body = 403, b'{"message": "TLS_REQUIRED", "https_port": 0}'
+            if self._broker.options.tls_required == "true" and scope["scheme"] != "https":
+                status, body = 403, b'{"message": "TLS_REQUIRED", "https_port": %d}' % self._https_port
                 headers.append(_JSON)
             else:
                 answer = await self._answer(scope, receive)

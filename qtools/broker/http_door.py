@@ -1,4 +1,4 @@
-"""The door for HTTP: uvicorn's protocol class on a socket of ours. In: a listening socket. Out: requests to an app.
+"""The door for HTTP and HTTPS: uvicorn's protocol class on sockets of ours. In: listening sockets. Out: requests.
 
 uvicorn's server is left out on purpose: it wakes up ten times a second, and takes the signals for itself.
 """
@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
+    import ssl
+
     from qtools.broker.http import HttpApi
 
 # Go's limit for a request's head is 1 MiB; no client of this API needs a hundredth of it.
@@ -99,24 +101,24 @@ class HttpDoor:
         )
         self._config.load()
         self._state = ServerState()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
-    async def open(self, listening: socket.socket) -> None:
-        """Let clients in."""
+    async def open(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Let clients in, with `tls` those of HTTPS."""
         loop = asyncio.get_running_loop()
 
         def make() -> Any:
             return _Http(config=self._config, server_state=self._state, app_state={}, _loop=loop)
 
         if listening.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(make, sock=listening)
+            self._servers.append(await loop.create_unix_server(make, sock=listening, ssl=tls))
         else:
-            self._server = await loop.create_server(make, sock=listening)
+            self._servers.append(await loop.create_server(make, sock=listening, ssl=tls))
 
     def close(self) -> None:
         """Let nobody in any more."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     async def see_out(self, patience: float = 2.0) -> None:
         """Let what is being answered be answered, and hang up."""

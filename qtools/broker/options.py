@@ -22,6 +22,7 @@ class Options:
 
     tcp_address: str = "127.0.0.1:4150"
     http_address: str | None = "127.0.0.1:4151"
+    https_address: str | None = "127.0.0.1:4152"  # only with a certificate
     broadcast_address: str = field(default_factory=socket.gethostname)
     broadcast_tcp_port: int = 0  # 0: the one it listens on
     broadcast_http_port: int = 0
@@ -51,6 +52,7 @@ class Options:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_root_ca_file: str | None = None
+    tls_min_version: str = "tls1.2"
     tls_client_auth_policy: str = ""  # "", "require", "require-verify"
     tls_required: str = "false"  # "false", "true", "tcp-https": TCP needs TLS, HTTP may stay in clear
 

@@ -91,6 +91,7 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _speak_from(context, options.tls_min_version)
     _load(lambda: context.load_cert_chain(options.tls_cert or "", options.tls_key), options.tls_cert, "--tls-cert")
     if options.tls_root_ca_file:
         ca = options.tls_root_ca_file
@@ -100,6 +101,19 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
         if not options.tls_root_ca_file:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
     return context
+
+
+def _speak_from(context: ssl.SSLContext, version: str) -> None:
+    """Speak `version` and what is newer."""
+    import ssl
+    import warnings
+
+    versions = {"tls1.1": ssl.TLSVersion.TLSv1_1, "tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TLSv1_3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # who asks for an old one has to deal with old clients
+        context.minimum_version = versions.get(version, ssl.TLSVersion.TLSv1)
+    if version not in ("tls1.2", "tls1.3"):
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 has them in no other level
 
 
 def _load(what: Callable[[], None], path: str, flag: str) -> None:

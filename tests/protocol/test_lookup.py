@@ -125,8 +125,7 @@ def test_answers_come_in_any_pieces(step: int) -> None:
 def test_an_http_server_is_recognized(step: int) -> None:
     reader, said = AnswerReader(), b"HTTP/1.1 400 Bad Request\r\n"
     with pytest.raises(ProtocolError) as caught:
-        for at in range(0, len(said), step):
-            reader.feed(said[at : at + step])
+        _ = [reader.feed(said[at : at + step]) for at in range(0, len(said), step)]
     assert caught.value.spoke == "HTTP"
 
 
