@@ -5,7 +5,8 @@
     tcp_door.py  http_door.py   where clients come in;  listen.py opens their sockets
     link.py                     a client's socket: filters, heartbeats, what waits to be written
     tcp.py                      a client's conversation: NSQ's V2 protocol
-    http.py  bodies.py          nsqd's HTTP API;  stats.py what /stats tells;  auth.py asks an auth server
+    http.py  bodies.py          nsqd's HTTP API;  auth.py asks an auth server
+    stats.py  metrics.py        what /stats tells, and /metrics
     lookup.py                   registers with nsqlookupd
     broker.py                   owns the topics and the clock; lets what comes at once happen together
     topic.py                    accepts messages once, hands them to its channels

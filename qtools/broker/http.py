@@ -1,7 +1,7 @@
 """nsqd's HTTP API, as a plain ASGI application. In: requests. Out: nsqd 1.3.0's answers and errors (nsqd/http.go).
 
     POST /pub /mpub   /topic/{create,delete,empty,pause,unpause}   /channel/{…the same…}
-    GET  /stats /ping /info /config/OPTION                          PUT /config/log_level
+    GET  /stats /ping /info /metrics /config/OPTION                 PUT /config/log_level
 
 Never here: more of a body in memory than the limit allows, whatever its sender announced.
 """
@@ -40,6 +40,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _BROKEN_QUERY = re.compile(rb"%(?![0-9A-Fa-f]{2})|;")  # what Go's url.ParseQuery refuses
 _NSQ = (b"x-nsq-content-type", b"nsq; version=1.0")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
+_METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
@@ -66,6 +67,7 @@ class HttpApi:
         self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
             "/info": ("GET", self._info),
             "/stats": ("GET", self._stats),
+            "/metrics": ("GET", self._metrics),
             "/topic/create": ("POST", self._topic_create),
             "/topic/delete": ("POST", self._topic_delete),
             "/topic/empty": ("POST", self._topic_empty),
@@ -91,7 +93,7 @@ class HttpApi:
                 answer = await self._answer(scope, receive)
                 if isinstance(answer, bytes):
                     body = answer
-                    headers.append(_TEXT)
+                    headers.append(_METRICS if scope["path"] == "/metrics" else _TEXT)
                 else:
                     body = json.dumps(answer, separators=(",", ":")).encode()
                     headers.append(_JSON)
@@ -225,6 +227,11 @@ class HttpApi:
             include_mem=_BOOLEANS.get(first("include_mem"), True),
         )
         return told if first("format") == "json" else as_text(told).encode()
+
+    def _metrics(self, query: Query) -> bytes:
+        from qtools.broker.metrics import as_prometheus
+
+        return as_prometheus(self._broker, len(self._door.connections))
 
     async def _config(self, name: str, method: str, scope: Scope, receive: Receive) -> bytes | Any:
         if "/" in name or not name:
