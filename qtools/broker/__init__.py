@@ -6,7 +6,8 @@
     link.py                     a client's socket: filters, heartbeats, what waits to be written
     tcp.py                      a client's conversation: NSQ's V2 protocol
     http.py  bodies.py          nsqd's HTTP API;  auth.py asks an auth server
-    stats.py  metrics.py        what /stats tells, and /metrics
+    stats.py  metrics.py        what /stats tells, and /metrics;  statsd.py pushes it
+    latency.py                  how long messages take: quantiles over a window
     lookup.py                   registers with nsqlookupd
     broker.py                   owns the topics and the clock; lets what comes at once happen together
     topic.py                    accepts messages once, hands them to its channels

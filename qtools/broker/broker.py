@@ -22,6 +22,7 @@ from typing import Protocol
 from qtools.broker.channel import Channel
 from qtools.broker.consumer import Consumer
 from qtools.broker.deadlines import Deadlines, Entry
+from qtools.broker.latency import Latency
 from qtools.broker.options import Options
 from qtools.broker.store import Commit, MemoryStore, Store
 from qtools.broker.topic import Topic
@@ -109,6 +110,8 @@ class Broker:
         owner = self.topic(topic)
         new = name not in owner.channels
         channel = owner.channel(name, self.loop.time(), time.time_ns(), since)
+        if channel.latency is None and self.options.e2e_processing_latency_percentiles:
+            channel.latency = Latency(self.options.e2e_processing_latency_window_time)
         if new:
             self._changed(topic, name)
         return channel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from qtools import __version__
@@ -11,6 +13,21 @@ from qtools.cli.types import Duration, DurationOrSize, Size
 
 class _Group(Program, click.Group):
     """The program itself runs the broker; its subcommands ask the private local one."""
+
+
+class Percentiles(click.ParamType[tuple[float, ...]]):
+    """`0.99` or `1.0,0.99,0.95`: shares above 0 and at most 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            shares = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            shares = (0.0,)
+        if not all(0 < share <= 1 for share in shares):
+            self.fail(f"{value!r} is no share above 0 and at most 1, such as 0.99", param, ctx)
+        return shares
 
 
 _SECOND = Duration(least=1.0)
@@ -181,6 +198,31 @@ _BYTES = Size(least=1)
     metavar="ADDRESS",
     help="Auth server, HOST:PORT or a URL: clients need AUTH. May be given many times.",
 )
+@click.option(
+    "--e2e-processing-latency-percentile",
+    type=Percentiles(),
+    multiple=True,
+    metavar="SHARE",
+    help="Tell this share's time from published to finished in /stats: 0.99, or several with commas.",
+)
+@click.option(
+    "--e2e-processing-latency-window-time",
+    type=Duration(least=0.001),
+    default="10m",
+    show_default=True,
+    help="Over the last so long.",
+)
+@click.option("--statsd-address", default="", metavar="HOST:PORT", help="A statsd to push statistics to, over UDP.")
+@click.option(
+    "--statsd-prefix",
+    default="nsq.%s",
+    show_default=True,
+    help="Begins every name; %s is the broadcast address and HTTP port.",
+)
+@click.option("--statsd-interval", type=_SECOND, default="60s", show_default=True, help="How often.")
+@click.option("--statsd-mem-stats/--no-statsd-mem-stats", default=True, show_default=True, help="Memory too.")
+@click.option("--statsd-udp-packet-size", type=_BYTES, default="508", show_default=True, help="Of one packet.")
+@click.option("--statsd-exclude-ephemeral", is_flag=True, help="Without ephemeral topics and channels.")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warn", "error"], case_sensitive=False),

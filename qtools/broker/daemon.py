@@ -19,6 +19,7 @@ from qtools.broker.deadlines import Entry
 from qtools.broker.listen import is_local, listen, port_of, shown, unix_path
 from qtools.broker.lookup import Lookups
 from qtools.broker.options import Options
+from qtools.broker.statsd import Statsd
 from qtools.broker.store import MemoryStore, Store
 from qtools.broker.tcp_door import TcpDoor
 
@@ -48,6 +49,7 @@ class Daemon:
         self._tcp_door: TcpDoor | None = None
         self._http_door: HttpDoor | None = None
         self._lookups: Lookups | None = None
+        self._statsd: Statsd | None = None
         self._idle: Entry[Alarm] | None = None
         self._stopped = asyncio.Event()
 
@@ -62,11 +64,9 @@ class Daemon:
                 self._https = listen(options.https_address, "--https-address")
             self.broker = Broker(options, self._make_store() if self._store is None else self._store)
             self._tcp_door = TcpDoor(self.broker, self._nobody_there)
-            self._lookups = Lookups(
-                self.broker,
-                options.broadcast_tcp_port or port_of(self._tcp),
-                options.broadcast_http_port or port_of(self._http),
-            )
+            http_port = options.broadcast_http_port or port_of(self._http)
+            self._statsd = Statsd(self.broker, http_port)
+            self._lookups = Lookups(self.broker, options.broadcast_tcp_port or port_of(self._tcp), http_port)
             self._lookups.check(options.nsqlookupd_tcp_addresses)
             if self._http is not None or self._https is not None:
                 from qtools.broker.http import HttpApi
@@ -80,6 +80,7 @@ class Daemon:
                     await self._http_door.open(self._https, self._tcp_door.tls)
             await self._tcp_door.open(self._tcp)
             self._lookups.follow(options.nsqlookupd_tcp_addresses)  # last, as whoever it sends here has to be let in
+            self._statsd.start()
         except BaseException:
             self._remove_sockets()
             if hasattr(self, "broker"):
@@ -130,6 +131,8 @@ class Daemon:
             self.broker.stopping = True
         if self._lookups is not None:
             self._lookups.close()  # first, so that nobody is sent to a closed door
+        if self._statsd is not None:
+            self._statsd.close()
         for door in (self._tcp_door, self._http_door):
             if door is not None:
                 door.close()

@@ -38,6 +38,8 @@ def run(flags: Mapping[str, Any]) -> int:
     given = dict(flags)
     given["auth_http_addresses"] = given.pop("auth_http_address")
     given["nsqlookupd_tcp_addresses"] = given.pop("lookupd_tcp_address")
+    shares = given.pop("e2e_processing_latency_percentile")
+    given["e2e_processing_latency_percentiles"] = tuple(sorted({one for some in shares for one in some}, reverse=True))
     given["tls_client_auth_policy"] = given["tls_client_auth_policy"] or ""
     if given["tls_client_auth_policy"] and given["tls_required"] == "false":
         given["tls_required"] = "true"

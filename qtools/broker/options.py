@@ -56,6 +56,16 @@ class Options:
     tls_client_auth_policy: str = ""  # "", "require", "require-verify"
     tls_required: str = "false"  # "false", "true", "tcp-https": TCP needs TLS, HTTP may stay in clear
 
+    statsd_address: str = ""
+    statsd_prefix: str = "nsq.%s"  # %s: the broadcast address and the HTTP port
+    statsd_interval: float = 60.0
+    statsd_mem_stats: bool = True
+    statsd_udp_packet_size: int = 508
+    statsd_exclude_ephemeral: bool = False
+
+    e2e_processing_latency_percentiles: tuple[float, ...] = ()
+    e2e_processing_latency_window_time: float = 600.0
+
     auth_http_addresses: tuple[str, ...] = ()
     log_level: str = "info"
 
