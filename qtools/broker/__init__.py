@@ -16,7 +16,8 @@
     store.py                    where messages are kept: the interface, and memory
     block.py                    messages published together, as the frames that deliver them
     local.py  control.py        the private local broker: its process; `q-broker status` and `stop`
-    options.py                  nsqd's options, by nsqd's names
+    options.py                  nsqd's options, by nsqd's names;  config.py tells and changes them over HTTP
+    arguments.py                nsqd's command lines and config files
 
 From block.py up to broker.py there is no socket and, but for the turns in broker.py, no event loop.
 """

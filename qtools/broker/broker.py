@@ -88,7 +88,8 @@ class Broker:
             topic = self.topics[name] = Topic(
                 name,
                 self,
-                first_id=max(time.time_ns(), self.store.last_id + 1),  # the clock may have been put back
+                # Never back: the clock may have been put back, and the store tells by ids what was sent before.
+                first_id=max(options.first_id(time.time_ns()), self.store.last_id + 1),
                 limit=options.mem_queue_size,
                 max_consumers=options.max_channel_consumers,
             )

@@ -7,12 +7,23 @@ from typing import Any
 import click
 
 from qtools import __version__
+from qtools.broker.arguments import from_go, read_config
 from qtools.cli.program import Program
 from qtools.cli.types import Duration, DurationOrSize, Size
 
 
 class _Group(Program, click.Group):
     """The program itself runs the broker; its subcommands ask the private local one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, from_go(args, self.params))
+
+
+def _config(context: click.Context, param: click.Parameter, path: str | None) -> str | None:
+    """What the file says is what holds where no flag does."""
+    if path:
+        context.default_map = read_config(path, context.command.params, context)
+    return path
 
 
 class Percentiles(click.ParamType[tuple[float, ...]]):
@@ -39,6 +50,13 @@ _BYTES = Size(least=1)
     cls=_Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--config",
+    is_eager=True,
+    callback=_config,
+    metavar="FILE",
+    help="A config file of nsqd's, TOML: what it says holds where no flag does.",
 )
 @click.option(
     "--tcp-address",
@@ -83,6 +101,12 @@ _BYTES = Size(least=1)
     type=click.IntRange(0, 65535),
     default=0,
     help="The HTTP port they give.  [default: the one it listens on]",
+)
+@click.option(
+    "--node-id",
+    type=click.IntRange(0, 1023),
+    metavar="0..1023",
+    help="This broker among others, a part of every message's id.  [default: ids differ within a topic only]",
 )
 @click.option(
     "--msg-timeout",
@@ -153,6 +177,20 @@ _BYTES = Size(least=1)
     help="The most a client may ask for.",
 )
 @click.option(
+    "--output-buffer-timeout",
+    type=Duration(),
+    default="250ms",
+    show_default=True,
+    help="The most that a message may be held to be sent with others. None is held here.",
+)
+@click.option(
+    "--min-output-buffer-timeout",
+    type=Duration(),
+    default="25ms",
+    show_default=True,
+    help="The least a client may ask for.",
+)
+@click.option(
     "--max-output-buffer-timeout",
     type=Duration(),
     default="30s",
@@ -199,6 +237,20 @@ _BYTES = Size(least=1)
     help="Auth server, HOST:PORT or a URL: clients need AUTH. May be given many times.",
 )
 @click.option(
+    "--http-client-connect-timeout",
+    type=Duration(least=0.001),
+    default="2s",
+    show_default=True,
+    help="Time for an auth server to be reached.",
+)
+@click.option(
+    "--http-client-request-timeout",
+    type=Duration(least=0.001),
+    default="5s",
+    show_default=True,
+    help="Time for it to answer.",
+)
+@click.option(
     "--e2e-processing-latency-percentile",
     type=Percentiles(),
     multiple=True,
@@ -225,10 +277,13 @@ _BYTES = Size(least=1)
 @click.option("--statsd-exclude-ephemeral", is_flag=True, help="Without ephemeral topics and channels.")
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warn", "error"], case_sensitive=False),
+    type=click.Choice(["debug", "info", "warn", "error", "fatal"], case_sensitive=False),
     default="info",
     show_default=True,
 )
+@click.option("--log-prefix", default="q-broker: ", show_default=True, help="Begins each line of the log.")
+@click.option("--verbose", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
+@click.option("--worker-id", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
 @click.version_option(__version__, "--version", prog_name="q-broker", message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context, /, **flags: object) -> None:

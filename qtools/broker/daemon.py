@@ -69,10 +69,12 @@ class Daemon:
             self._lookups = Lookups(self.broker, options.broadcast_tcp_port or port_of(self._tcp), http_port)
             self._lookups.check(options.nsqlookupd_tcp_addresses)
             if self._http is not None or self._https is not None:
+                from qtools.broker.config import Config
                 from qtools.broker.http import HttpApi
                 from qtools.broker.http_door import HttpDoor
 
-                api = HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._https)
+                config = Config(options, self._lookups)
+                api = HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._https, config)
                 self._http_door = HttpDoor(api)
                 if self._http is not None:
                     await self._http_door.open(self._http)

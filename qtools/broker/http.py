@@ -1,7 +1,7 @@
 """nsqd's HTTP API, as a plain ASGI application. In: requests. Out: nsqd 1.3.0's answers and errors (nsqd/http.go).
 
     POST /pub /mpub   /topic/{create,delete,empty,pause,unpause}   /channel/{…the same…}
-    GET  /stats /ping /info /metrics /config/OPTION                 PUT /config/log_level
+    GET  /stats /ping /info /metrics /config/OPTION                 PUT /config/OPTION
 
 Never here: more of a body in memory than the limit allows, whatever its sender announced.
 """
@@ -22,6 +22,7 @@ from urllib.parse import parse_qs
 
 from qtools.broker.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
 from qtools.broker.broker import SPEAKS, Broker
+from qtools.broker.config import Config
 from qtools.broker.listen import port_of
 from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
@@ -54,8 +55,10 @@ class HttpApi:
         tcp: socket.socket | None,
         http: socket.socket | None,
         https: socket.socket | None,
+        config: Config,
     ) -> None:
         self._broker = broker
+        self._options = config
         self._door = door
         self._ports = (
             broker.options.broadcast_tcp_port or port_of(tcp),
@@ -238,24 +241,10 @@ class HttpApi:
             raise Refusal(404, "NOT_FOUND")
         if method not in ("GET", "PUT"):
             raise Refusal(405, "METHOD_NOT_ALLOWED")
-        options = self._broker.options
         if method == "PUT":
-            invalid = Refusal(413, "INVALID_VALUE")
-            body = await read_body(scope, receive, options.max_msg_size, invalid)
-            if not body:
-                raise invalid
-            if name != "log_level":
-                raise Refusal(400, "INVALID_OPTION")
-            level = body.decode("utf-8", "replace").strip().lower()
-            if level not in ("debug", "info", "warn", "warning", "error", "fatal"):
-                raise Refusal(400, "INVALID_VALUE")
-            options.log_level = level
-            log.setLevel({"warn": "WARNING"}.get(level, level.upper()))
-        known = options.by_name()
-        if name not in known:
-            raise Refusal(400, "INVALID_OPTION")
-        value = known[name]
-        return value.encode() if isinstance(value, str) else value
+            body = await read_body(scope, receive, self._broker.options.max_msg_size, Refusal(413, "INVALID_VALUE"))
+            self._options.put(name, body)
+        return self._options.get(name)
 
     # ── administering ───────────────────────────────────────────────────────────────────────────
 

@@ -35,7 +35,10 @@ class TcpDoor:
         self.tls = tls_context(options)
         self.tls_required = options.tls_required != "false"
         self.grants = options.grants(tls=self.tls is not None, snappy=importlib.util.find_spec("cramjam") is not None)
-        self.authority = Authority(options.auth_http_addresses) if options.auth_http_addresses else None
+        self.authority = None
+        if options.auth_http_addresses:
+            connect, request = options.http_client_connect_timeout, options.http_client_request_timeout
+            self.authority = Authority(options.auth_http_addresses, connect, request)
         self._on_empty = on_empty
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 
 from qtools.broker import lookup
@@ -244,6 +245,27 @@ async def test_a_lookupd_may_come_and_go_while_it_runs() -> None:
         await come_true(lambda: other.known == {"t": set()} and not one.known)
         with pytest.raises(UsageError, match="more than 64"):
             daemon._lookups.follow([f"h{number}:4160" for number in range(65)])
+
+
+async def test_nsqlookupds_are_changed_over_http() -> None:
+    async with (
+        lookupd() as one,
+        lookupd() as other,
+        registered(one.address) as daemon,
+        httpx.AsyncClient(base_url=f"http://{daemon.http_address}/config") as client,
+    ):
+        daemon.broker.topic("t")
+        await come_true(lambda: one.known == {"t": set()})
+        assert (await client.get("nsqlookupd_tcp_addresses")).json() == [one.address]
+        reply = await client.put("nsqlookupd_tcp_addresses", json=[other.address])
+        assert (reply.status_code, reply.json()) == (200, [other.address])
+        await come_true(lambda: other.known == {"t": set()} and not one.known)
+        for wrong in (b"", b"{", b"5", b"[5]", b'{"a":1}', b'["nonsense"]', b'["h:99999"]', b"[" * 5000):
+            reply = await client.put("nsqlookupd_tcp_addresses", content=wrong)
+            assert (reply.status_code, reply.json()) == (400 if wrong else 413, {"message": "INVALID_VALUE"})
+        assert (await client.get("nsqlookupd_tcp_addresses")).json() == [other.address]
+        assert (await client.put("nsqlookupd_tcp_addresses", content=b"null")).json() == []
+        await come_true(lambda: not other.known)
 
 
 async def test_it_leaves_before_it_stops() -> None:
