@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Go's limit for a request's head is 1 MiB; no client of this API needs a hundredth of it.
 MAX_HEAD = 64 * 1024
-FIRST_REQUEST = 60.0  # seconds a new connection may stay silent
+FIRST_REQUEST = 60.0  # seconds a new connection may stay silent, and a head may take to come
 
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -56,9 +56,11 @@ class _OneWrite:
 
 
 class _Http(HttpToolsProtocol):
-    """uvicorn's, which would let a head grow without end."""
+    """uvicorn's, which would let a head grow without end, and take for ever."""
 
     _unseen = 0  # bytes since something came out of the parser
+    _in_head = False  # a request has begun, and its head is not whole
+    _patience: asyncio.TimerHandle | None = None  # for the rest of it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]  # all but in name
@@ -70,10 +72,27 @@ class _Http(HttpToolsProtocol):
         if self._unseen > MAX_HEAD and not self.transport.is_closing():
             self.transport.write(_TOO_LONG)
             self.transport.close()
+        if self._in_head and self._patience is None:  # most heads come in one piece, and need no timer
+            self._patience = self.loop.call_later(FIRST_REQUEST, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._whole_head()
+        super().connection_lost(exc)
+
+    def _whole_head(self) -> None:
+        self._in_head = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def on_message_begin(self) -> None:
         self._unseen = 0
+        self._in_head = True
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._whole_head()
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unseen = 0
