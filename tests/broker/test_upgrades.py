@@ -21,6 +21,7 @@ from qtools.broker.daemon import Daemon
 from qtools.errors import StartError, UsageError
 
 from .inside import Peer, come_true, identify, mpub, pub, serving
+from .test_tcp import SlowStore
 
 
 @pytest.fixture(scope="module")
@@ -329,4 +330,28 @@ async def test_no_auth_server_answers(caplog: pytest.LogCaptureFixture) -> None:
         peer = await Peer.to(daemon, secret())
         assert await peer.answer() == b"E_AUTH_FAILED AUTH failed"
         assert any("127.0.0.1:1: " in line and "127.0.0.1:2/auth: " in line for line in caplog.messages)
+        await peer.close()
+
+
+@pytest.mark.parametrize("packing", ["snappy", "deflate", "tls_v1"])
+async def test_answers_that_are_owed_go_before_an_upgrade(files: dict[str, Path], packing: str) -> None:
+    store = SlowStore()
+    async with serving(store, **tls(files)) as daemon:
+        peer = await Peer.to(daemon, pub("t", b"a") + identify(**{packing: True}))
+        (commit,) = await come_true(lambda: store.turns)
+        assert await peer.silent()
+        commit.settle()
+        assert await peer.alone() == b"OK"
+        assert json.loads(await peer.alone())[packing] is True
+        if packing == "snappy":
+            use_snappy(peer)
+        elif packing == "deflate":
+            use_deflate(peer)
+        else:
+            await peer.start_tls(trusting(files))
+        assert await peer.answer() == b"OK"
+        peer.say(pub("t", b"b"))
+        (_, commit) = await come_true(lambda: len(store.turns) == 2 and store.turns)
+        commit.settle()
+        assert await peer.answer() == b"OK"
         await peer.close()
