@@ -238,7 +238,7 @@ class Connection(Link):
         else:
             self._todo.appendleft(then)
         self.listen_again()
-        self._go_on()
+        self.attempt(self._go_on)
 
     def _allowed(self, name: str, command: Command, topic: str, channel: str) -> bool:
         """Whether the auth server's word covers it. False when it was refused, or comes again once that is known."""
@@ -290,7 +290,7 @@ class Connection(Link):
             return
         if self._settling is not None and self._settling.done:
             self._settling = None
-            self._go_on()
+            self.attempt(self._go_on)
         self.listen_again()
 
     # ── subscribing ─────────────────────────────────────────────────────────────────────────────

@@ -355,3 +355,19 @@ async def test_answers_that_are_owed_go_before_an_upgrade(files: dict[str, Path]
         commit.settle()
         assert await peer.answer() == b"OK"
         await peer.close()
+
+
+async def test_what_is_no_handshake_behind_an_answer_that_was_owed_ends_one_connection(files: dict[str, Path]) -> None:
+    store = SlowStore()
+    async with serving(store, **tls(files)) as daemon:
+        bad = await Peer.to(daemon, pub("t", b"a") + identify(tls_v1=True) + b"no handshake")
+        (commit,) = await come_true(lambda: store.turns)
+        good = await Peer.to(daemon, pub("t", b"b"))
+        (_, later) = await come_true(lambda: len(store.turns) == 2 and store.turns)
+        commit.settle()
+        later.settle()
+        assert await good.answer() == b"OK"
+        assert await bad.alone() == b"OK"
+        await come_true(lambda: len(daemon._tcp_door.connections) == 1)  # type: ignore[union-attr]
+        await bad.close()
+        await good.close()
