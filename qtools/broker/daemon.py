@@ -132,7 +132,7 @@ class Daemon:
         if hasattr(self, "broker"):
             self.broker.stopping = True
         if self._lookups is not None:
-            self._lookups.close()  # first, so that nobody is sent to a closed door
+            self._lookups.stop()  # first, so that nobody is sent to a closed door
         if self._statsd is not None:
             self._statsd.close()
         for door in (self._tcp_door, self._http_door):
@@ -144,6 +144,8 @@ class Daemon:
         """Serve until `stop`, then see everybody out."""
         await self._stopped.wait()
         log.info("stopping")
+        if self._lookups is not None:
+            await self._lookups.close()
         if self._tcp_door is not None:
             await self._tcp_door.see_out()
         if self._http_door is not None:

@@ -4,6 +4,9 @@
        ▲                                                             │
        └────────── a pause, longer each time ◀── lost, refused, no answer in time
 
+A new topic waits until the nsqlookupds have told which channels it has elsewhere, and these are made here too:
+what is published before their consumers have found this broker is then theirs as well, as in nsqd.
+
 Each nsqlookupd is served on its own: one that is away holds up neither the others nor the broker. What is
 kept for it is the state it was told of, and which topics differ from that: not what happened meanwhile, so an
 nsqlookupd that is away for days costs no memory.
@@ -16,17 +19,22 @@ import logging
 import os
 import random
 import socket
+import time
 from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qtools.broker.broker import SPEAKS, Broker
+from qtools.broker.topic import Topic
 from qtools.errors import AddressInvalid, ProtocolError, QtoolsError, UsageError
+from qtools.names import is_ephemeral
 from qtools.protocol.lookup import (
     MAGIC_V1,
     OK,
     PING,
     AnswerReader,
     Producer,
+    decode_channels,
     decode_identity,
     identify,
     refusal_of,
@@ -34,11 +42,15 @@ from qtools.protocol.lookup import (
     unregister,
 )
 
+if TYPE_CHECKING:
+    import httpx
+
 log = logging.getLogger("qtools.broker")
 
 PING_EVERY = 15.0  # seconds; nsqlookupd counts a producer as gone after 5 minutes
 PATIENCE = 5.0  # seconds for a connection, and for each batch of answers
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  # seconds between two tries
+ASK_AT_ONCE = 32  # new topics, about their channels
 BATCH = 500  # commands that may wait for their answers
 MOST = 64  # nsqlookupds; each is a connection, and PUT /config can name some
 
@@ -62,6 +74,9 @@ class Lookups:
         self._broker = broker
         self._producer = Producer(broker.options.broadcast_address, tcp_port, http_port)
         self._peers: dict[str, Peer] = {}
+        self._client: httpx.AsyncClient | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+        self._few = asyncio.Semaphore(ASK_AT_ONCE)
         broker.on_change.append(self._changed)
 
     def check(self, addresses: Sequence[str]) -> None:
@@ -81,6 +96,12 @@ class Lookups:
         """Be registered with these from now on, and with no others. UsageError when that cannot be."""
         addresses = tuple(dict.fromkeys(addresses))
         self.check(addresses)
+        if addresses and self._client is None:
+            import httpx
+
+            options = self._broker.options
+            timeout = httpx.Timeout(options.http_client_request_timeout, connect=options.http_client_connect_timeout)
+            self._client = httpx.AsyncClient(timeout=timeout, trust_env=False)
         for address in [one for one in self._peers if one not in addresses]:
             self._peers.pop(address).close()
         for address in addresses:
@@ -90,17 +111,59 @@ class Lookups:
     def _changed(self, topic: str, channel: str) -> None:
         for peer in self._peers.values():
             peer.changed(topic)
+        there = self._broker.topics.get(topic)
+        places = [peer.http for peer in self._peers.values() if peer.is_there and peer.http]
+        if there is not None and not channel and places and not there.ephemeral:
+            there.wait()
+            task = asyncio.get_running_loop().create_task(self._make_channels(there, places))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
 
-    @property
-    def http_addresses(self) -> list[str]:
-        """Where the nsqlookupds that are there just now answer HTTP."""
-        return [peer.http for peer in self._peers.values() if peer.is_there and peer.http]
+    async def _make_channels(self, topic: Topic, places: Sequence[str]) -> None:
+        """Make the channels that `topic` has elsewhere, and let it go."""
+        names: set[str] = set()
+        try:
+            async with asyncio.timeout(self._broker.options.http_client_request_timeout), self._few:
+                answers = await asyncio.gather(*(self._channels(topic.name, place) for place in places))
+            if not any(answer is not None for answer in answers):
+                log.warning("%s: no nsqlookupd tells which channels it has elsewhere; it begins without", topic.name)
+            names.update(*(answer or () for answer in answers))
+        except TimeoutError:
+            log.warning("%s: no nsqlookupd tells in time which channels it has elsewhere", topic.name)
+        finally:
+            if self._broker.topics.get(topic.name) is topic:
+                for name in sorted(names):
+                    if not is_ephemeral(name):  # it would not live without a client
+                        self._broker.channel(topic.name, name)
+                topic.go(self._broker.now(), time.time_ns())
 
-    def close(self) -> None:
+    async def _channels(self, topic: str, place: str) -> list[str] | None:
+        """What one nsqlookupd knows; None when it does not say."""
+        import httpx
+
+        assert self._client is not None
+        try:
+            reply = await self._client.get(f"http://{place}/channels", params={"topic": topic})
+            if reply.status_code == 404:
+                return []
+            return decode_channels(reply.content) if reply.status_code == 200 else None
+        except (httpx.HTTPError, httpx.InvalidURL, ProtocolError) as error:
+            log.debug("nsqlookupd at %s: %s", place, error)
+            return None
+
+    def stop(self) -> None:
         """Hang up: an nsqlookupd forgets a producer with its connection."""
         for peer in self._peers.values():
             peer.close()
         self._peers.clear()
+
+    async def close(self) -> None:
+        """After `stop`: let go of what is under way."""
+        for task in tuple(self._asking):
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
 
 
 class _Link(asyncio.Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -16,9 +17,7 @@ from qtools.broker.daemon import Daemon
 from qtools.broker.lookup import parse_lookupd
 from qtools.errors import AddressInvalid, UsageError
 
-from .inside import Peer, come_true, serving, subscribed
-
-HELLO = b'{"broadcast_address":"127.0.0.1","hostname":"h","http_port":1,"tcp_port":2,"version":"1.3.0"}'
+from .inside import Peer, come_true, mpub, serving, subscribed
 
 
 class Lookupd:
@@ -30,6 +29,9 @@ class Lookupd:
         self.known: dict[str, set[str]] = {}  # what is registered just now, as nsqlookupd would have it
         self.answer: Callable[[str], bytes] = lambda command: b"OK"
         self.mute = False
+        self.channels: dict[str, list[str]] | None = {}  # what HTTP tells; None: nothing, ever
+        self.asked: list[str] = []
+        self._http: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -37,6 +39,33 @@ class Lookupd:
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+        if self._http is None:
+            self._http = await asyncio.start_server(self._tell, "127.0.0.1", 0)
+
+    @property
+    def hello(self) -> bytes:
+        assert self._http is not None
+        return json.dumps(
+            {"broadcast_address": "127.0.0.1", "http_port": self._http.sockets[0].getsockname()[1]}
+        ).encode()
+
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                topic = head.split(" ")[1].removeprefix("/channels?topic=")
+                self.asked.append(topic)
+                if self.channels is not None:
+                    body = json.dumps({"channels": self.channels.get(topic, [])}).encode()
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        await self._let_go(writer)
+
+    async def _let_go(self, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        self._writers.discard(writer)
 
     @property
     def address(self) -> str:
@@ -49,7 +78,7 @@ class Lookupd:
             commands: list[str] = []
             self.heard.append(commands)
             while line := (await reader.readline()).decode().rstrip("\n"):
-                answer = HELLO if line == "IDENTIFY" else self.answer(line)
+                answer = self.hello if line == "IDENTIFY" else self.answer(line)
                 if line == "IDENTIFY":
                     size = int.from_bytes(await reader.readexactly(4), "big")
                     self.identities.append(json.loads(await reader.readexactly(size)))
@@ -62,8 +91,7 @@ class Lookupd:
             pass
         finally:
             self.known.clear()
-            self._writers.discard(writer)
-            writer.close()
+            await self._let_go(writer)
 
     def _note(self, line: str) -> None:
         command, _, names = line.partition(" ")
@@ -84,6 +112,12 @@ class Lookupd:
         self._server.close()
         self.cut()
 
+    async def close(self) -> None:
+        await self.stop()
+        assert self._http is not None
+        self._http.close()
+        await come_true(lambda: not self._writers)
+
 
 @asynccontextmanager
 async def lookupd() -> AsyncIterator[Lookupd]:
@@ -92,7 +126,7 @@ async def lookupd() -> AsyncIterator[Lookupd]:
     try:
         yield made
     finally:
-        await made.stop()
+        await made.close()
 
 
 @asynccontextmanager
@@ -169,6 +203,70 @@ async def test_a_deleted_topic_that_is_made_again_is_registered_in_the_end() -> 
             daemon.broker.delete_topic("t")
             daemon.broker.channel("t", "d")
         await come_true(lambda: one.known == {"t": {"d"}})
+
+
+async def test_a_new_topic_has_the_channels_that_it_has_elsewhere() -> None:
+    async with lookupd() as one, lookupd() as other, registered(one.address, other.address) as daemon:
+        await come_true(lambda: len(one.identities) == len(other.identities) == 1)
+        daemon.broker.topic("here")
+        await come_true(lambda: "here" in one.known and "here" in other.known)
+        one.channels, other.channels = {"t": ["a", "tail#ephemeral"]}, {"t": ["b", "a"]}
+        writer = await Peer.to(daemon, mpub("t", b"1", b"2"))
+        assert await writer.answer() == b"OK"
+        await come_true(lambda: set(daemon.broker.topics["t"].channels) == {"a", "b"})
+        writer.say(mpub("t", b"3"))
+        for channel in ("a", "b"):  # both have what came before they were here
+            reader = await subscribed(daemon, "t", channel)
+            assert [message.body for message in await reader.messages(3)] == [b"1", b"2", b"3"]
+            await reader.close()
+        await come_true(lambda: one.known["t"] == other.known["t"] == {"a", "b"})
+        await writer.close()
+
+
+async def test_a_consumer_that_makes_the_topic_takes_nothing_from_the_others() -> None:
+    async with lookupd() as one, registered(one.address) as daemon:
+        one.channels = {"t": ["a"]}
+        await come_true(lambda: daemon._lookups and any(peer.is_there for peer in daemon._lookups._peers.values()))
+        reader = await subscribed(daemon, "t", "mine")
+        writer = await Peer.to(daemon, mpub("t", b"1", b"2"))
+        assert [message.body for message in await reader.messages(2)] == [b"1", b"2"]
+        other = await subscribed(daemon, "t", "a")
+        assert [message.body for message in await other.messages(2)] == [b"1", b"2"]
+        for peer in (reader, writer, other):
+            await peer.close()
+
+
+async def test_a_nsqlookupd_that_does_not_tell_channels_holds_up_a_topic_for_its_time_only(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("qtools"), "propagate", True)
+    async with lookupd() as one, registered(one.address, http_client_request_timeout=0.3) as daemon:
+        one.channels = None
+        await come_true(lambda: daemon._lookups and any(peer.is_there for peer in daemon._lookups._peers.values()))
+        reader = await subscribed(daemon, "t", "c")
+        writer = await Peer.to(daemon, mpub("t", b"1"))
+        assert await writer.answer() == b"OK"  # it is accepted meanwhile
+        assert daemon.broker.topics["t"].waiting
+        assert not daemon.broker.topics["t"].paused
+        assert (await reader.message()).body == b"1"
+        assert not daemon.broker.topics["t"].waiting
+        assert one.asked == ["t"]
+        await reader.close()
+        await writer.close()
+    told = [record.getMessage() for record in caplog.records if "elsewhere" in record.getMessage()]
+    assert len(told) == 1
+
+
+async def test_a_topic_that_is_deleted_while_it_waits_stays_deleted() -> None:
+    async with lookupd() as one, registered(one.address, http_client_request_timeout=0.2) as daemon:
+        one.channels = None
+        await come_true(lambda: daemon._lookups and any(peer.is_there for peer in daemon._lookups._peers.values()))
+        daemon.broker.topic("t")
+        await come_true(lambda: one.asked)
+        daemon.broker.delete_topic("t")
+        assert daemon._lookups is not None
+        await come_true(lambda: not daemon._lookups._asking)  # type: ignore[union-attr]
+        assert daemon.broker.topics == {}
 
 
 async def test_one_that_is_away_holds_up_nobody() -> None:

@@ -86,6 +86,17 @@ def test_a_wrong_port_is_named(make_lookupd: MakeLookupd, join: Callable[..., Br
     wait_until(lambda: told in broker.log, what=lambda: broker.log)
 
 
+def test_a_new_topic_has_the_channels_of_the_cluster(make_lookupd: MakeLookupd, join: Callable[..., Broker]) -> None:
+    lookupd = make_lookupd()
+    for channel in ("archive", "metrics", "tail%23ephemeral"):
+        lookupd.tell(f"/channel/create?topic=t&channel={channel}")
+    broker = join(Q_BROKER, lookupd)
+    wait_until(lambda: "registered with nsqlookupd" in broker.log)
+    broker.fill("t", [b"first"])
+    wait_until(lambda: sorted(broker.channels("t")) == ["archive", "metrics"])
+    assert broker.bodies("t", "archive") == broker.bodies("t", "metrics") == [b"first"]
+
+
 def nsq_tail() -> str | None:
     beside = Path(nsqlookupd_binary() or "").with_name("nsq_tail") if nsqlookupd_binary() else None
     return shutil.which("nsq_tail") or (str(beside) if beside is not None and beside.exists() else None)
