@@ -71,6 +71,8 @@ def from_go(arguments: Sequence[str], params: Sequence[click.Parameter]) -> list
             raise UsageError(f"--{name} cannot be honoured: {FOREIGN[name]}; leave it out")
         if option is not None and name == "tls-required" and value in _TRUE | _FALSE:
             value = str(_boolean(value)).lower()
+        if option is not None and isinstance(option.type, click.Choice) and value == "":
+            continue  # Go's empty value: not chosen
         if option is not None and option.is_flag and value is not None:
             if _boolean(value, f"--{name}"):
                 out.append(f"--{name}")
@@ -111,6 +113,8 @@ def read_config(path: str, params: Sequence[click.Parameter], context: click.Con
             raise UsageError(
                 f"--config {path} has {key}, which is no key of nsqd's" + (f": that is {meant}" if meant else "")
             )
+        if value == "" and isinstance(option.type, click.Choice):
+            continue  # as in nsqd: not chosen
         try:
             chosen[option.name] = _read(option, value)
             option.type_cast_value(context, chosen[option.name])

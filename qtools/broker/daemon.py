@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,8 @@ class Daemon:
             if options.https_address and options.tls_cert:
                 self._https = listen(options.https_address, "--https-address")
             self.broker = Broker(options, self._make_store() if self._store is None else self._store)
+            if options.id is not None and self.broker.store.last_id >= options.first_id(time.time_ns()):
+                log.warning("--node-id %d: what is kept here has higher ids; new ones go on from there", options.id)
             self._tcp_door = TcpDoor(self.broker, self._nobody_there)
             http_port = options.broadcast_http_port or port_of(self._http)
             self._statsd = Statsd(self.broker, http_port)

@@ -87,8 +87,7 @@ class Statsd:
             except OSError as error:
                 if not self._complained:
                     self._complained = True
-                    told = error.strerror or error if isinstance(error, socket.gaierror) else _told(error)
-                    log.warning("statsd %s: %s; it is tried again", self._broker.options.statsd_address, told)
+                    log.warning("statsd %s: %s; it is tried again", self._broker.options.statsd_address, _told(error))
             except Exception as error:
                 log.error("internal error in statsd: %s: %s", type(error).__name__, error)
 
@@ -147,4 +146,6 @@ class Statsd:
 
 
 def _told(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"its host is not known ({error.strerror})"
     return os.strerror(error.errno).lower() if error.errno else str(error)

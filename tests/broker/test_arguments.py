@@ -75,6 +75,7 @@ def test_these_are_all_flags_of_nsqd() -> None:
         (["--log-level", "warn", "--", "-snappy=false"], ["--log-level", "warn", "--", "-snappy=false"]),
         (["-h"], ["-h"]),
         (["-log-prefix="], ["--log-prefix="]),
+        (["-tls-client-auth-policy=", "-snappy"], ["--snappy"]),
         (["-tcp-address"], ["--tcp-address"]),
     ],
 )
@@ -118,6 +119,7 @@ def test_a_config_file_says_what_flags_do(tmp_path: Path) -> None:
         e2e_processing_latency_percentiles = [1.0, 0.99]
         statsd_prefix = "nsq.%s"
         verbose = true
+        tls_client_auth_policy = ""
     """
     assert config(text, tmp_path) == {
         "node_id": "7",
@@ -226,6 +228,18 @@ def test_ids_go_on_where_time_is() -> None:
     assert options.first_id(2000) < options.first_id(2000 + 256)
     assert Options(id=5).first_id(year_2043) + (1 << 40) < Options(id=6).first_id(0)
     assert Options().first_id(4711) == 4711
+
+
+def test_a_node_id_that_would_go_back_is_told(tmp_path: Path) -> None:
+    def publish(broker: Running) -> None:
+        url = "http://{}:{}/pub?topic=t".format(*broker.http)
+        assert urllib.request.urlopen(urllib.request.Request(url, b"x", method="POST"), timeout=10).read() == b"OK"
+
+    for node, warned in ((900, False), (900, False), (5, True)):
+        with running("--data-path", str(tmp_path), f"--node-id={node}") as broker:
+            publish(broker)
+            assert broker.stop() == 0
+        assert any("what is kept here has higher ids" in line for line in broker.log) == warned, broker.log
 
 
 async def test_a_client_is_told_the_buffer_times_that_were_chosen() -> None:
