@@ -130,6 +130,8 @@ class Lookups:
             names.update(*(answer or () for answer in answers))
         except TimeoutError:
             log.warning("%s: no nsqlookupd tells in time which channels it has elsewhere", topic.name)
+        except Exception as error:
+            log.error("internal error in lookup of %s: %s: %s", topic.name, type(error).__name__, error)
         finally:
             if self._broker.topics.get(topic.name) is topic:
                 for name in sorted(names):

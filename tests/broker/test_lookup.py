@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from qtools.broker.lookup import parse_lookupd
 from qtools.errors import AddressInvalid, UsageError
 
 from .inside import Peer, come_true, mpub, serving, subscribed
+from .running import running
 
 
 class Lookupd:
@@ -255,6 +257,28 @@ async def test_a_nsqlookupd_that_does_not_tell_channels_holds_up_a_topic_for_its
         await writer.close()
     told = [record.getMessage() for record in caplog.records if "elsewhere" in record.getMessage()]
     assert len(told) == 1
+
+
+async def test_a_broker_that_is_killed_while_a_topic_waits_loses_nothing(tmp_path: Path) -> None:
+    data = ("--data-path", str(tmp_path))
+    async with lookupd() as one:
+        one.channels = None
+        flags = (f"--lookupd-tcp-address={one.address}", "--http-client-request-timeout=60s")
+        with running(*data, *flags) as broker:
+            await come_true(lambda: any("registered with" in line for line in broker.log))
+            said = b"  V2" + mpub("t", b"1", b"2") + b"SUB t c\nRDY 5\n"
+            peer = Peer(*await asyncio.open_connection(*broker.tcp))
+            peer.say(said)
+            assert [await peer.answer(), await peer.answer()] == [b"OK", b"OK"]
+            assert await peer.silent()
+            broker.process.kill()
+            await peer.close()
+    with running(*data) as broker:
+        peer = Peer(*await asyncio.open_connection(*broker.tcp))
+        peer.say(b"  V2SUB t c\nRDY 5\n")
+        assert await peer.answer() == b"OK"
+        assert [message.body for message in await peer.messages(2)] == [b"1", b"2"]
+        await peer.close()
 
 
 async def test_a_topic_that_is_deleted_while_it_waits_stays_deleted() -> None:
