@@ -56,6 +56,12 @@ def port_of(listening: socket.socket | None) -> int:
     return port
 
 
+def is_local(place: socket.socket | str) -> bool:
+    """Whether a socket, or a host's name or address, is reached from this machine only."""
+    host = place if isinstance(place, str) else "" if place.family == socket.AF_UNIX else place.getsockname()[0]
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def _listen_tcp(address: str, flag: str) -> socket.socket:
     host, colon, port_text = address.rpartition(":")
     if not colon or not port_text.isdigit() or int(port_text) > 65535 or not port_text.isascii():

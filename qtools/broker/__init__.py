@@ -5,7 +5,10 @@
     tcp_door.py  http_door.py   where clients come in;  listen.py opens their sockets
     link.py                     a client's socket: filters, heartbeats, what waits to be written
     tcp.py                      a client's conversation: NSQ's V2 protocol
-    http.py  bodies.py          nsqd's HTTP API;  stats.py what /stats tells;  auth.py asks an auth server
+    http.py  bodies.py          nsqd's HTTP API;  auth.py asks an auth server
+    stats.py  metrics.py        what /stats tells, and /metrics;  statsd.py pushes it
+    latency.py                  how long messages take: quantiles over a window
+    lookup.py                   registers with nsqlookupd
     broker.py                   owns the topics and the clock; lets what comes at once happen together
     topic.py                    accepts messages once, hands them to its channels
     channel.py  consumer.py     hands messages to ready clients, takes them back, counts
@@ -13,7 +16,8 @@
     store.py                    where messages are kept: the interface, and memory
     block.py                    messages published together, as the frames that deliver them
     local.py  control.py        the private local broker: its process; `q-broker status` and `stop`
-    options.py                  nsqd's options, by nsqd's names
+    options.py                  nsqd's options, by nsqd's names;  config.py tells and changes them over HTTP
+    arguments.py                nsqd's command lines and config files
 
 From block.py up to broker.py there is no socket and, but for the turns in broker.py, no event loop.
 """

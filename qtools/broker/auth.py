@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from qtools.protocol.filters import Tls
 
-# nsqd's --http-client-connect-timeout and --http-client-request-timeout, seconds.
-_CONNECT, _REQUEST = 2.0, 5.0
-
 
 class AuthFailed(Exception):
     """No auth server gave a usable answer. The text is for the log, not for the client."""
@@ -90,10 +87,11 @@ def parse(answer: Any, secret: bytes, now: float) -> Authorization:
 
 
 class Authority:
-    """The auth servers, as one."""
+    """The auth servers, as one. `connect` and `request` are how long they may take, seconds."""
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
+    def __init__(self, addresses: tuple[str, ...], connect: float, request: float) -> None:
         self._addresses = addresses
+        self._connect, self._request = connect, request
         self._client: httpx.AsyncClient | None = None
 
     async def ask(self, secret: bytes, remote_ip: str, tls: Tls | None) -> Authorization:
@@ -101,7 +99,7 @@ class Authority:
         import httpx
 
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=httpx.Timeout(_REQUEST, connect=_CONNECT))
+            self._client = httpx.AsyncClient(timeout=httpx.Timeout(self._request, connect=self._connect))
         params = {
             "remote_ip": remote_ip,
             "tls": "true" if tls is not None else "false",

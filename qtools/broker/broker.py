@@ -22,6 +22,7 @@ from typing import Protocol
 from qtools.broker.channel import Channel
 from qtools.broker.consumer import Consumer
 from qtools.broker.deadlines import Deadlines, Entry
+from qtools.broker.latency import Latency
 from qtools.broker.options import Options
 from qtools.broker.store import Commit, MemoryStore, Store
 from qtools.broker.topic import Topic
@@ -53,6 +54,8 @@ class Broker:
         self.started = time.time()
         self.stopping = False
         self.failure: str = ""  # why the store cannot keep anything just now
+        # Called with a topic, and a channel or "", when it has come or gone.
+        self.on_change: list[Callable[[str, str], None]] = []
         self._turn_is_due = False
         self._gathered: list[Topic] = []
         self._stirred: dict[Channel, None] = {}
@@ -86,11 +89,13 @@ class Broker:
             topic = self.topics[name] = Topic(
                 name,
                 self,
-                first_id=max(time.time_ns(), self.store.last_id + 1),  # the clock may have been put back
+                # Never back: the clock may have been put back, and the store tells by ids what was sent before.
+                first_id=max(options.first_id(time.time_ns()), self.store.last_id + 1),
                 limit=options.mem_queue_size,
                 max_consumers=options.max_channel_consumers,
             )
             log.debug("new topic %s", name)
+            self._changed(name)
         return topic
 
     def publish(self, topic: str, bodies: Sequence[bytes], delay_ms: int = 0) -> Commit | None:
@@ -104,16 +109,30 @@ class Broker:
 
         since: ns since 1970; a new one begins with what was published then. CannotReplay where nothing is kept.
         """
-        return self.topic(topic).channel(name, self.loop.time(), time.time_ns(), since)
+        owner = self.topic(topic)
+        new = name not in owner.channels
+        channel = owner.channel(name, self.loop.time(), time.time_ns(), since)
+        if channel.latency is None and self.options.e2e_processing_latency_percentiles:
+            channel.latency = Latency(self.options.e2e_processing_latency_window_time)
+        if new:
+            self._changed(topic, name)
+        return channel
 
     def delete_topic(self, name: str) -> None:
         """KeyError when there is none."""
         self.topics.pop(name).delete()
+        self._changed(name)
 
     def delete_channel(self, topic: Topic, name: str) -> None:
         """KeyError when there is none. An ephemeral topic goes with its last channel."""
         if topic.delete_channel(name) and self.topics.get(topic.name) is topic:
             self.delete_topic(topic.name)
+        else:
+            self._changed(topic.name, name)
+
+    def _changed(self, topic: str, channel: str = "") -> None:
+        for call in self.on_change:
+            call(topic, channel)
 
     def leave(self, channel: Channel, consumer: Consumer) -> None:
         """A client has left its channel; an ephemeral channel goes with its last client."""

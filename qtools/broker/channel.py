@@ -21,6 +21,7 @@ from typing import Protocol
 from qtools.broker.block import Run
 from qtools.broker.consumer import Consumer
 from qtools.broker.deadlines import Deadlines
+from qtools.broker.latency import Latency
 from qtools.broker.store import Backlog
 from qtools.names import is_ephemeral
 
@@ -55,6 +56,7 @@ class Channel:
         self.consumers: list[Consumer] = []
         self.messages = self.requeued = self.timed_out = self.dropped = 0
         self.deferred = 0
+        self.latency: Latency | None = None  # measured where it was asked for
         self.backlog = backlog
         self._host = host
         self._limit = limit
@@ -199,6 +201,8 @@ class Channel:
         for block, finished in done:
             self.backlog.finish(block, finished)
         if done:
+            if self.latency is not None:
+                self.latency.add(done)
             self.stir(consumer)
         return [(ident, self._why_not(ident)) for ident in missing]
 

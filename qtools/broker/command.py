@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from qtools import __version__
+from qtools.broker.arguments import from_go, read_config
 from qtools.cli.program import Program
 from qtools.cli.types import Duration, DurationOrSize, Size
 
 
 class _Group(Program, click.Group):
     """The program itself runs the broker; its subcommands ask the private local one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, from_go(args, self.params))
+
+
+def _config(context: click.Context, param: click.Parameter, path: str | None) -> str | None:
+    """What the file says is what holds where no flag does."""
+    if path:
+        context.default_map = read_config(path, context.command.params, context)
+    return path
+
+
+class Percentiles(click.ParamType[tuple[float, ...]]):
+    """`0.99` or `1.0,0.99,0.95`: shares above 0 and at most 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            shares = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            shares = (0.0,)
+        if not all(0 < share <= 1 for share in shares):
+            self.fail(f"{value!r} is no share above 0 and at most 1, such as 0.99", param, ctx)
+        return shares
 
 
 _SECOND = Duration(least=1.0)
@@ -22,6 +50,13 @@ _BYTES = Size(least=1)
     cls=_Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--config",
+    is_eager=True,
+    callback=_config,
+    metavar="FILE",
+    help="A config file of nsqd's, TOML: what it says holds where no flag does.",
 )
 @click.option(
     "--tcp-address",
@@ -38,19 +73,40 @@ _BYTES = Size(least=1)
     help="Where nsqd's HTTP API is served; empty for nowhere.",
 )
 @click.option(
-    "--broadcast-address", metavar="HOST", help="The name /info gives for this broker.  [default: the host's]"
+    "--https-address",
+    default="127.0.0.1:4152",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where it is served with TLS, given --tls-cert; empty for nowhere.",
+)
+@click.option(
+    "--lookupd-tcp-address",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="An nsqlookupd to register with, at its TCP port, usually 4160. May be given many times.",
+)
+@click.option(
+    "--broadcast-address",
+    metavar="HOST",
+    help="The name nsqlookupd and /info give for this broker.  [default: the host's]",
 )
 @click.option(
     "--broadcast-tcp-port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="The TCP port /info gives.  [default: the one it listens on]",
+    help="The TCP port they give.  [default: the one it listens on]",
 )
 @click.option(
     "--broadcast-http-port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="The HTTP port /info gives.  [default: the one it listens on]",
+    help="The HTTP port they give.  [default: the one it listens on]",
+)
+@click.option(
+    "--node-id",
+    type=click.IntRange(0, 1023),
+    metavar="0..1023",
+    help="This broker among others, a part of every message's id.  [default: ids differ within a topic only]",
 )
 @click.option(
     "--msg-timeout",
@@ -121,6 +177,20 @@ _BYTES = Size(least=1)
     help="The most a client may ask for.",
 )
 @click.option(
+    "--output-buffer-timeout",
+    type=Duration(),
+    default="250ms",
+    show_default=True,
+    help="The most that a message may be held to be sent with others. None is held here.",
+)
+@click.option(
+    "--min-output-buffer-timeout",
+    type=Duration(),
+    default="25ms",
+    show_default=True,
+    help="The least a client may ask for.",
+)
+@click.option(
     "--max-output-buffer-timeout",
     type=Duration(),
     default="30s",
@@ -138,6 +208,13 @@ _BYTES = Size(least=1)
 )
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM: grants TLS.")
 @click.option("--tls-key", metavar="FILE", help="Its key, PEM.")
+@click.option(
+    "--tls-min-version",
+    type=click.Choice(["ssl3.0", "tls1.0", "tls1.1", "tls1.2", "tls1.3"]),
+    default="tls1.2",
+    show_default=True,
+    help="The oldest version of TLS that is spoken. What is older than TLS is never.",
+)
 @click.option("--tls-root-ca-file", metavar="FILE", help="Who signs the certificates of clients, PEM.")
 @click.option(
     "--tls-client-auth-policy",
@@ -160,14 +237,56 @@ _BYTES = Size(least=1)
     help="Auth server, HOST:PORT or a URL: clients need AUTH. May be given many times.",
 )
 @click.option(
+    "--http-client-connect-timeout",
+    type=Duration(least=0.001),
+    default="2s",
+    show_default=True,
+    help="Time for an auth server to be reached.",
+)
+@click.option(
+    "--http-client-request-timeout",
+    type=Duration(least=0.001),
+    default="5s",
+    show_default=True,
+    help="Time for it to answer.",
+)
+@click.option(
+    "--e2e-processing-latency-percentile",
+    type=Percentiles(),
+    multiple=True,
+    metavar="SHARE",
+    help="Tell this share's time from published to finished in /stats: 0.99, or several with commas.",
+)
+@click.option(
+    "--e2e-processing-latency-window-time",
+    type=Duration(least=0.001),
+    default="10m",
+    show_default=True,
+    help="Over the last so long.",
+)
+@click.option("--statsd-address", default="", metavar="HOST:PORT", help="A statsd to push statistics to, over UDP.")
+@click.option(
+    "--statsd-prefix",
+    default="nsq.%s",
+    show_default=True,
+    help="Begins every name; %s is the broadcast address and HTTP port.",
+)
+@click.option("--statsd-interval", type=_SECOND, default="60s", show_default=True, help="How often.")
+@click.option("--statsd-mem-stats/--no-statsd-mem-stats", default=True, show_default=True, help="Memory too.")
+@click.option("--statsd-udp-packet-size", type=_BYTES, default="508", show_default=True, help="Of one packet.")
+@click.option("--statsd-exclude-ephemeral", is_flag=True, help="Without ephemeral topics and channels.")
+@click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warn", "error"], case_sensitive=False),
+    type=click.Choice(["debug", "info", "warn", "error", "fatal"], case_sensitive=False),
     default="info",
     show_default=True,
 )
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How stderr talks."
 )
+@click.option("--log-prefix", default="q-broker: ", show_default=True, help="Begins each line of the log.")
+@click.option("--verbose", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
+@click.option("--worker-id", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
 @click.version_option(__version__, "--version", prog_name="q-broker", message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context, /, **flags: object) -> None:

@@ -11,15 +11,18 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtools.broker.broker import Alarm, Broker
 from qtools.broker.deadlines import Entry
+from qtools.broker.lookup import Lookups
 from qtools.broker.options import Options
+from qtools.broker.statsd import Statsd
 from qtools.broker.store import MemoryStore, Store
 from qtools.broker.tcp_door import TcpDoor
-from qtools.listen import listen, shown, unix_path
+from qtools.listen import is_local, listen, port_of, shown, unix_path
 
 if TYPE_CHECKING:
     from qtools.broker.http_door import HttpDoor
@@ -43,8 +46,11 @@ class Daemon:
         self._idle_exit = idle_exit
         self._tcp: socket.socket | None = None
         self._http: socket.socket | None = None
+        self._https: socket.socket | None = None
         self._tcp_door: TcpDoor | None = None
         self._http_door: HttpDoor | None = None
+        self._lookups: Lookups | None = None
+        self._statsd: Statsd | None = None
         self._idle: Entry[Alarm] | None = None
         self._stopped = asyncio.Event()
 
@@ -55,20 +61,43 @@ class Daemon:
             self._tcp = listen(options.tcp_address, "--tcp-address")
             if options.http_address:
                 self._http = listen(options.http_address, "--http-address")
+            if options.https_address and options.tls_cert:
+                self._https = listen(options.https_address, "--https-address")
             self.broker = Broker(options, self._make_store() if self._store is None else self._store)
+            if options.id is not None and self.broker.store.last_id >= options.first_id(time.time_ns()):
+                log.warning("--node-id %d: what is kept here has higher ids; new ones go on from there", options.id)
             self._tcp_door = TcpDoor(self.broker, self._nobody_there)
-            if self._http is not None:
+            http_port = options.broadcast_http_port or port_of(self._http)
+            self._statsd = Statsd(self.broker, http_port)
+            self._lookups = Lookups(self.broker, options.broadcast_tcp_port or port_of(self._tcp), http_port)
+            self._lookups.check(options.nsqlookupd_tcp_addresses)
+            if self._http is not None or self._https is not None:
+                from qtools.broker.config import Config
                 from qtools.broker.http import HttpApi
                 from qtools.broker.http_door import HttpDoor
 
-                self._http_door = HttpDoor(HttpApi(self.broker, self._tcp_door, self._tcp, self._http))
-                await self._http_door.open(self._http)
+                config = Config(options, self._lookups)
+                api = HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._https, config)
+                self._http_door = HttpDoor(api)
+                if self._http is not None:
+                    await self._http_door.open(self._http)
+                if self._https is not None:
+                    await self._http_door.open(self._https, self._tcp_door.tls)
             await self._tcp_door.open(self._tcp)
+            self._lookups.follow(options.nsqlookupd_tcp_addresses)  # last, as whoever it sends here has to be let in
+            self._statsd.start()
         except BaseException:
             self._remove_sockets()
             if hasattr(self, "broker"):
                 self.broker.store.close()
             raise
+        if options.nsqlookupd_tcp_addresses and is_local(self._tcp) and not is_local(options.broadcast_address):
+            log.warning(
+                "only this machine reaches %s, and nsqlookupd sends clients to %s:"
+                " give --tcp-address :PORT, or --broadcast-address 127.0.0.1",
+                self.tcp_address,
+                options.broadcast_address,
+            )
         self._nobody_there()
 
     def _make_store(self) -> Store:
@@ -96,10 +125,19 @@ class Daemon:
         """Where HTTP is served; "" when it is not."""
         return shown(self._http) if self._http is not None else ""
 
+    @property
+    def https_address(self) -> str:
+        """Where HTTPS is served; "" when it is not."""
+        return shown(self._https) if self._https is not None else ""
+
     def stop(self) -> None:
         """Let nobody in any more. Everything that was accepted until now is kept; nothing more is."""
         if hasattr(self, "broker"):
             self.broker.stopping = True
+        if self._lookups is not None:
+            self._lookups.stop()  # first, so that nobody is sent to a closed door
+        if self._statsd is not None:
+            self._statsd.close()
         for door in (self._tcp_door, self._http_door):
             if door is not None:
                 door.close()
@@ -109,6 +147,8 @@ class Daemon:
         """Serve until `stop`, then see everybody out."""
         await self._stopped.wait()
         log.info("stopping")
+        if self._lookups is not None:
+            await self._lookups.close()
         if self._tcp_door is not None:
             await self._tcp_door.see_out()
         if self._http_door is not None:
@@ -144,7 +184,12 @@ class Daemon:
         self.stop()
 
     def _remove_sockets(self) -> None:
-        for address, made in ((self.options.tcp_address, self._tcp), (self.options.http_address, self._http)):
+        options = self.options
+        for address, made in (
+            (options.tcp_address, self._tcp),
+            (options.http_address, self._http),
+            (options.https_address, self._https),
+        ):
             if made is not None:
                 path = unix_path(address or "")
                 if path is not None:

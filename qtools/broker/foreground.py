@@ -9,15 +9,13 @@ from typing import Any
 
 from qtools.broker.daemon import Daemon
 from qtools.broker.lock import holder, try_lock
-from qtools.broker.options import Options
+from qtools.broker.options import LOG_LEVELS, Options
 from qtools.cli.logs import set_up
 from qtools.cli.run import Signals, run_program
 from qtools.errors import StartError, UsageError
 from qtools.places import broker_data
 
 log = logging.getLogger("qtools.broker")
-
-_VERBOSE = {"debug": 2, "info": 1, "warn": 0, "error": 0}
 
 
 def prepare(directory: Path) -> None:
@@ -35,12 +33,16 @@ def prepare(directory: Path) -> None:
 
 def run(flags: Mapping[str, Any]) -> int:
     """Serve as `flags` say."""
-    given = dict(flags)
+    given = {name: value for name, value in flags.items() if name not in ("config", "verbose", "worker_id")}
     given["auth_http_addresses"] = given.pop("auth_http_address")
+    given["id"] = given.pop("node_id")
+    given["nsqlookupd_tcp_addresses"] = given.pop("lookupd_tcp_address")
+    shares = given.pop("e2e_processing_latency_percentile")
+    given["e2e_processing_latency_percentiles"] = tuple(sorted({one for some in shares for one in some}, reverse=True))
     given["tls_client_auth_policy"] = given["tls_client_auth_policy"] or ""
     if given["tls_client_auth_policy"] and given["tls_required"] == "false":
         given["tls_required"] = "true"
-    if given["broadcast_address"] is None:
+    if not given["broadcast_address"]:
         del given["broadcast_address"]
     retain = given.pop("retain")
     given["retain_age"], given["retain_size"] = retain if retain is not None else (0.0, 0)
@@ -50,8 +52,8 @@ def run(flags: Mapping[str, Any]) -> int:
     given["data_path"] = "" if in_memory else given["data_path"] or str(broker_data())
     as_json = given.pop("log_format") == "json"
     options = Options(**given)
-    level = options.log_level
-    set_up("q-broker", quiet=level == "error", verbose=_VERBOSE[level], as_json=as_json)
+    set_up("q-broker", as_json=as_json, prefix=options.log_prefix)
+    logging.getLogger("qtools").setLevel(LOG_LEVELS[options.log_level])
 
     async def serve(signals: Signals) -> int:
         if options.data_path:
@@ -62,6 +64,8 @@ def run(flags: Mapping[str, Any]) -> int:
         log.info("TCP on %s", daemon.tcp_address)
         if daemon.http_address:
             log.info("HTTP on %s", daemon.http_address)
+        if daemon.https_address:
+            log.info("HTTPS on %s", daemon.https_address)
         log.info("messages in %s", f"{options.data_path} (--sync {options.sync})" if options.data_path else "memory")
         await daemon.serve()
         return 0

@@ -1,7 +1,7 @@
 """nsqd's HTTP API, as a plain ASGI application. In: requests. Out: nsqd 1.3.0's answers and errors (nsqd/http.go).
 
     POST /pub /mpub   /topic/{create,delete,empty,pause,unpause}   /channel/{…the same…}
-    GET  /stats /ping /info /config/OPTION                          PUT /config/log_level
+    GET  /stats /ping /info /metrics /config/OPTION                 PUT /config/OPTION
 
 Never here: more of a body in memory than the limit allows, whatever its sender announced.
 """
@@ -22,6 +22,7 @@ from urllib.parse import parse_qs
 
 from qtools.broker.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
 from qtools.broker.broker import SPEAKS, Broker
+from qtools.broker.config import Config
 from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
 from qtools.broker.topic import Topic
@@ -40,6 +41,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _BROKEN_QUERY = re.compile(rb"%(?![0-9A-Fa-f]{2})|;")  # what Go's url.ParseQuery refuses
 _NSQ = (b"x-nsq-content-type", b"nsq; version=1.0")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
+_METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
@@ -52,18 +54,23 @@ class HttpApi:
         door: TcpDoor,
         tcp: socket.socket | None,
         http: socket.socket | None,
+        https: socket.socket | None,
+        config: Config,
     ) -> None:
         self._broker = broker
+        self._options = config
         self._door = door
         self._ports = (
             broker.options.broadcast_tcp_port or port_of(tcp),
             broker.options.broadcast_http_port or port_of(http),
         )
+        self._https_port = max(port_of(https), 0)
         self._second = 0
         self._date = (b"date", b"")
         self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
             "/info": ("GET", self._info),
             "/stats": ("GET", self._stats),
+            "/metrics": ("GET", self._metrics),
             "/topic/create": ("POST", self._topic_create),
             "/topic/delete": ("POST", self._topic_delete),
             "/topic/empty": ("POST", self._topic_empty),
@@ -82,14 +89,14 @@ class HttpApi:
         headers = [_NSQ]
         status = 200
         try:
-            if self._broker.options.tls_required == "true":
-                status, body = 403, b'{"message": "TLS_REQUIRED", "https_port": 0}'
+            if self._broker.options.tls_required == "true" and scope["scheme"] != "https":
+                status, body = 403, b'{"message": "TLS_REQUIRED", "https_port": %d}' % self._https_port
                 headers.append(_JSON)
             else:
                 answer = await self._answer(scope, receive)
                 if isinstance(answer, bytes):
                     body = answer
-                    headers.append(_TEXT)
+                    headers.append(_METRICS if scope["path"] == "/metrics" else _TEXT)
                 else:
                     body = json.dumps(answer, separators=(",", ":")).encode()
                     headers.append(_JSON)
@@ -224,29 +231,20 @@ class HttpApi:
         )
         return told if first("format") == "json" else as_text(told).encode()
 
+    def _metrics(self, query: Query) -> bytes:
+        from qtools.broker.metrics import as_prometheus
+
+        return as_prometheus(self._broker, len(self._door.connections))
+
     async def _config(self, name: str, method: str, scope: Scope, receive: Receive) -> bytes | Any:
         if "/" in name or not name:
             raise Refusal(404, "NOT_FOUND")
         if method not in ("GET", "PUT"):
             raise Refusal(405, "METHOD_NOT_ALLOWED")
-        options = self._broker.options
         if method == "PUT":
-            invalid = Refusal(413, "INVALID_VALUE")
-            body = await read_body(scope, receive, options.max_msg_size, invalid)
-            if not body:
-                raise invalid
-            if name != "log_level":
-                raise Refusal(400, "INVALID_OPTION")
-            level = body.decode("utf-8", "replace").strip().lower()
-            if level not in ("debug", "info", "warn", "warning", "error", "fatal"):
-                raise Refusal(400, "INVALID_VALUE")
-            options.log_level = level
-            log.setLevel({"warn": "WARNING"}.get(level, level.upper()))
-        known = options.by_name()
-        if name not in known:
-            raise Refusal(400, "INVALID_OPTION")
-        value = known[name]
-        return value.encode() if isinstance(value, str) else value
+            body = await read_body(scope, receive, self._broker.options.max_msg_size, Refusal(413, "INVALID_VALUE"))
+            self._options.put(name, body)
+        return self._options.get(name)
 
     # ── administering ───────────────────────────────────────────────────────────────────────────
 
@@ -299,7 +297,7 @@ class HttpApi:
 
     def _channel_create(self, query: Query) -> bytes:
         topic, name = self._topic_and_channel(query)
-        topic.channel(name, *self._moment())
+        self._broker.channel(topic.name, name)
         return b""
 
     def _channel_delete(self, query: Query) -> bytes:

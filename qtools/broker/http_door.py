@@ -1,4 +1,4 @@
-"""The door for HTTP: uvicorn's protocol class on a socket of ours. In: a listening socket. Out: requests to an app.
+"""The door for HTTP and HTTPS: uvicorn's protocol class on sockets of ours. In: listening sockets. Out: requests.
 
 uvicorn's server is left out on purpose: it wakes up ten times a second, and takes the signals for itself.
 """
@@ -15,11 +15,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
+    import ssl
+
     from qtools.broker.http import HttpApi
 
 # Go's limit for a request's head is 1 MiB; no client of this API needs a hundredth of it.
 MAX_HEAD = 64 * 1024
-FIRST_REQUEST = 60.0  # seconds a new connection may stay silent
+FIRST_REQUEST = 60.0  # seconds a new connection may stay silent, and a head may take to come
 
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -54,9 +56,11 @@ class _OneWrite:
 
 
 class _Http(HttpToolsProtocol):
-    """uvicorn's, which would let a head grow without end."""
+    """uvicorn's, which would let a head grow without end, and take for ever."""
 
     _unseen = 0  # bytes since something came out of the parser
+    _in_head = False  # a request has begun, and its head is not whole
+    _patience: asyncio.TimerHandle | None = None  # for the rest of it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]  # all but in name
@@ -68,10 +72,27 @@ class _Http(HttpToolsProtocol):
         if self._unseen > MAX_HEAD and not self.transport.is_closing():
             self.transport.write(_TOO_LONG)
             self.transport.close()
+        if self._in_head and self._patience is None:  # most heads come in one piece, and need no timer
+            self._patience = self.loop.call_later(FIRST_REQUEST, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._whole_head()
+        super().connection_lost(exc)
+
+    def _whole_head(self) -> None:
+        self._in_head = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def on_message_begin(self) -> None:
         self._unseen = 0
+        self._in_head = True
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._whole_head()
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unseen = 0
@@ -99,24 +120,24 @@ class HttpDoor:
         )
         self._config.load()
         self._state = ServerState()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
-    async def open(self, listening: socket.socket) -> None:
-        """Let clients in."""
+    async def open(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Let clients in, with `tls` those of HTTPS."""
         loop = asyncio.get_running_loop()
 
         def make() -> Any:
             return _Http(config=self._config, server_state=self._state, app_state={}, _loop=loop)
 
         if listening.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(make, sock=listening)
+            self._servers.append(await loop.create_unix_server(make, sock=listening, ssl=tls))
         else:
-            self._server = await loop.create_server(make, sock=listening)
+            self._servers.append(await loop.create_server(make, sock=listening, ssl=tls))
 
     def close(self) -> None:
         """Let nobody in any more."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     async def see_out(self, patience: float = 2.0) -> None:
         """Let what is being answered be answered, and hang up."""

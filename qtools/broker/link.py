@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qtools.broker.deadlines import Entry
@@ -98,13 +99,13 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.broker.now()
-        if self.over:
-            return
+        if not self.over:
+            self.attempt(self._unpack if self.tls is None else self._decrypt, data)
+
+    def attempt(self, what: Callable[..., None], *arguments: bytes) -> None:
+        """Do what the client's bytes lead to: what is wrong with them ends this connection, and nothing else."""
         try:
-            if self.tls is not None:
-                self._decrypt(data)
-            else:
-                self._unpack(data)
+            what(*arguments)
         except QtoolsError as error:
             log.info("%s: %s", self.address, error)
             self._write(b"")  # what TLS has to say about it

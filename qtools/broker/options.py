@@ -15,6 +15,8 @@ from typing import Any
 from qtools.protocol.negotiate import Grants
 from qtools.protocol.reader import Limits
 
+LOG_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}  # nsqd's names, Python's numbers
+
 
 @dataclass(slots=True)
 class Options:
@@ -22,9 +24,13 @@ class Options:
 
     tcp_address: str = "127.0.0.1:4150"
     http_address: str | None = "127.0.0.1:4151"
+    https_address: str | None = "127.0.0.1:4152"  # only with a certificate
     broadcast_address: str = field(default_factory=socket.gethostname)
     broadcast_tcp_port: int = 0  # 0: the one it listens on
     broadcast_http_port: int = 0
+    nsqlookupd_tcp_addresses: tuple[str, ...] = ()
+
+    id: int | None = None  # of this broker among others: a part of every message's id
 
     data_path: str = ""  # where messages are kept; "": in memory only
     sync: str = "full"  # what OK survives: "full" a power failure, "normal" the end of the process, "off" neither
@@ -40,6 +46,8 @@ class Options:
     max_heartbeat_interval: float = 60.0
     max_rdy_count: int = 2500
     max_output_buffer_size: int = 64 * 1024
+    output_buffer_timeout: float = 0.25  # what a client is told; what there is to send is sent at once
+    min_output_buffer_timeout: float = 0.025
     max_output_buffer_timeout: float = 30.0
     max_channel_consumers: int = 0  # 0: any number
 
@@ -50,14 +58,37 @@ class Options:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_root_ca_file: str | None = None
+    tls_min_version: str = "tls1.2"
     tls_client_auth_policy: str = ""  # "", "require", "require-verify"
     tls_required: str = "false"  # "false", "true", "tcp-https": TCP needs TLS, HTTP may stay in clear
 
+    statsd_address: str = ""
+    statsd_prefix: str = "nsq.%s"  # %s: the broadcast address and the HTTP port
+    statsd_interval: float = 60.0
+    statsd_mem_stats: bool = True
+    statsd_udp_packet_size: int = 508
+    statsd_exclude_ephemeral: bool = False
+
+    e2e_processing_latency_percentiles: tuple[float, ...] = ()
+    e2e_processing_latency_window_time: float = 600.0
+
     auth_http_addresses: tuple[str, ...] = ()
+    http_client_connect_timeout: float = 2.0
+    http_client_request_timeout: float = 5.0
+    log_prefix: str = "q-broker: "
     log_level: str = "info"
 
     # A client that was never heard of for this long is gone; half of it is the default heartbeat interval.
     client_timeout = 60.0
+
+    def first_id(self, wall: int) -> int:
+        """The id of the first message of a topic that is made at `wall`, ns since 1970.
+
+        With an `id` it is in the highest 10 of 63 bits and time, in steps of 256 ns, in the rest, which lasts until
+        2043: no two brokers then give the same. A topic would have to take in 3.9 million messages a second for as
+        long as it lives to meet the ids of its next life.
+        """
+        return wall if self.id is None else self.id << 53 | wall >> 8
 
     def limits(self) -> Limits:
         """What a client may send."""
@@ -75,6 +106,8 @@ class Options:
             max_msg_timeout=round(self.max_msg_timeout * 1000),
             heartbeat_interval=round(self.client_timeout * 500),
             max_heartbeat_interval=round(self.max_heartbeat_interval * 1000),
+            output_buffer_timeout=round(self.output_buffer_timeout * 1000),
+            min_output_buffer_timeout=round(self.min_output_buffer_timeout * 1000),
             max_output_buffer_timeout=round(self.max_output_buffer_timeout * 1000),
             max_output_buffer_size=self.max_output_buffer_size,
             tls=tls,

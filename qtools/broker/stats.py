@@ -11,9 +11,10 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from qtools.broker import latency
 from qtools.broker.broker import SPEAKS, Broker
 from qtools.broker.channel import Channel
 from qtools.broker.consumer import Consumer
@@ -21,8 +22,6 @@ from qtools.broker.tcp import Connection
 from qtools.broker.topic import Topic
 
 Plain = dict[str, Any]
-
-_NO_LATENCY: Plain = {"count": 0, "percentiles": None}
 
 
 def collect(
@@ -41,7 +40,9 @@ def collect(
     else:
         chosen = [broker.topics[topic]] if topic else [broker.topics[name] for name in sorted(broker.topics)]
         told["topics"] = [
-            _topic(one, channel, include_clients) for one in chosen if not channel or channel in one.channels
+            _topic(one, channel, include_clients, broker.options.e2e_processing_latency_percentiles)
+            for one in chosen
+            if not channel or channel in one.channels
         ]
     if include_mem:
         told["memory"] = _memory()
@@ -50,22 +51,23 @@ def collect(
     return told
 
 
-def _topic(topic: Topic, channel: str, include_clients: bool) -> Plain:
+def _topic(topic: Topic, channel: str, include_clients: bool, quantiles: Sequence[float]) -> Plain:
+    latencies = [one.latency for one in topic.channels.values() if one.latency is not None]
     names = [channel] if channel else sorted(topic.channels)
     return {
         "topic_name": topic.name,
-        "channels": [_channel(topic.channels[name], include_clients) for name in names],
+        "channels": [_channel(topic.channels[name], include_clients, quantiles) for name in names],
         "depth": topic.depth,
         "backend_depth": topic.cold,
         "message_count": topic.messages,
         "message_bytes": topic.bytes,
         "dropped_count": topic.dropped,
         "paused": topic.paused,
-        "e2e_processing_latency": _NO_LATENCY,
+        "e2e_processing_latency": latency.told(latencies, quantiles),
     }
 
 
-def _channel(channel: Channel, include_clients: bool) -> Plain:
+def _channel(channel: Channel, include_clients: bool, quantiles: Sequence[float]) -> Plain:
     return {
         "channel_name": channel.name,
         "depth": channel.depth,
@@ -79,7 +81,7 @@ def _channel(channel: Channel, include_clients: bool) -> Plain:
         "client_count": len(channel.consumers),
         "clients": [_consumer(one) for one in channel.consumers] if include_clients else None,
         "paused": channel.paused,
-        "e2e_processing_latency": _NO_LATENCY,
+        "e2e_processing_latency": latency.told([channel.latency] if channel.latency is not None else [], quantiles),
     }
 
 
@@ -168,7 +170,7 @@ def as_text(told: Plain) -> str:
     for topic in told["topics"] or ():
         lines.append(
             f"{'*P ' if topic['paused'] else '   '}[{topic['topic_name']:<15}] depth: {topic['depth']:<5}"
-            f" be-depth: {topic['backend_depth']:<5} msgs: {topic['message_count']:<8} e2e%: "
+            f" be-depth: {topic['backend_depth']:<5} msgs: {topic['message_count']:<8} e2e%: {_percentiles(topic)}"
         )
         for channel in topic["channels"]:
             lines.append(
@@ -176,13 +178,17 @@ def as_text(told: Plain) -> str:
                 f" depth: {channel['depth']:<5} be-depth: {channel['backend_depth']:<5}"
                 f" inflt: {channel['in_flight_count']:<4} def: {channel['deferred_count']:<4}"
                 f" re-q: {channel['requeue_count']:<5} timeout: {channel['timeout_count']:<5}"
-                f" msgs: {channel['message_count']:<8} e2e%: "
+                f" msgs: {channel['message_count']:<8} e2e%: {_percentiles(channel)}"
             )
             lines += [f"        {_client_line(client)}" for client in channel["clients"] or ()]
         lines.append("")
     lines += ["Producers:" if told["producers"] else "Producers: None"]
     lines += [f"   {_client_line(client)}" for client in told["producers"] or ()]
     return "\n".join(lines) + "\n"
+
+
+def _percentiles(of: Plain) -> str:
+    return ", ".join(latency.shown(one["value"]) for one in of["e2e_processing_latency"]["percentiles"] or ())
 
 
 def _client_line(client: Plain) -> str:

@@ -148,13 +148,19 @@ class Connection(Link):
             self.broker.leave(channel, self.consumer)
 
     def may_listen(self) -> bool:
-        return len(self._owed) < OWED and not self._held_back
+        return len(self._owed) < OWED and not self._held_back and self._settling is None
 
     # ── who it is ───────────────────────────────────────────────────────────────────────────────
 
     def _identify(self, command: Identify) -> None:
         if self.state != INIT:
             self.refuse("E_INVALID", "cannot IDENTIFY in current state")
+            return
+        if self._owed:
+            # What is owed goes before what this agrees on: not encrypted, not packed.
+            self._todo.appendleft(command)
+            self._settling = next(commit for commit, _, _ in reversed(self._owed) if commit is not None)
+            self.stop_listening()
             return
         try:
             client = negotiate(command.body, self.door.grants)
@@ -232,7 +238,7 @@ class Connection(Link):
         else:
             self._todo.appendleft(then)
         self.listen_again()
-        self._go_on()
+        self.attempt(self._go_on)
 
     def _allowed(self, name: str, command: Command, topic: str, channel: str) -> bool:
         """Whether the auth server's word covers it. False when it was refused, or comes again once that is known."""
@@ -282,10 +288,10 @@ class Connection(Link):
         if self._last_word and not owed:
             self.hang_up()
             return
-        self.listen_again()
         if self._settling is not None and self._settling.done:
             self._settling = None
-            self._go_on()
+            self.attempt(self._go_on)
+        self.listen_again()
 
     # ── subscribing ─────────────────────────────────────────────────────────────────────────────
 

@@ -35,7 +35,10 @@ class TcpDoor:
         self.tls = tls_context(options)
         self.tls_required = options.tls_required != "false"
         self.grants = options.grants(tls=self.tls is not None, snappy=importlib.util.find_spec("cramjam") is not None)
-        self.authority = Authority(options.auth_http_addresses) if options.auth_http_addresses else None
+        self.authority = None
+        if options.auth_http_addresses:
+            connect, request = options.http_client_connect_timeout, options.http_client_request_timeout
+            self.authority = Authority(options.auth_http_addresses, connect, request)
         self._on_empty = on_empty
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()
@@ -91,6 +94,7 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _speak_from(context, options.tls_min_version)
     _load(lambda: context.load_cert_chain(options.tls_cert or "", options.tls_key), options.tls_cert, "--tls-cert")
     if options.tls_root_ca_file:
         ca = options.tls_root_ca_file
@@ -100,6 +104,19 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
         if not options.tls_root_ca_file:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
     return context
+
+
+def _speak_from(context: ssl.SSLContext, version: str) -> None:
+    """Speak `version` and what is newer."""
+    import ssl
+    import warnings
+
+    versions = {"tls1.1": ssl.TLSVersion.TLSv1_1, "tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TLSv1_3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # who asks for an old one has to deal with old clients
+        context.minimum_version = versions.get(version, ssl.TLSVersion.TLSv1)
+    if version not in ("tls1.2", "tls1.3"):
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 has them in no other level
 
 
 def _load(what: Callable[[], None], path: str, flag: str) -> None:

@@ -59,12 +59,15 @@ class Topic:
         self._log: Log = MemoryLog() if self.ephemeral else host.store.log(name)
         self._backlog = self._log.backlog
         self.paused = self._log.is_paused()
+        self.waiting = False  # as if paused, until it is known which channels it has elsewhere
 
     def restore(self, now: float, wall: int) -> None:
         """Make the channels that the store has kept."""
         for name in self._log.restored():
             channel = self.channels[name] = self._make_channel(name, self._log.channel(name))
             channel.restore(self._log.is_paused(name), now, wall)
+        if self.channels and not self.paused and self._backlog.depth:
+            self._hand_over(now, wall)  # the broker was killed while it was waiting
 
     def _make_channel(self, name: str, backlog: Backlog) -> Channel:
         return Channel(self.name, name, backlog, self._host, limit=self._limit, max_consumers=self._max_consumers)
@@ -128,7 +131,7 @@ class Topic:
         """A safe block goes to every channel, or waits here."""
         self.messages += block.count
         self.bytes += block.body_size(0, block.count)
-        if self.channels and not self.paused:
+        if self.channels and not self.paused and not self.waiting:
             for channel in self.channels.values():
                 if block.seq >= channel.first:
                     channel.put(Run(block, 0, block.count), now, wall)
@@ -157,7 +160,7 @@ class Topic:
         channel = self.channels.get(name)
         if channel is None:
             self.seal(now, wall)  # what came before the channel is not for it, unless it is the first
-            first = not self.channels and not self.paused
+            first = not self.channels and not self.paused and not self.waiting
             backlog = self._log.channel(name, takes_held=first, since=since)
             channel = self.channels[name] = self._make_channel(name, backlog)
             channel.came(backlog.depth)
@@ -185,7 +188,17 @@ class Topic:
         self.seal(now, wall)
         self.paused = False
         self._log.pause(False)
-        if self.channels:
+        if self.channels and not self.waiting:
+            self._hand_over(now, wall)
+
+    def wait(self) -> None:
+        """Keep what comes here until `go`, so that channels which are made meanwhile get all of it."""
+        self.waiting = True
+
+    def go(self, now: float, wall: int) -> None:
+        self.seal(now, wall)
+        self.waiting = False
+        if self.channels and not self.paused:
             self._hand_over(now, wall)
 
     def pause_channel(self, name: str, paused: bool) -> None:

@@ -15,15 +15,16 @@ from collections.abc import Callable
 
 
 class _Talk(logging.Handler):
-    def __init__(self, program: str, as_json: bool) -> None:
+    def __init__(self, program: str, as_json: bool, prefix: str) -> None:
         super().__init__()
         self.program = program
+        self.prefix = prefix
         self.as_json = as_json
         self.lift: Callable[[], None] = lambda: None  # clears the progress line
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self._as_json(record) if self.as_json else f"{self.program}: {record.getMessage()}"
+            line = self._as_json(record) if self.as_json else f"{self.prefix}{record.getMessage()}"
             if record.exc_info and not self.as_json:
                 line += "\n" + self._traceback(record)
             self.lift()
@@ -53,13 +54,18 @@ class _Talk(logging.Handler):
 _talk: _Talk | None = None
 
 
-def set_up(program: str, *, quiet: bool = False, verbose: int = 0, as_json: bool = False) -> None:
-    """Let the loggers under `qtools` speak: warnings by default, with -v what goes on, with -q errors only."""
+def set_up(
+    program: str, *, quiet: bool = False, verbose: int = 0, as_json: bool = False, prefix: str | None = None
+) -> None:
+    """Let the loggers under `qtools` speak: warnings by default, with -v what goes on, with -q errors only.
+
+    `prefix` begins each line of text, by default the program's name.
+    """
     global _talk
     logger = logging.getLogger("qtools")
     if _talk is not None:
         logger.removeHandler(_talk)
-    _talk = _Talk(program, as_json)
+    _talk = _Talk(program, as_json, f"{program}: " if prefix is None else prefix)
     logger.addHandler(_talk)
     logging.lastResort = _talk  # what a library warns of has the same form
     logger.propagate = False

@@ -23,7 +23,7 @@ PATIENCE = 10.0
 @asynccontextmanager
 async def serving(store: Store | None = None, idle_exit: float | None = None, **options: Any) -> AsyncIterator[Daemon]:
     """A daemon on free ports, stopped in order at the end."""
-    settings = {"tcp_address": "127.0.0.1:0", "http_address": None} | options
+    settings = {"tcp_address": "127.0.0.1:0", "http_address": None, "https_address": None} | options
     daemon = Daemon(Options(**settings), store=store, idle_exit=idle_exit)
     await daemon.start()
     task = asyncio.create_task(daemon.serve())

@@ -89,9 +89,10 @@ class Running:
 @contextmanager
 def running(*flags: str, **settings: Any) -> Iterator[Running]:
     """A broker on free ports, with a data directory of its own unless `flags` say otherwise."""
+    ports = [f"--{door}-address=127.0.0.1:0" for door in ("tcp", "http", "https")]
     with tempfile.TemporaryDirectory() as data:
         own = [] if {"--memory", "--data-path"} & set(flags) else ["--data-path", data]
-        broker = Running("--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", *own, *flags, **settings)
+        broker = Running(*ports, *own, *flags, **settings)
         try:
             yield broker
         finally:

@@ -21,6 +21,7 @@ from qtools.broker.daemon import Daemon
 from qtools.errors import StartError, UsageError
 
 from .inside import Peer, come_true, identify, mpub, pub, serving
+from .test_tcp import SlowStore
 
 
 @pytest.fixture(scope="module")
@@ -330,3 +331,43 @@ async def test_no_auth_server_answers(caplog: pytest.LogCaptureFixture) -> None:
         assert await peer.answer() == b"E_AUTH_FAILED AUTH failed"
         assert any("127.0.0.1:1: " in line and "127.0.0.1:2/auth: " in line for line in caplog.messages)
         await peer.close()
+
+
+@pytest.mark.parametrize("packing", ["snappy", "deflate", "tls_v1"])
+async def test_answers_that_are_owed_go_before_an_upgrade(files: dict[str, Path], packing: str) -> None:
+    store = SlowStore()
+    async with serving(store, **tls(files)) as daemon:
+        peer = await Peer.to(daemon, pub("t", b"a") + identify(**{packing: True}))
+        (commit,) = await come_true(lambda: store.turns)
+        assert await peer.silent()
+        commit.settle()
+        assert await peer.alone() == b"OK"
+        assert json.loads(await peer.alone())[packing] is True
+        if packing == "snappy":
+            use_snappy(peer)
+        elif packing == "deflate":
+            use_deflate(peer)
+        else:
+            await peer.start_tls(trusting(files))
+        assert await peer.answer() == b"OK"
+        peer.say(pub("t", b"b"))
+        (_, commit) = await come_true(lambda: len(store.turns) == 2 and store.turns)
+        commit.settle()
+        assert await peer.answer() == b"OK"
+        await peer.close()
+
+
+async def test_what_is_no_handshake_behind_an_answer_that_was_owed_ends_one_connection(files: dict[str, Path]) -> None:
+    store = SlowStore()
+    async with serving(store, **tls(files)) as daemon:
+        bad = await Peer.to(daemon, pub("t", b"a") + identify(tls_v1=True) + b"no handshake")
+        (commit,) = await come_true(lambda: store.turns)
+        good = await Peer.to(daemon, pub("t", b"b"))
+        (_, later) = await come_true(lambda: len(store.turns) == 2 and store.turns)
+        commit.settle()
+        later.settle()
+        assert await good.answer() == b"OK"
+        assert await bad.alone() == b"OK"
+        await come_true(lambda: len(daemon._tcp_door.connections) == 1)  # type: ignore[union-attr]
+        await bad.close()
+        await good.close()

@@ -165,21 +165,23 @@ class Broker(Server):
         super().__init__(room)
         self.kind = kind
         self.extra = list(flags)
+        self.https_port = 0
 
     def command(self) -> list[str]:
+        self.https_port = self.https_port or free_pair()
         flags = [
             f"--tcp-address={self.address}",
             f"--http-address={self.http}",
             "--broadcast-address=127.0.0.1",
             f"--data-path={self.room}",
+            f"--https-address=127.0.0.1:{self.https_port}",
             *self.extra,
         ]
         if self.kind == Q_BROKER:
             return [*words_for("q-broker"), *flags]
         binary = nsqd_binary()
         assert binary is not None
-        https = f"--https-address=127.0.0.1:{free_pair()}"
-        return [binary, *flags, "--log-level=info", https]
+        return [binary, *flags, "--log-level=info"]
 
     @property
     def flags(self) -> list[str]:

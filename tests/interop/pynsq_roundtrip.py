@@ -1,4 +1,6 @@
-"""pynsq publishes COUNT messages and reads them back. Run as a program: HOST:PORT COUNT [snappy|deflate].
+"""pynsq publishes COUNT messages and reads them back. Run as a program: HOST:PORT COUNT UPGRADES CA_FILE.
+
+UPGRADES: any of tls, snappy, deflate, with commas; or nothing. CA_FILE: whom to trust, with tls.
 
 A program of its own, because pynsq brings tornado, and a loop and a logger of its own. It ends with status 0 when
 every message came back, and says what it saw as JSON.
@@ -7,6 +9,7 @@ every message came back, and says what it saw as JSON.
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 from typing import Any
 
@@ -14,12 +17,14 @@ import nsq
 import tornado.ioloop
 
 
-def main(address: str, count: int, packing: str) -> int:
+def main(address: str, count: int, upgrades: str, ca: str) -> int:
     bodies = [b"message %d " % number + bytes([number % 256]) * (number % 100) for number in range(count)]
     wanted = set(bodies)
     seen: dict[str, Any] = {"received": 0, "again": 0, "other": 0, "answers": 0}
     loop = tornado.ioloop.IOLoop.current()
-    upgrade = {packing: True} if packing else {}
+    upgrade: dict[str, Any] = {name: True for name in upgrades.split(",") if name and name != "tls"}
+    if "tls" in upgrades:
+        upgrade |= {"tls_v1": True, "tls_options": {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": ca}}
 
     def handle(message: nsq.Message) -> bool:
         seen["received"] += 1
@@ -67,4 +72,4 @@ def main(address: str, count: int, packing: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]))

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 from broker.running import running
+from harness.certificates import Certificates
 
 SCRIPT = Path(__file__).with_name("pynsq_roundtrip.py")
 
 
-@pytest.mark.parametrize("packing", ["", "deflate", "snappy"])
-def test_pynsq_publishes_and_consumes_a_thousand_messages(packing: str) -> None:
-    with running() as broker:
+@pytest.mark.parametrize("upgrades", ["", "deflate", "snappy", "tls", "tls,snappy"])
+def test_pynsq_publishes_and_consumes_a_thousand_messages(upgrades: str, certificates: Certificates) -> None:
+    # With TLS required, it cannot be that it was left out.
+    flags = (*certificates.server_flags, "--tls-required") if "tls" in upgrades else ()
+    with running(*flags) as broker:
         host, port = broker.tcp
         done = subprocess.run(
-            [sys.executable, SCRIPT, f"{host}:{port}", "1000", packing],
+            [sys.executable, SCRIPT, f"{host}:{port}", "1000", upgrades, str(certificates.ca)],
             capture_output=True,
             text=True,
             timeout=60,

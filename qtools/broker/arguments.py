@@ -1,0 +1,140 @@
+"""Command lines and config files as nsqd's users have them. In: arguments; a TOML file. Out: what click understands.
+
+    -tcp-address=0.0.0.0:4150 -snappy=false     Go's flags: one dash or two, a boolean's value behind `=`
+    msg_timeout = "60s"   max_msg_timeout = 900000        nsqd's keys; a bare number of time is in ms
+
+What nsqd has and q-broker cannot honour is refused by name, with the reason; nothing is taken and ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from qtools.cli.types import Duration
+from qtools.errors import StartError, UsageError
+
+# Flags of nsqd 1.3.0 that cannot be honoured, and why.
+FOREIGN = {
+    "max-bytes-per-file": "there is one database, and no files to roll",
+    "sync-every": "every message is synced before it is answered, see --sync",
+    "sync-timeout": "every message is synced before it is answered, see --sync",
+    "queue-scan-selection-count": "what times out is known, and not searched for",
+    "queue-scan-worker-pool-max": "what times out is known, and not searched for",
+}
+
+# Where nsqd's key in a config file is not the flag's name with other dashes.
+_KEYS = {
+    "lookupd-tcp-address": "nsqlookupd_tcp_addresses",
+    "auth-http-address": "auth_http_addresses",
+    "e2e-processing-latency-percentile": "e2e_processing_latency_percentiles",
+    "node-id": "id",
+}
+_FLAG = re.compile(r"--?([a-z][a-z0-9-]+)(?:=(.*))?", re.DOTALL)
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # Go's strconv.ParseBool
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
+def _by_name(params: Sequence[click.Parameter]) -> dict[str, click.Option]:
+    """Options by their long names, without dashes."""
+    return {
+        name.removeprefix("--"): one
+        for one in params
+        if isinstance(one, click.Option)
+        for name in (*one.opts, *one.secondary_opts)
+        if name.startswith("--")
+    }
+
+
+def _boolean(text: str, name: str = "") -> bool:
+    if text not in _TRUE | _FALSE:
+        raise UsageError(f"{name} takes true or false, not {text!r}".lstrip())
+    return text in _TRUE
+
+
+def from_go(arguments: Sequence[str], params: Sequence[click.Parameter]) -> list[str]:
+    """Arguments in the form of Go's flags → in that of click. UsageError for what cannot be honoured."""
+    known = _by_name(params)
+    out: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        found = _FLAG.fullmatch(argument)
+        if found is None:
+            out += [argument, *rest]  # a subcommand, or --: what comes behind it is not ours
+            break
+        name, value = found[1], found[2]
+        option = known.get(name)
+        if name in FOREIGN:
+            raise UsageError(f"--{name} cannot be honoured: {FOREIGN[name]}; leave it out")
+        if option is not None and name == "tls-required" and value in _TRUE | _FALSE:
+            value = str(_boolean(value)).lower()
+        if option is not None and isinstance(option.type, click.Choice) and value == "":
+            continue  # Go's empty value: not chosen
+        if option is not None and option.is_flag and value is not None:
+            if _boolean(value, f"--{name}"):
+                out.append(f"--{name}")
+            elif option.secondary_opts:
+                out.append(option.secondary_opts[0])
+            continue
+        out.append(f"--{name}" if value is None else f"--{name}={value}")
+        if option is not None and value is None and not option.is_flag and name != "tls-required":
+            out += [following for following in (next(rest, None),) if following is not None]
+    return out
+
+
+def read_config(path: str, params: Sequence[click.Parameter], context: click.Context) -> dict[str, Any]:
+    """A config file of nsqd's → click's default_map. UsageError, or StartError, names the file and the key."""
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            told = tomllib.load(file)
+    except OSError as error:
+        raise StartError(f"--config {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not TOML: {error}") from error
+    by_key = {
+        _KEYS.get(name, name.replace("-", "_")): option
+        for name, option in _by_name(params).items()
+        if name not in ("config", "version", "help") and f"--{name}" in option.opts
+    }
+    foreign = [(key, FOREIGN[key.replace("_", "-")]) for key in told if key.replace("_", "-") in FOREIGN]
+    if foreign:
+        reasons = "; ".join(f"{key} ({reason})" for key, reason in foreign)
+        raise UsageError(f"--config {path} has what cannot be honoured, leave it out: {reasons}")
+    chosen: dict[str, Any] = {}
+    for key, value in told.items():
+        option = by_key.get(key)
+        if option is None or option.name is None:
+            meant = _KEYS.get(key.replace("_", "-"))
+            raise UsageError(
+                f"--config {path} has {key}, which is no key of nsqd's" + (f": that is {meant}" if meant else "")
+            )
+        if value == "" and isinstance(option.type, click.Choice):
+            continue  # as in nsqd: not chosen
+        try:
+            chosen[option.name] = _read(option, value)
+            option.type_cast_value(context, chosen[option.name])
+        except (click.ClickException, UsageError) as error:
+            text = error.message.rstrip(".") if isinstance(error, click.ClickException) else str(error)
+            raise UsageError(f"--config {path}: {key}: {text}") from error
+    return chosen
+
+
+def _read(option: click.Option, value: Any) -> Any:
+    """A value of TOML → what the flag takes on a command line."""
+    if isinstance(value, (Mapping, list)) and not (isinstance(value, list) and option.multiple):
+        raise UsageError("takes one value")
+    if option.multiple:
+        several = value if isinstance(value, list) else str(value).split(",")
+        return [str(one).strip() for one in several]
+    if option.is_flag:
+        return value if isinstance(value, bool) else _boolean(str(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(option.type, Duration) and isinstance(value, int):
+        return f"{value}ms"
+    return str(value)
