@@ -20,14 +20,13 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from qtools.broker.admin import Admin, Query, topic_name
 from qtools.broker.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
 from qtools.broker.broker import SPEAKS, Broker
 from qtools.broker.config import Config
 from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
-from qtools.broker.topic import Topic
 from qtools.listen import port_of
-from qtools.names import is_valid_name
 
 if TYPE_CHECKING:
     from qtools.broker.tcp_door import TcpDoor
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("qtools.broker")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Query = dict[str, list[str]]
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _BROKEN_QUERY = re.compile(rb"%(?![0-9A-Fa-f]{2})|;")  # what Go's url.ParseQuery refuses
@@ -71,16 +69,7 @@ class HttpApi:
             "/info": ("GET", self._info),
             "/stats": ("GET", self._stats),
             "/metrics": ("GET", self._metrics),
-            "/topic/create": ("POST", self._topic_create),
-            "/topic/delete": ("POST", self._topic_delete),
-            "/topic/empty": ("POST", self._topic_empty),
-            "/topic/pause": ("POST", self._topic_pause),
-            "/topic/unpause": ("POST", self._topic_unpause),
-            "/channel/create": ("POST", self._channel_create),
-            "/channel/delete": ("POST", self._channel_delete),
-            "/channel/empty": ("POST", self._channel_empty),
-            "/channel/pause": ("POST", self._channel_pause),
-            "/channel/unpause": ("POST", self._channel_unpause),
+            **Admin(broker).routes,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,6 +134,8 @@ class HttpApi:
         if method != route[0]:
             raise Refusal(405, "METHOD_NOT_ALLOWED")
         answer = route[1](_query(scope))
+        if asyncio.iscoroutine(answer):
+            answer = await answer
         if method == "POST":
             await self._wait_safe()
         return answer
@@ -157,7 +148,7 @@ class HttpApi:
         if not body:
             raise Refusal(400, "MSG_EMPTY")
         query = _query(scope)
-        topic = _topic_name(query)
+        topic = topic_name(query)
         delay_ms = 0
         if "defer" in query:
             told = query["defer"][0]
@@ -172,7 +163,7 @@ class HttpApi:
         if (announced(scope) or 0) > options.max_body_size:
             raise too_big
         query = _query(scope)
-        topic = _topic_name(query)
+        topic = topic_name(query)
         body = await read_body(scope, receive, options.max_body_size, too_big)
         if "binary" in query and _BOOLEANS.get(query["binary"][0], True):
             bodies = split_binary(body, options.max_msg_size, options.max_body_size)
@@ -246,79 +237,6 @@ class HttpApi:
             self._options.put(name, body)
         return self._options.get(name)
 
-    # ── administering ───────────────────────────────────────────────────────────────────────────
-
-    def _moment(self) -> tuple[float, int]:
-        return self._broker.now(), time.time_ns()
-
-    def _existing(self, query: Query) -> Topic:
-        topic = self._broker.topics.get(_topic_name(query))
-        if topic is None:
-            raise Refusal(404, "TOPIC_NOT_FOUND")
-        return topic
-
-    def _topic_create(self, query: Query) -> bytes:
-        self._broker.topic(_topic_name(query))
-        return b""
-
-    def _topic_delete(self, query: Query) -> bytes:
-        self._broker.delete_topic(_deletable(query, self._broker))
-        return b""
-
-    def _topic_empty(self, query: Query) -> bytes:
-        self._existing(query).empty()
-        return b""
-
-    def _topic_pause(self, query: Query) -> bytes:
-        self._existing(query).pause(*self._moment())
-        return b""
-
-    def _topic_unpause(self, query: Query) -> bytes:
-        self._existing(query).unpause(*self._moment())
-        return b""
-
-    def _topic_and_channel(self, query: Query) -> tuple[Topic, str]:
-        for kind in ("topic", "channel"):
-            if kind not in query:
-                raise Refusal(400, f"MISSING_ARG_{kind.upper()}")
-            if not is_valid_name(query[kind][0]):
-                raise Refusal(400, f"INVALID_ARG_{kind.upper()}")
-        topic = self._broker.topics.get(query["topic"][0])
-        if topic is None:
-            raise Refusal(404, "TOPIC_NOT_FOUND")
-        return topic, query["channel"][0]
-
-    def _existing_channel(self, query: Query) -> tuple[Topic, str]:
-        topic, name = self._topic_and_channel(query)
-        if name not in topic.channels:
-            raise Refusal(404, "CHANNEL_NOT_FOUND")
-        topic.seal(*self._moment())  # what was published before this request is the channel's already
-        return topic, name
-
-    def _channel_create(self, query: Query) -> bytes:
-        topic, name = self._topic_and_channel(query)
-        self._broker.channel(topic.name, name)
-        return b""
-
-    def _channel_delete(self, query: Query) -> bytes:
-        self._broker.delete_channel(*self._existing_channel(query))
-        return b""
-
-    def _channel_empty(self, query: Query) -> bytes:
-        topic, name = self._existing_channel(query)
-        topic.channels[name].empty()
-        return b""
-
-    def _channel_pause(self, query: Query) -> bytes:
-        topic, name = self._existing_channel(query)
-        topic.pause_channel(name, True)
-        return b""
-
-    def _channel_unpause(self, query: Query) -> bytes:
-        topic, name = self._existing_channel(query)
-        topic.pause_channel(name, False)
-        return b""
-
 
 async def _settled(commit: Commit | None) -> Exception | None:
     """Wait for a commit; why it failed."""
@@ -335,21 +253,3 @@ def _query(scope: Scope) -> Query:
     if _BROKEN_QUERY.search(raw):
         raise Refusal(400, "INVALID_REQUEST")
     return parse_qs(raw.decode("latin-1"), keep_blank_values=True)
-
-
-def _topic_name(query: Query) -> str:
-    if "topic" not in query:
-        raise Refusal(400, "MISSING_ARG_TOPIC")
-    name = query["topic"][0]
-    if not is_valid_name(name):
-        raise Refusal(400, "INVALID_TOPIC")
-    return name
-
-
-def _deletable(query: Query, broker: Broker) -> str:
-    """Deleting asks only whether there is such a topic, not whether it could be one."""
-    if "topic" not in query:
-        raise Refusal(400, "MISSING_ARG_TOPIC")
-    if query["topic"][0] not in broker.topics:
-        raise Refusal(404, "TOPIC_NOT_FOUND")
-    return query["topic"][0]

@@ -29,7 +29,7 @@ _MAGIC = b"SQLite format 3\0"
 # Blocks are some hundred KB: large pages are written a third faster than small ones, and lone messages hardly slower.
 _PAGE = 16384
 _CACHE_KIB = 4096  # for each connection; the system's own cache does the rest
-_WAL_PAGES = 32 * 1024 * 1024 // _PAGE  # written back to the file when the log has grown so long
+WAL = 8 * 1024 * 1024  # bytes of the log, after which it is written back to the file
 _CHECK_WHOLE = 64 * 1024 * 1024  # bytes: a file up to this size is looked through when it is opened
 
 SYNCS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
@@ -62,7 +62,8 @@ def open_database(directory: Path, sync: str) -> sqlite3.Connection:
         _check(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {SYNCS[sync]}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL // _PAGE}")
+        connection.execute(f"PRAGMA journal_size_limit = {2 * WAL}")
         connection.execute("BEGIN IMMEDIATE")  # so that a file that cannot be written says so now
         connection.execute("ROLLBACK")
     except sqlite3.Error as error:
@@ -76,6 +77,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection that begins no transaction by itself, to be used in one thread at a time."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.execute("PRAGMA secure_delete = OFF")  # Debian's sqlite writes zeros over all that is removed
     if read_only:
         connection.execute("PRAGMA query_only = 1")
     return connection

@@ -7,8 +7,8 @@ In a transaction: first what changed about topics and channels, then blocks, the
 needs any more. A publisher waits for it; what was finished does not hurry, and goes with the next one or after LAZY.
 
 When the disk refuses, publishers are told so, and nothing of theirs is kept; what concerns consumers stays in memory
-and is tried again every second, until it works. A file of some MB is kept in reserve, so that on a full disk finished
-messages can still be removed.
+and is tried again every second, until it works. A file is kept in reserve, larger than the log gets: without it a full
+disk would have no room to write the log back, and so none to remove what was finished.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import ChannelBacklog, Statement
-from qtools.broker.disk.database import open_database, told
+from qtools.broker.disk.database import WAL, open_database, told
 from qtools.broker.disk.log import TopicLog
 from qtools.broker.disk.reader import Reader
 from qtools.broker.disk.restore import restore
@@ -38,10 +38,11 @@ IDLE = 1.0  # s without anything to write, before space is given back to the sys
 AGAIN = 1.0  # s between two tries when the disk refuses
 CROWD = 32 * 1024 * 1024  # bytes that may wait to be written, before publishers are not listened to
 HOT_TOTAL = 32 * 1024 * 1024  # bytes of messages in memory, over all channels
-RESERVE = 4 * 1024 * 1024  # bytes kept free for the day when the disk is full
-ENOUGH = RESERVE + 4 * 1024 * 1024  # bytes free on the disk, from which on publishers are served again
+RESERVE = 3 * WAL  # bytes kept free for a full disk, so that the log can be written back to the file even then
+ENOUGH = RESERVE + 4 * WAL  # bytes free on the disk, from which on publishers are served again
 SLACK = 64 * 1024 * 1024  # bytes of the file that may lie idle before they go back to the system
 VACUUM = 512  # pages given back at once
+VACUUM_STEP = 32  # on a full disk
 SWEEP_EVERY = 30.0  # s between two looks for what has been retained for long enough
 
 _INSERT = (
@@ -89,6 +90,17 @@ class _Job:
                 connection.execute("ROLLBACK")
             raise
         return more
+
+
+def _make_room(connection: sqlite3.Connection) -> None:
+    """Give what is free in the file back to a disk that is full, in steps small enough to find room themselves."""
+    try:
+        for _ in range(VACUUM // VACUUM_STEP):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_STEP})")  # `execute` takes one step of it
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.Error as error:
+        log.debug("no room to make room: %s", told(error))
 
 
 class DurableStore:
@@ -313,12 +325,12 @@ class DurableStore:
         self._writing = True
 
         def work(connection: sqlite3.Connection) -> bool:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             more = job.run(connection)
             connection.execute("BEGIN IMMEDIATE")  # a transaction that has nothing to write would prove nothing
             connection.execute("PRAGMA user_version = 1")
             connection.execute("COMMIT")
-            connection.execute(f"PRAGMA incremental_vacuum({VACUUM})").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            _make_room(connection)
             return more
 
         self._writer.do(work, lambda more, error: self._written(job, None, more, error))
@@ -373,7 +385,7 @@ class DurableStore:
             (size,) = connection.execute("PRAGMA page_size").fetchone()
             if idle * size <= SLACK:
                 return False
-            connection.execute(f"PRAGMA incremental_vacuum({VACUUM})").fetchall()
+            connection.executescript(f"PRAGMA incremental_vacuum({VACUUM})")  # `execute` takes one step of it
             return True
 
         def answer(more: bool | None, error: Exception | None) -> None:
