@@ -28,6 +28,13 @@ class HttpAsker:
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of a GET; ConnectFailed when nobody answers."""
+        return await self._ask("GET", path)
+
+    async def post(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a POST without a body; ConnectFailed when nobody answers."""
+        return await self._ask("POST", path)
+
+    async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
         import httpx
 
         if self._client is None:
@@ -38,7 +45,7 @@ class HttpAsker:
                 # No proxy from the environment: a broker is not somewhere out on the web.
                 self._client = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT, trust_env=False)
         try:
-            answer = await self._client.get(path)
+            answer = await self._client.request(method, path)
         except httpx.TimeoutException as error:
             raise ConnectFailed(self.base, f"no answer within {TIMEOUT:.4g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:

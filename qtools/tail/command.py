@@ -60,6 +60,19 @@ Exit status: 0 done, or stdout was closed, or a first signal; 1 failed, 2 usage,
 @click.option(
     "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION", help="End when nothing came for so long."
 )
+@click.option(
+    "--since",
+    type=Duration(),
+    default=None,
+    metavar="DURATION",
+    help="Begin with what was published so long ago, in a new channel; needs q-broker, with --retain for what others "
+    "have finished.",
+)
+@click.option(
+    "--peek",
+    is_flag=True,
+    help="Print what waits in a channel, the first 10 or -n, and leave it there, attempts and all; needs q-broker.",
+)
 @shared.consumer_options
 @shared.operations_within("2s")  # a reader of ours that takes nothing for so long, after a signal, is not waited for
 @shared.broker_options
@@ -74,6 +87,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     """  # fmt: skip
     import os
     import sys
+    import time
 
     from qtools.cli.run import run_program
     from qtools.names import EPHEMERAL, parse_source
@@ -83,8 +97,17 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     show = shared.set_up_talk("q-tail", given)
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"] or given["print_topic"]):
         raise UsageError("--delimiter, -0 and --print-topic go with --format raw only")
+    if given["peek"]:
+        for name in ("since", "until_empty", "idle_timeout"):
+            if given[name]:
+                raise UsageError(
+                    f"--peek looks once, and takes nothing: --{name.replace('_', '-')} does not go with it"
+                )
+    since = given.pop("since")
     own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
     parsed = tuple(dict.fromkeys(parse_source(source, own) for source in sources))
+    if given["peek"] and any(source.channel == own for source in parsed):
+        raise UsageError("--peek looks into a channel: name it, as in TOPIC/CHANNEL")
     options = TailOptions(
         sources=parsed,
         brokers=shared.brokers_of(given),
@@ -93,6 +116,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "skip"),
         guarded=tuple(source for source in parsed if source.channel == own),
+        since=None if since is None else time.time() - since,
         show=show,
         **given,
     )

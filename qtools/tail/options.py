@@ -29,6 +29,8 @@ class TailOptions:
     print_topic: bool = False
     until_empty: bool = False
     idle_timeout: float | None = None
+    since: float | None = None  # s since 1970: where new channels begin
+    peek: bool = False  # look, and take nothing
     max_in_flight: int = 2500
     guarded: tuple[Subscription, ...] = ()  # those whose temporary channel the user did not name
     operations: OperationsOptions = field(default_factory=OperationsOptions)

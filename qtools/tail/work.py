@@ -17,11 +17,13 @@ from qtools.cli.run import Signals
 from qtools.cli.types import plural
 from qtools.client.consumer import Consumer
 from qtools.client.guard import refuse_to_take_backlog
+from qtools.client.past import begin_in_the_past
 from qtools.flow.run import Flow
 from qtools.message import Batch
 from qtools.tail.ends import wait_until_empty, wait_until_idle
+from qtools.tail.look import Look
 from qtools.tail.options import TailOptions
-from qtools.tail.output import Output, make_format
+from qtools.tail.output import Format, Output, make_format
 
 if TYPE_CHECKING:
     from qtools.flow.filter import Filter, FilteredSink
@@ -31,17 +33,19 @@ STDOUT = 1
 
 async def tail(options: TailOptions, signals: Signals) -> int:
     """Print what comes; the exit status. Raises StartError when nothing could be reached."""
+    if options.peek:
+        return await _look(options, signals)
     if options.guarded:
         await refuse_to_take_backlog(options.guarded, options.brokers)
+    if options.since is not None:
+        await begin_in_the_past(options.sources, options.brokers, options.since)
     choosing = options.sample < 1.0 or options.rules is not None
     consumer = Consumer(
         options.sources, options.brokers, options.settings,
         max_in_flight=options.max_in_flight,
         limit=None if choosing else options.count,  # what is left out does not count
     )  # fmt: skip
-    form = make_format(
-        options.format, options.delimiter, print_topic=options.print_topic, on_terminal=os.isatty(STDOUT)
-    )
+    form = _form(options)
     output = Output(
         STDOUT, form, sample=options.sample, limit=options.count if choosing else None, on_closed=consumer.end
     )
@@ -61,6 +65,25 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     finally:
         await output.close()
         await operations.close()
+
+
+def _form(options: TailOptions) -> Format:
+    return make_format(
+        options.format, options.delimiter, print_topic=options.print_topic, on_terminal=os.isatty(STDOUT)
+    )
+
+
+async def _look(options: TailOptions, signals: Signals) -> int:
+    """Print what waits, and leave it there."""
+    output = Output(STDOUT, _form(options), sample=options.sample)
+    sink = output if options.rules is None else _filtered(output, options.rules)
+    flow = Flow(Look(options.sources, options.brokers, options.count), sink)
+    signals.on_stop(flow.stop)
+    try:
+        await flow.run()
+    finally:
+        await output.close()
+    return 0
 
 
 async def _print(

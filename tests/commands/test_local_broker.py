@@ -95,12 +95,9 @@ def test_status_and_stop(shell: Shell) -> None:
     assert done.out.startswith(b"the local broker is running: pid %d, up " % pid)
     assert b"letters: depth 2" in done.out
     done = shell.run("q-broker", "stop")
-    assert (done.status, done.out) == (1, b"")
-    assert "2 messages" in done.err
-    assert "--force" in done.err
-    shell.run("q-tail", "letters/me", "-n", "2")
-    done = shell.run("q-broker", "stop")
     assert (done.status, done.out, done.err) == (0, b"the local broker (pid %d) has stopped\n" % pid, "")
+    assert shell.run("q-tail", "letters/me", "-n", "2").out == b"a\nb\n"  # it was started again
+    assert shell.run("q-broker", "stop").status == 0
     assert marked(shell.mark) == []
     assert [path for path in (shell.home / "run").rglob("*") if path.is_socket()] == []
     assert shell.run("q-broker", "stop").status == 0
@@ -115,17 +112,20 @@ def test_one_that_was_killed_is_replaced(shell: Shell) -> None:
     done = shell.run("q-pipe", "letters", input=b"b\n")
     assert done.status == 0, done.err
     assert pid_told(done) != pid
-    assert shell.run("q-tail", "letters/me", "-n", "1").lines[-1] == b"b"
+    assert shell.run("q-tail", "letters/me", "-n", "2").lines == [b"a", b"b"]
 
 
 def test_one_that_is_killed_under_a_reader_is_started_anew(shell: Shell) -> None:
     pid = pid_told(shell.run("q-pipe", "letters", input=b"a\n"))
-    tail = shell.start("q-tail", "letters/me", "-n", "2")
+    tail = shell.start("q-tail", "letters/me")
     tail.wait_out(2)
     os.kill(pid, signal.SIGKILL)
     assert shell.run("q-pipe", "letters", input=b"b\n").status == 0
+    wait_until(lambda: b"b" in tail.out.splitlines())
+    tail.signal(signal.SIGINT)
     done = tail.wait(20)
-    assert (done.status, done.out) == (0, b"a\nb\n")
+    # What was finished in the last moments before it was killed may come again.
+    assert (done.status, set(done.lines)) == (0, {b"a", b"b"})
 
 
 def test_it_outlives_the_signals_of_the_terminal_it_was_started_from(shell: Shell) -> None:

@@ -115,8 +115,6 @@ def test_a_broker_that_stands_still_for_a_while(shell: Shell, make_broker: MakeB
 
 def test_a_broker_that_restarts_and_keeps_its_data(shell: Shell, make_broker: MakeBroker, topic: str) -> None:
     broker = make_broker()
-    if broker.kind == "q-broker":
-        pytest.skip("q-broker keeps its messages in memory")
     pipe = shell.start("q-pipe", topic, *broker.flags, stdin=subprocess.PIPE)
     for round_ in range(3):
         pipe.feed(numbered(round_ * 1000, (round_ + 1) * 1000))

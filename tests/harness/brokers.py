@@ -173,7 +173,7 @@ class Broker(Server):
             f"--tcp-address={self.address}",
             f"--http-address={self.http}",
             "--broadcast-address=127.0.0.1",
-            f"--data-path={self.room}",
+            *([] if "--memory" in self.extra else [f"--data-path={self.room}"]),
             f"--https-address=127.0.0.1:{self.https_port}",
             *self.extra,
         ]

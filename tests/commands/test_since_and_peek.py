@@ -1,0 +1,103 @@
+"""q-tail --since begins in the past, --peek looks and takes nothing: with q-broker; nsqd has no words for either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from harness.brokers import NSQD, Broker
+from harness.shell import Shell
+
+MakeBroker = Callable[..., Broker]
+
+
+@pytest.mark.parametrize("words", [["--since", "10m"], ["--peek"]])
+def test_nsqd_cannot_and_that_is_said(shell: Shell, broker: Broker, topic: str, words: list[str]) -> None:
+    if broker.kind != NSQD:
+        pytest.skip("q-broker can")
+    broker.create(topic, "archive")
+    done = shell.run("q-tail", f"{topic}/archive", *words, *broker.flags)
+    assert (done.status, done.out) == (2, b"")
+    assert done.err.startswith(f"q-tail: {broker.address} is an nsqd, which cannot do {words[0]}: q-broker can")
+    assert broker.channels(topic) == ["archive"]
+
+
+def start(make_broker: MakeBroker, kind: str, *flags: str) -> Broker:
+    if kind == NSQD:
+        pytest.skip("nsqd has no words for it")
+    return make_broker(*flags)
+
+
+def test_what_was_finished_is_read_again_where_it_is_retained(
+    shell: Shell, make_broker: MakeBroker, broker_kind: str, topic: str
+) -> None:
+    broker = start(make_broker, broker_kind, "--retain=1h")
+    broker.create(topic, "archive")
+    broker.fill(topic, [b"a", b"b", b"c"])
+    assert broker.bodies(topic, "archive") == [b"a", b"b", b"c"]
+    done = shell.run("q-tail", topic, "--since", "10m", "-n", "2", *broker.flags)
+    assert (done.status, done.out) == (0, b"a\nb\n")
+    broker.fill(topic, [b"d"])
+    done = shell.run("q-tail", f"{topic}/again", "--since", "10m", "--until-empty", *broker.flags)
+    assert (done.status, done.out) == (0, b"a\nb\nc\nd\n")
+    assert sorted(broker.channels(topic)) == ["again", "archive"]
+    done = shell.run("q-tail", f"{topic}/again", "--since", "10m", *broker.flags)
+    assert (done.status, done.out) == (2, b"")
+    assert f"{topic}/again is there already" in done.err
+    assert broker.bodies(topic, "archive") == [b"d"]
+
+
+def test_a_past_that_ended_before_now(shell: Shell, make_broker: MakeBroker, broker_kind: str, topic: str) -> None:
+    broker = start(make_broker, broker_kind, "--retain=1h")
+    broker.create(topic, "archive")
+    broker.fill(topic, [b"a"])
+    broker.bodies(topic, "archive")
+    done = shell.run("q-tail", f"{topic}/new", "--since", "0", "--until-empty", *broker.flags)
+    assert (done.status, done.out) == (0, b"")
+
+
+def test_memory_has_no_past(shell: Shell, make_broker: MakeBroker, broker_kind: str, topic: str) -> None:
+    broker = start(make_broker, broker_kind, "--memory")
+    broker.create(topic, "archive")
+    done = shell.run("q-tail", topic, "--since", "10m", *broker.flags)
+    assert (done.status, done.out) == (2, b"")
+    assert f"keeps {topic} in memory only" in done.err
+
+
+def test_a_look_takes_nothing(shell: Shell, broker: Broker, topic: str) -> None:
+    if broker.kind == NSQD:
+        pytest.skip("nsqd has no words for it")
+    broker.create(topic, "archive")
+    bodies = [b"%d" % n for n in range(20)] + [b"\xff\0"]
+    broker.fill(topic, bodies)
+    for _ in range(2):
+        done = shell.run("q-tail", f"{topic}/archive", "--peek", *broker.flags)
+        assert (done.status, done.lines) == (0, bodies[:10])
+    done = shell.run("q-tail", f"{topic}/archive", "--peek", "-n", "100", "--format", "envelope", *broker.flags)
+    told = [json.loads(line) for line in done.lines]
+    assert [one["attempts"] for one in told] == [0] * 21
+    assert told[-1]["body_base64"] == "/wA="
+    done = shell.run("q-tail", f"{topic}/archive", "--peek", "--where", ". > 7", "-n", "20", *broker.flags)
+    assert done.lines == bodies[8:20]
+    delivered = broker.drain(topic, "archive")
+    assert [one.body for one in delivered] == bodies
+    assert [one.attempts for one in delivered] == [1] * 21
+    done = shell.run("q-tail", f"{topic}/archive", "--peek", *broker.flags)
+    assert (done.status, done.out) == (0, b"")
+
+
+def test_a_look_at_what_is_not_there(shell: Shell, broker: Broker, topic: str) -> None:
+    if broker.kind == NSQD:
+        pytest.skip("nsqd has no words for it")
+    done = shell.run("q-tail", f"{topic}/archive", "--peek", *broker.flags)
+    assert (done.status, done.out) == (2, b"")
+    assert f"{topic}/archive is not there: there is nothing to look at" in done.err
+    assert broker.topic(topic) is None
+
+
+@pytest.mark.parametrize("words", [["--since", "1m"], ["--until-empty"], ["--idle-timeout", "1s"]])
+def test_a_look_is_one_look(shell: Shell, words: list[str]) -> None:
+    done = shell.run("q-tail", "t/c", "--peek", *words)
+    assert done.status == 2
+    assert f"{words[0]} does not go with it" in done.err
