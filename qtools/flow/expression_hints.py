@@ -26,6 +26,21 @@ OPERATORS: dict[str, str] = {
     **{sign: _no(f"assignment ({sign})") for sign in ("|=", "+=", "-=", "*=", "/=", "%=", "//=")},
 }
 
+# Signs of other languages, by their first character.
+CHARACTERS: dict[str, str] = {
+    **dict.fromkeys("'`“”„‘’«»", 'text stands in double quotes: "…"'),
+    "&": "'and' is written and",
+    "!": "'not' stands behind what it turns round: .a | not",
+    "~": 'a pattern is searched by test: .a | test("^b")',
+}
+
+# The same for two signs of ours that make none together.
+PAIRS: dict[str, str] = {
+    "||": "'or' is written or",
+    "<>": "unequal is written !=",
+    "=~": CHARACTERS["~"],
+}
+
 # Words that are known to do something in jq; name/count stands for a count of arguments.
 WORDS: dict[str, str] = {
     **{
@@ -63,8 +78,18 @@ WORDS: dict[str, str] = {
     "all/2": "all(condition) looks at each item of its input, as in .items | all(.price > 10)",
     "split/2": "a split by a pattern is jq's alone",
     "select/0": 'as in select(.type == "purchase")',
+    "select/2": "conditions are joined by and",
     "test/0": 'as in .name | test("^a"; "i")',
 }
+
+
+def arguments(name: str, wanted: Sequence[int], count: int) -> str:
+    """What to say of a function that was given `count` arguments."""
+    told = " or ".join({0: "no argument", 1: "one argument", 2: "two"}[each] for each in wanted)
+    hint = WORDS.get(f"{name}/{count}") or (
+        f"its input stands before it, as in .a | {name}" if wanted == (0,) else f"as in .a | {name}(…)"
+    )
+    return f"{name} takes {told}, not {count}: {hint}"
 
 
 def unknown(name: str, known: Sequence[str], standing: str) -> str:

@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import NoReturn
 
 from qtools.errors import ExpressionError
-from qtools.flow.expression_hints import OPERATORS, WORDS, unknown
-from qtools.flow.expression_tokens import SPACE, STRING, TOKEN, number, unescaped
+from qtools.flow.expression_hints import CHARACTERS, OPERATORS, PAIRS, WORDS, unknown
+from qtools.flow.expression_hints import arguments as arguments_hint
+from qtools.flow.expression_tokens import COMPARE, LEVELS, SPACE, STRING, TOKEN, number, unescaped
 from qtools.flow.expression_tree import (
     CONSTANTS,
     FUNCTIONS,
@@ -40,10 +41,6 @@ MAX_LENGTH = 16384  # characters: a page of conditions, and nobody's whole memor
 MAX_DEPTH = 50  # of brackets in brackets, and of the tree
 
 
-LEVELS = (("or",), ("and",), ("==", "!=", "<", "<=", ">", ">="), ("+", "-"), ("*", "/", "%"))
-COMPARE = 2  # the level of which only one stands in a row
-
-
 class Parser:
     """Reads one text from left to right; `kind` and `token` are what stands at `place`."""
 
@@ -61,6 +58,11 @@ class Parser:
     def fail(self, why: str, place: int | None = None) -> NoReturn:
         raise ExpressionError(self.text, (self.place if place is None else place) + 1, why)
 
+    def fail_at_pair(self, place: int) -> None:
+        """Fail if the two signs at `place` are one of another language."""
+        if place >= 0 and (hint := PAIRS.get(self.text[place : place + 2])):
+            self.fail(hint, place)
+
     def look(self, place: int) -> None:
         """Make what stands at `place` the current token."""
         space = SPACE.match(self.text, place)
@@ -71,7 +73,7 @@ class Parser:
         found = TOKEN.match(self.text, self.place)
         if found is None:
             char = self.text[self.place]
-            self.fail('text stands in double quotes: "…"' if char == "'" else f"{char!r} means nothing here")
+            self.fail(CHARACTERS.get(char) or f"{char!r} means nothing here")
         self.kind, self.token, self.after = found.lastgroup or "", found[0], found.end()
 
     def take(self) -> str:
@@ -109,12 +111,15 @@ class Parser:
 
     def unexpected(self) -> NoReturn:
         """What stands here cannot follow what went before."""
+        self.fail_at_pair(self.place)
         if self.kind == "strange" and self.token in OPERATORS:
             self.fail(OPERATORS[self.token])
         if self.at(","):
             self.fail(OPERATORS[","])
         if self.kind == "word" and self.token in WORDS:
             self.fail(WORDS[self.token])
+        if self.kind == "word" and self.token in FUNCTIONS:
+            self.fail(f"a function takes what a pipe gives it: … | {self.token}")
         self.fail(f"the end or an operator was expected, not {self.token!r}")
 
     def deeper(self) -> None:
@@ -183,7 +188,9 @@ class Parser:
                 elif self.at('"'):
                     node = self.indexed(start, node, self.string())
                 else:
-                    self.no_name()
+                    self.fail(
+                        f'a name was expected after the dot, {self.standing()}; an unusual name is written ."odd name"'
+                    )
             elif self.at("["):
                 node = self.bracket(start, node)
             elif self.at("?"):
@@ -194,14 +201,14 @@ class Parser:
                     self.fail(WORDS["as"])
                 return node
 
-    def no_name(self) -> NoReturn:
-        self.fail(f'a name was expected after the dot, {self.standing()}; an unusual name is written ."odd name"')
-
     def indexed(self, start: int, base: Node, key: Node) -> Node:
-        optional = self.at("?")
-        if optional:
-            self.take()
+        if isinstance(base, Call) and base.name == "not":
+            self.fail(CHARACTERS["!"], base.start)
+        optional = self.optional()
         return self.made(Index(start, self.end, base, key, optional))
+
+    def optional(self) -> bool:
+        return self.at("?") and self.take() == "?"
 
     def bracket(self, start: int, base: Node, *, dotted: bool = False) -> Node:
         opened = self.place
@@ -218,9 +225,7 @@ class Parser:
             self.fail("a slice has at least one end, as in .[2:] or .[:5]")
         last = nothing if self.at("]") else self.pipe()
         self.expect("]", "after the slice")
-        optional = self.at("?")
-        if optional:
-            self.take()
+        optional = self.optional()
         return self.made(Slice(start, self.end, base, first, last, optional))
 
     def primary(self) -> Node:
@@ -250,6 +255,7 @@ class Parser:
             return self.array()
         if token == "{":
             return self.object()
+        self.fail_at_pair(self.place - 1)
         self.fail(f"a value was expected, {self.standing()}")
 
     def closing(self, bracket: str) -> None:
@@ -276,9 +282,7 @@ class Parser:
                 arguments.append(self.pipe())
             self.closing(")")
         if len(arguments) not in FUNCTIONS[name]:
-            wanted = " or ".join({0: "no argument", 1: "one argument", 2: "two"}[count] for count in FUNCTIONS[name])
-            more = f"; {hint}" if (hint := WORDS.get(f"{name}/{len(arguments)}")) else ""
-            self.fail(f"{name} takes {wanted}, not {len(arguments)}{more}", start)
+            self.fail(arguments_hint(name, FUNCTIONS[name], len(arguments)), start)
         return self.made(Call(start, self.end, name, tuple(arguments)))
 
     def condition(self) -> Node:

@@ -1,6 +1,7 @@
 """The filter language's words: what one token looks like, as in jq, and what a literal stands for.
 
-In: text. Out: matches, Python values. Never here: which token may follow which (expression_syntax.py).
+In: text. Out: matches, Python values. Never here: which token may follow which (expression_syntax.py), but for
+which operator binds how tightly.
 """
 
 from __future__ import annotations
@@ -8,6 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
+
+# Operators of two sides, from loose to tight, below // and |.
+LEVELS = (("or",), ("and",), ("==", "!=", "<", "<=", ">", ">="), ("+", "-"), ("*", "/", "%"))
+COMPARE = 2  # the level of which only one stands in a row
 
 SPACE = re.compile(r"(?:[ \r\n\t]+|#(?:\\(?:\\|\r?\n)|[^\n])*)*")
 TOKEN = re.compile(

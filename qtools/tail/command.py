@@ -18,7 +18,7 @@ from qtools.errors import UsageError
 \b
 Examples:
   q-tail letters/me -n 2
-  q-tail events --where '.type == "purchase" and .amount > 100' --select '{id: .messageId, amount}'
+  q-tail events --where '.type == "purchase" and .amount > 100' --select '{amount}'
   q-tail events --sample 0.01 --nsqd-tcp-address 10.0.0.5:4150
   q-tail events/archive --until-empty --format envelope > events.jsonl
   q-tail orders payments --print-topic --lookupd 10.0.0.1:4161 --lookupd 10.0.0.2:4161

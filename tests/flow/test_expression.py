@@ -227,9 +227,23 @@ def test_integers_stay_exact_where_jq_rounds() -> None:
         ("purchase", 1, "a field is written .purchase"),
         ("select", 1, "select takes one argument, not 0"),
         ("length(1)", 1, "length takes no argument, not 1"),
-        (".a ~ 1", 4, "'~' means nothing here"),
+        (".a ^ 1", 4, "'^' means nothing here"),
         ("[.a, .b | .c]", 9, "parentheses"),
         ("[.a | .b, .c]", 9, "parentheses"),
+        # what other languages write
+        ('.a == "a" && .b', 11, "written and"),
+        (".a || .b", 4, "written or"),
+        ("!.a", 1, ".a | not"),
+        ("not .a", 1, ".a | not"),
+        (".a <> 3", 4, "!="),
+        ('.a =~ "x"', 4, "test("),
+        (".a ~ 1", 4, "test("),
+        (".a == “x”", 7, "double quotes"),
+        ("length(.a)", 1, ".a | length"),
+        ('.a | contains "x"', 6, ".a | contains(…)"),
+        ('.a in ["a"]', 4, "… | in"),
+        (".a === 1", 6, "equality is written =="),
+        ("select(.a; .b)", 1, "joined by and"),
         # what full jq has
         ("def f: 1; f", 1, "jq"),
         ("reduce .a as $x (0; . + $x)", 1, "jq"),
@@ -448,6 +462,20 @@ def test_the_parts_of_a_condition_have_values_of_their_own() -> None:
         (".off", False),
     ]
     assert [part for part, _ in compile_expression(".a.b").parts] == [".a.b"]
+    texts = [
+        ".a?",
+        "(.a | .b)",
+        '."x y"[1:]?',
+        "-(.a)",
+        '"a\\(.b)"',
+        "{a: 1}",
+        "[.a, 2]",
+        "if .a then 1 end",
+        "any(.x)",
+    ]
+    assert [part for part, _ in compile_expression(" and  ".join(texts)).parts] == [
+        text.strip("()") for text in texts[:3]
+    ] + texts[3:]
 
 
 def test_truth_is_jqs() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import orjson
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from qtools.errors import EvaluationError, MessageRefused, PartialFailure, QtoolsError, SinkClosed, SinkError
 from qtools.flow.expression import compile_expression, truthy
 from qtools.flow.filter import Filter, FilteredSink, OnError, encode, encode_all, parse, parse_exactly, parser_for
+from qtools.flow.run import Flow
 from qtools.message import Batch, Message, Messages
+from tests.flow.memory import Calls, Feed, Ledger, numbers
 from tests.flow.test_envelope import Place
 
 
@@ -181,8 +185,8 @@ def counts(sink: FilteredSink) -> tuple[int, int, int, int]:
     return sink.passed, sink.filtered, sink.left_out, sink.let_through
 
 
-def numbered(*numbers: int | None) -> list[bytes]:
-    return [b"no" if number is None else b'{"n":%d}' % number for number in numbers]
+def numbered(*values: int | None) -> list[bytes]:
+    return [b"no" if value is None else b'{"n":%d}' % value for value in values]
 
 
 async def test_what_passes_is_written_with_its_ids_and_stamps() -> None:
@@ -276,13 +280,13 @@ async def test_an_error_of_the_whole_batch_goes_through() -> None:
     st.sampled_from(["skip", "pass"]),
 )
 async def test_it_does_what_a_plain_loop_does(
-    numbers: list[int | None], where: str, select: str | None, on_error: OnError
+    values: list[int | None], where: str, select: str | None, on_error: OnError
 ) -> None:
     sink = Sink()
     under, _ = filtered(sink, rules(where, select, on_error))
-    await under.write(batch(numbered(*numbers)))
+    await under.write(batch(numbered(*values)))
     expected: list[bytes] = []
-    for body in numbered(*numbers):
+    for body in numbered(*values):
         try:
             try:
                 value = json.loads(body)
@@ -300,4 +304,70 @@ async def test_it_does_what_a_plain_loop_does(
         elif not isinstance(made, type(compile_expression("empty")(None))):
             expected.append(orjson.dumps(made))
     assert sink.bodies == expected
-    assert under.passed + under.filtered + under.left_out == len(numbers)
+    assert under.passed + under.filtered + under.left_out == len(values)
+
+
+# ── in the loop ──
+
+# What a message is: passes, does not match, is no JSON.
+BODY = {"pass": b'{"n":5}', "drop": b'{"n":0}', "broken": b"no"}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(["pass", "pass", "drop", "broken"]), min_size=1, max_size=6), max_size=6),
+    st.sampled_from(["fail", "skip", "pass"]),
+    st.lists(st.sampled_from(["ok", "ok", "some", "closed"]), max_size=6),
+    st.integers(1, 3),
+    st.integers(0),
+)
+async def test_whatever_happens_nothing_is_finished_that_was_neither_written_nor_left_out(
+    batches: list[list[str]], on_error: OnError, ends: list[str], window: int, seed: int
+) -> None:
+    ledger, random = Ledger(), Random(seed)  # not hypothesis's own: it may end the example within a task
+    kinds = [kind for batch in batches for kind in batch]
+    written: set[int] = set()
+    refused: set[int] = set()
+
+    async def write(batch: Batch) -> None:
+        end, known = ends.pop(0) if ends else "ok", numbers(batch)
+        await asyncio.sleep(0)
+        taken = random.randrange(len(known) + 1)
+        if end == "closed":
+            written.update(known[:taken])
+            raise SinkClosed("enough", taken)
+        if end == "some":
+            failed = random.sample(range(len(known)), random.randrange(1, len(known) + 1))
+            refused.update(known[place] for place in failed)
+            written.update(number for number in known if number not in refused)
+            raise PartialFailure({place: MessageRefused("too big") for place in sorted(failed)})
+        written.update(known)
+
+    def settle(batch: Batch, why: dict[int, QtoolsError]) -> bool:
+        for error in why.values():
+            if not isinstance(error, MessageRefused):
+                raise error
+        return True
+
+    feed, first = Feed(), 0
+    for batch in batches:
+        made = [Message(1, 1, b"%016d" % (first + nth), BODY[kind]) for nth, kind in enumerate(batch)]
+        feed.put(Batch.of(ledger, Messages.of(made)))
+        first += len(batch)
+    feed.put(None)
+    sink, _ = filtered(Calls(write), rules(".n > 1", "{m: .n}", on_error))
+    flow = Flow(feed, sink, window=window, on_refused=settle)
+    error: SinkError | None = None
+    try:
+        await flow.run()
+    except SinkError as caught:
+        error = caught
+    assert error is None or (on_error == "fail" and "it is not JSON" in str(error))
+    totals = flow.totals
+    assert totals.read == totals.finished + totals.refused + totals.requeued == len(ledger.told)
+    assert len(set(ledger.finished)) + len(set(ledger.requeued)) == len(ledger.told)
+    left_out = {"drop"} | ({"broken"} if on_error == "skip" else set())
+    for number in ledger.finished:
+        assert number in written or number in refused or kinds[number] in left_out
+    if error is None and not totals.closed:
+        assert sorted(ledger.finished) == list(range(len(kinds)))
