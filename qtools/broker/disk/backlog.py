@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qtools.broker.block import Block, Run
+from qtools.broker.disk.hot import BYTES, Hot
 from qtools.broker.disk.progress import Progress
 from qtools.broker.store import first_runs
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 Statement = tuple[str, list[tuple[object, ...]]]
 
-HOT_BYTES = 8 * 1024 * 1024  # of one channel
 SOON = 2.0  # s: what is put off for longer leaves the memory
 
 _UPDATE = "UPDATE channel SET low = ?, sent = ? WHERE id = ?"
@@ -48,12 +48,11 @@ class ChannelBacklog:
         self.first = first
         self.keeps = keeps
         self.is_paused = False
-        self.depth = self.ready = 0
+        self.depth = 0
         self._log = log
         self._store = log.store
         self._sent = sent
-        self._hot: deque[Run] = deque()
-        self._hot_bytes = 0
+        self._hot = Hot(log.store.budget)
         self._again: deque[Run] = deque()  # to be delivered again, and cold
         self._cold_from: int | None = None
         self._cold_count = 0
@@ -83,7 +82,7 @@ class ChannelBacklog:
             self._touch(block.seq)
         elif block.due:
             self._aside.setdefault(block.seq, None)
-        elif self._cold_from is not None or not self._has_room():
+        elif self._cold_from is not None or not self._hot.has_room:
             if self._cold_from is None:
                 self._cold_from = block.seq
             self._cold_count += run.stop - run.start
@@ -96,24 +95,7 @@ class ChannelBacklog:
         if run.block.is_cold:
             self._again.append(run)
             return
-        self.ready += run.stop - run.start
-        self._weigh(run.block.size(run.start, run.stop))
-        if self._hot:
-            last = self._hot[-1]
-            # Neighbours that come back one by one, in order, become one run again.
-            if last.block is run.block and last.stop == run.start and last.attempts == run.attempts:
-                last.stop = run.stop
-                return
-        self._hot.append(run)
-
-    def _has_room(self) -> bool:
-        if not self._hot:
-            return True
-        return self.ready < self._store.hot_messages and self._hot_bytes < HOT_BYTES and not self._store.is_full
-
-    def _weigh(self, size: int) -> None:
-        self._hot_bytes += size
-        self._store.hot_bytes += size
+        self._hot.put(run)
 
     def postpone(self, run: Run, delay: float) -> Run:
         """Messages are put off for `delay` seconds. Answers what to `put` then."""
@@ -145,19 +127,9 @@ class ChannelBacklog:
 
     def take(self, count: int, size: int) -> Run:
         """The first messages, as Backlog says."""
-        run = self._hot[0]
-        block, start = run.block, run.start
-        count = min(count, run.stop - start)
-        while count > 1 and block.size(start, start + count) > size:
-            count >>= 1
-        self.depth -= count
-        self.ready -= count
-        self._weigh(-block.size(start, start + count))
-        if count == run.stop - start:
-            self._hot.popleft()
-        else:
-            run.start += count
-            run = Run(block, start, start + count, run.attempts)
+        run = self._hot.take(count, size)
+        self.depth -= len(run)
+        block = run.block
         progress = self._open.get(block.seq)
         if run.attempts or block.seq in self._aside or (progress is not None and progress.counts):
             self._counting(block).came_back(run.start, run.stop, run.attempts + 1)
@@ -165,7 +137,7 @@ class ChannelBacklog:
         elif block.base + run.stop > self._sent:
             self._sent = block.base + run.stop
             self._note()
-        if self.ready * 2 < self._store.hot_messages:
+        if self._hot.is_low:
             self.fetch()
         return run
 
@@ -191,7 +163,6 @@ class ChannelBacklog:
         """Forget everything that came so far."""
         self._generation += 1
         self._fetching = False
-        self._weigh(-self._hot_bytes)
         self._hot.clear()
         self._again.clear()
         self._restored.clear()
@@ -199,7 +170,7 @@ class ChannelBacklog:
         self._open.clear()
         self._aside.clear()
         self._dirty.clear()
-        self.depth = self.ready = self._cold_count = 0
+        self.depth = self._cold_count = 0
         self._cold_from = None
         self._note()
         self._log.sweep()
@@ -207,9 +178,14 @@ class ChannelBacklog:
     # ── what is on disk ─────────────────────────────────────────────────────────────────────────
 
     @property
+    def ready(self) -> int:
+        """How many of those that wait are in memory."""
+        return self._hot.count
+
+    @property
     def cold(self) -> int:
         """How many of those that wait are not in memory."""
-        return self.depth - self.ready
+        return self.depth - self._hot.count
 
     @property
     def low(self) -> int:
@@ -228,12 +204,11 @@ class ChannelBacklog:
 
     def fetch(self) -> None:
         """Read what waits on disk, if something does, there is room for it, and nothing is being read."""
-        if self._fetching or not self.cold or not self._has_room():
+        if self._fetching or not self.cold or not self._hot.has_room:
             return
         self._fetching = True
         generation = self._generation
-        messages = max(self._store.hot_messages - self.ready, 1)
-        size = max(HOT_BYTES - self._hot_bytes, 1)
+        messages, size = self._hot.wants
         if self._again:
             wanted = sorted({run.block.seq for run in self._again})[:256]
             self._store.reader.these(wanted, size, lambda blocks: self._fetched_again(generation, wanted, blocks))
@@ -404,7 +379,7 @@ class ChannelBacklog:
                     runs.append(Run(have[run.block.seq], run.start, run.stop, run.attempts))
             self._peek_cold(runs, count, answer)
 
-        self._store.reader.these(sorted({run.block.seq for run in again}), HOT_BYTES, found)
+        self._store.reader.these(sorted({run.block.seq for run in again}), BYTES, found)
 
     def _peek_cold(self, runs: list[Run], count: int, answer: Callable[[list[Run] | None], None]) -> None:
         missing = count - sum(map(len, runs))
@@ -420,7 +395,7 @@ class ChannelBacklog:
             cold = [run for block in blocks if block.seq not in skip for run in self._runs(block)]
             answer(runs + first_runs(cold, missing))
 
-        self._store.reader.range(self._log.ident, self._cold_from, self._log.given, missing, HOT_BYTES, found)
+        self._store.reader.range(self._log.ident, self._cold_from, self._log.given, missing, BYTES, found)
 
     def __repr__(self) -> str:
         return f"<ChannelBacklog {self._log.name}/{self.name} depth={self.depth} ready={self.ready} low={self.low}>"

@@ -24,10 +24,12 @@ from pathlib import Path
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import ChannelBacklog, Statement
 from qtools.broker.disk.database import WAL, open_database, told
+from qtools.broker.disk.hot import Budget
+from qtools.broker.disk.job import Job, make_room
 from qtools.broker.disk.log import TopicLog
 from qtools.broker.disk.reader import Reader
 from qtools.broker.disk.restore import restore
-from qtools.broker.disk.sweep import Removal, Retain, Sweeper
+from qtools.broker.disk.sweep import Retain, Sweeper
 from qtools.broker.disk.worker import Worker
 from qtools.broker.store import Commit
 
@@ -37,70 +39,15 @@ LAZY = 0.05  # s that what was finished may wait for a commit; after a crash it 
 IDLE = 1.0  # s without anything to write, before space is given back to the system
 AGAIN = 1.0  # s between two tries when the disk refuses
 CROWD = 32 * 1024 * 1024  # bytes that may wait to be written, before publishers are not listened to
-HOT_TOTAL = 32 * 1024 * 1024  # bytes of messages in memory, over all channels
 RESERVE = 3 * WAL  # bytes kept free for a full disk, so that the log can be written back to the file even then
 ENOUGH = RESERVE + 4 * WAL  # bytes free on the disk, from which on publishers are served again
 SLACK = 64 * 1024 * 1024  # bytes of the file that may lie idle before they go back to the system
 VACUUM = 512  # pages given back at once
-VACUUM_STEP = 32  # on a full disk
 SWEEP_EVERY = 30.0  # s between two looks for what has been retained for long enough
-
-_INSERT = (
-    "INSERT INTO block (seq, topic, base, count, timestamp, due, size, offsets, frames)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 
 
 class StoreError(Exception):
     """Why something could not be kept."""
-
-
-class _Job:
-    """One transaction."""
-
-    __slots__ = ("after", "before", "blocks", "removal")
-
-    def __init__(
-        self, before: list[Statement], blocks: list[tuple[int, Block]], after: list[Statement], removal: Removal | None
-    ) -> None:
-        self.before, self.blocks, self.after, self.removal = before, blocks, after, removal
-
-    def run(self, connection: sqlite3.Connection) -> bool:
-        """In the writer's thread. True when there is more to remove."""
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement, rows in self.before:
-                connection.executemany(statement, rows)
-            connection.executemany(
-                _INSERT,
-                (
-                    (
-                        block.seq, topic, block.base, block.count, block.timestamp, block.due,
-                        len(block.frames), block.offsets, block.frames,
-                    )
-                    for topic, block in self.blocks
-                ),
-            )  # fmt: skip
-            for statement, rows in self.after:
-                connection.executemany(statement, rows)
-            more = self.removal is not None and self.removal.run(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # some errors have rolled it back already
-                connection.execute("ROLLBACK")
-            raise
-        return more
-
-
-def _make_room(connection: sqlite3.Connection) -> None:
-    """Give what is free in the file back to a disk that is full, in steps small enough to find room themselves."""
-    try:
-        for _ in range(VACUUM // VACUUM_STEP):
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_STEP})")  # `execute` takes one step of it
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    except sqlite3.Error as error:
-        log.debug("no room to make room: %s", told(error))
 
 
 class DurableStore:
@@ -116,8 +63,7 @@ class DurableStore:
     def __init__(
         self, directory: Path, *, sync: str = "full", hot_messages: int = 10_000, retain: Retain | None = None
     ) -> None:
-        self.hot_messages = max(hot_messages, 1)
-        self.hot_bytes = 0
+        self.budget = Budget(hot_messages)
         self.sweeper = Sweeper(retain or Retain())
         self.on_failure: Callable[[str], None] = lambda why: None
         self.on_work: Callable[[], None] = lambda: None
@@ -195,7 +141,7 @@ class DurableStore:
 
     def read_now(self, topic: int, start: int, stop: int) -> list[Block]:
         """Some of a topic's blocks, at most as many as fit into a channel's memory."""
-        return self.reader.now(topic, start, stop, self.hot_messages)
+        return self.reader.now(topic, start, stop, self.budget.messages)
 
     # ── what is to be written ───────────────────────────────────────────────────────────────────
 
@@ -211,11 +157,6 @@ class DurableStore:
     def is_crowded(self) -> bool:
         """Whether so much waits to be written that publishers should not be listened to for a while."""
         return self._waiting_bytes > CROWD
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more messages should be kept in memory."""
-        return self.hot_bytes > HOT_TOTAL
 
     def append(self, topic: str, block: Block) -> None:
         """Keep `block`; it is safe when the commit that `pending` named is done."""
@@ -264,7 +205,7 @@ class DurableStore:
         self._writing = True
         self._writer.do(job.run, lambda more, error: self._written(job, commit, more, error))
 
-    def _take_job(self) -> _Job:
+    def _take_job(self) -> Job:
         before, self._before = self._before, []
         blocks, self._blocks = self._blocks, []
         after, self._after = self._after, []
@@ -274,9 +215,9 @@ class DurableStore:
         gone, removal = self.sweeper.take()
         if gone:
             after.append(("DELETE FROM block WHERE seq = ?", list(gone)))
-        return _Job(before, blocks, after, removal)
+        return Job(before, blocks, after, removal)
 
-    def _written(self, job: _Job, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
+    def _written(self, job: Job, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
         self._writing = False
         self._waiting_bytes -= sum(len(block.frames) for _, block in job.blocks)
         if error is None:
@@ -330,7 +271,7 @@ class DurableStore:
             connection.execute("BEGIN IMMEDIATE")  # a transaction that has nothing to write would prove nothing
             connection.execute("PRAGMA user_version = 1")
             connection.execute("COMMIT")
-            _make_room(connection)
+            make_room(connection)
             return more
 
         self._writer.do(work, lambda more, error: self._written(job, None, more, error))

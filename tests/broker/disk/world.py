@@ -319,7 +319,7 @@ class World:
             assert {name for (name,) in blocks} == set(held)
             assert connection.execute("SELECT count(*) FROM progress").fetchone() == (0,)
         connection.close()
-        assert self.store.hot_bytes == 0
+        assert self.store.budget.used == 0
 
     def close(self) -> None:
         self.broker.close()

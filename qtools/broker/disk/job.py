@@ -1,0 +1,75 @@
+"""One transaction. In: what is to be written. Out, in the writer's thread: a database that has all of it, or nothing.
+
+before   what changed about topics and channels
+blocks   what was published
+after    what was finished, and what nobody needs any more
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+
+from qtools.broker.block import Block
+from qtools.broker.disk.backlog import Statement
+from qtools.broker.disk.database import told
+from qtools.broker.disk.sweep import Removal
+
+log = logging.getLogger("qtools.broker")
+
+_STEP = 32  # pages given back at once on a full disk
+_STEPS = 16
+
+_INSERT = (
+    "INSERT INTO block (seq, topic, base, count, timestamp, due, size, offsets, frames)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class Job:
+    """One transaction."""
+
+    __slots__ = ("after", "before", "blocks", "removal")
+
+    def __init__(
+        self, before: list[Statement], blocks: list[tuple[int, Block]], after: list[Statement], removal: Removal | None
+    ) -> None:
+        self.before, self.blocks, self.after, self.removal = before, blocks, after, removal
+
+    def run(self, connection: sqlite3.Connection) -> bool:
+        """In the writer's thread. True when there is more to remove."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, rows in self.before:
+                connection.executemany(statement, rows)
+            connection.executemany(
+                _INSERT,
+                (
+                    (
+                        block.seq, topic, block.base, block.count, block.timestamp, block.due,
+                        len(block.frames), block.offsets, block.frames,
+                    )
+                    for topic, block in self.blocks
+                ),
+            )  # fmt: skip
+            for statement, rows in self.after:
+                connection.executemany(statement, rows)
+            more = self.removal is not None and self.removal.run(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # some errors have rolled it back already
+                connection.execute("ROLLBACK")
+            raise
+        return more
+
+
+def make_room(connection: sqlite3.Connection) -> None:
+    """Give what is free in the file back to a disk that is full, in steps small enough to find room themselves."""
+    try:
+        for _ in range(_STEPS):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.executescript(f"PRAGMA incremental_vacuum({_STEP})")  # `execute` takes one step of it
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.Error as error:
+        log.debug("no room to make room: %s", told(error))
