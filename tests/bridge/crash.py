@@ -20,7 +20,6 @@ from harness.waiting import wait_until
 
 CHANNEL = "q-bridge"
 OUT = "out"
-RATE = "20000"  # messages/s
 
 
 @dataclass(slots=True)
@@ -37,6 +36,11 @@ class Outcome:
         return self.sent - len(self.arrived)
 
     @property
+    def in_the_middle(self) -> int:
+        """How many of the kills found work under way."""
+        return sum(left > 0 for left in self.under_way)
+
+    @property
     def duplicates(self) -> int:
         return self.arrived.total() - len(self.arrived)
 
@@ -48,17 +52,18 @@ class Outcome:
 class Crash:
     """A bridge between two brokers, which it may lose, and which may lose it."""
 
-    def __init__(self, shell: Shell, source: Broker, destination: Broker, topic: str, seed: int) -> None:
+    def __init__(self, shell: Shell, source: Broker, destination: Broker, topic: str, *, seed: int, rate: int) -> None:
         self.shell = shell
         self.source = source
         self.destination = destination
         self.topic = topic
+        self.rate = rate  # messages/s, so that a kill finds it in the middle of the work
         self.draw = random.Random(seed)
         self.bridge = self.start()
 
     def start(self) -> Running:
         words = ["--to", OUT, "--to-nsqd", self.destination.address, "--max-in-flight", "1000", "--quiet"]
-        words += ["--rate", RATE]  # so that a kill finds it in the middle of the work
+        words += ["--rate", str(self.rate)]
         return self.shell.start("q-bridge", self.topic, *words, *self.source.flags)
 
     @property
@@ -86,7 +91,7 @@ class Crash:
             begin = nth * share
             self.source.fill(self.topic, bodies[begin : count if nth == kills - 1 else begin + share])
             held = self.left
-            threshold = self.draw.randrange(held // 10, held) if held else 0
+            threshold = self.draw.randrange(held // 4, held) if held else 0
             wait_until(lambda most=threshold: self.left <= most, 60, lambda: f"{self.left} are left; {self.bridge.err}")
             under_way.append(self.left)
             self.kill(victim)

@@ -1,7 +1,8 @@
 """Nothing is lost when the bridge, its source or its destination is killed with SIGKILL in the middle of the work.
 
 A real nsqd keeps what is in flight in memory only, so it cannot be the source that is killed; as a destination it has
-no room in memory here, so that all it answered OK to is in its files.
+no room in memory here, so that all it answered OK to is in its files, and syncs often: one that is killed before it first
+noted how far a file goes (2500 messages or 2 s) writes over it when it is back.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from harness.waiting import wait_until
 
 from tests.bridge.crash import OUT, Crash
 
+DISK_ONLY = ["--mem-queue-size=0", "--sync-timeout=20ms"]
 
-def crash(shell: Shell, make_broker: MakeBroker, kind: str, topic: str, seed: int) -> Crash:
+
+def crash(shell: Shell, make_broker: MakeBroker, kind: str, topic: str, seed: int, rate: int = 4000) -> Crash:
     source = make_broker("--msg-timeout=2s", *(["--mem-queue-size=1000000"] if kind == NSQD else []))
-    destination = make_broker("--msg-timeout=2s", *(["--mem-queue-size=0"] if kind == NSQD else []))
+    destination = make_broker("--msg-timeout=2s", *(DISK_ONLY if kind == NSQD else []))
     source.create(topic, "q-bridge")
-    return Crash(shell, source, destination, topic, seed)
+    return Crash(shell, source, destination, topic, seed=seed, rate=rate)
 
 
 def victims(kind: str) -> list[str]:
@@ -32,18 +35,18 @@ def test_each_of_them_killed_once(shell: Shell, make_broker: MakeBroker, broker_
     outcome = crash(shell, make_broker, broker_kind, topic, 1).run(9_000, victims(broker_kind), 3)
     assert outcome.lost == 0, outcome
     assert outcome.killed.total() == 3
-    assert min(outcome.under_way) > 0
+    assert outcome.in_the_middle >= 2, outcome
     assert outcome.duplicates <= 3 * 4000, outcome  # no more than was under way
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_in_turn_twenty_times(shell: Shell, make_broker: MakeBroker, broker_kind: str, topic: str) -> None:
-    outcome = crash(shell, make_broker, broker_kind, topic, 2).run(200_000, victims(broker_kind), 20)
+    outcome = crash(shell, make_broker, broker_kind, topic, 2, 20_000).run(200_000, victims(broker_kind), 20)
     print(f"{broker_kind}: {outcome}")
     assert outcome.lost == 0, outcome
     assert outcome.killed.total() == 20
-    assert min(outcome.under_way) > 0
+    assert outcome.in_the_middle >= 15, outcome
 
 
 def test_what_arrived_twice_is_kept_out_at_the_far_end(

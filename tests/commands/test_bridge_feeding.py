@@ -35,10 +35,8 @@ def test_the_same_broker_by_another_name(shell: Shell, broker: Broker, topic: st
 
 
 def test_the_same_nsqd_by_way_of_nsqlookupd(
-    shell: Shell, make_broker: MakeBroker, make_lookupd: Callable[[], Lookupd], broker_kind: str, topic: str
+    shell: Shell, make_broker: MakeBroker, make_lookupd: Callable[[], Lookupd], topic: str
 ) -> None:
-    if broker_kind != "nsqd":
-        pytest.skip("q-broker registers nowhere")
     lookupd = make_lookupd()
     here, there = make_broker(f"--lookupd-tcp-address={lookupd.address}"), make_broker()
     here.create(topic, "q-bridge")
