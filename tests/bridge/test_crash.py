@@ -1,8 +1,8 @@
 """Nothing is lost when the bridge, its source or its destination is killed with SIGKILL in the middle of the work.
 
-A real nsqd keeps what is in flight in memory only, so it cannot be the source that is killed; as a destination it has
-no room in memory here, so that all it answered OK to is in its files, and syncs often: one that is killed before it first
-noted how far a file goes (2500 messages or 2 s) writes over it when it is back.
+A real nsqd keeps what is in flight in memory only, so it cannot be the source that is killed; as a destination it
+has no room in memory here, so that all it answered OK to is in its files, and syncs often: one that is killed before
+it first noted how far a file goes (2500 messages or 2 s) writes over it when it is back.
 """
 
 from __future__ import annotations
