@@ -1,22 +1,22 @@
 """qtools side by side with NSQ's own tools: the same messages, one broker, in turns.
 
     $ python bench/compare.py                            everything
-    $ python bench/compare.py pipe tail                  some of it: pipe, tail, broker, start
+    $ python bench/compare.py pipe tail                  some of it: pipe, tail, bridge, broker, start
     $ python bench/compare.py --nsq-bin ~/nsq/bin        NSQ's programs are there, not on PATH
     $ python bench/compare.py --json result.json         and every single run into a file
 
 `make bench` runs it from .venv. The broker is nsqd where there is one (--nsqd, else QTOOLS_NSQD_BIN, --nsq-bin, PATH),
-else q-broker; to_nsq and nsq_tail take part where they are (--nsq-bin, PATH). Let nothing else keep the machine busy:
-broker and client take a core each.
+else q-broker; to_nsq, nsq_tail and nsq_to_nsq take part where they are (--nsq-bin, PATH). Let nothing else keep the
+machine busy: broker and client take a core each.
 
 How it measures:
   - 200,000 records in the shape of the demo's, 190 bytes each on average, are published from a file, one a line; for
-    the consumers they are queued over HTTP before the consumer is started, and its stdout is a file.
+    the consumers and bridges they are queued over HTTP before those are started; a consumer's stdout is a file.
   - Every run has a topic of its own; the broker keeps it in memory. The commands take turns, A B A B, for several
     rounds, after one run each to warm up.
-  - The clock runs from the start of the process to its end. `whole` is that; `running` is without what the same
-    command takes for a single message, so without its start. CPU is user and system time of the command, counted
-    both ways too; peak is its largest resident set, which says nothing below 10 MB.
+  - The clock runs from the start of the process to its end, or until a bridge has moved all. `whole` is that; `running`
+    is without what the same command takes for a single message, so without its start. CPU is user and system time of
+    the command, counted both ways too; peak is its largest resident set, which says nothing below 10 MB.
   - After each run the broker's counts, and the lines that came out, are held against what went in. A run that lost,
     added or changed a message is named and left out, and the exit status is 1.
 """
@@ -95,10 +95,12 @@ def find_tools(given: argparse.Namespace) -> Tools:
     return Tools(
         q_pipe=ours("q-pipe"),
         q_tail=ours("q-tail"),
+        q_bridge=ours("q-bridge"),
         q_broker=ours("q-broker"),
         nsqd=nsqd,
         to_nsq=find("to_nsq", given.nsq_bin),
         nsq_tail=find("nsq_tail", given.nsq_bin),
+        nsq_to_nsq=find("nsq_to_nsq", given.nsq_bin),
     )
 
 
@@ -110,7 +112,7 @@ def say(text: str) -> None:
 
 def compare(given: argparse.Namespace, directory: Path) -> list[Table]:
     tools = find_tools(given)
-    missing = [name for name in ("nsqd", "to_nsq", "nsq_tail") if getattr(tools, name) is None]
+    missing = [name for name in ("nsqd", "to_nsq", "nsq_tail", "nsq_to_nsq") if getattr(tools, name) is None]
     load = os.getloadavg()[0]  # well above 0 before anything was started: somebody else is measured too
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {load:.1f}"
     print(f"{machine}, Python {platform.python_version()}")

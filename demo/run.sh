@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The main job with real input: lines go into a queue with q-pipe, come out with q-tail, and are the same bytes.
+# The main job with real input: lines go into a queue with q-pipe, come out with q-tail, and are the same bytes; and
+# q-bridge routes them into three topics by a file of routes.
 #
 #   make demo          installs qtools into .venv and runs this
-#   demo/run.sh        the same with the q-pipe, q-tail and q-broker on PATH
+#   demo/run.sh        the same with the q-pipe, q-tail, q-bridge and q-broker on PATH
 #
 # It uses an embedded broker of its own, in a temporary directory, and leaves no process and no file behind.
 
@@ -14,7 +15,7 @@ fail() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for program in q-pipe q-tail q-broker python3; do
+for program in q-pipe q-tail q-bridge q-broker python3; do
     command -v "$program" >/dev/null || fail "$program is not on PATH: run make demo"
 done
 
@@ -68,7 +69,18 @@ printf '\n2. Twelve thousand records of an analytics API\n'
 cp "$here/events.jsonl" .
 there_and_back "analytics events" events events.jsonl --until-empty
 
-printf '\n3. Every line of the source of Python itself\n'
+printf '\n3. The same records, routed into three topics\n'
+cp "$here/routes.toml" .
+run "q-bridge --check routes.toml"
+run "q-pipe -q records events.jsonl && q-bridge records --routes routes.toml --until-empty"
+for topic in purchases.big actions rest; do
+    run "q-tail $topic/demo --until-empty > $topic.out"
+done
+run "python3 $here/big_purchases.py < events.jsonl | cmp - purchases.big.out && echo the same"
+run "grep -aE '^.\"type\":\"(purchase|track)\"' events.jsonl | cmp - actions.out && echo the same"
+run "grep -avE '^.\"type\":\"(purchase|track)\"' events.jsonl | cmp - rest.out && echo the same"
+
+printf '\n4. Every line of the source of Python itself\n'
 python3 "$here/python_source.py" >source.txt
 there_and_back "Python's own source" source source.txt "-n $(grep -avc '^$' source.txt)"
 

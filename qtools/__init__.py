@@ -9,7 +9,8 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, whi
     client/      the rooms with sockets: connection, consumer, publisher, discovery
     broker/      an nsqd in Python
     cli/         what the commands share: options, types, logs, the progress line, signals, metrics
-    pipe/ tail/  the commands: command.py parses, the files beside it know what only this command knows
+    pipe/ tail/ bridge/
+                 the commands: command.py parses, the files beside it know what only this command knows
 
 Imports go one way, and tests/test_layers.py checks it: base ← protocol ← client, broker; base ← flow;
 base ← cli; a command imports base, cli, flow and client, never another command, protocol or broker. One

@@ -12,6 +12,7 @@ from qtools.errors import UsageError
 
 # name → its job in a line; it lives in qtools.NAME.command
 COMMANDS = {
+    "bridge": "send messages on to other topics: copied, filtered, routed, reshaped",
     "broker": "run the embedded broker; ask or stop the private local one",
     "pipe": "publish stdin or files to a topic",
     "tail": "print the messages of topics to stdout",

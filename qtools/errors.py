@@ -20,6 +20,8 @@
     └── SinkError             the sink's: what it did not take goes back to the queue
         ├── SinkClosed          nobody reads any more (a closed pipe): ends quietly
         ├── MessageRefused      one message cannot be taken, now or ever
+        │   └── RouteFailed         … as no topic can be told for it
+        ├── Postponed           one message cannot be taken now: it comes again later
         └── PartialFailure      some of a batch, named
 
 An error carries fields and composes its own sentence: it names the thing, what was wrong, what to do.
@@ -180,6 +182,22 @@ class SinkClosed(SinkError):
 
 class MessageRefused(SinkError):
     """One message that cannot be taken, now or ever."""
+
+
+class RouteFailed(MessageRefused):
+    """A message that cannot be routed: `reason` is why, `route` the name of the route that failed, or ""."""
+
+    def __init__(self, reason: str, route: str = "") -> None:
+        self.reason, self.route = reason, route
+        super().__init__(f"route {route!r}: {reason}" if route else reason)
+
+
+class Postponed(SinkError):
+    """One message that cannot be taken now: it goes back, to come again after `delay_ms`."""
+
+    def __init__(self, message: str, delay_ms: int) -> None:
+        self.delay_ms = delay_ms
+        super().__init__(message)
 
 
 class PartialFailure(SinkError):

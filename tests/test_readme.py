@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODULES = ["qtools.pipe", "qtools.tail", "qtools.bridge", "qtools.broker"]
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -74,7 +75,7 @@ def flags_of(module: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", printed.partition("Options:")[2].partition("Examples:")[0]))
 
 
-@pytest.mark.parametrize("module", ["qtools.pipe", "qtools.tail", "qtools.broker"])
+@pytest.mark.parametrize("module", MODULES)
 def test_every_flag_is_explained(module: str) -> None:
     flags = flags_of(module)
     assert len(flags) > 10
@@ -82,7 +83,7 @@ def test_every_flag_is_explained(module: str) -> None:
 
 
 def test_readme_explains_no_flag_that_does_not_exist() -> None:
-    known = set().union(*(flags_of(module) for module in ("qtools.pipe", "qtools.tail", "qtools.broker")))
+    known = set().union(*(flags_of(module) for module in MODULES))
     rows = [line for line in README.splitlines() if line.startswith("| `-")]
     assert len(rows) > 20
     named = {flag for line in rows for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", line.split(" | ")[0])}

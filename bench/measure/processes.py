@@ -13,13 +13,15 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LAUNCH = Path(__file__).with_name("launch.py")
 PATIENCE = 180.0  # seconds for one command: the slowest run here takes under ten
+POLL = 0.005  # seconds between two looks at whether a command has done its work
 
 
 class BenchError(Exception):
@@ -65,12 +67,22 @@ def start(argv: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
 
 def run(argv: Sequence[str], stdin: Path | None, stdout: Path, errors: Path) -> Took:
     """Run `argv` to its end; BenchError when it fails or does not end."""
+    return _run(argv, stdin, stdout, errors, None)
+
+
+def run_until(argv: Sequence[str], done: Callable[[], bool], errors: Path) -> Took:
+    """Run `argv`, which does not end by itself, until `done`, and end it in order. Its seconds are those until then."""
+    return _run(argv, None, Path(os.devnull), errors, done)
+
+
+def _run(argv: Sequence[str], stdin: Path | None, stdout: Path, errors: Path, done: Callable[[], bool] | None) -> Took:
     with contextlib.ExitStack() as opened:
         source = opened.enter_context(open(stdin or os.devnull, "rb"))
         sink = opened.enter_context(open(stdout, "wb"))
         talk = opened.enter_context(open(errors, "wb"))
         told, tell = os.pipe()
         report = opened.enter_context(open(told, "rb"))
+        begin = time.perf_counter()
         try:
             process = start(
                 [sys.executable, "-I", "-S", str(LAUNCH), str(tell), *argv],
@@ -82,7 +94,12 @@ def run(argv: Sequence[str], stdin: Path | None, stdout: Path, errors: Path) -> 
         finally:
             os.close(tell)
         try:
-            ended, _, _ = select.select([report], [], [], PATIENCE)
+            if done is not None:
+                while not done() and time.perf_counter() - begin < PATIENCE and not _readable(report, POLL):
+                    pass
+                seconds = time.perf_counter() - begin
+                os.killpg(process.pid, signal.SIGTERM)
+            ended = _readable(report, PATIENCE)
             took = json.loads(report.read() or b"{}") if ended else {}
         finally:
             end_group(process)
@@ -91,7 +108,11 @@ def run(argv: Sequence[str], stdin: Path | None, stdout: Path, errors: Path) -> 
         raise BenchError(f"{name} did not end within {PATIENCE:.0f} s: {' '.join(argv)}{last_line(errors)}")
     if took.get("status") != 0:
         raise BenchError(f"{name} failed with status {took.get('status')}: {' '.join(argv)}{last_line(errors)}")
-    return Took(took["seconds"], took["cpu"], took["peak"])
+    return Took(took["seconds"] if done is None else seconds, took["cpu"], took["peak"])
+
+
+def _readable(report: IO[bytes], seconds: float) -> bool:
+    return bool(select.select([report], [], [], seconds)[0])
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

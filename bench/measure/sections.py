@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from measure.bridging import bridge
 from measure.brokers import Broker, running
 from measure.events import Events
 from measure.processes import run
@@ -27,10 +28,12 @@ class Tools:
 
     q_pipe: str
     q_tail: str
+    q_bridge: str
     q_broker: str
     nsqd: str | None
     to_nsq: str | None
     nsq_tail: str | None
+    nsq_to_nsq: str | None
 
 
 @dataclass(slots=True)
@@ -122,13 +125,15 @@ def start(bench: Bench) -> list[Table]:
     def help_of(program: str, _count: int) -> Run:
         return Run(1, run([program, "--help"], None, out, talk), None, "")
 
-    programs = [bench.tools.q_pipe, bench.tools.q_tail, bench.tools.q_broker]
+    programs = [bench.tools.q_pipe, bench.tools.q_tail, bench.tools.q_bridge, bench.tools.q_broker]
     contenders = [Contender(Path(p).name + " --help", 1, partial(help_of, p), True) for p in programs]
     series = take_turns(contenders, bench.rounds * HELP_RUNS, bench.say)
     return [Table(f"Starts - medians of {bench.rounds * HELP_RUNS} runs", START, series)]
 
 
-SECTIONS: dict[str, Callable[[Bench], list[Table]]] = {"pipe": pipe, "tail": tail, "broker": brokers, "start": start}
+SECTIONS: dict[str, Callable[[Bench], list[Table]]] = {
+    "pipe": pipe, "tail": tail, "bridge": bridge, "broker": brokers, "start": start,
+}  # fmt: skip
 
 
 def q_pipe(bench: Bench, broker: Broker) -> Argv:

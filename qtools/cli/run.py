@@ -30,6 +30,10 @@ class Signals:
         if self.received is not None:
             call()
 
+    def on_hangup(self, call: Callable[[], None]) -> None:
+        """What to call at each SIGHUP from now on, which ends the process otherwise."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)
+
     def handle(self, number: signal.Signals) -> None:
         if self.received is not None:
             os._exit(128 + number)

@@ -9,9 +9,11 @@
     ready.py        how max-in-flight is shared among connections
     consumer.py     many connections as one Source
     lane.py         publishes in order, through whatever connection there is
-    publisher.py    many connections as one Sink
+    balance.py      which of several brokers has the next batch
+    publisher.py    many connections that publish; one topic of them as a Sink
     discovery.py    ask every nsqlookupd; keep a set of addresses
     http.py         nsqd's HTTP API: sizes, depths
+    ends.py         when there is no more to come: drained, idle
     guard.py        a temporary channel must not take away what nobody else has
     backoff.py      the next delay, given the failures so far
 

@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from qtools.client.connection import Connection
@@ -23,27 +24,38 @@ logger = logging.getLogger("qtools.client")
 PASSING = frozenset({"E_PUB_FAILED", "E_MPUB_FAILED", "E_DPUB_FAILED"})
 PASSING_PAUSE = 1.0  # s
 
-Order = tuple[int, ...]
-# Told of each command that was answered OK: how long that took, s, and how many messages it had.
-OnPublished = Callable[[float, int], None]
-Encode = Callable[[Sequence[bytes]], tuple[bytes, int]]
+
+@dataclass(slots=True)
+class Part:
+    """One command's worth: bodies for one topic, all of which its one answer is about.
+
+    `group` and `places` say where they came from, to who handed them in.
+    """
+
+    topic: str
+    bodies: Sequence[bytes]
+    group: int
+    places: Sequence[int]
+
+
+Encode = Callable[[Part], bytes]
+OnAnswered = Callable[[Connection, float, int], None]
 
 
 class Shipment:
-    """Bodies that travel together; `done` ends when all are answered OK, or with the refusal of `bodies[0]`.
+    """Parts that travel in one write; `done` ends when all are answered OK, or with the refusal of `parts[0]`.
 
-    A run of DPUBs is answered one by one: what was answered OK has left `bodies`, and `accepted` counts it.
+    They are answered one by one: what was answered OK has left `parts` when `done` ends.
     """
 
-    __slots__ = ("accepted", "begun", "bodies", "done", "order", "sent")
+    __slots__ = ("done", "order", "parts", "sent", "sent_at")
 
-    def __init__(self, order: Order, bodies: Sequence[bytes], done: asyncio.Future[None]) -> None:
+    def __init__(self, order: int, parts: Sequence[Part], done: asyncio.Future[None]) -> None:
         self.order = order
-        self.bodies = bodies
+        self.parts = parts
         self.done = done
-        self.accepted = 0
         self.sent = False
-        self.begun = 0.0  # loop time of its last sending
+        self.sent_at = 0.0  # loop time
 
     def __lt__(self, other: Shipment) -> bool:
         return self.order < other.order
@@ -53,7 +65,8 @@ class Lane:
     """Ships what it is given.
 
     choose: the connection to use now, or None while there is none; `notify` says that this may have changed.
-    encode: bodies → bytes for the wire, and how many answers they will have.
+    encode: a part → the bytes of its command.
+    on_answered: told of each shipment that was answered OK: by whom, how long that took (s), how many messages it had.
     retry_timeout: s without a connection after which everything waiting fails; None for never.
     """
 
@@ -62,16 +75,16 @@ class Lane:
         name: str,
         choose: Callable[[], Connection | None],
         encode: Encode,
+        on_answered: OnAnswered,
         retry_timeout: float | None,
-        on_published: OnPublished | None = None,
     ) -> None:
         self.published = 0  # messages answered OK
-        self.published_bytes = 0  # of their commands, as they went over the wire before any compression
+        self.published_bytes = 0  # of their commands, before any compression
         self.resent = 0  # messages sent again since their answer was lost
-        self._on_published = on_published
         self._name = name
         self._choose = choose
         self._encode = encode
+        self._on_answered = on_answered
         self._retry_timeout = retry_timeout
         self._waiting: list[Shipment] = []
         self._changed = asyncio.Event()
@@ -79,9 +92,9 @@ class Lane:
         self._not_before = 0.0
         self._shipper: asyncio.Task[None] | None = None
 
-    def ship(self, order: Order, bodies: Sequence[bytes]) -> Shipment:
+    def ship(self, order: int, parts: Sequence[Part]) -> Shipment:
         """Hand in a shipment; await its `done`."""
-        shipment = Shipment(order, bodies, self._loop.create_future())
+        shipment = Shipment(order, parts, self._loop.create_future())
         heapq.heappush(self._waiting, shipment)
         self._changed.set()
         if self._shipper is None:
@@ -126,34 +139,33 @@ class Lane:
                 self._fail_all(NetworkError(self._name, f"no broker could be reached for {self._retry_timeout:.4g} s"))
 
     def _send(self, connection: Connection, shipment: Shipment) -> None:
+        parts = shipment.parts
         if shipment.sent:
-            self.resent += len(shipment.bodies)
+            self.resent += sum(len(part.bodies) for part in parts)
         shipment.sent = True
-        encoded, count = self._encode(shipment.bodies)
-        shipment.begun = self._loop.time()
-        answers = connection.publish(encoded, count)
-        answers.done.add_done_callback(partial(self._answered, connection, shipment, answers, count, len(encoded)))
+        shipment.sent_at = self._loop.time()
+        encoded = self._encode(parts[0]) if len(parts) == 1 else b"".join(map(self._encode, parts))
+        answers = connection.publish(encoded, len(parts))
+        answers.done.add_done_callback(partial(self._answered, connection, shipment, answers, len(encoded)))
 
     def _answered(
-        self, connection: Connection, shipment: Shipment, answers: Answers, count: int, size: int,
-        _: asyncio.Future[None],
-    ) -> None:  # fmt: skip
+        self, connection: Connection, shipment: Shipment, answers: Answers, size: int, _: asyncio.Future[None]
+    ) -> None:
         self._changed.set()  # the connection may be less busy, or gone
         error = answers.done.exception()
-        accepted = len(shipment.bodies) if error is None else count - answers.left if count > 1 else 0
+        parts = shipment.parts
+        accepted = len(parts) if error is None else len(parts) - answers.left
         if accepted:
-            self.published += accepted
-            self.published_bytes += size if error is None else size * accepted // len(shipment.bodies)
-            if self._on_published is not None:
-                self._on_published(self._loop.time() - shipment.begun, accepted)
+            count = sum(len(part.bodies) for part in parts[:accepted])
+            self.published += count
+            self.published_bytes += size * accepted // len(parts)  # to the byte where all is well
+            self._on_answered(connection, self._loop.time() - shipment.sent_at, count)
         if shipment.done.done():
             return
         if error is None:
             shipment.done.set_result(None)
             return
-        if count > 1:
-            shipment.accepted += accepted
-            shipment.bodies = shipment.bodies[accepted:]
+        shipment.parts = parts[accepted:]
         if isinstance(error, BrokerError) and error.code in PASSING:
             logger.warning("%s; trying again", error)
             self._not_before = self._loop.time() + PASSING_PAUSE

@@ -1,12 +1,13 @@
-"""Many connections as one Sink. In: batches. Out: MPUBs, answered OK by a broker before `write` returns.
+"""Many connections that publish. In: bodies for topics. Out: MPUBs, answered OK by a broker before a publish returns.
 
-    batch ─▶ MPUBs of at most `batch_count` messages and `batch_bytes` ─▶ a lane ─▶ the least busy connection ─▶ OK
-                                                      with --replicate: a lane for each broker
+    (topic, bodies) … ─▶ MPUBs of at most `batch_count` messages and `batch_bytes` ─▶ a lane ─▶ a connection ─▶ OK
+                                                   with `replicate`: a lane for each broker
 
-Several writes may be under way at once; each waits for its own answers only. Sizes are held against the
-limits before anything is sent. The limits are nsqd's defaults until a message or a broker says otherwise: then
-its HTTP API is asked for the real ones, and where that cannot be, a refused MPUB is halved until the message
-that does not fit stands alone. Nothing of a refused MPUB was queued, nor of what followed it on its connection.
+However many topics there are, they share the connections, and what is published together leaves in one write: no
+state is kept for a topic. Several publishes may be under way at once; each waits for its own answers only. Sizes are
+held against the limits before anything is sent. The limits are nsqd's defaults until a message or a broker says
+otherwise: then its HTTP API is asked for the real ones, and where that cannot be, a refused MPUB is halved until the
+message that does not fit stands alone. Nothing of a refused MPUB was queued, nor of what followed it on its connection.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 from qtools.client.address import Address, Brokers
+from qtools.client.balance import Balance, LeastBusy
 from qtools.client.connection import Connection
 from qtools.client.discovery import Discovery
 from qtools.client.http import ask_limits
-from qtools.client.lane import Lane, OnPublished, Order
+from qtools.client.lane import Lane, Part
 from qtools.client.links import Links
 from qtools.client.settings import Settings
-from qtools.errors import MessageRefused, NetworkError, PartialFailure, QtoolsError, SizeError
+from qtools.errors import BrokerError, MessageRefused, NetworkError, PartialFailure, QtoolsError, SizeError
 from qtools.message import Batch
 from qtools.protocol import commands
 
 MAX_MSG_SIZE = 1024 * 1024  # nsqd's --max-msg-size
 MAX_BODY_SIZE = 5 * 1024 * 1024  # nsqd's --max-body-size
 
-Places = Sequence[int]  # where in the batch each body stands
+Group = tuple[str, Sequence[bytes]]  # a topic and what goes there
+Refused = dict[tuple[int, int], QtoolsError]  # (group, place in it) → why
 
 
 class Publisher:
@@ -36,13 +39,13 @@ class Publisher:
 
     batch_count, batch_bytes: the most that one MPUB holds.
     delay_ms: with it every message is a DPUB, deferred by so much.
+    balance: which broker the next publish goes to; default: the least busy one.
     retry_timeout: s that a write may wait for any broker to be reachable; None for ever.
-    on_published: told of each command that a broker answered OK.
+    on_published: told of each write that a broker answered OK: how long that took, s, and how many messages it had.
     """
 
     def __init__(
         self,
-        topic: str,
         brokers: Brokers,
         settings: Settings,
         *,
@@ -50,16 +53,17 @@ class Publisher:
         batch_bytes: int = 1024 * 1024,
         delay_ms: int = 0,
         replicate: bool = False,
+        balance: Balance | None = None,
         retry_timeout: float | None = None,
-        on_published: OnPublished | None = None,
+        on_published: Callable[[float, int], None] | None = None,
     ) -> None:
-        self.topic = topic
         self._links = Links(Discovery(brokers, None), settings, self._on_up, self._on_down)
         self._brokers = brokers
         self._batch_count = batch_count
         self._batch_bytes = batch_bytes
         self._delay_ms = delay_ms
         self._replicate = replicate
+        self._balance = balance or LeastBusy()
         self._retry_timeout = retry_timeout
         self._on_published = on_published
         self._max_msg_size = MAX_MSG_SIZE
@@ -68,7 +72,7 @@ class Publisher:
         self._connections: list[Connection] = []
         self._came = asyncio.Event()  # a connection
         self._lanes: dict[Address | None, Lane] = {}
-        self._writes = 0
+        self._publishes = 0
 
     async def start(self) -> None:
         """Connect; StartError when nobody could be reached."""
@@ -90,48 +94,36 @@ class Publisher:
         return sum(lane.published_bytes for lane in self._lanes.values())
 
     @property
-    def connected(self) -> int:
-        """How many connections there are."""
-        return len(self._connections)
+    def unanswered(self) -> int:
+        """Commands that wait for a broker's answer."""
+        return sum(connection.unanswered for connection in self._connections)
 
     @property
     def reconnects(self) -> int:
         return self._links.reconnects
 
     @property
-    def unanswered(self) -> int:
-        """Commands that wait for a broker's answer."""
-        return sum(connection.unanswered for connection in self._connections)
+    def connected(self) -> int:
+        """How many brokers are connected now."""
+        return len(self._connections)
 
-    # ── Sink ──
+    async def publish(self, groups: Sequence[Group]) -> Refused:
+        """Publish all of `groups`; returns when every broker that has to has answered OK, what was refused apart.
 
-    async def write(self, batch: Batch) -> None:
-        """Publish all of `batch`; returns when every broker that has to has answered OK.
-
-        PartialFailure names the messages that are over the limit, with MessageRefused for each.
-        BrokerError when a broker refuses for good, NetworkError when none was reachable in time.
+        Of that it returns each message: with MessageRefused, one that no broker takes, or with the BrokerError that
+        its topic was refused with. Raises NetworkError when no broker was reachable in time.
         """
-        self._writes += 1
-        number = self._writes
-        bodies: Sequence[bytes] = batch.bodies
-        places: Places = range(len(bodies))
-        refused = self._unfit(bodies)
+        self._publishes += 1
+        order = self._publishes
+        refused: Refused = {}
+        parts = self._parts(groups, refused)
         if refused or (self._asking is not None and not self._asking.done()):  # who comes later may not overtake
             await self._learn_limits()  # the broker's may be higher than nsqd's default
-            refused = self._unfit(bodies)
-            places = [place for place in places if place not in refused]
-            bodies = [bodies[place] for place in places]
-        groups = self._groups(places, bodies) if bodies else []
-        lanes = await self._wait_lanes() if groups else []
-        await _all(
-            [
-                self._publish(lane, (number, nth), some_places, some, refused)
-                for nth, (some_places, some) in enumerate(groups)
-                for lane in lanes
-            ]
-        )
-        if refused:
-            raise PartialFailure(dict(sorted(refused.items())))
+            refused.clear()
+            parts = self._parts(groups, refused)
+        if parts:
+            await _all([self._publish(lane, order, parts, refused) for lane in await self._wait_lanes()])
+        return refused
 
     async def close(self) -> None:
         for lane in self._lanes.values():
@@ -140,83 +132,97 @@ class Publisher:
 
     # ── batches ──
 
-    def _unfit(self, bodies: Sequence[bytes]) -> dict[int, QtoolsError]:
-        """The places in `bodies` of what no broker takes, and why."""
-        if not bodies or (max(map(len, bodies)) <= self._max_msg_size and all(bodies)):
-            return {}
-        unfit: dict[int, QtoolsError] = {}
-        for place, body in enumerate(bodies):
+    def _parts(self, groups: Sequence[Group], refused: Refused) -> list[Part]:
+        """`groups` as one command each, or several where one does not take it; what no broker takes is `refused`."""
+        parts: list[Part] = []
+        for nth, (topic, bodies) in enumerate(groups):
+            part = Part(topic, bodies, nth, range(len(bodies)))
+            part = self._fitting(part, refused)
+            parts += self._split(part) if part.bodies else []
+        return parts
+
+    def _fitting(self, part: Part, refused: Refused) -> Part:
+        """`part` without what no broker takes, which is `refused`."""
+        bodies, most = part.bodies, self._max_msg_size
+        if not bodies or (max(map(len, bodies)) <= most and all(bodies)):
+            return part
+        places = []
+        for place, body in zip(part.places, bodies, strict=True):
             if not body:
-                unfit[place] = MessageRefused("it is empty, and NSQ has no empty messages")
-            elif len(body) > self._max_msg_size:
-                unfit[place] = self._too_big(body)
-        return unfit
+                refused[part.group, place] = MessageRefused("it is empty, and NSQ has no empty messages")
+            elif len(body) > most:
+                refused[part.group, place] = MessageRefused(
+                    f"it has {len(body)} bytes, the broker takes at most {most} (its --max-msg-size)"
+                )
+            else:
+                places.append(place)
+        return Part(part.topic, [body for body in bodies if 0 < len(body) <= most], part.group, places)
 
-    def _too_big(self, body: bytes) -> MessageRefused:
-        return MessageRefused(
-            f"it has {len(body)} bytes, the broker takes at most {self._max_msg_size} (its --max-msg-size)"
-        )
-
-    def _groups(self, places: Places, bodies: Sequence[bytes]) -> list[tuple[Places, Sequence[bytes]]]:
-        """`bodies`, each of which fits, cut into what one command takes."""
+    def _split(self, part: Part) -> list[Part]:
+        """`part`, each message of which fits, cut into what one command takes."""
         most = min(self._batch_bytes, self._max_body_size)
-        if len(bodies) <= self._batch_count and commands.mpub_size(bodies) <= most:
-            return [(places, bodies)]
-        groups = []
-        start, size = 0, 4
-        for end, body in enumerate(bodies):
-            if end - start == self._batch_count or (size + 4 + len(body) > most and end > start):
-                groups.append((places[start:end], bodies[start:end]))
-                start, size = end, 4
-            size += 4 + len(body)
-        groups.append((places[start:], bodies[start:]))
-        return groups
-
-    def _encode(self, bodies: Sequence[bytes]) -> tuple[bytes, int]:
-        """`bodies` as bytes for the wire, and how many answers they will have."""
+        bodies = part.bodies
         if self._delay_ms:  # there is no MPUB that defers; they share a write all the same
-            return b"".join([commands.dpub(self.topic, body, self._delay_ms) for body in bodies]), len(bodies)
-        if len(bodies) == 1:
-            return commands.pub(self.topic, bodies[0]), 1
-        return commands.mpub(self.topic, bodies), 1
+            ends = list(range(1, len(bodies) + 1))
+        elif len(bodies) <= self._batch_count and commands.mpub_size(bodies) <= most:
+            return [part]
+        else:
+            ends = []
+            start, size = 0, 4
+            for end, body in enumerate(bodies):
+                if end - start == self._batch_count or (size + 4 + len(body) > most and end > start):
+                    ends.append(end)
+                    start, size = end, 4
+                size += 4 + len(body)
+            ends.append(len(bodies))
+        return [_piece(part, start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
-    # ── one group ──
+    def _encode(self, part: Part) -> bytes:
+        """The command for `part`."""
+        if self._delay_ms:
+            return commands.dpub(part.topic, part.bodies[0], self._delay_ms)
+        if len(part.bodies) == 1:
+            return commands.pub(part.topic, part.bodies[0])
+        return commands.mpub(part.topic, part.bodies)
 
-    async def _publish(
-        self, lane: Lane, order: Order, places: Places, bodies: Sequence[bytes], refused: dict[int, QtoolsError]
-    ) -> None:
-        """Publish `bodies` on `lane`; what a broker finds too large is cut again, down to the message that is."""
-        while bodies:
-            shipment = lane.ship(order, bodies)
+    # ── one publish ──
+
+    async def _publish(self, lane: Lane, order: int, parts: Sequence[Part], refused: Refused) -> None:
+        """Publish `parts` on `lane`; what a broker finds too large is cut again, down to the message that is."""
+        while parts:
+            shipment = lane.ship(order, parts)
             try:
                 await shipment.done
                 return
             except SizeError as error:
-                places, bodies = places[shipment.accepted :], shipment.bodies
-                if len(bodies) > 1 and not self._delay_ms:
-                    await self._cut(lane, order, places, bodies, refused)
-                    return
-                refused[places[0]] = MessageRefused(f"it has {len(bodies[0])} bytes, and {error}")
-                places, bodies = places[1:], bodies[1:]
+                part, *parts = shipment.parts
+                if len(part.bodies) > 1:
+                    parts = [*await self._cut(part, refused), *parts]
+                else:
+                    refused[part.group, part.places[0]] = MessageRefused(
+                        f"it has {len(part.bodies[0])} bytes, and {error}"
+                    )
+            except BrokerError as error:
+                topic = shipment.parts[0].topic
+                for part in shipment.parts:
+                    if part.topic == topic:
+                        refused.update(((part.group, place), error) for place in part.places)
+                parts = [part for part in shipment.parts if part.topic != topic]
             except asyncio.CancelledError:
                 shipment.done.cancel()
                 raise
 
-    async def _cut(
-        self, lane: Lane, order: Order, places: Places, bodies: Sequence[bytes], refused: dict[int, QtoolsError]
-    ) -> None:
-        """Publish an MPUB that was refused for its size, by what the broker says of its limits, or by halves."""
+    async def _cut(self, part: Part, refused: Refused) -> list[Part]:
+        """An MPUB that was refused for its size, cut by what the broker says of its limits, or in halves."""
         await self._learn_limits()
-        unfit = self._unfit(bodies)
-        refused.update((places[place], why) for place, why in unfit.items())
-        places = [at for place, at in enumerate(places) if place not in unfit]
-        bodies = [body for place, body in enumerate(bodies) if place not in unfit]
-        groups = self._groups(places, bodies) if bodies else []
-        if len(groups) == 1 and not unfit:  # nothing was learned
-            half = len(bodies) // 2
-            groups = [(places[:half], bodies[:half]), (places[half:], bodies[half:])]
-        for nth, (some_places, some) in enumerate(groups):
-            await self._publish(lane, (*order, nth), some_places, some, refused)
+        fitting = self._fitting(part, refused)
+        if not fitting.bodies:
+            return []
+        pieces = self._split(fitting)
+        if len(pieces) == 1 and fitting is part:  # nothing was learned
+            half = len(part.bodies) // 2
+            return [_piece(part, 0, half), _piece(part, half, len(part.bodies))]
+        return pieces
 
     async def _learn_limits(self) -> None:
         """Ask the brokers for their limits, once."""
@@ -252,10 +258,13 @@ class Publisher:
     def _lane(self, address: Address | None) -> Lane:
         if address not in self._lanes:
             name = str(self._brokers) if address is None else str(address)
-            self._lanes[address] = Lane(
-                name, self._chooser(address), self._encode, self._retry_timeout, self._on_published
-            )
+            self._lanes[address] = Lane(name, self._chooser(address), self._encode, self._answered, self._retry_timeout)
         return self._lanes[address]
+
+    def _answered(self, connection: Connection, seconds: float, count: int) -> None:
+        self._balance.took(connection, seconds)
+        if self._on_published is not None:
+            self._on_published(seconds, count)
 
     def _chooser(self, address: Address | None) -> Callable[[], Connection | None]:
         def choose() -> Connection | None:
@@ -264,7 +273,7 @@ class Publisher:
                 for connection in self._connections
                 if connection.is_open and (address is None or connection.address_ == address)
             ]
-            return min(open_ones, key=lambda each: (not each.is_writable, each.unanswered), default=None)
+            return self._balance.pick(open_ones) if open_ones else None
 
         return choose
 
@@ -281,7 +290,35 @@ class Publisher:
             self._connections.remove(connection)
 
     def __repr__(self) -> str:
-        return f"<Publisher {self.topic} connections={len(self._connections)}>"
+        return f"<Publisher {self._brokers} connections={len(self._connections)}>"
+
+
+class TopicSink:
+    """One topic of a publisher, as a Sink."""
+
+    def __init__(self, publisher: Publisher, topic: str) -> None:
+        self._publisher = publisher
+        self._topic = topic
+
+    async def write(self, batch: Batch) -> None:
+        """Publish all of `batch`; returns when every broker that has to has answered OK.
+
+        PartialFailure names the messages that are over the limit, with MessageRefused for each.
+        BrokerError when a broker refuses for good, NetworkError when none was reachable in time.
+        """
+        refused = await self._publisher.publish([(self._topic, batch.bodies)])
+        if refused:
+            for error in refused.values():
+                if not isinstance(error, MessageRefused):
+                    raise error
+            raise PartialFailure({place: refused[group, place] for group, place in sorted(refused)})
+
+    async def close(self) -> None:
+        await self._publisher.close()
+
+
+def _piece(part: Part, start: int, end: int) -> Part:
+    return Part(part.topic, part.bodies[start:end], part.group, part.places[start:end])
 
 
 async def _all(writes: Sequence[Coroutine[None, None, None]]) -> None:

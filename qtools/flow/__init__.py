@@ -8,5 +8,9 @@ lines.py        chunks ↔ delimited or length-prefixed messages
 dedupe.py       which keys were seen, bounded, on disk
 expression.py   the filter language, a subset of jq: text → one Python function (expression_*.py are its parts)
 filter.py       which messages pass, and with what body; a sink with a filter before it
+routes.py       messages → topics: which routes match, with what body, to which topic
+route_index.py  which conditions can be true for a message, without trying them all
+routes_file.py  the routes file: TOML → routes, and the tests in it
+dead_letter.py  a message that cannot be routed, as an envelope that says why, and back
 envelope.py     a message with its metadata as JSON or msgpack, and back, without loss
 """

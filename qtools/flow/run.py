@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from qtools.errors import PartialFailure, QtoolsError, SinkClosed, SinkError
+from qtools.errors import PartialFailure, Postponed, QtoolsError, SinkClosed, SinkError
 from qtools.flow.contract import Sink, Source
 from qtools.flow.gather import Gather
 from qtools.flow.throttle import Throttle
@@ -188,10 +188,11 @@ class Flow:
         if error is None:
             self._finish(batch)
         elif isinstance(error, PartialFailure):
-            failed = batch.pick(sorted(error.failed))
             self._finish(batch.without(list(error.failed)))
+            refused = self._postpone(batch, error.failed)
+            failed = batch.pick(sorted(refused))
             try:
-                settled = self._on_refused is not None and self._on_refused(failed, error.failed)
+                settled = bool(refused) and self._on_refused is not None and self._on_refused(failed, refused)
             except BaseException:
                 self._requeue(failed)
                 raise
@@ -208,6 +209,16 @@ class Flow:
         else:
             self._requeue(batch)
             raise error
+
+    def _postpone(self, batch: Batch, failed: dict[int, QtoolsError]) -> dict[int, QtoolsError]:
+        """Give back what is to come again later, each when it shall; the others of `failed` are returned."""
+        later: dict[int, list[int]] = {}
+        for place, why in sorted(failed.items()):
+            if isinstance(why, Postponed):
+                later.setdefault(why.delay_ms, []).append(place)
+        for delay_ms, places in later.items():
+            self._requeue(batch.pick(places), delay_ms)
+        return {place: why for place, why in failed.items() if not isinstance(why, Postponed)} if later else failed
 
     def _give_back(self) -> list[asyncio.Task[None]]:
         """When all else is over: what was written is acknowledged, also behind a gap; the rest comes again.
@@ -239,10 +250,10 @@ class Flow:
             self.totals.finished_bytes += sum(map(len, batch.bodies))
             batch.finish()
 
-    def _requeue(self, batch: Batch) -> None:
+    def _requeue(self, batch: Batch, delay_ms: int = 0) -> None:
         if len(batch):
             self.totals.requeued += len(batch)
-            batch.requeue()
+            batch.requeue(delay_ms)
 
 
 async def _ended(*tasks: asyncio.Future[Any]) -> None:

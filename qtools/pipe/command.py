@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Delimiter, Duration, Number, Size, Topic
-from qtools.errors import UsageError
+from qtools.cli.types import Delimiter, Duration, Number, Size
+from qtools.errors import NameInvalid, UsageError
+from qtools.names import check_topic
+
+if TYPE_CHECKING:
+    from qtools.flow.filter import OnError
 
 
 @program(
@@ -21,14 +25,14 @@ Examples:
   q-pipe events --nsqd-tcp-address 10.0.0.5:4150 events.jsonl more.jsonl
   find . -name '*.png' -print0 | q-pipe -0 images
   q-pipe purchases --where '.type == "purchase"' --select '{id: .messageId, amount}' events.jsonl
+  q-pipe --routes routes.toml events.jsonl
   q-tail old/move --format envelope --until-empty | q-pipe new --format envelope
   q-pipe --checkpoint app.pos --on-oversize skip logs app.log
 
 Exit status: 0 everything was confirmed, 1 not everything (stderr says how far), 2 usage, 3 could not start.
 """,
 )
-@click.argument("topic", type=Topic())
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("words", nargs=-1, metavar="TOPIC [FILE]...")
 @click.option(
     "--format",
     "-f",
@@ -62,6 +66,12 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     help="What to do with a message over the broker's limit; either way it is named.",
 )
 @shared.filter_options("fail")
+@click.option(
+    "--routes",
+    default="",
+    metavar="FILE",
+    help="Send each message where the routes in FILE say, as q-bridge does; then there is no TOPIC, only [FILE]...",
+)
 @click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
 @click.option(
     "--defer",
@@ -121,7 +131,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
 @shared.broker_options
 @shared.connection_options
 @shared.talk_options
-def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
+def main(words: tuple[str, ...], **given: Any) -> int:
     """Publish the lines of stdin, or of FILEs, to TOPIC.
 
     Every line is a message; the last one needs no newline. A message counts as sent when the broker has
@@ -137,6 +147,13 @@ def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
     from qtools.pipe.work import pipe
 
     show = shared.set_up_talk("q-pipe", given)
+    routes = given["routes"]
+    topic, files = ("", words) if routes else _topic_and_files(words)
+    if routes and given["select"] is not None:
+        raise UsageError("--select goes with a TOPIC; in a routes file each route has a select of its own")
+    # Routes have errors of their own, also where no --where is asked.
+    on_error: OnError = (given.pop("on_error") if routes and given["where"] is None else None) or "fail"
+    given.setdefault("on_error", None)
     if not files or "-" in files:
         if sys.stdin is None:
             raise UsageError("stdin is closed: pipe something in, or name a file")
@@ -156,6 +173,7 @@ def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "fail"),
+        on_error=on_error,
         fail_on_empty=given.pop("empty") == "fail",
         skip_oversize=given.pop("on_oversize") == "skip",
         rate=given.pop("rate") or 0.0,
@@ -163,6 +181,16 @@ def main(topic: str, files: tuple[str, ...], **given: Any) -> int:
         **given,
     )
     return run_program(lambda signals: pipe(options, signals))
+
+
+def _topic_and_files(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """TOPIC [FILE]…; click's errors where there is no topic, or none that can be."""
+    if not words:
+        raise click.MissingParameter(param_hint="'TOPIC'", param_type="argument")
+    try:
+        return check_topic(words[0]), words[1:]
+    except NameInvalid as error:
+        raise click.BadParameter(str(error), param_hint="'TOPIC'") from error
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from qtools.client.address import Brokers
 from qtools.client.settings import Settings
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
-    from qtools.flow.filter import Filter
+    from qtools.flow.filter import Filter, OnError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class PipeOptions:
     fail_on_empty: bool = False
     skip_oversize: bool = False
     rules: Filter | None = None  # what is sent, and with what body
+    routes: str = ""  # a file that says where, in place of `topic`
+    on_error: OnError = "fail"  # what becomes of a message that cannot be routed, where no rules say it
     rate: float = 0.0
     defer: float = 0.0
     batch_count: int = 5000
@@ -38,3 +41,8 @@ class PipeOptions:
     checkpoint: str = ""
     operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True
+
+    @property
+    def goal(self) -> str:
+        """What tells this run from others that read the same files."""
+        return f"--routes {os.path.abspath(self.routes)}" if self.routes else self.topic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtools.cli import logs
@@ -14,7 +15,7 @@ from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
-from qtools.client.publisher import Publisher
+from qtools.client.publisher import Publisher, TopicSink
 from qtools.errors import InputError, MessageRefused, QtoolsError
 from qtools.flow.gather import Gather
 from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter
@@ -27,6 +28,7 @@ from qtools.pipe.options import PipeOptions
 
 if TYPE_CHECKING:
     from qtools.flow.filter import Filter, FilteredSink
+    from qtools.pipe.routed import RoutedSink
 
 
 def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
@@ -56,7 +58,7 @@ async def pipe(options: PipeOptions, signals: Signals) -> int:
 class _Pipe:
     def __init__(self, options: PipeOptions) -> None:
         self.options = options
-        self.checkpoint = Checkpoint(options.checkpoint, options.topic, options.files) if options.checkpoint else None
+        self.checkpoint = Checkpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
         start = self.checkpoint.load() if self.checkpoint else Position(total=options.skip_bytes)
         self.start = Position(start.file, start.offset, start.total, start.messages)
         self.source = InputSource(
@@ -69,14 +71,15 @@ class _Pipe:
             self.checkpoint.check()
         self.latency = Histogram()
         self.publisher = Publisher(
-            options.topic, options.brokers, options.settings,
+            options.brokers, options.settings,
             batch_count=options.batch_count, batch_bytes=options.batch_bytes,
             delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
             on_published=self.latency.observe,
         )  # fmt: skip
-        self.filtered = self._filter(options.rules) if options.rules is not None else None
+        self.sink = TopicSink(self.publisher, options.topic)
+        self.filtered = self._route() if options.routes else self._filter(options.rules) if options.rules else None
         self.flow = Flow(
-            self.source, self.filtered or self.publisher,
+            self.source, self.filtered or self.sink,
             window=options.window,
             gather=Gather(options.batch_count, options.batch_bytes, options.linger) if options.linger else None,
             throttle=Throttle(options.rate) if options.rate else None,
@@ -123,7 +126,16 @@ class _Pipe:
         """The publisher behind the filter."""
         from qtools.flow.filter import FilteredSink
 
-        return FilteredSink(self.publisher, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+
+    def _route(self) -> RoutedSink:
+        """The publisher behind the routes."""
+        from qtools.pipe.routed import RoutedSink
+
+        options = self.options
+        where, on_error = (options.rules.where, options.rules.on_error) if options.rules else (None, options.on_error)
+        warn = partial(logs.say, logging.WARNING)
+        return RoutedSink(self.publisher, options.routes, where, on_error, name=_name, warn=warn)
 
     def _counts(self) -> tuple[int, int]:
         """What was sent: messages, bytes."""
@@ -171,7 +183,8 @@ class _Pipe:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
         if self.options.show:
             done = meter.summary(*self._counts())
-            logs.say(logging.WARNING, "; ".join([f"{done} to {self.options.topic}", *notes]))
+            where = f"by {self.options.routes}" if self.options.routes else f"to {self.options.topic}"
+            logs.say(logging.WARNING, "; ".join([f"{done} {where}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
         """What ended it, how far everything is safe, and how to go on exactly there."""

@@ -5,5 +5,4 @@ options.py      what a run needs, as plain data
 work.py         one run: consumer, output, the loop, when it ends
 output.py       stdout as a Sink: formats, whole messages only
 terminal.py     control characters made visible
-ends.py         when there is no more to come: --until-empty, --idle-timeout
 """

@@ -16,11 +16,11 @@ from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
 from qtools.client.consumer import Consumer
+from qtools.client.ends import wait_until_empty, wait_until_idle
 from qtools.client.guard import refuse_to_take_backlog
 from qtools.client.past import begin_in_the_past
 from qtools.flow.run import Flow
 from qtools.message import Batch
-from qtools.tail.ends import wait_until_empty, wait_until_idle
 from qtools.tail.look import Look
 from qtools.tail.options import TailOptions
 from qtools.tail.output import Format, Output, make_format

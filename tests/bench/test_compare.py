@@ -99,7 +99,7 @@ def test_a_small_comparison_with_the_embedded_broker(tmp_path: Path) -> None:
 
 
 def test_a_run_that_lost_a_message_is_named_and_fails(tmp_path: Path) -> None:
-    for name in ("q-pipe", "q-broker"):
+    for name in ("q-pipe", "q-bridge", "q-broker"):
         (tmp_path / name).symlink_to(PROGRAMS / name)
     liar = tmp_path / "q-tail"
     liar.write_text(f'#!/bin/sh\n"{PROGRAMS}/q-tail" "$@" | sed \'$d\'\n')
@@ -110,10 +110,19 @@ def test_a_run_that_lost_a_message_is_named_and_fails(tmp_path: Path) -> None:
     assert "NOT COUNTED: 2 runs of q-tail (499 of 500 messages; 0 of 1 messages)" in out
 
 
+def test_a_bridge_is_ended_when_all_is_moved_and_counted_by_topic() -> None:
+    bench = compare("bridge", "--rounds", "1", "--count", "500")
+    out, err = bench.communicate(timeout=100)
+    assert bench.returncode == 0, out + err
+    for name in ("q-bridge  ", "q-bridge --where", *(f"q-bridge, {count} routes" for count in (10, 20, 200))):
+        assert f"\n  {name}" in out
+    assert "NOT COUNTED" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["pope"], 2, "compare.py: error: no section 'pope': there are pipe, tail, broker, start"),
+        (["pope"], 2, "compare.py: error: no section 'pope': there are pipe, tail, bridge, broker, start"),
         (["--rounds", "0"], 2, "compare.py: error: argument --rounds: invalid positive value: '0'"),
         (["--nsqd", "/no/such"], 1, "compare.py: no program /no/such: name an nsqd with --nsqd or QTOOLS_NSQD_BIN"),
         (["--size", "50"], 1, "compare.py: records of 50 bytes cannot be made: the least is"),

@@ -13,7 +13,7 @@ from harness.proxy import Proxy
 from qtools.client.address import Address, Brokers, choose_brokers
 from qtools.client.consumer import Consumer
 from qtools.client.http import HttpAsker, ask_depth, ask_limits
-from qtools.client.publisher import Publisher
+from qtools.client.publisher import Publisher, TopicSink
 from qtools.errors import PartialFailure
 from qtools.message import Batch
 from qtools.names import Subscription
@@ -29,12 +29,13 @@ def at(*brokers: Broker | Proxy) -> Brokers:
 
 async def published(topic: str, brokers: Brokers, bodies: Sequence[bytes], **some: Any) -> int:
     """How many had to be sent again."""
-    publisher = Publisher(topic, brokers, settings(), **some)
+    publisher = Publisher(brokers, settings(), **some)
     await publisher.start()
     try:
         async with asyncio.timeout(20):
             half = len(bodies) // 2
-            writes = [publisher.write(Batch.of_bodies(Ledger(), list(some))) for some in (bodies[:half], bodies[half:])]
+            sink = TopicSink(publisher, topic)
+            writes = [sink.write(Batch.of_bodies(Ledger(), list(some))) for some in (bodies[:half], bodies[half:])]
             for outcome in await asyncio.gather(*writes, return_exceptions=True):  # one that fails cuts none short
                 if isinstance(outcome, BaseException):
                     raise outcome

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from qtools.client import balance as balance_module
 from qtools.client import lane as lane_module
 from qtools.client.address import Brokers
-from qtools.client.publisher import Publisher
+from qtools.client.balance import Fastest, RoundRobin
+from qtools.client.publisher import Publisher, TopicSink
 from qtools.errors import BrokerError, MessageRefused, NetworkError, PartialFailure, StartError
 from qtools.message import Batch
 from qtools.protocol import commands
@@ -32,7 +34,7 @@ def numbered(count: int, begin: int = 0) -> list[bytes]:
 
 @asynccontextmanager
 async def publishing(*peers: Scripted, wait: bool = True, **some: Any) -> AsyncIterator[Publisher]:
-    publisher = Publisher("events", Brokers(nsqd=tuple(peer.address for peer in peers)), settings(), **some)
+    publisher = Publisher(Brokers(nsqd=tuple(peer.address for peer in peers)), settings(), **some)
     await publisher.start()
     if wait:
         await until(lambda: all(peer.callers and peer.caller.heard for peer in peers))
@@ -45,7 +47,7 @@ async def publishing(*peers: Scripted, wait: bool = True, **some: Any) -> AsyncI
 
 async def write(publisher: Publisher, *bodies: bytes) -> None:
     async with asyncio.timeout(8):
-        await publisher.write(batch(*bodies))
+        await TopicSink(publisher, "events").write(batch(*bodies))
 
 
 def silent(caller: Caller, command: Command) -> bool:
@@ -261,7 +263,7 @@ async def test_a_write_that_is_cancelled_is_not_sent_later() -> None:
 async def test_when_nobody_can_be_reached_at_the_start_that_is_told() -> None:
     async with Scripted() as peer:
         await peer.close()
-        publisher = Publisher("events", Brokers(nsqd=(peer.address,)), settings())
+        publisher = Publisher(Brokers(nsqd=(peer.address,)), settings())
         with pytest.raises(StartError, match="nobody listens there"):
             await publisher.start()
 
@@ -442,7 +444,7 @@ async def test_to_replicate_to_nobody_is_not_done() -> None:
     """All may be unknown for a while: nsqlookupd begins with an empty list."""
     nobody = (200, b'{"producers":[]}')
     async with Scripted() as peer, web({"/nodes": nobody}) as lookupd:
-        publisher = Publisher("events", Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
+        publisher = Publisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
         await publisher.start()
         writing = asyncio.create_task(write(publisher, b"a"))
         await until(lambda: lookupd.asked["/nodes"] >= 1)
@@ -464,8 +466,120 @@ async def test_to_replicate_to_nobody_is_not_done() -> None:
 
 async def test_to_replicate_to_nobody_is_given_up_in_time() -> None:
     async with web({"/nodes": (200, b'{"producers":[]}')}) as lookupd:
-        publisher = Publisher("events", Brokers(lookupd=(lookupd.base,)), settings(), replicate=True, retry_timeout=0.2)
+        publisher = Publisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True, retry_timeout=0.2)
         await publisher.start()
         with pytest.raises(NetworkError, match=r"no broker could be reached for 0\.2 s"):
             await write(publisher, b"a")
         await publisher.close()
+
+
+# ── many topics ─────────────────────────────────────────────────────────────────────────────────
+
+
+def asked_for(peer: Scripted) -> list[tuple[str, list[bytes]]]:
+    return [(each.topic, list(each.bodies)) for caller in peer.callers for each in caller.all(Publish)]
+
+
+async def publish(publisher: Publisher, *groups: tuple[str, list[bytes]]) -> dict[tuple[int, int], str]:
+    async with asyncio.timeout(8):
+        return {at: str(error) for at, error in (await publisher.publish(groups)).items()}
+
+
+async def test_topics_share_a_connection_and_each_is_one_command() -> None:
+    async with Scripted() as peer, publishing(peer) as publisher:
+        groups = [(f"topic-{nth}", numbered(3, nth)) for nth in range(50)]
+        assert await publish(publisher, *groups) == {}
+        assert asked_for(peer) == groups
+        assert len(peer.callers) == 1
+
+
+async def test_what_one_topic_refuses_is_named_by_its_group_and_place() -> None:
+    async with Scripted() as peer, publishing(peer) as publisher:
+        refused = await publish(publisher, ("a", [b"1", b""]), ("b", [b"2"]), ("c", [b"", b"3"]))
+        assert refused == dict.fromkeys(((0, 1), (2, 0)), "it is empty, and NSQ has no empty messages")
+        assert asked_for(peer) == [("a", [b"1"]), ("b", [b"2"]), ("c", [b"3"])]
+
+
+async def test_a_topic_that_is_refused_for_good_takes_none_of_the_others_with_it() -> None:
+    def script(caller: Caller, command: Command) -> bool:
+        if caller.transport.is_closing():
+            return True
+        if isinstance(command, Publish) and command.topic == "secret":
+            caller.refuse("E_UNAUTHORIZED", "not for you")
+            return True
+        return False
+
+    async with Scripted(script) as peer, publishing(peer, batch_count=2) as publisher:
+        refused = await publish(publisher, ("a", numbered(2)), ("secret", numbered(5)), ("b", numbered(3)))
+        assert set(refused) == {(1, nth) for nth in range(5)}
+        assert all("E_UNAUTHORIZED" in why for why in refused.values())
+        assert sorted(peer.published) == sorted(numbered(2) + numbered(3))
+
+
+async def test_after_a_loss_only_the_topics_that_were_not_answered_go_again() -> None:
+    def script(caller: Caller, command: Command) -> bool:
+        if isinstance(command, Publish) and len(caller.peer.callers) == 1:
+            if command.topic == "c":
+                caller.transport.close()
+            return command.topic >= "c"
+        return False
+
+    async with Scripted(script) as peer, publishing(peer) as publisher:
+        assert await publish(publisher, *[(name, numbered(2)) for name in "abcd"]) == {}
+        assert [name for name, _ in asked_for(peer)] == ["a", "b", "c", "d", "c", "d"][-len(asked_for(peer)) :]
+        assert peer.published == numbered(2) * 4
+        assert publisher.resent == 4
+
+
+async def test_a_message_too_large_for_the_broker_is_told_whatever_its_topic() -> None:
+    async with small(20, 1000, asked=False) as (peer, _), publishing(peer) as publisher:
+        refused = await publish(publisher, ("a", numbered(3)), ("b", [b"x", b"y" * 21, b"z"]), ("c", numbered(2)))
+        assert list(refused) == [(1, 1)]
+        assert sorted(peer.published) == sorted([*numbered(3), b"x", b"z", *numbered(2)])
+
+
+# ── which broker ────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_round_robin_takes_each_in_turn() -> None:
+    async with Scripted() as one, Scripted() as two, publishing(one, two, balance=RoundRobin()) as publisher:
+        for nth in range(10):
+            await write(publisher, b"%d" % nth)
+        assert [len(peer.published) for peer in (one, two)] == [5, 5]
+
+
+async def test_the_fastest_is_preferred_and_the_slow_one_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance_module, "FORGET", 0.05)
+
+    def slowly(caller: Caller, command: Command) -> bool:
+        if isinstance(command, Publish) and not caller.peer.quick:  # type: ignore[attr-defined]
+            asyncio.get_running_loop().call_later(0.05, caller.say, b"OK")
+            return True
+        return False
+
+    async with Scripted(slowly) as slow, Scripted() as fast:
+        slow.quick = False  # type: ignore[attr-defined]
+        async with publishing(slow, fast, balance=Fastest()) as publisher:
+            for _ in range(20):
+                await write(publisher, b"x")
+            assert len(slow.callers[0].all(Publish)) <= 5
+            before = len(slow.callers[0].all(Publish))
+            slow.quick = True  # type: ignore[attr-defined]
+            async with asyncio.timeout(5):
+                while len(slow.callers[0].all(Publish)) == before:
+                    await write(publisher, b"x")
+                    await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("balance", [RoundRobin, Fastest])
+async def test_a_dead_one_is_left_out_and_has_its_share_when_it_is_back(balance: type[Any]) -> None:
+    async with Scripted() as one, Scripted() as two, publishing(one, two, balance=balance()) as publisher:
+        await one.close()
+        await until(lambda: publisher.connected == 1)
+        for nth in range(10):
+            await write(publisher, b"%d" % nth)
+        assert len(two.published) == 10
+        await one.open()
+        await until(lambda: publisher.connected == 2)
+        await asyncio.gather(*(write(publisher, b"%d" % nth) for nth in range(40)))
+        assert one.published

@@ -25,6 +25,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
+        self.delays: dict[int, int] = {}  # of what goes back later: ms
 
     def batch(self, *numbers: int) -> Batch:
         """Messages by number; a body is as long as its number modulo 5, and one."""
@@ -36,7 +37,8 @@ class Ledger:
         self.told += [("finish", int(ident)) for ident in ids]
 
     def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
-        assert delay_ms == 0
+        if delay_ms:
+            self.delays |= {int(ident): delay_ms for ident in ids}
         self.told += [("requeue", int(ident)) for ident in ids]
 
     def touch(self, ids: Sequence[bytes]) -> None:

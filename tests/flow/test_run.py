@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtools.errors import InputError, MessageRefused, NetworkError, PartialFailure, QtoolsError, SinkClosed, SinkError
+from qtools.errors import (
+    InputError,
+    MessageRefused,
+    NetworkError,
+    PartialFailure,
+    Postponed,
+    QtoolsError,
+    SinkClosed,
+    SinkError,
+)
 from qtools.flow.gather import Gather
 from qtools.flow.run import Flow, Totals
 from qtools.flow.throttle import Throttle
@@ -147,6 +156,42 @@ async def test_refused_messages_that_are_not_settled_go_back_and_the_flow_goes_o
         totals = await run(Flow(Feed(ledger.batch(1, 2), ledger.batch(3), None), Calls(write), on_refused=on_refused))
         assert totals == Totals(read=3, finished=2, finished_bytes=3 + 4, requeued=1)
         assert ledger.told == [("finish", 2), ("requeue", 1), ("finish", 3)]
+
+
+@pytest.mark.parametrize("settles", [True, False])
+async def test_postponed_messages_go_back_each_for_its_time_whatever_becomes_of_refused_ones(settles: bool) -> None:
+    ledger = Ledger()
+    later = {1: Postponed("full", 500), 2: Postponed("full", 70), 4: Postponed("full", 500)}
+
+    async def write(batch: Batch) -> None:
+        raise PartialFailure({**later, 3: MessageRefused("too big")})
+
+    asked: list[list[int]] = []
+
+    def on_refused(failed: Batch, why: dict[int, QtoolsError]) -> bool:
+        asked.append(numbers(failed))
+        assert list(why) == [3]
+        return settles
+
+    totals = await run(Flow(Feed(ledger.batch(0, 1, 2, 3, 4, 5), None), Calls(write), on_refused=on_refused))
+    assert asked == [[3]]
+    assert ledger.delays == {1: 500, 2: 70, 4: 500}
+    assert sorted(ledger.finished) == ([0, 3, 5] if settles else [0, 5])
+    assert sorted(ledger.requeued) == ([1, 2, 4] if settles else [1, 2, 3, 4])
+    assert (totals.finished, totals.refused, totals.requeued) == (2, settles, 4 - settles)
+
+
+async def test_nobody_is_asked_about_postponed_messages_alone() -> None:
+    ledger = Ledger()
+
+    async def write(batch: Batch) -> None:
+        raise PartialFailure({0: Postponed("full", 9)})
+
+    def on_refused(failed: Batch, why: dict[int, QtoolsError]) -> bool:
+        raise AssertionError("asked")
+
+    totals = await run(Flow(Feed(ledger.batch(7), None), Calls(write), on_refused=on_refused))
+    assert (ledger.told, ledger.delays, adds_up(totals)) == ([("requeue", 7)], {7: 9}, True)
 
 
 @pytest.mark.parametrize("error", [InputError("message 2 is too big"), KeyError("a defect of ours")])

@@ -25,7 +25,13 @@ from harness.waiting import DEADLINE, wait_until
 ROOT = Path(__file__).parents[2]
 MARK = "HARNESS_MARK"
 SESSION = uuid.uuid4().hex  # begins every mark of this process
-MODULES = {"q-pipe": "qtools.pipe", "q-tail": "qtools.tail", "q-broker": "qtools.broker", "qtools": "qtools"}
+MODULES = {
+    "q-pipe": "qtools.pipe",
+    "q-tail": "qtools.tail",
+    "q-bridge": "qtools.bridge",
+    "q-broker": "qtools.broker",
+    "qtools": "qtools",
+}
 TIMEOUT = 60.0  # s
 
 

@@ -1,0 +1,244 @@
+"""q-bridge's command line: flags → BridgeOptions → run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from qtools.cli import options as shared
+from qtools.cli.program import program
+from qtools.cli.types import Duration, Number, Topic
+from qtools.errors import UsageError
+
+CHANNEL = "q-bridge"
+
+
+@program(
+    "q-bridge",
+    epilog="""
+\b
+Examples:
+  q-bridge events --to events.copy --to-nsqd 10.0.0.7:4150
+  q-bridge events/errors --to alerts --where '.level == "error" and .status >= 500'
+  q-bridge events --to 'events.\\(.type)' --select '{id: .messageId, type}'
+  q-bridge events --routes routes.toml --dry-run
+  q-bridge --check routes.toml
+  q-bridge --redrive events.dead
+
+Exit status: 0 done, or stopped by a first signal; 1 failed, 2 usage, 3 could not start.
+""",
+)
+@click.argument("sources", nargs=-1, metavar="TOPIC[/CHANNEL]...")
+@click.option(
+    "--to",
+    multiple=True,
+    metavar="TOPIC",
+    help=r"Send to TOPIC (repeatable: to each of them); 'events.\(.type)' takes a part from the message.",
+)
+@click.option("--routes", default="", metavar="FILE", help="Send where the routes in FILE say; SIGHUP reads it again.")
+@click.option(
+    "--where", default=None, metavar="EXPR", help="Only messages for which EXPR is true; the rest is finished."
+)
+@click.option("--select", default=None, metavar="EXPR", help="Send EXPR's result as JSON in place of each message.")
+@click.option(
+    "--to-nsqd",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="An nsqd to send to (repeatable). Default: where the sources are.",
+)
+@click.option(
+    "--to-lookupd",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="An nsqlookupd that knows the nsqds to send to (repeatable).",
+)
+@click.option(
+    "--balance",
+    type=click.Choice(["fastest", "round-robin"]),
+    default="fastest",
+    show_default=True,
+    help="Which of several nsqds has the next batch; one that is down is left out, and tried again.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["dead-letter", "drop", "fail", "pass"]),
+    default="dead-letter",
+    show_default=True,
+    help="What to do with a message that cannot be routed: keep it in SOURCE.dead with the reason, leave it out, "
+    "end with status 1, or send it on as it is (to --to, or the routes' default).",
+)
+@click.option(
+    "--dead-letter-topic",
+    type=Topic(),
+    default=None,
+    metavar="TOPIC",
+    help="Dead letters go here. Default: SOURCE.dead.",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, 65534),
+    default=None,
+    metavar="N",
+    help="A message that was delivered more often is dealt with by --on-error. Default: no limit.",
+)
+@click.option(
+    "--max-topics",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="How many different topics templates may name.",
+)
+@click.option(
+    "--dedupe",
+    default=None,
+    metavar="EXPR",
+    help="Send no message whose EXPR has the value of one that was sent; null is no value. It is finished and counted.",
+)
+@click.option(
+    "--dedupe-window",
+    type=Duration(0.001),
+    default=None,
+    metavar="DURATION",
+    help="How long a value is remembered, over restarts too. Default: 1h.",
+)
+@click.option(
+    "--dedupe-keys",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help="How many are remembered; the oldest are forgotten for room. Default: 10 million.",
+)
+@click.option(
+    "--dedupe-file", default="", metavar="FILE", help="Where. Default: one for these sources, in the state directory."
+)
+@click.option(
+    "--redrive", is_flag=True, help="The sources hold dead letters: put them back where they came from, and end."
+)
+@click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
+@click.option(
+    "--defer",
+    type=Duration(0, 3600),
+    default=0.0,
+    metavar="DURATION",
+    help="Let the broker hold every message back so long (at most 1h).",
+)
+@click.option("--count", "-n", type=click.IntRange(1), metavar="N", help="End after N messages, over all topics.")
+@click.option("--until-empty", is_flag=True, help="End when nothing is left: depth, in flight, deferred all 0.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print where each message would go; read a copy, send nothing, take nothing."
+)
+@click.option(
+    "--explain", is_flag=True, help="Print why: each route and its condition's parts, for a line of stdin or a message."
+)
+@click.option("--check", default="", metavar="FILE", help="Run the tests in a routes file: exit 0, or 1 and why.")
+@shared.consumer_options
+@shared.operations_options
+@shared.broker_options
+@shared.connection_options
+@shared.talk_options
+def main(sources: tuple[str, ...], **given: Any) -> int:
+    """Send the messages of topics on to other topics: copied, filtered, routed, reshaped, across clusters.
+
+    A message is finished when every destination has answered OK. Without /CHANNEL the channel is q-bridge:
+    bridges of the same topic share its messages, unless each names a channel of its own.
+    """  # fmt: skip
+    import sys
+    from dataclasses import replace
+
+    from qtools.bridge.options import BridgeOptions
+    from qtools.bridge.work import bridge
+    from qtools.cli.run import run_program
+    from qtools.client.address import choose_brokers
+    from qtools.names import parse_source
+
+    show = shared.set_up_talk("q-bridge", given)
+    check = given.pop("check")
+    if check:
+        if sources:
+            raise UsageError(f"--check reads a routes file and nothing else: {sources[0]!r} is too much")
+        return _check(check)
+    explain, redrive = given["explain"], given["redrive"]
+    if not sources and not explain:
+        raise UsageError("name a topic to read: TOPIC[/CHANNEL]")
+    if redrive:
+        for flag in ("to", "routes", "where", "select", "dedupe", "dry_run", "explain"):
+            if given[flag] not in (None, "", (), False):
+                raise UsageError(
+                    f"--redrive puts messages back as they were: --{flag.replace('_', '-')} does not go with it"
+                )
+        if given["on_error"] == "pass":
+            raise UsageError("--on-error pass has nowhere to send what is no dead letter")
+        given["until_empty"] = True
+    elif bool(given["to"]) is bool(given["routes"]):
+        raise UsageError("give --to TOPIC or --routes FILE" + (", not both" if given["to"] else ""))
+    if given["dry_run"] or explain:
+        if given["until_empty"]:
+            raise UsageError("--until-empty: a look has only what comes from now on, through a temporary channel")
+        for flag in ("rate", "defer", "dedupe", "metrics_address", "statsd_address"):
+            if given[flag]:
+                raise UsageError(f"--{flag.replace('_', '-')} does not go with a look, which sends nothing")
+    if given["select"] is not None and given["routes"]:
+        raise UsageError("--select goes with --to; in a routes file each route has a select of its own")
+    if given["dedupe"] is None:
+        for flag in ("dedupe_window", "dedupe_keys", "dedupe_file"):
+            if given[flag]:
+                raise UsageError(f"--{flag.replace('_', '-')} goes with --dedupe")
+    to_nsqd, to_lookupd = given.pop("to_nsqd"), given.pop("to_lookupd")
+    if to_nsqd and to_lookupd:
+        raise UsageError("give --to-nsqd or --to-lookupd, not both")
+    options = BridgeOptions(
+        sources=tuple(dict.fromkeys(parse_source(source, CHANNEL) for source in sources)),
+        brokers=shared.brokers_of(given),
+        to_brokers=choose_brokers(to_nsqd, to_lookupd, environ={}) if to_nsqd or to_lookupd else None,
+        settings=shared.settings_of("q-bridge", given),
+        operations=shared.operations_of(given),
+        rate=given.pop("rate") or 0.0,
+        max_attempts=given.pop("max_attempts") or 0,
+        dedupe_window=given.pop("dedupe_window") or 3600.0,
+        dedupe_keys=given.pop("dedupe_keys") or 10_000_000,
+        dead_letter_topic=given.pop("dead_letter_topic") or "",
+        show=show,
+        **given,
+    )
+    if (explain or options.dry_run) and sys.stdout is None:
+        raise UsageError("stdout is closed: there is nowhere to print to")
+    if explain and not sources:
+        if sys.stdin is None:
+            raise UsageError("stdin is closed: pipe messages in, or name a topic")
+        from qtools.bridge.look import explain_stdin
+
+        return explain_stdin(options)
+    if options.explain or options.dry_run:
+        from qtools.bridge.look import look
+
+        if options.explain and options.count is None:
+            options = replace(options, count=1)
+        return run_program(lambda signals: look(options, signals))
+    return run_program(lambda signals: bridge(options, signals))
+
+
+def _check(path: str) -> int:
+    """Run the tests in the routes file at `path`."""
+    import logging
+
+    from qtools.cli import logs
+    from qtools.cli.types import plural
+    from qtools.flow.routes_file import read_routes
+
+    try:
+        file = read_routes(path)
+        failures = file.failures()
+    except UsageError as error:
+        failures = [str(error)]
+    for failure in failures:
+        logs.say(logging.ERROR, failure)
+    if not failures:
+        tests = plural(len(file.tests), "test")
+        click.echo(f"{path}: {plural(len(file.routes), 'route')}, {tests}, all right")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    main()

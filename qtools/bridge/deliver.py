@@ -1,0 +1,231 @@
+"""q-bridge's Sink: a batch is planned, published, and what cannot be routed dealt with, before `write` returns.
+
+    batch ─▶ plan ─▶ one MPUB a topic, all at once ─▶ OK from every destination ─▶ counted
+                └─▶ cannot be routed ─▶ dead letter to the source's brokers ─▶ OK ─▶ counted
+
+Each message is counted as one of routed (what is passed on among them), filtered, duplicate, dead-lettered, dropped;
+or it goes back, and the loop counts it as requeued. In: batches. Out: calls to publishers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qtools.bridge.planning import Planning
+from qtools.client.publisher import Publisher, Refused
+from qtools.errors import MessageRefused, PartialFailure, Postponed, QtoolsError, RouteFailed
+from qtools.flow.dead_letter import encode_dead_letter
+from qtools.flow.routes import Plan
+from qtools.message import Batch, Messages
+from qtools.names import Subscription
+
+if TYPE_CHECKING:  # few bridges have one, and its modules take time to import
+    from qtools.bridge.once import Once
+
+logger = logging.getLogger("qtools.bridge")
+
+QUIET = 5.0  # s between two lines about messages that could not be routed
+POSTPONE_MS = 60_000  # for each attempt: how long a message waits that not even a dead letter can hold
+EQUAL_MS = 1000  # how long a message waits for what has the same key
+MOST_POSTPONED_MS = 3_600_000  # nsqd's --max-req-timeout
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the messages that were not given back."""
+
+    routed: int = 0
+    filtered: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+    dropped: int = 0
+    hits: Counter[str] = field(default_factory=Counter)  # copies sent, by route
+
+
+class Deliver:
+    """Sends what `planning` says, which may be exchanged between two batches.
+
+    on_error: "dead-letter", "drop", "fail" or "pass".
+    dead: where the dead letters go: the topic for each source's topic, and who publishes them.
+    channels: of each source's topic, for the envelopes.
+    """
+
+    def __init__(
+        self,
+        planning: Planning,
+        publisher: Publisher,
+        dead_letters: Publisher,
+        *,
+        on_error: str,
+        dead_topics: Mapping[str, str],
+        sources: Sequence[Subscription],
+        max_attempts: int = 0,
+        once: Once | None = None,
+    ) -> None:
+        self.planning = planning
+        self.counts = Counts()
+        self._publisher = publisher
+        self._dead_letters = dead_letters
+        self._on_error = on_error
+        self._dead_topics = dead_topics
+        self._channels: dict[str, str] = {}  # of each topic; of several nobody can tell which it was
+        for source in sources:
+            known = self._channels.get(source.topic)
+            self._channels[source.topic] = f"{known},{source.channel}" if known else source.channel
+        self._max_attempts = max_attempts
+        self._once = once
+        self._told = Told()
+
+    async def write(self, batch: Batch) -> None:
+        """Return when every message is where it belongs.
+
+        PartialFailure names those that are not: Postponed ones come again; with on_error "fail" the others end it.
+        """
+        planning = self.planning
+        failed = self._worn_out(batch.messages) if self._max_attempts else {}
+        plan = planning.planner.plan(batch.bodies, failed)
+        failed.update(plan.failed)
+        duplicates = 0
+        pending: list[int] = []
+        if self._once is None:
+            await self._publish(batch, plan, planning, failed)
+        else:
+            duplicates, pending = await self._publish_once(self._once, batch, plan, planning, failed)
+        back: dict[int, QtoolsError] = {place: Postponed("an equal one is on its way", EQUAL_MS) for place in pending}
+        if failed:
+            await self._deal_with(batch, failed, back)
+        counts = self.counts
+        counts.routed += len(batch) - plan.filtered - duplicates - len(pending) - len(failed)
+        counts.filtered += plan.filtered
+        counts.duplicates += duplicates
+        for name, copies in zip(planning.planner.names, plan.hits, strict=True):
+            if copies:
+                counts.hits[name] += copies
+        if back:
+            raise PartialFailure(back)
+
+    async def _publish(self, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]) -> None:
+        """Send what is planned; what a broker refuses goes into `failed`, which is empty if all of it is passed on."""
+        if failed and self._on_error == "pass":
+            _pass_on(batch, sorted(failed), plan, planning.passing)
+            self._tell("passed on as they are", failed)
+            failed.clear()
+        if plan.groups:
+            refused = await self._publisher.publish(plan.groups)
+            if refused:
+                _blame(refused, plan, planning.fixed, failed)
+
+    async def _publish_once(
+        self, once: Once, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]
+    ) -> tuple[int, list[int]]:
+        """Send what was not sent before; how many were, and the places of what can be told only later."""
+        sifted = await once.sift(plan, plan.values, failed)
+        reserved = sifted.keys
+        try:
+            await self._publish(batch, plan, planning, failed)
+            await once.keep([key for place, key in reserved.items() if place not in failed])
+            reserved = {place: key for place, key in reserved.items() if place in failed}
+        finally:
+            if reserved:
+                once.release(list(reserved.values()))
+        duplicates, pending = await once.ask_again(sifted.pending)
+        return sifted.duplicates + duplicates, pending
+
+    async def _deal_with(self, batch: Batch, failed: dict[int, QtoolsError], back: dict[int, QtoolsError]) -> None:
+        """What becomes of what cannot be routed; what goes back, now or later, is put into `back`."""
+        if self._on_error == "fail":
+            back.update(failed)
+        elif self._on_error == "drop":
+            self._tell("dropped", failed)
+            self.counts.dropped += len(failed)
+        else:
+            postponed = await self._dead_letter(batch, failed)
+            self.counts.dead_lettered += len(failed) - len(postponed)
+            back.update(postponed)
+
+    async def close(self) -> None:
+        """The publishers are closed by who made them."""
+
+    # ── what cannot be routed ──
+
+    def _worn_out(self, messages: Messages) -> dict[int, QtoolsError]:
+        """Those that were delivered too often."""
+        most = self._max_attempts
+        limit = most.to_bytes(2, "big")  # attempts, as they stand on the wire behind the timestamp
+        return {
+            place: RouteFailed(f"it was delivered {int.from_bytes(stamp[8:])} times, more than --max-attempts {most}")
+            for place, stamp in enumerate(messages.stamps)
+            if stamp[8:] > limit
+        }
+
+    async def _dead_letter(self, batch: Batch, failed: dict[int, QtoolsError]) -> dict[int, QtoolsError]:
+        """Publish what `failed` as dead letters; those that not even so can be kept are returned."""
+        places = sorted(failed)
+        some = batch.pick(places)
+        groups: dict[str, tuple[list[bytes], list[int]]] = {}
+        for origin, start, stop in some.parts:
+            letters, at = groups.setdefault(self._dead_topics[origin.topic], ([], []))
+            channel = self._channels[origin.topic]
+            for place, message in zip(places[start:stop], some.messages[start:stop], strict=True):
+                letters.append(encode_dead_letter(message, origin.topic, channel, origin.address, failed[place]))
+                at.append(place)
+        for topic, (_, at) in groups.items():
+            self._tell(f"sent to {topic}", {place: failed[place] for place in at})
+        refused = await self._dead_letters.publish([(topic, letters) for topic, (letters, _) in groups.items()])
+        postponed: dict[int, QtoolsError] = {}
+        homes = [at for _, at in groups.values()]
+        for (group, nth), error in refused.items():
+            if not isinstance(error, MessageRefused):
+                raise error
+            place = homes[group][nth]
+            delay = min(MOST_POSTPONED_MS, POSTPONE_MS * max(1, batch.messages[place].attempts))
+            postponed[place] = Postponed(f"{failed[place]}; as a dead letter {error}", delay)
+        if postponed:
+            self._tell("given back for a while, as not even a dead letter can hold them", postponed)
+        return postponed
+
+    def _tell(self, fate: str, failed: Mapping[int, QtoolsError]) -> None:
+        self._told.tell(fate, len(failed), str(next(iter(failed.values()))))
+
+    def __repr__(self) -> str:
+        return f"<Deliver {self._publisher!r} {self.counts}>"
+
+
+def _pass_on(batch: Batch, places: list[int], plan: Plan, topics: Sequence[str]) -> None:
+    """Add to `plan` that the messages at `places` go to `topics` as they came."""
+    bodies = [batch.bodies[place] for place in places]
+    for topic in topics:
+        plan.groups.append((topic, bodies))
+        plan.places.append(places)
+
+
+def _blame(refused: Refused, plan: Plan, fixed: Sequence[str], failed: dict[int, QtoolsError]) -> None:
+    """Put what a broker refused into `failed`; raise where it refused a topic that no message has chosen."""
+    for (group, nth), error in refused.items():
+        topic = plan.groups[group][0]
+        if topic in fixed and not isinstance(error, MessageRefused):
+            raise error
+        failed.setdefault(plan.places[group][nth], RouteFailed(f"to {topic}: {error}"))
+
+
+class Told:
+    """Lines about messages that could not be routed: the first at once, then a few a minute, however many there are."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._last: dict[str, float] = {}
+        self._untold: Counter[str] = Counter()
+
+    def tell(self, fate: str, count: int, why: str) -> None:
+        now = self._loop.time()
+        if now - self._last.get(fate, -QUIET) < QUIET:
+            self._untold[fate] += count
+            return
+        self._last[fate] = now
+        count += self._untold.pop(fate, 0)
+        logger.warning("%s %s: %s", f"{count:,} message{'' if count == 1 else 's'}", fate, why)

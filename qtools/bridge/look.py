@@ -1,0 +1,107 @@
+"""--dry-run and --explain: where messages would go, and nothing is sent. In: live messages, or lines of stdin.
+
+Live messages are read through a temporary channel: a copy of what comes from now on, that takes nothing from others.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from qtools.bridge.explain import explain, outcome
+from qtools.bridge.feeding import forbidden_topics
+from qtools.bridge.options import BridgeOptions
+from qtools.bridge.planning import plan_for
+from qtools.cli.run import Signals
+from qtools.cli.worker import Worker
+from qtools.client.consumer import Consumer
+from qtools.client.guard import refuse_to_take_backlog
+from qtools.errors import SinkClosed, SinkError
+from qtools.flow.routes import Routes
+from qtools.flow.run import Flow
+from qtools.message import Batch
+from qtools.names import EPHEMERAL, Subscription
+
+STDOUT = 1
+PATIENCE = 2.0  # s: a reader of ours that takes nothing for so long, after a signal, is not waited for
+
+
+async def look(options: BridgeOptions, signals: Signals) -> int:
+    """Print what would become of the messages that come; the exit status."""
+    channel = f"q-bridge-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
+    sources = tuple(dict.fromkeys(Subscription(source.topic, channel) for source in options.sources))
+    options = replace(options, sources=sources)
+    planner = plan_for(options, await forbidden_topics(options)).planner
+    assert isinstance(planner, Routes)
+    await refuse_to_take_backlog(sources, options.brokers)
+    consumer = Consumer(
+        sources, options.brokers, options.settings, max_in_flight=options.max_in_flight, limit=options.count
+    )
+    await consumer.start()
+    flow = Flow(consumer, _Print(lambda body: told(planner, body, options.explain)), drain_timeout=PATIENCE)
+    signals.on_stop(flow.stop)
+    try:
+        await flow.run()
+    finally:
+        await consumer.close()
+    return 0
+
+
+def explain_stdin(options: BridgeOptions) -> int:
+    """Explain each line of stdin."""
+    planner = plan_for(options, frozenset(source.topic for source in options.sources)).planner
+    assert isinstance(planner, Routes)
+    for line in _lines():
+        try:
+            sys.stdout.write(told(planner, line, True))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return 0
+    return 0
+
+
+def told(routes: Routes, body: bytes, why: bool) -> str:
+    """What is printed for one message; control characters cannot act on a terminal."""
+    lines = explain(routes, body) if why else [f"{outcome(routes, body)}\t{body.decode('utf-8', 'backslashreplace')}"]
+    return "".join(f"{_harmless(line)}\n" for line in lines)
+
+
+def _harmless(line: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in line)
+
+
+def _lines() -> Iterator[bytes]:
+    while line := sys.stdin.buffer.readline():
+        line = line.removesuffix(b"\n")
+        if line:
+            yield line
+
+
+class _Print:
+    """A Sink that prints a text for each message."""
+
+    def __init__(self, text: Callable[[bytes], str]) -> None:
+        self._text = text
+        self._worker = Worker("output")
+
+    async def write(self, batch: Batch) -> None:
+        data = "".join(map(self._text, batch.bodies)).encode("utf-8", "backslashreplace")
+        error = await self._worker.call(_write_all, data)
+        if isinstance(error, BrokenPipeError):
+            raise SinkClosed("nobody reads stdout any more")
+        if error is not None:
+            raise SinkError(f"cannot write to stdout: {error.strerror or error}")
+
+    async def close(self) -> None: ...
+
+
+def _write_all(data: bytes) -> OSError | None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(STDOUT, view) :]
+    except OSError as error:
+        return error
+    return None

@@ -1,0 +1,46 @@
+"""What a run of q-bridge needs, as plain data: the worker never sees click."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qtools.cli.metrics import OperationsOptions
+from qtools.client.address import Brokers
+from qtools.client.settings import Settings
+from qtools.flow.routes import MAX_TOPICS
+from qtools.names import Subscription
+
+ON_ERROR = ("dead-letter", "drop", "fail", "pass")
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeOptions:
+    """Times in s, rate in messages/s (0: no limit); `max_attempts` 0 and `count` None are without end."""
+
+    sources: tuple[Subscription, ...]
+    brokers: Brokers
+    to_brokers: Brokers | None  # None: where the sources are
+    settings: Settings
+    to: tuple[str, ...] = ()
+    routes: str = ""  # a file
+    where: str | None = None
+    select: str | None = None
+    redrive: bool = False
+    dedupe: str | None = None
+    dedupe_window: float = 3600.0
+    dedupe_keys: int = 10_000_000
+    dedupe_file: str = ""  # "": one of its own in the state directory
+    on_error: str = "dead-letter"
+    dead_letter_topic: str = ""  # "": each source's own
+    max_attempts: int = 0
+    max_topics: int = MAX_TOPICS
+    balance: str = "fastest"
+    rate: float = 0.0
+    defer: float = 0.0
+    max_in_flight: int = 2500
+    count: int | None = None
+    until_empty: bool = False
+    dry_run: bool = False
+    explain: bool = False
+    operations: OperationsOptions = field(default_factory=OperationsOptions)
+    show: bool = True

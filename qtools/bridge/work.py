@@ -1,0 +1,198 @@
+"""One run of q-bridge: consumer, publishers, the loop between them, reload, and what is said at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtools.bridge.deliver import Deliver
+from qtools.bridge.feeding import dead_letter_topics, forbidden_topics
+from qtools.bridge.options import BridgeOptions
+from qtools.bridge.planning import compiled, plan_for
+from qtools.cli import logs
+from qtools.cli.counts import by_outcome, consumer_families, publisher_families
+from qtools.cli.families import Family, Histogram, counter
+from qtools.cli.meter import Meter
+from qtools.cli.metrics import Operations
+from qtools.cli.run import Signals
+from qtools.cli.types import plural
+from qtools.client.balance import balance_of
+from qtools.client.consumer import Consumer
+from qtools.client.ends import wait_until_empty
+from qtools.client.publisher import Publisher
+from qtools.errors import QtoolsError, UsageError
+from qtools.flow.run import Flow
+from qtools.flow.throttle import Throttle
+from qtools.message import Batch
+
+if TYPE_CHECKING:
+    from qtools.bridge.once import Once
+
+# Batches under way at once: while one is answered, the next is planned. More would only hold more memory.
+WINDOW = 4
+
+
+async def bridge(options: BridgeOptions, signals: Signals) -> int:
+    """Move messages until there are no more, or a signal; the exit status.
+
+    Raises UsageError and StartError before anything was read.
+    """
+    forbidden = await forbidden_topics(options)
+    return await _Bridge(options, forbidden).run(signals)
+
+
+class _Bridge:
+    def __init__(self, options: BridgeOptions, forbidden: frozenset[str]) -> None:
+        self.options = options
+        self.forbidden = forbidden
+        planning = plan_for(options, forbidden)
+        dead_topics = dead_letter_topics(options) if options.on_error in ("dead-letter", "pass") else {}
+        self.latency = Histogram()
+        self.publisher = Publisher(
+            options.to_brokers or options.brokers, options.settings,
+            delay_ms=round(options.defer * 1000), balance=balance_of(options.balance),
+            on_published=self.latency.observe,
+        )  # fmt: skip
+        # Dead letters stay where their source is, and are not deferred.
+        shared = not dead_topics or (options.to_brokers is None and not options.defer)
+        self.dead_letters = self.publisher if shared else Publisher(options.brokers, options.settings)
+        self.consumer = Consumer(
+            options.sources, options.brokers, options.settings,
+            max_in_flight=options.max_in_flight, limit=options.count,
+        )  # fmt: skip
+        self.once = self._once() if options.dedupe is not None else None
+        self.deliver = Deliver(
+            planning, self.publisher, self.dead_letters,
+            on_error=options.on_error, dead_topics=dead_topics, sources=options.sources,
+            max_attempts=options.max_attempts, once=self.once,
+        )  # fmt: skip
+        self.flow = Flow(
+            self.consumer, self.deliver,
+            window=WINDOW if self.once is None else 1,  # an equal key on its way elsewhere would have to wait for it
+            throttle=Throttle(options.rate) if options.rate else None,
+            on_refused=self._refused,
+            drain_timeout=options.operations.drain_timeout,
+        )  # fmt: skip
+
+    async def run(self, signals: Signals) -> int:
+        operations = Operations(self.options.operations, "q-bridge", self._families, lambda: self._unready(signals))
+        ends: list[Publisher | Consumer | Once] = [
+            *dict.fromkeys((self.publisher, self.dead_letters)),
+            *([self.once] if self.once is not None else []),
+            self.consumer,
+        ]
+        started: list[Publisher | Consumer | Once] = []
+        meter: Meter | None = None
+        await operations.start()
+        try:
+            for end in ends:
+                await end.start()
+                started.append(end)
+            signals.on_stop(self.flow.stop)
+            if self.options.routes:
+                signals.on_hangup(self._reload)
+            meter = Meter("routed", self._counts, show=self.options.show)
+            await self._move()
+        finally:
+            for end in reversed(started):
+                await end.close()
+            if meter is not None:
+                meter.close()
+                self._summarize(meter)
+            await operations.close()
+        return 0
+
+    def _once(self) -> Once:
+        from qtools.bridge.once import Once, default_path
+
+        options = self.options
+        assert options.dedupe is not None
+        key = compiled("--dedupe", options.dedupe)
+        path = Path(options.dedupe_file) if options.dedupe_file else default_path(options.sources)
+        return Once(key, path, options.dedupe_window, options.dedupe_keys)
+
+    async def _move(self) -> None:
+        ending = asyncio.create_task(self._end())
+        try:
+            await self.flow.run()
+        finally:
+            ending.cancel()
+            await asyncio.wait((ending,))
+            unknown = None if ending.cancelled() else ending.exception()
+        if unknown is not None:  # nobody could say whether it is empty
+            raise unknown
+
+    async def _end(self) -> None:
+        """End the consumer when --until-empty says so."""
+        if self.options.until_empty:
+            try:
+                await wait_until_empty(self.consumer)
+            finally:
+                self.consumer.end()
+
+    def _reload(self) -> None:
+        """Read the routes file again; one that is not right changes nothing."""
+        path = self.options.routes
+        try:
+            self.deliver.planning = plan_for(self.options, self.forbidden)
+        except UsageError as error:
+            logs.say(logging.ERROR, f"not reloaded, the old routes stay: {error}")
+        else:
+            logs.say(logging.WARNING, f"reloaded {path}")
+
+    def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
+        """With --on-error fail: the first message that cannot be routed is the end."""
+        origin, message = batch.parts[0][0], batch.messages[0]
+        error = next(iter(why.values()))
+        raise QtoolsError(f"message {message.id.decode('latin-1')} of {origin.topic} cannot be routed: {error}")
+
+    def _families(self) -> list[Family]:
+        totals, counts = self.flow.totals, self.deliver.counts
+        routes = [({"route": name}, copies) for name, copies in sorted(counts.hits.items())]
+        return [
+            counter("qtools_bridge_read_total", "Messages read.", totals.read),
+            by_outcome("q-bridge", self._outcomes()),
+            counter("qtools_bridge_bytes_total", "Bytes of the bodies of finished messages.", totals.finished_bytes),
+            Family(
+                "qtools_bridge_route_copies_total", "counter", "Messages sent, by the route that sent them.", routes
+            ),
+            *consumer_families("q-bridge", self.consumer),
+            *publisher_families("q-bridge", dict.fromkeys((self.publisher, self.dead_letters)), self.latency),
+        ]
+
+    def _outcomes(self) -> dict[str, int]:
+        """What became of the messages that were read; but for those under way it is all of them."""
+        counts = self.deliver.counts
+        return {
+            "routed": counts.routed,
+            "filtered": counts.filtered,
+            "duplicate": counts.duplicates,
+            "dead-lettered": counts.dead_lettered,
+            "dropped": counts.dropped,
+            "requeued": self.flow.totals.requeued,
+        }
+
+    def _unready(self, signals: Signals) -> str:
+        if signals.received is not None:
+            return f"stopping after {signals.received.name}"
+        if not self.consumer.connected:
+            return "no nsqd is connected to read from"
+        return "" if self.publisher.connected else "no nsqd is connected to send to"
+
+    def _counts(self) -> tuple[int, int]:
+        return self.deliver.counts.routed, self.flow.totals.finished_bytes
+
+    def _summarize(self, meter: Meter) -> None:
+        totals = self.flow.totals
+        told = ", ".join(f"{count:,} {name}" for name, count in self._outcomes().items() if count or name == "routed")
+        notes = [f"{meter.summary(totals.read, totals.finished_bytes)} read: {told}"]
+        resent = self.publisher.resent + (self.dead_letters.resent if self.dead_letters is not self.publisher else 0)
+        if resent:
+            notes.append(f"{plural(resent, 'message')} sent again after a lost connection")
+        if self.consumer.acknowledgements_failed:
+            late = plural(self.consumer.acknowledgements_failed, "message")
+            notes.append(f"{late} had timed out before being finished and will come again")
+        if self.options.show:
+            logs.say(logging.WARNING, "; ".join(notes))
