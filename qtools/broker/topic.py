@@ -161,7 +161,7 @@ class Topic:
         if channel is None:
             self.seal(now, wall)  # what came before the channel is not for it, unless it is the first
             first = not self.channels and not self.paused and not self.waiting
-            backlog = self._log.channel(name, takes_held=first, since=since)
+            backlog = self._log.channel(name, takes_held=first or self.waiting, since=since)
             channel = self.channels[name] = self._make_channel(name, backlog)
             channel.came(backlog.depth)
             if first:

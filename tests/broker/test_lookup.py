@@ -19,7 +19,7 @@ from qtools.broker.lookup import parse_lookupd
 from qtools.errors import AddressInvalid, UsageError
 
 from .inside import Peer, come_true, mpub, serving, subscribed
-from .running import running
+from .running import Running, running
 
 
 class Lookupd:
@@ -257,6 +257,38 @@ async def test_a_nsqlookupd_that_does_not_tell_channels_holds_up_a_topic_for_its
         await writer.close()
     told = [record.getMessage() for record in caplog.records if "elsewhere" in record.getMessage()]
     assert len(told) == 1
+
+
+async def test_nothing_passes_a_channel_by_while_its_topic_begins() -> None:
+    """Messages are on their way to the disk, to the topic and to its new channels all at once."""
+    topics = {f"t{number}": 1 + number % 4 for number in range(40)}  # how many MPUBs of ten messages it gets
+
+    async def publish(broker: Running, topic: str, times: int) -> None:
+        peer = Peer(*await asyncio.open_connection(*broker.tcp))
+        peer.say(b"  V2")
+        for at in range(times):
+            peer.say(mpub(topic, *[b"%d" % (at * 10 + place) for place in range(10)]))
+            await asyncio.sleep(0.002)
+        for _ in range(times):
+            assert await peer.answer() == b"OK"
+        await peer.close()
+
+    async def read(broker: Running, topic: str, channel: str, count: int) -> set[bytes]:
+        peer = Peer(*await asyncio.open_connection(*broker.tcp))
+        peer.say(f"  V2SUB {topic} {channel}\nRDY 2500\n".encode())
+        assert await peer.answer() == b"OK"
+        bodies = {message.body for message in await peer.messages(count)}
+        await peer.close()
+        return bodies
+
+    async with lookupd() as one:
+        one.channels = {topic: ["a", "b"] for topic in topics}
+        with running(f"--lookupd-tcp-address={one.address}") as broker:
+            await come_true(lambda: any("registered with" in line for line in broker.log))
+            await asyncio.gather(*(publish(broker, topic, times) for topic, times in topics.items()))
+            for topic, times in topics.items():
+                for channel in ("a", "b"):
+                    assert len(await read(broker, topic, channel, times * 10)) == times * 10
 
 
 async def test_a_broker_that_is_killed_while_a_topic_waits_loses_nothing(tmp_path: Path) -> None:
