@@ -42,7 +42,7 @@ def test_an_unknown_command_is_usage_and_guessed(shell: Shell) -> None:
     assert done.err == "qtools: there is no command 'tial': did you mean tail? (see qtools --help)\n"
     done = shell.run("qtools", "frobnicate")
     assert done.status == 2
-    assert "there is no command 'frobnicate': there are broker, pipe, tail" in done.err
+    assert "there is no command 'frobnicate': there are bridge, broker, pipe, tail" in done.err
 
 
 def test_a_command_is_not_imported_unless_it_is_run(shell: Shell) -> None:
