@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtools.broker.block import Run
-from qtools.broker.bodies import Refusal
+from qtools.web.bodies import Refusal
 from qtools.broker.broker import Broker
 from qtools.broker.channel import Channel
 from qtools.broker.past import MOST, describe, parse_time

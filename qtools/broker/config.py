@@ -9,7 +9,7 @@ import json
 import logging
 from typing import Any
 
-from qtools.broker.bodies import Refusal
+from qtools.web.bodies import Refusal
 from qtools.broker.lookup import Lookups
 from qtools.broker.options import LOG_LEVELS, Options
 from qtools.errors import UsageError

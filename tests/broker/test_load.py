@@ -8,15 +8,16 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from qtools.broker import http_door
 from qtools.broker.options import Options
 from qtools.message import Message
+from qtools.web import door, wire
 
 from .inside import Peer, come_true, identify, mpub, pub, serving, subscribed
 from .running import Running, running
@@ -213,7 +214,9 @@ async def test_one_that_has_only_half_closed_is_let_go() -> None:
 
 async def test_those_who_never_say_what_they_want_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Options, "client_timeout", 0.3)
-    monkeypatch.setattr(http_door, "FIRST_REQUEST", 0.3)
+    monkeypatch.setattr(door, "Limits", partial(door.Limits, request=0.3))
+    monkeypatch.setattr(door, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(wire, "LINGER", 0.1)
     async with serving(http_address="127.0.0.1:0") as daemon:
         host, _, port = daemon.http_address.rpartition(":")
         mute = [await Peer.to(daemon) for _ in range(50)]  # they have said which protocol, and get heartbeats
