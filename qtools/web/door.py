@@ -90,6 +90,9 @@ class _Http(HttpToolsProtocol):
         if self._unseen > self._limits.head:
             self._refuse(_TOO_LONG)
 
+    def eof_received(self) -> None:
+        self.wire.note_end()
+
     def on_message_begin(self) -> None:
         self._unseen = 0
         self._wait(self._limits.request)
@@ -232,6 +235,9 @@ def _websocket_class() -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             if not self.transport.is_closing():
                 super().data_received(data)
+
+        def eof_received(self) -> None:
+            self.transport.note_end()  # type: ignore[attr-defined]  # our Wire
 
         def handle_connect(self, event: Any) -> None:
             super().handle_connect(event)

@@ -20,7 +20,9 @@ from typing import Any
 # tcp(7), tcp_info: the fields up to tcpi_last_ack_recv (ms since the last acknowledgement came).
 _TCP_INFO = struct.Struct("=8B13I")
 _STATE, _RETRANSMITS, _PROBES, _LAST_ACK_RECV = 0, 2, 3, 20
-_ESTABLISHED = 1
+# States (RFC 9293, 3.3.2) by Linux' numbers: the client has not ended its side; it has, in order.
+_STANDING = frozenset({1, 4, 5})  # ESTABLISHED, FIN-WAIT-1, FIN-WAIT-2
+_ENDED = _STANDING | {6, 8, 9, 11}  # TIME-WAIT, CLOSE-WAIT, LAST-ACK, CLOSING
 LINGER = 2.0  # s
 _SO_NWRITE = 0x1024  # macOS: bytes in the send buffer
 
@@ -35,6 +37,7 @@ class Wire:
         self._loop = loop
         self._out: list[bytes] = []
         self._closing = False
+        self._taken = 0
         made = transport.get_extra_info("socket")
         self._descriptor: int = made.fileno() if made is not None else -1
 
@@ -80,20 +83,26 @@ class Wire:
     def taken(self) -> int:
         """How many of the `written` bytes the client's side has acknowledged, at least.
 
-        With TLS there are more bytes on the wire than were written here, so this is then an underestimate.
+        With TLS there are more bytes on the wire than were written here, so this is then an underestimate. Once the
+        connection is over it stays what it was, as far as that was seen while it stood.
         """
-        if not self.is_alive:
-            return 0
+        self._look(_STANDING)
+        return self._taken
+
+    def note_end(self) -> None:
+        """The client has ended its side, in order: who resets a connection, or leaves bytes unread, does not. So what
+        it has acknowledged by now it has read."""
+        self._look(_ENDED)
+
+    def _look(self, states: frozenset[int]) -> None:
+        if not self._transport.is_closing():
+            told = _tcp_info(self._descriptor)
+            if told is None or told[_STATE] in states:
+                self._taken = self._acknowledged()
+
+    def _acknowledged(self) -> int:
         held = sum(map(len, self._out)) + _buffered(self._transport)
         return max(0, self.written - held - _unacknowledged(self._descriptor))
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the connection stands, as far as the kernel knows by now."""
-        if self.is_closing():
-            return False
-        told = _tcp_info(self._descriptor)
-        return told is None or told[_STATE] == _ESTABLISHED
 
     def is_dead(self, seconds: float) -> bool:
         """Whether what was sent is not acknowledged although it was sent again, and nothing came back for so long.

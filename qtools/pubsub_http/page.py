@@ -1,0 +1,3 @@
+"""The page."""
+
+FILES: dict[str, tuple[bytes, list[tuple[bytes, bytes]]]] = {}
