@@ -71,7 +71,7 @@ class Access:
 
     def identify(self, head: Head, subprotocols: list[str] | None = None) -> Caller:
         """Who asks; 401 when it does not say so rightly, 429 when it asks too often."""
-        caller = self._anybody if self._tokens is None else self._by_token(self._tokens, head, subprotocols or [])
+        caller = self.who(head, subprotocols)
         rate = caller.rate or self._rate
         if rate is not None:
             if caller.throttle is None:
@@ -82,6 +82,10 @@ class Access:
                     429, "TOO_MANY_REQUESTS", f"more than {rate:g} requests a second", [(b"retry-after", b"%d" % wait)]
                 )
         return caller
+
+    def who(self, head: Head, subprotocols: list[str] | None = None) -> Caller:
+        """Who asks; 401 when it does not say so rightly."""
+        return self._anybody if self._tokens is None else self._by_token(self._tokens, head, subprotocols or [])
 
     def most_subscriptions(self, caller: Caller) -> int | None:
         return self._most if caller.most_subscriptions is None else caller.most_subscriptions

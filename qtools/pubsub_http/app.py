@@ -113,6 +113,15 @@ class App:
             return
         await self._send(answer, scope, head, send, request is not None and request.ended)
 
+    def vouch(self, scope: Scope) -> None:
+        """Refuse what would be refused for its Host, its Origin or its token, before it is passed on."""
+        head = dict(scope["headers"])
+        self._access.admit(head, scope["scheme"] == "https")
+        self._access.who(head)
+
+    async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
+        await self._send(_refused(refusal), scope, dict(scope["headers"]), send, False)
+
     def _find(self, scope: Scope, head: dict[bytes, bytes]) -> tuple[Route, Handler]:
         path, method = scope["path"], scope["method"]
         known = self._routes.get(path)

@@ -11,16 +11,23 @@ import logging
 import socket
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtools.cli import logs
 from qtools.cli.run import Signals
 from qtools.errors import StartError
 from qtools.listen import listen, shown, unix_path
+from qtools.pubsub_http.counted import count
 from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.options import GatewayOptions
-from qtools.web.door import HttpDoor, Limits
+from qtools.web.door import App, HttpDoor, Limits
+
+if TYPE_CHECKING:
+    from qtools.pubsub_http.workers import Place
 
 log = logging.getLogger("qtools.pubsub")
+
+BOARD_SECONDS = 0.5  # how old a worker's numbers may be when another tells them
 
 
 async def serve(options: GatewayOptions, signals: Signals) -> int:
@@ -41,26 +48,56 @@ def close(listening: socket.socket, options: GatewayOptions) -> None:
             Path(path).unlink()
 
 
-async def serve_on(listening: socket.socket, options: GatewayOptions, signals: Signals) -> int:
-    """Serve on `listening`."""
+async def serve_on(
+    listening: socket.socket, options: GatewayOptions, signals: Signals, place: Place | None = None
+) -> int:
+    """Serve on `listening`, alone or at a `place` among several workers."""
     stopped = asyncio.Event()
     signals.on_stop(stopped.set)
     tls = tls_context(options)
-    gateway = Gateway(options)
-    await gateway.start()
+    gateway = Gateway(options, "" if place is None else f"{place.number}-")
     limits = Limits(options.max_head_size, options.request_timeout, options.idle_timeout, options.max_connections)
-    door = HttpDoor(gateway.app, limits, websockets=True, heartbeat=options.heartbeat)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        await gateway.start()
+        stack.push_async_callback(gateway.close)
+        app: App = gateway.app
+        if place is not None:
+            app = await _among_others(gateway, place, options, stack)
+        door = HttpDoor(app, limits, websockets=True, heartbeat=options.heartbeat)
+        stack.push_async_callback(door.see_out, options.drain_timeout)
+        stack.callback(gateway.stop)
+        stack.callback(door.close)
         await door.open(listening, tls)
-        logs.say(logging.WARNING, f"serving {address_of(listening, tls is not None)}")
+        if place is not None:
+            keeping = asyncio.create_task(_keep_board(gateway, door, place))
+            stack.callback(keeping.cancel)
+        if place is None or place.number == 0:
+            logs.say(logging.WARNING, f"serving {address_of(listening, tls is not None)}")
         await stopped.wait()
         log.info("stopping")
-    finally:
-        door.close()
-        gateway.stop()
-        await door.see_out(options.drain_timeout)
-        await gateway.close()
     return 0
+
+
+async def _among_others(
+    gateway: Gateway, place: Place, options: GatewayOptions, stack: contextlib.AsyncExitStack
+) -> App:
+    """Open the door for the other workers; what to let clients in to."""
+    from qtools.pubsub_http.neighbours import Neighbours
+
+    path = place.socket_of(place.number)
+    inner = HttpDoor(gateway.app, Limits(head=2 * options.max_head_size))
+    await inner.open(listen(f"unix:{path}", "--workers"))
+    neighbours = Neighbours(gateway.app, place, options.max_body_size, options.publish_timeout + 5.0)
+    stack.push_async_callback(neighbours.close)
+    stack.push_async_callback(inner.see_out)
+    stack.callback(inner.close)
+    return neighbours
+
+
+async def _keep_board(gateway: Gateway, door: HttpDoor, place: Place) -> None:
+    while True:
+        place.board.write(place.number, count(gateway, len(door.state.connections)))
+        await asyncio.sleep(BOARD_SECONDS)
 
 
 def address_of(listening: socket.socket, secure: bool) -> str:
