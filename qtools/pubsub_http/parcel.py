@@ -11,8 +11,9 @@ from typing import Any
 
 import orjson
 
-from qtools.errors import QtoolsError
+from qtools.errors import EvaluationError, ExpressionError
 from qtools.flow.envelope import encode_envelopes, encode_msgpack
+from qtools.flow.expression import NOTHING, compile_expression
 from qtools.flow.lines import join_lengths, join_lines
 from qtools.message import Batch
 from qtools.web.bodies import Refusal
@@ -47,8 +48,6 @@ class Where:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        from qtools.flow.expression import compile_expression
-
         self._evaluate = compile_expression(text, regex=False).evaluate
 
     def holds(self, value: Any) -> bool:
@@ -57,9 +56,9 @@ class Where:
             return False
         try:
             told = self._evaluate(value)
-        except QtoolsError:
+        except EvaluationError:
             return False
-        return told is not None and told is not False and bool(told is not None)
+        return told is not None and told is not False and told is not NOTHING
 
 
 @lru_cache(maxsize=256)
@@ -67,7 +66,7 @@ def compile_where(text: str) -> Where:
     """The condition in `text`; 400 that says where it is wrong. Without test(…): a stranger's pattern may never end."""
     try:
         return Where(text)
-    except QtoolsError as error:
+    except ExpressionError as error:
         raise Refusal(400, "INVALID_ARG_WHERE", str(error)) from error
 
 
