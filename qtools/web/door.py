@@ -83,6 +83,7 @@ class _Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self.wire.is_closing():
+            self.wire.discard(len(data))
             return
         self._fed = len(data)
         self._unseen += len(data)
@@ -233,7 +234,9 @@ def _websocket_class() -> type[asyncio.Protocol]:
 
     class WebSocket(WebSocketsSansIOProtocol):
         def data_received(self, data: bytes) -> None:
-            if not self.transport.is_closing():
+            if self.transport.is_closing():
+                self.transport.discard(len(data))  # type: ignore[attr-defined]  # our Wire
+            else:
                 super().data_received(data)
 
         def eof_received(self) -> None:

@@ -24,6 +24,7 @@ _STATE, _RETRANSMITS, _PROBES, _LAST_ACK_RECV = 0, 2, 3, 20
 _STANDING = frozenset({1, 4, 5})  # ESTABLISHED, FIN-WAIT-1, FIN-WAIT-2
 _ENDED = _STANDING | {6, 8, 9, 11}  # TIME-WAIT, CLOSE-WAIT, LAST-ACK, CLOSING
 LINGER = 2.0  # s
+LINGER_BYTES = 4 * 1024 * 1024
 _SO_NWRITE = 0x1024  # macOS: bytes in the send buffer
 
 
@@ -38,6 +39,7 @@ class Wire:
         self._out: list[bytes] = []
         self._closing = False
         self._taken = 0
+        self._discarded = 0
         made = transport.get_extra_info("socket")
         self._descriptor: int = made.fileno() if made is not None else -1
 
@@ -71,6 +73,12 @@ class Wire:
         self._transport.resume_reading()
         self._transport.write_eof()
         self._loop.call_later(LINGER, self._transport.abort)
+
+    def discard(self, size: int) -> None:
+        """`size` bytes more came of a client that was hung up on: there is an end to that too."""
+        self._discarded += size
+        if self._discarded > LINGER_BYTES:
+            self._transport.abort()
 
     def abort(self) -> None:
         self._closing = True

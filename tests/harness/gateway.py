@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+
 from harness.brokers import Broker
 from harness.shell import Running, Shell
 from harness.waiting import DEADLINE, wait_until
@@ -35,7 +36,7 @@ class Gateway:
         assert found is not None, self.process.err
         self.port = int(found["port"] or 0)
         self.url = found["url"]
-        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE, trust_env=False, verify=False)  # noqa: S501
+        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE, trust_env=False, verify=False)
 
     def close(self) -> None:
         self.client.close()

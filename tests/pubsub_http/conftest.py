@@ -1,4 +1,4 @@
-"""Gateways for tests: one for all that leave it as it was, and fresh ones for who floods, stops or sets them up otherwise."""
+"""Gateways for tests: one for all that leave it as it was, and fresh ones for who floods or stops them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import pytest
 from harness.brokers import Broker
 from harness.gateway import Gateway
 from harness.shell import Shell
+
+from tests.client.conftest import tidy
+
+__all__ = ["tidy"]
 
 MakeGateway = Callable[..., Gateway]
 
