@@ -9,13 +9,15 @@ What was sent and not taken when the client goes is not finished; it goes back w
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from qtools.message import Batch
-from qtools.pubsub_http.parcel import Parcel, Where, render
+from qtools.pubsub_http.parcel import PIECES, Parcel, Where, render
 from qtools.pubsub_http.sessions import Session
 
 # Between two looks at what the client has taken: at first it is probably on its way, then somebody is slow.
@@ -55,6 +57,33 @@ class Counts:
     filtered: int = 0  # finished unsent, as they did not pass
 
 
+class _Sent:
+    """A batch that was sent: `end` is where its last byte stands in the stream, counted from the connection's first."""
+
+    __slots__ = ("_ends", "batch", "end", "size")
+
+    def __init__(self, batch: Batch, size: int, end: int) -> None:
+        self.batch = batch
+        self.size = size
+        self.end = end
+        self._ends: list[int] | None = None  # of each message; what frames them is counted before them, to be sure
+
+    def finish_upto(self, taken: int, form: str) -> int:
+        """Finish the messages of which every byte is among the first `taken`; how many these are."""
+        if taken <= self.end - self.size:
+            return 0
+        if self._ends is None:
+            lengths = [len(piece) for piece in PIECES[form](self.batch)]
+            self._ends = [self.end - self.size + end for end in accumulate(lengths)]
+        count = bisect_right(self._ends, taken)
+        if count:
+            first, self.batch = self.batch.split(count)
+            first.finish()
+            self.size -= self._ends[count - 1] - (self.end - self.size)
+            del self._ends[:count]
+        return count
+
+
 class Delivery:
     """One stream's work. `arrived`: ids that a client said it had, before; they are finished unsent."""
 
@@ -79,7 +108,7 @@ class Delivery:
         self._left = count
         self._session = session
         self._arrived = arrived
-        self._pending: deque[tuple[int, Batch]] = deque()  # sent and not known to be taken, each with where it ends
+        self._pending: deque[_Sent] = deque()  # not known to be taken
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
         self._pause = FIRST_LOOK
@@ -97,11 +126,11 @@ class Delivery:
         finally:
             if self._look is not None:
                 self._look.cancel()
-            self._settle()
+            self._settle(singly=True)
 
     def unsettled(self) -> list[bytes]:
         """The ids of what was sent and not known to be taken, in order."""
-        return [ident for _, batch in self._pending for ident in batch.ids]
+        return [ident for sent in self._pending for ident in sent.batch.ids]
 
     # ── out ──
 
@@ -122,7 +151,7 @@ class Delivery:
         self._counts.sent += len(batch)
         self._counts.sent_bytes += len(data)
         if self._session is None and not parcel.shared:
-            self._pending.append((self._stream.written, batch))
+            self._pending.append(_Sent(batch, len(data), self._stream.written))
             self._settle()
 
     def _chosen(self, parcel: Parcel) -> Batch:
@@ -156,15 +185,20 @@ class Delivery:
 
     # ── back ──
 
-    def _settle(self) -> None:
-        """Finish what the client's side has taken; look again soon where something is on its way."""
+    def _settle(self, singly: bool = False) -> None:
+        """Finish what the client's side has taken; look again soon where something is on its way.
+
+        singly: look at each message of a batch of which it has taken a part, as who is slow may do for long.
+        """
         if self._pending:
             taken = self._stream.taken
             done = 0
-            while self._pending and self._pending[0][0] <= taken:
-                _, batch = self._pending.popleft()
+            while self._pending and self._pending[0].end <= taken:
+                batch = self._pending.popleft().batch
                 batch.finish()
                 done += len(batch)
+            if singly and self._pending:
+                done += self._pending[0].finish_upto(taken, self._form)
             if done:
                 self._counts.finished += done
                 self._pause = FIRST_LOOK
@@ -177,7 +211,7 @@ class Delivery:
 
     def _look_again(self) -> None:
         self._look = None
-        self._settle()
+        self._settle(singly=self._pause >= LAST_LOOK)
 
     async def _wait_settled(self) -> None:
         """Until everything sent is taken, the client is gone, or PATIENCE has passed."""

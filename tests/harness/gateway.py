@@ -87,6 +87,15 @@ class Lines:
     def bodies(self, count: int) -> list[str]:
         return [self.message()["body"] for _ in range(count)]
 
+    def beginning(self, prefix: str, count: int) -> list[str]:
+        """The next `count` lines that begin with `prefix`, without it."""
+        found: list[str] = []
+        while len(found) < count:
+            line = self.line()
+            if line.startswith(prefix):
+                found.append(line.removeprefix(prefix))
+        return found
+
     def rest(self) -> list[str]:
         return list(self._lines)
 
