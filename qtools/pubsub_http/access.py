@@ -75,7 +75,7 @@ class Access:
         rate = caller.rate or self._rate
         if rate is not None:
             if caller.throttle is None:
-                caller.throttle = Throttle(rate)
+                caller.throttle = Throttle(rate, max(1.0, rate))  # a page asks for several things at once
             if not caller.throttle.take(1, self._now()):
                 wait = math.ceil(caller.throttle.wait_for(1)) or 1
                 raise Refusal(
@@ -103,7 +103,6 @@ class Access:
     def preflight(self, head: Head, methods: bytes) -> list[tuple[bytes, bytes]]:
         """What is answered to OPTIONS; the origin has been checked."""
         return [
-            *self.cors(head),
             (b"access-control-allow-methods", methods),
             (b"access-control-allow-headers", _ALLOWED),
             (b"access-control-max-age", b"600"),

@@ -74,13 +74,19 @@ class Board:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._memory = mmap.mmap(-1, self._ROW.size * workers)
+        self._memory = mmap.mmap(-1, (self._ROW.size + 1) * workers)  # behind the rows: who serves
 
     def write(self, worker: int, numbers: Sequence[int]) -> None:
         self._ROW.pack_into(self._memory, worker * self._ROW.size, *numbers)
 
     def read(self, worker: int) -> tuple[int, ...]:
         return self._ROW.unpack_from(self._memory, worker * self._ROW.size)
+
+    def set_serving(self, worker: int, serving: bool) -> None:
+        self._memory[self._ROW.size * self._workers + worker] = serving
+
+    def is_serving(self, worker: int) -> bool:
+        return bool(self._memory[self._ROW.size * self._workers + worker])
 
     def sums(self) -> tuple[int, ...]:
         return tuple(map(sum, zip(*(self.read(worker) for worker in range(self._workers)), strict=True)))

@@ -69,6 +69,7 @@ async def serve_on(
         stack.callback(door.close)
         await door.open(listening, tls)
         if place is not None:
+            place.board.set_serving(place.number, True)
             keeping = asyncio.create_task(_keep_board(gateway, door, place))
             stack.callback(keeping.cancel)
         if place is None or place.number == 0:

@@ -95,6 +95,7 @@ class _Parent:
                 os.kill(pid, number)
 
     def _start(self, number: int) -> None:
+        self._board.set_serving(number, False)
         pid = os.fork()
         if pid:
             self._workers[pid] = (number, time.monotonic())
@@ -127,12 +128,13 @@ class _Parent:
             status = os.waitstatus_to_exitcode(told)
             if self._stopping:
                 self._status = self._status or max(0, status)
-            elif time.monotonic() - began < AGAIN:  # it could not start, and has said why
+            elif not self._board.is_serving(number):  # it could not start, and has said why
                 self._status = status if status > 0 else 1
                 self._stop(signal.SIGTERM)
             else:
                 how = f"status {status}" if status >= 0 else signal.Signals(-status).name
                 log.warning("worker %d ended with %s; starting it again", number, how)
+                time.sleep(max(0.0, began + AGAIN - time.monotonic()))
                 self._start(number)
 
 

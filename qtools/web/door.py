@@ -54,6 +54,7 @@ def _closing_answer(status: str, word: str, more: str = "") -> bytes:
 
 
 _TOO_LONG = _closing_answer("431 Request Header Fields Too Large", "HEAD_TOO_BIG")
+_BROKEN = _closing_answer("400 Bad Request", "INVALID_REQUEST")
 _TOO_SLOW = _closing_answer("408 Request Timeout", "REQUEST_TIMEOUT")
 _TOO_MANY = _closing_answer("503 Service Unavailable", "TOO_MANY_CONNECTIONS", "retry-after: 1\r\n")
 
@@ -134,6 +135,9 @@ class _Http(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif not self.cycle.more_body:  # else what is left of its body has a deadline of its own
             self._wait(self._limits.idle)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(_BROKEN)
 
     def _wait(self, seconds: float) -> None:
         self.deadline = self.loop.time() + seconds
