@@ -85,9 +85,7 @@ class Query:
 
 def _name(text: str) -> str:
     if not is_valid_name(text):
-        raise ValueError(
-            f"has 1 to {MAX_NAME_LENGTH} characters, letters, digits and . _ - only, {EPHEMERAL} behind them"
-        )
+        raise ValueError(f"has 1 to {MAX_NAME_LENGTH} letters, digits and . _ - only; {EPHEMERAL} may end it")
     return text
 
 

@@ -8,6 +8,7 @@ from harness.waiting import wait_until
 
 from tests.browser.conftest import Browser
 from tests.pubsub_http.conftest import MakeGateway
+from tests.pubsub_http.test_readme import block, served
 
 LISTEN = """(() => {
     window.came = []; window.sessions = [];
@@ -74,3 +75,13 @@ def test_a_page_of_another_site_gets_nothing(
     )
     browser.wait("window.tried === 1")
     assert broker.bodies(topic, "me") == [b"a"]
+
+
+def test_readmes_script(browser: Browser, gateway: Gateway, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"from the queue"])
+    browser.open(f"{gateway.url}/ping")
+    script = served(block("js"), gateway, topic).replace("console.log(", "window.said.push(")
+    browser.driver.execute_script(f"window.said = []; {script}; window.source = source")
+    browser.wait("window.said.length === 1")
+    assert browser.run("window.said[0]") == "from the queue"
+    browser.run("window.source.close()")

@@ -38,7 +38,7 @@ def test_topics_and_channels_with_their_numbers(browser: Browser, gateway: Gatew
     assert browser.run(f"{row}.querySelector('.channel .clients').textContent") == "no readers"
     broker.fill(topic, [b"x"] * 500)
     browser.wait(f"Number({row}.querySelector('.rate .number').textContent.replace('k', '')) > 0")
-    assert browser.run(f"{row}.querySelector('.spark .line').getAttribute('d').length > 10")
+    browser.wait(f"{row}.querySelector('.spark .line').getAttribute('d').length > 10")
     assert browser.complaints() == []
 
 
