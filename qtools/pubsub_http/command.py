@@ -156,6 +156,7 @@ Exit status: 0 after a first signal; 1 failed, 2 usage, 3 could not start.
     metavar="DURATION",
     help="How long a connection may be silent between requests, or within a body without end.",
 )
+@shared.operations_within("5s")
 @shared.broker_options
 @shared.connection_options
 @shared.talk_options
@@ -184,6 +185,7 @@ def main(**given: Any) -> int:
     options = GatewayOptions(
         brokers=shared.brokers_of(given),
         settings=shared.settings_of("q-pubsub-http", given),
+        operations=shared.operations_of(given),
         hosts=hosts,
         origins=origins,
         **given,

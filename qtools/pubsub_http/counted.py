@@ -10,6 +10,9 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from qtools.cli.counts import prefix_of
+from qtools.cli.families import Family
+
 if TYPE_CHECKING:
     from qtools.pubsub_http.gateway import Gateway
 
@@ -65,6 +68,15 @@ def count(gateway: Gateway, clients: int) -> tuple[int, ...]:
         clients,
         outlet.connected,
     )
+
+
+def families(numbers: Sequence[int]) -> list[Family]:
+    """`numbers`, in the order of COUNTED, as Prometheus has them."""
+    prefix = prefix_of("q-pubsub-http")
+    return [
+        Family(f"{prefix}_{name}", kind, what, [({}, number)])
+        for (name, kind, what), number in zip(COUNTED, numbers, strict=True)
+    ]
 
 
 class Board:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
 
@@ -14,6 +15,7 @@ class GatewayOptions:
 
     brokers: Brokers
     settings: Settings
+    operations: OperationsOptions = field(default_factory=lambda: OperationsOptions(drain_timeout=5.0))
     http_address: str = "127.0.0.1:8080"
     https_cert: str = ""
     https_key: str = ""
@@ -34,4 +36,3 @@ class GatewayOptions:
     heartbeat: float = 15.0
     idempotency_window: float = 600.0
     backlog: int = 10_000
-    drain_timeout: float = 5.0

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtools.cli import logs
+from qtools.cli.families import Family
+from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
 from qtools.errors import StartError
 from qtools.listen import listen, shown, unix_path
-from qtools.pubsub_http.counted import count
+from qtools.pubsub_http.counted import count, families
 from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.web.door import App, HttpDoor, Limits
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from qtools.pubsub_http.workers import Place
 
 log = logging.getLogger("qtools.pubsub")
+
+NAME = "q-pubsub-http"
 
 BOARD_SECONDS = 0.5  # how old a worker's numbers may be when another tells them
 
@@ -58,13 +62,19 @@ async def serve_on(
     gateway = Gateway(options, "" if place is None else f"{place.number}-")
     limits = Limits(options.max_head_size, options.request_timeout, options.idle_timeout, options.max_connections)
     async with contextlib.AsyncExitStack() as stack:
-        await gateway.start()
-        stack.push_async_callback(gateway.close)
         app: App = gateway.app
         if place is not None:
             app = await _among_others(gateway, place, options, stack)
         door = HttpDoor(app, limits, websockets=True, heartbeat=options.heartbeat)
-        stack.push_async_callback(door.see_out, options.drain_timeout)
+        if place is None or place.number == 0:
+            operations = Operations(
+                options.operations, NAME, lambda: _families(gateway, door, place), lambda: _unready(gateway, signals)
+            )
+            await operations.start()
+            stack.push_async_callback(operations.close)
+        await gateway.start()
+        stack.push_async_callback(gateway.close)
+        stack.push_async_callback(door.see_out, options.operations.drain_timeout)
         stack.callback(gateway.stop)
         stack.callback(door.close)
         await door.open(listening, tls)
@@ -93,6 +103,20 @@ async def _among_others(
     stack.push_async_callback(inner.see_out)
     stack.callback(inner.close)
     return neighbours
+
+
+def _families(gateway: Gateway, door: HttpDoor, place: Place | None) -> list[Family]:
+    own = count(gateway, len(door.state.connections))
+    if place is None:
+        return families(own)
+    place.board.write(place.number, own)
+    return families(place.board.sums())
+
+
+def _unready(gateway: Gateway, signals: Signals) -> str:
+    if signals.received is not None:
+        return f"stopping after {signals.received.name}"
+    return "" if gateway.outlet.connected else "no nsqd is connected"
 
 
 async def _keep_board(gateway: Gateway, door: HttpDoor, place: Place) -> None:

@@ -128,8 +128,8 @@ class _Parent:
             status = os.waitstatus_to_exitcode(told)
             if self._stopping:
                 self._status = self._status or max(0, status)
-            elif not self._board.is_serving(number):  # it could not start, and has said why
-                self._status = status if status > 0 else 1
+            elif status >= 0 and not self._board.is_serving(number):  # it could not start, and has said why
+                self._status = status or 1
                 self._stop(signal.SIGTERM)
             else:
                 how = f"status {status}" if status >= 0 else signal.Signals(-status).name
