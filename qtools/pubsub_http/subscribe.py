@@ -238,7 +238,9 @@ class Subscribing:
             log.info("a subscriber answers nothing any more")
             wire.abort()
             return
-        if form == "sse" and last == [stream.written]:
+        if (
+            form == "sse" and last == [stream.written] and stream.taken == stream.written
+        ):  # else it is not idle but slow
             task = self._loop.create_task(stream.say(b":\n\n"))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._loop.call_later(self._options.heartbeat, self._beat, stream, wire, form, [stream.written])

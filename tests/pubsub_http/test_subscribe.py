@@ -236,3 +236,15 @@ def test_a_broker_that_is_away_is_503(make_gateway: MakeGateway, make_broker: Ma
         assert answer.headers["retry-after"] == "1"
     broker.start()
     wait_until(lambda: gateway.post("/pub", b"x", topic=topic).status_code == 200)
+
+
+def test_a_heartbeat_is_a_comment_of_an_event_stream_and_in_no_other_data(
+    make_gateway: MakeGateway, broker: Broker, topic: str
+) -> None:
+    gateway = make_gateway(broker, "--heartbeat", "1s")
+    broker.create(topic, "me", "you")
+    with gateway.stream(topic, "me", format="sse") as events, gateway.stream(topic, "you") as envelopes:
+        assert events.beginning(":", 2) == ["", ""]
+        broker.fill(topic, [b"a"])
+        assert envelopes.bodies(1) == ["a"]  # and nothing came before it
+        assert len(events.beginning("data: ", 1)) == 1
