@@ -66,6 +66,7 @@ class _Http(HttpToolsProtocol):
     deadline = FOREVER
     _unseen = 0  # bytes since something came out of the parser
     _fed = 0  # bytes of the chunk that is being parsed
+    _in_head = False  # a request has begun, and its head is not whole
     _extends = False  # whether each piece of the body puts the deadline off
 
     def __init__(self, door: HttpDoor) -> None:
@@ -97,11 +98,13 @@ class _Http(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._unseen = 0
+        self._in_head = True
         self._wait(self._limits.request)
         super().on_message_begin()
         self.scope["wire"] = self.wire  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head:
@@ -144,9 +147,8 @@ class _Http(HttpToolsProtocol):
 
     def too_slow(self) -> None:
         """The deadline has passed."""
-        idle = self.cycle is not None and self.cycle.response_complete and not self.cycle.more_body
-        if idle and not self._unseen:
-            self.wire.close()
+        if not self._in_head and (self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)):
+            self.wire.close()  # nothing was asked
         else:
             self._refuse(_TOO_SLOW)
 
