@@ -44,6 +44,8 @@ class Wire:
         self._descriptor: int = made.fileno() if made is not None else -1
 
     def write(self, data: bytes) -> None:
+        if self._closing:
+            return
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(data)
