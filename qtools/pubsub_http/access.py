@@ -61,12 +61,12 @@ class Access:
         self._anybody = Caller("anybody", most_subscriptions=most_subscriptions)
         self._now = asyncio.get_running_loop().time
 
-    def admit(self, head: Head, secure: bool) -> None:
-        """Refuse what came to a wrong name, or on behalf of another web site."""
+    def admit(self, head: Head, secure: bool, public: bool = False) -> None:
+        """Refuse what came to a wrong name, or on behalf of another web site; to what is `public` any site may link."""
         host = head.get(b"host", b"")
         if self._hosts is not None and host not in self._good_hosts:
             self._check_host(host)
-        if b"origin" in head or b"sec-fetch-site" in head:
+        if not public and (b"origin" in head or b"sec-fetch-site" in head):
             self._check_origin(head, host, secure)
 
     def identify(self, head: Head, subprotocols: list[str] | None = None) -> Caller:

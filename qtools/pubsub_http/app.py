@@ -92,7 +92,7 @@ class App:
         head = dict(scope["headers"])
         request: Request | None = None
         try:
-            self._access.admit(head, scope["scheme"] == "https")
+            self._access.admit(head, scope["scheme"] == "https", public=scope["path"] in FILES)
             route, handler = self._find(scope, head)
             caller = self._access.identify(head) if not route.is_open else _NOBODY
             request = Request(scope, receive, send, head, caller)

@@ -112,6 +112,14 @@ async def test_what_other_sites_let_a_browser_ask(headers: dict[str, str], word:
     assert await admitted({"host": "localhost:80", **headers}, "https://good.example") == word
 
 
+def test_any_site_may_link_to_the_page_and_to_nothing_else(gateway: Gateway) -> None:
+    clicked = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert gateway.client.get("/", headers=clicked).status_code == 200
+    assert gateway.client.get("/", headers=clicked | {"host": "evil.example"}).status_code == 403
+    for path in ("/topics", "/sub?topic=t", "/message?topic=t&channel=c"):
+        assert gateway.client.get(path, headers=clicked).json()["message"] == "ORIGIN_NOT_ALLOWED"
+
+
 # ── tokens ──
 
 
