@@ -15,16 +15,18 @@ fail() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for program in q-pipe q-tail q-bridge q-broker python3; do
+for program in q-pipe q-tail q-bridge q-pubsub-http q-broker python3; do
     command -v "$program" >/dev/null || fail "$program is not on PATH: run make demo"
 done
 
 parent=${TMPDIR:-/tmp}
 [ ${#parent} -le 50 ] || parent=/tmp # the path of a unix socket must stay under a hundred bytes
 room=$(mktemp -d "${parent%/}/qdemo.XXXXXX")
+gateway=
 leave() {
     local status=$?
     trap - EXIT
+    [ -z "$gateway" ] || kill "$gateway" 2>/dev/null || true
     q-broker stop --force >"$room/stop" 2>&1 || true
     cd / && rm -rf "$room"
     exit "$status"
@@ -84,6 +86,29 @@ printf '\n4. Every line of the source of Python itself\n'
 python3 "$here/python_source.py" >source.txt
 there_and_back "Python's own source" source source.txt "-n $(grep -avc '^$' source.txt)"
 
+printf '\n5. Over HTTP\n'
+if command -v curl >/dev/null; then
+    q-pubsub-http --http-address 127.0.0.1:0 >gateway 2>&1 &
+    gateway=$!
+    for _ in $(seq 100); do
+        url=$(sed -n 's/.*serving //p' gateway)
+        [ -z "$url" ] || break
+        kill -0 "$gateway" 2>/dev/null || fail "the gateway did not start: $(tail -n 1 gateway)"
+        sleep 0.1
+    done
+    [ -n "$url" ] || fail "the gateway did not start within 10 s"
+    echo "q-pubsub-http serves $url"
+    run "curl -sS --data-binary @events.jsonl '$url/mpub?topic=http'"
+    run "curl -sS '$url/sub?topic=http&channel=demo&until_empty=true&format=raw' > http.out"
+    run "sort events.jsonl | cmp - <(sort http.out) && echo the same"
+    run "curl -sS --data-binary 'one more' '$url/pub?topic=http' && echo && curl -sS '$url/message?topic=http&channel=demo&wait=5'"
+    kill "$gateway" && wait "$gateway" || fail "the gateway did not end in order: $(tail -n 1 gateway)"
+    gateway=
+else
+    echo "skipped: there is no curl on PATH"
+fi
+
+printf '\n'
 run "q-broker stop --force"
 [ -z "$(find "$XDG_RUNTIME_DIR" -type s)" ] || fail "the broker left a socket behind"
 

@@ -10,15 +10,16 @@ import click
 from qtools.cli.program import Program, program
 from qtools.errors import UsageError
 
-# name → its job in a line; it lives in qtools.NAME.command
+# name → its job in a line; it lives in qtools.NAME.command, with _ for -
 COMMANDS = {
     "bridge": "send messages on to other topics: copied, filtered, routed, reshaped",
     "broker": "run the embedded broker; ask or stop the private local one",
     "pipe": "publish stdin or files to a topic",
+    "pubsub-http": "serve topics over HTTP: POST, streaming GET, SSE, WebSocket, and a page",
     "tail": "print the messages of topics to stdout",
 }
 
-_LIST = "\n".join(f"  {name:<8} {job}" for name, job in COMMANDS.items())
+_LIST = "\n".join(f"  {name:<12} {job}" for name, job in COMMANDS.items())
 
 
 @program("qtools", epilog=f"\b\nCommands:\n{_LIST}\n\n`qtools pipe --help` tells all about one.")
@@ -43,7 +44,7 @@ def main() -> None:
     """The console script."""
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
-        command: Program = import_module(f"qtools.{words[0]}.command").main
+        command: Program = import_module(f"qtools.{words[0].replace('-', '_')}.command").main
         command.main(words[1:])
     # An unknown command's own options are not ours to judge.
     _qtools.main(words[:1])

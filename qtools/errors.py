@@ -83,10 +83,11 @@ class StartError(QtoolsError):
 
 
 class InputError(QtoolsError):
-    """What was read is not what it was said to be. `offset` is in bytes from the input's start."""
+    """What was read is not what it was said to be. `offset` is in bytes from the input's start; `too_long` where a
+    message is longer than may be held."""
 
-    def __init__(self, message: str, offset: int | None = None) -> None:
-        self.offset = offset
+    def __init__(self, message: str, offset: int | None = None, *, too_long: bool = False) -> None:
+        self.offset, self.too_long = offset, too_long
         super().__init__(message)
 
 

@@ -28,12 +28,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "flow": BASE,
     "cli": BASE,
     "client": BASE | {"protocol"},
-    "broker": BASE | {"protocol", "cli"},
+    "web": BASE,
+    "broker": BASE | {"protocol", "cli", "web"},
     "pipe": COMMAND,
     "tail": COMMAND,
     "bridge": COMMAND,
     "to_file": COMMAND,
-    "pubsub_http": COMMAND,
+    "pubsub_http": COMMAND | {"web"},
     # `qtools` lists the commands and runs them.
     "__main__": BASE | {"cli", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"},
 }

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODULES = ["qtools.pipe", "qtools.tail", "qtools.bridge", "qtools.broker"]
+MODULES = ["qtools.pipe", "qtools.tail", "qtools.bridge", "qtools.broker", "qtools.pubsub_http"]
 SCRIPTS = Path(sys.executable).parent
 
 

@@ -2,10 +2,10 @@
 
     command.py foreground.py    the command line; a broker until a signal
     daemon.py                   opens and closes the doors in order
-    tcp_door.py  http_door.py   where clients come in
+    tcp_door.py                 where clients come in; over HTTP through web/door.py
     link.py                     a client's socket: filters, heartbeats, what waits to be written
     tcp.py                      a client's conversation: NSQ's V2 protocol
-    http.py  bodies.py          nsqd's HTTP API;  admin.py topics and channels over it;  auth.py asks an auth server
+    http.py                     nsqd's HTTP API;  admin.py topics and channels over it;  auth.py asks an auth server
     past.py                     times and messages as `from` and `peek` have them
     stats.py  metrics.py        what /stats tells, and /metrics;  statsd.py pushes it
     latency.py                  how long messages take: quantiles over a window

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from qtools.broker.block import Run
-from qtools.broker.bodies import Refusal
 from qtools.broker.broker import Broker
 from qtools.broker.channel import Channel
 from qtools.broker.past import MOST, describe, parse_time
 from qtools.broker.store import CannotReplay
 from qtools.broker.topic import Topic
 from qtools.names import is_valid_name
+from qtools.web.bodies import Refusal
 
 Query = dict[str, list[str]]
 Routes = dict[str, tuple[str, Callable[[Query], Any]]]

@@ -9,10 +9,10 @@ import json
 import logging
 from typing import Any
 
-from qtools.broker.bodies import Refusal
 from qtools.broker.lookup import Lookups
 from qtools.broker.options import LOG_LEVELS, Options
 from qtools.errors import UsageError
+from qtools.web.bodies import Refusal
 
 
 class Config:

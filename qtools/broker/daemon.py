@@ -25,7 +25,7 @@ from qtools.broker.tcp_door import TcpDoor
 from qtools.listen import is_local, listen, port_of, shown, unix_path
 
 if TYPE_CHECKING:
-    from qtools.broker.http_door import HttpDoor
+    from qtools.web.door import HttpDoor
 
 log = logging.getLogger("qtools.broker")
 
@@ -74,7 +74,7 @@ class Daemon:
             if self._http is not None or self._https is not None:
                 from qtools.broker.config import Config
                 from qtools.broker.http import HttpApi
-                from qtools.broker.http_door import HttpDoor
+                from qtools.web.door import HttpDoor
 
                 config = Config(options, self._lookups)
                 api = HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._https, config)

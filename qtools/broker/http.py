@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from qtools.broker.admin import Admin, Query, topic_name
-from qtools.broker.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
 from qtools.broker.broker import SPEAKS, Broker
 from qtools.broker.config import Config
 from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
 from qtools.listen import port_of
+from qtools.web.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
 
 if TYPE_CHECKING:
     from qtools.broker.tcp_door import TcpDoor

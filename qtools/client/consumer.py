@@ -129,9 +129,10 @@ class Consumer:
     # ── what else a command asks ──
 
     def end(self) -> None:
-        """Let `read` return None once what has come was read."""
+        """Let `read` return None once what has come was read; no more is asked for."""
         self._ended = True
         self._something.set()
+        self._share()
 
     @property
     def in_flight(self) -> int:

@@ -29,13 +29,14 @@ PASSING_PAUSE = 1.0  # s
 class Part:
     """One command's worth: bodies for one topic, all of which its one answer is about.
 
-    `group` and `places` say where they came from, to who handed them in.
+    `group` and `places` say where they came from, to who handed them in. `delay_ms`: how long they are deferred.
     """
 
     topic: str
     bodies: Sequence[bytes]
     group: int
     places: Sequence[int]
+    delay_ms: int = 0
 
 
 Encode = Callable[[Part], bytes]

@@ -107,8 +107,10 @@ class Publisher:
         """How many brokers are connected now."""
         return len(self._connections)
 
-    async def publish(self, groups: Sequence[Group]) -> Refused:
+    async def publish(self, groups: Sequence[Group], delay_ms: int | None = None) -> Refused:
         """Publish all of `groups`; returns when every broker that has to has answered OK, what was refused apart.
+
+        delay_ms: for these, instead of the publisher's own.
 
         Of that it returns each message: with MessageRefused, one that no broker takes, or with the BrokerError that
         its topic was refused with. Raises NetworkError when no broker was reachable in time.
@@ -116,11 +118,12 @@ class Publisher:
         self._publishes += 1
         order = self._publishes
         refused: Refused = {}
-        parts = self._parts(groups, refused)
+        delay = self._delay_ms if delay_ms is None else delay_ms
+        parts = self._parts(groups, delay, refused)
         if refused or (self._asking is not None and not self._asking.done()):  # who comes later may not overtake
             await self._learn_limits()  # the broker's may be higher than nsqd's default
             refused.clear()
-            parts = self._parts(groups, refused)
+            parts = self._parts(groups, delay, refused)
         if parts:
             await _all([self._publish(lane, order, parts, refused) for lane in await self._wait_lanes()])
         return refused
@@ -132,11 +135,11 @@ class Publisher:
 
     # ── batches ──
 
-    def _parts(self, groups: Sequence[Group], refused: Refused) -> list[Part]:
+    def _parts(self, groups: Sequence[Group], delay_ms: int, refused: Refused) -> list[Part]:
         """`groups` as one command each, or several where one does not take it; what no broker takes is `refused`."""
         parts: list[Part] = []
         for nth, (topic, bodies) in enumerate(groups):
-            part = Part(topic, bodies, nth, range(len(bodies)))
+            part = Part(topic, bodies, nth, range(len(bodies)), delay_ms)
             part = self._fitting(part, refused)
             parts += self._split(part) if part.bodies else []
         return parts
@@ -156,13 +159,14 @@ class Publisher:
                 )
             else:
                 places.append(place)
-        return Part(part.topic, [body for body in bodies if 0 < len(body) <= most], part.group, places)
+        fitting = [body for body in bodies if 0 < len(body) <= most]
+        return Part(part.topic, fitting, part.group, places, part.delay_ms)
 
     def _split(self, part: Part) -> list[Part]:
         """`part`, each message of which fits, cut into what one command takes."""
         most = min(self._batch_bytes, self._max_body_size)
         bodies = part.bodies
-        if self._delay_ms:  # there is no MPUB that defers; they share a write all the same
+        if part.delay_ms:  # there is no MPUB that defers; they share a write all the same
             ends = list(range(1, len(bodies) + 1))
         elif len(bodies) <= self._batch_count and commands.mpub_size(bodies) <= most:
             return [part]
@@ -179,8 +183,8 @@ class Publisher:
 
     def _encode(self, part: Part) -> bytes:
         """The command for `part`."""
-        if self._delay_ms:
-            return commands.dpub(part.topic, part.bodies[0], self._delay_ms)
+        if part.delay_ms:
+            return commands.dpub(part.topic, part.bodies[0], part.delay_ms)
         if len(part.bodies) == 1:
             return commands.pub(part.topic, part.bodies[0])
         return commands.mpub(part.topic, part.bodies)
@@ -318,7 +322,7 @@ class TopicSink:
 
 
 def _piece(part: Part, start: int, end: int) -> Part:
-    return Part(part.topic, part.bodies[start:end], part.group, part.places[start:end])
+    return Part(part.topic, part.bodies[start:end], part.group, part.places[start:end], part.delay_ms)
 
 
 async def _all(writes: Sequence[Coroutine[None, None, None]]) -> None:

@@ -166,11 +166,12 @@ class MsgpackSplitter:
             pass
         except Exception as error:  # msgpack raises ValueError, UnpackException and, on bad UTF-8, others
             at = self.base + self.consumed
-            if isinstance(error, self._buffer_full):
+            too_long = isinstance(error, self._buffer_full)
+            if too_long:
                 told = f"a message of more than {self._longest} bytes begins at byte {at}: is it msgpack?"
             else:
                 told = f"the msgpack value at byte {at} is broken: {str(error) or type(error).__name__}"
-            self._broken = InputError(told, at)
+            self._broken = InputError(told, at, too_long=too_long)
             if not bodies:
                 raise self._broken from error
         return bodies

@@ -125,6 +125,7 @@ class DelimiterSplitter:
             f"a message of more than {self._longest} bytes begins at byte {self.base + self.consumed}:"
             " is the delimiter right?",
             self.base + self.consumed,
+            too_long=True,
         )
         if at_once:
             raise self._broken
@@ -162,7 +163,9 @@ class LengthSplitter:
             if length > self._longest:
                 place = self.base + self.consumed + at
                 self._broken = InputError(
-                    f"the length at byte {place} is {length}, more than any message has: is the input length32?", place
+                    f"the length at byte {place} is {length}, more than any message has: is the input length32?",
+                    place,
+                    too_long=True,
                 )
                 break
             if end - at - 4 < length:

@@ -61,9 +61,9 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing() -
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf")
         await writer.drain()
-        await come_true(lambda: daemon._http_door._state.tasks)  # type: ignore[union-attr]
+        await come_true(lambda: daemon._http_door.state.tasks)  # type: ignore[union-attr]
         writer.close()
-        await come_true(lambda: not daemon._http_door._state.tasks)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon._http_door.state.tasks)  # type: ignore[union-attr]
         assert daemon.broker.topics == {}
 
 

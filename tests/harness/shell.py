@@ -30,6 +30,7 @@ MODULES = {
     "q-tail": "qtools.tail",
     "q-bridge": "qtools.bridge",
     "q-broker": "qtools.broker",
+    "q-pubsub-http": "qtools.pubsub_http",
     "qtools": "qtools",
 }
 TIMEOUT = 60.0  # s

@@ -6,20 +6,25 @@ Never here: more of a body in memory than the limit and one piece, whatever its 
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 _size_at = struct.Struct(">i").unpack_from
 
 
 class Refusal(Exception):
-    """An answer that is not 200: `status` and nsqd's word for it."""
+    """An answer that is not 200: `status` and nsqd's word for it; `detail` says more to people, `headers` and `fields`
+    (of the answer's JSON) to programs."""
 
-    def __init__(self, status: int, word: str) -> None:
-        self.status, self.word = status, word
+    def __init__(
+        self, status: int, word: str, detail: str = "", headers: Headers = (), fields: dict[str, Any] | None = None
+    ) -> None:
+        self.status, self.word, self.detail, self.headers, self.fields = status, word, detail, headers, fields or {}
         super().__init__(word)
 
 

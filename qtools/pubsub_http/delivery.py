@@ -1,0 +1,225 @@
+"""One client's stream, over HTTP or a WebSocket. In: parcels. Out: bytes in a form, and acknowledgements.
+
+    source.read ─▶ where, count ─▶ stream.send ─▶ ack=auto:   finished once the client's side has taken the bytes
+                                                  ack=client: held in the session until the client says
+
+What was sent and not taken when the client goes is not finished; it goes back when the source is closed, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+from qtools.message import Batch
+from qtools.pubsub_http.parcel import PIECES, Parcel, Where, render
+from qtools.pubsub_http.sessions import Session
+
+# Between two looks at what the client has taken: at first it is probably on its way, then somebody is slow.
+FIRST_LOOK = 0.002
+LAST_LOOK = 0.1
+PATIENCE = 10.0  # s that the last bytes may take to be taken before the stream ends without knowing
+
+
+class Source(Protocol):
+    """Where parcels come from."""
+
+    async def read(self) -> Parcel | None: ...
+    def end(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Stream(Protocol):
+    """Where they go. `taken` of the `written` bytes have been acknowledged by the client's side."""
+
+    @property
+    def written(self) -> int: ...
+    @property
+    def taken(self) -> int: ...
+    @property
+    def gone(self) -> bool: ...
+    async def send(self, data: bytes, batch: Batch) -> None:
+        """Write `data`, which is `batch` in the stream's form; returns when the transport takes more."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What all streams of a gateway did, in messages."""
+
+    sent: int = 0
+    sent_bytes: int = 0
+    finished: int = 0
+    filtered: int = 0  # finished unsent, as they did not pass
+
+
+class _Sent:
+    """A batch that was sent: `end` is where its last byte stands in the stream, counted from the connection's first."""
+
+    __slots__ = ("_ends", "batch", "end", "size")
+
+    def __init__(self, batch: Batch, size: int, end: int) -> None:
+        self.batch = batch
+        self.size = size
+        self.end = end
+        self._ends: list[int] | None = None  # of each message; what frames them is counted before them, to be sure
+
+    def finish_upto(self, taken: int, form: str) -> int:
+        """Finish the messages of which every byte is among the first `taken`; how many these are."""
+        if taken <= self.end - self.size:
+            return 0
+        if self._ends is None:
+            lengths = [len(piece) for piece in PIECES[form](self.batch)]
+            self._ends = [self.end - self.size + end for end in accumulate(lengths)]
+        count = bisect_right(self._ends, taken)
+        if count:
+            first, self.batch = self.batch.split(count)
+            first.finish()
+            self.size -= self._ends[count - 1] - (self.end - self.size)
+            del self._ends[:count]
+        return count
+
+
+class Delivery:
+    """One stream's work. `arrived`: ids that a client said it had, before; they are finished unsent."""
+
+    def __init__(
+        self,
+        source: Source,
+        stream: Stream,
+        form: str,
+        counts: Counts,
+        *,
+        where: Where | None = None,
+        count: int | None = None,
+        session: Session | None = None,
+        arrived: set[bytes] | None = None,
+    ) -> None:
+        self.sent = 0
+        self._source = source
+        self._stream = stream
+        self._form = form
+        self._counts = counts
+        self._where = where
+        self._left = count
+        self._session = session
+        self._arrived = arrived
+        self._pending: deque[_Sent] = deque()  # not known to be taken
+        self._loop = asyncio.get_running_loop()
+        self._look: asyncio.TimerHandle | None = None
+        self._pause = FIRST_LOOK
+        self._settled = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until the source ends, the client is gone, or as many as asked for were sent."""
+        try:
+            while not self._stream.gone and self._left != 0:
+                parcel = await self._source.read()
+                if parcel is None:
+                    break
+                await self._deliver(parcel)
+            await self._wait_settled()
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+            self._settle(singly=True)
+
+    def unsettled(self) -> list[bytes]:
+        """The ids of what was sent and not known to be taken, in order."""
+        return [ident for sent in self._pending for ident in sent.batch.ids]
+
+    # ── out ──
+
+    async def _deliver(self, parcel: Parcel) -> None:
+        batch = self._chosen(parcel)
+        if not len(batch):
+            return
+        if self._left is not None:
+            self._left -= len(batch)
+        whole = len(batch) == len(parcel)
+        if self._session is not None:
+            held = self._session.hold(batch, self._loop.time())
+            whole = whole and held is batch
+            batch = held
+        data = parcel.render(self._form) if whole else render(batch, self._form)
+        await self._stream.send(data, batch)
+        self.sent += len(batch)
+        self._counts.sent += len(batch)
+        self._counts.sent_bytes += len(data)
+        if self._session is None and not parcel.shared:
+            self._pending.append(_Sent(batch, len(data), self._stream.written))
+            self._settle()
+
+    def _chosen(self, parcel: Parcel) -> Batch:
+        """What of `parcel` is to be sent; of the rest, what is not for later is finished."""
+        batch = parcel.batch
+        places: Sequence[int] = range(len(batch)) if self._where is None else parcel.passing(self._where)
+        if self._arrived:
+            places = self._without_arrived(batch, places)
+        if len(places) == len(batch) and (self._left is None or self._left >= len(batch)):
+            return batch
+        upto = len(batch)
+        if self._left is not None and len(places) > self._left:
+            places = places[: self._left]
+            upto = places[-1] + 1
+        chosen = batch.pick(places)
+        if not parcel.shared:
+            seen, later = batch.split(upto)
+            if len(later):
+                later.requeue()
+            skipped = seen.without(list(places))
+            self._counts.filtered += len(skipped)
+            skipped.finish()
+        return chosen
+
+    def _without_arrived(self, batch: Batch, places: Sequence[int]) -> Sequence[int]:
+        assert self._arrived is not None
+        ids = batch.ids
+        new = [place for place in places if ids[place] not in self._arrived]
+        self._arrived.difference_update(batch.ids)
+        return new
+
+    # ── back ──
+
+    def _settle(self, singly: bool = False) -> None:
+        """Finish what the client's side has taken; look again soon where something is on its way.
+
+        singly: look at each message of a batch of which it has taken a part, as who is slow may do for long.
+        """
+        if self._pending:
+            taken = self._stream.taken
+            done = 0
+            while self._pending and self._pending[0].end <= taken:
+                batch = self._pending.popleft().batch
+                batch.finish()
+                done += len(batch)
+            if singly and self._pending:
+                done += self._pending[0].finish_upto(taken, self._form)
+            if done:
+                self._counts.finished += done
+                self._pause = FIRST_LOOK
+        if not self._pending or self._stream.gone:
+            self._settled.set()
+        elif self._look is None:
+            self._settled.clear()
+            self._look = self._loop.call_later(self._pause, self._look_again)
+            self._pause = min(LAST_LOOK, self._pause * 2)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._settle(singly=self._pause >= LAST_LOOK)
+
+    async def _wait_settled(self) -> None:
+        """Until everything sent is taken, the client is gone, or PATIENCE has passed."""
+        self._settle()
+        if self._pending and not self._stream.gone:
+            self._settled.clear()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._settled.wait()
+            except TimeoutError:
+                return

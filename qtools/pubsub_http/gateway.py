@@ -1,0 +1,84 @@
+"""The rooms put together. In: options. Out: an application that serves, and what it has counted."""
+
+from __future__ import annotations
+
+from qtools.pubsub_http.access import Access
+from qtools.pubsub_http.acknowledge import Acknowledging
+from qtools.pubsub_http.app import Answer, App, Handler, Request, json_answer, published_answer, text_answer
+from qtools.pubsub_http.hub import Hubs
+from qtools.pubsub_http.idempotency import Idempotency
+from qtools.pubsub_http.openapi import document
+from qtools.pubsub_http.options import GatewayOptions
+from qtools.pubsub_http.outlet import Outlet
+from qtools.pubsub_http.publish import Publishing
+from qtools.pubsub_http.sessions import Sessions
+from qtools.pubsub_http.subscribe import Subscribing
+from qtools.pubsub_http.take import Taking
+from qtools.pubsub_http.tokens import read_tokens
+from qtools.pubsub_http.topics import Topics
+from qtools.pubsub_http.websocket import WebSockets
+
+
+class Gateway:
+    """One process's gateway. `app` is what a door lets clients in to; `worker` begins the names of its sessions."""
+
+    def __init__(self, options: GatewayOptions, worker: str = "") -> None:
+        tokens = read_tokens(options.token_file) if options.token_file else None
+        access = Access(
+            tokens, options.hosts, options.origins, rate=options.rate, most_subscriptions=options.max_subscriptions
+        )
+        self.outlet = Outlet(options.brokers, options.settings, options.publish_timeout)
+        self.idempotency = Idempotency(options.idempotency_window)
+        self.sessions = Sessions(worker)
+        self.hubs = Hubs(options)
+        self.subscribing = Subscribing(options, access, self.sessions, self.hubs)
+        self._topics = Topics(options)
+        self._publishing = Publishing(self.outlet, self.idempotency, options.max_msg_size, options.max_body_size)
+        self._taking = Taking(self.subscribing)
+        acknowledging = Acknowledging(self.sessions)
+        handlers: dict[str, Handler] = {
+            "pub": self._pub,
+            "mpub": self._mpub,
+            "sub": self._sub,
+            "message": self._message,
+            "finish": acknowledging.finish,
+            "requeue": acknowledging.requeue,
+            "touch": acknowledging.touch,
+            "topics": self._topics.topics,
+            "ping": self._ping,
+            "openapi": self._openapi,
+        }
+        self._document = document()
+        self.app = App(access, handlers, WebSockets(options, self.subscribing, self.sessions).serve)
+
+    async def start(self) -> None:
+        """Connect; StartError when no broker can be reached."""
+        await self.outlet.start()
+
+    def stop(self) -> None:
+        """Let every stream come to its end; nobody new is let in by the door."""
+        self.subscribing.stop()
+
+    async def close(self) -> None:
+        """Once the door has seen everybody out."""
+        await self.outlet.close()
+        await self.hubs.close()
+        await self._topics.close()
+
+    async def _pub(self, request: Request) -> Answer:
+        return published_answer(request, await self._publishing.pub(request))
+
+    async def _mpub(self, request: Request) -> Answer:
+        return published_answer(request, await self._publishing.mpub(request))
+
+    async def _sub(self, request: Request) -> None:
+        await self.subscribing.sub(self.app, request)
+
+    async def _message(self, request: Request) -> Answer | None:
+        return await self._taking.message(self.app, request)
+
+    async def _ping(self, request: Request) -> Answer:
+        return text_answer(b"OK")
+
+    async def _openapi(self, request: Request) -> Answer:
+        return json_answer(self._document)

@@ -1,0 +1,86 @@
+"""Requests that belong to another worker. In: requests. Out: those, passed on to whom they belong; all others, kept.
+
+Who they are from is looked at here already, so that a stranger's body is not even read.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+from qtools.pubsub_http.app import App
+from qtools.web.bodies import Receive, Refusal, Scope, Send, read_body
+
+if TYPE_CHECKING:
+    import httpx
+
+    from qtools.pubsub_http.workers import Place
+
+_ABOUT_SESSIONS = frozenset({"/finish", "/requeue", "/touch"})
+_PUBLISHING = frozenset({"/pub", "/mpub"})
+_SESSION = re.compile(rb"(?:^|&)session=([0-9]+)-")
+# What is about one connection and not about the request (RFC 9110, 7.6.1).
+_OF_CONNECTION = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"expect", b"upgrade", b"content-length"}
+)
+
+
+class Neighbours:
+    """The application of one worker among several; `app` is its own. timeout: s that another may take to answer."""
+
+    def __init__(self, app: App, place: Place, most: int, timeout: float) -> None:
+        self._app = app
+        self._place = place
+        self._most = most
+        self._timeout = timeout
+        self._clients: dict[int, httpx.AsyncClient] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        owner = self._owner(scope) if scope["type"] == "http" else None
+        if owner is None or owner == self._place.number:
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._app.vouch(scope)
+            body = await read_body(scope, receive, self._most, Refusal(413, "BODY_TOO_BIG"))
+            status, headers, answer = await self._pass_on(owner, scope, body)
+        except Refusal as refusal:
+            await self._app.refuse(scope, send, refusal)
+            return
+        self._app.count(status)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _owner(self, scope: Scope) -> int | None:
+        path = scope["path"]
+        if path in _PUBLISHING:
+            for name, value in scope["headers"]:
+                if name == b"idempotency-key":
+                    return zlib.crc32(value) % self._place.count
+        elif path in _ABOUT_SESSIONS:
+            found = _SESSION.search(scope["query_string"])
+            if found is not None and len(found[1]) < 4 and int(found[1]) < self._place.count:
+                return int(found[1])
+        return None
+
+    async def _pass_on(self, owner: int, scope: Scope, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        import httpx
+
+        client = self._clients.get(owner)
+        if client is None:
+            transport = httpx.AsyncHTTPTransport(uds=self._place.socket_of(owner))
+            client = self._clients[owner] = httpx.AsyncClient(transport=transport, timeout=self._timeout)
+        target = httpx.URL(scheme="http", host="worker", raw_path=scope["raw_path"] + b"?" + scope["query_string"])
+        headers = [(name, value) for name, value in scope["headers"] if name not in _OF_CONNECTION]
+        try:
+            answer = await client.request(scope["method"], target, content=body, headers=headers)
+        except httpx.HTTPError as error:
+            detail = "the worker that this belongs to does not answer just now"
+            raise Refusal(503, "WORKER_UNAVAILABLE", detail, [(b"retry-after", b"1")]) from error
+        kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _OF_CONNECTION]
+        return answer.status_code, [*kept, (b"content-length", b"%d" % len(answer.content))], answer.content

@@ -1,0 +1,38 @@
+"""What a run of q-pubsub-http needs, as plain data: the worker never sees click."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qtools.cli.metrics import OperationsOptions
+from qtools.client.address import Brokers
+from qtools.client.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """Times in s, sizes in bytes. `hosts` None: any Host is answered."""
+
+    brokers: Brokers
+    settings: Settings
+    operations: OperationsOptions = field(default_factory=lambda: OperationsOptions(drain_timeout=5.0))
+    http_address: str = "127.0.0.1:8080"
+    https_cert: str = ""
+    https_key: str = ""
+    token_file: str = ""
+    hosts: frozenset[str] | None = None
+    origins: frozenset[str] = frozenset()
+    workers: int = 1
+    max_in_flight: int = 2500
+    max_msg_size: int = 1024 * 1024
+    max_body_size: int = 5 * 1024 * 1024
+    max_head_size: int = 64 * 1024
+    max_connections: int = 10_000
+    max_subscriptions: int | None = None
+    rate: float | None = None
+    publish_timeout: float = 10.0
+    request_timeout: float = 30.0
+    idle_timeout: float = 300.0
+    heartbeat: float = 15.0
+    idempotency_window: float = 600.0
+    backlog: int = 10_000

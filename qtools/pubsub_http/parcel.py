@@ -1,0 +1,119 @@
+"""A batch on its way to clients. In: a batch, a form, a condition. Out: its bytes in that form, which of it pass.
+
+Where many clients get the same batch (hub.py), each form is made once, and the JSON parsed once, for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from qtools.errors import EvaluationError, ExpressionError
+from qtools.flow.envelope import encode_envelopes, encode_msgpack
+from qtools.flow.expression import NOTHING, compile_expression
+from qtools.flow.lines import join_lengths, join_lines
+from qtools.message import Batch
+from qtools.web.bodies import Refusal
+
+_NO_JSON = object()
+
+
+def _sse(batch: Batch) -> list[bytes]:
+    """Server-Sent Events: the envelope as data, which has no newline in it but its last (HTML Standard, 9.2.5)."""
+    return [
+        b"id: " + ident + b"\ndata: " + line + b"\n"
+        for ident, line in zip(batch.messages.ids, encode_envelopes(batch), strict=True)
+    ]
+
+
+# One piece of bytes for each message; JOINED makes the same bytes of all of them, faster.
+PIECES: dict[str, Callable[[Batch], list[bytes]]] = {
+    "envelope": encode_envelopes,
+    "raw": lambda batch: [body + b"\n" for body in batch.bodies],
+    "length32": lambda batch: [join_lengths([body]) for body in batch.bodies],
+    "msgpack": encode_msgpack,
+    "sse": _sse,
+}
+JOINED: dict[str, Callable[[Batch], bytes]] = {
+    "raw": lambda batch: join_lines(batch.bodies, b"\n"),
+    "length32": lambda batch: join_lengths(batch.bodies),
+}
+
+
+class Where:
+    """A condition on a message's JSON."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._evaluate = compile_expression(text, regex=False).evaluate
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` passes; where the expression fails, or there is no JSON, it does not."""
+        if value is _NO_JSON:
+            return False
+        try:
+            told = self._evaluate(value)
+        except EvaluationError:
+            return False
+        return told is not None and told is not False and told is not NOTHING
+
+
+@lru_cache(maxsize=256)
+def compile_where(text: str) -> Where:
+    """The condition in `text`; 400 that says where it is wrong. Without test(…): a stranger's pattern may never end."""
+    try:
+        return Where(text)
+    except ExpressionError as error:
+        raise Refusal(400, "INVALID_ARG_WHERE", str(error)) from error
+
+
+class Parcel:
+    """One batch. `shared` when many clients get it; nobody's acknowledgement matters then, it is finished already."""
+
+    __slots__ = ("_places", "_rendered", "_values", "batch", "shared")
+
+    def __init__(self, batch: Batch, shared: bool = False) -> None:
+        self.batch = batch
+        self.shared = shared
+        self._rendered: dict[str, bytes] = {}
+        self._places: dict[str, Sequence[int]] = {}
+        self._values: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def passing(self, where: Where) -> Sequence[int]:
+        """The places of the messages for which `where` holds."""
+        places = self._places.get(where.text)
+        if places is None:
+            if self._values is None:
+                self._values = list(map(_value, self.batch.bodies))
+            holds = where.holds
+            places = self._places[where.text] = [place for place, value in enumerate(self._values) if holds(value)]
+            if not self.shared:
+                self._values = None
+        return places
+
+    def render(self, form: str) -> bytes:
+        """All of it in `form`."""
+        if not self.shared:
+            return render(self.batch, form)
+        if form not in self._rendered:
+            self._rendered[form] = render(self.batch, form)
+        return self._rendered[form]
+
+
+def render(batch: Batch, form: str) -> bytes:
+    """The bytes of `batch` in `form`."""
+    joined = JOINED.get(form)
+    return joined(batch) if joined is not None else b"".join(PIECES[form](batch))
+
+
+def _value(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _NO_JSON

@@ -1,0 +1,278 @@
+"""/sub as a stream, and what HTTP streams and WebSockets share. In: a request. Out: messages, until somebody ends it.
+
+A channel that was named is read by a consumer of this client's own: its ready count is its own speed, and what it has
+not finished goes back when it is gone. Who named none shares a hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from qtools.client.consumer import Consumer
+from qtools.client.ends import wait_until_empty
+from qtools.errors import QtoolsError, StartError
+from qtools.message import Batch
+from qtools.names import Subscription
+from qtools.pubsub_http.delivery import Counts, Delivery, Source
+from qtools.pubsub_http.hub import Hubs, open_consumer, own_channel
+from qtools.pubsub_http.options import GatewayOptions
+from qtools.pubsub_http.outlet import refusal_of
+from qtools.pubsub_http.parcel import Parcel
+from qtools.pubsub_http.sessions import Session, Sessions
+from qtools.pubsub_http.wants import MEDIA, Wants, read_wants
+from qtools.web.bodies import Refusal
+from qtools.web.wire import Wire
+
+if TYPE_CHECKING:
+    from qtools.pubsub_http.access import Access
+    from qtools.pubsub_http.app import App, Request
+
+log = logging.getLogger("qtools.pubsub")
+
+REMEMBERED = 1000  # broken event streams whose last messages are remembered, for who comes back
+RETRY_MS = 1000  # what a browser waits before it comes back
+
+
+class ConsumerSource:
+    """A consumer as a source of parcels."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
+
+    async def read(self) -> Parcel | None:
+        batch = await self.consumer.read()
+        return None if batch is None else Parcel(batch)
+
+    def end(self) -> None:
+        self.consumer.end()
+
+    async def close(self) -> None:
+        await self.consumer.close()
+
+
+class HttpStream:
+    """The answer to GET /sub. `wire` is None where the application is run without a door, as tests do."""
+
+    def __init__(self, request: Request, wire: Wire | None) -> None:
+        self.gone = False
+        self._send = request.send
+        self._wire = wire
+        self._bytes = 0
+
+    @property
+    def written(self) -> int:
+        return self._bytes if self._wire is None else self._wire.written
+
+    @property
+    def taken(self) -> int:
+        return self._bytes if self._wire is None else self._wire.taken
+
+    async def send(self, data: bytes, batch: Batch) -> None:
+        await self.say(data)
+
+    async def say(self, data: bytes) -> None:
+        """Write something that is no message."""
+        self._bytes += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+class Subscribing:
+    """All streams of a gateway."""
+
+    def __init__(self, options: GatewayOptions, access: Access, sessions: Sessions, hubs: Hubs) -> None:
+        self.counts = Counts()
+        self.open = 0
+        self._options = options
+        self._access = access
+        self._sessions = sessions
+        self._hubs = hubs
+        self._sources: set[Source] = set()
+        self._stopped = asyncio.Event()
+        # (topic, channel, id) of the last message that was taken, or of each that may have been → those up to it
+        self._broken: OrderedDict[tuple[str, str], list[list[bytes]]] = OrderedDict()
+        self._loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        """Let every stream come to its end."""
+        self._stopped.set()
+        for source in tuple(self._sources):
+            source.end()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopped.is_set()
+
+    # ── for both kinds ──
+
+    @asynccontextmanager
+    async def subscribed(self, request: Request, wants: Wants) -> AsyncIterator[Source]:
+        """A source of what is wanted, within the caller's limits; closed afterwards."""
+        caller = request.caller
+        most = self._access.most_subscriptions(caller)
+        if self.stopping:
+            raise Refusal(503, "EXITING", "the gateway is about to stop", [(b"retry-after", b"1")])
+        if most is not None and caller.subscriptions >= most:
+            raise Refusal(
+                429, "TOO_MANY_SUBSCRIPTIONS", f"this token may have {most} streams at once", [(b"retry-after", b"5")]
+            )
+        caller.subscriptions += 1
+        self.open += 1
+        source: Source | None = None
+        timers: list[asyncio.TimerHandle] = []
+        watch: asyncio.Task[None] | None = None
+        try:
+            source = await self._source(wants)
+            self._sources.add(source)
+            if self.stopping:
+                source.end()
+            if wants.timeout is not None:
+                timers.append(self._loop.call_later(wants.timeout, source.end))
+            if wants.until_empty and isinstance(source, ConsumerSource):
+                watch = asyncio.create_task(self._end_when_empty(source))
+            yield source
+        finally:
+            caller.subscriptions -= 1
+            self.open -= 1
+            for timer in timers:
+                timer.cancel()
+            if watch is not None:
+                watch.cancel()
+            if source is not None:
+                self._sources.discard(source)
+                await source.close()
+
+    async def _source(self, wants: Wants) -> Source:
+        try:
+            if not wants.channel and not wants.acks:
+                return await self._hubs.join(wants.topic)
+            source = Subscription(wants.topic, wants.channel or own_channel())
+            limit = wants.count if wants.where is None else None
+            return ConsumerSource(await open_consumer(source, self._options, wants.max_in_flight, limit))
+        except QtoolsError as error:
+            raise refusal_of(error) from error
+
+    async def _end_when_empty(self, source: ConsumerSource) -> None:
+        try:
+            await wait_until_empty(source.consumer)
+        except StartError as error:
+            log.warning("a stream that was to end when its channel is empty ended now: %s", error)
+        source.end()
+
+    async def wait_acknowledged(self, session: Session, wants: Wants, gone: asyncio.Task[None] | None) -> None:
+        """After the last message the client still has to say what became of it: until it has, or has `gone`."""
+        less = asyncio.Event()
+        session.on_less = less.set
+        until = self._loop.time() + wants.msg_timeout
+        while len(session) and not self.stopping and self._loop.time() < until and (gone is None or not gone.done()):
+            less.clear()
+            waits = [asyncio.create_task(less.wait()), asyncio.create_task(self._stopped.wait())]
+            await asyncio.wait(
+                waits if gone is None else [*waits, gone],
+                timeout=until - self._loop.time(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for wait in waits:
+                wait.cancel()
+
+    # ── HTTP ──
+
+    async def sub(self, app: App, request: Request) -> None:
+        """GET /sub."""
+        accept = request.head.get(b"accept", b"").decode("latin-1")
+        wants = read_wants(request.values, accept, self._options.max_in_flight)
+        wire: Wire | None = request.scope.get("wire")
+        stream = HttpStream(request, wire)
+        async with self.subscribed(request, wants) as source:
+            session = self._sessions.open(request.caller, wants.msg_timeout) if wants.acks else None
+            arrived = self._resumed(wants, request) if wants.form == "sse" and not wants.acks else None
+            delivery = Delivery(
+                source, stream, wants.form, self.counts,
+                where=wants.where, count=wants.count, session=session, arrived=arrived,
+            )  # fmt: skip
+            if wire is not None:
+                wire.keep_alive(self._options.heartbeat)
+            beat = self._loop.call_later(self._options.heartbeat, self._beat, stream, wire, wants.form, [])
+            gone = asyncio.create_task(_wait_gone(request, stream, source))
+            try:
+                await self._begin(app, request, wants, session, stream)
+                await delivery.run()
+                if not stream.gone:
+                    gone.cancel()
+                    await request.send({"type": "http.response.body", "body": b""})
+                    if session is not None:  # its stream has ended in order, so it has time to say the rest
+                        source.end()
+                        await self.wait_acknowledged(session, wants, None)
+            finally:
+                gone.cancel()
+                stream.gone = True
+                beat.cancel()
+                if session is not None:
+                    self._sessions.close(session)
+                if wants.form == "sse" and session is None and wants.channel:
+                    self._remember(wants, delivery.unsettled())
+
+    async def _begin(
+        self, app: App, request: Request, wants: Wants, session: Session | None, stream: HttpStream
+    ) -> None:
+        headers = app.stream_headers(request, (b"content-type", MEDIA[wants.form].encode()))
+        headers.append((b"x-accel-buffering", b"no"))  # nginx would hold small pieces back
+        if session is not None:
+            headers.append((b"q-session", session.name.encode()))
+        await request.send({"type": "http.response.start", "status": 200, "headers": headers})
+        if wants.form == "sse":  # an EventSource sees no headers, and calls nobody until something has come
+            hello = b"retry: %d\n\n" % RETRY_MS
+            if session is not None:
+                hello += b"event: session\ndata: " + session.name.encode() + b"\n\n"
+            await stream.say(hello)
+
+    def _beat(self, stream: HttpStream, wire: Wire | None, form: str, last: list[int]) -> None:
+        """Now and then: notice a dead client, and let an idle event stream see that we are there."""
+        if stream.gone:
+            return
+        if wire is not None and wire.is_dead(2 * self._options.heartbeat):
+            log.info("a subscriber answers nothing any more")
+            wire.abort()
+            return
+        if (
+            form == "sse" and last == [stream.written] and stream.taken == stream.written
+        ):  # else it is not idle but slow
+            task = self._loop.create_task(stream.say(b":\n\n"))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._loop.call_later(self._options.heartbeat, self._beat, stream, wire, form, [stream.written])
+
+    # ── event streams that come back ──
+
+    def _remember(self, wants: Wants, ids: list[bytes]) -> None:
+        """`ids` were sent and perhaps not taken; they have gone back, and may come once more."""
+        if not ids:
+            return
+        key = (wants.topic, wants.channel)
+        self._broken.setdefault(key, []).append(ids)
+        self._broken.move_to_end(key)
+        del self._broken[key][:-10]
+        while len(self._broken) > REMEMBERED:
+            self._broken.popitem(last=False)
+
+    def _resumed(self, wants: Wants, request: Request) -> set[bytes] | None:
+        """What had arrived of a stream that broke, by its Last-Event-ID: an event stream comes in order."""
+        last = request.head.get(b"last-event-id")
+        for ids in self._broken.get((wants.topic, wants.channel), []):
+            if last in ids:
+                self._broken[wants.topic, wants.channel].remove(ids)
+                return set(ids[: ids.index(last) + 1])
+        return None
+
+
+async def _wait_gone(request: Request, stream: HttpStream, source: Source) -> None:
+    """Until the client hangs up; then the source ends, so that nobody waits for it."""
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            stream.gone = True
+            source.end()
+            return

@@ -1,0 +1,150 @@
+"""/sub as a WebSocket. In: a request, what the client says. Out: a frame for each message; answers to what it said.
+
+    here → client    format envelope: text, a JSON object · raw, msgpack: binary, the body or a map
+    client → here    {"finish": ["id", …]}   {"requeue": ["id", …], "delay": 500}   {"touch": ["id", …]}
+    here → client    {"finish": 2, "unknown": []}   what it came to;   {"error": "…"} for what cannot be understood
+
+With ack=client the acknowledgements come over the same WebSocket, so it needs no session's name. A dead client is
+noticed by pings, which a browser answers by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from qtools.message import Batch
+from qtools.pubsub_http.app import accept
+from qtools.pubsub_http.delivery import Delivery, Source
+from qtools.pubsub_http.parcel import PIECES
+from qtools.pubsub_http.routes import MAX_DEFER
+from qtools.pubsub_http.sessions import Session
+from qtools.pubsub_http.wants import read_wants
+from qtools.web.wire import Wire
+
+if TYPE_CHECKING:
+    from qtools.pubsub_http.app import Request
+    from qtools.pubsub_http.options import GatewayOptions
+    from qtools.pubsub_http.sessions import Sessions
+    from qtools.pubsub_http.subscribe import Subscribing
+
+NORMAL, GOING_AWAY = 1000, 1001  # RFC 6455, 7.4.1
+
+
+class _Stream:
+    """A WebSocket as a delivery's stream."""
+
+    def __init__(self, request: Request, form: str) -> None:
+        self.gone = False
+        self._send = request.send
+        self._wire: Wire | None = request.scope.get("wire")
+        self._pieces = PIECES["envelope" if form == "envelope" else form]
+        self._form = form
+        self._bytes = 0
+
+    @property
+    def written(self) -> int:
+        return self._bytes if self._wire is None else self._wire.written
+
+    @property
+    def taken(self) -> int:
+        return self._bytes if self._wire is None else self._wire.taken
+
+    async def send(self, data: bytes, batch: Batch) -> None:
+        send = self._send
+        self._bytes += len(data)
+        try:
+            if self._form == "raw":
+                for body in batch.bodies:
+                    await send({"type": "websocket.send", "bytes": body})
+            elif self._form == "envelope":
+                for line in self._pieces(batch):
+                    await send({"type": "websocket.send", "text": line[:-1].decode()})
+            else:
+                for piece in self._pieces(batch):
+                    await send({"type": "websocket.send", "bytes": piece})
+        except OSError:  # uvicorn's ClientDisconnected
+            self.gone = True
+
+    async def say(self, told: dict[str, Any]) -> None:
+        try:
+            await self._send({"type": "websocket.send", "text": orjson.dumps(told).decode()})
+        except OSError:
+            self.gone = True
+
+
+class WebSockets:
+    """Serves /sub to those who come with a WebSocket."""
+
+    def __init__(self, options: GatewayOptions, subscribing: Subscribing, sessions: Sessions) -> None:
+        self._options = options
+        self._subscribing = subscribing
+        self._sessions = sessions
+
+    async def serve(self, request: Request) -> None:
+        wants = read_wants(request.values, "", self._options.max_in_flight, websocket=True)
+        async with self._subscribing.subscribed(request, wants) as source:
+            session = self._sessions.open(request.caller, wants.msg_timeout) if wants.acks else None
+            stream = _Stream(request, wants.form)
+            delivery = Delivery(
+                source, stream, wants.form, self._subscribing.counts,
+                where=wants.where, count=wants.count, session=session,
+            )  # fmt: skip
+            await accept(request)
+            listening = asyncio.create_task(self._listen(request, stream, session, source))
+            try:
+                await delivery.run()
+                if session is not None:
+                    source.end()
+                    await self._subscribing.wait_acknowledged(session, wants, listening)
+                if not stream.gone:
+                    code = GOING_AWAY if self._subscribing.stopping else NORMAL
+                    await request.send({"type": "websocket.close", "code": code})
+            except OSError:
+                pass  # it went while we took our leave
+            finally:
+                listening.cancel()
+                stream.gone = True
+                if session is not None:
+                    self._sessions.close(session)
+
+    async def _listen(self, request: Request, stream: _Stream, session: Session | None, source: Source) -> None:
+        """Do what the client says, until it is gone."""
+        while True:
+            message = await request.receive_raw()
+            if message["type"] == "websocket.disconnect":
+                stream.gone = True
+                source.end()
+                return
+            told = message.get("text")
+            if told is None:
+                told = message.get("bytes") or b""
+            await stream.say(_obey(told, session, asyncio.get_running_loop().time()))
+
+
+def _obey(told: str | bytes, session: Session | None, now: float) -> dict[str, Any]:
+    """One command of a client's: what it came to."""
+    if session is None:
+        return {"error": "this stream acknowledges by itself: nothing is to be said here without ack=client"}
+    try:
+        command = orjson.loads(told)
+    except orjson.JSONDecodeError as error:
+        return {"error": f"that is no JSON: {error}"}
+    words = [word for word in ("finish", "requeue", "touch") if isinstance(command, dict) and word in command]
+    if len(words) != 1:
+        return {"error": 'say {"finish": [ids]}, {"requeue": [ids], "delay": ms} or {"touch": [ids]}'}
+    word = words[0]
+    ids, delay = command[word], command.get("delay", 0)
+    if not isinstance(ids, list) or not all(isinstance(ident, str) for ident in ids):
+        return {"error": f"{word} takes an array of message ids"}
+    if type(delay) is not int or not 0 <= delay <= MAX_DEFER:
+        return {"error": f"delay is in ms, 0 to {MAX_DEFER}"}
+    if word == "finish":
+        count, unknown = session.finish(ids)
+    elif word == "requeue":
+        count, unknown = session.requeue(ids, delay)
+    else:
+        count, unknown = session.touch(ids, now)
+    return {word: count, "unknown": unknown}

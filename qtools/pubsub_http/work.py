@@ -1,0 +1,144 @@
+"""One process serving. In: options, a listening socket, signals. Out: HTTP served until a signal, and an orderly end.
+
+door closes to newcomers ─▶ streams end, what they hold goes back ─▶ what is being answered is answered ─▶ brokers
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtools.cli import logs
+from qtools.cli.families import Family
+from qtools.cli.metrics import Operations
+from qtools.cli.run import Signals
+from qtools.errors import StartError
+from qtools.listen import listen, shown, unix_path
+from qtools.pubsub_http.counted import count, families
+from qtools.pubsub_http.gateway import Gateway
+from qtools.pubsub_http.options import GatewayOptions
+from qtools.web.door import App, HttpDoor, Limits
+
+if TYPE_CHECKING:
+    from qtools.pubsub_http.workers import Place
+
+log = logging.getLogger("qtools.pubsub")
+
+NAME = "q-pubsub-http"
+
+BOARD_SECONDS = 0.5  # how old a worker's numbers may be when another tells them
+
+
+async def serve(options: GatewayOptions, signals: Signals) -> int:
+    """Serve until a signal; the exit status."""
+    listening = listen(options.http_address, "--http-address")
+    try:
+        return await serve_on(listening, options, signals)
+    finally:
+        close(listening, options)
+
+
+def close(listening: socket.socket, options: GatewayOptions) -> None:
+    """Let go of the address."""
+    listening.close()
+    path = unix_path(options.http_address)
+    if path is not None:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+
+
+async def serve_on(
+    listening: socket.socket, options: GatewayOptions, signals: Signals, place: Place | None = None
+) -> int:
+    """Serve on `listening`, alone or at a `place` among several workers."""
+    stopped = asyncio.Event()
+    signals.on_stop(stopped.set)
+    tls = tls_context(options)
+    gateway = Gateway(options, "" if place is None else f"{place.number}-")
+    limits = Limits(options.max_head_size, options.request_timeout, options.idle_timeout, options.max_connections)
+    async with contextlib.AsyncExitStack() as stack:
+        app: App = gateway.app
+        if place is not None:
+            app = await _among_others(gateway, place, options, stack)
+        door = HttpDoor(app, limits, websockets=True, heartbeat=options.heartbeat)
+        if place is None or place.number == 0:
+            operations = Operations(
+                options.operations, NAME, lambda: _families(gateway, door, place), lambda: _unready(gateway, signals)
+            )
+            await operations.start()
+            stack.push_async_callback(operations.close)
+        await gateway.start()
+        stack.push_async_callback(gateway.close)
+        stack.push_async_callback(door.see_out, options.operations.drain_timeout)
+        stack.callback(gateway.stop)
+        stack.callback(door.close)
+        await door.open(listening, tls)
+        if place is not None:
+            place.board.set_serving(place.number, True)
+            keeping = asyncio.create_task(_keep_board(gateway, door, place))
+            stack.callback(keeping.cancel)
+        if place is None or place.number == 0:
+            logs.say(logging.WARNING, f"serving {address_of(listening, tls is not None)}")
+        await stopped.wait()
+        log.info("stopping")
+    return 0
+
+
+async def _among_others(
+    gateway: Gateway, place: Place, options: GatewayOptions, stack: contextlib.AsyncExitStack
+) -> App:
+    """Open the door for the other workers; what to let clients in to."""
+    from qtools.pubsub_http.neighbours import Neighbours
+
+    path = place.socket_of(place.number)
+    inner = HttpDoor(gateway.app, Limits(head=2 * options.max_head_size))
+    await inner.open(listen(f"unix:{path}", "--workers"))
+    neighbours = Neighbours(gateway.app, place, options.max_body_size, options.publish_timeout + 5.0)
+    stack.push_async_callback(neighbours.close)
+    stack.push_async_callback(inner.see_out)
+    stack.callback(inner.close)
+    return neighbours
+
+
+def _families(gateway: Gateway, door: HttpDoor, place: Place | None) -> list[Family]:
+    own = count(gateway, len(door.state.connections))
+    if place is None:
+        return families(own)
+    place.board.write(place.number, own)
+    return families(place.board.sums())
+
+
+def _unready(gateway: Gateway, signals: Signals) -> str:
+    if signals.received is not None:
+        return f"stopping after {signals.received.name}"
+    return "" if gateway.outlet.connected else "no nsqd is connected"
+
+
+async def _keep_board(gateway: Gateway, door: HttpDoor, place: Place) -> None:
+    while True:
+        place.board.write(place.number, count(gateway, len(door.state.connections)))
+        await asyncio.sleep(BOARD_SECONDS)
+
+
+def address_of(listening: socket.socket, secure: bool) -> str:
+    where = shown(listening)
+    return where if where.startswith("unix:") else f"{'https' if secure else 'http'}://{where}"
+
+
+def tls_context(options: GatewayOptions) -> ssl.SSLContext | None:
+    """What HTTPS is served with; StartError when the certificate cannot be used."""
+    if not options.https_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(options.https_cert, options.https_key or None)
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise StartError(f"cannot use the certificate {options.https_cert}: {reason}") from error
+    return context

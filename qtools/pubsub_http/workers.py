@@ -1,0 +1,151 @@
+"""Several processes on one listening socket. In: options. Out: HTTP served on more cores, until a signal.
+
+    parent   opens the socket, starts the workers, starts one again that ends, passes signals on; serves nothing
+    worker   accepts from the common socket; what belongs to another worker it passes on to that one
+
+A session lives in the worker that its name begins with, an Idempotency-Key in the one that it hashes to: requests
+about them are passed on, over a unix socket in a directory that only this user can enter. Each worker counts its own
+rates and subscriptions, reads a shared topic once, and remembers its own broken event streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from qtools.cli import logs
+from qtools.cli.run import Signals, run_program
+from qtools.errors import QtoolsError
+from qtools.listen import listen
+from qtools.pubsub_http.counted import Board
+from qtools.pubsub_http.options import GatewayOptions
+from qtools.pubsub_http.work import close, serve_on
+
+log = logging.getLogger("qtools.pubsub")
+
+AGAIN = 1.0  # s: a worker that lived shorter is not started again at once
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place among the others. `lifeline` ends when the parent does."""
+
+    number: int
+    count: int
+    room: Path
+    board: Board
+    lifeline: int
+
+    def socket_of(self, number: int) -> str:
+        """Where worker `number` listens for the others."""
+        return str(self.room / f"{number}.sock")
+
+
+def serve_with_workers(options: GatewayOptions) -> int:
+    """Serve until a signal; the exit status."""
+    listening = listen(options.http_address, "--http-address")
+    room = Path(tempfile.mkdtemp(prefix="q-pubsub-"))  # 0700
+    try:
+        return _Parent(options, listening, room).run()
+    finally:
+        close(listening, options)
+        shutil.rmtree(room, ignore_errors=True)
+
+
+class _Parent:
+    """Has no event loop: it waits for signals."""
+
+    SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
+
+    def __init__(self, options: GatewayOptions, listening: socket.socket, room: Path) -> None:
+        self._options = options
+        self._listening = listening
+        self._room = room
+        self._board = Board(options.workers)
+        self._workers: dict[int, tuple[int, float]] = {}  # pid → number, when it began
+        self._lifeline, self._held = os.pipe()
+        self._stopping = False
+        self._status = 0
+
+    def run(self) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+        for number in range(self._options.workers):
+            self._start(number)
+        while self._workers:
+            received = signal.sigwait(self.SIGNALS)
+            if received == signal.SIGCHLD:
+                self._bury()
+            else:
+                self._stop(signal.SIGKILL if self._stopping else signal.SIGTERM)
+        return self._status
+
+    def _stop(self, number: signal.Signals) -> None:
+        self._stopping = True
+        for pid in self._workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _start(self, number: int) -> None:
+        self._board.set_serving(number, False)
+        pid = os.fork()
+        if pid:
+            self._workers[pid] = (number, time.monotonic())
+            return
+        os.close(self._held)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
+        place = Place(number, self._options.workers, self._room, self._board, self._lifeline)
+        status = 1
+        try:
+            status = run_program(
+                lambda signals: _work(self._listening, self._options, place, signals),
+                server=not self._options.https_cert,
+            )
+        except QtoolsError as error:
+            logs.say(logging.ERROR, str(error))
+            status = error.exit_status
+        finally:
+            os._exit(status)
+
+    def _bury(self) -> None:
+        """Take note of every worker that has ended, and start it again where that may help."""
+        while self._workers:
+            try:
+                pid, told = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            number, began = self._workers.pop(pid)
+            status = os.waitstatus_to_exitcode(told)
+            if self._stopping:
+                self._status = self._status or max(0, status)
+            elif status >= 0 and not self._board.is_serving(number):  # it could not start, and has said why
+                self._status = status or 1
+                self._stop(signal.SIGTERM)
+            else:
+                how = f"status {status}" if status >= 0 else signal.Signals(-status).name
+                log.warning("worker %d ended with %s; starting it again", number, how)
+                time.sleep(max(0.0, began + AGAIN - time.monotonic()))
+                self._start(number)
+
+
+async def _work(listening: socket.socket, options: GatewayOptions, place: Place, signals: Signals) -> int:
+    """One worker's run."""
+    loop = asyncio.get_running_loop()
+
+    def parent_gone() -> None:  # without a word: nobody else would ever stop us
+        loop.remove_reader(place.lifeline)
+        if signals.received is None:
+            signals.handle(signal.SIGTERM)
+
+    loop.add_reader(place.lifeline, parent_gone)
+    return await serve_on(listening, options, signals, place)

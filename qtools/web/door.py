@@ -1,0 +1,256 @@
+"""The door for HTTP: uvicorn's protocol classes on a socket of ours. In: a listening socket. Out: requests to an app.
+
+uvicorn's server is left out on purpose: it wakes up ten times a second, and takes the signals for itself. What it has
+no limit for is limited here: the size of a head, the time that a request may take to come, the number of clients.
+
+An application finds its client's Wire as scope["wire"].
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from qtools.web.wire import Wire
+
+SWEEP_SECONDS = 1.0  # how often deadlines are looked at: one timer for all clients, none for each
+FOREVER = float("inf")
+SLOWEST = 10_000  # bytes/s: a body whose length was announced may not come slower
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may ask of the door.
+
+    head: bytes of a request's head; Go's limit is 1 MiB, and no client of these APIs needs a hundredth of it.
+    request: s that a new client may stay silent, and that a head may take to come.
+    idle: s between two requests, and s without a byte of a body whose length was not announced.
+    connections: clients at once; None for any number.
+    """
+
+    head: int = 64 * 1024
+    request: float = 60.0
+    idle: float = 60.0
+    connections: int | None = None
+
+
+def _closing_answer(status: str, word: str, more: str = "") -> bytes:
+    body = f'{{"message":"{word}"}}'
+    return (
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: {len(body)}\r\n"
+        f"{more}connection: close\r\n\r\n{body}"
+    ).encode()
+
+
+_TOO_LONG = _closing_answer("431 Request Header Fields Too Large", "HEAD_TOO_BIG")
+_BROKEN = _closing_answer("400 Bad Request", "INVALID_REQUEST")
+_TOO_SLOW = _closing_answer("408 Request Timeout", "REQUEST_TIMEOUT")
+_TOO_MANY = _closing_answer("503 Service Unavailable", "TOO_MANY_CONNECTIONS", "retry-after: 1\r\n")
+
+
+class _Http(HttpToolsProtocol):
+    """uvicorn's, with limits. `deadline` is the loop time by which what is waited for has to have come."""
+
+    wire: Wire
+    deadline = FOREVER
+    _unseen = 0  # bytes since something came out of the parser
+    _fed = 0  # bytes of the chunk that is being parsed
+    _in_head = False  # a request has begun, and its head is not whole
+    _extends = False  # whether each piece of the body puts the deadline off
+
+    def __init__(self, door: HttpDoor) -> None:
+        super().__init__(door.config, door.state, {}, door.loop)
+        self._door = door
+        self._limits = door.limits
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.wire = Wire(transport, self.loop)
+        super().connection_made(self.wire)  # type: ignore[arg-type]  # a transport in all but name
+        self._wait(self._limits.request)
+        self._door.watch()
+        most = self._limits.connections
+        if most is not None and len(self.connections) > most:
+            self._refuse(_TOO_MANY)
+
+    def data_received(self, data: bytes) -> None:
+        if self.wire.is_closing():
+            self.wire.discard(len(data))
+            return
+        self._fed = len(data)
+        self._unseen += len(data)
+        super().data_received(data)
+        if self._unseen > self._limits.head:
+            self._refuse(_TOO_LONG)
+
+    def eof_received(self) -> None:
+        self.wire.note_end()
+
+    def on_message_begin(self) -> None:
+        self._unseen = 0
+        self._in_head = True
+        self._wait(self._limits.request)
+        super().on_message_begin()
+        self.scope["wire"] = self.wire  # type: ignore[typeddict-unknown-key]
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > self._limits.head:
+                self._refuse(_TOO_LONG)
+                return
+        super().on_headers_complete()
+        self._unseen = 0
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        self._extends = not length
+        self._wait(self._limits.idle if self._extends else self._limits.request + int(length[:18] or 0) / SLOWEST)
+
+    def on_body(self, body: bytes) -> None:
+        self._unseen = 0
+        if self._extends:
+            self._wait(self._limits.idle)
+        if not self.wire.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unseen = 0
+        self.deadline = FOREVER
+        if not self.wire.is_closing():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, without a timer for each request: the door looks at the deadlines."""
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self.cycle.more_body:  # else what is left of its body has a deadline of its own
+            self._wait(self._limits.idle)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(_BROKEN)
+
+    def _wait(self, seconds: float) -> None:
+        self.deadline = self.loop.time() + seconds
+
+    def too_slow(self) -> None:
+        """The deadline has passed."""
+        if not self._in_head and (self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)):
+            self.wire.close()  # nothing was asked
+        else:
+            self._refuse(_TOO_SLOW)
+
+    def _refuse(self, answer: bytes) -> None:
+        """Answer in the application's stead, where it has not begun to, and hang up."""
+        if self.wire.is_closing():
+            return
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if not answering or not self.cycle.response_started:
+            self.wire.write(answer)
+        self.deadline = FOREVER
+        self.wire.close()
+
+
+class HttpDoor:
+    """Lets HTTP clients in, and WebSocket clients where `websockets` says so."""
+
+    def __init__(
+        self, app: App, limits: Limits | None = None, *, websockets: bool = False, heartbeat: float = 30.0
+    ) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is worth saying, the app says
+        self.limits = limits or Limits()
+        self.config = Config(
+            app,
+            http="httptools",
+            ws=_websocket_class() if websockets else "none",
+            ws_max_size=self.limits.head,
+            ws_ping_interval=heartbeat,
+            ws_ping_timeout=heartbeat,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            interface="asgi3",
+        )
+        self.config.load()
+        self.state = ServerState()
+        self.loop = asyncio.get_running_loop()
+        self._servers: list[asyncio.Server] = []
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def open(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Let clients in. With `tls` the loop has to be asyncio's own: others do not show what waits beneath it."""
+        if listening.family == socket.AF_UNIX:
+            server = await self.loop.create_unix_server(lambda: _Http(self), sock=listening, ssl=tls)
+        else:
+            server = await self.loop.create_server(lambda: _Http(self), sock=listening, ssl=tls)
+        self._servers.append(server)
+
+    def watch(self) -> None:
+        """Look at the deadlines from now on, as long as anybody is there."""
+        if self._sweeping is None:
+            self._sweeping = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for connection in tuple(self.state.connections):
+            if isinstance(connection, _Http) and connection.deadline < now:
+                connection.too_slow()
+        self._sweeping = None
+        if self.state.connections:
+            self.watch()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        for server in self._servers:
+            server.close()
+
+    async def see_out(self, patience: float = 2.0) -> None:
+        """Let what is being answered be answered, and hang up."""
+        for connection in tuple(self.state.connections):
+            connection.shutdown()
+        tasks = tuple(self.state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+        for connection in tuple(self.state.connections):
+            connection.transport.abort()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+
+def _websocket_class() -> type[asyncio.Protocol]:
+    """uvicorn's for WebSockets; imported only by who has them."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    class WebSocket(WebSocketsSansIOProtocol):
+        def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                self.transport.discard(len(data))  # type: ignore[attr-defined]  # our Wire
+            else:
+                super().data_received(data)
+
+        def eof_received(self) -> None:
+            self.transport.note_end()  # type: ignore[attr-defined]  # our Wire
+
+        def handle_connect(self, event: Any) -> None:
+            super().handle_connect(event)
+            if self.response.status_code == 101:
+                self.scope["wire"] = self.transport  # type: ignore[typeddict-unknown-key]
+
+    return WebSocket

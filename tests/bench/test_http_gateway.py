@@ -1,0 +1,42 @@
+"""bench/http_gateway.py: it measures what it says, and a name it does not know is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench" / "http_gateway.py"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "QTOOLS_NSQD_BIN"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    return subprocess.run(
+        [sys.executable, BENCH, *arguments], env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.skipif(
+    not Path(sys.executable).with_name("q-pubsub-http").exists(), reason="the commands are not installed"
+)
+def test_every_figure_has_its_runs(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    done = run("mpub", "sub", "idle", "--rounds", "2", "--count", "10000", "--json", str(told))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(told.read_text())
+    assert len(rows) == 8
+    for row in rows:
+        assert len(row["runs"]) == (1 if row["unit"] == "bytes" else 2)
+        assert min(row["runs"]) > 100
+        assert row["what"] in done.stdout
+
+
+def test_an_unknown_section() -> None:
+    done = run("hub")
+    assert done.returncode == 2
+    assert "there are pub, mpub, sub, idle" in done.stderr

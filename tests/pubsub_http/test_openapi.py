@@ -1,0 +1,91 @@
+"""/openapi.json says what is served, and what is served is what it says: asked by schemathesis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from harness.gateway import Gateway
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from qtools.pubsub_http.openapi import document
+from qtools.pubsub_http.routes import ROUTES
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+def test_every_route_is_told_with_every_parameter(gateway: Gateway) -> None:
+    told = gateway.get("/openapi.json").json()
+    assert told == document()
+    operations = {(path, method) for path, methods in told["paths"].items() for method in methods}
+    assert operations == {(route.path, route.method.lower()) for route in ROUTES}
+    for route in ROUTES:
+        parameters = told["paths"][route.path][route.method.lower()]["parameters"]
+        names = {each["name"]: each for each in parameters if each["in"] == "query"}
+        assert list(names) == [each.name for each in route.query.parameters]
+        for each in route.query.parameters:
+            assert names[each.name]["required"] == each.required
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
+def test_every_route_is_served(gateway: Gateway, route: Any) -> None:
+    answer = gateway.client.request(route.method, route.path, params={"no_such": "1"})
+    assert answer.json()["message"] == "UNKNOWN_ARG"
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
+def test_defaults_and_bounds_are_what_is_read(route: Any) -> None:
+    for each in route.query.parameters:
+        schema = each.schema
+        if "default" in schema:
+            assert each.default == schema["default"]
+        if schema["type"] in ("integer", "number"):
+            assert each.read(str(schema["minimum"])) == schema["minimum"]
+            assert each.read(str(schema["maximum"])) == schema["maximum"]
+            for beyond in (schema["maximum"] + 1, schema["minimum"] - 1):
+                with pytest.raises(ValueError, match="from"):
+                    each.read(str(beyond))
+        for word in schema.get("enum", ()):
+            assert each.read(word) == word
+
+
+def explore(gateway: Gateway, examples: int) -> None:
+    """Ask what the document allows, and what it does not: there is no answer that it does not tell of."""
+    schema = schemathesis.openapi.from_dict(document())
+    asked = 0
+    for operation in schema.get_all_operations():
+        api = operation.ok()
+        most = examples if api.path not in ("/sub", "/message") else examples // 4  # these take their time
+
+        @hypothesis.given(case=api.as_strategy())
+        @hypothesis.settings(
+            max_examples=most, deadline=None, database=None, derandomize=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )  # fmt: skip
+        def ask(case: Any) -> None:
+            nonlocal asked
+            asked += 1
+            if case.operation.path in ("/sub", "/message"):  # which would stream for ever, and wait for an hour
+                case.query = {**(case.query or {}), **({"timeout": "0.01"} if case.operation.path == "/sub" else {})}
+                case.query.pop("wait", None)
+            case.call_and_validate(base_url=gateway.url, checks=CHECKS, timeout=30)
+
+        ask()
+    assert asked > 5 * examples
+    assert "internal error" not in gateway.process.err
+
+
+def test_schemathesis_finds_nothing(gateway: Gateway) -> None:
+    explore(gateway, 6)
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing_for_long(gateway: Gateway) -> None:
+    explore(gateway, 100)

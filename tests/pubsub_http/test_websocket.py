@@ -1,0 +1,118 @@
+"""/sub as a WebSocket, by a real client: messages as frames, acknowledgements the other way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from harness.brokers import Broker
+from harness.gateway import Gateway
+from harness.waiting import wait_until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+
+@contextmanager
+def opened(gateway: Gateway, topic: str, *, path: str = "/sub", **params: Any) -> Iterator[ClientConnection]:
+    options = params.pop("options", {})
+    url = f"{gateway.url.replace('http', 'ws')}{path}?{urlencode({'topic': topic, **params})}"
+    with connect(url, compression=None, proxy=None, **options) as socket:
+        yield socket
+
+
+def told(socket: ClientConnection) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(socket.recv(10))
+    return message
+
+
+def test_a_text_frame_for_each_message(gateway: Gateway, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"a", b"b\n"])
+    with opened(gateway, topic, channel="me", count=2) as socket:
+        assert [told(socket)["body"], told(socket)["body"]] == ["a", "b\n"]
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1000
+    broker.wait_held(topic, "me", 0)
+
+
+def test_raw_is_binary(gateway: Gateway, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"\x00\xff", b"text"])
+    with opened(gateway, topic, channel="me", format="raw") as socket:
+        assert [socket.recv(10), socket.recv(10)] == [b"\x00\xff", b"text"]
+
+
+def test_acknowledgements_over_the_same_socket(gateway: Gateway, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"%d" % number for number in range(4)])
+    with opened(gateway, topic, channel="me", ack="client") as socket:
+        ids = {(message := told(socket))["body"]: message["id"] for _ in range(4)}
+        socket.send(json.dumps({"finish": [ids["0"], "unknown"]}))
+        assert told(socket) == {"finish": 1, "unknown": ["unknown"]}
+        socket.send(json.dumps({"touch": [ids["1"]]}))
+        assert told(socket) == {"touch": 1, "unknown": []}
+        socket.send(json.dumps({"requeue": [ids["2"]], "delay": 60_000}))
+        assert told(socket) == {"requeue": 1, "unknown": []}
+        wait_until(lambda: broker.depth(topic, "me").deferred == 1)
+    broker.wait_held(topic, "me", 3)  # one is finished, the others went back with the socket
+
+
+@pytest.mark.parametrize("said", ["{", "[]", '{"finish":"id"}', '{"finish":[1]}', '{"requeue":[],"delay":-1}', "{}"])
+def test_what_cannot_be_understood_is_said(gateway: Gateway, broker: Broker, topic: str, said: str) -> None:
+    broker.create(topic, "me")
+    with opened(gateway, topic, channel="me", ack="client") as socket:
+        socket.send(said)
+        assert list(told(socket)) == ["error"]
+        broker.fill(topic, [b"still here"])
+        assert told(socket)["body"] == "still here"
+
+
+def test_with_auto_there_is_nothing_to_say(gateway: Gateway, broker: Broker, topic: str) -> None:
+    broker.create(topic, "me")
+    with opened(gateway, topic, channel="me") as socket:
+        socket.send('{"finish":[]}')
+        assert "ack=client" in told(socket)["error"]
+
+
+def test_a_count_with_acknowledgements_waits_for_them(gateway: Gateway, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"a", b"b"])
+    with opened(gateway, topic, channel="me", ack="client", count=1) as socket:
+        socket.send(json.dumps({"finish": [told(socket)["id"]]}))
+        assert told(socket)["finish"] == 1
+        with pytest.raises(ConnectionClosed):
+            socket.recv(10)
+    broker.wait_held(topic, "me", 1)
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "word"),
+    [
+        ({"topic": "a b"}, 400, "INVALID_TOPIC"),
+        ({"format": "sse"}, 400, "INVALID_ARG_FORMAT"),
+        ({"path": "/nothing"}, 404, "NOT_FOUND"),
+        ({"options": {"origin": "http://evil.example"}}, 403, "ORIGIN_NOT_ALLOWED"),
+        ({"options": {"additional_headers": {"Host": "evil.example"}}}, 403, "HOST_NOT_ALLOWED"),
+    ],
+)
+def test_a_refused_handshake_says_why(
+    gateway: Gateway, topic: str, params: dict[str, Any], status: int, word: str
+) -> None:
+    with pytest.raises(InvalidStatus) as refused, opened(gateway, **{"topic": topic, **params}):
+        pass
+    assert refused.value.response.status_code == status
+    assert json.loads(refused.value.response.body or b"")["message"] == word
+
+
+def test_a_frame_that_is_too_large_closes(gateway: Gateway, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"a"])
+    with opened(gateway, topic, channel="me", ack="client") as socket:
+        told(socket)
+        socket.send("x" * (1 << 17))
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+    broker.wait_held(topic, "me", 1)

@@ -1,0 +1,105 @@
+"""--workers: several processes on one socket, to the outside as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness.brokers import Broker
+from harness.gateway import Gateway
+from harness.waiting import wait_until
+
+from tests.pubsub_http.conftest import MakeGateway
+
+WORKERS = 3
+
+
+def children(gateway: Gateway) -> list[int]:
+    told = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text()
+    return [int(pid) for pid in told.split()]
+
+
+@pytest.fixture
+def several(make_gateway: MakeGateway, broker: Broker) -> Gateway:
+    gateway = make_gateway(broker, "--workers", str(WORKERS))
+    assert len(children(gateway)) == WORKERS
+    return gateway
+
+
+def fresh(
+    gateway: Gateway, method: str, path: str, body: bytes = b"", **params: str
+) -> tuple[int, dict[str, str], bytes]:
+    """A request over a connection of its own, which any worker may accept."""
+    import httpx
+
+    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as client:
+        headers = {"idempotency-key": params.pop("key")} if "key" in params else None
+        answer = client.request(method, path, params=params, content=body, headers=headers)
+        return answer.status_code, dict(answer.headers), answer.content
+
+
+def test_a_key_is_one_key_for_all_workers(several: Gateway, broker: Broker, topic: str) -> None:
+    answers = [fresh(several, "POST", "/pub", b"once", topic=topic, key="k") for _ in range(20)]
+    assert [status for status, _, _ in answers] == [200] * 20
+    assert sum("idempotent-replayed" in headers for _, headers, _ in answers) == 19
+    assert fresh(several, "POST", "/pub", b"other", topic=topic, key="k")[0] == 422
+    assert broker.bodies(topic) == [b"once"]
+
+
+def test_a_session_is_found_from_every_worker(several: Gateway, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"%d" % number for number in range(12)])
+    with several.stream(topic, "me", ack="client") as stream:
+        for _ in range(12):
+            ident = stream.message()["id"]
+            status, _, told = fresh(several, "POST", "/finish", ident.encode(), session=stream.session)
+            assert (status, json.loads(told)) == (200, {"finished": 1, "unknown": []})
+    broker.wait_held(topic, "me", 0)
+    for guess in ("9-x", "00000001-x", "-1-x", "x"):
+        assert fresh(several, "POST", "/finish", b"id", session=guess)[0] == 404
+
+
+def test_a_worker_that_dies_is_replaced(several: Gateway, broker: Broker, topic: str) -> None:
+    before = children(several)
+    wait_until(lambda: "serving" in several.process.err)
+    os.kill(before[1], signal.SIGKILL)
+    wait_until(lambda: len(set(children(several)) - set(before)) == 1 and len(children(several)) == WORKERS)
+    several.process.wait_err("worker 1 ended with SIGKILL; starting it again\n")
+    wait_until(lambda: all(fresh(several, "POST", "/pub", b"x", topic=topic)[0] == 200 for _ in range(10)))
+
+
+def test_a_signal_ends_all_of_them_in_order(several: Gateway, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"a"])
+    workers = children(several)
+    with several.stream(topic, "me", ack="client") as stream:
+        stream.message()
+        several.process.signal(signal.SIGTERM)
+        assert stream.rest() == []
+    assert several.process.wait().status == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    broker.wait_held(topic, "me", 1, 5)
+
+
+def test_no_worker_outlives_a_parent_that_is_killed(several: Gateway) -> None:
+    workers = children(several)
+    several.process.signal(signal.SIGKILL)
+    wait_until(lambda: not any(_runs(pid) for pid in workers))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_cannot_start_is_said_and_ends(make_gateway: MakeGateway, broker: Broker, shell) -> None:  # type: ignore[no-untyped-def]
+    done = shell.run(
+        "q-pubsub-http", "--http-address", "127.0.0.1:0", "--workers", "2", "--nsqd-tcp-address", "127.0.0.1:1",
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.status == 3
+    assert "nobody listens there" in done.err
