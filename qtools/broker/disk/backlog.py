@@ -330,6 +330,7 @@ class ChannelBacklog:
             self._rows.difference_update(row[1] for row in forgotten)
         if (low, self._sent) != self._written:
             self._written = (low, self._sent)
+            self._log.advanced()
             made.append((_UPDATE, [(low, self._sent, self.ident)]))
             if any(seq < low for seq in self._rows):
                 made.append((_FORGET_BELOW, [(self.ident, low)]))

@@ -32,6 +32,7 @@ class TopicLog:
         self.paused = False
         self.backlog = TopicBacklog(self, held_from)
         self.channels: dict[str, ChannelBacklog] = {}
+        self._strays_below = 0  # below may be blocks that the others had finished when a channel was dropped or emptied
 
     @property
     def given(self) -> int:
@@ -59,9 +60,17 @@ class TopicLog:
                 channel.removed(seq)
 
     def sweep(self) -> None:
-        """Many blocks may be finished at once."""
-        lowest = min([channel.low for channel in self.channels.values()], default=self.given)
-        self.store.sweeper.remove_below(self.ident, min(lowest, self.given))
+        """A channel wants nothing of what is there any more: many blocks may be finished at once."""
+        self._strays_below = self.next
+        self.advanced()
+
+    def advanced(self) -> None:
+        """A channel has finished everything below some block."""
+        if self._strays_below:
+            lowest = min([channel.low for channel in self.channels.values()], default=self.given)
+            self.store.sweeper.remove_below(self.ident, min(lowest, self.given))
+            if lowest >= self._strays_below:
+                self._strays_below = 0
 
     # ── channels ────────────────────────────────────────────────────────────────────────────────
 

@@ -165,6 +165,22 @@ async def test_a_deleted_topic_and_a_deleted_channel_leave_nothing(world: World)
     assert not world.broker.topics
 
 
+async def test_what_others_had_finished_when_a_channel_was_deleted_goes_in_its_time(world: World) -> None:
+    await world.channel("t", "a")
+    await world.channel("t", "b")
+    for _ in range(5):
+        world.publish("t", 10)
+        await world.quiet()
+    one = world.subscribe("t", "a", 100)
+    await come_true(lambda: len(one.holds) == 50)
+    idents = sorted(one.holds)
+    one.finish(idents[10:])  # not the first ones, so that it stands still there
+    assert await blocks(world) == 5
+    await world.delete_channel("t", "b")
+    one.finish(idents[:10])
+    assert await blocks(world) == 0
+
+
 async def test_finished_messages_are_retained_for_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qtools.broker.disk.store.SWEEP_EVERY", 0.05)
     world = World(tmp_path, retain=Retain(age=1.0))
