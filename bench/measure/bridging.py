@@ -26,6 +26,7 @@ CHANNEL = "bench"
 FIELD, VALUE = "type", "track"  # what about half of the messages have
 ROUTED = "event"  # the field that routes look at
 ROUTES = (10, 20, 200)
+WIDTHS = (("nsq_to_nsq", []), ("nsq_to_nsq, 2500 in flight", ["-max-in-flight=2500"]))  # its default is 200
 
 # Source topic, and what its destinations' names begin with → the command.
 Argv = Callable[[str, str], list[str]]
@@ -54,7 +55,7 @@ def copies(bench: Bench, broker: Broker) -> list[Contender]:
     if bench.tools.nsq_to_nsq:
         made += [
             bridging(bench, broker, name, nsq_to_nsq(bench, broker, *more), lambda count: {"": count}, ours=False)
-            for name, more in (("nsq_to_nsq", []), ("nsq_to_nsq, 2500 in flight", ["-max-in-flight=2500"]))
+            for name, more in WIDTHS
         ]
     return made
 
@@ -67,9 +68,11 @@ def filters(bench: Bench, broker: Broker) -> list[Contender]:
     where = ["--where", f'.{FIELD} == "{VALUE}"']
     made = [bridging(bench, broker, "q-bridge --where", q_bridge(bench, broker, *where), expected)]
     if bench.tools.nsq_to_nsq:
-        named = [f"-require-json-field={FIELD}", f"-require-json-value={VALUE}", "-max-in-flight=2500"]
-        argv = nsq_to_nsq(bench, broker, *named)
-        made.append(bridging(bench, broker, "nsq_to_nsq, 2500 in flight", argv, expected, ours=False))
+        named = [f"-require-json-field={FIELD}", f"-require-json-value={VALUE}"]
+        made += [
+            bridging(bench, broker, name, nsq_to_nsq(bench, broker, *named, *more), expected, ours=False)
+            for name, more in WIDTHS
+        ]
     return made
 
 

@@ -56,7 +56,8 @@ def test_not_ready_without_a_destination_and_a_drain_in_time(
     proxy = make_proxy(there)
     words = ["--to", topic, "--to-nsqd", proxy.address, "--metrics-address", ":0", "--drain-timeout", "300ms"]
     bridge = shell.start("q-bridge", topic, *words, *here.flags)
-    here.wait_clients(topic, "q-bridge")
+    bridge.wait_err("metrics at ")
+    wait_until(lambda: not ask(bridge, "/readyz").startswith("503"))
     proxy.refuse()
     wait_until(lambda: ask(bridge, "/readyz").startswith("503 no nsqd is connected to send to"))
     here.fill(topic, [b"a"])
