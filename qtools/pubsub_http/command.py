@@ -22,7 +22,7 @@ Examples:
   q-pubsub-http &
   curl --data-binary hello 'http://127.0.0.1:8080/pub?topic=letters'
   curl -N 'http://127.0.0.1:8080/sub?topic=letters&channel=me'
-  q-pubsub-http --http-address :8443 --token-file tokens.toml --https-cert cert.pem --https-key key.pem
+  q-pubsub-http --http-address :8443 --token-file t.toml --https-cert cert.pem --https-key key.pem
 
 The page is at http://127.0.0.1:8080/, what there is to ask at /openapi.json.
 Exit status: 0 after a first signal; 1 failed, 2 usage, 3 could not start.
