@@ -1,4 +1,4 @@
-"""A hash over which messages are in a file. In: topic, nsqds, message ids. Out: hex that does not depend on their order.
+"""A hash over which messages are in a file. In: topic, nsqds, message ids. Out: hex, the same in any order.
 
 Two files of the same messages get the same hash, in whatever order and batches these came, and nobody has to keep
 or sort the ids of a file of any size. It is the set's polynomial, evaluated at a point that follows from where
