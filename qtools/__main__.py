@@ -17,6 +17,7 @@ COMMANDS = {
     "pipe": "publish stdin or files to a topic",
     "pubsub-http": "serve topics over HTTP: POST, streaming GET, SSE, WebSocket, and a page",
     "tail": "print the messages of topics to stdout",
+    "to-file": "archive topics to files",
 }
 
 _LIST = "\n".join(f"  {name:<12} {job}" for name, job in COMMANDS.items())

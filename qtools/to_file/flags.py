@@ -1,0 +1,91 @@
+"""What the flags say together. In: click's values. Out: ArchiveOptions, or UsageError. No click here."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+from qtools.cli import options as shared
+from qtools.errors import UsageError
+from qtools.names import check_channel, parse_source
+from qtools.to_file.archive import Rotation
+from qtools.to_file.compress import LEVELS
+from qtools.to_file.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS
+from qtools.to_file.options import ArchiveOptions, Sync
+
+
+def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOptions:
+    """All of `given`, checked."""
+    show = shared.set_up_talk("q-to-file", given)
+    if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
+        raise UsageError("--delimiter and -0 go with --format raw only")
+    output = given.pop("output_dir")
+    if not output:
+        raise UsageError("give --output-dir: where finished files go")
+    work = given.pop("work_dir")
+    channel = check_channel(given.pop("channel"))
+    compression, level = _compression_of(given)
+    name = given.pop("filename_format") or DEFAULT_NAME + EXTENSIONS[given["format"]]
+    partition_by, partition = given.pop("partition_by") or "", given.pop("partition_format") or ""
+    pattern = _pattern_of(given)
+    parsed = tuple(dict.fromkeys(parse_source(source, channel) for source in sources))
+    if len({source.topic for source in parsed}) < len(parsed):
+        raise UsageError("give each topic once: two channels of it would be archived twice")
+    if "<TOPIC>" not in name and (len(parsed) > 1 or pattern is not None):
+        raise UsageError("--filename-format needs <TOPIC> where there may be several")
+    return ArchiveOptions(
+        sources=parsed,
+        brokers=shared.brokers_of(given),
+        settings=shared.settings_of("q-to-file", given),
+        output_dir=Path(output),
+        work_dir=Path(work) if work else Path(output) / ".work",
+        delimiter=shared.delimiter_of(given),
+        compression=compression,
+        level=level,
+        name=name,
+        host=given.pop("host_identifier") or socket.gethostname().partition(".")[0],
+        partition=partition or (DEFAULT_PARTITION if partition_by else ""),
+        partition_by=partition_by,
+        where=given.pop("where") or "",
+        rotation=Rotation(given.pop("rotate_size"), given.pop("rotate_interval"), given.pop("rotate_count")),
+        sync=Sync(
+            given.pop("sync_count") or max(1, given["max_in_flight"] // 2),
+            given.pop("sync_bytes"),
+            given.pop("sync_interval"),
+        ),
+        pattern=pattern,
+        channel=channel,
+        show=show,
+        **given,
+    )
+
+
+def _compression_of(given: dict[str, Any]) -> tuple[str, int | None]:
+    compression, gzip, level = given.pop("compression"), given.pop("gzip"), given.pop("compression_level")
+    if gzip and compression not in (None, "gzip"):
+        raise UsageError(f"give --gzip or --compression {compression}, not both")
+    compression = "gzip" if gzip else compression or "none"
+    if level is not None:
+        levels = LEVELS.get(compression)
+        if levels is None:
+            raise UsageError("--compression-level needs --compression gzip or zstd")
+        if level not in levels:
+            raise UsageError(f"--compression-level of {compression} is {levels[0]} to {levels[-1]}, not {level}")
+    return compression, level
+
+
+def _pattern_of(given: dict[str, Any]) -> re.Pattern[str] | None:
+    regex, glob = given.pop("topic_pattern"), given.pop("topic_glob")
+    if regex and glob:
+        raise UsageError("give --topic-pattern or --topic-glob, not both")
+    if glob:
+        regex = r"\A" + fnmatch.translate(glob)
+    if not regex:
+        return None
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise UsageError(f"--topic-pattern {regex!r} is no regular expression: {error}") from error

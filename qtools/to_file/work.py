@@ -1,0 +1,174 @@
+"""One run of q-to-file: consumer, archive, the loop between them, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+from qtools.cli import logs
+from qtools.cli.meter import Meter
+from qtools.cli.run import Signals
+from qtools.cli.types import format_duration, plural
+from qtools.client.consumer import Consumer
+from qtools.client.ends import wait_until_empty, wait_until_idle
+from qtools.client.topics import Topics
+from qtools.flow.formats import make_format
+from qtools.flow.gather import Gather
+from qtools.flow.run import Flow
+from qtools.to_file.archive import Archive, Encoding
+from qtools.to_file.compress import SUFFIXES
+from qtools.to_file.finished import Finished
+from qtools.to_file.layout import Layout
+from qtools.to_file.options import ArchiveOptions
+from qtools.to_file.sink import ArchiveSink
+from qtools.to_file.sort import Sorter
+from qtools.to_file.topics import Followed
+from qtools.to_file.workdir import InUse, WorkDir
+
+logger = logging.getLogger("qtools.to_file")
+
+MSG_TIMEOUT = 60.0  # s: nsqd's, where none is connected yet that could tell
+
+
+async def archive(options: ArchiveOptions, signals: Signals) -> int:
+    """Archive what comes; the exit status. Raises StartError when it cannot begin."""
+    layout = Layout(
+        options.name,
+        suffix=SUFFIXES[options.compression],
+        datetime_format=options.datetime_format,
+        partition=options.partition,
+        host=options.host,
+        pid=os.getpid(),
+        local=options.local_time,
+    )
+    sorter = Sorter(layout, partitioned=bool(options.partition))
+    try:
+        work = WorkDir(options.work_dir)
+    except InUse as error:
+        if not options.skip_if_running:
+            raise
+        logs.say(logging.INFO, f"{error}; there is nothing to do here")
+        return 0
+    try:
+        encoding = Encoding(
+            options.format, make_format(options.format, options.delimiter), options.compression, options.level
+        )
+        files = Archive(
+            work, options.output_dir, layout, sorter, encoding, options.rotation, _tell,
+            most_open=options.max_open_files,
+        )  # fmt: skip
+        return await _Run(options, signals, files, sorter).run()
+    finally:
+        work.close()
+
+
+def _tell(finished: Finished) -> None:
+    logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
+
+
+class _Run:
+    def __init__(self, options: ArchiveOptions, signals: Signals, files: Archive, sorter: Sorter) -> None:
+        self._options = options
+        self._signals = signals
+        self._files = files
+        self._sorter = sorter
+        self._sink = ArchiveSink(files)
+        self._consumer = Consumer(
+            options.sources, options.brokers, options.settings, max_in_flight=options.max_in_flight
+        )
+
+    async def run(self) -> int:
+        options = self._options
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._sink.hang_up)
+        followed = None
+        if options.pattern is not None:
+            followed = Followed(Topics(options.brokers), options.pattern, options.channel, options.topic_refresh)
+        try:
+            await self._sink.start()  # what the last run left is safe before anything new is read
+            if followed is not None:
+                await followed.begin(self._consumer)
+            await self._consumer.start()
+            await self._archive(followed)
+        finally:
+            await self._consumer.close()
+            await self._sink.close()
+            if followed is not None:
+                await followed.close()
+        return 1 if self._sink.left else 0
+
+    async def _archive(self, followed: Followed | None) -> None:
+        options, consumer, sink = self._options, self._consumer, self._sink
+        flow = Flow(consumer, sink, gather=self._gather())
+        self._signals.on_stop(flow.stop)
+        meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
+        watching = [asyncio.create_task(end) for end in self._ends(flow)]
+        if followed is not None:
+            watching.append(asyncio.create_task(followed.follow(consumer)))
+        try:
+            await flow.run()
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.wait(watching) if watching else None
+            await consumer.close()
+            await sink.close()
+            meter.close()
+            self._summarize(flow, meter)
+        for task in watching:
+            if not task.cancelled():
+                task.result()  # its error is the program's
+
+    def _gather(self) -> Gather:
+        """What is synced together: well before the broker gives up waiting, and with half of what may be in flight,
+        as the other half is on its way meanwhile."""
+        options = self._options
+        timeout = self._consumer.msg_timeout or options.settings.msg_timeout / 1000 or MSG_TIMEOUT
+        age = min(options.sync.age, timeout / 2)
+        if age < options.sync.age:
+            logger.warning(
+                "the broker waits %s for a message: syncing every %s", format_duration(timeout), format_duration(age)
+            )
+        return Gather(min(options.sync.count, max(1, options.max_in_flight // 2)), options.sync.size, age)
+
+    def _ends(self, flow: Flow) -> list[Coroutine[Any, Any, None]]:
+        """What ends the run by itself."""
+        options, consumer = self._options, self._consumer
+
+        async def end_when(over: Coroutine[Any, Any, None]) -> None:
+            try:
+                await over
+            finally:
+                consumer.end()
+
+        ends = []
+        if options.until_empty:
+            ends.append(end_when(wait_until_empty(consumer)))
+        if options.idle_timeout is not None:
+            ends.append(end_when(wait_until_idle(consumer, options.idle_timeout)))
+        if options.max_runtime is not None:
+            ends.append(_stop_after(flow, options.max_runtime))
+        return ends
+
+    def _summarize(self, flow: Flow, meter: Meter) -> None:
+        sink, files, totals = self._sink, self._files, flow.totals
+        notes = [plural(files.files, "file")]
+        if self._sorter.left_out:
+            notes.append(f"{plural(self._sorter.left_out, 'message')} left out by --where")
+        if self._sorter.timeless:
+            notes.append(f"{plural(self._sorter.timeless, 'message')} without a time of its own")
+        if self._consumer.acknowledgements_failed:
+            late = plural(self._consumer.acknowledgements_failed, "message")
+            notes.append(f"{late} had timed out before being finished and will come again")
+        if totals.requeued:
+            notes.append(f"{plural(totals.requeued, 'message')} given back")
+        level = logging.WARNING if self._options.show else logging.INFO
+        logs.say(level, "archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
+
+
+async def _stop_after(flow: Flow, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    flow.stop()
