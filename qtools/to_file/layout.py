@@ -58,6 +58,8 @@ class Layout:
         if template.count(REV) > 1:
             raise UsageError("--filename-format has <REV> more than once")
         template = template.removesuffix(suffix)
+        if template.rpartition("/")[2] in ("", REV):
+            raise UsageError(f"--filename-format {template!r} has a file without a name")
         if REV not in template:
             extension = _EXTENSION.search(template)
             at = extension.start() if extension else len(template)
@@ -77,7 +79,8 @@ class Layout:
 
     def name(self, topic: str, partition: str, now: float) -> str:
         """Where a file of `topic` belongs that is begun at `now`; <REV> is left in it."""
-        name = self._shown(self._template, now).replace("<TOPIC>", topic)
+        # A topic may be called "..".
+        name = self._shown(self._template, now).replace("<TOPIC>", f"_{topic}" if topic.startswith(".") else topic)
         return f"{partition}/{name}" if partition else name
 
     def partition(self, when: float) -> str:
@@ -99,7 +102,7 @@ def _check(path: str, flag: str) -> None:
     if path.startswith("/") or ".." in parts:
         raise UsageError(f"{flag} {path!r} leads out of the output directory")
     if path.endswith("/") or "//" in path:
-        raise UsageError(f"{flag} {path!r} has a directory or file without a name")
+        raise UsageError(f"{flag} {path!r} has a directory without a name")
     if any(part.startswith(".") for part in parts):
         raise UsageError(f"{flag} {path!r} makes hidden files: a name may not begin with a dot")
     if "\0" in path or "\n" in path:

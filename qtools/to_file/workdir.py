@@ -76,7 +76,7 @@ class WorkDir:
             found = Note.open(path)
             if found is None:
                 # A note is durable before there is any data.
-                self._put_aside(path, data, f"its note is damaged, and it has {size} bytes" if size else "")
+                self._put_aside(path, data, f"its note cannot be read, and it has {size} bytes" if size else "")
                 continue
             note, head, state = found
             if state.count and (size >= state.length or state.rev >= 0):
