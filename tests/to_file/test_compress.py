@@ -19,11 +19,9 @@ READERS = {"none": "cat", "gzip": "zcat", "zstd": "zstdcat"}
 
 def events(count: int, seed: int = 1) -> bytes:
     draw = random.Random(seed)
-    return b"".join(
-        json.dumps({"id": f"{draw.getrandbits(64):016x}", "type": draw.choice(["view", "buy"]), "n": n}).encode()
-        + b"\n"
-        for n in range(count)
-    )
+    kinds = ["view", "buy"]
+    told = ({"id": f"{draw.getrandbits(64):016x}", "type": draw.choice(kinds), "n": n} for n in range(count))
+    return b"".join(json.dumps(event).encode() + b"\n" for event in told)
 
 
 def read_by(program: str, data: bytes) -> bytes:
