@@ -123,9 +123,11 @@ def seaweed(_nothing_is_left_behind: None) -> Iterator[Seaweed]:
     if weed_binary() is None:
         pytest.skip(NO_SEAWEED)
     made = Seaweed()
-    made.start()
-    yield made
-    made.close()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture
@@ -134,9 +136,11 @@ def own_seaweed(_nothing_is_left_behind: None) -> Iterator[Seaweed]:
     if weed_binary() is None:
         pytest.skip(NO_SEAWEED)
     made = Seaweed()
-    made.start()
-    yield made
-    made.close()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture

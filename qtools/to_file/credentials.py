@@ -18,7 +18,14 @@ from typing import Any
 
 from qtools.errors import StartError
 
-_ASKED_FOR = ("role_arn", "sso_session", "sso_start_url", "credential_process", "web_identity_token_file", "login_session")
+_ASKED_FOR = (
+    "role_arn",
+    "sso_session",
+    "sso_start_url",
+    "credential_process",
+    "web_identity_token_file",
+    "login_session",
+)
 _BY_ITSELF = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
               "AWS_CONTAINER_CREDENTIALS_FULL_URI")  # fmt: skip
 

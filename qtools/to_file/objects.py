@@ -9,7 +9,7 @@
     more            in parts, after a look that there is none. The library cannot make the last request of such an
                     upload conditional: two at once both succeed, and the later one stays. Who names objects by
                     their contents, as we do, cannot tell the two apart
-    a directory     a hard link from a draft, which the system refuses when there is one; file and directories synced
+    a directory     a hard link from a draft without a name, refused by the system when there is one; all of it synced
 
 The checksum is compared with the ETag where that is an MD5; elsewhere the object is read back. Names are
 relative paths; those with a part that begins with a dot are drafts and work in progress, and are never listed.
@@ -23,14 +23,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
-from urllib.parse import unquote
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from qtools.errors import InputError, ObjectDiffers, StartError, StoreError, UsageError
 from qtools.to_file.digests import Digests, measure
+from qtools.to_file.directory import Outcome, link_new
 from qtools.to_file.store_errors import NotThere, translate
 
-Outcome = Literal["created", "existed"]
 T = TypeVar("T")
 
 SINGLE_PUT = 16 * 1024 * 1024  # it is held in memory
@@ -107,14 +107,29 @@ def _remote(scheme: str, bucket: str, prefix: str, endpoint: str, patience: floa
             endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
             or os.environ.get("AWS_ENDPOINT") or config.get("endpoint", "")
         )  # fmt: skip
-        # Unencrypted only where somebody wrote it so.
-        client["allow_http"] = in_use.startswith("http://")
+        if in_use:
+            # Unencrypted only where somebody wrote it so.
+            client["allow_http"] = _check_endpoint(in_use).startswith("http://")
         settings |= told
     try:
         return makers[scheme](bucket, client_options=client, **settings)
     except Exception as error:
         told_error = translate(error, f"{scheme}://{bucket}", REQUEST_TIMEOUT)
         raise StartError(str(told_error)) from error
+
+
+def _check_endpoint(endpoint: str) -> str:
+    """The library does not survive an endpoint that is no URL."""
+    try:
+        parts = urlsplit(endpoint)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment or not endpoint.isprintable() or " " in endpoint:
+        raise UsageError("the S3 endpoint is no address such as https://HOST:PORT")
+    if "@" in parts.netloc:
+        raise UsageError("the S3 endpoint has a user or password in it, which everybody could read")
+    return endpoint
 
 
 def _open_directory(url: str, path: str, create: bool) -> ObjectStore:
@@ -309,12 +324,12 @@ class ObjectStore:
         except PreconditionError as error:
             raise StoreError(self.url_of(entry.name), "was replaced while it was read", True) from error
         if not block:
-            raise StoreError(self.url_of(entry.name), f"ends at byte {start}, and has {entry.size} by its listing", True)
+            raise StoreError(
+                self.url_of(entry.name), f"ends at byte {start}, and has {entry.size} by its listing", True
+            )
         return block
 
-    async def _ask(
-        self, name: str, call: Callable[[], Awaitable[T]], but: type[BaseException] | tuple[()] = ()
-    ) -> T:
+    async def _ask(self, name: str, call: Callable[[], Awaitable[T]], but: type[BaseException] | tuple[()] = ()) -> T:
         """One call of the library; what it raises comes out as StoreError, `but` as it is."""
         begun = time.monotonic()
         try:
@@ -337,47 +352,9 @@ class DirectoryStore(ObjectStore):
 
     async def _put(self, name: str, content: Path | bytes, digests: Digests) -> Outcome:
         try:
-            return await asyncio.to_thread(_link_new, self._root, name, content)
+            return await asyncio.to_thread(link_new, self._root, name, content)
         except OSError as error:
             raise StoreError(self.url_of(name), error.strerror or str(error)) from error
-
-
-def _link_new(root: Path, name: str, content: Path | bytes) -> Outcome:
-    """Copy `content` to `root`/`name` whole and durably, unless there is something."""
-    target = root / name
-    made = [directory for directory in (target.parent, *target.parent.parents) if not directory.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.draft")
-    try:
-        with draft.open("xb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                import shutil
-
-                with content.open("rb") as source:
-                    shutil.copyfileobj(source, file, BLOCK)
-            file.flush()
-            os.fsync(file.fileno())
-        outcome: Outcome = "created"
-        try:
-            os.link(draft, target)
-        except FileExistsError:
-            outcome = "existed"
-    finally:
-        draft.unlink(missing_ok=True)
-    for directory in (target.parent, *(each.parent for each in made)):
-        sync_directory(directory)
-    return outcome
-
-
-def sync_directory(path: Path) -> None:
-    """Have the names in a directory on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _check_name(name: str) -> None:

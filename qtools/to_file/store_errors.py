@@ -28,7 +28,11 @@ _WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", 
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
 
 # What each kind of request needs, in S3's words; the README has the policy.
-_NEEDED = {"GET": "s3:GetObject and s3:ListBucket", "HEAD": "s3:GetObject and s3:ListBucket", "DELETE": "s3:DeleteObject"}
+_NEEDED = {
+    "GET": "s3:GetObject and s3:ListBucket",
+    "HEAD": "s3:GetObject and s3:ListBucket",
+    "DELETE": "s3:DeleteObject",
+}
 
 
 class NotThere(StoreError):
@@ -72,7 +76,9 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
     if code in _WRONG_REGION or status in (301, 307):
         return StoreError(url, f"the bucket is in another region ({code or status}): set AWS_REGION to it", True)
     if code == "RequestTimeTooSkewed":
-        return StoreError(url, "the store refuses our clock (RequestTimeTooSkewed): set this machine's time right", True)
+        return StoreError(
+            url, "the store refuses our clock (RequestTimeTooSkewed): set this machine's time right", True
+        )
     if status == 403:
         what = f"{method} is" if method else "this is"
         needed = _NEEDED.get(method, "s3:PutObject") if url.startswith("s3:") else "for it"
@@ -82,7 +88,7 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
     said = _SAID.search(text)
     told = f"the store answers {status} {code or phrase}".rstrip()
     # 408, 409 and 429 say "not now"; so does everything from 500 on but 501, which says "never".
-    hopeless = status < 500 and status not in (408, 409, 429) or status == 501
+    hopeless = (status < 500 and status not in (408, 409, 429)) or status == 501
     return StoreError(url, _clean(f"{told}: {said[1]}" if said else told), hopeless)
 
 
@@ -93,8 +99,6 @@ def _unanswered(error: BaseException, url: str, text: str, asked: str, seconds: 
         return StoreError(url, f"there is no host {host.partition(':')[0]}: check the endpoint", True)
     if "URL scheme is not allowed" in text or "BadScheme" in text:
         return StoreError(url, f"{asked or 'the endpoint'} is not encrypted: give it as --s3-endpoint http://…", True)
-    if "RelativeUrlWithoutBase" in text or "invalid uri" in text.lower():
-        return StoreError(url, "the endpoint is no address such as https://HOST:PORT", True)
     if "certificate" in text.lower():
         return StoreError(
             url, f"the certificate of {host} is not trusted: name its CA in AWS_CA_BUNDLE, or check the endpoint", True
