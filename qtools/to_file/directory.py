@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
+from qtools.to_file.place import make_directories
+from qtools.to_file.workfile import sync_directory
+
 Outcome = Literal["created", "existed"]
 
 _BLOCK = 1024 * 1024
@@ -16,8 +19,7 @@ _BLOCK = 1024 * 1024
 def link_new(root: Path, name: str, content: Path | bytes) -> Outcome:
     """Copy `content` to `root`/`name` whole and durably, unless there is something."""
     target = root / name
-    made = [directory for directory in (target.parent, *target.parent.parents) if not directory.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directories(target.parent)
     with _draft(target) as (file, path):
         if isinstance(content, bytes):
             file.write(content)
@@ -32,8 +34,7 @@ def link_new(root: Path, name: str, content: Path | bytes) -> Outcome:
             os.link(path, target, src_dir_fd=0)  # which has it follow /proc's link, and means nothing else
         except FileExistsError:
             outcome = "existed"
-    for directory in (target.parent, *(each.parent for each in made)):
-        sync_directory(directory)
+    sync_directory(target.parent)
     return outcome
 
 
@@ -55,12 +56,3 @@ def _draft(target: Path) -> Iterator[tuple[IO[bytes], str]]:
             yield file, str(draft)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def sync_directory(path: Path) -> None:
-    """Have the names in a directory on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -29,8 +29,9 @@ class Inflater:
             self._make = lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
             self._errors = (getattr(igzip_lib, "IsalError"), EOFError, ValueError)  # noqa: B009  its stub calls it an instance
         elif compression == "zstd":
-            from backports import zstd
+            from qtools.to_file.compress import zstandard
 
+            zstd = zstandard()
             self._make = zstd.ZstdDecompressor
             self._errors = (zstd.ZstdError, EOFError)
         elif compression != "none":

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from qtools.errors import InputError
-from qtools.to_file.directory import Outcome, sync_directory
+from qtools.to_file.directory import Outcome
+from qtools.to_file.workfile import sync_directory
 
 if TYPE_CHECKING:
     from qtools.to_file.finished import Finished

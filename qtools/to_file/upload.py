@@ -28,8 +28,10 @@ from qtools.cli import logs
 from qtools.cli.types import plural
 from qtools.client.backoff import next_delay
 from qtools.errors import InputError, ObjectDiffers, QtoolsError, StoreError
+from qtools.to_file.compress import SUFFIXES
 from qtools.to_file.directory import Outcome
 from qtools.to_file.finished import BESIDE, Finished, beside, read_beside
+from qtools.to_file.layout import EXTENSIONS
 from qtools.to_file.manifest import put_manifest
 from qtools.to_file.objects import BLOCK, ObjectStore
 from qtools.to_file.reading import RecordReader, Sum, read_records
@@ -37,16 +39,14 @@ from qtools.to_file.reading import RecordReader, Sum, read_records
 AT_ONCE = 2  # uploads; each holds up to 24 MiB
 RETIRE_TIMEOUT = 10.0  # s that close waits for what is under way
 
-EXTENSIONS = {"raw": ".log", "envelope": ".jsonl", "msgpack": ".msgpack", "length32": ".length32"}
-COMPRESSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
-
 
 def object_name(finished: Finished) -> str:
     """`dt=2026-11-23/hour=08/events.20261123T080001Z.0123456789abcdef0123456789abcdef.jsonl.gz`"""
     directory = finished.relative.rpartition("/")[0]
     stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(finished.first_timestamp // 1_000_000_000))
-    extension = EXTENSIONS[finished.format] + COMPRESSIONS[finished.compression]
-    name = f"{finished.topic}.{stamp}.{finished.ids_hash}{extension}"
+    extension = EXTENSIONS[finished.format] + SUFFIXES[finished.compression]
+    topic = f"_{finished.topic}" if finished.topic.startswith(".") else finished.topic  # what begins so is hidden
+    name = f"{topic}.{stamp}.{finished.ids_hash}{extension}"
     return f"{directory}/{name}" if directory else name
 
 
