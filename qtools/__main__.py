@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from qtools.cli.program import Program, program
+from qtools.cli.program import Program, program, run_with
 from qtools.errors import UsageError
 
 # name → its job in a line; it lives in qtools.NAME.command, with _ for -
@@ -46,7 +46,7 @@ def main() -> None:
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
         command: Program = import_module(f"qtools.{words[0].replace('-', '_')}.command").main
-        command.main(words[1:])
+        run_with(command, words[1:])
     # An unknown command's own options are not ours to judge.
     _qtools.main(words[:1])
 

@@ -16,6 +16,7 @@ CHANNEL = "q-to-file"
 
 @program(
     "q-to-file",
+    subcommands={"verify": "qtools.to_file.verify_command", "replay": "qtools.to_file.replay_command"},
     epilog="""
 \b
 Examples:
@@ -23,6 +24,10 @@ Examples:
   q-to-file events/archive --output-dir /var/archive --until-empty --skip-if-running --quiet
   q-to-file events --output-dir /var/archive --compression zstd --partition-by .timestamp
   q-to-file --topic-pattern '^events[.]' --output-dir /var/archive --lookupd 10.0.0.1:4161
+  q-to-file verify /var/archive
+  q-to-file replay /var/archive events.again
+
+`q-to-file verify --help` and `q-to-file replay --help` tell how an archive is checked, and put back into a topic.
 
 Exit status: 0 done, or a first signal; 1 failed, 2 usage, 3 could not start, another run in the work directory
 included.

@@ -1,0 +1,155 @@
+"""One run of q-to-file replay: archive, publisher, the loop between them, and what is said at the end."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from qtools.cli import logs
+from qtools.cli.meter import Meter
+from qtools.cli.run import Signals
+from qtools.cli.types import plural
+from qtools.client.address import Brokers
+from qtools.client.publisher import Publisher
+from qtools.client.settings import Settings
+from qtools.errors import InputError, QtoolsError
+from qtools.flow.run import Flow
+from qtools.flow.throttle import Throttle
+from qtools.message import Batch
+from qtools.to_file.objects import open_store
+from qtools.to_file.plan import Checkpoint, Place, Span, make_plan
+from qtools.to_file.replay_source import ArchiveSource, Block
+from qtools.to_file.verify import read_archive
+
+PATIENCE = 60.0  # s that the store may be away
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """Times in s, span in ns since 1970, rate in messages/s (0: no limit)."""
+
+    url: str
+    topic: str
+    brokers: Brokers
+    settings: Settings
+    endpoint: str = ""
+    from_topic: str = ""
+    span: Span = field(default_factory=Span)
+    delimiter: bytes = b"\n"
+    rate: float = 0.0
+    skip_oversize: bool = False
+    batch_count: int = 5000
+    batch_bytes: int = 1024 * 1024
+    window: int = 8
+    retry_timeout: float = 60.0
+    checkpoint: str = ""
+    show: bool = True
+
+
+async def replay(options: ReplayOptions, signals: Signals) -> int:
+    """Publish what the archive has; the exit status. StartError, UsageError, StoreError before anything was sent."""
+    checkpoint = _checkpoint(options)
+    start = checkpoint.load() if checkpoint else Place()
+    if checkpoint:
+        checkpoint.check()
+    store = open_store(options.url, endpoint=options.endpoint, patience=PATIENCE)
+    archive = await read_archive(store)
+    plan = make_plan(archive, options.span, options.from_topic, start)
+    for note in plan.notes:
+        logs.say(logging.WARNING, note)
+    source = ArchiveSource(store, archive.entries, plan, options.span, delimiter=options.delimiter)
+    return await _Replay(options, source, checkpoint).run(signals)
+
+
+def _checkpoint(options: ReplayOptions) -> Checkpoint | None:
+    if not options.checkpoint:
+        return None
+    run = {
+        "url": options.url, "endpoint": options.endpoint, "topic": options.topic, "from_topic": options.from_topic,
+        "since": options.span.since, "until": options.span.until, "delimiter": options.delimiter.decode("latin-1"),
+    }  # fmt: skip
+    return Checkpoint(options.checkpoint, run)
+
+
+class _Replay:
+    def __init__(self, options: ReplayOptions, source: ArchiveSource, checkpoint: Checkpoint | None) -> None:
+        self.options = options
+        self.source = source
+        self.checkpoint = checkpoint
+        self.start = source.confirmed
+        if checkpoint:
+            source.on_confirm = lambda: checkpoint.save(source.confirmed)
+        self.publisher = Publisher(
+            options.topic, options.brokers, options.settings,
+            batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout,
+        )  # fmt: skip
+        self.flow = Flow(
+            source, self.publisher,
+            window=options.window,
+            throttle=Throttle(options.rate) if options.rate else None,
+            on_refused=self._refused,
+        )  # fmt: skip
+
+    async def run(self, signals: Signals) -> int:
+        await self.publisher.start()
+        signals.on_stop(self.flow.stop)
+        if self.start.sent:
+            logs.say(logging.WARNING, f"going on behind {plural(self.start.sent, 'message')} sent before")
+        meter = Meter("sent", self._counts, show=self.options.show)
+        error: QtoolsError | None = None
+        try:
+            await self.flow.run()
+        except QtoolsError as caught:
+            error = caught
+        finally:
+            await self.publisher.close()
+            await self.source.close()
+            meter.close()
+        if self.checkpoint:
+            try:
+                self.checkpoint.save(self.source.confirmed, sync=True)
+            except QtoolsError as caught:
+                error = error or caught
+        if error is None and signals.received is None:
+            self._summarize(meter)
+            return 0
+        self._say_failed(error, signals)
+        return 1
+
+    def _counts(self) -> tuple[int, int]:
+        return self.flow.totals.finished, self.flow.totals.finished_bytes
+
+    def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
+        """A message that no broker takes: named, and left out or the end, as --on-oversize says."""
+        for nth, (body, error) in enumerate(zip(batch.bodies, why.values(), strict=True)):
+            block = next(origin for origin, start, stop in batch.parts if start <= nth < stop)
+            assert isinstance(block, Block)
+            told = f"{block.name}: message {block.number_of(body)} was not sent: {error}"
+            if not self.options.skip_oversize:
+                raise InputError(f"{told} (--on-oversize skip leaves such messages out)")
+            logs.say(logging.WARNING, told)
+        return True
+
+    def _summarize(self, meter: Meter) -> None:
+        totals = self.flow.totals
+        notes = [plural(self.source.files, "file")]
+        if self.source.left_out:
+            notes.append(f"{plural(self.source.left_out, 'message')} left out")
+        if totals.refused:
+            notes.append(f"{plural(totals.refused, 'message')} too big and left out")
+        if self.publisher.resent:
+            notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
+        if self.options.show:
+            done = meter.summary(totals.finished, totals.finished_bytes)
+            logs.say(logging.WARNING, "; ".join([f"{done} to {self.options.topic}", *notes]))
+
+    def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
+        """What ended it, and how far everything is safe."""
+        if error is not None:
+            logs.say(logging.ERROR, str(error))
+        else:
+            assert signals.received is not None
+            logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the archive")
+        count = plural(self.flow.totals.finished, "message")
+        how = "the same command goes on there" if self.checkpoint else "with --checkpoint a next run would go on there"
+        logs.say(logging.ERROR, f"confirmed: {count}; {how}")
