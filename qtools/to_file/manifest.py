@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING
 import orjson
 
 from qtools.errors import InputError
-from qtools.to_file.directory import Outcome
 from qtools.to_file.workfile import sync_directory
 
 if TYPE_CHECKING:
     from qtools.to_file.finished import Finished
-    from qtools.to_file.objects import ObjectStore
+    from qtools.to_file.objects import ObjectStore, Outcome
 
 DIRECTORY_MANIFEST = "manifest.jsonl"
 OBJECT_MANIFEST = ".manifest.json"

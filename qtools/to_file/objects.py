@@ -1,7 +1,7 @@
 """A place for whole files: a bucket, or a directory. In: names and files. Out: objects that are safe, or StoreError.
 
     s3://bucket/prefix    gs://bucket/prefix    az://container/prefix        obstore
-    file:///directory, or a path                                              obstore reads, we write
+    file:///directory, or a path                                              directory.py
 
 `put_new` never changes what is there, and returns when the store has the whole, by size and checksum:
 
@@ -9,7 +9,6 @@
     more            in parts, after a look that there is none. The library cannot make the last request of such an
                     upload conditional: two at once both succeed, and the later one stays. Who names objects by
                     their contents, as we do, cannot tell the two apart
-    a directory     a hard link from a draft without a name, refused by the system when there is one; all of it synced
 
 The checksum is compared with the ETag where that is an MD5; elsewhere the object is read back. Names are
 relative paths; those with a part that begins with a dot are drafts and work in progress, and are never listed.
@@ -23,14 +22,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from qtools.errors import InputError, ObjectDiffers, StartError, StoreError, UsageError
 from qtools.to_file.digests import Digests, measure
-from qtools.to_file.directory import Outcome, link_new
 from qtools.to_file.store_errors import NotThere, translate
 
+Outcome = Literal["created", "existed"]
 T = TypeVar("T")
 
 SINGLE_PUT = 16 * 1024 * 1024  # it is held in memory
@@ -61,7 +60,9 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False, patience: 
     if not separator or scheme == "file":
         if endpoint:
             raise UsageError("an S3 endpoint goes with an s3:// URL only")
-        return _open_directory(url, unquote(rest) if separator else url, create)
+        from qtools.to_file.directory import open_directory
+
+        return open_directory(url, unquote(rest) if separator else url, create)
     if scheme not in ("s3", "gs", "az"):
         raise UsageError(f"{url!r} is no place for an archive: s3://, gs://, az://, file:// or a directory")
     bucket, _, prefix = rest.partition("/")
@@ -132,22 +133,6 @@ def _check_endpoint(endpoint: str) -> str:
     return endpoint
 
 
-def _open_directory(url: str, path: str, create: bool) -> ObjectStore:
-    from obstore.store import LocalStore
-
-    if "://" in url and not path.startswith("/"):
-        raise UsageError(f"{url!r} is not absolute: file:///DIRECTORY")
-    root = Path(path).absolute()
-    try:
-        if create:
-            root.mkdir(parents=True, exist_ok=True)
-        if not root.is_dir():
-            raise StartError(f"there is no directory {root}")
-        return DirectoryStore(url.rstrip("/") or "/", LocalStore(root), root)
-    except OSError as error:
-        raise StartError(f"cannot use {root}: {error.strerror or error}") from error
-
-
 class ObjectStore:
     """Objects below one prefix. All of it raises StoreError, and nothing foreign."""
 
@@ -174,7 +159,7 @@ class ObjectStore:
         sha256: what it has to be, in hex; InputError when it is not. ObjectDiffers when there is something else
         under that name.
         """
-        _check_name(name)
+        check_name(name)
         digests = await self._measure(name, content, sha256)
         outcome = await self._put(name, content, digests)
         await self._confirm(name, content, digests)
@@ -243,7 +228,7 @@ class ObjectStore:
         """Take an object away; one that is not there is none."""
         import obstore
 
-        _check_name(name)
+        check_name(name)
         try:
             await self._ask(name, lambda: obstore.delete_async(self._store, name))
         except NotThere:
@@ -271,7 +256,7 @@ class ObjectStore:
         """What the store tells of an object; None when there is none."""
         import obstore
 
-        _check_name(name)
+        check_name(name)
         try:
             meta = await self._ask(name, lambda: obstore.head_async(self._store, name))
         except NotThere:
@@ -343,21 +328,7 @@ class ObjectStore:
             raise translate(error, url, max(CONNECT_TIMEOUT, round(time.monotonic() - begun))) from error
 
 
-class DirectoryStore(ObjectStore):
-    """A directory. What is written there is synced, and linked into place whole."""
-
-    def __init__(self, url: str, library_store: Any, root: Path) -> None:
-        super().__init__(url, library_store)
-        self._root = root
-
-    async def _put(self, name: str, content: Path | bytes, digests: Digests) -> Outcome:
-        try:
-            return await asyncio.to_thread(link_new, self._root, name, content)
-        except OSError as error:
-            raise StoreError(self.url_of(name), error.strerror or str(error)) from error
-
-
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """A name is made by us; one that would leave its place is a defect, or an archive that somebody forged."""
     if not name or name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
         raise StoreError(name, "is no name of an object", True)

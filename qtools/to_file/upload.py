@@ -29,11 +29,10 @@ from qtools.cli.types import plural
 from qtools.client.backoff import next_delay
 from qtools.errors import InputError, ObjectDiffers, QtoolsError, StoreError
 from qtools.to_file.compress import SUFFIXES
-from qtools.to_file.directory import Outcome
 from qtools.to_file.finished import BESIDE, Finished, beside, read_beside
 from qtools.to_file.layout import EXTENSIONS
 from qtools.to_file.manifest import put_manifest
-from qtools.to_file.objects import BLOCK, ObjectStore
+from qtools.to_file.objects import BLOCK, ObjectStore, Outcome
 from qtools.to_file.reading import RecordReader, Sum, read_records
 
 AT_ONCE = 2  # uploads; each holds up to 24 MiB
