@@ -49,6 +49,7 @@ class Consumer:
         limit: int | None = None,
     ) -> None:
         self.sources = list(sources)
+        self.failing: set[str] = set()  # nsqlookupds that did not answer the last time
         self.received = 0
         self.redelivered = 0  # of those received: that had been delivered before
         self._newest = (NO_STAMP, 0.0)  # the stamp that came last, and when (s since 1970)
@@ -81,7 +82,7 @@ class Consumer:
             self._connections.append(connection)
             self._share()
 
-        return Links(Discovery(self._brokers, source.topic), self._settings, subscribe, self._on_down)
+        return Links(Discovery(self._brokers, source.topic, self.failing), self._settings, subscribe, self._on_down)
 
     async def start(self) -> None:
         """Connect and subscribe; StartError when nobody could be reached."""

@@ -18,9 +18,9 @@ logger = logging.getLogger("qtools.client")
 
 
 class Topics:
-    """Asks `brokers` for their topics."""
+    """Asks `brokers` for their topics. failing: as a Discovery has it."""
 
-    def __init__(self, brokers: Brokers) -> None:
+    def __init__(self, brokers: Brokers, failing: set[str] | None = None) -> None:
         """StartError where an nsqd's HTTP API is not known."""
         for address in brokers.nsqd:
             if not address.http:
@@ -28,7 +28,7 @@ class Topics:
         self._by_lookup = bool(brokers.lookupd)
         bases = brokers.lookupd or tuple(address.http for address in brokers.nsqd)
         self._askers = [HttpAsker(base) for base in bases]
-        self._failing: set[str] = set()
+        self._failing = set() if failing is None else failing
 
     async def look(self) -> set[str]:
         """All topics there are now. StartError when nobody answers."""

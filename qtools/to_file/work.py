@@ -31,6 +31,8 @@ from qtools.to_file.workdir import InUse, WorkDir
 
 logger = logging.getLogger("qtools.to_file")
 
+DRAIN = 10.0  # s: after a signal, what has come may take so long to be written
+RELEASE = 1.0  # s that a write under way has left when that time is over
 MSG_TIMEOUT = 60.0  # s: nsqd's, where none is connected yet that could tell
 
 
@@ -86,7 +88,8 @@ class _Run:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._sink.hang_up)
         followed = None
         if options.pattern is not None:
-            followed = Followed(Topics(options.brokers), options.pattern, options.channel, options.topic_refresh)
+            topics = Topics(options.brokers, self._consumer.failing)
+            followed = Followed(topics, options.pattern, options.channel, options.topic_refresh)
         try:
             await self._sink.start()  # what the last run left is safe before anything new is read
             if followed is not None:
@@ -102,8 +105,8 @@ class _Run:
 
     async def _archive(self, followed: Followed | None) -> None:
         options, consumer, sink = self._options, self._consumer, self._sink
-        flow = Flow(consumer, sink, gather=self._gather())
-        self._signals.on_stop(flow.stop)
+        flow = Flow(consumer, sink, gather=self._gather(), drain_timeout=RELEASE)
+        self._signals.on_stop(lambda: self._stop(flow))
         meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
         watching = [asyncio.create_task(end) for end in self._ends(flow)]
         if followed is not None:
@@ -121,6 +124,11 @@ class _Run:
         for task in watching:
             if not task.cancelled():
                 task.result()  # its error is the program's
+
+    def _stop(self, flow: Flow) -> None:
+        """Write what has come, and read no more. Where nothing can be written now, it goes back."""
+        self._consumer.end()
+        asyncio.get_running_loop().call_later(0.0 if self._sink.trouble else DRAIN, flow.stop)
 
     def _gather(self) -> Gather:
         """What is synced together: well before the broker gives up waiting, and with half of what may be in flight,
@@ -150,8 +158,12 @@ class _Run:
         if options.idle_timeout is not None:
             ends.append(end_when(wait_until_idle(consumer, options.idle_timeout)))
         if options.max_runtime is not None:
-            ends.append(_stop_after(flow, options.max_runtime))
+            ends.append(self._stop_after(flow, options.max_runtime))
         return ends
+
+    async def _stop_after(self, flow: Flow, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._stop(flow)
 
     def _summarize(self, flow: Flow, meter: Meter) -> None:
         sink, files, totals = self._sink, self._files, flow.totals
@@ -168,7 +180,3 @@ class _Run:
         level = logging.WARNING if self._options.show else logging.INFO
         logs.say(level, "archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
 
-
-async def _stop_after(flow: Flow, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    flow.stop()
