@@ -21,6 +21,7 @@ from qtools.message import Batch
 from qtools.to_file.compress import open_stream
 from qtools.to_file.finished import Finished, beside, write_beside
 from qtools.to_file.layout import Layout, fill_rev
+from qtools.to_file.manifest import is_reserved
 from qtools.to_file.note import Head
 from qtools.to_file.place import give_name, is_named
 from qtools.to_file.sort import Sorter
@@ -56,7 +57,8 @@ class _Open:
 class Archive:
     """Files below `output`, which grow in `work`.
 
-    on_finished: told of every file that has its name, once at least: a crash before the end of the call tells it again.
+    on_finished: told of every file that has its name; and, as a crash or an OSError within that call has it told again,
+    whether it may have been before.
     spooled: whether what is known of a file is kept beside it. most_open: more files than that are not open at once.
     wall: s since 1970, for names; steady: s, for ages.
     """
@@ -69,7 +71,7 @@ class Archive:
         sorter: Sorter,
         encoding: Encoding,
         rotation: Rotation,
-        on_finished: Callable[[Finished], None],
+        on_finished: Callable[[Finished, bool], None],
         *,
         spooled: bool = False,
         most_open: int = 64,
@@ -147,6 +149,10 @@ class Archive:
             for file in self._closing:
                 file.close()
 
+    def release(self) -> None:
+        """Let another process have the work directory."""
+        self._work.close()
+
     # ── inside ──
 
     def _is_due(self, there: _Open, now: float, wall: float, topic: str, partition: str) -> bool:
@@ -192,8 +198,8 @@ class Archive:
             return
         if file.count:
             file.end()
-            finished = self._give_name(file)
-            self._on_finished(finished)
+            again = file.state.rev >= 0
+            self._on_finished(self._give_name(file), again)
             self.files += 1
         self.at = file.data
         file.remove()
@@ -209,7 +215,9 @@ class Archive:
             )  # fmt: skip
             if rev == state.rev and is_named(file.data, target, state.size, state.sha256):
                 return finished
-            if os.path.lexists(target) or (self._spooled and rev != state.rev and beside(target).exists()):
+            if os.path.lexists(target) or is_reserved(relative):
+                continue
+            if self._spooled and rev != state.rev and beside(target).exists():
                 continue
             file.name(rev)
             if self._spooled:

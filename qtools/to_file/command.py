@@ -24,6 +24,7 @@ Examples:
   q-to-file events/archive --output-dir /var/archive --until-empty --skip-if-running --quiet
   q-to-file events --output-dir /var/archive --compression zstd --partition-by .timestamp
   q-to-file --topic-pattern '^events[.]' --output-dir /var/archive --lookupd 10.0.0.1:4161
+  q-to-file events --output s3://bucket/archive --gzip --rotate-size 64MB --rotate-interval 10m
   q-to-file verify /var/archive
   q-to-file replay /var/archive events.again
 
@@ -34,12 +35,31 @@ included.
 """,
 )
 @click.argument("sources", nargs=-1, metavar="[TOPIC[/CHANNEL]]...")
-@click.option("--output-dir", "-o", metavar="DIR", help="Where finished files go; it is made if it is not there.")
+@click.option(
+    "--output",
+    "--output-dir",
+    "-o",
+    "output_dir",
+    metavar="DIR|URL",
+    help="Where finished files go: a directory, which is made if it is not there, or s3://BUCKET/PREFIX, gs://…, az://….",
+)
 @click.option(
     "--work-dir",
     metavar="DIR",
-    help="Where files grow; for one process at a time. Another file system is fine.  [default: DIR/.work]",
+    help="Where files grow; for one process at a time. Another file system is fine.  [default: .work in the output "
+    "or spool directory]",
 )
+@click.option(
+    "--spool-dir",
+    metavar="DIR",
+    help="Where finished files wait to be uploaded.  [default: a place of its own below $XDG_STATE_HOME/qtools/spool]",
+)
+@click.option(
+    "--no-spool",
+    is_flag=True,
+    help="Use no disk: what is synced together is put as an object, and finished when the store has it.",
+)
+@click.option("--s3-endpoint", metavar="URL", help="An S3 server that is not AWS's.  [default: $AWS_ENDPOINT_URL_S3]")
 @click.option(
     "--topic-pattern",
     metavar="REGEX",
@@ -117,10 +137,9 @@ included.
 @click.option(
     "--sync-interval",
     type=Duration(0.001, 300),
-    default="1s",
-    show_default=True,
+    default=None,
     metavar="DURATION",
-    help="Write, fsync and finish what came, at the latest after so long.",
+    help="Write, fsync and finish what came, at the latest after so long.  [default: 1s; 10s with --no-spool]",
 )
 @click.option(
     "--sync-count",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import re
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from qtools.cli import options as shared
 from qtools.errors import UsageError
 from qtools.names import check_channel, parse_source
+from qtools.places import state_place
 from qtools.to_file.archive import Rotation
 from qtools.to_file.compress import LEVELS
 from qtools.to_file.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS
@@ -22,10 +25,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     show = shared.set_up_talk("q-to-file", given)
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
-    output = given.pop("output_dir")
-    if not output:
-        raise UsageError("give --output-dir: where finished files go")
-    work = given.pop("work_dir")
+    where = _output_of(given)
     channel = check_channel(given.pop("channel"))
     compression, level = _compression_of(given)
     name = given.pop("filename_format") or DEFAULT_NAME + EXTENSIONS[given["format"]]
@@ -40,8 +40,6 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         sources=parsed,
         brokers=shared.brokers_of(given),
         settings=shared.settings_of("q-to-file", given),
-        output_dir=Path(output),
-        work_dir=Path(work) if work else Path(output) / ".work",
         delimiter=shared.delimiter_of(given),
         compression=compression,
         level=level,
@@ -54,13 +52,47 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         sync=Sync(
             given.pop("sync_count") or max(1, given["max_in_flight"] // 2),
             given.pop("sync_bytes"),
-            given.pop("sync_interval"),
+            given.pop("sync_interval") or (1.0 if where.get("spool", True) else 10.0),
         ),
         pattern=pattern,
         channel=channel,
         show=show,
+        **where,
         **given,
     )
+
+
+def _output_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Where files grow, where finished ones go, and where those are uploaded to."""
+    output, work, spool = given.pop("output_dir") or "", given.pop("work_dir"), given.pop("spool_dir")
+    endpoint, direct = given.pop("s3_endpoint") or "", given.pop("no_spool")
+    if not output:
+        raise UsageError("give --output: a directory, or s3://BUCKET/PREFIX, gs://…, az://…")
+    scheme, separator, rest = output.partition("://")
+    if not separator or scheme == "file":
+        if endpoint or direct or spool:
+            raise UsageError("--s3-endpoint, --spool-dir and --no-spool go with --output s3://…, gs://… or az://…")
+        if separator and not rest.startswith("/"):
+            raise UsageError(f"--output {output!r} is not absolute: file:///DIRECTORY")
+        place = Path(unquote(rest) if separator else output)
+        return {"output": place, "work_dir": Path(work) if work else place / ".work"}
+    if scheme not in ("s3", "gs", "az"):
+        raise UsageError(f"--output {output!r} is neither a directory nor s3://…, gs://…, az://…")
+    if direct:
+        if spool or work or given["skip_if_running"]:
+            raise UsageError("--spool-dir, --work-dir and --skip-if-running mean nothing with --no-spool")
+        if any(given[name] for name in ("rotate_size", "rotate_interval", "rotate_count")):
+            raise UsageError("--rotate-… means nothing with --no-spool: what is synced together is an object")
+        return {"output": Path(), "work_dir": Path(), "store": output, "s3_endpoint": endpoint, "spool": False}
+    place = Path(spool) if spool else default_spool(output)
+    work_dir = Path(work) if work else place / ".work"
+    return {"output": place, "work_dir": work_dir, "store": output, "s3_endpoint": endpoint}
+
+
+def default_spool(url: str) -> Path:
+    """Where files wait for the store at `url`: a place of its own for each."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", url)[:100]
+    return state_place() / "spool" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
 def _compression_of(given: dict[str, Any]) -> tuple[str, int | None]:

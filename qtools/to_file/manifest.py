@@ -56,6 +56,11 @@ def is_manifest(name: str) -> bool:
     return name.endswith(OBJECT_MANIFEST) or name.rpartition("/")[2] == DIRECTORY_MANIFEST
 
 
+def is_reserved(name: str) -> bool:
+    """Whether a file of messages may not be called `name`: an archive says something of itself there."""
+    return is_manifest(name) or name.rpartition("/")[2] == COMPLETE
+
+
 def manifest_line(finished: Finished, name: str) -> bytes:
     """The line for a file that is kept as `name`, a path or a name alone, with its newline."""
     told = {field.name: getattr(finished, field.name) for field in fields(Manifested) if field.name != "name"}

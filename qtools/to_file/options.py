@@ -23,13 +23,20 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveOptions:
-    """Times in s, sizes in bytes. `name` is the template of file names, `partition` that of directories, or ""."""
+    """Times in s, sizes in bytes. `name` is the template of file names, `partition` that of directories, or "".
+
+    output: where finished files go; with a `store` (a URL) that is the spool, from where they are uploaded, or nothing
+    at all without `spool`.
+    """
 
     sources: tuple[Subscription, ...]
     brokers: Brokers
     settings: Settings
-    output_dir: Path
+    output: Path
     work_dir: Path
+    store: str = ""
+    s3_endpoint: str = ""
+    spool: bool = True
     format: str = "raw"
     delimiter: bytes = b"\n"
     compression: str = "none"

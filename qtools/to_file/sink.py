@@ -33,7 +33,7 @@ class ArchiveSink:
         self.written = 0
         self.written_bytes = 0
         self.left = 0  # files that could not be closed at the end
-        self._archive = archive
+        self.archive = archive
         self._worker = Worker("archive")
         self._troubled_since = 0.0
         self._tries = 0  # how many wait for the trouble's end
@@ -43,22 +43,22 @@ class ArchiveSink:
 
     async def start(self) -> None:
         """End what the run before left, and begin to keep the time. Where a disk forbids, that is tried again later."""
-        found = await self._try_once(self._archive.adopt)
+        found = await self._try_once(self.archive.adopt)
         if found:
             logger.warning("found %s that the last run left in the work directory", plural(found, "file"))
-        await self._try_once(self._archive.settle)
+        await self._try_once(self.archive.settle)
         self._keeper = asyncio.create_task(self._keep_time(adopted=found is not None))
 
     async def write(self, batch: Batch) -> None:
         """Return when all of `batch` is durable, however long that takes."""
-        await self._until_done(partial(self._archive.write, batch))
+        await self._until_done(partial(self.archive.write, batch))
         self.written += len(batch)
         self.written_bytes += sum(map(len, batch.bodies))
 
     def hang_up(self) -> None:
         """Close all files now; the next message begins another."""
         if self._hanging_up is None or self._hanging_up.done():
-            self._hanging_up = asyncio.create_task(self._until_done(self._archive.cycle))
+            self._hanging_up = asyncio.create_task(self._until_done(self.archive.cycle))
 
     async def close(self) -> None:
         """Close all files. What cannot be closed now stays in the work directory, and the next run does it."""
@@ -69,13 +69,27 @@ class ArchiveSink:
             if task is not None:
                 task.cancel()
         try:
-            await self._worker.call(self._archive.close)
+            await self._worker.call(self.archive.close)
         except OSError as error:
-            self.left = self._archive.open
+            self.left = self.archive.open
             logger.error(
                 "%s: %s; %s left in the work directory, which the next run ends",
-                self._archive.at, error.strerror or error, plural(self.left, "file"),
+                self.archive.at, error.strerror or error, plural(self.left, "file"),
             )  # fmt: skip
+
+    async def wait_sent(self) -> None:
+        """It is there already."""
+
+    async def release(self) -> None:
+        """Let another process work here."""
+        self.archive.release()
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.left)
+
+    def notes(self) -> list[str]:
+        return [plural(self.archive.files, "file")]
 
     async def _keep_time(self, adopted: bool) -> None:
         """Close what is due by the clock, though no message comes."""
@@ -84,8 +98,8 @@ class ArchiveSink:
             if self._tries:
                 continue  # somebody finds out already
             if not adopted:
-                adopted = await self._try_once(self._archive.adopt) is not None
-            await self._try_once(self._archive.settle)
+                adopted = await self._try_once(self.archive.adopt) is not None
+            await self._try_once(self.archive.settle)
 
     async def _until_done(self, call: Callable[[], None]) -> None:
         self._tries += 1
@@ -115,7 +129,7 @@ class ArchiveSink:
         return None
 
     def _tell(self, error: OSError) -> None:
-        trouble = f"{self._archive.at}: {error.strerror or error}"
+        trouble = f"{self.archive.at}: {error.strerror or error}"
         if not self.trouble:
             self._troubled_since = asyncio.get_running_loop().time()
         if trouble != self.trouble:

@@ -16,18 +16,15 @@ from qtools.cli.types import format_duration, plural
 from qtools.client.consumer import Consumer
 from qtools.client.ends import wait_until_empty, wait_until_idle
 from qtools.client.topics import Topics
-from qtools.flow.formats import make_format
 from qtools.flow.gather import Gather
 from qtools.flow.run import Flow
-from qtools.to_file.archive import Archive, Encoding
 from qtools.to_file.compress import SUFFIXES
-from qtools.to_file.finished import Finished
 from qtools.to_file.layout import Layout
 from qtools.to_file.options import ArchiveOptions
-from qtools.to_file.sink import ArchiveSink
+from qtools.to_file.sinks import ArchivingSink, make_sink
 from qtools.to_file.sort import Sorter
 from qtools.to_file.topics import Followed
-from qtools.to_file.workdir import InUse, WorkDir
+from qtools.to_file.workdir import InUse
 
 logger = logging.getLogger("qtools.to_file")
 
@@ -49,36 +46,25 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
     )
     sorter = Sorter(layout, partitioned=bool(options.partition))
     try:
-        work = WorkDir(options.work_dir)
+        sink = make_sink(options, layout, sorter)
     except InUse as error:
         if not options.skip_if_running:
             raise
         logs.say(logging.INFO, f"{error}; there is nothing to do here")
         return 0
     try:
-        encoding = Encoding(
-            options.format, make_format(options.format, options.delimiter), options.compression, options.level
-        )
-        files = Archive(
-            work, options.output_dir, layout, sorter, encoding, options.rotation, _tell,
-            most_open=options.max_open_files,
-        )  # fmt: skip
-        return await _Run(options, signals, files, sorter).run()
+        return await _Run(options, signals, sink, sorter).run()
     finally:
-        work.close()
-
-
-def _tell(finished: Finished) -> None:
-    logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
+        await sink.release()
 
 
 class _Run:
-    def __init__(self, options: ArchiveOptions, signals: Signals, files: Archive, sorter: Sorter) -> None:
+    def __init__(self, options: ArchiveOptions, signals: Signals, sink: ArchivingSink, sorter: Sorter) -> None:
         self._options = options
         self._signals = signals
-        self._files = files
+        self._sink = sink
         self._sorter = sorter
-        self._sink = ArchiveSink(files)
+        self._stopped = asyncio.Event()
         self._consumer = Consumer(
             options.sources, options.brokers, options.settings, max_in_flight=options.max_in_flight
         )
@@ -101,14 +87,16 @@ class _Run:
             await self._sink.close()
             if followed is not None:
                 await followed.close()
-        return 1 if self._sink.left else 0
+        return 1 if self._sink.failed else 0
 
     async def _archive(self, followed: Followed | None) -> None:
         options, consumer, sink = self._options, self._consumer, self._sink
         flow = Flow(consumer, sink, gather=self._gather(), drain_timeout=RELEASE)
         self._signals.on_stop(lambda: self._stop(flow))
+        if options.max_runtime is not None:
+            asyncio.get_running_loop().call_later(options.max_runtime, self._stop, flow)
         meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
-        watching = [asyncio.create_task(end) for end in self._ends(flow)]
+        watching = [asyncio.create_task(end) for end in self._ends()]
         if followed is not None:
             watching.append(asyncio.create_task(followed.follow(consumer)))
         try:
@@ -119,6 +107,8 @@ class _Run:
             await asyncio.wait(watching) if watching else None
             await consumer.close()
             await sink.close()
+            if not self._stopped.is_set():
+                await self._wait_sent()
             meter.close()
             self._summarize(flow, meter)
         for task in watching:
@@ -127,8 +117,21 @@ class _Run:
 
     def _stop(self, flow: Flow) -> None:
         """Write what has come, and read no more. Where nothing can be written now, it goes back."""
+        self._stopped.set()
         self._consumer.end()
         asyncio.get_running_loop().call_later(0.0 if self._sink.trouble else DRAIN, flow.stop)
+
+    async def _wait_sent(self) -> None:
+        """Until all of it is where it belongs, or we are told to stop."""
+        sent = asyncio.create_task(self._sink.wait_sent())
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait((sent, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sent.cancel()
+            stopped.cancel()
+        if sent.done() and not sent.cancelled():
+            sent.result()
 
     def _gather(self) -> Gather:
         """What is synced together: well before the broker gives up waiting, and with half of what may be in flight,
@@ -142,7 +145,7 @@ class _Run:
             )
         return Gather(min(options.sync.count, max(1, options.max_in_flight // 2)), options.sync.size, age)
 
-    def _ends(self, flow: Flow) -> list[Coroutine[Any, Any, None]]:
+    def _ends(self) -> list[Coroutine[Any, Any, None]]:
         """What ends the run by itself."""
         options, consumer = self._options, self._consumer
 
@@ -157,17 +160,11 @@ class _Run:
             ends.append(end_when(wait_until_empty(consumer)))
         if options.idle_timeout is not None:
             ends.append(end_when(wait_until_idle(consumer, options.idle_timeout)))
-        if options.max_runtime is not None:
-            ends.append(self._stop_after(flow, options.max_runtime))
         return ends
 
-    async def _stop_after(self, flow: Flow, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        self._stop(flow)
-
     def _summarize(self, flow: Flow, meter: Meter) -> None:
-        sink, files, totals = self._sink, self._files, flow.totals
-        notes = [plural(files.files, "file")]
+        sink, totals = self._sink, flow.totals
+        notes = sink.notes()
         if self._sorter.left_out:
             notes.append(f"{plural(self._sorter.left_out, 'message')} left out by --where")
         if self._sorter.timeless:
@@ -179,4 +176,3 @@ class _Run:
             notes.append(f"{plural(totals.requeued, 'message')} given back")
         level = logging.WARNING if self._options.show else logging.INFO
         logs.say(level, "archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
-

@@ -9,13 +9,15 @@ from qtools.to_file.compress import zstandard
 
 
 def finished(output: Path) -> list[Path]:
-    """Its finished files; none is hidden or below something hidden."""
+    """Its finished files, without what it says of itself; none is hidden or below something hidden."""
     if not output.is_dir():
         return []
     return sorted(
         path
         for path in output.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(output).parts)
+        if path.is_file()
+        and path.name not in ("manifest.jsonl", "_SUCCESS")
+        and not any(part.startswith(".") for part in path.relative_to(output).parts)
     )
 
 

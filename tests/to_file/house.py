@@ -70,11 +70,14 @@ class House:
         self.dir = WorkDir(self.work)
         archive = Archive(
             self.dir, self.output, layout, Sorter(layout, partitioned=bool(partition), **sorting),
-            Encoding(format, make_format(format), self.compression), rotation or Rotation(), self.told.append,
+            Encoding(format, make_format(format), self.compression), rotation or Rotation(), self.tell,
             wall=lambda: self.wall, steady=lambda: self.steady, **self.settings,
         )  # fmt: skip
         archive.adopt()
         return archive
+
+    def tell(self, finished: Finished, again: bool) -> None:
+        self.told.append(finished)
 
     def close(self, archive: Archive) -> None:
         archive.close()
