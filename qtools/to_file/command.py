@@ -122,7 +122,6 @@ included.
     help="That directory, by strftime. Without --partition-by the broker's timestamp counts.  "
     "[default: dt=%Y-%m-%d/hour=%H]",
 )
-@click.option("--where", metavar="EXPR", help="Only messages for which it is true; others are finished unwritten.")
 @click.option("--rotate-size", type=Size(1), metavar="SIZE", help="Close a file of so many bytes on disk.")
 @click.option("--rotate-interval", type=Duration(1), metavar="DURATION", help="Close a file of that age.")
 @click.option("--rotate-count", type=click.IntRange(1), metavar="N", help="Close a file of N messages.")

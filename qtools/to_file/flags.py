@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from qtools.cli import options as shared
 from qtools.errors import UsageError
+from qtools.flow.expression import compile_expression
 from qtools.names import check_channel, parse_source
 from qtools.places import state_place
 from qtools.to_file.archive import Rotation
@@ -29,7 +30,9 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     channel = check_channel(given.pop("channel"))
     compression, level = _compression_of(given)
     name = given.pop("filename_format") or DEFAULT_NAME + EXTENSIONS[given["format"]]
-    partition_by, partition = given.pop("partition_by") or "", given.pop("partition_format") or ""
+    partition, partition_by = given.pop("partition_format") or "", given.pop("partition_by")
+    if partition_by is not None:
+        partition = partition or DEFAULT_PARTITION
     pattern = _pattern_of(given)
     parsed = tuple(dict.fromkeys(parse_source(source, channel) for source in sources))
     if len({source.topic for source in parsed}) < len(parsed):
@@ -45,9 +48,8 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         level=level,
         name=name,
         host=given.pop("host_identifier") or socket.gethostname().partition(".")[0],
-        partition=partition or (DEFAULT_PARTITION if partition_by else ""),
-        partition_by=partition_by,
-        where=given.pop("where") or "",
+        partition=partition,
+        partition_by=None if partition_by is None else compile_expression(partition_by),
         rotation=Rotation(given.pop("rotate_size"), given.pop("rotate_interval"), given.pop("rotate_count")),
         sync=Sync(
             given.pop("sync_count") or max(1, given["max_in_flight"] // 2),

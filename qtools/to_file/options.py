@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
+from qtools.flow.expression import Expression
 from qtools.names import Subscription
 from qtools.to_file.archive import Rotation
 
@@ -46,8 +47,7 @@ class ArchiveOptions:
     host: str = ""
     local_time: bool = False
     partition: str = ""
-    partition_by: str = ""
-    where: str = ""
+    partition_by: Expression | None = None
     rotation: Rotation = field(default_factory=Rotation)
     sync: Sync = field(default_factory=Sync)
     max_open_files: int = 64

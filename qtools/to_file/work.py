@@ -44,7 +44,7 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
         pid=os.getpid(),
         local=options.local_time,
     )
-    sorter = Sorter(layout, partitioned=bool(options.partition))
+    sorter = Sorter(layout, partitioned=bool(options.partition), when=options.partition_by)
     try:
         sink = make_sink(options, layout, sorter)
     except InUse as error:
@@ -165,8 +165,6 @@ class _Run:
     def _summarize(self, flow: Flow, meter: Meter) -> None:
         sink, totals = self._sink, flow.totals
         notes = sink.notes()
-        if self._sorter.left_out:
-            notes.append(f"{plural(self._sorter.left_out, 'message')} left out by --where")
         if self._sorter.timeless:
             notes.append(f"{plural(self._sorter.timeless, 'message')} without a time of its own")
         if self._consumer.acknowledgements_failed:

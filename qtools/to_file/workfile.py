@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtools.flow.formats import Format
-from qtools.message import Batch
+from qtools.message import Batch, timestamp_of
 from qtools.to_file.compress import Stream, ending
 from qtools.to_file.ids import IdsHash
 from qtools.to_file.note import Head, Note, State, write_at
@@ -74,8 +74,7 @@ class WorkFile:
         for origin, start, stop in batch.parts:
             self._ids.add(origin.address, messages.ids[start:stop])
         # Timestamps stand in front, big-endian: their bytes are in the order of their values.
-        first = int.from_bytes(min(messages.stamps)[:8], "big", signed=True)
-        last = int.from_bytes(max(messages.stamps)[:8], "big", signed=True)
+        first, last = timestamp_of(min(messages.stamps)), timestamp_of(max(messages.stamps))
         grown.first = min(grown.first, first) if grown.count else first
         grown.last = max(grown.last, last) if grown.count else last
         grown.count += len(batch)

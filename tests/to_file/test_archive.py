@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qtools.flow.expression import compile_expression
 from qtools.message import Batch
 from qtools.to_file.archive import Rotation
 from qtools.to_file.finished import read_beside
@@ -125,7 +126,7 @@ def test_partitions_by_a_messages_own_time_and_late_ones_apart(tmp_path: Path) -
         return b'{"at": %d}' % (NOW + number) if number >= 0 else b"no JSON"
 
     house = House(tmp_path)
-    archive = house.open("<TOPIC><REV>", partition="hour=%H", when=lambda value: value["at"])
+    archive = house.open("<TOPIC><REV>", partition="hour=%H", when=compile_expression(".at"))
     archive.write(batch([0, 3600, 1], body=body))
     archive.cycle()
     archive.write(batch([2, -1], body=body))  # late: that hour's file is closed
@@ -135,24 +136,6 @@ def test_partitions_by_a_messages_own_time_and_late_ones_apart(tmp_path: Path) -
     assert house.read("hour=08/events") == body(0) + b"\n" + body(1) + b"\n"
     assert house.read("hour=08/events-000001") == body(2) + b"\n"
     assert archive._sorter.timeless == 1
-
-
-def test_where_leaves_out_and_counts(tmp_path: Path) -> None:
-    house = House(tmp_path)
-    archive = house.open(where=lambda value: value if value % 2 else None)
-    archive.write(batch(range(10), body=b"%d".__mod__))
-    archive.write(batch([1], body=lambda _: b"no JSON"))
-    assert archive._sorter.left_out == 6
-    house.close(archive)
-    assert house.read(house.names[0]).split() == [b"1", b"3", b"5", b"7", b"9"]
-
-
-def test_where_that_lets_nothing_pass_makes_no_file(tmp_path: Path) -> None:
-    house = House(tmp_path)
-    archive = house.open(where=lambda value: False)
-    archive.write(batch(range(10), body=b"%d".__mod__))
-    house.close(archive)
-    assert house.names == house.in_work == []
 
 
 def test_topics_have_files_of_their_own_in_the_order_they_came(tmp_path: Path) -> None:
