@@ -89,7 +89,7 @@ class ArchiveSink:
         return bool(self.left)
 
     def notes(self) -> list[str]:
-        return [plural(self.archive.files, "file")]
+        return [f"{plural(self.archive.files, 'file')} in {plural(self.archive.syncs, 'sync')}"]
 
     async def _keep_time(self, adopted: bool) -> None:
         """Close what is due by the clock, though no message comes."""
