@@ -158,6 +158,7 @@ included.
     "--skip-if-running", is_flag=True, help="If another run has the work directory, end at once with status 0."
 )
 @shared.consumer_options
+@shared.operations_options
 @shared.broker_options
 @shared.connection_options
 @shared.talk_options

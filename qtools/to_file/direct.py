@@ -13,6 +13,7 @@ import logging
 import time
 from pathlib import Path
 
+from qtools.cli.families import Family, counter, gauge
 from qtools.cli.types import format_duration
 from qtools.client.backoff import next_delay
 from qtools.errors import InputError, ObjectDiffers, SinkError, StoreError
@@ -83,6 +84,17 @@ class ObjectSink:
     def notes(self) -> list[str]:
         there = [f"{self.existed:,} there already"] if self.existed else []
         return [f"{self.objects:,} object" + ("" if self.objects == 1 else "s"), *there]
+
+    def families(self) -> list[Family]:
+        return [
+            counter("qtools_to_file_uploaded_total", "Objects put.", self.objects),
+            counter("qtools_to_file_existed_total", "Objects that were there already.", self.existed),
+            gauge("qtools_to_file_paused", "1 while nothing can be written.", bool(self.trouble)),
+        ]
+
+    @property
+    def unready(self) -> str:
+        return self.trouble
 
     def _object(self, group: Group) -> tuple[Finished, bytes]:
         """The object of one topic and partition, and what is known of it."""

@@ -44,6 +44,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         brokers=shared.brokers_of(given),
         settings=shared.settings_of("q-to-file", given),
         delimiter=shared.delimiter_of(given),
+        operations=shared.operations_of(given),
         compression=compression,
         level=level,
         name=name,

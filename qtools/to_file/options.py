@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
 from qtools.flow.expression import Expression
@@ -59,4 +60,5 @@ class ArchiveOptions:
     max_runtime: float | None = None
     skip_if_running: bool = False
     max_in_flight: int = 2500
+    operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from qtools.cli.families import Family, counter, gauge
 from qtools.cli.types import format_duration, plural
 from qtools.cli.worker import Worker
 from qtools.message import Batch
@@ -85,11 +86,25 @@ class ArchiveSink:
         self.archive.release()
 
     @property
+    def unready(self) -> str:
+        return self.trouble
+
+    @property
     def failed(self) -> bool:
         return bool(self.left)
 
     def notes(self) -> list[str]:
         return [f"{plural(self.archive.files, 'file')} in {plural(self.archive.syncs, 'sync')}"]
+
+    def families(self) -> list[Family]:
+        archive = self.archive
+        return [
+            counter("qtools_to_file_files_total", "Files finished.", archive.files),
+            counter("qtools_to_file_recovered_total", "Files that the run before left unfinished.", archive.recovered),
+            counter("qtools_to_file_syncs_total", "Times that what had come was made durable.", archive.syncs),
+            gauge("qtools_to_file_open_files", "Files not finished yet.", archive.open),
+            gauge("qtools_to_file_paused", "1 while nothing can be written.", bool(self.trouble)),
+        ]
 
     async def _keep_time(self, adopted: bool) -> None:
         """Close what is due by the clock, though no message comes."""

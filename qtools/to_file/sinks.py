@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from qtools.cli.families import Family
 from qtools.cli.types import plural
 from qtools.flow.formats import make_format
 from qtools.message import Batch
@@ -24,8 +25,9 @@ logger = logging.getLogger("qtools.to_file")
 class ArchivingSink(Protocol):
     """A Sink, and what else a run asks of it.
 
-    written, written_bytes: messages that are safe, and bytes of their bodies. trouble: why nothing is written now, or
-    "". failed: whether something was left that another run has to bring to its end.
+    written, written_bytes: messages that are safe, and bytes of their bodies.
+    trouble: why nothing is written now, or "". unready: that, or why what is written does not get where it belongs.
+    failed: whether something was left that another run has to bring to its end.
     """
 
     written: int
@@ -33,6 +35,8 @@ class ArchivingSink(Protocol):
 
     @property
     def trouble(self) -> str: ...
+    @property
+    def unready(self) -> str: ...
     @property
     def failed(self) -> bool: ...
 
@@ -54,6 +58,9 @@ class ArchivingSink(Protocol):
 
     def notes(self) -> list[str]:
         """What the summary says of it."""
+
+    def families(self) -> list[Family]:
+        """What it counts."""
 
 
 def make_sink(options: ArchiveOptions, layout: Layout, sorter: Sorter) -> ArchivingSink:

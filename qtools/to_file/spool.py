@@ -10,6 +10,7 @@ import asyncio
 import logging
 from pathlib import Path
 
+from qtools.cli.families import Family, counter, gauge
 from qtools.cli.types import plural
 from qtools.errors import StartError, StoreError
 from qtools.to_file.archive import Archive
@@ -101,3 +102,19 @@ class SpoolSink(ArchiveSink):
         if uploader.stuck:
             notes.append(f"{uploader.stuck:,} that cannot be uploaded")
         return notes
+
+    def families(self) -> list[Family]:
+        uploader = self.spool.uploader
+        return [
+            *super().families(),
+            counter("qtools_to_file_uploaded_total", "Objects put.", uploader.uploaded),
+            counter("qtools_to_file_uploaded_bytes_total", "Bytes of objects put.", uploader.uploaded_bytes),
+            counter("qtools_to_file_existed_total", "Objects that were there already.", uploader.existed),
+            gauge("qtools_to_file_waiting_files", "Files that wait to be uploaded.", uploader.waiting),
+            gauge("qtools_to_file_stuck_files", "Files that can never be uploaded as they are.", uploader.stuck),
+            gauge("qtools_to_file_store_failing", "1 while uploads fail.", bool(uploader.last_error)),
+        ]
+
+    @property
+    def unready(self) -> str:
+        return super().unready or self.spool.uploader.last_error

@@ -10,7 +10,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from qtools.cli import logs
+from qtools.cli.counts import consumer_families, flow_families
+from qtools.cli.families import Family
 from qtools.cli.meter import Meter
+from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
 from qtools.cli.types import format_duration, plural
 from qtools.client.consumer import Consumer
@@ -28,7 +31,6 @@ from qtools.to_file.workdir import InUse
 
 logger = logging.getLogger("qtools.to_file")
 
-DRAIN = 10.0  # s: after a signal, what has come may take so long to be written
 RELEASE = 1.0  # s that a write under way has left when that time is over
 MSG_TIMEOUT = 60.0  # s: nsqd's, where none is connected yet that could tell
 
@@ -68,33 +70,40 @@ class _Run:
         self._consumer = Consumer(
             options.sources, options.brokers, options.settings, max_in_flight=options.max_in_flight
         )
+        # Half of what may be in flight is synced together, as the other half is on its way meanwhile.
+        count = min(options.sync.count, max(1, options.max_in_flight // 2))
+        self._gather = Gather(count, options.sync.size, options.sync.age)
+        self._flow = Flow(self._consumer, sink, gather=self._gather, drain_timeout=RELEASE)
 
     async def run(self) -> int:
-        options = self._options
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._sink.hang_up)
+        options, sink = self._options, self._sink
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sink.hang_up)
         followed = None
         if options.pattern is not None:
             topics = Topics(options.brokers, self._consumer.failing)
             followed = Followed(topics, options.pattern, options.channel, options.topic_refresh)
+        operations = Operations(options.operations, "q-to-file", self._families, self._unready)
+        await operations.start()
         try:
-            await self._sink.start()  # what the last run left is safe before anything new is read
+            await sink.start()  # what the last run left is safe before anything new is read
             if followed is not None:
                 await followed.begin(self._consumer)
             await self._consumer.start()
             await self._archive(followed)
         finally:
             await self._consumer.close()
-            await self._sink.close()
+            await sink.close()
             if followed is not None:
                 await followed.close()
-        return 1 if self._sink.failed else 0
+            await operations.close()
+        return 1 if sink.failed else 0
 
     async def _archive(self, followed: Followed | None) -> None:
-        options, consumer, sink = self._options, self._consumer, self._sink
-        flow = Flow(consumer, sink, gather=self._gather(), drain_timeout=RELEASE)
-        self._signals.on_stop(lambda: self._stop(flow))
+        options, consumer, sink, flow = self._options, self._consumer, self._sink, self._flow
+        self._limit_age()
+        self._signals.on_stop(self._stop)
         if options.max_runtime is not None:
-            asyncio.get_running_loop().call_later(options.max_runtime, self._stop, flow)
+            asyncio.get_running_loop().call_later(options.max_runtime, self._stop)
         meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
         watching = [asyncio.create_task(end) for end in self._ends()]
         if followed is not None:
@@ -110,16 +119,18 @@ class _Run:
             if not self._stopped.is_set():
                 await self._wait_sent()
             meter.close()
-            self._summarize(flow, meter)
+            self._summarize(meter)
         for task in watching:
             if not task.cancelled():
                 task.result()  # its error is the program's
 
-    def _stop(self, flow: Flow) -> None:
+    def _stop(self) -> None:
         """Write what has come, and read no more. Where nothing can be written now, it goes back."""
         self._stopped.set()
         self._consumer.end()
-        asyncio.get_running_loop().call_later(0.0 if self._sink.trouble else DRAIN, flow.stop)
+        asyncio.get_running_loop().call_later(
+            0.0 if self._sink.trouble else self._options.operations.drain_timeout, self._flow.stop
+        )
 
     async def _wait_sent(self) -> None:
         """Until all of it is where it belongs, or we are told to stop."""
@@ -133,17 +144,13 @@ class _Run:
         if sent.done() and not sent.cancelled():
             sent.result()
 
-    def _gather(self) -> Gather:
-        """What is synced together: well before the broker gives up waiting, and with half of what may be in flight,
-        as the other half is on its way meanwhile."""
-        options = self._options
-        timeout = self._consumer.msg_timeout or options.settings.msg_timeout / 1000 or MSG_TIMEOUT
-        age = min(options.sync.age, timeout / 2)
-        if age < options.sync.age:
-            logger.warning(
-                "the broker waits %s for a message: syncing every %s", format_duration(timeout), format_duration(age)
-            )
-        return Gather(min(options.sync.count, max(1, options.max_in_flight // 2)), options.sync.size, age)
+    def _limit_age(self) -> None:
+        """Sync well before the broker gives up waiting, whatever --sync-interval says."""
+        timeout = self._consumer.msg_timeout or self._options.settings.msg_timeout / 1000 or MSG_TIMEOUT
+        if timeout / 2 < self._options.sync.age:
+            every = format_duration(timeout / 2)
+            logger.warning("the broker waits %s for a message: syncing every %s", format_duration(timeout), every)
+        self._gather.limit_age(timeout / 2)
 
     def _ends(self) -> list[Coroutine[Any, Any, None]]:
         """What ends the run by itself."""
@@ -162,8 +169,22 @@ class _Run:
             ends.append(end_when(wait_until_idle(consumer, options.idle_timeout)))
         return ends
 
-    def _summarize(self, flow: Flow, meter: Meter) -> None:
-        sink, totals = self._sink, flow.totals
+    def _families(self) -> list[Family]:
+        return [
+            *flow_families("q-to-file", self._flow.totals),
+            *consumer_families("q-to-file", self._consumer),
+            *self._sink.families(),
+        ]
+
+    def _unready(self) -> str:
+        if self._signals.received is not None:
+            return f"stopping after {self._signals.received.name}"
+        if self._sink.unready:
+            return self._sink.unready
+        return "" if self._consumer.connected else "no nsqd is connected"
+
+    def _summarize(self, meter: Meter) -> None:
+        sink, totals = self._sink, self._flow.totals
         notes = sink.notes()
         if self._sorter.timeless:
             notes.append(f"{plural(self._sorter.timeless, 'message')} without a time of its own")
