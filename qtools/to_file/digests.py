@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PART = 8 * 1024 * 1024  # at least 5 MiB (S3's limit for all parts but the last)
+PART = 5 * 1024 * 1024  # S3's least for all parts but the last
 MOST_PARTS = 10_000  # S3's limit
 _BLOCK = 1024 * 1024
 

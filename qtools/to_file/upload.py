@@ -35,7 +35,7 @@ from qtools.to_file.manifest import put_manifest
 from qtools.to_file.objects import BLOCK, ObjectStore, Outcome
 from qtools.to_file.reading import RecordReader, Sum, read_records
 
-AT_ONCE = 2  # uploads; each holds up to 24 MiB
+AT_ONCE = 2  # uploads; one of a large file at most, the other holds 16 MiB
 RETIRE_TIMEOUT = 10.0  # s that close waits for what is under way
 
 
