@@ -22,8 +22,6 @@ from qtools.to_file.reading import RecordReader, Records, read_records
 
 logger = logging.getLogger("qtools.to_file")
 
-Where = Callable[[list[bytes]], list[int]]  # bodies → the places of those that pass
-
 
 @dataclass(slots=True)
 class Block:
@@ -69,9 +67,9 @@ class Block:
 
 
 class ArchiveSource:
-    """The messages of `plan` that lie in `span` and pass `where`.
+    """The messages of `plan` that lie in `span`.
 
-    on_confirm: called whenever `confirmed` has moved on. left_out: messages that did not pass.
+    on_confirm: called whenever `confirmed` has moved on. left_out: messages that do not.
     """
 
     def __init__(
@@ -81,7 +79,6 @@ class ArchiveSource:
         plan: Plan,
         span: Span,
         *,
-        where: Where | None = None,
         delimiter: bytes = b"\n",
     ) -> None:
         self.on_confirm: Callable[[], None] = lambda: None
@@ -92,7 +89,6 @@ class ArchiveSource:
         self._entries = entries
         self._plan = plan
         self._span = span
-        self._where = where
         self._delimiter = delimiter
         self._blocks: deque[Block] = deque()
         self._sent = plan.start.sent
@@ -158,9 +154,6 @@ class ArchiveSource:
         if records.timestamps is not None and not self._span.covers(file):
             stamps, has = records.timestamps, self._span.has
             keep = [nth for nth in keep if has(stamps[nth])]
-        if self._where is not None:
-            passed = self._where([records.bodies[nth] for nth in keep])
-            keep = [keep[nth] for nth in passed]
         self.left_out += count - begin - len(keep)
         bodies = [records.bodies[nth] for nth in keep]
         before, self._sent = self._sent, self._sent + len(bodies)
