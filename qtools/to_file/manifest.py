@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 import orjson
 
 from qtools.errors import InputError
+from qtools.to_file.finished import VERSION, Finished
 from qtools.to_file.workfile import sync_directory
 
 if TYPE_CHECKING:
-    from qtools.to_file.finished import Finished
     from qtools.to_file.objects import ObjectStore, Outcome
 
 DIRECTORY_MANIFEST = "manifest.jsonl"
@@ -90,6 +90,8 @@ def _read_line(directory: str, line: bytes, place: str) -> Manifested:
         if type(told.get(field.name)) is not wanted:
             raise InputError(f"{place} has no {field.name!r} that is {'a number' if wanted is int else 'text'}")
     known = {field.name: told[field.name] for field in fields(Manifested)}
+    if known["version"] != VERSION:
+        raise InputError(f"{place} is of version {known['version']}, this program reads {VERSION}")
     name = known["name"]
     # It comes from outside, and becomes a path.
     if not name or "/" in name or "\0" in name or name in (".", ".."):

@@ -265,13 +265,10 @@ class ObjectStore:
             return None
         return Entry(name, meta["size"], meta["e_tag"])
 
-    async def get(self, name: str, most: int) -> bytes:
-        """All of a small object; StoreError when it has more than `most` bytes, or is not there."""
-        entry = await self.head(name)
-        if entry is None:
-            raise NotThere(self.url_of(name))
+    async def get(self, entry: Entry, most: int) -> bytes:
+        """All of a small object; StoreError when it has more than `most` bytes, or is not there any more."""
         if entry.size > most:
-            raise StoreError(self.url_of(name), f"has {entry.size} bytes, at most {most} were expected", True)
+            raise StoreError(self.url_of(entry.name), f"has {entry.size} bytes, at most {most} were expected", True)
         return b"".join([block async for block in self.stream(entry)])
 
     async def stream(self, entry: Entry, offset: int = 0) -> AsyncIterator[bytes]:

@@ -16,19 +16,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from qtools.cli.types import plural
 from qtools.errors import InputError, StoreError
 from qtools.to_file.ids import IdsHash
-from qtools.to_file.manifest import COMPLETE, OBJECT_MANIFEST, Manifested, is_manifest, read_manifest
+from qtools.to_file.manifest import (
+    COMPLETE,
+    DIRECTORY_MANIFEST,
+    OBJECT_MANIFEST,
+    Manifested,
+    is_manifest,
+    read_manifest,
+)
 from qtools.to_file.objects import Entry, ObjectStore
 from qtools.to_file.reading import RecordReader, Records
 from qtools.to_file.store_errors import NotThere
 
+T = TypeVar("T")
+Answer = TypeVar("Answer")
+
 AT_ONCE = 4  # files; each holds two blocks of 4 MiB
+ASKED_AT_ONCE = 16  # small requests
+SOME = 1000
 LARGEST_MANIFEST = 256 * 1024 * 1024  # a million files in one directory
 
 
@@ -77,17 +89,28 @@ async def read_archive(store: ObjectStore) -> Archive:
                 archive.complete.add(entry.name.rpartition("/")[0])
             else:
                 archive.entries[entry.name] = entry
-    limit = asyncio.Semaphore(16)
-
-    async def read(entry: Entry) -> tuple[str, bytes]:
-        async with limit:
-            return entry.name, await store.get(entry.name, LARGEST_MANIFEST)
-
     manifests.sort()
-    for start in range(0, len(manifests), 1000):
-        for name, text in await asyncio.gather(*map(read, manifests[start : start + 1000])):
-            _add_manifest(archive, name, text)
+    for start in range(0, len(manifests), SOME):
+        some = manifests[start : start + SOME]
+        for entry, text in zip(some, await _each(some, lambda one: store.get(one, LARGEST_MANIFEST)), strict=True):
+            _add_manifest(archive, entry.name, text)
+    # While somebody archives, a file may have come after its place in the listing had passed.
+    late = sorted(archive.manifested.keys() - archive.entries.keys())
+    for start in range(0, len(late), SOME):
+        found = await _each(late[start : start + SOME], store.head)
+        archive.entries |= {entry.name: entry for entry in found if entry is not None}
     return archive
+
+
+async def _each(items: Sequence[T], ask: Callable[[T], Awaitable[Answer]]) -> list[Answer]:
+    """The answers for all of `items`, so many asked for at a time."""
+    limit = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def one(item: T) -> Answer:
+        async with limit:
+            return await ask(item)
+
+    return list(await asyncio.gather(*map(one, items)))
 
 
 def _add_manifest(archive: Archive, name: str, text: bytes) -> None:
@@ -121,15 +144,31 @@ class Verifier:
         """Check all of it; StoreError when the store fails, and not one of its files."""
         archive, report = self._archive, self.report
         known = sorted(archive.manifested.values(), key=lambda each: (each.first_timestamp, each.name))
-        report.findings += [
-            Finding(name, "unlisted", "is there, and in no manifest")
-            for name in sorted(archive.entries.keys() - archive.manifested.keys())
-        ]
         report.findings += _twice(known)
         todo = iter(known)
         await asyncio.gather(*(self._work(todo) for _ in range(1 if self._deep else AT_ONCE)))
+        unlisted = sorted(archive.entries.keys() - archive.manifested.keys())
+        if unlisted:
+            await self._work(iter(await self._list_again(unlisted)))
         report.findings.sort()
         return report
+
+    async def _list_again(self, unlisted: list[str]) -> list[Manifested]:
+        """What manifests say by now of files that were in none: while somebody archives, they come after the files."""
+        again = Archive()
+        places = {name + OBJECT_MANIFEST for name in unlisted}
+        places |= {f"{name.rpartition('/')[0]}/{DIRECTORY_MANIFEST}".lstrip("/") for name in unlisted}
+        for start in range(0, len(places), SOME):
+            some = sorted(places)[start : start + SOME]
+            for entry in await _each(some, self._store.head):
+                if entry is not None:
+                    _add_manifest(again, entry.name, await self._store.get(entry, LARGEST_MANIFEST))
+        self.report.findings += [
+            Finding(name, "unlisted", "is there, and in no manifest")
+            for name in unlisted
+            if name not in again.manifested
+        ]
+        return [again.manifested[name] for name in unlisted if name in again.manifested]
 
     async def _work(self, todo: Iterable[Manifested]) -> None:
         for known in todo:
@@ -147,7 +186,7 @@ class Verifier:
     async def _check(self, known: Manifested) -> Finding | None:
         entry = self._archive.entries.get(known.name)
         if entry is None:
-            return Finding(known.name, "missing", f"{plural(known.count, 'message')} are not there")
+            return Finding(known.name, "missing", f"is not there, with {plural(known.count, 'message')}")
         if entry.size < known.size:
             return Finding(known.name, "truncated", f"has {entry.size} bytes, had {known.size}")
         if entry.size > known.size:

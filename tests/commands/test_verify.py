@@ -61,7 +61,7 @@ def test_what_is_wrong_is_a_row_a_file(shell: Shell, tmp_path: Path) -> None:
     lines = done.out.decode().splitlines()
     assert lines[-1].startswith("not as it should be: 4 files; good: 1 file, 1 message, ")
     table = {line.split()[1]: line.split(maxsplit=2) for line in lines[3:-1]}
-    assert table[gone][0::2] == ["missing", "1 message are not there"] or table[gone][0] == "missing"
+    assert table[gone][0::2] == ["missing", "is not there, with 1 message"]
     assert table[short][0::2] == ["truncated", f"has 0 bytes, had {files[1].size}"]
     assert table[other][0] == "altered"
     assert table["dt=2026-11-24/st\N{REPLACEMENT CHARACTER}[31mray"][0::2] == [
@@ -111,7 +111,6 @@ def test_credentials_from_a_profile(
     )
     (shell.home / ".aws" / "config").write_text(
         f"[profile work]\nregion = us-east-1\nendpoint_url = {seaweed.endpoint}\n"
-        "[profile far]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = work\n"
     )
     assert shell.run("q-to-file", "verify", place.url, environ={"AWS_PROFILE": "work"}).status == 0
     done = shell.run("q-to-file", "verify", place.url, "--s3-endpoint", place.endpoint)
@@ -128,6 +127,34 @@ def test_credentials_from_a_profile(
     assert done.status == 3
     assert "is not a file of profiles: its form is broken" in done.err
     assert "hidden" not in done.err
+
+
+def test_a_profile_that_needs_boto3(
+    shell: Shell, seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Bucket(seaweed, monkeypatch)
+    put(place, finish(tmp_path, "a", [1]))
+    keys = {
+        "Version": 1, "AccessKeyId": seaweed.environ["AWS_ACCESS_KEY_ID"],
+        "SecretAccessKey": seaweed.environ["AWS_SECRET_ACCESS_KEY"],
+    }  # fmt: skip
+    (shell.home / "keys").write_text(json.dumps(keys))
+    (shell.home / ".aws").mkdir()
+    (shell.home / ".aws" / "config").write_text(
+        f"[profile asked]\ncredential_process = cat {shell.home}/keys\nendpoint_url = {seaweed.endpoint}\n"
+    )
+    words = ["verify", place.url]
+    done = shell.run("q-to-file", *words, environ={"AWS_PROFILE": "asked", "AWS_REGION": "us-east-1"})
+    assert done.status == 0, done.err
+    (shell.home / "none").mkdir()
+    (shell.home / "none" / "boto3.py").write_text("raise ImportError")
+    python = f"{shell.home}/none:{shell.environ['PYTHONPATH']}"
+    done = shell.run("q-to-file", *words, environ={"AWS_PROFILE": "asked", "PYTHONPATH": python})
+    assert done.status == 3
+    assert done.err == (
+        "q-to-file verify: the profile 'asked' has credential_process, for which boto3 is needed: pip install boto3,"
+        " or use a profile with keys\n"
+    )
 
 
 def test_no_credentials_at_all(shell: Shell, seaweed: Seaweed) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from qtools.to_file.manifest import (
     mark_complete,
     read_manifest,
 )
+from qtools.to_file.objects import Entry
 from qtools.to_file.upload import object_name, upload
 from qtools.to_file.verify import Finding, Report, Verifier, read_archive
 
@@ -96,7 +97,7 @@ def alter(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("change", "kind", "told"),
     [
-        (lambda place, name: place.remove(name), "missing", "30 messages are not there"),
+        (lambda place, name: place.remove(name), "missing", "is not there, with 30 messages"),
         (lambda place, name: place.write(name, place.read(name)[:-1]), "truncated", "has {less} bytes, had {size}"),
         (lambda place, name: place.write(name, b""), "truncated", "has 0 bytes, had {size}"),
         (lambda place, name: place.write(name, place.read(name) + b"x"), "altered", "has {more} bytes, had {size}"),
@@ -161,13 +162,14 @@ def test_the_same_line_twice_in_a_manifest(tmp_path: Path) -> None:
         (b"[]\n", "line 1 is not a JSON object"),
         (b"{}\n", "line 1 has no 'name' that is text"),
         (b'{"name": "../../etc/passwd"}\n', "has no 'topic' that is text"),
+        (None, "line 1 is of version 2, this program reads 1"),
     ],
 )
-def test_a_manifest_that_is_none(place: Place, tmp_path: Path, text: bytes, told: str) -> None:
+def test_a_manifest_that_is_none(place: Place, tmp_path: Path, text: bytes | None, told: str) -> None:
     each = finish(tmp_path, "f", [1])
     put(place, each)
     name = object_name(each) + OBJECT_MANIFEST
-    place.write(name, text)
+    place.write(name, text or place.read(name).replace(b'"version":1', b'"version":2'))
     report = verify(place)
     assert [(finding.name, finding.kind) for finding in report.findings] == [
         (object_name(each), "unlisted"), (name, "manifest"),
@@ -191,6 +193,29 @@ def test_a_manifest_beside_the_wrong_object(place: Place, tmp_path: Path) -> Non
     assert {(finding.name, finding.kind) for finding in verify(place).findings} == {
         (object_name(one), "unlisted"), (object_name(one) + OBJECT_MANIFEST, "manifest"),
     }  # fmt: skip
+
+
+async def test_an_archive_that_grows_meanwhile(place: Place, tmp_path: Path) -> None:
+    store = place.open()
+    one, two, three = (finish(tmp_path, f"f{n}", [n], directory=f"{n}") for n in range(3))
+    await upload(store, one)
+    place.write(object_name(two), two.path.read_bytes())  # its manifest comes later
+    place.write(object_name(three) + OBJECT_MANIFEST, manifest_line(three, object_name(three)))
+
+    class Listed(type(store)):  # type: ignore[misc]
+        """Its listing has passed the place of a file before that comes."""
+
+        async def list(self, below: str = "") -> AsyncIterator[list[Entry]]:
+            async for entries in super().list(below):
+                yield entries
+            place.write(object_name(three), three.path.read_bytes())
+
+    store.__class__ = Listed
+    archive = await read_archive(store)
+    place.write(object_name(two) + OBJECT_MANIFEST, manifest_line(two, object_name(two)))
+    report = await Verifier(store, archive).run()
+    assert report.findings == []
+    assert report.files == 3
 
 
 # ── what only a look inside finds: whoever altered the file also set the manifest right ──
