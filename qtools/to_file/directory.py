@@ -46,7 +46,10 @@ class DirectoryStore(ObjectStore):
         super().__init__(url, None)
         self._root = root
 
-    async def _put(self, name: str, content: Path | bytes, digests: Digests) -> Outcome:
+    async def about(self, entry: Entry) -> str:
+        return ""
+
+    async def _put(self, name: str, content: Path | bytes, digests: Digests, about: str) -> Outcome:
         return await self._do(name, lambda: link_new(self._root, name, content))
 
     async def delete(self, name: str) -> None:

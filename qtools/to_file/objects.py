@@ -42,6 +42,9 @@ CONNECT_TIMEOUT = 10.0  # s
 REQUEST_TIMEOUT = 120.0
 
 
+ABOUT = "manifest"  # the user's metadata of an object, as all of the three have it
+
+
 class Entry(NamedTuple):
     """An object as the store lists it. size in bytes; e_tag as the store has it, perhaps none."""
 
@@ -155,15 +158,15 @@ class ObjectStore:
 
     # ── writing ──
 
-    async def put_new(self, name: str, content: Path | bytes, *, sha256: str = "") -> Outcome:
+    async def put_new(self, name: str, content: Path | bytes, *, sha256: str = "", about: str = "") -> Outcome:
         """Put `content` there under `name`, unless it is there already; return when the store has the whole.
 
-        sha256: what it has to be, in hex; InputError when it is not. ObjectDiffers when there is something else
-        under that name.
+        sha256: what it has to be, in hex; InputError when it is not. about: what the method of that name shall tell
+        of it, ASCII, at most 2 kB; a directory keeps none. ObjectDiffers when there is something else under that name.
         """
         check_name(name)
         digests = await self._measure(name, content, sha256)
-        outcome = await self._put(name, content, digests)
+        outcome = await self._put(name, content, digests, about)
         await self._confirm(name, content, digests)
         return outcome
 
@@ -179,10 +182,11 @@ class ObjectStore:
             )
         return digests
 
-    async def _put(self, name: str, content: Path | bytes, digests: Digests) -> Outcome:
+    async def _put(self, name: str, content: Path | bytes, digests: Digests, about: str) -> Outcome:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
+        attributes: dict[str, str] = {ABOUT: about} if about else {}
         if digests.size > SINGLE_PUT:
             if await self.head(name) is not None:
                 return "existed"
@@ -192,6 +196,7 @@ class ObjectStore:
                     lambda: obstore.put_async(
                         self._store, name, content, use_multipart=True,
                         chunk_size=digests.part, max_concurrency=PARTS_AT_ONCE,
+                        attributes=attributes,
                     ),
                 )  # fmt: skip
             return "created"
@@ -200,7 +205,14 @@ class ObjectStore:
         except OSError as error:
             raise StoreError(self.url_of(name), f"cannot read {content!s}: {error.strerror or error}") from error
         try:
-            await self._ask(name, lambda: obstore.put_async(self._store, name, body, mode="create"), AlreadyExistsError)
+            await self._ask(
+                name,
+                lambda: obstore.put_async(
+                    self._store, name, body, mode="create",
+                    attributes=attributes,
+                ),
+                AlreadyExistsError,
+            )  # fmt: skip
         except AlreadyExistsError:
             return "existed"
         return "created"
@@ -264,6 +276,13 @@ class ObjectStore:
         except NotThere:
             return None
         return Entry(name, meta["size"], meta["e_tag"])
+
+    async def about(self, entry: Entry) -> str:
+        """What was told of an object when it was put, "" where nothing was."""
+        import obstore
+
+        result = await self._ask(entry.name, lambda: obstore.get_async(self._store, entry.name))
+        return str(result.attributes.get(ABOUT, ""))
 
     async def get(self, entry: Entry, most: int) -> bytes:
         """All of a small object; StoreError when it has more than `most` bytes, or is not there any more."""

@@ -31,7 +31,7 @@ from qtools.errors import InputError, ObjectDiffers, QtoolsError, StoreError
 from qtools.to_file.compress import SUFFIXES
 from qtools.to_file.finished import BESIDE, Finished, beside, read_beside
 from qtools.to_file.layout import EXTENSIONS
-from qtools.to_file.manifest import put_manifest
+from qtools.to_file.manifest import manifest_line, put_manifest
 from qtools.to_file.objects import BLOCK, ObjectStore, Outcome
 from qtools.to_file.reading import RecordReader, Sum, read_records
 
@@ -57,7 +57,10 @@ async def upload(store: ObjectStore, finished: Finished, content: bytes | None =
     """
     name = object_name(finished)
     try:
-        outcome = await store.put_new(name, finished.path if content is None else content, sha256=finished.sha256)
+        source = finished.path if content is None else content
+        # With the object itself, so that one whose manifest a crash left out is known as well.
+        about = manifest_line(finished, name).decode().rstrip()
+        outcome = await store.put_new(name, source, sha256=finished.sha256, about=about if about.isascii() else "")
     except ObjectDiffers:
         there = await _same_messages(store, finished, name, content)
         if there is None:

@@ -94,6 +94,14 @@ async def read_archive(store: ObjectStore) -> Archive:
         some = manifests[start : start + SOME]
         for entry, text in zip(some, await _each(some, lambda one: store.get(one, LARGEST_MANIFEST)), strict=True):
             _add_manifest(archive, entry.name, text)
+    # An object tells of itself too: between it and its manifest a crash may have come.
+    beside = {entry.name.removesuffix(OBJECT_MANIFEST) for entry in manifests}
+    bare = sorted(archive.entries[name] for name in archive.entries.keys() - archive.manifested.keys() - beside)
+    for start in range(0, len(bare), SOME):
+        some = bare[start : start + SOME]
+        for entry, told in zip(some, await _each(some, store.about), strict=True):
+            if told:
+                _add_manifest(archive, entry.name + OBJECT_MANIFEST, told.encode() + b"\n")
     # While somebody archives, a file may have come after its place in the listing had passed.
     late = sorted(archive.manifested.keys() - archive.entries.keys())
     for start in range(0, len(late), SOME):

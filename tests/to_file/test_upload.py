@@ -20,8 +20,9 @@ from harness.waiting import wait_until
 from qtools.errors import ObjectDiffers
 from qtools.to_file.finished import write_beside
 from qtools.to_file.manifest import OBJECT_MANIFEST, read_manifest
-from qtools.to_file.objects import ObjectStore
+from qtools.to_file.objects import SINGLE_PUT, ObjectStore
 from qtools.to_file.upload import Uploader, object_name, upload
+from qtools.to_file.verify import Verifier, read_archive
 
 from .spool import DAY, bodies, finish
 from .stores import Bucket, Place
@@ -273,3 +274,16 @@ def test_two_uploaders_of_the_same_spool_make_one_object_of_each(shell: Shell, p
         assert done.status == 0, done.err
     assert {name: place.read(name) for name in data_names(place)} == expected
     assert bodies([3])[0] in expected[sorted(expected)[3]]
+
+
+async def test_an_object_whose_manifest_a_crash_left_out_is_known_all_the_same(bucket: Bucket, tmp_path: Path) -> None:
+    small = finish(tmp_path, "small", list(range(30)))
+    large = finish(tmp_path, "large", list(range(30, 200_000)), compression="none")
+    assert large.size > SINGLE_PUT
+    store = bucket.open()
+    for finished in (small, large):
+        await upload(store, finished)
+        bucket.remove(object_name(finished) + OBJECT_MANIFEST)
+    report = await Verifier(store, await read_archive(store), deep=True).run()
+    assert report.findings == []
+    assert (report.files, report.messages) == (2, 200_000)

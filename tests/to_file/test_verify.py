@@ -94,6 +94,12 @@ def alter(content: bytes) -> bytes:
     return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
 
 
+def foreign(place: Place, name: str) -> None:
+    """As somebody else would put it there: without a manifest, and without a word of what it is."""
+    place.write(name, place.read(name))
+    place.remove(name + OBJECT_MANIFEST)
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "told"),
     [
@@ -102,7 +108,7 @@ def alter(content: bytes) -> bytes:
         (lambda place, name: place.write(name, b""), "truncated", "has 0 bytes, had {size}"),
         (lambda place, name: place.write(name, place.read(name) + b"x"), "altered", "has {more} bytes, had {size}"),
         (lambda place, name: place.write(name, alter(place.read(name))), "altered", "has sha256 "),
-        (lambda place, name: place.remove(name + OBJECT_MANIFEST), "unlisted", "is there, and in no manifest"),
+        (lambda place, name: foreign(place, name), "unlisted", "is there, and in no manifest"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("deep", [False, True])
