@@ -15,4 +15,26 @@ workdir.py      whose the work directory is, and what the last run left there
 place.py        a whole file is given its name, and never another's
 finished.py     what is known of a file that is whole and closed
 ids.py          a hash over which messages are in a file, whatever their order
+
+Object stores:
+
+sinks.py        where an archive goes: a directory, a spool before a store, or a store
+spool.py        an archive that is uploaded: local files are the safe place
+direct.py       an archive without a local disk
+upload.py       files in a spool → objects, each once, whatever dies meanwhile
+objects.py      a place for whole files: a bucket
+directory.py    the same, a directory
+store_errors.py what an object store's library raises, in one line that says what to do
+credentials.py  S3 credentials from a profile
+digests.py      what a store's answer is held against
+manifest.py     what an archive says of itself
+
+Reading an archive:
+
+verify_command.py check.py     `q-to-file verify`: flags → options → a table
+verify.py                      an archive held against its manifests
+replay_command.py replay.py    `q-to-file replay`: flags → options → run
+plan.py replay_source.py       which files, in what order, from where; and as a Source that knows how far it is
+moment.py                      a point in time, as people write it
+reading.py inflate.py          a file → its messages
 """
