@@ -32,7 +32,6 @@ from qtools.to_file.store_errors import NotThere, translate
 Outcome = Literal["created", "existed"]
 T = TypeVar("T")
 
-SINGLE_PUT = 16 * 1024 * 1024  # it is held in memory
 # Of one upload, and one such upload is under way at a time: 37 MB were measured, whatever the size of the file.
 PARTS_AT_ONCE = 2
 BLOCK = 4 * 1024 * 1024  # of a read
@@ -187,7 +186,7 @@ class ObjectStore:
         from obstore.exceptions import AlreadyExistsError
 
         attributes: dict[str, str] = {ABOUT: about} if about else {}
-        if digests.size > SINGLE_PUT:
+        if digests.part:
             if await self.head(name) is not None:
                 return "existed"
             async with self._in_parts:
@@ -226,7 +225,7 @@ class ObjectStore:
             return
         there = f"{entry.size} bytes, ETag {entry.e_tag}"
         raise ObjectDiffers(
-            self.url_of(name), there, f"{_told(content)} has {digests.size} bytes, ETag {digests.md5}"
+            self.url_of(name), there, f"{_told(content)} has {digests.size} bytes, ETag {digests.e_tag}"
         )  # fmt: skip
 
     async def _sha256(self, entry: Entry) -> str:
@@ -281,7 +280,9 @@ class ObjectStore:
         """What was told of an object when it was put, "" where nothing was."""
         import obstore
 
-        result = await self._ask(entry.name, lambda: obstore.get_async(self._store, entry.name))
+        result = await self._ask(
+            entry.name, lambda: obstore.get_async(self._store, entry.name, options={"head": True})
+        )  # fmt: skip
         return str(result.attributes.get(ABOUT, ""))
 
     async def get(self, entry: Entry, most: int) -> bytes:

@@ -18,9 +18,10 @@ from harness.shell import Running, Shell
 from harness.waiting import wait_until
 
 from qtools.errors import ObjectDiffers
+from qtools.to_file.digests import SINGLE_PUT
 from qtools.to_file.finished import write_beside
 from qtools.to_file.manifest import OBJECT_MANIFEST, read_manifest
-from qtools.to_file.objects import SINGLE_PUT, ObjectStore
+from qtools.to_file.objects import ObjectStore
 from qtools.to_file.upload import Uploader, object_name, upload
 from qtools.to_file.verify import Verifier, read_archive
 
@@ -287,3 +288,28 @@ async def test_an_object_whose_manifest_a_crash_left_out_is_known_all_the_same(b
     report = await Verifier(store, await read_archive(store), deep=True).run()
     assert report.findings == []
     assert (report.files, report.messages) == (2, 200_000)
+
+
+PEAK = (
+    "import resource, subprocess, sys; ended = subprocess.run(sys.argv[1:]).returncode;"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024); sys.exit(ended)"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss counts other units")
+def test_memory_does_not_grow_with_the_files(shell: Shell, bucket: Bucket, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    finish(spool, "f", list(range(300)), format="length32", compression="none", size=120_000)
+    assert (spool / "f").stat().st_size > 70_000_000  # the size in hex is twice that of the noise
+    python = {"PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+    peaks = []
+    for words in (
+        ["-m", "to_file.spool", bucket.url, bucket.endpoint, str(spool)],
+        ["-m", "qtools.to_file", "verify", bucket.url, "--deep", "--s3-endpoint", bucket.endpoint],
+    ):
+        done = shell.run(
+            "", "-c", PEAK, sys.executable, *words, argv=[sys.executable], environ=bucket.server.environ | python
+        )  # fmt: skip
+        assert done.status == 0, (done.out, done.err)
+        peaks.append(int(done.lines[-1]))
+    assert max(peaks) < 100, peaks  # MB
