@@ -1,6 +1,6 @@
-"""q-to-file: topics → files, locally or in an object store.
+"""q-to-file: topics → files, locally or in an object store; archives checked, and put back.
 
-command.py      flags → options → run
+command.py      (flags.py) flags → options → run
 options.py      what a run needs, as plain data
 work.py         one run: consumer, sink, the loop, when it ends
 topics.py       the topics that a pattern means, now and later
@@ -8,6 +8,7 @@ sink.py         the archive as a Sink: one thread for disks, patience where they
 archive.py      all files that are open, and those to be closed
 sort.py         a batch sorted by topic and partition
 layout.py       what files are called, and where they belong
+complete.py completing.py      which partitions are complete, and marking them
 workfile.py     a file that grows in the work directory, until it is whole
 note.py         what is durably known of it
 compress.py     how it is compressed

@@ -17,11 +17,13 @@ from itertools import count
 from pathlib import Path
 
 from qtools.flow.formats import Format
-from qtools.message import Batch
+from qtools.message import Batch, timestamp_of
+from qtools.to_file.complete import Partitions
 from qtools.to_file.compress import open_stream
+from qtools.to_file.directory import link_new
 from qtools.to_file.finished import Finished, beside, write_beside
 from qtools.to_file.layout import Layout, fill_rev
-from qtools.to_file.manifest import is_reserved
+from qtools.to_file.manifest import COMPLETE, is_reserved
 from qtools.to_file.note import Head
 from qtools.to_file.place import give_name, is_named
 from qtools.to_file.sort import Sorter
@@ -59,7 +61,8 @@ class Archive:
 
     on_finished: told of every file that has its name; and, as a crash or an OSError within that call has it told again,
     whether it may have been before.
-    spooled: whether what is known of a file is kept beside it. most_open: more files than that are not open at once.
+    spooled: whether what is known of a file is kept beside it. partitions: told of those in which files are begun,
+    and how far each source is. most_open: more files than that are not open at once.
     wall: s since 1970, for names; steady: s, for ages.
     """
 
@@ -74,6 +77,7 @@ class Archive:
         on_finished: Callable[[Finished, bool], None],
         *,
         spooled: bool = False,
+        partitions: Partitions | None = None,
         most_open: int = 64,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
@@ -90,6 +94,7 @@ class Archive:
         self._rotation = rotation
         self._on_finished = on_finished
         self._spooled = spooled
+        self._partitions = partitions
         self._most_open = most_open
         self._wall = wall
         self._steady = steady
@@ -114,11 +119,20 @@ class Archive:
         """All of `batch` is durable when this returns. After an OSError it is called again with the same batch."""
         self.settle()
         if self._added is not batch:
-            for topic, partition, part in self._sorter.sort(batch):
+            groups = self._sorter.sort(batch)
+            if self._partitions is not None:
+                for partition in {partition for _, partition, _ in groups}:
+                    self._partitions.begin(partition)
+            for topic, partition, part in groups:
                 self._file(topic, partition).add(part)
             self._added = batch
         self._sync()
         self._added = None
+        if self._partitions is not None:
+            for origin, _, stop in batch.parts:
+                self._partitions.passed[origin.topic, origin.address] = (
+                    timestamp_of(batch.messages.stamps[stop - 1]) / 1e9
+                )
 
     def settle(self) -> None:
         """Close what is due, and give it its name."""
@@ -130,11 +144,17 @@ class Archive:
             self._finish(self._closing[0])
             self._closing.popleft().close()
 
-    def cycle(self) -> None:
-        """Close every file; the next message begins another."""
+    def cycle(self, partition: str | None = None) -> None:
+        """Close every file, or those of `partition`; the next message begins another."""
         for key in list(self._open):
-            self._seal(key)
+            if partition is None or key[1] == partition:
+                self._seal(key)
         self.settle()
+
+    def mark_complete(self, partition: str) -> None:
+        """Say in the output that nothing more will come into `partition`."""
+        self.at = self._output / partition / COMPLETE
+        link_new(self._output, f"{partition}/{COMPLETE}", b"")
 
     def close(self) -> None:
         """Close every file; what was never synced is forgotten, as nobody acknowledged it.

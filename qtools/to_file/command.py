@@ -122,6 +122,17 @@ included.
     help="That directory, by strftime. Without --partition-by the broker's timestamp counts.  "
     "[default: dt=%Y-%m-%d/hour=%H]",
 )
+@click.option(
+    "--complete-marker",
+    is_flag=True,
+    help="Put _SUCCESS into a partition when its time plus --lateness is over, and every source has got past that.",
+)
+@click.option(
+    "--lateness",
+    type=Duration(),
+    metavar="DURATION",
+    help="How late a message may come; later ones get a file of their own.  [default: 10m]",
+)
 @click.option("--rotate-size", type=Size(1), metavar="SIZE", help="Close a file of so many bytes on disk.")
 @click.option("--rotate-interval", type=Duration(1), metavar="DURATION", help="Close a file of that age.")
 @click.option("--rotate-count", type=click.IntRange(1), metavar="N", help="Close a file of N messages.")

@@ -20,6 +20,8 @@ from qtools.to_file.compress import LEVELS
 from qtools.to_file.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS
 from qtools.to_file.options import ArchiveOptions, Sync
 
+LATENESS = 600.0  # s
+
 
 def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOptions:
     """All of `given`, checked."""
@@ -39,6 +41,16 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         raise UsageError("give each topic once: two channels of it would be archived twice")
     if "<TOPIC>" not in name and (len(parsed) > 1 or pattern is not None):
         raise UsageError("--filename-format needs <TOPIC> where there may be several")
+    lateness = given.pop("lateness")
+    if not given.pop("complete_marker"):
+        if lateness is not None:
+            raise UsageError("--lateness goes with --complete-marker only")
+    elif not partition:
+        raise UsageError("--complete-marker needs --partition-by or --partition-format")
+    elif not where.get("spool", True):
+        raise UsageError("--complete-marker needs a work directory: it does not go with --no-spool")
+    else:
+        lateness = LATENESS if lateness is None else lateness
     return ArchiveOptions(
         sources=parsed,
         brokers=shared.brokers_of(given),
@@ -57,6 +69,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
             given.pop("sync_bytes"),
             given.pop("sync_interval") or (1.0 if where.get("spool", True) else 10.0),
         ),
+        lateness=lateness,
         pattern=pattern,
         channel=channel,
         show=show,

@@ -90,8 +90,19 @@ class Layout:
         if found is None:
             if len(self._partitions) >= 10_000:  # times may be anything
                 self._partitions.clear()
-            found = self._partitions[unit] = self._shown(self._partition, unit * self._unit)
+            found = self._partitions[unit] = self.shown_partition(unit * self._unit)
         return found
+
+    def shown_partition(self, when: float) -> str:
+        """The same, without keeping it."""
+        return self._shown(self._partition, when)
+
+    def time_in(self, partition: str) -> float:
+        """A time that belongs to `partition`, which was asked for lately; KeyError otherwise."""
+        for unit, name in reversed(self._partitions.items()):
+            if name == partition:
+                return float(unit * self._unit)
+        raise KeyError(partition)
 
     def _shown(self, template: str, when: float) -> str:
         return time.strftime(template, self._break_down(when))

@@ -52,6 +52,7 @@ class ArchiveOptions:
     rotation: Rotation = field(default_factory=Rotation)
     sync: Sync = field(default_factory=Sync)
     max_open_files: int = 64
+    lateness: float | None = None  # with it, partitions are marked when they are complete
     pattern: re.Pattern[str] | None = None
     channel: str = ""
     topic_refresh: float = 15.0

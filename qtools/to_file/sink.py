@@ -56,6 +56,12 @@ class ArchiveSink:
         self.written += len(batch)
         self.written_bytes += sum(map(len, batch.bodies))
 
+    async def complete(self, partition: str) -> bool:
+        """Close the files of `partition`, and say that it is complete; False where that cannot be yet."""
+        await self._until_done(partial(self.archive.cycle, partition))
+        await self._until_done(partial(self.archive.mark_complete, partition))
+        return True
+
     def hang_up(self) -> None:
         """Close all files now; the next message begins another."""
         if self._hanging_up is None or self._hanging_up.done():

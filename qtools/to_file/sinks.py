@@ -11,6 +11,7 @@ from qtools.cli.types import plural
 from qtools.flow.formats import make_format
 from qtools.message import Batch
 from qtools.to_file.archive import Archive, Encoding
+from qtools.to_file.complete import Partitions
 from qtools.to_file.finished import Finished
 from qtools.to_file.layout import Layout
 from qtools.to_file.manifest import append_manifest
@@ -63,7 +64,14 @@ class ArchivingSink(Protocol):
         """What it counts."""
 
 
-def make_sink(options: ArchiveOptions, layout: Layout, sorter: Sorter) -> ArchivingSink:
+class CompletingSink(ArchivingSink, Protocol):
+    """One that has partitions."""
+
+    async def complete(self, partition: str) -> bool:
+        """Close the files of `partition`, and say that it is complete; False where that cannot be yet."""
+
+
+def make_sink(options: ArchiveOptions, layout: Layout, sorter: Sorter, partitions: Partitions | None) -> ArchivingSink:
     """The sink for `options.output` and `options.store`; StartError where it cannot be used."""
     encoding = Encoding(
         options.format, make_format(options.format, options.delimiter), options.compression, options.level
@@ -74,7 +82,7 @@ def make_sink(options: ArchiveOptions, layout: Layout, sorter: Sorter) -> Archiv
             append_manifest(options.output, finished, unless_there=again)
             logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
 
-        return ArchiveSink(_open_archive(options, layout, sorter, encoding, listed))
+        return ArchiveSink(_open_archive(options, layout, sorter, encoding, partitions, listed))
     from qtools.to_file.objects import open_store
 
     store = open_store(options.store, endpoint=options.s3_endpoint)
@@ -85,7 +93,7 @@ def make_sink(options: ArchiveOptions, layout: Layout, sorter: Sorter) -> Archiv
     from qtools.to_file.spool import Spool, SpoolSink
 
     spool = Spool(store, options.output)
-    return SpoolSink(_open_archive(options, layout, sorter, encoding, spool.add, spooled=True), spool)
+    return SpoolSink(_open_archive(options, layout, sorter, encoding, partitions, spool.add, spooled=True), spool)
 
 
 def _open_archive(
@@ -93,6 +101,7 @@ def _open_archive(
     layout: Layout,
     sorter: Sorter,
     encoding: Encoding,
+    partitions: Partitions | None,
     on_finished: Callable[[Finished, bool], None],
     *,
     spooled: bool = False,
@@ -100,5 +109,5 @@ def _open_archive(
     work = WorkDir(options.work_dir)
     return Archive(
         work, options.output, layout, sorter, encoding, options.rotation, on_finished,
-        spooled=spooled, most_open=options.max_open_files,
+        spooled=spooled, partitions=partitions, most_open=options.max_open_files,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 
 from qtools.cli.families import Family, counter, gauge
@@ -15,6 +16,7 @@ from qtools.cli.types import plural
 from qtools.errors import StartError, StoreError
 from qtools.to_file.archive import Archive
 from qtools.to_file.finished import Finished
+from qtools.to_file.manifest import mark_complete
 from qtools.to_file.objects import ObjectStore
 from qtools.to_file.sink import ArchiveSink
 from qtools.to_file.upload import Uploader
@@ -37,6 +39,7 @@ class Spool:
 
     def __init__(self, store: ObjectStore, place: Path) -> None:
         self.store = store
+        self.place = place
         self.uploader = Uploader(store, place)
         self._loop = asyncio.get_running_loop()
         self._run: asyncio.Task[None] | None = None
@@ -44,6 +47,10 @@ class Spool:
     def add(self, finished: Finished, again: bool) -> None:
         logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
         self._loop.call_soon_threadsafe(self.uploader.add, finished)
+
+    def has(self, partition: str) -> bool:
+        """Whether files of `partition` wait here."""
+        return any(path.is_file() for path in (self.place / partition).glob("*"))
 
     async def start(self) -> None:
         """Begin to upload; StartError where the store will never take anything."""
@@ -84,6 +91,17 @@ class SpoolSink(ArchiveSink):
     async def start(self) -> None:
         await self.spool.start()
         await super().start()
+
+    async def complete(self, partition: str) -> bool:
+        await self._until_done(partial(self.archive.cycle, partition))
+        if await asyncio.to_thread(self.spool.has, partition):
+            return False
+        try:
+            await mark_complete(self.spool.store, partition)
+        except StoreError as error:
+            logger.info("%s", error)  # the uploader has it said, or will
+            return False
+        return True
 
     async def wait_sent(self) -> None:
         await self.spool.wait_empty()

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 from qtools.cli import logs
 from qtools.cli.counts import consumer_families, flow_families
@@ -21,10 +22,12 @@ from qtools.client.ends import wait_until_empty, wait_until_idle
 from qtools.client.topics import Topics
 from qtools.flow.gather import Gather
 from qtools.flow.run import Flow
+from qtools.to_file.complete import Partitions, refuse_recurring
+from qtools.to_file.completing import Completing
 from qtools.to_file.compress import SUFFIXES
 from qtools.to_file.layout import Layout
 from qtools.to_file.options import ArchiveOptions
-from qtools.to_file.sinks import ArchivingSink, make_sink
+from qtools.to_file.sinks import ArchivingSink, CompletingSink, make_sink
 from qtools.to_file.sort import Sorter
 from qtools.to_file.topics import Followed
 from qtools.to_file.workdir import InUse
@@ -47,22 +50,34 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
         local=options.local_time,
     )
     sorter = Sorter(layout, partitioned=bool(options.partition), when=options.partition_by)
+    partitions = None
+    if options.lateness is not None:
+        refuse_recurring(layout, time.time())
+        partitions = Partitions(layout, options.lateness, options.work_dir / "partitions.json")
     try:
-        sink = make_sink(options, layout, sorter)
+        sink = make_sink(options, layout, sorter, partitions)
     except InUse as error:
         if not options.skip_if_running:
             raise
         logs.say(logging.INFO, f"{error}; there is nothing to do here")
         return 0
     try:
-        return await _Run(options, signals, sink, sorter).run()
+        return await _Run(options, signals, sink, sorter, partitions).run()
     finally:
         await sink.release()
 
 
 class _Run:
-    def __init__(self, options: ArchiveOptions, signals: Signals, sink: ArchivingSink, sorter: Sorter) -> None:
+    def __init__(
+        self,
+        options: ArchiveOptions,
+        signals: Signals,
+        sink: ArchivingSink,
+        sorter: Sorter,
+        partitions: Partitions | None,
+    ) -> None:
         self._options = options
+        self._partitions = partitions
         self._signals = signals
         self._sink = sink
         self._sorter = sorter
@@ -108,6 +123,10 @@ class _Run:
         watching = [asyncio.create_task(end) for end in self._ends()]
         if followed is not None:
             watching.append(asyncio.create_task(followed.follow(consumer)))
+        if self._partitions is not None:
+            self._partitions.load()
+            completing = Completing(self._partitions, consumer, cast(CompletingSink, sink))
+            watching.append(asyncio.create_task(completing.run()))
         try:
             await flow.run()
         finally:
