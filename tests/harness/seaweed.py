@@ -90,12 +90,13 @@ class Seaweed:
 
     def _answers(self) -> str:
         """It listens before it can store anything: ask it to."""
+        client = self._make_client(1)  # one that came too early is never answered
         with contextlib.suppress(Exception):
             name = f"ready-{uuid.uuid4().hex[:8]}"
-            self.client.create_bucket(Bucket=name)
-            self.client.put_object(Bucket=name, Key="x", Body=b"x")
-            self.client.delete_object(Bucket=name, Key="x")
-            self.client.delete_bucket(Bucket=name)
+            client.create_bucket(Bucket=name)
+            client.put_object(Bucket=name, Key="x", Body=b"x")
+            client.delete_object(Bucket=name, Key="x")
+            client.delete_bucket(Bucket=name)
             return "answers"
         return ""
 
@@ -124,15 +125,18 @@ class Seaweed:
     @property
     def client(self) -> Any:
         if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            self._client = boto3.client(
-                "s3", endpoint_url=self.endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET,
-                region_name="us-east-1",
-                config=Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 0}, proxies={}),
-            )  # fmt: skip
+            self._client = self._make_client(10)
         return self._client
+
+    def _make_client(self, patience: float) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3", endpoint_url=self.endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET,
+            region_name="us-east-1",
+            config=Config(connect_timeout=2, read_timeout=patience, retries={"max_attempts": 0}, proxies={}),
+        )  # fmt: skip
 
     def bucket(self) -> str:
         """A fresh bucket's name."""
