@@ -10,11 +10,9 @@ from qtools.cli import logs
 from qtools.cli.meter import Meter
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
-from qtools.errors import StartError, StoreError
-from qtools.to_file.objects import open_store
+from qtools.errors import InputError
+from qtools.to_file.objects import open_to_read
 from qtools.to_file.verify import Report, Verifier, read_archive
-
-PATIENCE = 60.0  # s that the store may be away
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +29,17 @@ class CheckOptions:
 
 
 async def check(options: CheckOptions, signals: Signals) -> int:
-    """Check all of it, and tell; the exit status. StartError when the archive cannot be read at all."""
-    store = open_store(options.url, endpoint=options.endpoint, patience=PATIENCE)
+    """Check all of it, and tell; the exit status. StartError when the archive cannot be read at all,
+    InputError when there is none."""
     checking = asyncio.current_task()
     assert checking is not None
     signals.on_stop(lambda: _cancel(checking))
     try:
-        try:
-            archive = await read_archive(store)
-        except StoreError as error:
-            raise StartError(str(error)) from error
+        store = await open_to_read(options.url, endpoint=options.endpoint)
+        archive = await read_archive(store)
+        if not archive.entries and not archive.manifested and not archive.findings:
+            # A wrong prefix looks just so.
+            raise InputError(f"{options.url} has no files: nothing was checked")
         verifier = Verifier(store, archive, deep=options.deep, delimiter=options.delimiter)
         meter = Meter("checked", lambda: (verifier.report.messages, verifier.report.size), show=options.show)
         try:

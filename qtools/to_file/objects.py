@@ -36,6 +36,8 @@ T = TypeVar("T")
 PARTS_AT_ONCE = 2
 BLOCK = 4 * 1024 * 1024  # of a read
 PATIENCE = 10.0  # s that the library tries by itself; who waits longer says what he waits for
+FIRST_PATIENCE = 2.0  # s; who has just typed a command wants to know what is wrong with it
+READ_PATIENCE = 60.0  # s that a store may be away in the middle of a long work
 CONNECT_TIMEOUT = 10.0  # s
 # s for a whole request: 16 MiB over 1.1 Mbit/s. A frozen server is noticed no sooner.
 REQUEST_TIMEOUT = 120.0
@@ -76,6 +78,15 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False, patience: 
     if endpoint and scheme != "s3":
         raise UsageError("an S3 endpoint goes with an s3:// URL only")
     return ObjectStore(url.rstrip("/"), _remote(scheme, bucket, prefix.strip("/"), endpoint, patience))
+
+
+async def open_to_read(url: str, *, endpoint: str = "") -> ObjectStore:
+    """A store that is there, and that is waited for once it has answered. StartError when it cannot be read now."""
+    try:
+        await open_store(url, endpoint=endpoint, patience=FIRST_PATIENCE).check()
+    except StoreError as error:
+        raise StartError(str(error)) from error
+    return open_store(url, endpoint=endpoint, patience=READ_PATIENCE)
 
 
 def _remote(scheme: str, bucket: str, prefix: str, endpoint: str, patience: float) -> Any:

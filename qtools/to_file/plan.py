@@ -64,10 +64,13 @@ def make_plan(archive: Archive, span: Span, topic: str, start: Place) -> Plan:
     if archive.findings:
         first = archive.findings[0]
         raise InputError(f"the archive is not whole: {first.name}: {first.told} (q-to-file verify tells all)")
+    if not archive.manifested:
+        strays = f", only {plural(len(archive.entries), 'file')} in no manifest" if archive.entries else ""
+        raise InputError(f"there is nothing to replay: the archive has no files{strays}")
     files = sorted(archive.manifested.values(), key=lambda each: (each.first_timestamp, each.name))
     topics = sorted({each.topic for each in files})
     if topic and topic not in topics:
-        raise UsageError(f"the archive has no topic {topic}: it has {', '.join(topics) or 'nothing'}")
+        raise UsageError(f"the archive has no topic {topic}: it has {', '.join(topics)}")
     if not topic and len(topics) > 1:
         raise UsageError(f"the archive has several topics, name one with --from-topic: {', '.join(topics)}")
     notes = []

@@ -16,12 +16,10 @@ from qtools.errors import InputError, QtoolsError
 from qtools.flow.run import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
-from qtools.to_file.objects import open_store
+from qtools.to_file.objects import open_to_read
 from qtools.to_file.plan import Checkpoint, Place, Span, make_plan
 from qtools.to_file.replay_source import ArchiveSource, Block
 from qtools.to_file.verify import read_archive
-
-PATIENCE = 60.0  # s that the store may be away
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ async def replay(options: ReplayOptions, signals: Signals) -> int:
     start = checkpoint.load() if checkpoint else Place()
     if checkpoint:
         checkpoint.check()
-    store = open_store(options.url, endpoint=options.endpoint, patience=PATIENCE)
+    store = await open_to_read(options.url, endpoint=options.endpoint)
     archive = await read_archive(store)
     plan = make_plan(archive, options.span, options.from_topic, start)
     for note in plan.notes:

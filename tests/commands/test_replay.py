@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness.brokers import Broker
+from harness.seaweed import Seaweed
 from harness.shell import Shell
 from harness.waiting import wait_until
 from to_file.spool import DAY, bodies, finish
@@ -164,6 +165,21 @@ def test_killed_at_random_moments(
     assert sum(count.values()) - len(count) <= killed * 8 * 400  # a window of what --rate lets pass at once
 
 
+def test_a_store_that_is_away_for_a_moment_is_waited_for(
+    shell: Shell, broker: Broker, topic: str, own_seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Bucket(own_seaweed, monkeypatch)
+    put(place, *(finish(tmp_path, f"f{n}", list(range(n * 20, n * 20 + 20))) for n in range(4)))
+    replay = shell.start("q-to-file", *words(place, topic, broker), "--rate", "20", environ=environ(place))
+    wait_until(lambda: broker.published(topic) >= 5)
+    own_seaweed.kill()
+    wait_until(lambda: broker.published(topic) >= 20)
+    own_seaweed.start()
+    done = replay.wait()
+    assert done.status == 0, done.err
+    assert sorted(broker.bodies(topic)) == bodies(list(range(80)))
+
+
 def test_an_archive_that_is_not_whole_sends_nothing(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
     place = Directory(tmp_path / "archive")
     one, two = finish(tmp_path, "a", [1, 2]), finish(tmp_path, "b", [100])
@@ -265,6 +281,14 @@ def test_wrong_words(
     assert (done.status, told in done.err) == (status, True), done.err
     assert len(done.err_lines) == 1
     assert broker.published(topic) == 0
+
+
+def test_nothing_to_replay(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
+    done = shell.run("q-to-file", "replay", tmp_path, topic, *broker.flags)
+    assert (done.status, "there is nothing to replay: the archive has no files\n" in done.err) == (1, True)
+    (tmp_path / "stray").write_bytes(b"x")
+    done = shell.run("q-to-file", "replay", tmp_path, topic, *broker.flags)
+    assert done.err.endswith("the archive has no files, only 1 file in no manifest\n")
 
 
 def test_no_such_place(shell: Shell, broker: Broker, topic: str) -> None:

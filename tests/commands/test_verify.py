@@ -69,6 +69,13 @@ def test_what_is_wrong_is_a_row_a_file(shell: Shell, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_place_without_files_is_not_good(shell: Shell, tmp_path: Path) -> None:
+    """A wrong prefix looks just so."""
+    done = shell.run("q-to-file", "verify", tmp_path)
+    assert (done.status, done.out) == (1, b"")
+    assert done.err == f"q-to-file verify: {tmp_path} has no files: nothing was checked\n"
+
+
 def test_json_for_programs(shell: Shell, tmp_path: Path) -> None:
     place = Directory(tmp_path / "archive")
     one, two = finish(tmp_path, "a", [1, 2, 3]), finish(tmp_path, "b", [3, 4])
