@@ -9,6 +9,7 @@ archive.py      all files that are open, and those to be closed
 sort.py         a batch sorted by topic and partition
 layout.py       what files are called, and where they belong
 complete.py completing.py      which partitions are complete, and marking them
+deduped.py      what producers sent twice, once
 workfile.py     a file that grows in the work directory, until it is whole
 note.py         what is durably known of it
 compress.py     how it is compressed

@@ -133,6 +133,18 @@ included.
     metavar="DURATION",
     help="How late a message may come; later ones get a file of their own.  [default: 10m]",
 )
+@click.option(
+    "--dedupe",
+    metavar="EXPR",
+    help="Archive what producers sent twice once: messages with an equal key, found in their JSON body: '.messageId'.",
+)
+@click.option(
+    "--dedupe-window", type=Duration(1), metavar="DURATION", help="How long keys are remembered.  [default: 1h]"
+)
+@click.option(
+    "--dedupe-keys", type=click.IntRange(1), metavar="N", help="How many at most; 19 bytes each.  [default: 1000000]"
+)
+@click.option("--dedupe-file", metavar="FILE", help="Where they are kept.  [default: dedupe in the work directory]")
 @click.option("--rotate-size", type=Size(1), metavar="SIZE", help="Close a file of so many bytes on disk.")
 @click.option("--rotate-interval", type=Duration(1), metavar="DURATION", help="Close a file of that age.")
 @click.option("--rotate-count", type=click.IntRange(1), metavar="N", help="Close a file of N messages.")

@@ -11,16 +11,18 @@ from typing import Any
 from urllib.parse import unquote
 
 from qtools.cli import options as shared
-from qtools.errors import UsageError
-from qtools.flow.expression import compile_expression
+from qtools.errors import ExpressionError, UsageError
+from qtools.flow.expression import Expression, compile_expression
 from qtools.names import check_channel, parse_source
 from qtools.places import state_place
 from qtools.to_file.archive import Rotation
 from qtools.to_file.compress import LEVELS
 from qtools.to_file.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS
-from qtools.to_file.options import ArchiveOptions, Sync
+from qtools.to_file.options import ArchiveOptions, DedupeOptions, Sync
 
 LATENESS = 600.0  # s
+DEDUPE_WINDOW = 3600.0  # s
+DEDUPE_KEYS = 1_000_000
 
 
 def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOptions:
@@ -62,13 +64,14 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         name=name,
         host=given.pop("host_identifier") or socket.gethostname().partition(".")[0],
         partition=partition,
-        partition_by=None if partition_by is None else compile_expression(partition_by),
+        partition_by=None if partition_by is None else _expression("--partition-by", partition_by),
         rotation=Rotation(given.pop("rotate_size"), given.pop("rotate_interval"), given.pop("rotate_count")),
         sync=Sync(
             given.pop("sync_count") or max(1, given["max_in_flight"] // 2),
             given.pop("sync_bytes"),
             given.pop("sync_interval") or (1.0 if where.get("spool", True) else 10.0),
         ),
+        dedupe=_dedupe_of(given, where),
         lateness=lateness,
         pattern=pattern,
         channel=channel,
@@ -105,10 +108,30 @@ def _output_of(given: dict[str, Any]) -> dict[str, Any]:
     return {"output": place, "work_dir": work_dir, "store": output, "s3_endpoint": endpoint}
 
 
+def _dedupe_of(given: dict[str, Any], where: dict[str, Any]) -> DedupeOptions | None:
+    key, path = given.pop("dedupe"), given.pop("dedupe_file")
+    window, most = given.pop("dedupe_window"), given.pop("dedupe_keys")
+    if key is None:
+        if path or window is not None or most is not None:
+            raise UsageError("--dedupe-file, --dedupe-window and --dedupe-keys go with --dedupe only")
+        return None
+    if not path and not where.get("spool", True):
+        raise UsageError("--dedupe with --no-spool needs --dedupe-file: there is no work directory to keep keys in")
+    place = Path(path) if path else where["work_dir"] / "dedupe"
+    return DedupeOptions(_expression("--dedupe", key), place, window or DEDUPE_WINDOW, most or DEDUPE_KEYS)
+
+
 def default_spool(url: str) -> Path:
     """Where files wait for the store at `url`: a place of its own for each."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", url)[:100]
     return state_place() / "spool" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def _expression(flag: str, text: str) -> Expression:
+    try:
+        return compile_expression(text)
+    except ExpressionError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def _compression_of(given: dict[str, Any]) -> tuple[str, int | None]:

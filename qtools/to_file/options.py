@@ -24,6 +24,16 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class DedupeOptions:
+    """`key` finds a message's; keys are kept at `path` for `window` s, at most `most` of them."""
+
+    key: Expression
+    path: Path
+    window: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class ArchiveOptions:
     """Times in s, sizes in bytes. `name` is the template of file names, `partition` that of directories, or "".
 
@@ -52,6 +62,7 @@ class ArchiveOptions:
     rotation: Rotation = field(default_factory=Rotation)
     sync: Sync = field(default_factory=Sync)
     max_open_files: int = 64
+    dedupe: DedupeOptions | None = None
     lateness: float | None = None  # with it, partitions are marked when they are complete
     pattern: re.Pattern[str] | None = None
     channel: str = ""

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from qtools.cli import logs
 from qtools.cli.counts import consumer_families, flow_families
-from qtools.cli.families import Family
+from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
@@ -25,6 +25,7 @@ from qtools.flow.run import Flow
 from qtools.to_file.complete import Partitions, refuse_recurring
 from qtools.to_file.completing import Completing
 from qtools.to_file.compress import SUFFIXES
+from qtools.to_file.deduped import DedupedSink
 from qtools.to_file.layout import Layout
 from qtools.to_file.options import ArchiveOptions
 from qtools.to_file.sinks import ArchivingSink, CompletingSink, make_sink
@@ -88,7 +89,8 @@ class _Run:
         # Half of what may be in flight is synced together, as the other half is on its way meanwhile.
         count = min(options.sync.count, max(1, options.max_in_flight // 2))
         self._gather = Gather(count, options.sync.size, options.sync.age)
-        self._flow = Flow(self._consumer, sink, gather=self._gather, drain_timeout=RELEASE)
+        self._deduped = DedupedSink(sink, options.dedupe) if options.dedupe is not None else None
+        self._flow = Flow(self._consumer, self._deduped or sink, gather=self._gather, drain_timeout=RELEASE)
 
     async def run(self) -> int:
         options, sink = self._options, self._sink
@@ -108,6 +110,8 @@ class _Run:
         finally:
             await self._consumer.close()
             await sink.close()
+            if self._deduped is not None:
+                await self._deduped.close()
             if followed is not None:
                 await followed.close()
             await operations.close()
@@ -189,10 +193,16 @@ class _Run:
         return ends
 
     def _families(self) -> list[Family]:
+        deduped = self._deduped
         return [
             *flow_families("q-to-file", self._flow.totals),
             *consumer_families("q-to-file", self._consumer),
             *self._sink.families(),
+            *(
+                [counter("qtools_to_file_duplicates_total", "Messages archived before.", deduped.duplicates)]
+                if deduped
+                else []
+            ),
         ]
 
     def _unready(self) -> str:
@@ -205,6 +215,10 @@ class _Run:
     def _summarize(self, meter: Meter) -> None:
         sink, totals = self._sink, self._flow.totals
         notes = sink.notes()
+        if self._deduped is not None:
+            notes.append(plural(self._deduped.duplicates, "duplicate"))
+            if self._deduped.keyless:
+                notes.append(f"{plural(self._deduped.keyless, 'message')} without a key")
         if self._sorter.timeless:
             notes.append(f"{plural(self._sorter.timeless, 'message')} without a time of its own")
         if self._consumer.acknowledgements_failed:
