@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from qtools.cli import logs
 from qtools.cli.counts import consumer_families, flow_families
@@ -25,13 +25,15 @@ from qtools.flow.run import Flow
 from qtools.to_file.complete import Partitions, refuse_recurring
 from qtools.to_file.completing import Completing
 from qtools.to_file.compress import SUFFIXES
-from qtools.to_file.deduped import DedupedSink
 from qtools.to_file.layout import Layout
 from qtools.to_file.options import ArchiveOptions
 from qtools.to_file.sinks import ArchivingSink, CompletingSink, make_sink
 from qtools.to_file.sort import Sorter
 from qtools.to_file.topics import Followed
 from qtools.to_file.workdir import InUse
+
+if TYPE_CHECKING:
+    from qtools.to_file.deduped import DedupedSink
 
 logger = logging.getLogger("qtools.to_file")
 
@@ -89,7 +91,11 @@ class _Run:
         # Half of what may be in flight is synced together, as the other half is on its way meanwhile.
         count = min(options.sync.count, max(1, options.max_in_flight // 2))
         self._gather = Gather(count, options.sync.size, options.sync.age)
-        self._deduped = DedupedSink(sink, options.dedupe) if options.dedupe is not None else None
+        self._deduped: DedupedSink | None = None
+        if options.dedupe is not None:
+            from qtools.to_file.deduped import DedupedSink
+
+            self._deduped = DedupedSink(sink, options.dedupe)
         self._flow = Flow(self._consumer, self._deduped or sink, gather=self._gather, drain_timeout=RELEASE)
 
     async def run(self) -> int:
@@ -193,17 +199,15 @@ class _Run:
         return ends
 
     def _families(self) -> list[Family]:
-        deduped = self._deduped
-        return [
+        families = [
             *flow_families("q-to-file", self._flow.totals),
             *consumer_families("q-to-file", self._consumer),
             *self._sink.families(),
-            *(
-                [counter("qtools_to_file_duplicates_total", "Messages archived before.", deduped.duplicates)]
-                if deduped
-                else []
-            ),
         ]
+        if self._deduped is not None:
+            told = "Messages that had been archived before."
+            families.append(counter("qtools_to_file_duplicates_total", told, self._deduped.duplicates))
+        return families
 
     def _unready(self) -> str:
         if self._signals.received is not None:

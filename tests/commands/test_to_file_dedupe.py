@@ -74,7 +74,7 @@ def test_after_a_kill_all_keys_are_there(shell: Shell, broker: Broker, topic: st
     ("words", "told"),
     [
         (["--dedupe-keys", "5"], "go with --dedupe only"),
-        (["--dedupe", ".a ||"], "column"),
+        (["--dedupe", ".a ||"], "--dedupe: expression"),
         (["--dedupe", ".a", "--no-spool", "-o", "s3://x/y"], "--dedupe with --no-spool needs --dedupe-file"),
     ],
 )
