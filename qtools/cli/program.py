@@ -37,6 +37,11 @@ class Program(click.Command):
                 raise click.Abort from None  # click would end the line that the terminal's ^C stands in
             raise
 
+    def _advice(self, words: Sequence[str]) -> str:
+        """Where to read on; `NAME -q verify …` is a mistake that is easily made."""
+        late = next((word for word in words if word in self.subcommands), "")
+        return f"{self.name} {late} comes before its flags" if late else f"see {self.name} --help"
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         words = list(sys.argv[1:] if args is None else args)
         if words and words[0] in self.subcommands:
@@ -55,7 +60,7 @@ class Program(click.Command):
         except click.exceptions.Exit as stop:
             status = stop.exit_code
         except click.UsageError as error:
-            _complain(name, f"{_one_line(error.format_message())} (see {name} --help)")
+            _complain(name, f"{_one_line(error.format_message())} ({self._advice(words)})")
             status = 2
         except (click.Abort, KeyboardInterrupt):
             status = 130
@@ -63,7 +68,7 @@ class Program(click.Command):
             _complain(name, _one_line(error.format_message()))
             status = 2
         except UsageError as error:
-            _complain(name, f"{error} (see {name} --help)")
+            _complain(name, f"{error} ({self._advice(words)})")
             status = 2
         except QtoolsError as error:
             _complain(name, str(error))

@@ -35,6 +35,14 @@ _NEEDED = {
 }
 
 
+# Where credentials are looked for first, by the URL's scheme.
+_VARIABLES = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+
+
 class NotThere(StoreError):
     """The object asked for does not exist (and its bucket, as far as the store tells, does)."""
 
@@ -50,14 +58,20 @@ def translate(error: BaseException, url: str, seconds: float) -> StoreError:
     method, asked = found.groups() if (found := _ASKED.search(text)) else ("", "")
     if asked and any(place in asked for place in _METADATA):
         return StoreError(
-            url, "there are no credentials: neither in the environment (AWS_ACCESS_KEY_ID, …) nor in a profile"
+            url, f"there are no credentials: neither in the environment ({_variables(url)}) nor in a profile"
             " nor from instance metadata", True,
         )  # fmt: skip
+    if "MissingAccount" in text:
+        return StoreError(url, "no storage account is named: set AZURE_STORAGE_ACCOUNT_NAME", True)
     if status is not None:
         return _answered(url, int(status[1]), (status[2] or "").strip(), code, method, text)
     if isinstance(error, FileNotFoundError):
         return NotThere(url)
     return _unanswered(error, url, text, asked, seconds)
+
+
+def _variables(url: str) -> str:
+    return _VARIABLES.get(url.partition(":")[0], _VARIABLES["s3"])
 
 
 def _answered(url: str, status: int, phrase: str, code: str, method: str, text: str) -> StoreError:
@@ -68,8 +82,8 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
         return NotThere(url)
     if code in _WRONG_KEYS or status == 401:
         return StoreError(
-            url, f"the store does not take these credentials ({code or status}): check AWS_ACCESS_KEY_ID and"
-            " AWS_SECRET_ACCESS_KEY, or the profile", True,
+            url, f"the store does not take these credentials ({code or status}): check {_variables(url)},"
+            " or the profile", True,
         )  # fmt: skip
     if code in _OLD_KEYS:
         return StoreError(url, f"the credentials have expired ({code}): renew them", True)

@@ -283,6 +283,12 @@ def test_wrong_words(
     assert broker.published(topic) == 0
 
 
+def test_a_subcommand_comes_first(shell: Shell) -> None:
+    done = shell.run("q-to-file", "--quiet", "replay", "archive", "topic")
+    assert done.status == 2
+    assert done.err.endswith("(q-to-file replay comes before its flags)\n")
+
+
 def test_nothing_to_replay(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
     done = shell.run("q-to-file", "replay", tmp_path, topic, *broker.flags)
     assert (done.status, "there is nothing to replay: the archive has no files\n" in done.err) == (1, True)
