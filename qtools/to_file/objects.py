@@ -95,7 +95,7 @@ def _remote(scheme: str, bucket: str, prefix: str, endpoint: str, patience: floa
     settings: dict[str, Any] = {
         "prefix": prefix or None,
         "retry_config": {
-            "max_retries": 10,
+            "max_retries": 1000,  # it is the time that counts
             "retry_timeout": timedelta(seconds=patience),
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
         },
