@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from qtools.cli import logs
 from qtools.cli.meter import Meter
@@ -12,7 +13,7 @@ from qtools.cli.types import plural
 from qtools.client.address import Brokers
 from qtools.client.publisher import Publisher
 from qtools.client.settings import Settings
-from qtools.errors import InputError, QtoolsError
+from qtools.errors import InputError, MessageRefused, QtoolsError
 from qtools.flow.run import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
@@ -20,6 +21,9 @@ from qtools.to_file.objects import open_to_read
 from qtools.to_file.plan import Checkpoint, Place, Span, make_plan
 from qtools.to_file.replay_source import ArchiveSource, Block
 from qtools.to_file.verify import read_archive
+
+if TYPE_CHECKING:  # few runs filter, and its modules take time to import
+    from qtools.flow.filter import Filter, FilteredSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class ReplayOptions:
     from_topic: str = ""
     span: Span = field(default_factory=Span)
     delimiter: bytes = b"\n"
+    rules: Filter | None = None
     rate: float = 0.0
     skip_oversize: bool = False
     batch_count: int = 5000
@@ -62,11 +67,21 @@ async def replay(options: ReplayOptions, signals: Signals) -> int:
 def _checkpoint(options: ReplayOptions) -> Checkpoint | None:
     if not options.checkpoint:
         return None
+    rules = options.rules
     run = {
         "url": options.url, "endpoint": options.endpoint, "topic": options.topic, "from_topic": options.from_topic,
         "since": options.span.since, "until": options.span.until, "delimiter": options.delimiter.decode("latin-1"),
+        "where": rules.where.text if rules and rules.where else "",
+        "select": rules.select.text if rules and rules.select else "",
     }  # fmt: skip
     return Checkpoint(options.checkpoint, run)
+
+
+def _name(batch: Batch, place: int) -> str:
+    """`dt=2026-11-24/events.….jsonl.gz: message 4`"""
+    block = next(origin for origin, start, stop in batch.parts if start <= place < stop)
+    assert isinstance(block, Block)
+    return f"{block.name}: message {block.number_of(batch.bodies[place])}"
 
 
 class _Replay:
@@ -81,8 +96,9 @@ class _Replay:
             options.topic, options.brokers, options.settings,
             batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout,
         )  # fmt: skip
+        self.filtered = self._filter(options.rules) if options.rules is not None else None
         self.flow = Flow(
-            source, self.publisher,
+            source, self.filtered or self.publisher,
             window=options.window,
             throttle=Throttle(options.rate) if options.rate else None,
             on_refused=self._refused,
@@ -114,15 +130,24 @@ class _Replay:
         self._say_failed(error, signals)
         return 1
 
+    def _filter(self, rules: Filter) -> FilteredSink:
+        """The publisher behind the filter."""
+        from qtools.flow.filter import FilteredSink
+
+        return FilteredSink(self.publisher, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+
     def _counts(self) -> tuple[int, int]:
+        """What was sent: messages, bytes."""
+        if self.filtered is not None:
+            return self.filtered.passed, self.filtered.passed_bytes
         return self.flow.totals.finished, self.flow.totals.finished_bytes
 
     def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
         """A message that no broker takes: named, and left out or the end, as --on-oversize says."""
-        for nth, (body, error) in enumerate(zip(batch.bodies, why.values(), strict=True)):
-            block = next(origin for origin, start, stop in batch.parts if start <= nth < stop)
-            assert isinstance(block, Block)
-            told = f"{block.name}: message {block.number_of(body)} was not sent: {error}"
+        for nth, error in enumerate(why.values()):
+            if not isinstance(error, MessageRefused):  # the filter's word that this is the end
+                raise error
+            told = f"{_name(batch, nth)} was not sent: {error}"
             if not self.options.skip_oversize:
                 raise InputError(f"{told} (--on-oversize skip leaves such messages out)")
             logs.say(logging.WARNING, told)
@@ -132,13 +157,15 @@ class _Replay:
         totals = self.flow.totals
         notes = [plural(self.source.files, "file")]
         if self.source.left_out:
-            notes.append(f"{plural(self.source.left_out, 'message')} left out")
+            notes.append(f"{plural(self.source.left_out, 'message')} of another time")
+        if self.filtered is not None:
+            notes += self.filtered.notes("sent")
         if totals.refused:
             notes.append(f"{plural(totals.refused, 'message')} too big and left out")
         if self.publisher.resent:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
         if self.options.show:
-            done = meter.summary(totals.finished, totals.finished_bytes)
+            done = meter.summary(*self._counts())
             logs.say(logging.WARNING, "; ".join([f"{done} to {self.options.topic}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:

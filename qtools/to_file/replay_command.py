@@ -20,6 +20,7 @@ from qtools.to_file.moment import Moment
 Examples:
   q-to-file replay /var/archive events.again
   q-to-file replay s3://bucket/events events --since 2026-11-23T08:00 --until 2026-11-24 --rate 5000
+  q-to-file replay /var/archive purchases --where '.type == "purchase"' --on-error skip
   q-to-file replay s3://bucket/events events --checkpoint replay.pos --s3-endpoint http://10.0.0.7:8333
 
 Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2 usage, 3 could not start.
@@ -34,6 +35,7 @@ Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2
     metavar="TIME",
     help="… or before TIME. Where the format keeps no timestamps, whole files count that have such a message.",
 )
+@shared.filter_options("fail")
 @click.option("--from-topic", default="", metavar="TOPIC", help="Which topic, where the archive has several.")
 @click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
 @click.option(
@@ -91,6 +93,7 @@ def main(url: str, topic: str, **given: Any) -> int:
         endpoint=given.pop("s3_endpoint"),
         span=Span(since, until),
         delimiter=shared.delimiter_of(given),
+        rules=shared.filter_of(given, "fail"),
         rate=given.pop("rate") or 0.0,
         skip_oversize=given.pop("on_oversize") == "skip",
         show=show,

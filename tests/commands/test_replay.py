@@ -97,10 +97,47 @@ def test_since_and_until(shell: Shell, broker: Broker, topic: str, tmp_path: Pat
     assert done.status == 0, done.err
     if format == "envelope":
         assert sorted(broker.bodies(topic)) == bodies(list(range(15, 32)))
-        assert done.err.rstrip().endswith("3 files; 13 messages left out")
+        assert done.err.rstrip().endswith("3 files; 13 messages of another time")
     else:  # whole files, as it keeps no timestamps
         assert sorted(broker.bodies(topic)) == bodies(list(range(10, 40)))
         assert done.err.rstrip().endswith("3 files")
+
+
+def test_where_and_select(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
+    place = Directory(tmp_path / "archive")
+    lines = [b'{"n":%d,"kind":"%s"}' % (n, b"even" if n % 2 == 0 else b"odd") for n in range(200)]
+    content = b"".join(line + b"\n" for line in lines)
+    (tmp_path / "f").write_bytes(content)
+    finished = Finished(
+        tmp_path / "f", "f", topic, 200, sum(map(len, lines)), len(content), hashlib.sha256(content).hexdigest(),
+        DAY, DAY, "ab" * 16, "raw", "none",
+    )  # fmt: skip
+    put(place, finished)
+    line = [*words(place, topic, broker), "--where", '.kind == "even"', "--checkpoint", "position"]
+    replay = shell.start("q-to-file", *line, "--rate", "200")
+    wait_until(lambda: broker.published(topic) >= 10)
+    replay.signal(signal.SIGINT)
+    assert replay.wait().status == 1
+    assert shell.run("q-to-file", *line, "--where", ".kind == 1").status == 2  # the checkpoint is another run's
+    done = shell.run("q-to-file", *line)
+    assert done.status == 0, done.err
+    assert "did not match" in done.err
+    assert sorted(broker.bodies(topic)) == sorted(lines[::2])  # each once
+    done = shell.run("q-to-file", *words(place, topic, broker), "--where", ".n < 2", "--select", "{n}")
+    assert done.status == 0, done.err
+    assert sorted(broker.bodies(topic)) == [b'{"n":0}', b'{"n":1}']
+
+
+def test_a_message_that_cannot_be_decided_is_named(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
+    place = Directory(tmp_path / "archive")
+    put(place, finish(tmp_path, "f", [1, 2]))
+    line = [*words(place, topic, broker), "--where", ".n"]
+    done = shell.run("q-to-file", *line)
+    assert done.status == 1
+    assert ".jsonl.gz: message 1: it is not JSON (" in done.err
+    assert broker.published(topic) == 0
+    assert shell.run("q-to-file", *line, "--on-error", "pass").status == 0
+    assert sorted(broker.bodies(topic)) == bodies([1, 2])
 
 
 def test_rate(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
