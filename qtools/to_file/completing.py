@@ -19,7 +19,7 @@ from qtools.to_file.sinks import CompletingSink
 logger = logging.getLogger("qtools.to_file")
 
 LOOK_SECONDS = 1.0
-AGAIN_SECONDS = 10.0  # where a source is not past it, or a file is not where it belongs
+AGAIN_SECONDS = 2.0  # where a source is not past it, or a file is not where it belongs
 
 
 class Completing:
