@@ -180,6 +180,7 @@ included.
 @click.option(
     "--skip-if-running", is_flag=True, help="If another run has the work directory, end at once with status 0."
 )
+@shared.filter_options("pass")
 @shared.consumer_options
 @shared.operations_options
 @shared.broker_options

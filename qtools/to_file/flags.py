@@ -59,6 +59,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         settings=shared.settings_of("q-to-file", given),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
+        rules=shared.filter_of(given, "pass"),
         compression=compression,
         level=level,
         name=name,

@@ -10,6 +10,7 @@ from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
 from qtools.client.settings import Settings
 from qtools.flow.expression import Expression
+from qtools.flow.filter import Filter
 from qtools.names import Subscription
 from qtools.to_file.archive import Rotation
 
@@ -62,6 +63,7 @@ class ArchiveOptions:
     rotation: Rotation = field(default_factory=Rotation)
     sync: Sync = field(default_factory=Sync)
     max_open_files: int = 64
+    rules: Filter | None = None  # what is archived, and with what body
     dedupe: DedupeOptions | None = None
     lateness: float | None = None  # with it, partitions are marked when they are complete
     pattern: re.Pattern[str] | None = None

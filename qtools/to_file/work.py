@@ -20,8 +20,11 @@ from qtools.cli.types import format_duration, plural
 from qtools.client.consumer import Consumer
 from qtools.client.ends import wait_until_empty, wait_until_idle
 from qtools.client.topics import Topics
+from qtools.flow.contract import Sink
+from qtools.flow.filter import FilteredSink
 from qtools.flow.gather import Gather
 from qtools.flow.run import Flow
+from qtools.message import Batch
 from qtools.to_file.complete import Partitions, refuse_recurring
 from qtools.to_file.completing import Completing
 from qtools.to_file.compress import SUFFIXES
@@ -96,7 +99,9 @@ class _Run:
             from qtools.to_file.deduped import DedupedSink
 
             self._deduped = DedupedSink(sink, options.dedupe)
-        self._flow = Flow(self._consumer, self._deduped or sink, gather=self._gather, drain_timeout=RELEASE)
+        first: Sink = self._deduped or sink
+        self._filtered = FilteredSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
+        self._flow = Flow(self._consumer, self._filtered or first, gather=self._gather, drain_timeout=RELEASE)
 
     async def run(self) -> int:
         options, sink = self._options, self._sink
@@ -204,6 +209,9 @@ class _Run:
             *consumer_families("q-to-file", self._consumer),
             *self._sink.families(),
         ]
+        if self._filtered is not None:
+            told = "Messages that --where and --select left out."
+            families.append(counter("qtools_to_file_filtered_total", told, self._filtered.filtered))
         if self._deduped is not None:
             told = "Messages that had been archived before."
             families.append(counter("qtools_to_file_duplicates_total", told, self._deduped.duplicates))
@@ -216,9 +224,16 @@ class _Run:
             return self._sink.unready
         return "" if self._consumer.connected else "no nsqd is connected"
 
+    def _warn(self, told: str) -> None:
+        """The first message without an answer is a warning, the others are details."""
+        left_out = self._filtered.left_out if self._filtered is not None else 0
+        logs.say(logging.INFO if left_out else logging.WARNING, told)
+
     def _summarize(self, meter: Meter) -> None:
         sink, totals = self._sink, self._flow.totals
         notes = sink.notes()
+        if self._filtered is not None:
+            notes += self._filtered.notes("archived")
         if self._deduped is not None:
             notes.append(plural(self._deduped.duplicates, "duplicate"))
             if self._deduped.keyless:
@@ -232,3 +247,9 @@ class _Run:
             notes.append(f"{plural(totals.requeued, 'message')} given back")
         level = logging.WARNING if self._options.show else logging.INFO
         logs.say(level, "archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
+
+
+def _named(batch: Batch, place: int) -> str:
+    """What a message is called, for people."""
+    topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
+    return f"{topic}: message {batch.ids[place].decode('latin-1')}"
