@@ -54,7 +54,7 @@ def _numbers(ids: list[bytes]) -> Iterable[int]:
         packed = unhexlify(b"".join(ids))
     except Error:
         packed = b""
-    if len(packed) != 8 * len(ids) or not all(len(ident) == 16 for ident in ids):
+    if not packed or set(map(len, ids)) != {16}:
         return map(_number, ids)
     numbers = array("Q", packed)
     if sys.byteorder == "little":

@@ -1,8 +1,8 @@
 """The work directory: whose it is, and what the run before left there. In: a path. Out: new work files, and old ones.
 
     lock                     held while somebody works here, and says who
-    TOPIC-TIME-N.part        a file that grows
-    TOPIC-TIME-N.note        what of it is synced, and what it shall be called
+    TOPIC-RUN-N.part         a file that grows
+    TOPIC-RUN-N.note         what of it is synced, and what it shall be called
     *.damaged                what no note vouches for; left for a person to look at
 
 Two processes never share one: the second is told who the first is.
@@ -38,6 +38,7 @@ class WorkDir:
     def __init__(self, path: Path) -> None:
         """Raises InUse when another process has it, StartError when it cannot be used."""
         self.path = path
+        self._run = f"{time.time_ns():x}"  # in the names of our own files
         self._made = 0
         try:
             make_directories(path)
@@ -66,12 +67,15 @@ class WorkDir:
     def new_stem(self, topic: str) -> Path:
         """What a new work file of `topic` is called, without its endings."""
         self._made += 1
-        return self.path / f"{topic}-{time.time_ns():x}-{self._made}"
+        return self.path / f"{topic}-{self._run}-{self._made}"
 
     def left(self) -> Iterator[WorkFile]:
         """The files of runs before this that have something in them. OSError where they cannot be read."""
         for path in sorted(self.path.glob(f"*{NOTE}")):
-            data = path.with_name(path.name.removesuffix(NOTE) + DATA)
+            name = path.name.removesuffix(NOTE)
+            if self._is_ours(name):
+                continue
+            data = path.with_name(name + DATA)
             size = data.stat().st_size if data.exists() else 0
             found = Note.open(path)
             if found is None:
@@ -86,8 +90,12 @@ class WorkDir:
             lost = f"it has {size} bytes, and {state.length} with {state.count} messages were synced"
             self._put_aside(path, data, lost if state.count else "")
         for data in self.path.glob(f"*{DATA}"):
-            if not data.with_name(data.name.removesuffix(DATA) + NOTE).exists():
+            name = data.name.removesuffix(DATA)
+            if not self._is_ours(name) and not data.with_name(name + NOTE).exists():
                 self._put_aside(data, data, "it has no note" if data.stat().st_size else "")
+
+    def _is_ours(self, name: str) -> bool:
+        return name.rpartition("-")[0].endswith(f"-{self._run}")
 
     def _put_aside(self, note: Path, data: Path, why: str) -> None:
         """Keep what nobody can vouch for, and say `why`; remove it where there is nothing to be said."""

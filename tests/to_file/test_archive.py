@@ -263,3 +263,17 @@ def test_zcat_shows_a_growing_file(tmp_path: Path) -> None:
         assert shown == b"".join(b"%06d\n" % number for number in range(first + 10))
     house.close(archive)
     assert unpacked((house.output / house.names[0]).read_bytes(), "gzip").count(b"\n") == 30
+
+
+def test_taking_over_what_was_left_is_nothing_about_our_own_files(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    archive = house.open()
+    archive.write(batch(range(10)))
+    house.dir.close()  # it dies here
+    second = house.open()  # takes that over
+    second.write(batch(range(10, 20)))
+    assert second.adopt() == 0  # as after a disk that failed the first time; the file of before is closed already
+    second.write(batch(range(20, 30)))
+    house.close(second)
+    assert sorted(house.numbers()) == list(range(30))
+    assert second.recovered == 1

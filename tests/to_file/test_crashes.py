@@ -9,6 +9,8 @@ import contextlib
 import errno
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ class Crash(BaseException):
 class Faults:
     """Lets the `nth` system call fail: with `error`, or, as a crash would, after having done half of a write."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: Path) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.nth = -1
         self.count = 0
         self.failed = ""
@@ -55,8 +57,19 @@ class Faults:
 
 
 @pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Faults]:
-    made = Faults(monkeypatch, tmp_path)
+def room(tmp_path: Path) -> Iterator[Path]:
+    """In memory, where there is such a place: what is looked at is the order of calls, and there are many syncs."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    made = Path(tempfile.mkdtemp(prefix="qt-", dir="/dev/shm"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch, room: Path) -> Iterator[Faults]:
+    made = Faults(monkeypatch)
     yield made
     made.nth = -1
 
@@ -85,11 +98,11 @@ def descriptors() -> set[str]:
 
 @pytest.mark.parametrize("spooled", [False, True])
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_it_dies_at_any_call(tmp_path: Path, faults: Faults, compression: str, spooled: bool) -> None:
+def test_it_dies_at_any_call(room: Path, faults: Faults, compression: str, spooled: bool) -> None:
     seen: set[str] = set()
     for nth in itertools.count():
-        (tmp_path / str(nth)).mkdir()
-        house = House(tmp_path / str(nth), compression, spooled=spooled)
+        (room / str(nth)).mkdir()
+        house = House(room / str(nth), compression, spooled=spooled)
         archive = house.open(rotation=Rotation(count=70))
         acknowledged: list[int] = []
         before = descriptors()
@@ -116,10 +129,10 @@ def test_it_dies_at_any_call(tmp_path: Path, faults: Faults, compression: str, s
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_any_call_fails_and_is_made_again(tmp_path: Path, faults: Faults, compression: str) -> None:
+def test_any_call_fails_and_is_made_again(room: Path, faults: Faults, compression: str) -> None:
     for nth in itertools.count():
-        (tmp_path / str(nth)).mkdir()
-        house = House(tmp_path / str(nth), compression)
+        (room / str(nth)).mkdir()
+        house = House(room / str(nth), compression)
         archive = house.open(rotation=Rotation(count=70))
         acknowledged: list[int] = []
         faults.arm(nth, OSError(errno.ENOSPC, "No space left on device"))
