@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 from harness.brokers import Broker
 from harness.shell import Running, Shell
 from harness.waiting import wait_until
@@ -81,5 +82,19 @@ def test_it_syncs_before_the_broker_gives_up_waiting(shell: Shell, broker: Broke
     broker.fill(topic, [b"x"])
     wait_until(lambda: broker.depth(topic, "me").held == 0)
     assert broker.depth(topic, "me").timed_out == 0
+    running.signal(signal.SIGTERM)
+    assert running.wait(10).status == 0
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.create(topic, "me")
+    running = shell.start("q-to-file", f"{topic}/me", "-o", tmp_path, "--gzip", "--metrics-address", "0", *broker.flags)
+    base = base_of(running)
+    for _ in range(4):
+        broker.fill(topic, [b"%06d" % number + b"x" * 1000 for number in range(20_000)])
+        wait_until(lambda: broker.depth(topic, "me").held == 0)
+    assert scrape(base)["process_resident_memory_bytes"] < 100e6
+    assert scrape(base)["qtools_to_file_bytes_total"] > 80e6
     running.signal(signal.SIGTERM)
     assert running.wait(10).status == 0
