@@ -19,9 +19,9 @@ from qtools.to_file.moment import Moment
 \b
 Examples:
   q-to-file replay /var/archive events.again
-  q-to-file replay s3://bucket/events events --since 2026-11-23T08:00 --until 2026-11-24 --rate 5000
+  q-to-file replay s3://bucket/old events --since 2026-11-23T08:00 --until 2026-11-24 --rate 500
   q-to-file replay /var/archive purchases --where '.type == "purchase"' --on-error skip
-  q-to-file replay s3://bucket/events events --checkpoint replay.pos --s3-endpoint http://10.0.0.7:8333
+  q-to-file replay s3://bucket/old events --checkpoint pos --s3-endpoint http://10.0.0.7:8333
 
 Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2 usage, 3 could not start.
 """,

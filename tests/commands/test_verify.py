@@ -94,6 +94,16 @@ def test_json_for_programs(shell: Shell, tmp_path: Path) -> None:
     assert shell.run("q-to-file", *words, "--fail-on-duplicates").status == 1
 
 
+@pytest.mark.parametrize("subcommand", ["verify", "replay"])
+def test_help_is_the_manual(shell: Shell, subcommand: str) -> None:
+    done = shell.run("q-to-file", subcommand, "--help", environ={"COLUMNS": "100"})
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.decode().splitlines()
+    assert lines[0].startswith(f"Usage: q-to-file {subcommand} [OPTIONS] URL")
+    assert max(map(len, lines)) <= 100
+    assert sum(line.startswith(f"    q-to-file {subcommand} ") for line in lines) >= 3  # examples
+
+
 def test_a_bucket(shell: Shell, seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Bucket(seaweed, monkeypatch)
     one = finish(tmp_path, "a", [1, 2, 3])
