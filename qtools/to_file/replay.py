@@ -11,7 +11,7 @@ from qtools.cli.meter import Meter
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
 from qtools.client.address import Brokers
-from qtools.client.publisher import Publisher
+from qtools.client.publisher import Publisher, TopicSink
 from qtools.client.settings import Settings
 from qtools.errors import InputError, MessageRefused, QtoolsError
 from qtools.flow.run import Flow
@@ -93,12 +93,13 @@ class _Replay:
         if checkpoint:
             source.on_confirm = lambda: checkpoint.save(source.confirmed)
         self.publisher = Publisher(
-            options.topic, options.brokers, options.settings,
+            options.brokers, options.settings,
             batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout,
         )  # fmt: skip
+        self.sink = TopicSink(self.publisher, options.topic)
         self.filtered = self._filter(options.rules) if options.rules is not None else None
         self.flow = Flow(
-            source, self.filtered or self.publisher,
+            source, self.filtered or self.sink,
             window=options.window,
             throttle=Throttle(options.rate) if options.rate else None,
             on_refused=self._refused,
@@ -134,7 +135,7 @@ class _Replay:
         """The publisher behind the filter."""
         from qtools.flow.filter import FilteredSink
 
-        return FilteredSink(self.publisher, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
 
     def _counts(self) -> tuple[int, int]:
         """What was sent: messages, bytes."""
