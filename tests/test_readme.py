@@ -19,15 +19,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODULES = ["qtools.pipe", "qtools.tail", "qtools.bridge", "qtools.broker", "qtools.pubsub_http"]
 SCRIPTS = Path(sys.executable).parent
 MODULES = [
     "qtools.pipe",
     "qtools.tail",
+    "qtools.bridge",
     "qtools.to_file",
     "qtools.to_file verify",
     "qtools.to_file replay",
     "qtools.broker",
+    "qtools.pubsub_http",
 ]
 
 

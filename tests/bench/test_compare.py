@@ -85,7 +85,7 @@ def test_a_small_comparison_with_the_embedded_broker(tmp_path: Path) -> None:
     ).communicate(timeout=100)
     assert bench.returncode == 0, out + err
     assert err == ""
-    assert "not here, so not compared: nsqd, to_nsq, nsq_tail, nsq_to_file" in out
+    assert "not here, so not compared: nsqd, to_nsq, nsq_tail, nsq_to_nsq, nsq_to_file" in out
     tables = json.loads(told.read_text())["tables"]
     names = [[series["name"] for series in table["series"]] for table in tables]
     archives = [[f"q-to-file, {compression}"] for compression in ("none", "gzip", "zstd")]
