@@ -29,22 +29,30 @@ class Completing:
         self._partitions = partitions
         self._consumer = consumer
         self._sink = sink
-        self._asker = Asker(consumer)
         self._said = ""
 
     async def run(self) -> None:
         """Until cancelled."""
-        try:
-            while True:
-                await asyncio.sleep(LOOK_SECONDS)
-                over = self._partitions.over(time.time())
-                if over and not all([await self._complete(*each) for each in over]):
-                    await asyncio.sleep(AGAIN_SECONDS)
-        finally:
-            await self._asker.close()
+        while True:
+            pause = LOOK_SECONDS if await self._look() else AGAIN_SECONDS
+            await asyncio.sleep(pause)
 
-    async def _complete(self, partition: str, past: float) -> bool:
-        if not await self._all_past(past) or not await self._sink.complete(partition):
+    async def finish(self) -> None:
+        """At the end of a run, which may have been shorter than a look takes to come."""
+        if not await self._look():
+            await self._sink.wait_sent()
+            await self._look()
+
+    async def _look(self) -> bool:
+        """Mark what is complete; whether that is all whose time is over."""
+        asker = Asker(self._consumer)
+        try:
+            return all([await self._complete(asker, *each) for each in self._partitions.over(time.time())])
+        finally:
+            await asker.close()
+
+    async def _complete(self, asker: Asker, partition: str, past: float) -> bool:
+        if not await self._all_past(asker, past) or not await self._sink.complete(partition):
             return False
         try:
             await asyncio.to_thread(self._partitions.mark, partition)
@@ -53,7 +61,7 @@ class Completing:
         logger.info("%s is complete", partition)
         return True
 
-    async def _all_past(self, past: float) -> bool:
+    async def _all_past(self, asker: Asker, past: float) -> bool:
         """Whether no source has anything left that was accepted before `past`."""
         consumer = self._consumer
         if not consumer.is_complete:
@@ -63,7 +71,7 @@ class Completing:
         if not any(behind):
             return True
         try:
-            depths = await self._asker.depths("--complete-marker")
+            depths = await asker.depths("--complete-marker")
         except StartError as error:
             if str(error) != self._said:
                 self._said = str(error)

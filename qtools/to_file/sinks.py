@@ -52,7 +52,7 @@ class ArchivingSink(Protocol):
     async def close(self) -> None: ...
 
     async def wait_sent(self) -> None:
-        """After `close`: until all of it is where it belongs."""
+        """Until all that was closed is where it belongs."""
 
     async def release(self) -> None:
         """Let go of everything. Called last."""

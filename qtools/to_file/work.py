@@ -68,6 +68,8 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
         logs.say(logging.INFO, f"{error}; there is nothing to do here")
         return 0
     try:
+        if partitions is not None:
+            partitions.load()
         return await _Run(options, signals, sink, sorter, partitions).run()
     finally:
         await sink.release()
@@ -138,20 +140,21 @@ class _Run:
         watching = [asyncio.create_task(end) for end in self._ends()]
         if followed is not None:
             watching.append(asyncio.create_task(followed.follow(consumer)))
+        completing = None
         if self._partitions is not None:
-            self._partitions.load()
             completing = Completing(self._partitions, consumer, cast(CompletingSink, sink))
             watching.append(asyncio.create_task(completing.run()))
         try:
             await flow.run()
+            if completing is not None:
+                await self._unless_stopped(completing.finish())
         finally:
             for task in watching:
                 task.cancel()
             await asyncio.wait(watching) if watching else None
             await consumer.close()
             await sink.close()
-            if not self._stopped.is_set():
-                await self._wait_sent()
+            await self._unless_stopped(sink.wait_sent())
             meter.close()
             self._summarize(meter)
         for task in watching:
@@ -166,17 +169,19 @@ class _Run:
             0.0 if self._sink.trouble else self._options.operations.drain_timeout, self._flow.stop
         )
 
-    async def _wait_sent(self) -> None:
-        """Until all of it is where it belongs, or we are told to stop."""
-        sent = asyncio.create_task(self._sink.wait_sent())
+    async def _unless_stopped(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Do the rest, until we are told to stop."""
+        doing = asyncio.create_task(rest)
         stopped = asyncio.create_task(self._stopped.wait())
         try:
-            await asyncio.wait((sent, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopped.is_set():
+                await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sent.cancel()
+            doing.cancel()
             stopped.cancel()
-        if sent.done() and not sent.cancelled():
-            sent.result()
+            await asyncio.wait((doing, stopped))
+        if not doing.cancelled():
+            doing.result()
 
     def _limit_age(self) -> None:
         """Sync well before the broker gives up waiting, whatever --sync-interval says."""

@@ -76,6 +76,18 @@ def test_in_a_store_when_all_of_it_is_uploaded(
     assert len({name.rpartition("/")[0] for name in names}) == 1
 
 
+def test_a_short_run_marks_what_is_complete_before_it_ends(
+    shell: Shell, broker: Broker, topic: str, tmp_path: Path
+) -> None:
+    words = ["-o", tmp_path / "a", *WORDS, "--until-empty", *broker.flags]
+    for body in (b"x", b"y"):
+        broker.fill(topic, [body])
+        assert shell.run("q-to-file", f"{topic}/me", *words).status == 0
+        pass_time(2.1)  # what was archived now is over then, its lateness with it
+    assert shell.run("q-to-file", f"{topic}/me", *words).status == 0
+    assert complete(tmp_path / "a") == {path.parent.name for path in finished(tmp_path / "a")}
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
