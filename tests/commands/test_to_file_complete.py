@@ -55,8 +55,8 @@ def test_not_while_somebody_else_holds_what_may_belong_there(
 
 def test_what_a_run_left_open_is_marked_by_the_next(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
     broker.fill(topic, [b"x"])
-    done = shell.run("q-to-file", f"{topic}/me", "-o", tmp_path / "a", *WORDS, "--until-empty", *broker.flags)
-    assert done.status == 0
+    words = ["-o", tmp_path / "a", *WORDS, "--lateness", "1h", "--until-empty", *broker.flags]
+    assert shell.run("q-to-file", f"{topic}/me", *words).status == 0
     assert complete(tmp_path / "a") == set()
     shell.start("q-to-file", f"{topic}/me", "-o", tmp_path / "a", *WORDS, *broker.flags)
     wait_until(lambda: complete(tmp_path / "a"))
