@@ -1,12 +1,12 @@
 """qtools side by side with NSQ's own tools: the same messages, one broker, in turns.
 
     $ python bench/compare.py                            everything
-    $ python bench/compare.py pipe tail                  some of it: pipe, tail, bridge, broker, start
+    $ python bench/compare.py pipe tail                  some of it: pipe, tail, bridge, archive, broker, start
     $ python bench/compare.py --nsq-bin ~/nsq/bin        NSQ's programs are there, not on PATH
     $ python bench/compare.py --json result.json         and every single run into a file
 
 `make bench` runs it from .venv. The broker is nsqd where there is one (--nsqd, else QTOOLS_NSQD_BIN, --nsq-bin, PATH),
-else q-broker; to_nsq, nsq_tail and nsq_to_nsq take part where they are (--nsq-bin, PATH). Let nothing else keep the
+else q-broker; NSQ's to_nsq, nsq_tail, nsq_to_nsq and nsq_to_file take part where they are. Let nothing else keep the
 machine busy: broker and client take a core each.
 
 How it measures:
@@ -96,11 +96,13 @@ def find_tools(given: argparse.Namespace) -> Tools:
         q_pipe=ours("q-pipe"),
         q_tail=ours("q-tail"),
         q_bridge=ours("q-bridge"),
+        q_to_file=ours("q-to-file"),
         q_broker=ours("q-broker"),
         nsqd=nsqd,
         to_nsq=find("to_nsq", given.nsq_bin),
         nsq_tail=find("nsq_tail", given.nsq_bin),
         nsq_to_nsq=find("nsq_to_nsq", given.nsq_bin),
+        nsq_to_file=find("nsq_to_file", given.nsq_bin),
     )
 
 
@@ -112,7 +114,8 @@ def say(text: str) -> None:
 
 def compare(given: argparse.Namespace, directory: Path) -> list[Table]:
     tools = find_tools(given)
-    missing = [name for name in ("nsqd", "to_nsq", "nsq_tail", "nsq_to_nsq") if getattr(tools, name) is None]
+    names = ("nsqd", "to_nsq", "nsq_tail", "nsq_to_nsq", "nsq_to_file")
+    missing = [name for name in names if getattr(tools, name) is None]
     load = os.getloadavg()[0]  # well above 0 before anything was started: somebody else is measured too
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {load:.1f}"
     print(f"{machine}, Python {platform.python_version()}")

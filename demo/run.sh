@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The main job with real input: lines go into a queue with q-pipe, come out with q-tail, and are the same bytes; and
-# q-bridge routes them into three topics by a file of routes.
+# The main job with real input: lines go into a queue with q-pipe, come out with q-tail, and are the same bytes;
+# q-bridge routes them into three topics by a file of routes; and q-to-file archives them by the hour in which they
+# happened, and checks the archive.
 #
 #   make demo          installs qtools into .venv and runs this
-#   demo/run.sh        the same with the q-pipe, q-tail, q-bridge and q-broker on PATH
+#   demo/run.sh        the same with the q-pipe, q-tail, q-bridge, q-to-file and q-broker on PATH
 #
 # It uses an embedded broker of its own, in a temporary directory, and leaves no process and no file behind.
 
@@ -15,7 +16,7 @@ fail() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for program in q-pipe q-tail q-bridge q-pubsub-http q-broker python3; do
+for program in q-pipe q-tail q-bridge q-to-file q-pubsub-http q-broker python3; do
     command -v "$program" >/dev/null || fail "$program is not on PATH: run make demo"
 done
 
@@ -86,7 +87,13 @@ printf '\n4. Every line of the source of Python itself\n'
 python3 "$here/python_source.py" >source.txt
 there_and_back "Python's own source" source source.txt "-n $(grep -avc '^$' source.txt)"
 
-printf '\n5. Over HTTP\n'
+printf '\n5. The records again, into files by the hour in which they happened\n'
+run "q-pipe history events.jsonl"
+run "q-to-file history --output archive --gzip --partition-by .timestamp --until-empty"
+run "q-to-file verify archive"
+run "zcat archive/dt=*/hour=*/history.*.gz | sort | cmp - <(sort events.jsonl) && echo the same"
+
+printf '\n6. Over HTTP\n'
 if command -v curl >/dev/null; then
     q-pubsub-http --http-address 127.0.0.1:0 >gateway 2>&1 &
     gateway=$!

@@ -10,7 +10,7 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, whi
     web/         HTTP served: the door, its limits, what a client has taken of an answer
     broker/      an nsqd in Python
     cli/         what the commands share: options, types, logs, the progress line, signals, metrics
-    pipe/ tail/ bridge/ pubsub_http/
+    pipe/ tail/ bridge/ to_file/ pubsub_http/
                  the commands: command.py parses, the files beside it know what only this command knows
 
 Imports go one way, and tests/test_layers.py checks it: base ← protocol ← client, broker; base ← flow;

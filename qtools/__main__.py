@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from qtools.cli.program import Program, program
+from qtools.cli.program import Program, program, run_with
 from qtools.errors import UsageError
 
 # name → its job in a line; it lives in qtools.NAME.command, with _ for -
@@ -17,6 +17,7 @@ COMMANDS = {
     "pipe": "publish stdin or files to a topic",
     "pubsub-http": "serve topics over HTTP: POST, streaming GET, SSE, WebSocket, and a page",
     "tail": "print the messages of topics to stdout",
+    "to-file": "archive topics to files",
 }
 
 _LIST = "\n".join(f"  {name:<12} {job}" for name, job in COMMANDS.items())
@@ -45,7 +46,7 @@ def main() -> None:
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
         command: Program = import_module(f"qtools.{words[0].replace('-', '_')}.command").main
-        command.main(words[1:])
+        run_with(command, words[1:])
     # An unknown command's own options are not ours to judge.
     _qtools.main(words[:1])
 

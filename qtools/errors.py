@@ -17,6 +17,8 @@
     ├── NetworkError          the network's: tried again
     │   ├── ConnectFailed       no connection came about
     │   └── ConnectionLost      an open one ended
+    ├── StoreError            an object store's, or its network's: tried again unless hopeless
+    │   └── ObjectDiffers       what is there under that name is something else
     └── SinkError             the sink's: what it did not take goes back to the queue
         ├── SinkClosed          nobody reads any more (a closed pipe): ends quietly
         ├── MessageRefused      one message cannot be taken, now or ever
@@ -164,6 +166,28 @@ class ConnectionLost(NetworkError):
     def __init__(self, address: str, reason: str, refused: bool = False) -> None:
         self.refused = refused
         super().__init__(address, reason)
+
+
+# ── an object store's ───────────────────────────────────────────────────────────────────────────
+
+
+class StoreError(QtoolsError):
+    """A store of files did not do what was asked. `url` is what was asked of, a store or one of its objects.
+
+    `hopeless` when another try would end the same way until somebody mends something: credentials, a bucket.
+    """
+
+    def __init__(self, url: str, reason: str, hopeless: bool = False) -> None:
+        self.url, self.reason, self.hopeless = url, reason, hopeless
+        super().__init__(f"{url}: {reason}")
+
+
+class ObjectDiffers(StoreError):
+    """Under this name there is an object with other contents. It is left as it is."""
+
+    def __init__(self, url: str, there: str, here: str) -> None:
+        self.there, self.here = there, here
+        super().__init__(url, f"is there already, with other contents: {there}, where {here}; neither is changed", True)
 
 
 # ── the sink's ──────────────────────────────────────────────────────────────────────────────────

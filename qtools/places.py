@@ -1,7 +1,8 @@
-"""Where this user's private local broker lives: its sockets, its data, its log.
+"""Where this user's private local broker lives: its sockets, its data, its log; and what else is kept for the user.
 
     sockets   $XDG_RUNTIME_DIR/qtools, else under the state directory     only the user may enter
     data      $XDG_STATE_HOME/qtools, else ~/.local/state/qtools          only the user may enter
+    spools    below the same
 
 In: the environment. Out: paths; `make_private` is the one place that creates them.
 """
@@ -29,13 +30,18 @@ class LocalPlaces(NamedTuple):
     log: Path
 
 
-def local_places(environ: Mapping[str, str] = os.environ) -> LocalPlaces:
-    """The private broker's places for this environment; nothing is created."""
+def state_place(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's programs keep what shall outlive them; nothing is created."""
     try:
         home = Path(environ.get("HOME") or Path("~").expanduser())
     except RuntimeError as error:  # a container's user that no passwd file knows
-        raise StartError("there is no home directory for the local broker: set HOME") from error
-    state = Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "qtools"
+        raise StartError("there is no home directory to keep data in: set HOME or XDG_STATE_HOME") from error
+    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "qtools"
+
+
+def local_places(environ: Mapping[str, str] = os.environ) -> LocalPlaces:
+    """The private broker's places for this environment; nothing is created."""
+    state = state_place(environ)
     runtime = environ.get("XDG_RUNTIME_DIR")
     sockets = Path(runtime) / "qtools" if runtime and Path(runtime).is_dir() else state / "run"
     places = LocalPlaces(sockets / "broker.sock", sockets / "broker-http.sock", state / "broker", state / "broker.log")

@@ -14,6 +14,7 @@ import pytest
 from harness.brokers import NSQD, Q_BROKER, Broker, Lookupd, nsqd_binary, nsqlookupd_binary
 from harness.certificates import Certificates
 from harness.proxy import Proxy
+from harness.seaweed import Seaweed, weed_binary
 from harness.shell import SESSION, Shell, marked
 from harness.terminal import Terminal
 from harness.waiting import wait_until
@@ -21,6 +22,7 @@ from harness.waiting import wait_until
 KINDS = [Q_BROKER, pytest.param(NSQD, marks=pytest.mark.nsqd)]
 NO_NSQD = "no nsqd on PATH, nor named by QTOOLS_NSQD_BIN"
 NO_NSQLOOKUPD = "no nsqlookupd on PATH, beside nsqd, nor named by QTOOLS_NSQLOOKUPD_BIN"
+NO_SEAWEED = "no weed (SeaweedFS) beside this Python nor on PATH"
 
 MakeBroker = Callable[..., Broker]
 
@@ -112,6 +114,32 @@ def make_proxy() -> Iterator[Callable[[Broker], Proxy]]:
 
     yield make
     for made in proxies:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def seaweed(_nothing_is_left_behind: None) -> Iterator[Seaweed]:
+    """An S3 server that many tests use, each with a bucket of its own."""
+    if weed_binary() is None:
+        pytest.skip(NO_SEAWEED)
+    made = Seaweed()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def own_seaweed(_nothing_is_left_behind: None) -> Iterator[Seaweed]:
+    """An S3 server for this test alone: it may be killed."""
+    if weed_binary() is None:
+        pytest.skip(NO_SEAWEED)
+    made = Seaweed()
+    try:
+        made.start()
+        yield made
+    finally:
         made.close()
 
 

@@ -46,7 +46,10 @@ def test_a_user_without_any_home_is_told_to_set_one() -> None:
     )
     environ = {"PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("there is no home directory for the local broker: set HOME\n", "")
+    assert (done.stdout, done.stderr) == (
+        "there is no home directory to keep data in: set HOME or XDG_STATE_HOME\n",
+        "",
+    )
 
 
 def test_a_socket_path_that_no_socket_can_have_is_refused_with_advice() -> None:

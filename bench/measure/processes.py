@@ -30,11 +30,15 @@ class BenchError(Exception):
 
 @dataclass(slots=True)
 class Took:
-    """What one run of a command took: seconds of the clock, seconds of CPU (user and system), bytes at its peak."""
+    """What one run of a command took: seconds of the clock, seconds of CPU (user and system), bytes at its peak.
+
+    syncs: how often it made durable what it had, where it says so.
+    """
 
     seconds: float
     cpu: float
     peak: int
+    syncs: int | None = None
 
 
 _running: set[subprocess.Popen[bytes]] = set()

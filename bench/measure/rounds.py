@@ -77,6 +77,14 @@ class Series:
         cpu = self.broker_cpu()
         return 1e6 / cpu if cpu else None
 
+    def syncs(self) -> float | None:
+        """Syncs/s, where the command tells of them."""
+        return _median([run.took.syncs / run.took.seconds for run in self.right() if run.took.syncs])
+
+    def per_sync(self) -> float | None:
+        """Messages made durable together."""
+        return _median([run.count / run.took.syncs for run in self.right() if run.took.syncs])
+
     def start(self) -> float | None:
         """Seconds that the command takes for one message."""
         return _median([run.took.seconds for run in self.starts if not run.wrong])

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from measure.archiving import archivers
 from measure.bridging import bridge
 from measure.brokers import Broker, running
 from measure.events import Events
 from measure.processes import run
 from measure.rounds import Contender, Run, Series, take_turns
-from measure.table import BROKER, COMMAND, START, Table
+from measure.table import ARCHIVE, BROKER, COMMAND, START, Table
 
 CHANNEL = "bench"
 HELP_RUNS = 4  # for each round: a start takes a tenth of a second, so many of them cost little
@@ -29,11 +30,13 @@ class Tools:
     q_pipe: str
     q_tail: str
     q_bridge: str
+    q_to_file: str
     q_broker: str
     nsqd: str | None
     to_nsq: str | None
     nsq_tail: str | None
     nsq_to_nsq: str | None
+    nsq_to_file: str | None
 
 
 @dataclass(slots=True)
@@ -118,6 +121,18 @@ def brokers(bench: Bench) -> list[Table]:
         ]
 
 
+def archive(bench: Bench) -> list[Table]:
+    """q-to-file, and nsq_to_file where it is there: all that is queued in a channel into fsynced files."""
+    notes = ["both acknowledge what they have fsynced; the clock stops when the broker has nothing left unacknowledged"]
+    tables = []
+    with ExitStack() as stack:
+        broker = bench.one_broker(stack)
+        for compression in ("none", "gzip", "zstd"):
+            title = bench.title(f"A backlog out of {broker.name} into files, {compression}")
+            tables.append(Table(title, ARCHIVE, bench.take_turns(archivers(bench, broker, compression)), notes))
+    return tables
+
+
 def start(bench: Bench) -> list[Table]:
     """`--help` of every command: what a start costs before any work is done."""
     talk, out = bench.directory / "talk", bench.directory / "out"
@@ -125,14 +140,15 @@ def start(bench: Bench) -> list[Table]:
     def help_of(program: str, _count: int) -> Run:
         return Run(1, run([program, "--help"], None, out, talk), None, "")
 
-    programs = [bench.tools.q_pipe, bench.tools.q_tail, bench.tools.q_bridge, bench.tools.q_broker]
+    tools = bench.tools
+    programs = [tools.q_pipe, tools.q_tail, tools.q_bridge, tools.q_to_file, tools.q_broker]
     contenders = [Contender(Path(p).name + " --help", 1, partial(help_of, p), True) for p in programs]
     series = take_turns(contenders, bench.rounds * HELP_RUNS, bench.say)
     return [Table(f"Starts - medians of {bench.rounds * HELP_RUNS} runs", START, series)]
 
 
 SECTIONS: dict[str, Callable[[Bench], list[Table]]] = {
-    "pipe": pipe, "tail": tail, "bridge": bridge, "broker": brokers, "start": start,
+    "pipe": pipe, "tail": tail, "bridge": bridge, "archive": archive, "broker": brokers, "start": start,
 }  # fmt: skip
 
 

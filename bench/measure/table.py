@@ -36,9 +36,12 @@ COLUMNS: dict[str, tuple[str, str, Cell]] = {
     "peak": ("peak", "MB", lambda s: number(scaled(s.peak(), 1e-6), 1)),
     "broker_cpu": ("broker's", "CPU s/M", lambda s: number(s.broker_cpu(), 2)),
     "broker_rate": ("broker alone", "messages/s", lambda s: rate(s.broker_rate())),
+    "syncs": ("syncs", "/s", lambda s: rate(s.syncs())),
+    "per_sync": ("messages", "per sync", lambda s: number(s.per_sync())),
     "start": ("start", "ms", lambda s: number(scaled(s.start(), 1e3))),
 }
 COMMAND = ("messages", "rate", "rate_running", "cpu", "cpu_running", "peak", "broker_cpu", "start")
+ARCHIVE = ("messages", "rate", "rate_running", "syncs", "per_sync", "cpu", "peak", "broker_cpu")
 START = ("peak", "start")
 BROKER = ("messages", "rate", "rate_running", "broker_cpu", "broker_rate", "cpu")
 
@@ -87,6 +90,8 @@ class Table:
                 "cpu_per_million_running": s.cpu_running(),
                 "peak_bytes": s.peak(),
                 "broker_cpu_per_million": s.broker_cpu(),
+                "syncs_per_second": s.syncs(),
+                "messages_per_sync": s.per_sync(),
                 "start_seconds": s.start(),
                 "runs": [asdict(run) for run in s.runs],
                 "starts": [asdict(run) for run in s.starts],

@@ -11,6 +11,7 @@
     statsd.py     what is counted, told over UDP
     families.py   what is counted, as Prometheus reads it
     counts.py     the set of families that commands share
+    statefile.py  how far a run has come, in a file
     worker.py     one thread for what blocks: stdin, stdout, fsync
 
 Only click is imported at the top of a command; what a `--help` does not need is imported late.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -17,7 +18,14 @@ from qtools.errors import QtoolsError, UsageError
 
 
 class Program(click.Command):
-    """A command whose errors look like those of other UNIX programs, and whose help is the manual."""
+    """A command whose errors look like those of other UNIX programs, and whose help is the manual.
+
+    subcommands: a first word that is another program → the module whose `main` that is, imported when it is run.
+    """
+
+    def __init__(self, *args: Any, subcommands: Mapping[str, str] | None = None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.subcommands = subcommands or {}
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -29,7 +37,16 @@ class Program(click.Command):
                 raise click.Abort from None  # click would end the line that the terminal's ^C stands in
             raise
 
+    def _advice(self, words: Sequence[str]) -> str:
+        """Where to read on; `NAME -q verify …` is a mistake that is easily made."""
+        late = next((word for word in words if word in self.subcommands), "")
+        return f"{self.name} {late} comes before its flags" if late else f"see {self.name} --help"
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        words = list(sys.argv[1:] if args is None else args)
+        if words and words[0] in self.subcommands:
+            chosen: Program = import_module(self.subcommands[words[0]]).main
+            run_with(chosen, words[1:]) if args is None else chosen.main(words[1:])
         name = self.name or "qtools"
         _fill_closed_streams()
         if _wants_json(sys.argv[1:] if args is None else args):
@@ -43,7 +60,7 @@ class Program(click.Command):
         except click.exceptions.Exit as stop:
             status = stop.exit_code
         except click.UsageError as error:
-            _complain(name, f"{_one_line(error.format_message())} (see {name} --help)")
+            _complain(name, f"{_one_line(error.format_message())} ({self._advice(words)})")
             status = 2
         except (click.Abort, KeyboardInterrupt):
             status = 130
@@ -51,7 +68,7 @@ class Program(click.Command):
             _complain(name, _one_line(error.format_message()))
             status = 2
         except UsageError as error:
-            _complain(name, f"{error} (see {name} --help)")
+            _complain(name, f"{error} ({self._advice(words)})")
             status = 2
         except QtoolsError as error:
             _complain(name, str(error))
@@ -79,6 +96,12 @@ class Program(click.Command):
             # Nothing is left to be done, and taking an interpreter apart piece by piece takes 20 ms.
             os._exit(status)
         sys.exit(status)
+
+
+def run_with(program: Program, words: Sequence[str]) -> NoReturn:
+    """Run `program` as if this process had been started with `words`: it ends with it, as fast."""
+    sys.argv[1:] = words
+    program.main()
 
 
 def _wants_json(words: Sequence[str]) -> bool:

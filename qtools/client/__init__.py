@@ -12,8 +12,9 @@
     balance.py      which of several brokers has the next batch
     publisher.py    many connections that publish; one topic of them as a Sink
     discovery.py    ask every nsqlookupd; keep a set of addresses
-    http.py         nsqd's HTTP API: sizes, depths
+    topics.py       which topics there are
     ends.py         when there is no more to come: drained, idle
+    http.py         nsqd's HTTP API: sizes, depths, topics
     guard.py        a temporary channel must not take away what nobody else has
     backoff.py      the next delay, given the failures so far
 

@@ -49,13 +49,16 @@ class Consumer:
         limit: int | None = None,
     ) -> None:
         self.sources = list(sources)
+        self.failing: set[str] = set()  # nsqlookupds that did not answer the last time
         self.received = 0
         self.redelivered = 0  # of those received: that had been delivered before
         self._newest = (NO_STAMP, 0.0)  # the stamp that came last, and when (s since 1970)
         self._max_in_flight = max_in_flight
         self._unfinished = limit  # of the limit: how many may still be finished
         self._unread_limit = limit  # of the limit: how many may still be handed over
-        self._links = [self._link(source, brokers, settings) for source in self.sources]
+        self._brokers = brokers
+        self._settings = settings
+        self._links: list[Links] = []
         self._connections: list[Connection] = []
         self._lately: set[Connection] = set()
         self._turn = 0
@@ -71,7 +74,7 @@ class Consumer:
         self._ended = False
         self._rebalancer: asyncio.Task[None] | None = None
 
-    def _link(self, source: Subscription, brokers: Brokers, settings: Settings) -> Links:
+    def _link(self, source: Subscription) -> Links:
         async def subscribe(connection: Connection) -> None:
             connection.owner = self
             await connection.subscribe(source.topic, source.channel)
@@ -79,10 +82,11 @@ class Consumer:
             self._connections.append(connection)
             self._share()
 
-        return Links(Discovery(brokers, source.topic), settings, subscribe, self._on_down)
+        return Links(Discovery(self._brokers, source.topic, self.failing), self._settings, subscribe, self._on_down)
 
     async def start(self) -> None:
         """Connect and subscribe; StartError when nobody could be reached."""
+        self._links += [self._link(source) for source in self.sources]
         starting = [asyncio.create_task(links.start()) for links in self._links]
         try:
             await asyncio.gather(*starting)
@@ -93,6 +97,18 @@ class Consumer:
             await self.close()
             raise
         self._rebalancer = asyncio.create_task(self._rebalance())
+
+    async def add(self, source: Subscription) -> None:
+        """Read `source` too, from now on; StartError when nobody could be reached, and then it is not read."""
+        links = self._link(source)
+        self.sources.append(source)
+        self._links.append(links)
+        try:
+            await links.start()
+        except BaseException:
+            self.sources.remove(source)
+            self._links.remove(links)
+            raise
 
     # ── Source ──
 
@@ -154,6 +170,11 @@ class Consumer:
         """How old the message that came last was when it came, s by the two machines' clocks; 0.0 before the first."""
         stamp, came = self._newest
         return max(0.0, came - timestamp_of(stamp) / 1e9) if came else 0.0
+
+    @property
+    def msg_timeout(self) -> float | None:
+        """s until the first broker delivers an unfinished message again, untouched; None while none is connected."""
+        return min((connection.agreed.msg_timeout / 1000 for connection in self._connections), default=None)
 
     @property
     def reconnects(self) -> int:

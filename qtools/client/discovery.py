@@ -22,15 +22,18 @@ POLL_SECONDS_EMPTY = 1.0
 
 
 class Discovery:
-    """The addresses for `topic`, or of every nsqd when it is None (to publish anywhere)."""
+    """The addresses for `topic`, or of every nsqd when it is None (to publish anywhere).
 
-    def __init__(self, brokers: Brokers, topic: str | None) -> None:
+    failing: the nsqlookupds that did not answer the last time; who shares it is told once, and not once a topic.
+    """
+
+    def __init__(self, brokers: Brokers, topic: str | None, failing: set[str] | None = None) -> None:
         self.known: set[Address] = set(brokers.nsqd)
         self.is_static = not brokers.lookupd
         self._brokers = brokers
         self._topic = topic
         self._askers = [HttpAsker(base) for base in brokers.lookupd]
-        self._failing: set[str] = set()
+        self._failing = set() if failing is None else failing
 
     async def look(self) -> set[Address]:
         """All addresses there are now. StartError when no nsqlookupd answers."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtools.errors import ConnectFailed, PeerError
-from qtools.names import Subscription
+from qtools.names import Subscription, is_valid_name
 
 if TYPE_CHECKING:
     import httpx
@@ -107,6 +107,18 @@ def _depth(told: Any, source: Subscription) -> Depth:
                 found.in_flight += int(channel["in_flight_count"])
                 found.deferred += int(channel["deferred_count"])
     return found
+
+
+async def ask_topics(asker: HttpAsker) -> list[str]:
+    """The topics of one nsqd (GET /stats)."""
+    told = await asker.get_json("/stats?format=json&include_clients=false&include_mem=false")
+    try:
+        topics = [topic["topic_name"] for topic in told.get("data", told).get("topics") or []]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise PeerError(f"{asker.base}/stats answers with JSON that is not nsqd's") from error
+    if not all(isinstance(topic, str) and is_valid_name(topic) for topic in topics):
+        raise PeerError(f"{asker.base}/stats lists topics with names that no nsqd would take")
+    return topics
 
 
 async def ask_limits(base: str) -> tuple[int, int] | None:

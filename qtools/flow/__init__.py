@@ -12,5 +12,6 @@ routes.py       messages → topics: which routes match, with what body, to whic
 route_index.py  which conditions can be true for a message, without trying them all
 routes_file.py  the routes file: TOML → routes, and the tests in it
 dead_letter.py  a message that cannot be routed, as an envelope that says why, and back
+formats.py      the formats in which messages leave, by name
 envelope.py     a message with its metadata as JSON or msgpack, and back, without loss
 """

@@ -57,12 +57,22 @@ def encode_msgpack(batch: Batch) -> list[bytes]:
 
 def decode_envelope(line: bytes) -> bytes:
     """The body in a line of JSON; ValueError that says what is wrong with it."""
+    return body_of(parse_envelope(line))
+
+
+def parse_envelope(line: bytes) -> dict[str, Any]:
+    """A line of JSON as a map; ValueError that says what is wrong with it."""
     try:
         told = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"is not JSON ({error})") from error
     if not isinstance(told, dict):
         raise ValueError("is not a JSON object")
+    return told
+
+
+def body_of(told: dict[str, Any]) -> bytes:
+    """The body in an envelope; ValueError that says what is wrong with it."""
     body = told.get("body")
     if isinstance(body, str):
         return body.encode("utf-8")
@@ -76,9 +86,14 @@ def decode_envelope(line: bytes) -> bytes:
 
 
 class EnvelopeSplitter:
-    """Lines of JSON in, bodies out; a broken one is named by its line and offset."""
+    """Lines of JSON in, bodies out; a broken one is named by its line and offset.
 
-    def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
+    With `keep`, `maps` are the whole envelopes of the bodies that were given last.
+    """
+
+    def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
+        self.maps: list[dict[str, Any]] = []
+        self._keep = keep
         self.base = base
         self.consumed = 0
         self.overhead = 0
@@ -101,10 +116,12 @@ class EnvelopeSplitter:
         self.empty_at = []
         ends = self.ends = []
         bodies: list[bytes] = []
+        self.maps = []
         for place, line in enumerate(lines):
             self._line += 1
             try:
-                body = decode_envelope(line) if line else b""
+                told = parse_envelope(line) if line else {}
+                body = body_of(told) if line else b""
             except ValueError as error:
                 at = self.base + self.consumed
                 which = f"the line at byte {at}" if self.base else f"line {self._line} (at byte {at})"
@@ -116,6 +133,8 @@ class EnvelopeSplitter:
             ends.append(self.consumed)
             if body:
                 bodies.append(body)
+                if self._keep:
+                    self.maps.append(told)
             else:
                 self.empty += 1
                 self.empty_at.append(place)
@@ -123,11 +142,13 @@ class EnvelopeSplitter:
 
 
 class MsgpackSplitter:
-    """msgpack maps in, bodies out; a broken one is named by its offset."""
+    """msgpack maps in, bodies out; a broken one is named by its offset. `keep` and `maps` as above."""
 
-    def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
+    def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
         import msgpack
 
+        self.maps: list[dict[str, Any]] = []
+        self._keep = keep
         self.base = base
         self.consumed = 0
         self.overhead = 0
@@ -145,6 +166,7 @@ class MsgpackSplitter:
         if self._broken is not None:
             raise self._broken
         self.empty_at = []
+        self.maps = []
         ends = self.ends = []
         bodies: list[bytes] = []
         self._fed += len(chunk)
@@ -159,6 +181,8 @@ class MsgpackSplitter:
                 ends.append(self.consumed)
                 if body:
                     bodies.append(body)
+                    if self._keep:
+                        self.maps.append(told)
                 else:
                     self.empty += 1
                     self.empty_at.append(len(bodies) + len(self.empty_at))
@@ -178,6 +202,7 @@ class MsgpackSplitter:
 
     def end(self) -> list[bytes]:
         self.empty_at = []
+        self.maps = []
         if self._broken is not None:
             raise self._broken
         if self._fed > self.consumed:

@@ -21,6 +21,10 @@ class Gather:
         self._bytes = 0
         self._since = 0.0
 
+    def limit_age(self, age: float) -> None:
+        """From now on, nothing is to be older than `age` seconds either."""
+        self._age = min(self._age, age)
+
     def add(self, batch: Batch, now: float) -> bool:
         """Take a batch; whether it is time to hand on."""
         if not self._batches:

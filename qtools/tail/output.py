@@ -14,53 +14,37 @@ from collections.abc import Callable, Sequence
 
 from qtools.cli.worker import Worker
 from qtools.errors import SinkClosed, SinkError
-from qtools.flow.lines import join_lengths, join_lines
+from qtools.flow import formats
+from qtools.flow.formats import Format
 from qtools.message import Batch
 from qtools.tail.terminal import visible
 
 
-class Format:
-    """A batch → bytes. `pieces` gives each message with what ends it; `join` all of them, as fast as may be."""
-
-    def __init__(self, pieces: Callable[[Batch], list[bytes]], join: Callable[[Batch], bytes] | None = None) -> None:
-        self.pieces = pieces
-        self.join = join or (lambda batch: b"".join(pieces(batch)))
-
-
-def raw_format(delimiter: bytes, *, print_topic: bool, on_terminal: bool) -> Format:
-    """The body and the delimiter; before it `TOPIC | ` if asked."""
-    if print_topic:
-
-        def with_topic(batch: Batch) -> list[bytes]:
-            lines: list[bytes] = []
-            bodies = batch.bodies
-            for origin, start, stop in batch.parts:
-                head = origin.topic.encode() + b" | "
-                lines += [head + (visible(body) if on_terminal else body) + delimiter for body in bodies[start:stop]]
-            return lines
-
-        return Format(with_topic)
-    if on_terminal:
-        return Format(lambda batch: [visible(body) + delimiter for body in batch.bodies])
-    return Format(
-        lambda batch: [body + delimiter for body in batch.bodies],
-        lambda batch: join_lines(batch.bodies, delimiter),
-    )
-
-
 def make_format(name: str, delimiter: bytes, *, print_topic: bool, on_terminal: bool) -> Format:
-    """The format called `name`; the richer ones carry the topic anyway."""
-    if name == "raw":
-        return raw_format(delimiter, print_topic=print_topic, on_terminal=on_terminal)
-    if name == "length32":
-        return Format(lambda batch: [join_lengths([body]) for body in batch.bodies])
-    from qtools.flow.envelope import encode_envelopes, encode_msgpack
+    """The format called `name`, with `TOPIC | ` before each raw message if asked, and harmless on a terminal."""
+    form = _with_topic(delimiter) if print_topic else formats.make_format(name, delimiter)
+    if not on_terminal or name in ("msgpack", "length32"):
+        return form
+    # What ends a raw message is the user's own. JSON escapes C0 itself; C1 and the reordering marks it does not.
+    end = len(delimiter) if name == "raw" else 0
+    pieces = form.pieces
+    return Format(lambda batch: [_shown(piece, end) for piece in pieces(batch)])
 
-    if name == "msgpack":
-        return Format(encode_msgpack)
-    if on_terminal:  # JSON escapes C0 itself; C1 and the reordering marks it does not
-        return Format(lambda batch: [visible(line) for line in encode_envelopes(batch)])
-    return Format(encode_envelopes)
+
+def _with_topic(delimiter: bytes) -> Format:
+    def pieces(batch: Batch) -> list[bytes]:
+        lines: list[bytes] = []
+        bodies = batch.bodies
+        for origin, start, stop in batch.parts:
+            head = origin.topic.encode() + b" | "
+            lines += [head + body + delimiter for body in bodies[start:stop]]
+        return lines
+
+    return Format(pieces)
+
+
+def _shown(piece: bytes, end: int) -> bytes:
+    return visible(piece[: len(piece) - end]) + piece[len(piece) - end :]
 
 
 class Output:

@@ -19,11 +19,12 @@ from qtools.client.consumer import Consumer
 from qtools.client.ends import wait_until_empty, wait_until_idle
 from qtools.client.guard import refuse_to_take_backlog
 from qtools.client.past import begin_in_the_past
+from qtools.flow.formats import Format
 from qtools.flow.run import Flow
 from qtools.message import Batch
 from qtools.tail.look import Look
 from qtools.tail.options import TailOptions
-from qtools.tail.output import Format, Output, make_format
+from qtools.tail.output import Output, make_format
 
 if TYPE_CHECKING:
     from qtools.flow.filter import Filter, FilteredSink

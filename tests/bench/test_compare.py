@@ -81,14 +81,15 @@ def test_running_is_what_is_left_without_the_start(rounds: ModuleType) -> None:
 def test_a_small_comparison_with_the_embedded_broker(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     out, err = (
-        bench := compare("pipe", "tail", "broker", "--rounds", "1", "--count", "3000", "--json", str(told))
+        bench := compare("pipe", "tail", "archive", "broker", "--rounds", "1", "--count", "3000", "--json", str(told))
     ).communicate(timeout=100)
     assert bench.returncode == 0, out + err
     assert err == ""
-    assert "not here, so not compared: nsqd, to_nsq, nsq_tail" in out
+    assert "not here, so not compared: nsqd, to_nsq, nsq_tail, nsq_to_nsq, nsq_to_file" in out
     tables = json.loads(told.read_text())["tables"]
     names = [[series["name"] for series in table["series"]] for table in tables]
-    assert names == [["q-pipe"], ["q-tail"], ["q-broker"], ["q-broker"]]
+    archives = [[f"q-to-file, {compression}"] for compression in ("none", "gzip", "zstd")]
+    assert names == [["q-pipe"], ["q-tail"], *archives, ["q-broker"], ["q-broker"]]
     for table in tables:
         (series,) = table["series"]
         assert series["messages"] == 3000
@@ -96,10 +97,12 @@ def test_a_small_comparison_with_the_embedded_broker(tmp_path: Path) -> None:
         assert series["cpu_per_million"] > 0
         assert 10e6 < series["peak_bytes"] < 500e6
         assert series["start_seconds"] > 0
+        if "q-to-file" in series["name"]:
+            assert series["messages_per_sync"] > 1
 
 
 def test_a_run_that_lost_a_message_is_named_and_fails(tmp_path: Path) -> None:
-    for name in ("q-pipe", "q-bridge", "q-broker"):
+    for name in ("q-pipe", "q-bridge", "q-to-file", "q-broker"):
         (tmp_path / name).symlink_to(PROGRAMS / name)
     liar = tmp_path / "q-tail"
     liar.write_text(f'#!/bin/sh\n"{PROGRAMS}/q-tail" "$@" | sed \'$d\'\n')
@@ -122,7 +125,7 @@ def test_a_bridge_is_ended_when_all_is_moved_and_counted_by_topic() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["pope"], 2, "compare.py: error: no section 'pope': there are pipe, tail, bridge, broker, start"),
+        (["pope"], 2, "compare.py: error: no section 'pope': there are pipe, tail, bridge, archive, broker, start"),
         (["--rounds", "0"], 2, "compare.py: error: argument --rounds: invalid positive value: '0'"),
         (["--nsqd", "/no/such"], 1, "compare.py: no program /no/such: name an nsqd with --nsqd or QTOOLS_NSQD_BIN"),
         (["--size", "50"], 1, "compare.py: records of 50 bytes cannot be made: the least is"),

@@ -60,10 +60,11 @@ def test_the_same_bytes_come_out_and_nothing_is_left(room: Path) -> None:
     told = demo.communicate(timeout=100)[0].decode()
     assert demo.returncode == 0, told
     over_http = shutil.which("curl") is not None
-    assert re.findall(r"^the same$", told, re.MULTILINE) == ["the same"] * (5 + over_http)
+    assert re.findall(r"^the same$", told, re.MULTILINE) == ["the same"] * (6 + over_http)
     assert ("skipped: there is no curl" in told) != over_http
     assert ("\none more\n" in told) == over_http
     assert re.search(r"^q-bridge: 12,000 messages .* read: 12,000 routed$", told, re.MULTILINE)
+    assert re.search(r"^all good: 6 files, 12,000 messages, ", told, re.MULTILINE)
     rows = re.findall(r"^(analytics events|Python's own source) +([\d,]+) ", told, re.MULTILINE)
     counts = {name: int(count.replace(",", "")) for name, count in rows}
     assert counts["analytics events"] == 12_000

@@ -6,6 +6,7 @@ ports.py          pairs of free ports that nothing else on the machine takes by 
 brokers.py        q-broker, nsqd and nsqlookupd, handled alike: start, stop, kill, fill, drain, ask
 reader.py         NSQ's protocol spoken by hand, so that what is in a queue is not judged by the client under test
 proxy.py          a TCP proxy that can cut, stall and refuse
+seaweed.py        a real S3 server, and boto3 to look into it
 terminal.py       a pseudo terminal
 authority.py      an auth server
 certificates.py   a CA and what it signs

@@ -29,6 +29,7 @@ MODULES = {
     "q-pipe": "qtools.pipe",
     "q-tail": "qtools.tail",
     "q-bridge": "qtools.bridge",
+    "q-to-file": "qtools.to_file",
     "q-broker": "qtools.broker",
     "q-pubsub-http": "qtools.pubsub_http",
     "qtools": "qtools",

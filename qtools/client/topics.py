@@ -1,0 +1,67 @@
+"""Which topics there are. In: brokers. Out: names.
+
+nsqlookupds are all asked, and the union counts; where nsqds are given instead, each tells its own (GET /stats).
+Who is down is said once, and is no failure as long as another one answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from qtools.client.address import Brokers
+from qtools.client.http import HttpAsker, ask_topics
+from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
+from qtools.protocol.lookup import decode_topics
+
+logger = logging.getLogger("qtools.client")
+
+
+class Topics:
+    """Asks `brokers` for their topics. failing: as a Discovery has it."""
+
+    def __init__(self, brokers: Brokers, failing: set[str] | None = None) -> None:
+        """StartError where an nsqd's HTTP API is not known."""
+        for address in brokers.nsqd:
+            if not address.http:
+                raise StartError(f"its topics need the HTTP API of {address}: give --nsqd-http-address")
+        self._by_lookup = bool(brokers.lookupd)
+        bases = brokers.lookupd or tuple(address.http for address in brokers.nsqd)
+        self._askers = [HttpAsker(base) for base in bases]
+        self._failing = set() if failing is None else failing
+
+    async def look(self) -> set[str]:
+        """All topics there are now. StartError when nobody answers."""
+        answers = await asyncio.gather(*(self._ask(asker) for asker in self._askers), return_exceptions=True)
+        found: set[str] = set()
+        failures: list[str] = []
+        who = "nsqlookupd" if self._by_lookup else "nsqd"
+        for asker, answer in zip(self._askers, answers, strict=True):
+            if isinstance(answer, (NetworkError, PeerError)):
+                failures.append(str(answer))
+                if asker.base not in self._failing:
+                    self._failing.add(asker.base)
+                    logger.warning("%s %s", who, answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                self._failing.discard(asker.base)
+                found.update(answer)
+        if len(failures) == len(self._askers):
+            raise StartError(f"no {who} answers which topics there are: {failures[0]}")
+        return found
+
+    async def close(self) -> None:
+        for asker in self._askers:
+            await asker.close()
+
+    async def _ask(self, asker: HttpAsker) -> list[str]:
+        if not self._by_lookup:
+            return await ask_topics(asker)
+        status, body = await asker.get("/topics")
+        if status != 200:
+            raise ProtocolError(f"{asker.base} answers {status}: is it nsqlookupd's HTTP port (usually 4161)?")
+        try:
+            return decode_topics(body)
+        except ProtocolError as error:
+            raise ProtocolError(f"{asker.base}: {error}") from error

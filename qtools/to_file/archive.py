@@ -1,0 +1,248 @@
+"""All files that are open, and those to be closed. In: batches, and the time. Out: finished files, told to who asked.
+
+    write ─▶ settle ─▶ sorted by file ─▶ added ─▶ synced            settle: what is due is closed and given its name
+
+Every call may fail with an OSError (a full disk) and is then made again, as often as it takes: nothing is written
+twice and nothing is lost by that. All of this runs in one thread, one call a batch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from qtools.flow.formats import Format
+from qtools.message import Batch, timestamp_of
+from qtools.to_file.complete import Partitions
+from qtools.to_file.compress import open_stream
+from qtools.to_file.directory import link_new
+from qtools.to_file.finished import Finished, beside, write_beside
+from qtools.to_file.layout import Layout, fill_rev
+from qtools.to_file.manifest import COMPLETE, is_reserved
+from qtools.to_file.note import Head
+from qtools.to_file.place import give_name, is_named
+from qtools.to_file.sort import Sorter
+from qtools.to_file.workdir import WorkDir
+from qtools.to_file.workfile import WorkFile
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """When a file is closed beside when its name changes: bytes on disk, s since it was begun, messages."""
+
+    size: int | None = None
+    age: float | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How messages stand in a file; `level` None is the compression's default."""
+
+    format: str
+    form: Format
+    compression: str = "none"
+    level: int | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    file: WorkFile
+    since: float
+
+
+class Archive:
+    """Files below `output`, which grow in `work`.
+
+    on_finished: told of every file that has its name; and, as a crash or an OSError within that call has it told again,
+    whether it may have been before.
+    spooled: whether what is known of a file is kept beside it. partitions: told of those in which files are begun,
+    and how far each source is. most_open: more files than that are not open at once.
+    wall: s since 1970, for names; steady: s, for ages.
+    """
+
+    def __init__(
+        self,
+        work: WorkDir,
+        output: Path,
+        layout: Layout,
+        sorter: Sorter,
+        encoding: Encoding,
+        rotation: Rotation,
+        on_finished: Callable[[Finished, bool], None],
+        *,
+        spooled: bool = False,
+        partitions: Partitions | None = None,
+        most_open: int = 64,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.at = work.path  # what was last worked on, for who has to say what went wrong
+        self.syncs = 0
+        self.files = 0
+        self.recovered = 0
+        self._work = work
+        self._output = output
+        self._layout = layout
+        self._sorter = sorter
+        self._encoding = encoding
+        self._rotation = rotation
+        self._on_finished = on_finished
+        self._spooled = spooled
+        self._partitions = partitions
+        self._most_open = most_open
+        self._wall = wall
+        self._steady = steady
+        self._open: OrderedDict[tuple[str, str], _Open] = OrderedDict()  # least lately used first
+        self._closing: deque[WorkFile] = deque()
+        self._added: Batch | None = None
+
+    @property
+    def open(self) -> int:
+        """How many files are not finished yet."""
+        return len(self._open) + len(self._closing)
+
+    def adopt(self) -> int:
+        """Take over what runs before this left in the work directory; how many files that are. `settle` ends them."""
+        self.at = self._work.path
+        found = list(self._work.left())
+        self._closing.extend(found)
+        self.recovered += len(found)
+        return len(found)
+
+    def write(self, batch: Batch) -> None:
+        """All of `batch` is durable when this returns. After an OSError it is called again with the same batch."""
+        self.settle()
+        if self._added is not batch:
+            groups = self._sorter.sort(batch)
+            if self._partitions is not None:
+                for partition in {partition for _, partition, _ in groups}:
+                    self._partitions.begin(partition)
+            for topic, partition, part in groups:
+                self._file(topic, partition).add(part)
+            self._added = batch
+        self._sync()
+        self._added = None
+        if self._partitions is not None:
+            for origin, _, stop in batch.parts:
+                self._partitions.passed[origin.topic, origin.address] = (
+                    timestamp_of(batch.messages.stamps[stop - 1]) / 1e9
+                )
+
+    def settle(self) -> None:
+        """Close what is due, and give it its name."""
+        now, wall = self._steady(), self._wall()
+        for key, there in list(self._open.items()):
+            if self._is_due(there, now, wall, *key):
+                self._seal(key)
+        while self._closing:
+            self._finish(self._closing[0])
+            self._closing.popleft().close()
+
+    def cycle(self, partition: str | None = None) -> None:
+        """Close every file, or those of `partition`; the next message begins another."""
+        for key in list(self._open):
+            if partition is None or key[1] == partition:
+                self._seal(key)
+        self.settle()
+
+    def mark_complete(self, partition: str) -> None:
+        """Say in the output that nothing more will come into `partition`."""
+        self.at = self._output / partition / COMPLETE
+        link_new(self._output, f"{partition}/{COMPLETE}", b"")
+
+    def close(self) -> None:
+        """Close every file; what was never synced is forgotten, as nobody acknowledged it.
+
+        An OSError leaves the rest in the work directory, for the next run.
+        """
+        for file in [*(there.file for there in self._open.values()), *self._closing]:
+            file.give_up()
+        try:
+            self.cycle()
+        finally:
+            for file in self._closing:
+                file.close()
+
+    def release(self) -> None:
+        """Let another process have the work directory."""
+        self._work.close()
+
+    # ── inside ──
+
+    def _is_due(self, there: _Open, now: float, wall: float, topic: str, partition: str) -> bool:
+        rotation, state = self._rotation, there.file.state
+        return (
+            there.file.head.name != self._layout.name(topic, partition, wall)
+            or (rotation.size is not None and state.length >= rotation.size)
+            or (rotation.count is not None and state.count >= rotation.count)
+            or (rotation.age is not None and now - there.since >= rotation.age)
+        )
+
+    def _file(self, topic: str, partition: str) -> WorkFile:
+        """The open file for `partition` of `topic`; a new one, where there is none."""
+        there = self._open.get((topic, partition))
+        if there is None:
+            if len(self._open) >= self._most_open:
+                self._seal(next(iter(self._open)))
+            encoding = self._encoding
+            name = self._layout.name(topic, partition, self._wall())
+            head = Head(topic, name, encoding.format, encoding.compression)
+            stream = open_stream(encoding.compression, encoding.level)
+            file = WorkFile(self._work.new_stem(topic), head, encoding.form, stream)
+            there = self._open[topic, partition] = _Open(file, self._steady())
+        self._open.move_to_end((topic, partition))
+        return there.file
+
+    def _seal(self, key: tuple[str, str]) -> None:
+        file = self._open.pop(key).file
+        file.seal()
+        self._closing.append(file)
+
+    def _sync(self) -> None:
+        for file in [*self._closing, *(there.file for there in self._open.values())]:
+            self.at = file.data
+            file.sync()
+        self.syncs += 1
+
+    def _finish(self, file: WorkFile) -> None:
+        """End `file`, give it its name, tell of it, and take it out of the work directory."""
+        self.at = file.data
+        if file.state.rev >= 0 and not file.data.exists():
+            file.remove()  # all of it was done, but for this
+            return
+        if file.count:
+            file.end()
+            again = file.state.rev >= 0
+            self._on_finished(self._give_name(file), again)
+            self.files += 1
+        self.at = file.data
+        file.remove()
+
+    def _give_name(self, file: WorkFile) -> Finished:
+        state, head = file.state, file.head
+        for rev in count(max(0, state.rev)):
+            relative = fill_rev(head.name, rev)
+            target = self.at = self._output / relative
+            finished = Finished(
+                target, relative, head.topic, state.count, state.bytes, state.size, state.sha256,
+                state.first, state.last, file.ids_hash, head.format, head.compression,
+            )  # fmt: skip
+            if rev == state.rev and is_named(file.data, target, state.size, state.sha256):
+                return finished
+            if os.path.lexists(target) or is_reserved(relative):
+                continue
+            if self._spooled and rev != state.rev and beside(target).exists():
+                continue
+            file.name(rev)
+            if self._spooled:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_beside(finished)
+            if give_name(file.data, target, f".{file.data.name}"):
+                return finished
+        raise AssertionError

@@ -1,0 +1,92 @@
+"""S3 credentials from a profile, as AWS's own tools find them. In: the environment and two files. Out: obstore's words.
+
+    1. AWS_ACCESS_KEY_ID in the environment            obstore reads it, and the other variables, by itself
+    2. a profile with keys, $AWS_PROFILE or [default]   read here: ~/.aws/credentials, ~/.aws/config
+    3. a profile with a role, SSO or a program          boto3 resolves it, where it is installed
+    4. web identity, container, instance metadata       obstore asks by itself
+
+Secrets come from nowhere else, are never shown, and are no arguments of any command.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from configparser import ConfigParser, Error
+from pathlib import Path
+from typing import Any
+
+from qtools.errors import StartError
+
+_ASKED_FOR = (
+    "role_arn",
+    "sso_session",
+    "sso_start_url",
+    "credential_process",
+    "web_identity_token_file",
+    "login_session",
+)
+_BY_ITSELF = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+              "AWS_CONTAINER_CREDENTIALS_FULL_URI")  # fmt: skip
+
+
+def s3_profile(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What S3Store has to be told beyond the environment: `config`, and perhaps `credential_provider`.
+
+    StartError for a profile that is named and not there, or that needs what is not installed.
+    """
+    named = environ.get("AWS_PROFILE", "")
+    profile = named or "default"
+    home = Path(environ.get("HOME") or "~").expanduser()
+    secrets = Path(environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / ".aws" / "credentials")
+    settings = Path(environ.get("AWS_CONFIG_FILE") or home / ".aws" / "config")
+    told = _section(settings, profile if profile == "default" else f"profile {profile}") | _section(secrets, profile)
+    if named and not told:
+        raise StartError(f"there is no profile {named!r} (AWS_PROFILE) in {secrets} or {settings}")
+    config: dict[str, str] = {}
+    if told.get("region") and not (environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")):
+        config["region"] = told["region"]
+    if told.get("endpoint_url") and not (environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")):
+        config["endpoint"] = told["endpoint_url"]
+    if any(environ.get(name) for name in _BY_ITSELF):
+        return {"config": config}
+    if told.get("aws_access_key_id"):
+        config["access_key_id"] = told["aws_access_key_id"]
+        config["secret_access_key"] = told.get("aws_secret_access_key", "")
+        if told.get("aws_session_token"):
+            config["session_token"] = told["aws_session_token"]
+        return {"config": config}
+    needs = next((key for key in _ASKED_FOR if key in told), "")
+    if needs:
+        return {"config": config, "credential_provider": _by_boto3(profile, needs)}
+    return {"config": config}
+
+
+def _section(path: Path, name: str) -> dict[str, str]:
+    # No interpolation: a secret may have a % in it.
+    parser = ConfigParser(interpolation=None, default_section="\0", strict=False)
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StartError(f"cannot read {path}: {error.strerror or error}") from error
+    except (Error, UnicodeDecodeError) as error:  # what stands there is secret, and not shown
+        raise StartError(f"{path} is not a file of profiles: its form is broken") from error
+    return dict(parser[name]) if parser.has_section(name) else {}
+
+
+def _by_boto3(profile: str, needs: str) -> Any:
+    try:
+        import boto3
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError as error:
+        raise StartError(
+            f"the profile {profile!r} has {needs}, for which boto3 is needed: pip install boto3,"
+            " or use a profile with keys"
+        ) from error
+    try:
+        return Boto3CredentialProvider(boto3.Session(profile_name=profile))
+    except Exception as error:  # botocore's errors have no common root that can be named without importing more
+        raise StartError(f"the profile {profile!r} gives no credentials: {error}") from error

@@ -1,0 +1,78 @@
+"""What a run of q-to-file needs, as plain data: the worker never sees click."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qtools.cli.metrics import OperationsOptions
+from qtools.client.address import Brokers
+from qtools.client.settings import Settings
+from qtools.flow.expression import Expression
+from qtools.flow.filter import Filter
+from qtools.names import Subscription
+from qtools.to_file.archive import Rotation
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """When messages are made durable: so many, so many bytes of bodies, or the oldest held for so long (s)."""
+
+    count: int = 1250
+    size: int = 4 * 1024 * 1024
+    age: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DedupeOptions:
+    """`key` finds a message's; keys are kept at `path` for `window` s, at most `most` of them."""
+
+    key: Expression
+    path: Path
+    window: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveOptions:
+    """Times in s, sizes in bytes. `name` is the template of file names, `partition` that of directories, or "".
+
+    output: where finished files go; with a `store` (a URL) that is the spool, from where they are uploaded, or nothing
+    at all without `spool`.
+    """
+
+    sources: tuple[Subscription, ...]
+    brokers: Brokers
+    settings: Settings
+    output: Path
+    work_dir: Path
+    store: str = ""
+    s3_endpoint: str = ""
+    spool: bool = True
+    format: str = "raw"
+    delimiter: bytes = b"\n"
+    compression: str = "none"
+    level: int | None = None
+    name: str = ""
+    datetime_format: str = ""
+    host: str = ""
+    local_time: bool = False
+    partition: str = ""
+    partition_by: Expression | None = None
+    rotation: Rotation = field(default_factory=Rotation)
+    sync: Sync = field(default_factory=Sync)
+    max_open_files: int = 64
+    rules: Filter | None = None  # what is archived, and with what body
+    dedupe: DedupeOptions | None = None
+    lateness: float | None = None  # with it, partitions are marked when they are complete
+    pattern: re.Pattern[str] | None = None
+    channel: str = ""
+    topic_refresh: float = 15.0
+    until_empty: bool = False
+    idle_timeout: float | None = None
+    max_runtime: float | None = None
+    skip_if_running: bool = False
+    max_in_flight: int = 2500
+    operations: OperationsOptions = field(default_factory=OperationsOptions)
+    show: bool = True

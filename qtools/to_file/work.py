@@ -1,0 +1,260 @@
+"""One run of q-to-file: consumer, archive, the loop between them, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, cast
+
+from qtools.cli import logs
+from qtools.cli.counts import consumer_families, flow_families
+from qtools.cli.families import Family, counter
+from qtools.cli.meter import Meter
+from qtools.cli.metrics import Operations
+from qtools.cli.run import Signals
+from qtools.cli.types import format_duration, plural
+from qtools.client.consumer import Consumer
+from qtools.client.ends import wait_until_empty, wait_until_idle
+from qtools.client.topics import Topics
+from qtools.flow.contract import Sink
+from qtools.flow.filter import FilteredSink
+from qtools.flow.gather import Gather
+from qtools.flow.run import Flow
+from qtools.message import Batch
+from qtools.to_file.complete import Partitions, refuse_recurring
+from qtools.to_file.completing import Completing
+from qtools.to_file.compress import SUFFIXES
+from qtools.to_file.layout import Layout
+from qtools.to_file.options import ArchiveOptions
+from qtools.to_file.sinks import ArchivingSink, CompletingSink, make_sink
+from qtools.to_file.sort import Sorter
+from qtools.to_file.topics import Followed
+from qtools.to_file.workdir import InUse
+
+if TYPE_CHECKING:
+    from qtools.to_file.deduped import DedupedSink
+
+logger = logging.getLogger("qtools.to_file")
+
+RELEASE = 1.0  # s that a write under way has left when that time is over
+MSG_TIMEOUT = 60.0  # s: nsqd's, where none is connected yet that could tell
+
+
+async def archive(options: ArchiveOptions, signals: Signals) -> int:
+    """Archive what comes; the exit status. Raises StartError when it cannot begin."""
+    layout = Layout(
+        options.name,
+        suffix=SUFFIXES[options.compression],
+        datetime_format=options.datetime_format,
+        partition=options.partition,
+        host=options.host,
+        pid=os.getpid(),
+        local=options.local_time,
+    )
+    sorter = Sorter(layout, partitioned=bool(options.partition), when=options.partition_by)
+    partitions = None
+    if options.lateness is not None:
+        refuse_recurring(layout, time.time())
+        partitions = Partitions(layout, options.lateness, options.work_dir / "partitions.json")
+    try:
+        sink = make_sink(options, layout, sorter, partitions)
+    except InUse as error:
+        if not options.skip_if_running:
+            raise
+        logs.say(logging.INFO, f"{error}; there is nothing to do here")
+        return 0
+    try:
+        if partitions is not None:
+            partitions.load()
+        return await _Run(options, signals, sink, sorter, partitions).run()
+    finally:
+        await sink.release()
+
+
+class _Run:
+    def __init__(
+        self,
+        options: ArchiveOptions,
+        signals: Signals,
+        sink: ArchivingSink,
+        sorter: Sorter,
+        partitions: Partitions | None,
+    ) -> None:
+        self._options = options
+        self._partitions = partitions
+        self._signals = signals
+        self._sink = sink
+        self._sorter = sorter
+        self._stopped = asyncio.Event()
+        self._consumer = Consumer(
+            options.sources, options.brokers, options.settings, max_in_flight=options.max_in_flight
+        )
+        # Half of what may be in flight is synced together, as the other half is on its way meanwhile.
+        count = min(options.sync.count, max(1, options.max_in_flight // 2))
+        self._gather = Gather(count, options.sync.size, options.sync.age)
+        self._deduped: DedupedSink | None = None
+        if options.dedupe is not None:
+            from qtools.to_file.deduped import DedupedSink
+
+            self._deduped = DedupedSink(sink, options.dedupe)
+        first: Sink = self._deduped or sink
+        self._filtered = FilteredSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
+        self._flow = Flow(self._consumer, self._filtered or first, gather=self._gather, drain_timeout=RELEASE)
+
+    async def run(self) -> int:
+        options, sink = self._options, self._sink
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sink.hang_up)
+        followed = None
+        if options.pattern is not None:
+            topics = Topics(options.brokers, self._consumer.failing)
+            followed = Followed(topics, options.pattern, options.channel, options.topic_refresh)
+        operations = Operations(options.operations, "q-to-file", self._families, self._unready)
+        await operations.start()
+        try:
+            await sink.start()  # what the last run left is safe before anything new is read
+            if followed is not None:
+                await followed.begin(self._consumer)
+            await self._consumer.start()
+            await self._archive(followed)
+        finally:
+            await self._consumer.close()
+            await sink.close()
+            if self._deduped is not None:
+                await self._deduped.close()
+            if followed is not None:
+                await followed.close()
+            await operations.close()
+        return 1 if sink.failed else 0
+
+    async def _archive(self, followed: Followed | None) -> None:
+        options, consumer, sink, flow = self._options, self._consumer, self._sink, self._flow
+        self._limit_age()
+        self._signals.on_stop(self._stop)
+        if options.max_runtime is not None:
+            asyncio.get_running_loop().call_later(options.max_runtime, self._stop)
+        meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
+        watching = [asyncio.create_task(end) for end in self._ends()]
+        if followed is not None:
+            watching.append(asyncio.create_task(followed.follow(consumer)))
+        completing = None
+        if self._partitions is not None:
+            completing = Completing(self._partitions, consumer, cast(CompletingSink, sink))
+            watching.append(asyncio.create_task(completing.run()))
+        try:
+            await flow.run()
+            if completing is not None:
+                await self._unless_stopped(completing.finish())
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.wait(watching) if watching else None
+            await consumer.close()
+            await sink.close()
+            await self._unless_stopped(sink.wait_sent())
+            meter.close()
+            self._summarize(meter)
+        for task in watching:
+            if not task.cancelled():
+                task.result()  # its error is the program's
+
+    def _stop(self) -> None:
+        """Write what has come, and read no more. Where nothing can be written now, it goes back."""
+        self._stopped.set()
+        self._consumer.end()
+        asyncio.get_running_loop().call_later(
+            0.0 if self._sink.trouble else self._options.operations.drain_timeout, self._flow.stop
+        )
+
+    async def _unless_stopped(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Do the rest, until we are told to stop."""
+        doing = asyncio.create_task(rest)
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            if not self._stopped.is_set():
+                await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            doing.cancel()
+            stopped.cancel()
+            await asyncio.wait((doing, stopped))
+        if not doing.cancelled():
+            doing.result()
+
+    def _limit_age(self) -> None:
+        """Sync well before the broker gives up waiting, whatever --sync-interval says."""
+        timeout = self._consumer.msg_timeout or self._options.settings.msg_timeout / 1000 or MSG_TIMEOUT
+        if timeout / 2 < self._options.sync.age:
+            every = format_duration(timeout / 2)
+            logger.warning("the broker waits %s for a message: syncing every %s", format_duration(timeout), every)
+        self._gather.limit_age(timeout / 2)
+
+    def _ends(self) -> list[Coroutine[Any, Any, None]]:
+        """What ends the run by itself."""
+        options, consumer = self._options, self._consumer
+
+        async def end_when(over: Coroutine[Any, Any, None]) -> None:
+            try:
+                await over
+            finally:
+                consumer.end()
+
+        ends = []
+        if options.until_empty:
+            ends.append(end_when(wait_until_empty(consumer)))
+        if options.idle_timeout is not None:
+            ends.append(end_when(wait_until_idle(consumer, options.idle_timeout)))
+        return ends
+
+    def _families(self) -> list[Family]:
+        families = [
+            *flow_families("q-to-file", self._flow.totals),
+            *consumer_families("q-to-file", self._consumer),
+            *self._sink.families(),
+        ]
+        if self._filtered is not None:
+            told = "Messages that --where and --select left out."
+            families.append(counter("qtools_to_file_filtered_total", told, self._filtered.filtered))
+        if self._deduped is not None:
+            told = "Messages that had been archived before."
+            families.append(counter("qtools_to_file_duplicates_total", told, self._deduped.duplicates))
+        return families
+
+    def _unready(self) -> str:
+        if self._signals.received is not None:
+            return f"stopping after {self._signals.received.name}"
+        if self._sink.unready:
+            return self._sink.unready
+        return "" if self._consumer.connected else "no nsqd is connected"
+
+    def _warn(self, told: str) -> None:
+        """The first message without an answer is a warning, the others are details."""
+        left_out = self._filtered.left_out if self._filtered is not None else 0
+        logs.say(logging.INFO if left_out else logging.WARNING, told)
+
+    def _summarize(self, meter: Meter) -> None:
+        sink, totals = self._sink, self._flow.totals
+        notes = sink.notes()
+        if self._filtered is not None:
+            notes += self._filtered.notes("archived")
+        if self._deduped is not None:
+            notes.append(plural(self._deduped.duplicates, "duplicate"))
+            if self._deduped.keyless:
+                notes.append(f"{plural(self._deduped.keyless, 'message')} without a key")
+        if self._sorter.timeless:
+            notes.append(f"{plural(self._sorter.timeless, 'message')} without a time of its own")
+        if self._consumer.acknowledgements_failed:
+            late = plural(self._consumer.acknowledgements_failed, "message")
+            notes.append(f"{late} had timed out before being finished and will come again")
+        if totals.requeued:
+            notes.append(f"{plural(totals.requeued, 'message')} given back")
+        level = logging.WARNING if self._options.show else logging.INFO
+        logs.say(level, "archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
+
+
+def _named(batch: Batch, place: int) -> str:
+    """What a message is called, for people."""
+    topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
+    return f"{topic}: message {batch.ids[place].decode('latin-1')}"

@@ -1,0 +1,112 @@
+"""The work directory: whose it is, and what the run before left there. In: a path. Out: new work files, and old ones.
+
+    lock                     held while somebody works here, and says who
+    TOPIC-RUN-N.part         a file that grows
+    TOPIC-RUN-N.note         what of it is synced, and what it shall be called
+    *.damaged                what no note vouches for; left for a person to look at
+
+Two processes never share one: the second is told who the first is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from qtools.errors import StartError
+from qtools.to_file.note import Note
+from qtools.to_file.place import make_directories
+from qtools.to_file.workfile import DATA, NOTE, WorkFile
+
+logger = logging.getLogger("qtools.to_file")
+
+DAMAGED = ".damaged"
+
+
+class InUse(StartError):
+    """Another process works here."""
+
+
+class WorkDir:
+    """The work directory at `path`, ours until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InUse when another process has it, StartError when it cannot be used."""
+        self.path = path
+        self._run = f"{time.time_ns():x}"  # in the names of our own files
+        self._made = 0
+        try:
+            make_directories(path)
+            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StartError(f"cannot use the work directory {path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._lock, 200, 0).decode("utf-8", "replace").strip()
+            os.close(self._lock)
+            raise InUse(
+                f"the work directory {path} is in use by {holder or 'another process'}:"
+                " wait for its end, or give this one a --work-dir of its own"
+            ) from None
+        except OSError as error:
+            os.close(self._lock)
+            raise StartError(f"cannot lock the work directory {path}: {error.strerror or error}") from error
+        began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}, since {began}\n".encode(), 0)
+        except OSError:
+            pass  # a full disk: it is ours all the same, and who asks is told of another process
+
+    def new_stem(self, topic: str) -> Path:
+        """What a new work file of `topic` is called, without its endings."""
+        self._made += 1
+        return self.path / f"{topic}-{self._run}-{self._made}"
+
+    def left(self) -> Iterator[WorkFile]:
+        """The files of runs before this that have something in them. OSError where they cannot be read."""
+        for path in sorted(self.path.glob(f"*{NOTE}")):
+            name = path.name.removesuffix(NOTE)
+            if self._is_ours(name):
+                continue
+            data = path.with_name(name + DATA)
+            size = data.stat().st_size if data.exists() else 0
+            found = Note.open(path)
+            if found is None:
+                # A note is durable before there is any data.
+                self._put_aside(path, data, f"its note cannot be read, and it has {size} bytes" if size else "")
+                continue
+            note, head, state = found
+            if state.count and (size >= state.length or state.rev >= 0):
+                yield WorkFile.found(note, head, state)
+                continue
+            note.close()
+            lost = f"it has {size} bytes, and {state.length} with {state.count} messages were synced"
+            self._put_aside(path, data, lost if state.count else "")
+        for data in self.path.glob(f"*{DATA}"):
+            name = data.name.removesuffix(DATA)
+            if not self._is_ours(name) and not data.with_name(name + NOTE).exists():
+                self._put_aside(data, data, "it has no note" if data.stat().st_size else "")
+
+    def _is_ours(self, name: str) -> bool:
+        return name.rpartition("-")[0].endswith(f"-{self._run}")
+
+    def _put_aside(self, note: Path, data: Path, why: str) -> None:
+        """Keep what nobody can vouch for, and say `why`; remove it where there is nothing to be said."""
+        for path in {data, note}:
+            if not why:
+                path.unlink(missing_ok=True)
+            elif path.exists():
+                path.rename(path.with_name(path.name + DAMAGED))
+        if why:
+            logger.error("%s is damaged: %s; what there is of it is kept as *%s", data, why, DAMAGED)
+
+    def close(self) -> None:
+        """Let another process work here."""
+        os.close(self._lock)

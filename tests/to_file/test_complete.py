@@ -1,0 +1,69 @@
+"""When a partition's time is over, whatever its length; and that what is not complete outlives the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qtools.errors import StartError, UsageError
+from qtools.to_file.complete import Partitions, end_of, refuse_recurring
+from qtools.to_file.layout import Layout
+from to_file.house import NOW
+
+DAY = 86400
+
+
+def layout(partition: str) -> Layout:
+    return Layout("<TOPIC>", partition=partition)
+
+
+@pytest.mark.parametrize(
+    ("partition", "end"),
+    [
+        ("%Y/%m/%d/%H%M%S", NOW + 1),
+        ("%Y/%m/%d/%H%M", NOW + 60),
+        ("dt=%Y-%m-%d/hour=%H", NOW + 3600),
+        ("%F", NOW + 16 * 3600),
+        ("%Y-%m", NOW + 16 * 3600 + 7 * DAY),  # the 1st of December
+        ("%Y", NOW + 16 * 3600 + 38 * DAY),
+    ],
+)
+def test_when_its_time_is_over(partition: str, end: float) -> None:
+    made = layout(partition)
+    assert end_of(made, made.partition(NOW)) == end
+
+
+@pytest.mark.parametrize("partition", ["hour=%H", "%d", "%A", "%m/%d", "always"])
+def test_partitions_that_come_again_are_refused(partition: str) -> None:
+    with pytest.raises(UsageError, match="do not come again"):
+        refuse_recurring(layout(partition), NOW)
+
+
+@pytest.mark.parametrize("partition", ["%Y-%m-%d", "%Y/%j/%H", "%G-%V", "%s"])
+def test_partitions_that_do_not_come_again(partition: str) -> None:
+    refuse_recurring(layout(partition), NOW)
+
+
+def test_what_is_over_and_what_is_kept(tmp_path: Path) -> None:
+    hours = layout("%Y-%m-%d_%H")
+    first, second = hours.partition(NOW), hours.partition(NOW + 3600)
+    partitions = Partitions(hours, 600, tmp_path / "kept")
+    partitions.begin(first)
+    partitions.begin(second)
+    partitions.begin(first)
+    assert partitions.over(NOW + 3600 + 599) == []
+    assert partitions.over(NOW + 3600 + 600) == [(first, NOW + 4200)]
+    after = Partitions(hours, 600, tmp_path / "kept")
+    after.load()
+    assert [name for name, _ in after.over(NOW + DAY)] == [first, second]
+    after.mark(first)
+    again = Partitions(hours, 600, tmp_path / "kept")
+    again.load()
+    assert [name for name, _ in again.over(NOW + DAY)] == [second]
+
+
+def test_damage_is_said(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"[1")
+    with pytest.raises(StartError, match="kept is damaged"):
+        Partitions(layout("%F"), 0, tmp_path / "kept").load()

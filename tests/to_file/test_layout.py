@@ -1,0 +1,112 @@
+"""Names by template: nsq_to_file's fields, strftime, a revision; partitions by what time is found."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from qtools.errors import UsageError
+from qtools.to_file.layout import Layout, event_time, fill_rev
+
+NOW = 1_795_420_800.0 + 754  # 2026-11-23 08:12:34 UTC
+
+
+def name(template: str, suffix: str = "", **settings: object) -> str:
+    made = Layout(template, suffix=suffix, host="web 1", pid=77, **settings)  # type: ignore[arg-type]
+    return made.name("events", "", NOW)
+
+
+@pytest.mark.parametrize(
+    ("template", "suffix", "made"),
+    [
+        ("<TOPIC>.<HOST><REV>.<DATETIME>.log", "", "events.web_1<REV>.2026-11-23_08.log"),
+        ("<TOPIC>.<HOST><REV>.<DATETIME>.log", ".gz", "events.web_1<REV>.2026-11-23_08.log.gz"),
+        ("<TOPIC>.log.gz", ".gz", "events<REV>.log.gz"),
+        ("<TOPIC>.log", "", "events<REV>.log"),
+        ("<TOPIC>", "", "events<REV>"),
+        ("<TOPIC>.<DATETIME>", ".zst", "events.2026-11-23_08<REV>.zst"),
+        ("%Y/%m/%d/<TOPIC>-<PID>-%H%M.jsonl", "", "2026/11/23/events-77-0812<REV>.jsonl"),
+        ("v1.2/<TOPIC>", "", "v1.2/events<REV>"),
+    ],
+)
+def test_names(template: str, suffix: str, made: str) -> None:
+    assert name(template, suffix) == made
+
+
+def test_a_revision_counts_up() -> None:
+    assert [fill_rev("a<REV>.log", rev) for rev in (0, 1, 1234567)] == ["a.log", "a-000001.log", "a-1234567.log"]
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("/abs/<TOPIC>", "leads out"),
+        ("../<TOPIC>", "leads out"),
+        ("a/../../<TOPIC>", "leads out"),
+        ("a//<TOPIC>", "without a name"),
+        ("a/", "without a name"),
+        (".hidden/<TOPIC>", "hidden"),
+        ("<NAME>", "<NAME>; known are <TOPIC>"),
+        ("<REV><REV>", "more than once"),
+        ("x" * 300, "too long"),
+        ("d/" * 2000 + "x", "too long"),
+        ("a\n", "control"),
+    ],
+)
+def test_names_that_cannot_be(template: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        name(template)
+
+
+def test_a_host_or_partition_cannot_lead_out_either() -> None:
+    assert Layout("a-<HOST>", host="../../etc").name("t", "", NOW) == "a-.._.._etc<REV>"
+    with pytest.raises(UsageError, match="leads out"):
+        Layout("a", partition="../%Y")
+
+
+@pytest.mark.parametrize("topic", ["..", ".", "...", ".hidden"])
+def test_a_topic_cannot_lead_out(topic: str) -> None:
+    assert Layout("<TOPIC>/x").name(topic, "", NOW) == f"_{topic}/x<REV>"
+
+
+def test_partitions() -> None:
+    layout = Layout("<TOPIC>", partition="dt=%Y-%m-%d/hour=%H")
+    assert layout.partition(NOW) == "dt=2026-11-23/hour=08"
+    assert layout.partition(NOW + 59 * 60) == "dt=2026-11-23/hour=09"
+    assert layout.name("t", layout.partition(NOW), NOW) == "dt=2026-11-23/hour=08/t<REV>"
+    by_second = Layout("<TOPIC>", partition="%H%M%S")
+    assert [by_second.partition(NOW + more) for more in (0, 0.5, 1)] == ["081234", "081234", "081235"]
+
+
+def test_many_times_do_not_pile_up() -> None:
+    layout = Layout("<TOPIC>", partition="%Y-%j-%H%M")
+    assert len({layout.partition(60.0 * minute) for minute in range(30_000)}) == 30_000
+    assert len(layout._partitions) <= 10_000
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (NOW, NOW),
+        (int(NOW), float(int(NOW))),
+        (int(NOW * 1e3), NOW),
+        (int(NOW * 1e6), NOW),
+        (int(NOW * 1e9), NOW),
+        ("2026-11-23T08:12:34Z", NOW),
+        ("2026-11-23T10:12:34+02:00", NOW),
+        ("2026-11-23T08:12:34", NOW),
+        ("2026-11-23", NOW - 8 * 3600 - 754),
+        (str(int(NOW)), float(int(NOW))),
+        (0, 0.0),
+    ],
+)
+def test_event_times(value: object, seconds: float) -> None:
+    assert event_time(value) == pytest.approx(seconds, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, False, -1, math.nan, math.inf, 1e30, "", "yesterday", "-5", "1e9", [], {}]
+)
+def test_what_is_no_time(value: object) -> None:
+    assert event_time(value) is None
