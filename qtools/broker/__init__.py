@@ -4,7 +4,7 @@
     daemon.py                   opens and closes the doors in order
     tcp_door.py                 where clients come in; over HTTP through web/door.py
     link.py                     a client's socket: filters, heartbeats, what waits to be written
-    tcp.py                      a client's conversation: NSQ's V2 protocol
+    tcp.py                      a client's conversation: NSQ's V2 protocol;  owed.py what it is owed
     http.py                     nsqd's HTTP API;  admin.py topics and channels over it;  auth.py asks an auth server
     past.py                     times and messages as `from` and `peek` have them
     stats.py  metrics.py        what /stats tells, and /metrics;  statsd.py pushes it

@@ -242,9 +242,9 @@ async def _settled(commit: Commit | None) -> Exception | None:
     """Wait for a commit; why it failed."""
     if commit is None:
         return None
-    done = asyncio.Event()
-    commit.waiters.append(done.set)
-    await done.wait()
+    done = asyncio.get_running_loop().create_future()
+    commit.waiters.append(lambda: None if done.done() else done.set_result(None))  # who asked may have hung up
+    await done
     return commit.error
 
 

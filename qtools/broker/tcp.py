@@ -18,6 +18,7 @@ from qtools.broker.auth import AuthFailed, Authorization, describe
 from qtools.broker.channel import Channel, TooMany
 from qtools.broker.consumer import Consumer
 from qtools.broker.link import Link, log
+from qtools.broker.owed import Owed
 from qtools.broker.store import Commit
 from qtools.protocol.commands import MAGIC_V2
 from qtools.protocol.filters import Deflate, Snappy, Tls
@@ -66,7 +67,7 @@ class Connection(Link):
         self._magic = b""
         self._reader = CommandReader(door.limits)
         self._todo: deque[Command] = deque()
-        self._owed: deque[tuple[Commit | None, bytes, str]] = deque()  # answers that wait for a commit, in order
+        self._owed = Owed()
         self._held_back = False  # too much waits to be written: not listened to until what it published is safe
         self._settling: Commit | None = None  # what it asked for has to be safe before it is asked for more
         self._last_word = False  # hang up when nothing is owed any more
@@ -108,7 +109,7 @@ class Connection(Link):
     def answer(self, frame: bytes) -> None:
         """An answer, behind those that are still owed."""
         if self._owed:
-            self._owed.append((None, frame, ""))
+            self._owed.put(frame)
         else:
             self.out.append(frame)
             self.flush_soon()
@@ -159,7 +160,7 @@ class Connection(Link):
         if self._owed:
             # What is owed goes before what this agrees on: not encrypted, not packed.
             self._todo.appendleft(command)
-            self._settling = next(commit for commit, _, _ in reversed(self._owed) if commit is not None)
+            self._settling = self._owed.last_commit
             self.stop_listening()
             return
         try:
@@ -266,7 +267,7 @@ class Connection(Link):
         if commit is None:
             self.answer(frames)
             return
-        self._owed.append((commit, frames, name))
+        self._owed.put(frames, commit, name)
         commit.waiters.append(self._settle)
         if self.broker.store.is_crowded:
             self._held_back = True
@@ -275,17 +276,16 @@ class Connection(Link):
 
     def _settle(self) -> None:
         """Give the answers that waited, in their order."""
-        owed = self._owed
-        while owed and (owed[0][0] is None or owed[0][0].done):
-            commit, frames, name = owed.popleft()
-            if commit is not None and commit.error is not None and name:
-                owed.clear()  # what comes behind it may or may not be safe; the client has to ask again for all of it
-                self.refuse(f"E_{name}_FAILED", f"{name} failed {commit.error}")
-                return
-            self.out.append(frames)
+        due, failure = self._owed.take_due()
+        if due:
+            self.out += due
             self.flush_soon()
-        self._held_back = self._held_back and bool(owed)
-        if self._last_word and not owed:
+        if failure is not None:
+            name, error = failure
+            self.refuse(f"E_{name}_FAILED", f"{name} failed {error}")
+            return
+        self._held_back = self._held_back and bool(self._owed)
+        if self._last_word and not self._owed:
             self.hang_up()
             return
         if self._settling is not None and self._settling.done:
@@ -325,7 +325,7 @@ class Connection(Link):
             return
         # A channel that was confirmed is there after a crash, so that nothing published meanwhile passes it by.
         # Where it cannot be kept just now it is served all the same.
-        self._owed.append((commit, _OK, ""))
+        self._owed.put(_OK, commit)
         self._settling = commit
         commit.waiters.append(self._settle)
 

@@ -190,11 +190,9 @@ class ChannelBacklog:
     @property
     def low(self) -> int:
         """All blocks below are finished here."""
-        lowest = self._log.given
-        for candidate in (next(iter(self._open), None), next(iter(self._aside), None), self._cold_from):
-            if candidate is not None and candidate < lowest:
-                lowest = candidate
-        return lowest
+        given = self._log.given
+        first, aside = next(iter(self._open), given), next(iter(self._aside), given)
+        return min(first, aside, given if self._cold_from is None else self._cold_from, given)
 
     def is_done(self, seq: int) -> bool:
         """Whether the block `seq`, which has come, is finished here, or never was for this channel."""
