@@ -95,6 +95,10 @@ def _waiting(topic: dict[str, Any]) -> int:
     return sum([topic["depth"], *(c["depth"] + c["in_flight_count"] + c["deferred_count"] for c in channels)])
 
 
+# q-broker as it keeps messages on disk, by how it is called here; any other one keeps them in memory.
+SYNCS = {"q-broker, --sync full": "full", "q-broker, --sync normal": "normal"}
+
+
 @contextlib.contextmanager
 def running(name: str, program: str, directory: Path, queue: int) -> Iterator[Broker]:
     """Start `program`, an nsqd or a q-broker, on free ports of this machine, and end it afterwards.
@@ -113,6 +117,8 @@ def running(name: str, program: str, directory: Path, queue: int) -> Iterator[Br
     ]
     if name == "nsqd":
         argv += [f"--data-path={directory}", "--log-level=error"]
+    elif name in SYNCS:
+        argv += [f"--data-path={directory}", f"--sync={SYNCS[name]}"]
     else:
         argv += ["--memory"]
     with log.open("wb") as talk:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from measure.archiving import archivers
 from measure.bridging import bridge
-from measure.brokers import Broker, running
+from measure.brokers import SYNCS, Broker, running
 from measure.events import Events
 from measure.processes import run
 from measure.rounds import Contender, Run, Series, take_turns
@@ -107,14 +107,16 @@ def tail(bench: Bench) -> list[Table]:
 
 
 def brokers(bench: Bench) -> list[Table]:
-    """q-broker, and nsqd where it is there, with q-pipe and q-tail as clients."""
-    notes = ["broker alone: what it could pass with one core of its own, by the CPU time it used"]
+    """q-broker as it keeps messages, and nsqd where it is there, with q-pipe and q-tail as clients."""
+    notes = [
+        "broker alone: what it could pass with one core of its own, by the CPU time it used",
+        "nsqd keeps these messages in memory: its OK does not wait for a disk",
+    ]
     with ExitStack() as stack:
-        both = [
-            bench.start_broker(stack, name) for name in (["q-broker", "nsqd"] if bench.tools.nsqd else ["q-broker"])
-        ]
-        into = [publisher(bench, b, b.name, q_pipe(bench, b), ours=b is both[0]) for b in both]
-        out_of = [consumer(bench, b, b.name, q_tail(bench, b), ours=b is both[0]) for b in both]
+        names = [*SYNCS, "q-broker, --memory", *(["nsqd"] if bench.tools.nsqd else [])]
+        all_of_them = [bench.start_broker(stack, name) for name in names]
+        into = [publisher(bench, b, b.name, q_pipe(bench, b), ours=b.name != "nsqd") for b in all_of_them]
+        out_of = [consumer(bench, b, b.name, q_tail(bench, b), ours=b.name != "nsqd") for b in all_of_them]
         return [
             Table(bench.title("Brokers: q-pipe into"), BROKER, bench.take_turns(into), notes),
             Table(bench.title("Brokers: q-tail out of"), BROKER, bench.take_turns(out_of), notes),

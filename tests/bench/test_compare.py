@@ -89,9 +89,9 @@ def test_a_small_comparison_with_the_embedded_broker(tmp_path: Path) -> None:
     tables = json.loads(told.read_text())["tables"]
     names = [[series["name"] for series in table["series"]] for table in tables]
     archives = [[f"q-to-file, {compression}"] for compression in ("none", "gzip", "zstd")]
-    assert names == [["q-pipe"], ["q-tail"], *archives, ["q-broker"], ["q-broker"]]
-    for table in tables:
-        (series,) = table["series"]
+    brokers = ["q-broker, --sync full", "q-broker, --sync normal", "q-broker, --memory"]
+    assert names == [["q-pipe"], ["q-tail"], *archives, brokers, brokers]
+    for series in [series for table in tables for series in table["series"]]:
         assert series["messages"] == 3000
         assert series["rate"] > 1000
         assert series["cpu_per_million"] > 0
