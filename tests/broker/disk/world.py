@@ -129,6 +129,7 @@ class World:
         self.clients: list[Client] = []
         self.commits: list[tuple[Any, list[bytes], list[Account], float]] = []
         self.numbers = 0
+        self.refused = 0  # publishes
         self.wrong: list[str] = []
         self.open_()
 
@@ -220,6 +221,10 @@ class World:
                         owed = account.owed.setdefault(body, Owed())
                         owed.not_before = max(owed.not_before, not_before if not owed.deliveries else 0.0)
                     account.perhaps.difference_update(bodies)
+            else:
+                self.refused += 1
+                for account in accounts:
+                    account.perhaps.difference_update(bodies)  # nothing of it may ever come
         self.commits = left
 
     async def quiet(self) -> None:
