@@ -30,12 +30,13 @@ _INSERT = (
 class Job:
     """One transaction."""
 
-    __slots__ = ("after", "before", "blocks", "removal")
+    __slots__ = ("after", "before", "blocks", "failed", "removal")
 
     def __init__(
         self, before: list[Statement], blocks: list[tuple[int, Block]], after: list[Statement], removal: Removal | None
     ) -> None:
         self.before, self.blocks, self.after, self.removal = before, blocks, after, removal
+        self.failed = False
 
     def run(self, connection: sqlite3.Connection) -> bool:
         """In the writer's thread. True when there is more to remove."""
@@ -58,6 +59,7 @@ class Job:
             more = self.removal is not None and self.removal.run(connection)
             connection.execute("COMMIT")
         except BaseException:
+            self.failed = True
             with contextlib.suppress(sqlite3.Error):  # some errors have rolled it back already
                 connection.execute("ROLLBACK")
             raise

@@ -79,7 +79,7 @@ class DurableStore:
         self._waiting_bytes = 0
         self._touched: dict[ChannelBacklog, None] = {}
         self._after: list[Statement] = []
-        self._writing = False
+        self._writing: Job | None = None
         self._failure = ""
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False  # what does not hurry has waited for long enough
@@ -202,7 +202,7 @@ class DurableStore:
         commit, self._pending = self._pending, None
         self._is_due = False
         job = self._take_job()
-        self._writing = True
+        self._writing = job
         self._writer.do(job.run, lambda more, error: self._written(job, commit, more, error))
 
     def _take_job(self) -> Job:
@@ -218,7 +218,7 @@ class DurableStore:
         return Job(before, blocks, after, removal)
 
     def _written(self, job: Job, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
-        self._writing = False
+        self._writing = None
         self._waiting_bytes -= sum(len(block.frames) for _, block in job.blocks)
         if error is None:
             if more and job.removal is not None:
@@ -263,7 +263,7 @@ class DurableStore:
         if self._closed or self._writing or not self._failure:
             return
         job = self._take_job()
-        self._writing = True
+        self._writing = job
 
         def work(connection: sqlite3.Connection) -> bool:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -357,13 +357,15 @@ class DurableStore:
         if self._closed:
             return
         commit, self._pending = self._pending, None
-        job = self._take_job()
+        job, under_way = self._take_job(), self._writing
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         failures: list[sqlite3.Error] = []
 
         def work(connection: sqlite3.Connection) -> None:
+            if under_way is not None and under_way.failed:  # nobody will try it again after us
+                job.before[:0] = under_way.before + under_way.after
             try:
                 job.run(connection)
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
