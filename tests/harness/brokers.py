@@ -238,14 +238,15 @@ class Broker(Server):
         return wait_until(settled, deadline, lambda: f"{count} in {topic}/{channel}: {self.depth(topic, channel)}")
 
     def wait_clients(self, topic: str, channel: str, count: int = 1) -> None:
-        """Until `count` clients are on the channel, and have heard that they are: they ask for messages."""
+        """Until `count` clients are on the channel, and know it: they ask for messages, or have had some."""
 
         def there() -> bool:
             for told in self.stats(topic, clients=True):
                 for each in told["channels"]:
                     if each["channel_name"] == channel:
-                        ready = [client for client in each["clients"] or () if client["ready_count"]]
-                        return len(ready) == len(each["clients"] or ()) == count
+                        clients = each["clients"] or ()
+                        know = [one for one in clients if one["ready_count"] or one["message_count"]]
+                        return len(know) == len(clients) == count
             return count == 0
 
         wait_until(there, what=lambda: f"{count} clients on {topic}/{channel}: {self.stats(topic)}")
