@@ -55,7 +55,7 @@ class TopicLog:
     def finished(self, seq: int) -> None:
         """Somebody is done with the block: if all are, it goes."""
         channels = self.channels.values()
-        if all(channel.is_done(seq) for channel in channels) and self.store.sweeper.remove(self.ident, seq):
+        if all(channel.is_done(seq) for channel in channels) and self.store.sweeper.remove(seq):
             for channel in channels:
                 channel.removed(seq)
 

@@ -54,8 +54,7 @@ class Sweeper:
 
     def __init__(self, retain: Retain) -> None:
         self.retain = retain
-        self._gone: list[tuple[int]] = []
-        self._gone_set: set[int] = set()
+        self._gone: set[int] = set()
         self._removals: deque[Removal] = deque()
         self._below: dict[int, int] = {}
 
@@ -63,17 +62,16 @@ class Sweeper:
     def is_idle(self) -> bool:
         return not self._gone and not self._removals
 
-    def remove(self, topic: int, seq: int) -> bool:
+    def remove(self, seq: int) -> bool:
         """A block that all are done with; False when it is kept for a while."""
         if self.retain:
             return False
-        self._gone.append((seq,))
-        self._gone_set.add(seq)
+        self._gone.add(seq)
         return True
 
     def is_removed(self, seq: int) -> bool:
         """Whether it goes with the next commit."""
-        return seq in self._gone_set
+        return seq in self._gone
 
     def remove_below(self, topic: int, below: int) -> None:
         """All are done with everything below `below`."""
@@ -103,8 +101,7 @@ class Sweeper:
 
     def take(self) -> tuple[list[tuple[int]], Removal | None]:
         """What goes with this commit: single blocks, and some of a range."""
-        gone, self._gone = self._gone, []
-        self._gone_set.clear()
+        gone, self._gone = [(seq,) for seq in sorted(self._gone)], set()
         return gone, self._removals.popleft() if self._removals else None
 
     def give_back(self, removal: Removal) -> None:
