@@ -4,7 +4,8 @@ In: options, and what its doors (tcp.py, http.py) are asked for. Out: what topic
 the doors. Nothing here reads or writes a socket.
 
 A turn is what the loop found ready at once. During it connections only note what they were told; at its
-end what was published is sealed into blocks, channels deliver, and every connection writes once:
+end what was published is sealed into blocks, if the store can take it, channels deliver, and every connection writes
+once:
 
     read, read, read ─▶ seal ─▶ (commit) ─▶ deliver ─▶ one write for each connection
 
@@ -171,16 +172,18 @@ class Broker:
     def _end_turn(self) -> None:
         self._turn_is_due = False
         now, wall = self.loop.time(), time.time_ns()
-        topics, self._gathered = self._gathered, []
-        for topic in topics:
-            self._guard(topic.seal, now, wall)
-        self.store.end_turn()
+        self.store.end_turn(lambda: self._seal(now, wall))
         channels, self._stirred = self._stirred, {}
         for channel in channels:
             self._guard(channel.deliver, now)
         clients, self._to_flush = self._to_flush, []
         for client in clients:
             self._guard(client.flush)
+
+    def _seal(self, now: float, wall: int) -> None:
+        topics, self._gathered = self._gathered, []
+        for topic in topics:
+            self._guard(topic.seal, now, wall)
 
     def _guard(self, what: Callable[..., None], *args: float) -> None:
         """A mistake in one place must not take the rest of the turn with it."""

@@ -78,7 +78,7 @@ class Daemon:
 
                 config = Config(options, self._lookups)
                 api = HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._https, config)
-                self._http_door = HttpDoor(api)
+                self._http_door = HttpDoor(api, short=api.short)
                 if self._http is not None:
                     await self._http_door.open(self._http)
                 if self._https is not None:

@@ -27,6 +27,7 @@ from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
 from qtools.listen import port_of
 from qtools.web.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
+from qtools.web.short import Answer, Handler, whole
 
 if TYPE_CHECKING:
     from qtools.broker.tcp_door import TcpDoor
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("qtools.broker")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _BROKEN_QUERY = re.compile(rb"%(?![0-9A-Fa-f]{2})|;")  # what Go's url.ParseQuery refuses
+_PLAIN_PUB = re.compile(rb"/pub\?topic=([.a-zA-Z0-9_-]{1,64})")
 _NSQ = (b"x-nsq-content-type", b"nsq; version=1.0")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -65,6 +68,7 @@ class HttpApi:
         self._https_port = max(port_of(https), 0)
         self._second = 0
         self._date = (b"date", b"")
+        self._ok = b""  # the answer to a publish in this second
         self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
             "/info": ("GET", self._info),
             "/stats": ("GET", self._stats),
@@ -75,36 +79,26 @@ class HttpApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers = [_NSQ]
-        status = 200
         try:
-            if self._broker.options.tls_required == "true" and scope["scheme"] != "https":
-                status, body = 403, b'{"message": "TLS_REQUIRED", "https_port": %d}' % self._https_port
-                headers.append(_JSON)
+            if self._only_tls and scope["scheme"] != "https":
+                status, kind, body = 403, _JSON, b'{"message": "TLS_REQUIRED", "https_port": %d}' % self._https_port
             else:
                 answer = await self._answer(scope, receive)
                 if isinstance(answer, bytes):
-                    body = answer
-                    headers.append(_METRICS if scope["path"] == "/metrics" else _TEXT)
+                    status, kind, body = 200, _METRICS if scope["path"] == "/metrics" else _TEXT, answer
                 else:
-                    body = json.dumps(answer, separators=(",", ":")).encode()
-                    headers.append(_JSON)
-        except Refusal as refusal:
-            status = refusal.status
-            if scope["path"] == "/ping":  # the one that answers its errors as text
-                body, headers = refusal.word.encode(), [_TEXT]
-            else:
-                body = json.dumps({"message": refusal.word}, separators=(",", ":")).encode()
-                headers.append(_JSON)
+                    status, kind, body = 200, _JSON, json.dumps(answer, separators=(",", ":")).encode()
         except Exception as error:
-            log.error("internal error in %s %s: %s: %s", scope["method"], scope["path"], type(error).__name__, error)
-            log.debug("internal error", exc_info=True)
-            status, body = 500, b'{"message":"INTERNAL_ERROR"}'
-            headers.append(_JSON)
-        headers.append((b"content-length", b"%d" % len(body)))
-        headers.append(self._now())
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+            status, kind, body = _refused(error, scope["path"])
+        await send({"type": "http.response.start", "status": status, "headers": self._head(kind, body)})
         await send({"type": "http.response.body", "body": body})
+
+    @property
+    def _only_tls(self) -> bool:
+        return self._broker.options.tls_required == "true"
+
+    def _head(self, kind: Header, body: bytes) -> list[Header]:
+        return [_NSQ, kind, (b"content-length", b"%d" % len(body)), self._now()]
 
     def _now(self) -> tuple[bytes, bytes]:
         """RFC 9110, 6.6.1: an answer says when it was made."""
@@ -112,6 +106,7 @@ class HttpApi:
         if second != self._second:
             self._second = second
             self._date = (b"date", formatdate(second, usegmt=True).encode())
+            self._ok = whole(200, self._head(_TEXT, b"OK"), b"OK")
         return self._date
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes | Any:
@@ -141,6 +136,35 @@ class HttpApi:
         return answer
 
     # ── publishing ──────────────────────────────────────────────────────────────────────────────
+
+    def short(self, target: bytes, length: int) -> Handler | None:
+        """The short way (web/short.py), for what is asked most: `POST /pub?topic=NAME`, and nothing else about it."""
+        found = _PLAIN_PUB.fullmatch(target)
+        if found is None or length > self._broker.options.max_msg_size or self._only_tls:
+            return None
+        topic = found[1].decode()
+        return lambda body, answer: self._pub_short(topic, body, answer)
+
+    def _pub_short(self, topic: str, body: bytes, answer: Answer) -> None:
+        try:
+            if self._broker.stopping:
+                raise Refusal(503, "EXITING")
+            commit = self._broker.publish(topic, (body,))
+        except Exception as error:
+            self._answer_short(answer, error)
+            return
+        if commit is None:
+            self._answer_short(answer, None)
+        else:
+            commit.waiters.append(lambda: self._answer_short(answer, _failed(commit)))
+
+    def _answer_short(self, answer: Answer, error: Exception | None) -> None:
+        if error is None:
+            self._now()
+            answer(self._ok)
+        else:
+            status, kind, body = _refused(error, "/pub")
+            answer(whole(status, self._head(kind, body), body))
 
     async def _pub(self, scope: Scope, receive: Receive) -> bytes:
         options = self._broker.options
@@ -180,14 +204,19 @@ class HttpApi:
         if not bodies:
             self._broker.topic(topic)
             return b"OK"
-        error = await _settled(self._broker.publish(topic, bodies, delay_ms))
-        if error is not None:
-            raise Refusal(503, f"PUB_FAILED {error}")
+        commit = self._broker.publish(topic, bodies, delay_ms)
+        if commit is not None:
+            await _settled(commit)
+            refusal = _failed(commit)
+            if refusal is not None:
+                raise refusal
         return b"OK"
 
     async def _wait_safe(self) -> None:
         """Until what was changed is on disk; where that cannot be just now, it is tried again later."""
-        await _settled(self._broker.store.pending)
+        commit = self._broker.store.pending
+        if commit is not None:
+            await _settled(commit)
 
     # ── telling ─────────────────────────────────────────────────────────────────────────────────
 
@@ -238,14 +267,27 @@ class HttpApi:
         return self._options.get(name)
 
 
-async def _settled(commit: Commit | None) -> Exception | None:
-    """Wait for a commit; why it failed."""
-    if commit is None:
-        return None
+def _refused(error: Exception, path: str) -> tuple[int, Header, bytes]:
+    """What a request is answered that came to nothing: status, type and body."""
+    if not isinstance(error, Refusal):
+        log.error("internal error in %s: %s: %s", path, type(error).__name__, error)
+        log.debug("internal error", exc_info=error)
+        error = Refusal(500, "INTERNAL_ERROR")
+    if path == "/ping":  # the one that answers its errors as text
+        return error.status, _TEXT, error.word.encode()
+    return error.status, _JSON, json.dumps({"message": error.word}, separators=(",", ":")).encode()
+
+
+async def _settled(commit: Commit) -> None:
+    """Wait for a commit."""
     done = asyncio.get_running_loop().create_future()
     commit.waiters.append(lambda: None if done.done() else done.set_result(None))  # who asked may have hung up
     await done
-    return commit.error
+
+
+def _failed(commit: Commit) -> Refusal | None:
+    """Why what was published with a commit was not kept."""
+    return None if commit.error is None else Refusal(503, f"PUB_FAILED {commit.error}")
 
 
 def _query(scope: Scope) -> Query:

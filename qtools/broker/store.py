@@ -190,12 +190,16 @@ class Store(Protocol):
         """A topic's part, one that was kept or a new one."""
         ...
 
-    def append(self, topic: str, block: Block) -> None:
-        """Keep `block`; it is safe when the commit that `pending` named is done."""
+    def publishing(self, size: int) -> Commit | None:
+        """Somebody publishes `size` bytes, to be appended by the next `seal`: the commit that this waits for."""
         ...
 
-    def end_turn(self) -> None:
-        """What was appended since the last call may be written together now."""
+    def append(self, topic: str, block: Block) -> None:
+        """Keep `block`; it is safe when the commit that `pending` names is done."""
+        ...
+
+    def end_turn(self, seal: Callable[[], None]) -> None:
+        """What has come may be written together now, if it is time to; `seal` makes it be appended first."""
         ...
 
     def close(self) -> None:
@@ -334,11 +338,14 @@ class MemoryStore:
     def log(self, name: str) -> Log:
         return MemoryLog()
 
+    def publishing(self, size: int) -> Commit | None:
+        return self.pending
+
     def append(self, topic: str, block: Block) -> None:
         pass  # the backlogs hold it
 
-    def end_turn(self) -> None:
-        pass
+    def end_turn(self, seal: Callable[[], None]) -> None:
+        seal()
 
     def close(self) -> None:
         pass

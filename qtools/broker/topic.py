@@ -3,8 +3,9 @@
 In: bodies; channels to be made, paused, deleted; the time. Out: blocks to the store, runs of them to the
 channels. No socket, no clock, no loop.
 
-What is published in one turn of the loop becomes one block, however many connections it came from: many
-small publishes then cost what one large one does. `publish` gathers, `seal` closes the block.
+What is published between two commits, or in one turn of the loop where there are none, becomes one block, however many
+connections it came from: many small publishes then cost what one large one does. `publish` gathers, `seal` closes the
+block.
 
 Without a channel, and while paused, messages stay in the topic; the first channel gets them all, a
 later one only what comes after it.
@@ -36,7 +37,7 @@ class TopicHost(Host, Protocol):
     def store(self) -> Store: ...
 
     def gathered(self, topic: Topic) -> None:
-        """`topic.seal` is to be called at the end of this turn."""
+        """`topic.seal` is to be called when what was gathered can be kept."""
         ...
 
 
@@ -94,6 +95,8 @@ class Topic:
 
         `wall` and `due` are ns since 1970; a `due` in the future defers them.
         """
+        size = sum(map(len, bodies))
+        commit = None if self.ephemeral else self._host.store.publishing(size)
         if due > wall:
             self.seal(now, wall)
             self._keep(Block(self._take_ids(len(bodies)), bodies, wall, due), now, wall)
@@ -101,10 +104,10 @@ class Topic:
             if not self._gathered:
                 self._host.gathered(self)
             self._gathered += bodies
-            self._gathered_bytes += sum(map(len, bodies))
+            self._gathered_bytes += size
             if len(self._gathered) >= _SEAL_AT or self._gathered_bytes >= _SEAL_AT_BYTES:
                 self.seal(now, wall)
-        return None if self.ephemeral else self._host.store.pending
+        return commit
 
     def seal(self, now: float, wall: int) -> None:
         """What was gathered becomes a block, and goes to the channels once it is safe."""

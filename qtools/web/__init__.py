@@ -2,6 +2,7 @@
 
     wire.py      one client's transport: writes once a turn, knows what the client has taken and whether it is dead
     door.py      uvicorn's protocol classes on a socket of ours, with limits
+    short.py     the short way: small requests answered without an application
     bodies.py    bodies of requests, read within a limit, and taken apart
 
 In: a listening socket and a plain ASGI application. Nothing here knows what the application is about.

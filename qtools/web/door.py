@@ -20,6 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from qtools.web.short import Short, ShortCycle, length_of
 from qtools.web.wire import Wire
 
 SWEEP_SECONDS = 1.0  # how often deadlines are looked at: one timer for all clients, none for each
@@ -105,6 +106,8 @@ class _Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self._begin_short():
+            return
         if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head:
@@ -115,6 +118,27 @@ class _Http(HttpToolsProtocol):
         length = next((value for name, value in self.headers if name == b"content-length"), b"")
         self._extends = not length
         self._wait(self._limits.idle if self._extends else self._limits.request + int(length[:18] or 0) / SLOWEST)
+
+    def _begin_short(self) -> bool:
+        """Whether the request goes the short way."""
+        parser, before = self.parser, self.cycle
+        if (
+            self._door.short is None
+            or parser.get_method() != b"POST"
+            or not (before is None or before.response_complete)
+        ):
+            return False
+        length = length_of(self.headers)
+        if not length or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
+            return False
+        handler = self._door.short(self.url, length)
+        if handler is None:
+            return False
+        self.cycle = ShortCycle(handler, self.wire, self.on_response_complete)  # type: ignore[assignment]
+        self._unseen = 0
+        self._extends = False
+        self._wait(self._limits.request + length / SLOWEST)
+        return True
 
     def on_body(self, body: bytes) -> None:
         self._unseen = 0
@@ -167,13 +191,23 @@ class _Http(HttpToolsProtocol):
 
 
 class HttpDoor:
-    """Lets HTTP clients in, and WebSocket clients where `websockets` says so."""
+    """Lets HTTP clients in, and WebSocket clients where `websockets` says so.
+
+    short: what may be answered without `app`.
+    """
 
     def __init__(
-        self, app: App, limits: Limits | None = None, *, websockets: bool = False, heartbeat: float = 30.0
+        self,
+        app: App,
+        limits: Limits | None = None,
+        *,
+        short: Short | None = None,
+        websockets: bool = False,
+        heartbeat: float = 30.0,
     ) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is worth saying, the app says
         self.limits = limits or Limits()
+        self.short = short
         self.config = Config(
             app,
             http="httptools",
@@ -225,9 +259,14 @@ class HttpDoor:
         """Let what is being answered be answered, and hang up."""
         for connection in tuple(self.state.connections):
             connection.shutdown()
-        tasks = tuple(self.state.tasks)
-        if tasks:
-            await asyncio.wait(tasks, timeout=patience)
+        under_way: set[asyncio.Future[Any]] = set(self.state.tasks)
+        for connection in self.state.connections:
+            cycle = getattr(connection, "cycle", None)
+            if isinstance(cycle, ShortCycle) and not cycle.response_complete:
+                cycle.over = self.loop.create_future()
+                under_way.add(cycle.over)
+        if under_way:
+            await asyncio.wait(under_way, timeout=patience)
         for connection in tuple(self.state.connections):
             connection.transport.abort()
         if self._sweeping is not None:

@@ -51,6 +51,13 @@ class Wire:
         self._out.append(data)
         self.written += len(data)
 
+    def write_whole(self, data: bytes) -> None:
+        """An answer of which nothing more will come."""
+        if not self.is_closing():
+            self._flush()
+            self.written += len(data)
+            self._transport.write(data)
+
     def _flush(self) -> None:
         if self._out:
             data = b"".join(self._out)

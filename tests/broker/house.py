@@ -74,11 +74,13 @@ class House:
         due = self.wall + round(delay * 1e9) if delay else 0
         return topic.publish(bodies, self.now, self.wall, due)
 
-    def turn(self) -> None:
+    def seal(self) -> None:
         topics, self.topics = self.topics, []
         for topic in topics:
             topic.seal(self.now, self.wall)
-        self.store.end_turn()
+
+    def turn(self) -> None:
+        self.store.end_turn(self.seal)
         while self.stirred:
             channels, self.stirred = self.stirred, {}
             for channel in channels:

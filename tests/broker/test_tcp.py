@@ -7,6 +7,7 @@ import logging
 import random
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -223,7 +224,8 @@ class SlowStore(MemoryStore):
         self.pending: Commit | None = Commit()
         self.turns: list[Commit] = []
 
-    def end_turn(self) -> None:
+    def end_turn(self, seal: Callable[[], None]) -> None:
+        seal()
         if self.pending is not None and self.pending.waiters:
             self.turns.append(self.pending)
             self.pending = Commit()

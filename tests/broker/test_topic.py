@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from qtools.broker.block import Block
@@ -152,7 +154,8 @@ class SlowStore(MemoryStore):
     def append(self, topic: str, block: Block) -> None:
         self.appended.append((topic, block))
 
-    def end_turn(self) -> None:
+    def end_turn(self, seal: Callable[[], None]) -> None:
+        seal()
         assert self.pending is not None
         self.turns.append(self.pending)
         self.pending = Commit()

@@ -1,10 +1,11 @@
 """The durable store. In: blocks, and what changes about topics and channels. Out: commits, once they are on disk.
 
-    append, append, …  ─▶ end_turn ─▶ one transaction in the writer's thread ─▶ the commit is settled, in the loop
-                          (while one is being written, what comes gathers for the next)
+    publishing, publishing, …  ─▶ end_turn ─▶ one transaction in the writer's thread ─▶ the commit is settled
+                                              (while one is being written, what comes gathers for the next)
 
 In a transaction: first what changed about topics and channels, then blocks, then what was finished, then what nobody
 needs any more. A publisher waits for it; what was finished does not hurry, and goes with the next one or after LAZY.
+What gathers is sealed into blocks when its transaction begins, so that many publishers share one block as well.
 
 When the disk refuses, publishers are told so, and nothing of theirs is kept; what concerns consumers stays in memory
 and is tried again every second, until it works. A file is kept in reserve, larger than the log gets: without it a full
@@ -24,6 +25,7 @@ from pathlib import Path
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import ChannelBacklog, Statement
 from qtools.broker.disk.database import WAL, open_database, told
+from qtools.broker.disk.gathering import Gathering
 from qtools.broker.disk.hot import Budget
 from qtools.broker.disk.job import Job, make_room
 from qtools.broker.disk.log import TopicLog
@@ -76,7 +78,8 @@ class DurableStore:
         self._pending: Commit | None = None
         self._before: list[Statement] = []
         self._blocks: list[tuple[int, Block]] = []
-        self._waiting_bytes = 0
+        self._gathering = Gathering(self._loop, lambda: self.on_work())
+        self._writing_bytes = 0
         self._touched: dict[ChannelBacklog, None] = {}
         self._after: list[Statement] = []
         self._writing: Job | None = None
@@ -156,14 +159,18 @@ class DurableStore:
     @property
     def is_crowded(self) -> bool:
         """Whether so much waits to be written that publishers should not be listened to for a while."""
-        return self._waiting_bytes > CROWD
+        return self._gathering.bytes + self._writing_bytes > CROWD
+
+    def publishing(self, size: int) -> Commit | None:
+        """Somebody publishes `size` bytes, and waits for the commit."""
+        self._gathering.come(size)
+        return self.pending
 
     def append(self, topic: str, block: Block) -> None:
         """Keep `block`; it is safe when the commit that `pending` named is done."""
         block.seq = self.next_seq
         self.next_seq += 1
         self._blocks.append((self._logs[topic].ident, block))
-        self._waiting_bytes += len(block.frames)
 
     def change(self, statement: str, values: tuple[object, ...]) -> None:
         """Something about topics and channels: written soon, before all blocks that come after it."""
@@ -177,14 +184,18 @@ class DurableStore:
             self._touched[channel] = None
             self.on_work()
 
-    def end_turn(self) -> None:
-        """What was appended since the last call may be written together now."""
+    def end_turn(self, seal: Callable[[], None]) -> None:
+        """What has come may be written together now; `seal` makes it be appended first, all of it."""
         if self._writing or self._closed:
             return
         if self._failure:
+            seal()
             self._refuse(self._failure)
-        elif self._pending is not None or self._is_due:
+        elif self._is_due or (self._pending is not None and self._gathering.is_complete):
+            seal()
             self._write()
+        elif self._pending is not None:
+            self._gathering.wait()
         elif self._timer is None and (self._touched or not self.sweeper.is_idle):
             self._timer = self._loop.call_later(LAZY, self._lazy_is_due)
         elif not self._giving_back:
@@ -192,7 +203,7 @@ class DurableStore:
             self._loop.call_later(IDLE, self._give_back_space)
 
     def _lazy_is_due(self) -> None:
-        # Not written from here: what was published in this turn may not have been sealed into blocks yet.
+        # Not written from here: what was published has not been sealed into blocks yet.
         self._timer = None
         self._is_due = True
         self.on_work()
@@ -201,13 +212,17 @@ class DurableStore:
         """Hand everything over to the writer."""
         commit, self._pending = self._pending, None
         self._is_due = False
-        job = self._take_job()
+        self._writing_bytes = self._gathering.take()
+        job = self._take_job(self._take_blocks())
         self._writing = job
         self._writer.do(job.run, lambda more, error: self._written(job, commit, more, error))
 
-    def _take_job(self) -> Job:
-        before, self._before = self._before, []
+    def _take_blocks(self) -> list[tuple[int, Block]]:
         blocks, self._blocks = self._blocks, []
+        return blocks
+
+    def _take_job(self, blocks: list[tuple[int, Block]]) -> Job:
+        before, self._before = self._before, []
         after, self._after = self._after, []
         touched, self._touched = self._touched, {}
         for channel in touched:
@@ -219,7 +234,8 @@ class DurableStore:
 
     def _written(self, job: Job, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
         self._writing = None
-        self._waiting_bytes -= sum(len(block.frames) for _, block in job.blocks)
+        self._writing_bytes = 0
+        self._gathering.answered()
         if error is None:
             if more and job.removal is not None:
                 self.sweeper.give_back(job.removal)
@@ -243,7 +259,7 @@ class DurableStore:
 
     def _refuse(self, why: str) -> None:
         """Tell publishers that nothing of theirs is kept."""
-        self._waiting_bytes -= sum(len(block.frames) for _, block in self._blocks)
+        self._gathering.take()
         self._blocks.clear()
         commit, self._pending = self._pending, None
         if commit is not None:
@@ -262,7 +278,7 @@ class DurableStore:
         """Try to write what consumers have done meanwhile; `_try_to_recover` comes next if that works."""
         if self._closed or self._writing or not self._failure:
             return
-        job = self._take_job()
+        job = self._take_job([])  # what is published meanwhile is refused at the end of its turn
         self._writing = job
 
         def work(connection: sqlite3.Connection) -> bool:
@@ -357,7 +373,8 @@ class DurableStore:
         if self._closed:
             return
         commit, self._pending = self._pending, None
-        job, under_way = self._take_job(), self._writing
+        job, under_way = self._take_job(self._take_blocks()), self._writing
+        self._gathering.take()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

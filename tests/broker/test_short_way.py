@@ -1,0 +1,211 @@
+"""`POST /pub?topic=NAME` is answered without an application: whoever asks must not see which way it went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from qtools.broker.daemon import Daemon
+from qtools.web import short
+
+from .inside import come_true, serving
+from .test_tcp import SlowStore
+
+SHORT, LONG = "/pub?topic=t", "/pub?topic=%74"
+WAYS = pytest.mark.parametrize("target", [SHORT, LONG])
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+
+    def ask(self, target: str = SHORT, body: bytes = b"x", more: str = "", version: str = "1.1") -> None:
+        head = f"POST {target} HTTP/{version}\r\nhost: x\r\ncontent-length: {len(body)}\r\n{more}\r\n"
+        self.writer.write(head.encode() + body)
+
+    async def answer(self) -> tuple[str, bytes]:
+        """Head, without its date, and body."""
+        async with asyncio.timeout(10):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+            length = re.search(r"content-length: (\d+)", head)
+            body = await self._reader.readexactly(int(length[1])) if length else b""
+        return re.sub(r"date: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\r\n", "date\r\n", head), body
+
+    async def hung_up(self) -> bool:
+        async with asyncio.timeout(10):
+            return await self._reader.read() == b""
+
+
+@asynccontextmanager
+async def clients(count: int = 1, **options: Any) -> AsyncIterator[tuple[Daemon, list[Client]]]:
+    async with serving(http_address="127.0.0.1:0", **options) as daemon:
+        host, _, port = daemon.http_address.rpartition(":")
+        made = [Client(*await asyncio.open_connection(host, int(port))) for _ in range(count)]
+        yield daemon, made
+        for client in made:
+            client.writer.close()
+            with contextlib.suppress(ConnectionError):
+                await client.writer.wait_closed()
+
+
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bodies that go the short way from now on."""
+    bodies = []
+    real = short.ShortCycle.set
+
+    def noted(cycle: short.ShortCycle) -> None:
+        if not cycle.more_body and not cycle.disconnected and cycle._handler is not None:
+            bodies.append(cycle.body)
+        real(cycle)
+
+    monkeypatch.setattr(short.ShortCycle, "set", noted)
+    return bodies
+
+
+async def test_both_ways_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = taken(monkeypatch)
+    async with clients() as (daemon, (client,)):
+        answers = []
+        for target in (SHORT, LONG, SHORT):
+            client.ask(target)
+            answers.append(await client.answer())
+        assert answers[0] == answers[1] == answers[2]
+        assert answers[0][1] == b"OK"
+        assert "date\r\n" in answers[0][0]
+        daemon.broker.stopping = True
+        refusals = []
+        for target in (SHORT, LONG):
+            client.ask(target)
+            refusals.append(await client.answer())
+        assert refusals[0] == refusals[1]
+        assert refusals[0][1] == b'{"message":"EXITING"}'
+        daemon.broker.stopping = False
+    assert bodies == [b"x"] * 3
+
+
+async def test_what_is_unusual_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = taken(monkeypatch)
+    async with clients(3, max_msg_size=100_000) as (daemon, (client, old, last)):
+        for target, body in (
+            (LONG, b"x"),
+            ("/pub?topic=t&defer=1", b"x"),
+            ("/pub?topic=", b"x"),
+            ("/pub?topic=a+b", b"x"),
+            ("/pub?topic=t", b""),
+            ("/pub?topic=t", b"x" * 70_000),
+            ("/pub?topic=t", b"x" * 100_001),
+            ("/mpub?topic=t", b"x"),
+        ):
+            client.ask(target, body)
+            head, _ = await client.answer()
+            assert head.startswith("HTTP/1.1 413" if len(body) > 100_000 else ("HTTP/1.1 200", "HTTP/1.1 400"))
+        old.ask(version="1.0")
+        assert (await old.answer())[1] == b"OK"
+        assert await old.hung_up()
+        last.ask(more="connection: close\r\n")
+        assert (await last.answer())[1] == b"OK"
+        assert await last.hung_up()
+        assert bodies == []
+        assert daemon.broker.topics["t"].messages == 6
+
+
+async def test_who_asks_whether_to_go_on_is_told() -> None:
+    async with clients() as (_, (client,)):
+        client.writer.write(
+            b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\nexpect: 100-continue\r\n\r\n"
+        )
+        head, _ = await client.answer()
+        assert head.startswith("HTTP/1.1 100 ")
+        client.writer.write(b"x")
+        assert (await client.answer())[1] == b"OK"
+
+
+@WAYS
+async def test_one_request_is_one_message_however_it_comes(target: str) -> None:
+    async with clients() as (daemon, (client,)):
+        request = f"POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello".encode()
+        for at in range(len(request)):
+            client.writer.write(request[at : at + 1])
+            await asyncio.sleep(0)
+        assert (await client.answer())[1] == b"OK"
+        for _ in range(3):
+            client.ask(target, b"hello")
+            await client.answer()
+        client.writer.close()
+        door = daemon._http_door
+        assert door is not None
+        await come_true(lambda: not door.state.connections)
+        assert daemon.broker.topics["t"].depth == 4
+
+
+@WAYS
+async def test_requests_in_one_piece_are_answered_in_order(target: str) -> None:
+    store = SlowStore()
+    async with clients(store=store) as (daemon, (client,)):
+        client.ask(target, b"a")
+        client.ask("/ping", b"")  # POST: not allowed
+        client.ask(SHORT, b"b")
+        (commit,) = await come_true(lambda: store.turns)
+        commit.settle()
+        assert (await client.answer())[1] == b"OK"
+        assert (await client.answer())[1] == b"METHOD_NOT_ALLOWED"
+        (_, commit) = await come_true(lambda: len(store.turns) == 2 and store.turns)
+        commit.settle(OSError("no space left on device"))
+        head, body = await client.answer()
+        assert head.startswith("HTTP/1.1 503 ")
+        assert body == b'{"message":"PUB_FAILED no space left on device"}'
+        client.ask(target, b"c")
+        (*_, commit) = await come_true(lambda: len(store.turns) == 3 and store.turns)
+        commit.settle()
+        assert (await client.answer())[1] == b"OK"
+        assert daemon.broker.topics["t"].messages == 2
+
+
+@WAYS
+async def test_who_hangs_up_before_the_commit_is_published_for_all_the_same(target: str) -> None:
+    store = SlowStore()
+    async with clients(store=store) as (daemon, (client,)):
+        client.ask(target)
+        (commit,) = await come_true(lambda: store.turns)
+        client.writer.close()
+        door = daemon._http_door
+        assert door is not None
+        await come_true(lambda: not door.state.connections)
+        commit.settle()
+        await come_true(lambda: daemon.broker.topics["t"].messages == 1)
+
+
+@WAYS
+async def test_who_waits_for_a_commit_when_the_broker_ends_gets_the_answer(target: str) -> None:
+    store = SlowStore()
+    async with clients(store=store) as (daemon, (client,)):
+        client.ask(target)
+        (commit,) = await come_true(lambda: store.turns)
+        daemon.stop()
+        asyncio.get_running_loop().call_later(0.1, commit.settle)
+        assert (await client.answer())[1] == b"OK"
+        assert await client.hung_up()
+
+
+@WAYS
+async def test_a_body_that_does_not_come_is_given_up(target: str) -> None:
+    async with clients() as (daemon, (client,)):
+        client.writer.write(f"POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhal".encode())
+        door = daemon._http_door
+        assert door is not None
+        (connection,) = await come_true(lambda: door.state.connections)
+        await come_true(lambda: connection.cycle is not None)
+        connection.deadline = 0.0  # type: ignore[union-attr]
+        head, _ = await client.answer()
+        assert head.startswith("HTTP/1.1 408 ")
+        assert await client.hung_up()
+        assert daemon.broker.topics == {}
