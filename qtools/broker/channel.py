@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from qtools.broker.block import Run
-from qtools.broker.consumer import Consumer
+from qtools.broker.consumer import Consumer, Done
 from qtools.broker.deadlines import Deadlines
 from qtools.broker.latency import Latency
 from qtools.broker.store import Backlog
 from qtools.names import is_ephemeral
+from qtools.protocol.reader import Finish
 
 NOT_IN_FLIGHT = "ID not in flight"
 NOT_THE_OWNER = "client does not own message"
@@ -92,7 +93,7 @@ class Channel:
 
     @property
     def in_flight(self) -> int:
-        return sum(len(consumer.in_flight) for consumer in (*self.consumers, *self._left))
+        return sum(consumer.in_flight for consumer in (*self.consumers, *self._left))
 
     @property
     def held(self) -> int:
@@ -198,13 +199,24 @@ class Channel:
     def finish(self, consumer: Consumer, ids: Sequence[bytes]) -> list[tuple[bytes, str]]:
         """Done with `ids`; those it cannot be done with, and why."""
         done, missing = consumer.finish(ids)
+        self._finished(consumer, done)
+        return [(ident, self._why_not(ident)) for ident in missing]
+
+    def finish_lines(self, consumer: Consumer, command: Finish) -> list[tuple[bytes, str]]:
+        """As `finish`, and much faster where the client keeps to the order of delivery."""
+        done = consumer.finish_in_order(command.lines)
+        if done is None:
+            return self.finish(consumer, command.ids)
+        self._finished(consumer, done)
+        return []
+
+    def _finished(self, consumer: Consumer, done: list[Done]) -> None:
         for block, finished in done:
             self.backlog.finish(block, finished)
         if done:
             if self.latency is not None:
                 self.latency.add(done)
             self.stir(consumer)
-        return [(ident, self._why_not(ident)) for ident in missing]
 
     def requeue(self, consumer: Consumer, ident: bytes, delay: float, now: float) -> str:
         """Deliver again after `delay` seconds; answers why that cannot be, "" when it can."""
@@ -226,7 +238,7 @@ class Channel:
         return "" if consumer.touch(ident, now) else self._why_not(ident)
 
     def _why_not(self, ident: bytes) -> str:
-        others = any(ident in consumer.in_flight for consumer in (*self.consumers, *self._left))
+        others = any(consumer.has(ident) for consumer in (*self.consumers, *self._left))
         return NOT_THE_OWNER if others else NOT_IN_FLIGHT
 
     # ── time passes ─────────────────────────────────────────────────────────────────────────────

@@ -3,10 +3,14 @@
 In: runs to deliver, ids it is done with, the time. Out: frames to its receiver; runs that come back.
 No socket, no clock, no loop: who reads and writes is the receiver's business.
 
-Messages in flight are a dict from id to the run they were delivered in. A run whose messages all ended
-the same way (nearly all do) is never gone through one by one: finishing is `dict.pop` mapped over the
-ids, and a count. Deadlines of one client come in order, so they are a queue and not a heap; only
-a message touched for so long that it meets the limit falls out of that order.
+Most clients finish what they get in the order in which they got it. As long as one does, what it will say
+is known: the bytes that come are compared with it, and no message is looked at by itself. With the first
+thing that is out of order what is in flight is put into a dict, from id to the run that the message was
+delivered in, until it is empty again; a run is then still not gone through one by one, finishing being
+`dict.pop` mapped over the ids, and a count.
+
+Deadlines of one client come in order, so they are a queue and not a heap; only a message touched for so
+long that it meets the limit falls out of that order.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ from typing import Protocol
 
 from qtools.broker.block import NOTHING, Block, Run
 from qtools.broker.deadlines import Deadlines
+from qtools.protocol.reader import FIN_LENGTH
+
+Done = tuple[Block, range | Sequence[bytes]]  # places in a block, or ids
 
 
 class Receiver(Protocol):
@@ -37,7 +44,9 @@ class Consumer:
     """A client of a channel; after it has left, the keeper of what it left behind until that times out."""
 
     __slots__ = (
+        "_by_id",
         "_capped",
+        "_in_order",
         "_runs",
         "closing",
         "finished",
@@ -64,8 +73,11 @@ class Consumer:
         self.room = 1  # bytes it takes in this turn; none while its socket is full
         self.closing = False
         self.queued = False  # whether the channel has it in its queue of those that may take more
-        self.in_flight: dict[bytes, Run] = {}
+        self.in_flight = 0  # messages
         self.sent = self.finished = self.requeued = 0
+        # In order: of each run, in the order of delivery, the first ones are finished, and `_by_id` is empty.
+        self._in_order = True
+        self._by_id: dict[bytes, Run] = {}
         self._runs: deque[Run] = deque()
         self._capped: Deadlines[Run] = Deadlines()
 
@@ -74,7 +86,20 @@ class Consumer:
         """How many messages it takes right now."""
         if self.room <= 0 or self.closing:
             return 0
-        return self.ready - len(self.in_flight)
+        return self.ready - self.in_flight
+
+    def has(self, ident: bytes) -> bool:
+        """Whether the message is in flight."""
+        return ident in self._ids()
+
+    def _ids(self) -> dict[bytes, Run]:
+        """What is in flight, by id: the order does not help any more."""
+        if self._in_order:
+            self._in_order = False
+            for run in self._runs:
+                run.fins = b""
+                self._by_id.update(dict.fromkeys(run.block.ids(run.stop - run.left, run.stop), run))
+        return self._by_id
 
     def deliver(self, run: Run, now: float) -> list[bytes]:
         """Send `run`. Answers the ids that its sample rate threw away."""
@@ -82,24 +107,30 @@ class Consumer:
         run.attempts += 1
         run.sent = now
         run.deadline = now + self.msg_timeout
-        ids = block.ids(start, stop)
+        if not self.in_flight and not self._in_order:
+            self._in_order = True
+            self._runs.clear()
         if self.sample_rate:
-            return self._deliver_some(run, ids)
+            return self._deliver_some(run)
         run.left = stop - start
-        self.in_flight.update(dict.fromkeys(ids, run))
+        if self._in_order:
+            run.fins = block.fins(start, stop)
+        else:
+            self._by_id.update(dict.fromkeys(block.ids(start, stop), run))
         self._runs.append(run)
         self.sent += stop - start
+        self.in_flight += stop - start
         self.room = self.receiver.deliver(block.deliver(start, stop, run.attempts))
         return []
 
-    def _deliver_some(self, run: Run, ids: list[bytes]) -> list[bytes]:
+    def _deliver_some(self, run: Run) -> list[bytes]:
         # nsqd compares with `>`, so that its 1 is 2 %; here 1 is 1 %.
         rate, draw = self.sample_rate / 100, random.random
         block, start, attempts = run.block, run.start, run.attempts
         kept: list[bytes] = []
         frames: list[bytes] = []
         dropped: list[bytes] = []
-        for place, ident in enumerate(ids, start):
+        for place, ident in enumerate(block.ids(start, run.stop), start):
             if draw() < rate:
                 kept.append(ident)
                 frames.append(block.deliver(place, place + 1, attempts))
@@ -107,17 +138,44 @@ class Consumer:
                 dropped.append(ident)
         if kept:
             run.left = len(kept)
-            self.in_flight.update(dict.fromkeys(kept, run))
+            self._ids().update(dict.fromkeys(kept, run))
             self._runs.append(run)
             self.sent += len(kept)
+            self.in_flight += len(kept)
         # What is thrown away counts as well, so that a small rate does not go through a whole backlog in one turn.
         self.room = min(self.receiver.deliver(b"".join(frames)), self.room - block.size(start, run.stop))
         return dropped
 
-    def finish(self, ids: Sequence[bytes]) -> tuple[list[tuple[Block, Sequence[bytes]]], list[bytes]]:
+    def finish_in_order(self, lines: bytes) -> list[Done] | None:
+        """Done with the messages that were delivered first, if that is what `lines` say; else None, and nothing is."""
+        if not self._in_order:
+            return None
+        ends: list[tuple[Run, int]] = []
+        at, end = 0, len(lines)
+        for run in self._runs:
+            begin = len(run.fins) - run.left * FIN_LENGTH
+            size = min(len(run.fins) - begin, end - at)
+            if lines[at : at + size] != run.fins[begin : begin + size]:
+                return None
+            ends.append((run, size // FIN_LENGTH))
+            at += size
+            if at == end:
+                break
+        else:
+            return None
+        done: list[Done] = []
+        for run, count in ends:
+            start = run.stop - run.left
+            done.append((run.block, range(start, start + count)))
+            self._count_down(run, count)
+            self.finished += count
+        self._tidy()
+        return done
+
+    def finish(self, ids: Sequence[bytes]) -> tuple[list[Done], list[bytes]]:
         """Done with `ids`: which of them were in flight, by block, and which were not."""
-        runs = map(self.in_flight.pop, ids, repeat(None))
-        done: list[tuple[Block, Sequence[bytes]]] = []
+        runs = map(self._ids().pop, ids, repeat(None))
+        done: list[Done] = []
         missing: list[bytes] = []
         at = 0
         # What was delivered together is mostly finished together: long stretches of one run.
@@ -135,7 +193,7 @@ class Consumer:
 
     def take_back(self, ident: bytes) -> Run | None:
         """One message out of flight, as a run of its own; None when it is not in flight."""
-        run = self.in_flight.pop(ident, None)
+        run = self._ids().pop(ident, None)
         if run is None:
             return None
         place = run.block.place(ident)
@@ -153,7 +211,8 @@ class Consumer:
         single.left = 1
         latest = single.sent + self.max_msg_timeout
         single.deadline = min(now + self.msg_timeout, latest)
-        self.in_flight[ident] = single
+        self._ids()[ident] = single
+        self.in_flight += 1
         if not self._runs or self._runs[-1].deadline <= single.deadline:
             self._runs.append(single)
         else:
@@ -187,30 +246,34 @@ class Consumer:
         """Forget what is in flight: its channel was emptied."""
         for run in self._runs:
             run.left = 0
-        self.in_flight.clear()
+        self._by_id.clear()
+        self.in_flight = 0
         self._runs.clear()
         self._capped.clear()
 
     def _whole_or_parts(self, run: Run) -> list[Run]:
         """Take what is left of a run out of flight, in as few runs as may be."""
+        self.in_flight -= run.left
+        if self._in_order:
+            return [Run(run.block, run.stop - run.left, run.stop, run.attempts)]
         ids = run.block.ids(run.start, run.stop)
-        in_flight = self.in_flight
+        by_id = self._by_id
         if run.left == len(ids):
             for ident in ids:
-                del in_flight[ident]
+                del by_id[ident]
             return [Run(run.block, run.start, run.stop, run.attempts)]
         parts: list[Run] = []
         for place, ident in enumerate(ids, run.start):
-            if in_flight.get(ident) is run:
-                del in_flight[ident]
+            if by_id.get(ident) is run:
+                del by_id[ident]
                 if parts and parts[-1].stop == place:
                     parts[-1].stop = place + 1
                 else:
                     parts.append(Run(run.block, place, place + 1, run.attempts))
         return parts
 
-    @staticmethod
-    def _count_down(run: Run, count: int) -> None:
+    def _count_down(self, run: Run, count: int) -> None:
+        self.in_flight -= count
         run.left -= count
         if not run.left:
             run.block = NOTHING  # an earlier run may keep this one in the queue for a while; its bytes need not stay
@@ -220,8 +283,8 @@ class Consumer:
         runs = self._runs
         while runs and not runs[0].left:
             runs.popleft()
-        if len(runs) > 64 + 2 * len(self.in_flight):
+        if len(runs) > 64 + 2 * self.in_flight:
             self._runs = deque(run for run in runs if run.left)
 
     def __repr__(self) -> str:
-        return f"<Consumer in_flight={len(self.in_flight)}/{self.ready} finished={self.finished}>"
+        return f"<Consumer in_flight={self.in_flight}/{self.ready} finished={self.finished}>"

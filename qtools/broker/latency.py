@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from qtools.broker.block import Block
+from qtools.broker.consumer import Done
 
 _GROWTH = math.log(1.02)
 
@@ -34,15 +34,15 @@ class Latency:
         self._counts: dict[int, int] = {}
         self._older: dict[int, int] = {}
 
-    def add(self, done: Iterable[tuple[Block, Sequence[bytes]]]) -> None:
+    def add(self, done: Iterable[Done]) -> None:
         """Messages that were just finished, by block."""
         now = self._clock()
         self._turn(now)
         counts = self._counts
-        for block, ids in done:
+        for block, which in done:
             age = now - block.timestamp
             bucket = int(math.log(age) / _GROWTH) if age > 0 else 0
-            counts[bucket] = counts.get(bucket, 0) + len(ids)
+            counts[bucket] = counts.get(bucket, 0) + len(which)
 
     def counts(self) -> Counter[int]:
         """How many messages of the window are in each bucket."""

@@ -101,7 +101,7 @@ def client_stats(connection: Connection, topic: str = "") -> Plain:
         "remote_address": connection.address,
         "state": connection.state,
         "ready_count": consumer.ready if consumer else 0,
-        "in_flight_count": len(consumer.in_flight) if consumer else 0,
+        "in_flight_count": consumer.in_flight if consumer else 0,
         "message_count": consumer.sent if consumer else 0,
         "finish_count": consumer.finished if consumer else 0,
         "requeue_count": consumer.requeued if consumer else 0,

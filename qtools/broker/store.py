@@ -99,8 +99,8 @@ class Backlog(Holding, Protocol):
         """What had been put off before a restart, and until when; once."""
         ...
 
-    def finish(self, block: Block, ids: Sequence[bytes]) -> None:
-        """Messages of `block` that were taken are done with, for good."""
+    def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
+        """Messages of `block` that were taken are done with, for good: places in it, or ids."""
         ...
 
     def peek(self, count: int, answer: Callable[[list[Run] | None], None]) -> None:
@@ -257,7 +257,7 @@ class MemoryBacklog:
     def take_restored(self) -> list[tuple[Run, int]]:
         return []
 
-    def finish(self, block: Block, ids: Sequence[bytes]) -> None:
+    def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
         pass
 
     def clear(self) -> None:

@@ -354,7 +354,7 @@ class Connection(Link):
         place = self._subscribed("FIN")
         if place is not None:
             channel, consumer = place
-            for ident, why in channel.finish(consumer, command.ids):
+            for ident, why in channel.finish_lines(consumer, command):
                 self._not_fatal("FIN", ident, why)
 
     def _requeue(self, command: Requeue) -> None:

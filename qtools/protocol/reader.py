@@ -1,9 +1,9 @@
 """Client → server, seen by the broker. In: chunks of bytes. Out: commands, runs of them as one.
 
-What belongs together leaves together: a run of FIN is one Finish with all its ids, taken out of the
-buffer in one pass; PUBs in a row to one topic are one Publish that owes several answers. An MPUB is
-framed by its *message count*, as nsqd does: the body size it declares is only held against the limits,
-since some producers get it wrong.
+What belongs together leaves together: a run of FIN is one Finish, its lines untouched, since whoever knows
+what has to come next need not take them apart; PUBs in a row to one topic are one Publish that owes several
+answers. An MPUB is framed by its *message count*, as nsqd does: the body size it declares is only held
+against the limits, since some producers get it wrong.
 
 What nsqd would refuse becomes a Refused with nsqd's code and words; it ends the list and the reader.
 Whether a command fits the state of a connection is the broker's to say, not this file's.
@@ -16,8 +16,10 @@ import struct
 from dataclasses import dataclass
 
 from qtools.names import is_valid_name
+from qtools.protocol.commands import fin
 from qtools.protocol.inbox import Inbox
 
+FIN_LENGTH = 21  # bytes of a line that says FIN
 MAX_LINE = 16 * 1024  # nsqd's read buffer; a longer line ends the connection without a word
 
 
@@ -53,7 +55,13 @@ class Ready:
 
 @dataclass(slots=True)
 class Finish:
-    ids: list[bytes]
+    """`lines`: as `commands.fin` makes them."""
+
+    lines: bytes
+
+    @property
+    def ids(self) -> list[bytes]:
+        return [self.lines[at : at + 16] for at in range(4, len(self.lines), FIN_LENGTH)]
 
 
 @dataclass(slots=True)
@@ -99,8 +107,7 @@ class Refused:
 Command = Identify | Auth | Sub | Ready | Finish | Requeue | Touch | Close | Nop | Publish | Refused
 
 _size_at = struct.Struct(">i").unpack_from
-_FIN_RUN = re.compile(rb"(?:FIN [^\n\r ]{16}\n)+")
-_FIN_LENGTH = 21
+_FIN_RUN = re.compile(rb"(?:FIN [0-9a-f]{16}\n)++")  # others come one by one
 
 
 def quoted(text: bytes) -> str:
@@ -185,7 +192,7 @@ class CommandReader:
         run = _FIN_RUN.match(data, at)
         if run is not None:
             inbox.at = run.end()
-            return Finish([data[i : i + 16] for i in range(at + 4, inbox.at, _FIN_LENGTH)])
+            return Finish(run[0])
         end = data.find(b"\n", at, at + MAX_LINE)
         if end < 0:
             if len(data) - at >= MAX_LINE:
@@ -215,7 +222,7 @@ class CommandReader:
             case b"NOP":
                 return Nop()
             case b"FIN":
-                return Finish([_ident("FIN", params, 1)])
+                return Finish(fin([_ident("FIN", params, 1)]))
             case b"REQ":
                 ident = _ident("REQ", params, 2)
                 delay = _number(params[1])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from qtools.broker.block import Block, message_ids
+from qtools.broker.block import Block, message_fins, message_ids
 from qtools.message import Message
+from qtools.protocol import commands
 from qtools.protocol.frames import FrameReader, encode_message
 
 BODIES = [b"a", b"bb", b"", b"x" * 5000, b"\0\xff\n"]
@@ -50,6 +51,15 @@ def test_ids_are_sixteen_hex_digits_in_order() -> None:
     assert message_ids(0xFE, 0x101) == [b"00000000000000fe", b"00000000000000ff", b"0000000000000100"]
     assert message_ids(255, 256) == [b"00000000000000ff"]
     assert message_ids(5, 5) == []
+
+
+@pytest.mark.parametrize("first", [0, 0xFFE, 0x18A0_0000_0000_0FFF, 2**64 - 5000])
+@pytest.mark.parametrize("count", [1, 2, 3, 4096, 5000])
+def test_ids_and_the_lines_that_finish_them_are_those_of_each_number(first: int, count: int) -> None:
+    wanted = [b"%016x" % number for number in range(first, first + count)]
+    assert message_ids(first, first + count) == wanted
+    assert message_ids(first, first + count, b"> ") == [b"> " + ident for ident in wanted]
+    assert message_fins(first, first + count) == commands.fin(wanted)
 
 
 def test_the_place_of_an_id_is_found_again() -> None:

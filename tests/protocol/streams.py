@@ -78,8 +78,8 @@ def flat(found: Sequence[Command]) -> list[Command]:
     single: list[Command] = []
     for command in found:
         match command:
-            case Finish(ids):
-                single += [Finish([ident]) for ident in ids]
+            case Finish():
+                single += [Finish(commands.fin([ident])) for ident in command.ids]
             case Publish("PUB", topic, bodies, _, answers):
                 assert answers == len(bodies)
                 single += [Publish("PUB", topic, [body]) for body in bodies]
@@ -99,8 +99,8 @@ def encoded(command: Command) -> bytes:
             return commands.sub(topic, channel)
         case Ready(count):
             return commands.rdy(count)
-        case Finish(ids):
-            return commands.fin(ids)
+        case Finish():
+            return commands.fin(command.ids)
         case Requeue(ident, delay):
             return commands.req([ident], delay)
         case Touch(ident):

@@ -49,11 +49,11 @@ GOLDEN: dict[str, tuple[bytes, Callable[[], bytes], list[Command]]] = {
     ),
     "RDY": (b"RDY 2500\n", lambda: commands.rdy(2500), [Ready(2500)]),
     "RDY 0": (b"RDY 0\n", lambda: commands.rdy(0), [Ready(0)]),
-    "FIN": (b"FIN 0123456789abcdef\n", lambda: commands.fin([A]), [Finish([A])]),
+    "FIN": (b"FIN 0123456789abcdef\n", lambda: commands.fin([A]), [Finish(commands.fin([A]))]),
     "FIN, a run": (
         b"FIN 0123456789abcdef\nFIN fedcba9876543210\nFIN 0123456789abcdef\n",
         lambda: commands.fin([A, B, A]),
-        [Finish([A, B, A])],
+        [Finish(commands.fin([A, B, A]))],
     ),
     "REQ": (b"REQ 0123456789abcdef 1500\n", lambda: commands.req([A], 1500), [Requeue(A, 1500)]),
     "REQ, a run": (
@@ -157,7 +157,7 @@ any_command = st.one_of(
     st.builds(Auth, bodies),
     st.builds(Sub, names, names),
     st.builds(Ready, st.integers(0, 2500)),
-    st.builds(lambda ident: Finish([ident]), ids),
+    st.builds(lambda ident: Finish(commands.fin([ident])), ids),
     st.builds(Requeue, ids, st.integers(0, 3_600_000)),
     st.builds(Touch, ids),
     st.just(Close()),

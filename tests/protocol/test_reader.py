@@ -32,7 +32,7 @@ def mpub(declared: int, count: int, bodies: list[bytes]) -> bytes:
 
 def test_a_run_of_fin_is_one_finish() -> None:
     ids = [b"%016x" % place for place in range(1000)]
-    assert CommandReader(Limits()).feed(commands.fin(ids)) == [Finish(ids)]
+    assert CommandReader(Limits()).feed(commands.fin(ids)) == [Finish(commands.fin(ids))]
 
 
 def test_pubs_in_a_row_to_one_topic_are_one_publish_that_owes_an_answer_each() -> None:
@@ -209,8 +209,8 @@ def test_a_number_that_is_left_empty_is_nothing() -> None:
 
 def test_an_id_may_be_any_sixteen_bytes() -> None:
     assert understand([b"FIN \x00\xff\t'\"{}[]!$%&/()\nFIN " + A + b"\r\n"]) == [
-        Finish([b"\x00\xff\t'\"{}[]!$%&/()"]),
-        Finish([A]),
+        Finish(commands.fin([b"\x00\xff\t'\"{}[]!$%&/()"])),
+        Finish(commands.fin([A])),
     ]
 
 

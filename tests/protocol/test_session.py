@@ -188,7 +188,7 @@ def test_a_handshake_of_every_shape_ends_established_and_carries_messages(
         Ready(10),
         Publish("MPUB", "t", [b"x" * 100_000] * 4),
         Nop(),
-        Finish([A.id, B.id]),
+        Finish(commands.fin([A.id, B.id])),
     ]
 
 
@@ -429,7 +429,7 @@ def test_intents_are_said_in_the_protocol_s_words() -> None:
     assert heard.heard == [
         Sub("t", "c"),
         Ready(2),
-        Finish([A.id, B.id]),
+        Finish(commands.fin([A.id, B.id])),
         Requeue(A.id, 1500),
         Touch(C.id),
         Nop(),

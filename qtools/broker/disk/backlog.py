@@ -141,17 +141,17 @@ class ChannelBacklog:
             self.fetch()
         return run
 
-    def finish(self, block: Block, ids: Sequence[bytes]) -> None:
-        """Messages of `block` are done with."""
+    def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
+        """Messages of `block` are done with: places in it, or ids."""
         seq = block.seq
         held = self._aside if seq in self._aside else self._open
         if seq not in held:
             return  # the channel was emptied meanwhile
         progress = held[seq]
-        if progress is None and len(ids) < block.count:
+        if progress is None and len(which) < block.count:
             progress = held[seq] = Progress(block.count)
         if progress is not None:
-            progress.finish(block, ids)
+            progress.finish(block, which)
         if progress is None or not progress.left:
             del held[seq]
             if self._cold_from is not None and seq >= self._cold_from:

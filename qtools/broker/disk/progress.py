@@ -50,15 +50,18 @@ class Progress:
         due = None if self._due is None else self._due.tobytes()
         return bytes(self._done), attempts, due
 
-    def finish(self, block: Block, ids: Sequence[bytes]) -> None:
-        """Messages of it, each of which was not finished before."""
-        self.left -= len(ids)
-        start = block.place(ids[0])
-        stop = start + len(ids)
-        if len(ids) == 1 or (stop <= block.count and block.ids(start, stop) == list(ids)):
-            self._done[start:stop] = b"\1" * len(ids)
+    def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
+        """Messages of it, each of which was not finished before: places in a row, or ids."""
+        self.left -= len(which)
+        if isinstance(which, range):
+            self._done[which.start : which.stop] = b"\1" * len(which)
             return
-        for ident in ids:
+        start = block.place(which[0])
+        stop = start + len(which)
+        if len(which) == 1 or (stop <= block.count and block.ids(start, stop) == list(which)):
+            self._done[start:stop] = b"\1" * len(which)
+            return
+        for ident in which:
             self._done[block.place(ident)] = 1
 
     @property

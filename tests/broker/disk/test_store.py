@@ -48,8 +48,8 @@ async def test_attempts_timestamps_and_ids_survive(how: str, tmp_path: Path) -> 
     await come_true(lambda: len(client.holds) == 20)
     channel = client.channel
     delivered = {body: owed.deliveries for body, owed in world.accounts["t", "c"].owed.items()}
-    before = {run.block.base: run.block.timestamp for run in client.consumer.in_flight.values()}
-    known = {ident for run in client.consumer.in_flight.values() for ident in run.block.ids(0, run.block.count)}
+    before = {run.block.base: run.block.timestamp for run in client.consumer._runs if run.left}
+    known = {ident for run in client.consumer._runs if run.left for ident in run.block.ids(0, run.block.count)}
     await world.quiet()
     if how == "restart":
         world.restart()
@@ -60,7 +60,7 @@ async def test_attempts_timestamps_and_ids_survive(how: str, tmp_path: Path) -> 
     await come_true(lambda: len(client.holds) == 30)
     assert client.channel is not channel
     assert not world.wrong
-    assert {run.block.base: run.block.timestamp for run in client.consumer.in_flight.values()} == before
+    assert {run.block.base: run.block.timestamp for run in client.consumer._runs if run.left} == before
     assert set(client.holds) == known
     assert all(world.accounts["t", "c"].owed[body].deliveries == count + 1 for body, count in delivered.items())
     world.close()

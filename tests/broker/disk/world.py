@@ -26,7 +26,9 @@ from qtools.broker.disk.store import DurableStore
 from qtools.broker.disk.sweep import Retain
 from qtools.broker.options import Options
 from qtools.message import Message
+from qtools.protocol.commands import fin
 from qtools.protocol.frames import FrameReader
+from qtools.protocol.reader import Finish
 
 SLOPPY = 0.02  # s: how exactly two clocks are compared
 
@@ -102,7 +104,8 @@ class Client:
     def finish(self, idents: list[bytes]) -> None:
         for ident in idents:
             self.account.owed[self.holds.pop(ident)].finished = True
-        assert self.channel.finish(self.consumer, idents) == []
+        if idents:
+            assert self.channel.finish_lines(self.consumer, Finish(fin(idents))) == []
 
     def requeue(self, ident: bytes, delay: float) -> None:
         self.account.owed[self.holds.pop(ident)].not_before = time.time() + delay
@@ -358,7 +361,7 @@ async def wander(world: World, chance: random.Random, steps: int) -> None:
             world.subscribe(*chance.choice(known), chance.choice([1, 10, 300]), chance.choice([0.05, 60.0]))
         elif what < 0.80 and world.clients:
             client = chance.choice(world.clients)
-            some = [ident for ident in client.holds if ident in client.consumer.in_flight]
+            some = [ident for ident in client.holds if client.consumer.has(ident)]
             client.holds = {ident: client.holds[ident] for ident in some}  # the others have timed out
             if chance.random() < 0.5:
                 chance.shuffle(some)
