@@ -271,7 +271,8 @@ class World:
 
         def done(_: object, error: Exception | None) -> None:
             failed.extend([error] if error is not None else [])
-            self.settle()  # now: what is confirmed later is not in the copy
+            self.settle()  # now: what is confirmed or delivered later is not in the copy
+            self._bury()
             copied.set()
 
         # In the writer's thread, so that no transaction is under way. The reserve comes and goes without it.
@@ -286,7 +287,6 @@ class World:
                 if owed.deliveries:
                     owed.not_before = 0.0  # that it was put off may not have been noted
         old = self.store
-        self._bury()
         old.close()
         shutil.rmtree(before)
         self._forget()
