@@ -47,7 +47,7 @@ cover: $(VENV)/.compiled ## run the tests and show which lines and branches they
 bench: $(VENV)/.compiled ## measure the hot loops, then the commands side by side with NSQ's own
 	@echo '$$ pytest bench'; PATH="$(BIN):$$PATH" pytest bench || test $$? -eq 5
 	@echo '$$ bench/compare.py'; PATH="$(BIN):$$PATH" python bench/compare.py
-	@echo '$$ bench/http_gateway.py'; PATH="$(BIN):$$PATH" python bench/http_gateway.py
+	@echo '$$ bench/over_http.py'; PATH="$(BIN):$$PATH" python bench/over_http.py
 
 clean: ## remove the environment and everything else that was made
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -37,6 +37,7 @@ class Broker:
     def __init__(self, name: str, process: subprocess.Popen[bytes], port: int) -> None:
         self.name = name
         self.address = f"127.0.0.1:{port}"
+        self.http_port = port + 1
         self._process = process
         self._http = http.client.HTTPConnection("127.0.0.1", port + 1, timeout=30)
 
@@ -96,6 +97,7 @@ def _waiting(topic: dict[str, Any]) -> int:
 
 
 # q-broker as it keeps messages on disk, by how it is called here; any other one keeps them in memory.
+MEMORY = "q-broker, --memory"
 SYNCS = {"q-broker, --sync full": "full", "q-broker, --sync normal": "normal"}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from measure.archiving import archivers
 from measure.bridging import bridge
-from measure.brokers import SYNCS, Broker, running
+from measure.brokers import MEMORY, SYNCS, Broker, running
 from measure.events import Events
 from measure.processes import run
 from measure.rounds import Contender, Run, Series, take_turns
@@ -113,7 +113,7 @@ def brokers(bench: Bench) -> list[Table]:
         "nsqd keeps these messages in memory: its OK does not wait for a disk",
     ]
     with ExitStack() as stack:
-        names = [*SYNCS, "q-broker, --memory", *(["nsqd"] if bench.tools.nsqd else [])]
+        names = [*SYNCS, MEMORY, *(["nsqd"] if bench.tools.nsqd else [])]
         all_of_them = [bench.start_broker(stack, name) for name in names]
         into = [publisher(bench, b, b.name, q_pipe(bench, b), ours=b.name != "nsqd") for b in all_of_them]
         out_of = [consumer(bench, b, b.name, q_tail(bench, b), ours=b.name != "nsqd") for b in all_of_them]

@@ -22,8 +22,8 @@ from qtools.broker.store import Backlog, Commit, Log, MemoryLog, Store
 from qtools.names import is_ephemeral
 
 # A block lives in memory until its last message is finished, so it should not grow without need.
-_SEAL_AT = 4096  # messages
-_SEAL_AT_BYTES = 4 * 1024 * 1024
+_SEAL_AT = 512  # messages
+_SEAL_AT_BYTES = 256 * 1024
 
 # nsqd takes a new channel into its search for due messages every 5 s (nsqd.go, QueueScanRefreshInterval), so
 # what was deferred before there was a channel can come that late; a recorded conversation with nsqd shows it.

@@ -1,16 +1,17 @@
-"""q-pubsub-http measured, beside nsqd's own HTTP on one broker in one run.
+"""HTTP measured: of q-broker beside nsqd, and of q-pubsub-http beside the HTTP of the broker behind it, in one run.
 
-    $ python bench/http_gateway.py                  everything
-    $ python bench/http_gateway.py pub idle         some of it: pub, mpub, sub, idle
-    $ python bench/http_gateway.py --json out.json  and the numbers into a file
+    $ python bench/over_http.py                  everything
+    $ python bench/over_http.py pub idle         some of it: broker, pub, mpub, sub, idle
+    $ python bench/over_http.py --json out.json  and the numbers into a file
 
+broker  wrk posts 200 bytes to /pub over 32 connections: nsqd, then q-broker as it keeps messages, in turns
 pub     wrk posts 200 bytes to /pub over 32 connections: nsqd itself, then the gateway, in turns; ratios within a turn
 mpub    1,000 lines of 200 bytes a request, one after the other; one endless chunked body
 sub     one subscriber of a backlog, as raw lines and as length32; 50 subscribers of one topic, all deliveries together
 idle    memory of the gateway with 1,000 silent subscribers: without a channel, and with one each
 
-The broker is a real nsqd (--nsqd, QTOOLS_NSQD_BIN, PATH), else q-broker. wrk has to be on PATH for `pub`. Clients run
-on the same machine as broker and gateway, and take their share of it.
+The broker is a real nsqd (--nsqd, QTOOLS_NSQD_BIN, PATH), else q-broker. wrk has to be on PATH for `broker` and
+`pub`. Clients run on the same machine as broker and gateway, and take their share of it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from measure.brokers import Broker, running
+from measure.brokers import MEMORY, SYNCS, Broker, running
 from measure.processes import BenchError, end_all, end_group, interrupt, start
 
 LINE = b"x" * 199 + b"\n"
@@ -99,11 +100,28 @@ def wrk(port: int, topic: str, room: Path, seconds: int) -> float:
     return float(found[1])
 
 
+def broker(bench: Bench) -> list[Row]:
+    brokers = [bench.broker]
+    ours = str(Path(sys.executable).with_name("q-broker"))
+    for name in [*SYNCS, MEMORY]:
+        if name != bench.broker.name:
+            place = bench.room / re.sub(r"[^a-z]+", "-", name)
+            brokers.append(bench.stack.enter_context(running(name, ours, place, 20 * bench.count)))
+    rows = [Row(f"/pub, 32 connections: {one.name}", "req/s") for one in brokers]
+    for one in brokers:
+        wrk(one.http_port, bench.topic("warm"), bench.room, 1)
+    for _ in range(bench.rounds):
+        topic = bench.topic("broker")
+        for row, one in zip(rows, brokers, strict=True):
+            row.runs.append(wrk(one.http_port, topic, bench.room, 3))
+    return _beside(rows, bench.broker.name)
+
+
 def pub(bench: Bench) -> list[Row]:
     rows = [Row(f"/pub, 32 connections: {bench.broker.name} itself", "req/s"), Row("/pub: the gateway", "req/s")]
     if (os.cpu_count() or 1) > 1:
         rows.append(Row("/pub: the gateway, --workers 2", "req/s"))
-    ports = [bench.broker_http, bench.gateway().port]
+    ports = [bench.broker.http_port, bench.gateway().port]
     if len(rows) > 2:
         ports.append(bench.gateway("--workers=2").port)
     for row, port in zip(rows, ports, strict=True):
@@ -111,9 +129,14 @@ def pub(bench: Bench) -> list[Row]:
     for _ in range(bench.rounds):
         for row, port in zip(rows, ports, strict=True):
             row.runs.append(wrk(port, bench.topic("pub"), bench.room, 3))
+    return _beside(rows, f"{bench.broker.name}'s own")
+
+
+def _beside(rows: list[Row], first: str) -> list[Row]:
+    """All but the first held against that one, within each round."""
     for row in rows[1:]:
-        ratio = median(one / other for one, other in zip(row.runs, rows[0].runs, strict=True))
-        row.beside = f"{ratio:.2f} of {bench.broker.name}'s own"
+        ratios = [one / other for one, other in zip(row.runs, rows[0].runs, strict=True)]
+        row.beside = f"{median(ratios):.2f} of {first} ({min(ratios):.2f} to {max(ratios):.2f})"
     return rows
 
 
@@ -122,7 +145,7 @@ def mpub(bench: Bench) -> list[Row]:
     own = Row(f"/mpub, 1,000 lines a request: {bench.broker.name} itself", "msg/s")
     port = bench.gateway().port
     for _ in range(bench.rounds):
-        for row, where in ((own, bench.broker_http), (whole, port)):
+        for row, where in ((own, bench.broker.http_port), (whole, port)):
             client = http.client.HTTPConnection("127.0.0.1", where)
             topic, begun = bench.topic("mpub"), time.monotonic()
             for _ in range(bench.count // 1000):
@@ -195,7 +218,7 @@ def fan_out(bench: Bench, port: int, readers: int, count: int) -> float:
         poll.register(number, select.POLLIN)
 
     def feed() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", bench.broker_http)
+        connection = http.client.HTTPConnection("127.0.0.1", bench.broker.http_port)
         for _ in range(count // 1000):
             connection.request("POST", f"/mpub?topic={topic}", BLOCK)
             connection.getresponse().read()
@@ -240,7 +263,13 @@ def idle(bench: Bench) -> list[Row]:
     return rows
 
 
-SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {"pub": pub, "mpub": mpub, "sub": sub, "idle": idle}
+SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
+    "broker": broker,
+    "pub": pub,
+    "mpub": mpub,
+    "sub": sub,
+    "idle": idle,
+}
 
 
 @dataclass(slots=True)
@@ -254,10 +283,6 @@ class Bench:
     stack: contextlib.ExitStack
     topics: Iterator[int] = field(default_factory=lambda: iter(range(1 << 30)))
 
-    @property
-    def broker_http(self) -> int:
-        return int(self.broker.address.rpartition(":")[2]) + 1
-
     def topic(self, name: str) -> str:
         return re.sub(r"[^\w.-]", "", f"{name}-{next(self.topics)}")
 
@@ -270,7 +295,7 @@ class Bench:
         """A topic whose channel `bench` holds `count` messages."""
         topic = self.topic("sub")
         self.broker.create(topic, "bench")
-        connection = http.client.HTTPConnection("127.0.0.1", self.broker_http)
+        connection = http.client.HTTPConnection("127.0.0.1", self.broker.http_port)
         for _ in range(self.count // 1000):
             connection.request("POST", f"/mpub?topic={topic}", BLOCK)
             connection.getresponse().read()
@@ -280,7 +305,7 @@ class Bench:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure q-pubsub-http beside nsqd's own HTTP.")
+    parser = argparse.ArgumentParser(description="Measure HTTP: the brokers' own, and that of q-pubsub-http.")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: all of them")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--count", type=int, default=400_000, metavar="N", help="messages; default: %(default)s")
@@ -291,13 +316,13 @@ def main() -> int:
         parser.error(f"no section {unknown[0]!r}: there are {', '.join(SECTIONS)}")
     sections = given.sections or list(SECTIONS)
     if not given.sections and shutil.which("wrk") is None:
-        sections.remove("pub")
+        sections = [section for section in sections if section not in ("broker", "pub")]
         print("no wrk on PATH, so /pub is not measured (Debian: apt-get install wrk)")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     nsqd = given.nsqd or os.environ.get("QTOOLS_NSQD_BIN") or shutil.which("nsqd")
-    name, program = ("nsqd", nsqd) if nsqd else ("q-broker", str(Path(sys.executable).with_name("q-broker")))
+    name, program = ("nsqd", nsqd) if nsqd else (MEMORY, str(Path(sys.executable).with_name("q-broker")))
     rows: list[Row] = []
     try:
         with tempfile.TemporaryDirectory(prefix="qbench.") as directory:
@@ -309,7 +334,7 @@ def main() -> int:
                         print(row.line(), flush=True)
                         rows.append(row)
     except BenchError as error:
-        print(f"http_gateway.py: {error}", file=sys.stderr)
+        print(f"over_http.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
