@@ -14,9 +14,10 @@ from qtools.cli.families import Family, Histogram
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
+from qtools.cli.sending import oversize, send_all, sent
 from qtools.cli.types import format_size, plural
 from qtools.client.publisher import Publisher, TopicSink
-from qtools.errors import InputError, MessageRefused, QtoolsError
+from qtools.errors import QtoolsError
 from qtools.flow.gather import Gather
 from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter
 from qtools.flow.run import Flow
@@ -83,7 +84,7 @@ class _Pipe:
             window=options.window,
             gather=Gather(options.batch_count, options.batch_bytes, options.linger) if options.linger else None,
             throttle=Throttle(options.rate) if options.rate else None,
-            on_refused=self._refused,
+            on_refused=oversize(_name, options.skip_oversize),
             drain_timeout=options.operations.drain_timeout,
         )  # fmt: skip
 
@@ -102,20 +103,7 @@ class _Pipe:
             logs.say(logging.WARNING, f"going on behind {plural(self.start.messages, 'message')} sent before")
         typing = "-" in self.options.files and os.isatty(0)  # a progress line would be drawn over what is typed
         meter = Meter("sent", self._counts, show=self.options.show and not typing)
-        error: QtoolsError | None = None
-        try:
-            await self.flow.run()
-        except QtoolsError as caught:
-            error = caught
-        finally:
-            await self.publisher.close()
-            await self.source.close()
-            meter.close()
-        if self.checkpoint:
-            try:
-                self.checkpoint.save(self.source.confirmed, sync=True)
-            except QtoolsError as caught:
-                error = error or caught
+        error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
         if error is None and signals.received is None:
             self._summarize(meter)
             return 0
@@ -138,10 +126,7 @@ class _Pipe:
         return RoutedSink(self.publisher, options.routes, where, on_error, name=_name, warn=warn)
 
     def _counts(self) -> tuple[int, int]:
-        """What was sent: messages, bytes."""
-        if self.filtered is not None:
-            return self.filtered.passed, self.filtered.passed_bytes
-        return self.flow.totals.finished, self.flow.totals.finished_bytes
+        return sent(self.flow.totals, self.filtered)
 
     def _families(self) -> list[Family]:
         return [
@@ -158,17 +143,6 @@ class _Pipe:
     def _confirmed(self) -> None:
         if self.checkpoint:
             self.checkpoint.save(self.source.confirmed)
-
-    def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
-        """A message that no broker takes: named, and left out or the end, as --on-oversize says."""
-        for nth, error in enumerate(why.values()):
-            if not isinstance(error, MessageRefused):  # the filter's word that this is the end
-                raise error
-            told = f"{_name(batch, nth)} was not sent: {error}"
-            if not self.options.skip_oversize:
-                raise InputError(f"{told} (--on-oversize skip leaves such messages out)")
-            logs.say(logging.WARNING, told)
-        return True
 
     def _summarize(self, meter: Meter) -> None:
         totals = self.flow.totals

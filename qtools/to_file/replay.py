@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from qtools.cli import logs
 from qtools.cli.meter import Meter
 from qtools.cli.run import Signals
+from qtools.cli.sending import oversize, send_all, sent
 from qtools.cli.types import plural
 from qtools.client.address import Brokers
 from qtools.client.publisher import Publisher, TopicSink
 from qtools.client.settings import Settings
-from qtools.errors import InputError, MessageRefused, QtoolsError
+from qtools.errors import QtoolsError
 from qtools.flow.run import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
@@ -102,7 +103,7 @@ class _Replay:
             source, self.filtered or self.sink,
             window=options.window,
             throttle=Throttle(options.rate) if options.rate else None,
-            on_refused=self._refused,
+            on_refused=oversize(_name, options.skip_oversize),
         )  # fmt: skip
 
     async def run(self, signals: Signals) -> int:
@@ -111,20 +112,7 @@ class _Replay:
         if self.start.sent:
             logs.say(logging.WARNING, f"going on behind {plural(self.start.sent, 'message')} sent before")
         meter = Meter("sent", self._counts, show=self.options.show)
-        error: QtoolsError | None = None
-        try:
-            await self.flow.run()
-        except QtoolsError as caught:
-            error = caught
-        finally:
-            await self.publisher.close()
-            await self.source.close()
-            meter.close()
-        if self.checkpoint:
-            try:
-                self.checkpoint.save(self.source.confirmed, sync=True)
-            except QtoolsError as caught:
-                error = error or caught
+        error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
         if error is None and signals.received is None:
             self._summarize(meter)
             return 0
@@ -138,21 +126,7 @@ class _Replay:
         return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
 
     def _counts(self) -> tuple[int, int]:
-        """What was sent: messages, bytes."""
-        if self.filtered is not None:
-            return self.filtered.passed, self.filtered.passed_bytes
-        return self.flow.totals.finished, self.flow.totals.finished_bytes
-
-    def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
-        """A message that no broker takes: named, and left out or the end, as --on-oversize says."""
-        for nth, error in enumerate(why.values()):
-            if not isinstance(error, MessageRefused):  # the filter's word that this is the end
-                raise error
-            told = f"{_name(batch, nth)} was not sent: {error}"
-            if not self.options.skip_oversize:
-                raise InputError(f"{told} (--on-oversize skip leaves such messages out)")
-            logs.say(logging.WARNING, told)
-        return True
+        return sent(self.flow.totals, self.filtered)
 
     def _summarize(self, meter: Meter) -> None:
         totals = self.flow.totals
