@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -26,8 +27,8 @@ from qtools.broker.config import Config
 from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
 from qtools.listen import port_of
-from qtools.web.bodies import Receive, Refusal, Scope, announced, read_body, split_binary
-from qtools.web.short import Answer, Handler, whole
+from qtools.web.bodies import Headers, Receive, Refusal, Scope, announced, read_body, split_binary
+from qtools.web.short import Answer, Handler, plain_pub, whole
 
 if TYPE_CHECKING:
     from qtools.broker.tcp_door import TcpDoor
@@ -39,7 +40,6 @@ Header = tuple[bytes, bytes]
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _BROKEN_QUERY = re.compile(rb"%(?![0-9A-Fa-f]{2})|;")  # what Go's url.ParseQuery refuses
-_PLAIN_PUB = re.compile(rb"/pub\?topic=([.a-zA-Z0-9_-]{1,64})")
 _NSQ = (b"x-nsq-content-type", b"nsq; version=1.0")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -137,13 +137,12 @@ class HttpApi:
 
     # ── publishing ──────────────────────────────────────────────────────────────────────────────
 
-    def short(self, target: bytes, length: int) -> Handler | None:
+    def short(self, target: bytes, headers: Headers, length: int, secure: bool) -> Handler | None:
         """The short way (web/short.py), for what is asked most: `POST /pub?topic=NAME`, and nothing else about it."""
-        found = _PLAIN_PUB.fullmatch(target)
-        if found is None or length > self._broker.options.max_msg_size or self._only_tls:
+        topic = plain_pub(target)
+        if topic is None or length > self._broker.options.max_msg_size or (self._only_tls and not secure):
             return None
-        topic = found[1].decode()
-        return lambda body, answer: self._pub_short(topic, body, answer)
+        return partial(self._pub_short, topic)
 
     def _pub_short(self, topic: str, body: bytes, answer: Answer) -> None:
         try:

@@ -6,6 +6,7 @@
     access.py  tokens.py        hosts, origins, tokens, rates;  the token file
     parameters.py  routes.py    what each address takes; read from there by app.py and by openapi.py alike
     publish.py  outlet.py       /pub and /mpub;  what requests hand in together leaves together
+    short.py                    the plainest /pub, without the application
     idempotency.py              keys that were seen
     subscribe.py  websocket.py  /sub as a stream, and as a WebSocket;  message.py takes a single one
     delivery.py  parcel.py      one client's stream: what was sent, taken, finished;  messages in every form

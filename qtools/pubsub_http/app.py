@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from typing import Any
 
@@ -101,13 +101,13 @@ class App:
                 _check_right(route.right, caller, request.values)
             answer = await handler(request)
         except Refusal as refusal:
-            answer = _refused(refusal)
+            answer = refused(refusal)
         except _Done as done:
             answer = done.answer
         except Exception as error:
             log.error("internal error in %s %s: %s: %s", scope["method"], scope["path"], type(error).__name__, error)
             log.debug("internal error", exc_info=True)
-            answer = _refused(Refusal(500, "INTERNAL_ERROR"))
+            answer = refused(Refusal(500, "INTERNAL_ERROR"))
         if answer is None:
             self.count(200)
             return
@@ -120,7 +120,7 @@ class App:
         self._access.who(head)
 
     async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
-        await self._send(_refused(refusal), scope, dict(scope["headers"]), send, False)
+        await self._send(refused(refusal), scope, dict(scope["headers"]), send, False)
 
     def _find(self, scope: Scope, head: dict[bytes, bytes]) -> tuple[Route, Handler]:
         path, method = scope["path"], scope["method"]
@@ -143,13 +143,18 @@ class App:
         self.count(answer.status)
         if log.isEnabledFor(logging.INFO):
             log.info("%s %s %d", scope["method"], scope["path"], answer.status)
-        headers = [*answer.headers, self._now(), *self._access.cors(head)]
-        if answer.status not in (204, 304):
-            headers.append((b"content-length", b"%d" % len(answer.body)))
+        headers = self.headers(answer, head)
         if not ended and _has_much(head):
             headers.append((b"connection", b"close"))  # what is still to come is not worth reading
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    def headers(self, answer: Answer, head: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """All of an answer to a request that came with `head`."""
+        headers = [*answer.headers, self._now(), *self._access.cors(head)]
+        if answer.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        return headers
 
     def stream_headers(self, request: Request, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         """The head of an answer that a room sends by itself."""
@@ -182,11 +187,11 @@ class App:
             _check_right(route.right, caller, request.values)
             answer = await self._websocket(request)
         except Refusal as refusal:
-            answer = _refused(refusal)
+            answer = refused(refusal)
         except Exception as error:
             log.error("internal error in a WebSocket: %s: %s", type(error).__name__, error)
             log.debug("internal error", exc_info=True)
-            answer = _refused(Refusal(500, "INTERNAL_ERROR"))
+            answer = refused(Refusal(500, "INTERNAL_ERROR"))
         if answer is not None:
             self.count(answer.status)
             await send(
@@ -209,7 +214,8 @@ class _Done(Exception):
         self.answer = answer
 
 
-def _refused(refusal: Refusal) -> Answer:
+def refused(refusal: Refusal) -> Answer:
+    """nsqd's word for it, and what people are told."""
     told = {"message": refusal.word}
     if refusal.detail:
         told["detail"] = refusal.detail
@@ -232,10 +238,10 @@ def _has_much(head: dict[bytes, bytes]) -> bool:
     return b"transfer-encoding" in head or not length.isdigit() or int(length[:18]) > SMALL
 
 
-def published_answer(request: Request, count: int) -> Answer:
+def published(count: int, replayed: bool = False) -> Answer:
     """nsqd's OK, and how many messages it is about."""
     headers = [_TEXT, (b"q-published", b"%d" % count)]
-    if request.replayed:
+    if replayed:
         headers.append((b"idempotent-replayed", b"true"))
     return Answer(b"OK", headers)
 

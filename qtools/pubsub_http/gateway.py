@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtools.pubsub_http.access import Access
 from qtools.pubsub_http.acknowledge import Acknowledging
-from qtools.pubsub_http.app import Answer, App, Handler, Request, json_answer, published_answer, text_answer
+from qtools.pubsub_http.app import Answer, App, Handler, Request, json_answer, published, text_answer
 from qtools.pubsub_http.hub import Hubs
 from qtools.pubsub_http.idempotency import Idempotency
 from qtools.pubsub_http.openapi import document
@@ -12,6 +12,7 @@ from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.outlet import Outlet
 from qtools.pubsub_http.publish import Publishing
 from qtools.pubsub_http.sessions import Sessions
+from qtools.pubsub_http.short import ShortPub
 from qtools.pubsub_http.subscribe import Subscribing
 from qtools.pubsub_http.take import Taking
 from qtools.pubsub_http.tokens import read_tokens
@@ -20,7 +21,8 @@ from qtools.pubsub_http.websocket import WebSockets
 
 
 class Gateway:
-    """One process's gateway. `app` is what a door lets clients in to; `worker` begins the names of its sessions."""
+    """One process's gateway. `app` is what a door lets clients in to, `short` what it may ask instead; `worker` begins
+    the names of its sessions."""
 
     def __init__(self, options: GatewayOptions, worker: str = "") -> None:
         tokens = read_tokens(options.token_file) if options.token_file else None
@@ -50,6 +52,7 @@ class Gateway:
         }
         self._document = document()
         self.app = App(access, handlers, WebSockets(options, self.subscribing, self.sessions).serve)
+        self.short = ShortPub(self.app, access, self.outlet, options.max_msg_size)
 
     async def start(self) -> None:
         """Connect; StartError when no broker can be reached."""
@@ -66,10 +69,10 @@ class Gateway:
         await self._topics.close()
 
     async def _pub(self, request: Request) -> Answer:
-        return published_answer(request, await self._publishing.pub(request))
+        return published(await self._publishing.pub(request), request.replayed)
 
     async def _mpub(self, request: Request) -> Answer:
-        return published_answer(request, await self._publishing.mpub(request))
+        return published(await self._publishing.mpub(request), request.replayed)
 
     async def _sub(self, request: Request) -> None:
         await self.subscribing.sub(self.app, request)

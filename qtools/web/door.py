@@ -131,7 +131,7 @@ class _Http(HttpToolsProtocol):
         length = length_of(self.headers)
         if not length or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
             return False
-        handler = self._door.short(self.url, length)
+        handler = self._door.short(self.url, self.headers, length, self.scheme == "https")
         if handler is None:
             return False
         self.cycle = ShortCycle(handler, self.wire, self.on_response_complete)  # type: ignore[assignment]

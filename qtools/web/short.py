@@ -9,27 +9,37 @@ far more than all that is done with it. What is asked most may go without; every
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from http import HTTPStatus
 
+from qtools.web.bodies import Headers
 from qtools.web.wire import Wire
 
 MOST = 64 * 1024  # bytes of a body: it is whole before anybody looks at it
 
 Answer = Callable[[bytes], None]  # to be called once, now or later, with what `whole` makes
 Handler = Callable[[bytes, Answer], None]  # (body, answer); it raises nothing
-Short = Callable[[bytes, int], Handler | None]  # (path and query, bytes of the body) of a POST; None: the long way
+# (path and query, headers, bytes of the body, whether it came encrypted) of a POST; None: it goes the long way
+Short = Callable[[bytes, Headers, int, bool], Handler | None]
 
+_PLAIN_PUB = re.compile(rb"/pub\?topic=([.a-zA-Z0-9_-]{1,64})")
 _UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 
 
-def whole(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+def plain_pub(target: bytes) -> str | None:
+    """The topic of `/pub?topic=NAME`, if there is nothing else in `target`."""
+    found = _PLAIN_PUB.fullmatch(target)
+    return None if found is None else found[1].decode()
+
+
+def whole(status: int, headers: Headers, body: bytes) -> bytes:
     """An answer with its head."""
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
     return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, HTTPStatus(status).phrase.encode(), lines, body)
 
 
-def length_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
+def length_of(headers: Headers) -> int:
     """Bytes of the body that `headers` announce; 0 when the request has to go the long way."""
     length = 0
     for name, value in headers:
