@@ -191,7 +191,7 @@ class Store(Protocol):
         ...
 
     def publishing(self, size: int) -> Commit | None:
-        """Somebody publishes `size` bytes, to be appended by the next `seal`: the commit that this waits for."""
+        """Somebody publishes `size` bytes of frames, to be appended by the next `seal`: the commit to wait for."""
         ...
 
     def append(self, topic: str, block: Block) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from qtools.broker.block import Block, Run
+from qtools.broker.block import HEAD, Block, Run
 from qtools.broker.channel import Channel, Host
 from qtools.broker.store import Backlog, Commit, Log, MemoryLog, Store
 from qtools.names import is_ephemeral
@@ -96,7 +96,7 @@ class Topic:
         `wall` and `due` are ns since 1970; a `due` in the future defers them.
         """
         size = sum(map(len, bodies))
-        commit = None if self.ephemeral else self._host.store.publishing(size)
+        commit = None if self.ephemeral else self._host.store.publishing(size + HEAD * len(bodies))
         if due > wall:
             self.seal(now, wall)
             self._keep(Block(self._take_ids(len(bodies)), bodies, wall, due), now, wall)

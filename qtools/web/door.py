@@ -106,13 +106,13 @@ class _Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self._begin_short():
-            return
         if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head:
                 self._refuse(_TOO_LONG)
                 return
+        if self._begin_short():
+            return
         super().on_headers_complete()
         self._unseen = 0
         length = next((value for name, value in self.headers if name == b"content-length"), b"")

@@ -197,6 +197,16 @@ async def test_who_waits_for_a_commit_when_the_broker_ends_gets_the_answer(targe
 
 
 @WAYS
+async def test_a_head_that_is_too_long_is_refused(target: str) -> None:
+    async with clients() as (daemon, (client,)):
+        client.ask(target, more="".join(f"x-{number}: {'y' * 1000}\r\n" for number in range(70)))
+        head, _ = await client.answer()
+        assert head.startswith("HTTP/1.1 431 ")
+        assert await client.hung_up()
+        assert daemon.broker.topics == {}
+
+
+@WAYS
 async def test_a_body_that_does_not_come_is_given_up(target: str) -> None:
     async with clients() as (daemon, (client,)):
         client.writer.write(f"POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhal".encode())

@@ -2,7 +2,7 @@
 
     database.py    the file: schema, opening, what is wrong with it;  worker.py a connection in a thread of its own
     store.py       DurableStore: one commit for everything that came meanwhile; what happens when a disk is full
-    job.py         one transaction
+    job.py         one transaction;  gathering.py for how many publishers it waits
     log.py         one topic: which blocks are there, and when the last channel is done with one
     backlog.py     one channel: what waits, and what has to be read;  hot.py what is in memory of it
     reader.py      reading blocks;  restore.py everything as it was, when the broker starts

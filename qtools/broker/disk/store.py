@@ -162,12 +162,12 @@ class DurableStore:
         return self._gathering.bytes + self._writing_bytes > CROWD
 
     def publishing(self, size: int) -> Commit | None:
-        """Somebody publishes `size` bytes, and waits for the commit."""
+        """Somebody publishes `size` bytes of frames, and waits for the commit."""
         self._gathering.come(size)
         return self.pending
 
     def append(self, topic: str, block: Block) -> None:
-        """Keep `block`; it is safe when the commit that `pending` named is done."""
+        """Keep `block`; it is safe when the commit that `pending` names is done."""
         block.seq = self.next_seq
         self.next_seq += 1
         self._blocks.append((self._logs[topic].ident, block))
