@@ -64,7 +64,7 @@ class Admin:
         return b""
 
     def _topic_empty(self, query: Query) -> bytes:
-        self._existing(query).empty()
+        self._existing(query).empty(*self._moment())
         return b""
 
     def _topic_pause(self, query: Query) -> bytes:

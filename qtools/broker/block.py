@@ -59,12 +59,12 @@ def message_ids(first: int, stop: int, before: bytes = b"") -> list[bytes]:
 
 def message_fins(first: int, stop: int) -> bytes:
     """What a client says that is done with all of those messages in their order: `FIN ID\\n` for each."""
-    lines = b""
+    lines: list[bytes] = []
     for high, low, until in _stretches(first, stop):
         # One copy and one replacement of what ends each line by that and the beginning of the next.
         lows = _LOW_LINES[low * 4 : until * 4 - 1]
-        lines += b"FIN " + high + lows.replace(b"\n", b"\nFIN " + high) + b"\n"
-    return lines
+        lines += b"FIN ", high, lows.replace(b"\n", b"\nFIN " + high), b"\n"
+    return b"".join(lines)
 
 
 class Block:

@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from qtools.broker.channel import Channel
 from qtools.broker.consumer import Consumer
@@ -59,6 +59,7 @@ class Broker:
         self.on_change: list[Callable[[str, str], None]] = []
         self._turn_is_due = False
         self._gathered: list[Topic] = []
+        self._passing: list[Topic] = []  # the same of ephemeral topics: they wait for no store
         self._stirred: dict[Channel, None] = {}
         self._to_flush: list[Client] = []
         self._alarms: Deadlines[Alarm] = Deadlines()
@@ -152,7 +153,7 @@ class Broker:
     # ── turns ───────────────────────────────────────────────────────────────────────────────────
 
     def gathered(self, topic: Topic) -> None:
-        self._gathered.append(topic)
+        (self._passing if topic.ephemeral else self._gathered).append(topic)
         self._turn_soon()
 
     def stir(self, channel: Channel) -> None:
@@ -172,7 +173,10 @@ class Broker:
     def _end_turn(self) -> None:
         self._turn_is_due = False
         now, wall = self.loop.time(), time.time_ns()
-        self.store.end_turn(lambda: self._seal(now, wall))
+        passing, self._passing = self._passing, []
+        for topic in passing:
+            self._guard(topic.seal, now, wall)
+        self._guard(self.store.end_turn, lambda: self._seal(now, wall))
         channels, self._stirred = self._stirred, {}
         for channel in channels:
             self._guard(channel.deliver, now)
@@ -181,11 +185,13 @@ class Broker:
             self._guard(client.flush)
 
     def _seal(self, now: float, wall: int) -> None:
-        topics, self._gathered = self._gathered, []
-        for topic in topics:
-            self._guard(topic.seal, now, wall)
+        """All that was gathered is handed to the store. When that fails, nothing of it may be confirmed, and it comes
+        again."""
+        for topic in self._gathered:
+            topic.seal(now, wall)
+        self._gathered.clear()
 
-    def _guard(self, what: Callable[..., None], *args: float) -> None:
+    def _guard(self, what: Callable[..., None], *args: Any) -> None:
         """A mistake in one place must not take the rest of the turn with it."""
         try:
             what(*args)

@@ -6,22 +6,25 @@ finished. Out: runs to deliver. What a store never does: decide who gets what, o
     Store ── Log, one for each topic ──┬── Backlog of the topic itself: what no channel has got yet
                                        └── Backlog, one for each channel
 
-A store may be slower than a turn of the loop. Everything appended in one turn then shares one Commit,
+A store may be slower than a turn of the loop. Everything that is written together then shares one Commit,
 and no publisher hears OK, and no channel sees the messages, before that commit is done. A store that
 is done at once has no commit at all, and costs nothing. The durable one is in disk/.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from qtools.broker.block import Block, Run
 
+log = logging.getLogger("qtools.broker")
+
 
 class Commit:
-    """What was appended in one turn, on its way to safety. `error` says why it did not get there."""
+    """What is written together, on its way to safety. `error` says why it did not get there."""
 
     __slots__ = ("done", "error", "waiters")
 
@@ -35,7 +38,11 @@ class Commit:
         self.done, self.error = True, error
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
-            waiter()
+            try:
+                waiter()
+            except Exception as failure:  # the others wait for their channels and their answers all the same
+                log.error("internal error after a commit: %s: %s", type(failure).__name__, failure)
+                log.debug("internal error", exc_info=True)
 
 
 class Holding(Protocol):
@@ -178,7 +185,7 @@ class Store(Protocol):
 
     @property
     def pending(self) -> Commit | None:
-        """What everything appended in this turn waits for; None when there is nothing to wait for."""
+        """What everything that comes now waits for; None when there is nothing to wait for."""
         ...
 
     @property

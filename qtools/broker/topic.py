@@ -112,9 +112,10 @@ class Topic:
     def seal(self, now: float, wall: int) -> None:
         """What was gathered becomes a block, and goes to the channels once it is safe."""
         if self._gathered:
-            bodies, self._gathered = self._gathered, []
+            block = Block(self._take_ids(len(self._gathered)), self._gathered, wall)
+            self._gathered = []
             self._gathered_bytes = 0
-            self._keep(Block(self._take_ids(len(bodies)), bodies, wall), now, wall)
+            self._keep(block, now, wall)
 
     def _take_ids(self, count: int) -> int:
         first = self._next_id
@@ -210,15 +211,20 @@ class Topic:
         (channel.pause if paused else channel.unpause)()
         self._log.pause(paused, name)
 
-    def empty(self) -> None:
+    def empty(self, now: float, wall: int) -> None:
         """Drop what waits here. The channels keep what is theirs."""
+        if self.channels and not self.paused and not self.waiting:
+            self.seal(now, wall)  # it is on its way to them
+        self._forget()
+
+    def _forget(self) -> None:
         self._gathered.clear()
         self._gathered_bytes = 0
         self._backlog.clear()
 
     def delete(self) -> None:
         """Drop everything, and hang up on every client."""
-        self.empty()
+        self._forget()
         channels, self.channels = self.channels, {}
         for channel in channels.values():
             channel.delete()

@@ -12,12 +12,13 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from qtools.web.short import Short, ShortCycle, length_of
@@ -25,6 +26,7 @@ from qtools.web.wire import Wire
 
 SWEEP_SECONDS = 1.0  # how often deadlines are looked at: one timer for all clients, none for each
 FOREVER = float("inf")
+QUEUED = 1000  # requests that one client may send before it has the answers to those before
 SLOWEST = 10_000  # bytes/s: a body whose length was announced may not come slower
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -60,11 +62,26 @@ _TOO_SLOW = _closing_answer("408 Request Timeout", "REQUEST_TIMEOUT")
 _TOO_MANY = _closing_answer("503 Service Unavailable", "TOO_MANY_CONNECTIONS", "retry-after: 1\r\n")
 
 
+class _Flow(FlowControl):
+    """uvicorn's, that lets nothing more in while requests wait for those before them: each answer would let in as many
+    as fit into one read."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
 class _Http(HttpToolsProtocol):
     """uvicorn's, with limits. `deadline` is the loop time by which what is waited for has to have come."""
 
     wire: Wire
     deadline = FOREVER
+    _current: RequestResponseCycle | ShortCycle | None = None  # the one that is answered; `cycle` is the newest
+    _deaf = False  # something was wrong: what comes is not looked at any more
     _unseen = 0  # bytes since something came out of the parser
     _fed = 0  # bytes of the chunk that is being parsed
     _in_head = False  # a request has begun, and its head is not whole
@@ -78,6 +95,7 @@ class _Http(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.wire = Wire(transport, self.loop)
         super().connection_made(self.wire)  # type: ignore[arg-type]  # a transport in all but name
+        self.flow = _Flow(self.wire, self.pipeline)  # type: ignore[arg-type]
         self._wait(self._limits.request)
         self._door.watch()
         most = self._limits.connections
@@ -85,7 +103,7 @@ class _Http(HttpToolsProtocol):
             self._refuse(_TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
-        if self.wire.is_closing():
+        if self._is_over:
             self.wire.discard(len(data))
             return
         self._fed = len(data)
@@ -97,20 +115,30 @@ class _Http(HttpToolsProtocol):
     def eof_received(self) -> None:
         self.wire.note_end()
 
+    @property
+    def _is_over(self) -> bool:
+        return self._deaf or self.wire.is_closing()
+
     def on_message_begin(self) -> None:
         self._unseen = 0
-        self._in_head = True
-        self._wait(self._limits.request)
+        if not self._is_over:
+            self._in_head = True
+            self._wait(self._limits.request)
         super().on_message_begin()
         self.scope["wire"] = self.wire  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
+        if self._is_over:
+            return
         self._in_head = False
         if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head:
                 self._refuse(_TOO_LONG)
                 return
+        if len(self.pipeline) >= QUEUED:
+            self._refuse(_TOO_MANY)
+            return
         if self._begin_short():
             return
         super().on_headers_complete()
@@ -122,19 +150,18 @@ class _Http(HttpToolsProtocol):
     def _begin_short(self) -> bool:
         """Whether the request goes the short way."""
         parser, before = self.parser, self.cycle
-        if (
-            self._door.short is None
-            or parser.get_method() != b"POST"
-            or not (before is None or before.response_complete)
-        ):
+        if self._door.short is None or parser.get_method() != b"POST":
             return False
+        if self.flow.write_paused or (before is not None and not before.response_complete):
+            return False  # there it waits until the client reads its answers, and until its turn has come
         length = length_of(self.headers)
         if not length or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
             return False
         handler = self._door.short(self.url, self.headers, length, self.scheme == "https")
         if handler is None:
             return False
-        self.cycle = ShortCycle(handler, self.wire, self.on_response_complete)  # type: ignore[assignment]
+        self._current = made = ShortCycle(handler, self.wire, self.on_response_complete)
+        self.cycle = made  # type: ignore[assignment]
         self._unseen = 0
         self._extends = False
         self._wait(self._limits.request + length / SLOWEST)
@@ -144,13 +171,13 @@ class _Http(HttpToolsProtocol):
         self._unseen = 0
         if self._extends:
             self._wait(self._limits.idle)
-        if not self.wire.is_closing():
+        if not self._is_over:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unseen = 0
         self.deadline = FOREVER
-        if not self.wire.is_closing():
+        if not self._is_over:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -162,6 +189,10 @@ class _Http(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif not self.cycle.more_body:  # else what is left of its body has a deadline of its own
             self._wait(self._limits.idle)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._current = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(_BROKEN)
@@ -177,17 +208,38 @@ class _Http(HttpToolsProtocol):
             self._refuse(_TOO_SLOW)
 
     def _refuse(self, answer: bytes) -> None:
-        """Answer in the application's stead, where it has not begun to, and hang up."""
-        if self.wire.is_closing():
+        """Answer in the application's stead, and hang up. What was asked before, and has come whole, is answered first,
+        and then nothing else: who reads an answer takes it for that to what it asked first."""
+        if self._is_over:
             return
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        if not answering or not self.cycle.response_started:
-            self.wire.write(answer)
         self.deadline = FOREVER
+        whole = [cycle for cycle in self._unanswered() if not cycle.more_body]
+        if whole and not whole[0].response_started:
+            self._deaf = True
+            whole[-1].keep_alive = False
+            while self.pipeline and self.pipeline[0][0].more_body:
+                self.pipeline.popleft()  # the newest
+            return
+        cycle = self._current
+        answering = cycle is not None and not cycle.response_complete
+        if cycle is not None and answering:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if cycle is None or not answering or not cycle.response_started:
+            self.wire.write(answer)
         self.wire.close()
+
+    def _unanswered(self) -> list[RequestResponseCycle | ShortCycle]:
+        """Requests in the order in which they came."""
+        current = self._current
+        asked = [] if current is None or current.response_complete else [current]
+        return [*asked, *(cycle for cycle, _ in reversed(self.pipeline))]
+
+    @property
+    def short(self) -> ShortCycle | None:
+        """The request that is being answered the short way."""
+        current = self._current
+        return current if isinstance(current, ShortCycle) and not current.response_complete else None
 
 
 class HttpDoor:
@@ -261,10 +313,9 @@ class HttpDoor:
             connection.shutdown()
         under_way: set[asyncio.Future[Any]] = set(self.state.tasks)
         for connection in self.state.connections:
-            cycle = getattr(connection, "cycle", None)
-            if isinstance(cycle, ShortCycle) and not cycle.response_complete:
-                cycle.over = self.loop.create_future()
-                under_way.add(cycle.over)
+            if isinstance(connection, _Http) and connection.short is not None:
+                connection.short.over = self.loop.create_future()
+                under_way.add(connection.short.over)
         if under_way:
             await asyncio.wait(under_way, timeout=patience)
         for connection in tuple(self.state.connections):

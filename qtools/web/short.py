@@ -87,8 +87,10 @@ class ShortCycle:
         if self.disconnected:
             return
         self.response_complete = True
-        self._wire.write_whole(answer)
-        if not self.keep_alive:
+        if self.keep_alive:
+            self._wire.write_whole(answer)
+        else:
+            self._wire.write_whole(answer.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1))
             self._wire.close()
         self._end()
         self._on_response()

@@ -80,7 +80,11 @@ class Wire:
             self._transport.close()
             return
         self._transport.resume_reading()
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client is gone, and the loop does not know yet
+            self._transport.abort()
+            return
         self._loop.call_later(LINGER, self._transport.abort)
 
     def discard(self, size: int) -> None:

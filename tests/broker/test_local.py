@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,7 +153,7 @@ async def test_it_stays_while_a_client_is_there_and_while_it_holds_messages() ->
         await come_true(lambda: not daemon._tcp_door.connections)  # type: ignore[union-attr]
         daemon._look(daemon.broker.now())
         assert not daemon.broker.stopping
-        daemon.broker.topics["t"].empty()
+        daemon.broker.topics["t"].empty(daemon.broker.now(), time.time_ns())
         await come_true(lambda: daemon.broker.stopping)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from qtools.broker.daemon import Daemon
 from qtools.web import short
+from qtools.web.door import QUEUED
 
 from .inside import come_true, serving
 from .test_tcp import SlowStore
@@ -39,6 +40,11 @@ class Client:
             length = re.search(r"content-length: (\d+)", head)
             body = await self._reader.readexactly(int(length[1])) if length else b""
         return re.sub(r"date: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\r\n", "date\r\n", head), body
+
+    def ask_much(self, target: str, count: int, size: int) -> None:
+        """`count` requests at once, without waiting for the socket to take them."""
+        head = f"POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+        self.writer.write((head.encode() + b"x" * size) * count)
 
     async def hung_up(self) -> bool:
         async with asyncio.timeout(10):
@@ -192,7 +198,9 @@ async def test_who_waits_for_a_commit_when_the_broker_ends_gets_the_answer(targe
         (commit,) = await come_true(lambda: store.turns)
         daemon.stop()
         asyncio.get_running_loop().call_later(0.1, commit.settle)
-        assert (await client.answer())[1] == b"OK"
+        head, body = await client.answer()
+        assert body == b"OK"
+        assert "connection: close\r\n" in head
         assert await client.hung_up()
 
 
@@ -204,6 +212,94 @@ async def test_a_head_that_is_too_long_is_refused(target: str) -> None:
         assert head.startswith("HTTP/1.1 431 ")
         assert await client.hung_up()
         assert daemon.broker.topics == {}
+
+
+@WAYS
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_is_whole_is_answered_though_garbage_follows(target: str, together: bool) -> None:
+    store = SlowStore()
+    async with clients(store=store) as (daemon, (client,)):
+        garbage = b"\0garbage\r\n\r\n"
+        client.ask(target)
+        if together:
+            client.writer.write(garbage)
+        (commit,) = await come_true(lambda: store.turns)
+        if not together:
+            client.writer.write(garbage)
+            door = daemon._http_door
+            assert door is not None
+            (connection,) = door.state.connections
+            await come_true(lambda: connection._deaf)  # type: ignore[union-attr]
+        commit.settle()
+        head, body = await client.answer()
+        assert (head[:13], body) == ("HTTP/1.1 200 ", b"OK")
+        assert "connection: close\r\n" in head
+        assert await client.hung_up()
+        assert daemon.broker.topics["t"].messages == 1
+
+
+async def test_garbage_alone_is_told_so() -> None:
+    async with clients(2) as (_, (client, other)):
+        client.writer.write(b"\0garbage\r\n\r\n")
+        assert (await client.answer())[0].startswith("HTTP/1.1 400 ")
+        assert await client.hung_up()
+        other.ask()
+        assert (await other.answer())[1] == b"OK"
+        other.writer.write(b"\0garbage\r\n\r\n")
+        assert (await other.answer())[0].startswith("HTTP/1.1 400 ")
+        assert await other.hung_up()
+
+
+@WAYS
+async def test_who_reads_no_answers_is_not_listened_to(target: str) -> None:
+    async with clients() as (daemon, (client,)):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.ask_much(target, 100_000, 300)  # fewer than QUEUED in one read
+        door = daemon._http_door
+        assert door is not None
+        (connection,) = await come_true(lambda: door.state.connections)
+        await come_true(lambda: connection.flow is not None and connection.flow.write_paused)
+        seen: list[int] = []
+
+        def nothing_moves() -> bool:
+            seen.append(daemon.broker.topics["t"].messages)
+            return len(seen) > 60 and len(set(seen[-60:])) == 1
+
+        await come_true(nothing_moves)
+        assert connection.transport.get_write_buffer_size() < 1_000_000
+        assert len(connection.pipeline) <= QUEUED
+        assert seen[-1] < 90_000
+        client.writer.transport.abort()
+        await come_true(lambda: not door.state.connections)
+
+
+@WAYS
+async def test_no_more_requests_wait_than_one_read_brings(target: str) -> None:
+    store = SlowStore()
+    async with clients(store=store) as (daemon, (client,)):
+        client.ask_much(target, 50_000, 1)
+        (commit,) = await come_true(lambda: store.turns)
+        door = daemon._http_door
+        assert door is not None
+        (connection,) = door.state.connections
+        assert 100 < len(connection.pipeline) <= QUEUED
+        commit.settle()
+        for count in range(2, 6):
+            assert (await client.answer())[1] == b"OK"
+            (*_, commit) = await come_true(lambda count=count: len(store.turns) == count and store.turns)
+            assert len(connection.pipeline) <= QUEUED
+            commit.settle()
+
+
+async def test_at_the_end_what_waits_for_a_commit_is_answered_though_more_was_asked() -> None:
+    store = SlowStore()
+    async with clients(store=store) as (daemon, (client,)):
+        client.ask()
+        client.ask()
+        (commit,) = await come_true(lambda: store.turns)
+        daemon.stop()
+        asyncio.get_running_loop().call_later(0.1, commit.settle)
+        assert (await client.answer())[1] == b"OK"
 
 
 @WAYS

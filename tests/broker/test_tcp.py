@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -155,7 +156,7 @@ async def test_a_client_that_never_reads_its_answers_is_not_listened_to_for_ever
             while not connection._deaf:
                 peer.say(chunk)
                 await asyncio.sleep(0)
-                daemon.broker.topics.get("t") and daemon.broker.topics["t"].empty()
+                daemon.broker.topics.get("t") and daemon.broker.topics["t"].empty(daemon.broker.now(), time.time_ns())
         assert connection.transport.get_write_buffer_size() < HIGH_WATER + ANSWERS + 4 * len(chunk)
         peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(10):
@@ -306,3 +307,43 @@ async def test_garbage_ends_the_conversation_and_nothing_else(caplog: pytest.Log
         assert (await peer.message()).body == b"alive"
         await peer.close()
     assert not [line for line in caplog.messages if "internal error" in line]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_an_ephemeral_topic_does_not_wait_for_the_disk(tmp_path: Path, busy: bool) -> None:
+    async with serving(data_path=str(tmp_path), sync="off") as daemon:
+        consumer = await subscribed(daemon, "e#ephemeral", "c")
+        topics = ["e#ephemeral", "kept"] if busy else ["e#ephemeral"]
+        for number in range(3):
+            body = b"%d" % number
+            peer = await Peer.to(daemon, b"".join(pub(topic, body) for topic in topics))
+            async with asyncio.timeout(1):
+                assert (await consumer.message()).body == body
+            assert [await peer.answer() for _ in topics] == [b"OK"] * len(topics)
+            await peer.close()
+        await consumer.close()
+
+
+async def test_what_could_not_be_sealed_is_not_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(data_path=str(tmp_path), sync="off") as daemon:
+        consumer = await subscribed(daemon)
+        real, failures = daemon.broker.topics["t"].seal, 3
+
+        def seal(now: float, wall: int) -> None:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise MemoryError
+            real(now, wall)
+
+        monkeypatch.setattr(daemon.broker.topics["t"], "seal", seal)
+        peer = await Peer.to(daemon, pub("t", b"a"))
+        assert await peer.silent()
+        while failures:
+            daemon.broker._turn_soon()
+            await asyncio.sleep(0)
+        daemon.broker._turn_soon()
+        assert await peer.answer() == b"OK"
+        assert (await consumer.message()).body == b"a"
+        await peer.close()
+        await consumer.close()

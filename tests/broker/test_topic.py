@@ -92,7 +92,7 @@ def test_emptying_a_topic_leaves_its_channels_alone(house: House, topic: Topic) 
     house.publish(topic, b"b")
     house.turn()
     house.publish(topic, b"c")
-    topic.empty()
+    topic.empty(house.now, house.wall)
     house.turn()
     assert (topic.depth, channel.depth) == (0, 1)
 
@@ -138,6 +138,21 @@ def test_an_ephemeral_channel_gets_all_that_waited_in_its_topic() -> None:
         house.publish(topic, *[b"x"] * 8)
         house.turn()
     assert house.channel(topic, "c#ephemeral").depth == 40
+
+
+def test_emptying_a_topic_takes_nothing_from_its_channels() -> None:
+    house = House()
+    topic = house.topic()
+    channel = house.channel(topic)
+    house.publish(topic, b"a")
+    topic.empty(house.now, house.wall)
+    assert channel.depth == 1
+    topic.pause(house.now, house.wall)
+    house.publish(topic, b"b")
+    topic.empty(house.now, house.wall)
+    topic.unpause(house.now, house.wall)
+    house.turn()
+    assert channel.depth == 1
 
 
 class SlowStore(MemoryStore):

@@ -3,8 +3,9 @@
 Whoever waited for the last commit tends to be back at once with its next message, but not all in the same moment. If
 the first that came were written for alone, the publishers would fall into two crowds that take turns, and each commit,
 and each exchange with the writer's thread, would serve half as many. So one waits until as many ask as were there when
-the last one was done: those who were answered by it, and those who had come meanwhile. Nobody waits for PATIENCE that
-did not have company before; and what is large is worth a commit of its own.
+the last one was done: those who were answered by it, and those who had come meanwhile. If they do not come within
+PATIENCE nobody is expected any more, and who goes on alone waits for nobody. What is large is worth a commit of its
+own.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class DurableStore:
 
     @property
     def pending(self) -> Commit | None:
-        """What everything appended in this turn waits for."""
+        """What everything that comes now waits for."""
         if self._pending is None:
             self._pending = Commit()
             self.on_work()
@@ -278,7 +278,7 @@ class DurableStore:
         """Try to write what consumers have done meanwhile; `_try_to_recover` comes next if that works."""
         if self._closed or self._writing or not self._failure:
             return
-        job = self._take_job([])  # what is published meanwhile is refused at the end of its turn
+        job = self._take_job([])  # what publishers wait with is told of once this has been tried
         self._writing = job
 
         def work(connection: sqlite3.Connection) -> bool:
