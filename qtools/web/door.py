@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -46,6 +47,10 @@ class Limits:
     request: float = 60.0
     idle: float = 60.0
     connections: int | None = None
+
+
+def _is_post(cycle: RequestResponseCycle | ShortCycle) -> bool:
+    return isinstance(cycle, ShortCycle) or cycle.scope["method"] == "POST"
 
 
 def _closing_answer(status: str, word: str, more: str = "") -> bytes:
@@ -108,12 +113,59 @@ class _Http(HttpToolsProtocol):
             return
         self._fed = len(data)
         self._unseen += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self._unseen > self._limits.head:
             self._refuse(_TOO_LONG)
 
-    def eof_received(self) -> None:
+    def _feed(self, data: bytes) -> None:
+        """As uvicorn's data_received, but that an upgrade to what is not spoken here is ignored (RFC 9110, 7.8).
+
+        llhttp takes what follows such a head for another protocol. The body would be thrown away, or, where it comes
+        later, be taken for the next request. So the head is read once more, without the wish.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+                elif self.parser.get_method() == b"CONNECT":
+                    self._refuse(_BROKEN)
+                elif not self._is_over:
+                    data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                    self.parser = httptools.HttpRequestParser(self)  # the other may take the connection for closed
+                    continue
+            except httptools.HttpParserError:
+                self._refuse(_BROKEN)
+            return
+
+    def _head_without_upgrade(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        kept = [(name, value) for name, value in self.headers if name not in (b"upgrade", b"connection")]
+        if any(name == b"connection" and b"close" in value.lower() for name, value in self.headers):
+            kept.append((b"connection", b"close"))
+        lines = b"".join(b"%b: %b\r\n" % header for header in kept)
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, lines)
+
+    def _should_upgrade(self) -> bool:
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    @property
+    def _is_read_again(self) -> bool:
+        return self.parser.should_upgrade() and not self._should_upgrade()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it
+        """The client has ended its side; True keeps ours open for the answers that it waits for.
+
+        Not so for what is streamed: there it is how a client says that it has gone.
+        """
         self.wire.note_end()
+        if self._is_over or self.scheme == "https":  # nor with TLS, which ends both sides at once
+            return False
+        waiting = self._unanswered()
+        if self._door.streams and not all(_is_post(cycle) for cycle in waiting):
+            return False
+        return self._answer_what_is_whole()
 
     @property
     def _is_over(self) -> bool:
@@ -128,7 +180,7 @@ class _Http(HttpToolsProtocol):
         self.scope["wire"] = self.wire  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
-        if self._is_over:
+        if self._is_over or self._is_read_again:
             return
         self._in_head = False
         if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
@@ -177,7 +229,7 @@ class _Http(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._unseen = 0
         self.deadline = FOREVER
-        if not self._is_over:
+        if not self._is_over and not self._is_read_again:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -213,12 +265,7 @@ class _Http(HttpToolsProtocol):
         if self._is_over:
             return
         self.deadline = FOREVER
-        whole = [cycle for cycle in self._unanswered() if not cycle.more_body]
-        if whole and not whole[0].response_started:
-            self._deaf = True
-            whole[-1].keep_alive = False
-            while self.pipeline and self.pipeline[0][0].more_body:
-                self.pipeline.popleft()  # the newest
+        if self._answer_what_is_whole():
             return
         cycle = self._current
         answering = cycle is not None and not cycle.response_complete
@@ -228,6 +275,18 @@ class _Http(HttpToolsProtocol):
         if cycle is None or not answering or not cycle.response_started:
             self.wire.write(answer)
         self.wire.close()
+
+    def _answer_what_is_whole(self) -> bool:
+        """Let what has come whole be answered, look at nothing else, and hang up. False when there is nothing."""
+        whole = [cycle for cycle in self._unanswered() if not cycle.more_body]
+        if not whole or whole[0].response_started:
+            return False
+        self._deaf = True
+        self.deadline = FOREVER
+        whole[-1].keep_alive = False
+        while self.pipeline and self.pipeline[0][0].more_body:
+            self.pipeline.popleft()  # the newest
+        return True
 
     def _unanswered(self) -> list[RequestResponseCycle | ShortCycle]:
         """Requests in the order in which they came."""
@@ -245,7 +304,7 @@ class _Http(HttpToolsProtocol):
 class HttpDoor:
     """Lets HTTP clients in, and WebSocket clients where `websockets` says so.
 
-    short: what may be answered without `app`.
+    short: what may be answered without `app`. Where there are WebSockets other answers may be endless too.
     """
 
     def __init__(
@@ -260,6 +319,7 @@ class HttpDoor:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is worth saying, the app says
         self.limits = limits or Limits()
         self.short = short
+        self.streams = websockets
         self.config = Config(
             app,
             http="httptools",

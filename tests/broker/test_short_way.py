@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,7 +185,9 @@ async def test_who_hangs_up_before_the_commit_is_published_for_all_the_same(targ
     async with clients(store=store) as (daemon, (client,)):
         client.ask(target)
         (commit,) = await come_true(lambda: store.turns)
-        client.writer.close()
+        sock = client.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not only an end
+        client.writer.transport.abort()
         door = daemon._http_door
         assert door is not None
         await come_true(lambda: not door.state.connections)
@@ -236,6 +241,46 @@ async def test_what_is_whole_is_answered_though_garbage_follows(target: str, tog
         assert "connection: close\r\n" in head
         assert await client.hung_up()
         assert daemon.broker.topics["t"].messages == 1
+
+
+UPGRADE = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+
+
+@WAYS
+@pytest.mark.parametrize("apart", [True, False])
+async def test_an_upgrade_that_is_not_offered_is_ignored(target: str, apart: bool) -> None:
+    async with clients() as (daemon, (client,)):
+        inner = b"POST /pub?topic=smuggled HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nevil"
+        for _ in range(2):
+            client.writer.write(
+                f"POST {target} HTTP/1.1\r\nhost: x\r\n{UPGRADE}content-length: {len(inner)}\r\n\r\n".encode()
+            )
+            if apart:
+                await asyncio.sleep(0.05)
+            client.writer.write(inner)
+            assert (await client.answer())[1] == b"OK"
+        client.ask(target, more=UPGRADE)
+        client.ask(target, more=UPGRADE)
+        client.writer.write(b"GET /ping HTTP/1.1\r\nhost: x\r\n" + UPGRADE.encode() + b"\r\n")
+        assert [(await client.answer())[1] for _ in range(3)] == [b"OK"] * 3
+        client.ask(target, more=UPGRADE.replace("Upgrade,", "Upgrade, close,"))
+        assert (await client.answer())[1] == b"OK"
+        assert await client.hung_up()
+        assert list(daemon.broker.topics) == ["t"]
+        assert daemon.broker.topics["t"].messages == 5
+
+
+@WAYS
+@pytest.mark.parametrize("count", [1, 3, 20])
+async def test_who_ends_its_side_is_answered(target: str, count: int, tmp_path: Path) -> None:
+    async with clients(data_path=str(tmp_path), sync="off") as (daemon, (client,)):
+        for _ in range(count):
+            client.ask(target)
+        client.writer.write(b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n")
+        client.writer.write_eof()
+        assert [(await client.answer())[1] for _ in range(count + 1)] == [b"OK"] * (count + 1)
+        assert await client.hung_up()
+        await come_true(lambda: daemon.broker.topics["t"].messages == count)
 
 
 async def test_garbage_alone_is_told_so() -> None:

@@ -142,7 +142,8 @@ class Caller(asyncio.Protocol):
             case Ready(count):
                 self.ready = count
                 self.pump()
-            case Finish(ids):
+            case Finish():
+                ids = command.ids
                 for ident in ids:
                     del self.in_flight[ident]
                 self.peer.finished += len(ids)
