@@ -68,7 +68,8 @@ class Lane:
     choose: the connection to use now, or None while there is none; `notify` says that this may have changed.
     encode: a part → the bytes of its command.
     on_answered: told of each shipment that was answered OK: by whom, how long that took (s), how many messages it had.
-    retry_timeout: s without a connection after which everything waiting fails; None for never.
+    retry_timeout: s without a connection after which everything waiting fails, and s for which brokers may refuse
+    everything, as with a full disk; None for never.
     """
 
     def __init__(
@@ -91,6 +92,8 @@ class Lane:
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._not_before = 0.0
+        self._refused_since: float | None = None  # nothing was taken since
+        self._refusal = ""  # what was said of it
         self._shipper: asyncio.Task[None] | None = None
 
     def ship(self, order: int, parts: Sequence[Part]) -> Shipment:
@@ -157,6 +160,7 @@ class Lane:
         parts = shipment.parts
         accepted = len(parts) if error is None else len(parts) - answers.left
         if accepted:
+            self._refused_since, self._refusal = None, ""
             count = sum(len(part.bodies) for part in parts[:accepted])
             self.published += count
             self.published_bytes += size * accepted // len(parts)  # to the byte where all is well
@@ -167,14 +171,25 @@ class Lane:
             shipment.done.set_result(None)
             return
         shipment.parts = parts[accepted:]
-        if isinstance(error, BrokerError) and error.code in PASSING:
-            logger.warning("%s; trying again", error)
+        if isinstance(error, BrokerError) and error.code in PASSING and self._may_pass(error):
             self._not_before = self._loop.time() + PASSING_PAUSE
             shipment.sent = False  # nothing of it was queued
         elif not isinstance(error, ConnectionLost):
             shipment.done.set_exception(error)
             return
         heapq.heappush(self._waiting, shipment)
+
+    def _may_pass(self, error: BrokerError) -> bool:
+        """Whether to try again after a refusal that need not be for ever. It is told once, until something is taken."""
+        now = self._loop.time()
+        if self._refused_since is None:
+            self._refused_since = now
+        elif self._retry_timeout is not None and now - self._refused_since >= self._retry_timeout:
+            return False
+        if str(error) != self._refusal:
+            self._refusal = str(error)
+            logger.warning("%s; trying again", error)
+        return True
 
     def _fail_all(self, error: QtoolsError) -> None:
         for shipment in self._waiting:

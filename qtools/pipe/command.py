@@ -112,7 +112,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     type=Duration(0),
     default=60.0,
     metavar="DURATION",
-    help="Give up when no broker was reachable for so long. Default: 60s.",
+    help="Give up when no broker was reachable, or took anything, for so long. Default: 60s.",
 )
 @click.option(
     "--skip-bytes",

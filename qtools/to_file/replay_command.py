@@ -65,7 +65,7 @@ Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2
     type=Duration(0),
     default=60.0,
     metavar="DURATION",
-    help="Give up when no broker was reachable for so long. Default: 60s.",
+    help="Give up when no broker was reachable, or took anything, for so long. Default: 60s.",
 )
 @shared.broker_options
 @shared.connection_options

@@ -293,7 +293,18 @@ async def test_a_refusal_that_passes_is_tried_again(
         await write(publisher, b"a", b"b")
         assert peer.published == [b"a", b"b"]
         assert publisher.resent == 0
-        assert sum(code in record.getMessage() for record in caplog.records) >= 2
+        told = [record.getMessage() for record in caplog.records if code in record.getMessage()]
+        assert sum(line.endswith("; trying again") and "the broker says" in line for line in told) == 1, told
+
+
+async def test_refusals_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "PASSING_PAUSE", 0.05)
+    refusing = Scripted(refuse_first("E_MPUB_FAILED", 1_000_000))
+    async with refusing as peer, publishing(peer, retry_timeout=0.5) as publisher:
+        async with asyncio.timeout(10):
+            with pytest.raises(BrokerError, match="E_MPUB_FAILED"):
+                await write(publisher, b"a", b"b")
+        assert peer.published == []
 
 
 @pytest.mark.parametrize("code", ["E_BAD_TOPIC", "E_INVALID", "E_UNAUTHORIZED"])
