@@ -57,7 +57,7 @@ class Consumer:
         self._unfinished = limit  # of the limit: how many may still be finished
         self._unread_limit = limit  # of the limit: how many may still be handed over
         self._brokers = brokers
-        self._settings = settings
+        self.settings = settings
         self._links: list[Links] = []
         self._connections: list[Connection] = []
         self._lately: set[Connection] = set()
@@ -82,7 +82,7 @@ class Consumer:
             self._connections.append(connection)
             self._share()
 
-        return Links(Discovery(self._brokers, source.topic, self.failing), self._settings, subscribe, self._on_down)
+        return Links(Discovery(self._brokers, source.topic, self.failing), self.settings, subscribe, self._on_down)
 
     async def start(self) -> None:
         """Connect and subscribe; StartError when nobody could be reached."""

@@ -14,16 +14,19 @@ from qtools.errors import ConnectFailed, PeerError
 from qtools.names import Subscription, is_valid_name
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 TIMEOUT = 5.0  # s
 
 
 class HttpAsker:
-    """Asks one HTTP address; keeps its connection between questions."""
+    """Asks one HTTP address; keeps its connection between questions. tls: whom to trust where it is https://."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, tls: ssl.SSLContext | None = None) -> None:
         self.base = base
+        self._tls = tls
         self._client: httpx.AsyncClient | None = None
 
     async def get(self, path: str) -> tuple[int, bytes]:
@@ -43,7 +46,8 @@ class HttpAsker:
                 self._client = httpx.AsyncClient(transport=transport, base_url="http://broker", timeout=TIMEOUT)
             else:
                 # No proxy from the environment: a broker is not somewhere out on the web.
-                self._client = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT, trust_env=False)
+                verify = True if self._tls is None else self._tls
+                self._client = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT, trust_env=False, verify=verify)
         try:
             answer = await self._client.request(method, path)
         except httpx.TimeoutException as error:
@@ -121,9 +125,9 @@ async def ask_topics(asker: HttpAsker) -> list[str]:
     return topics
 
 
-async def ask_limits(base: str) -> tuple[int, int] | None:
+async def ask_limits(base: str, tls: ssl.SSLContext | None = None) -> tuple[int, int] | None:
     """nsqd's max_msg_size and max_body_size in bytes, or None where it does not say."""
-    asker = HttpAsker(base)
+    asker = HttpAsker(base, tls)
     try:
         limits = [await asker.get_json(f"/config/{name}") for name in ("max_msg_size", "max_body_size")]
     except (ConnectFailed, PeerError):

@@ -57,6 +57,7 @@ class Publisher:
         retry_timeout: float | None = None,
         on_published: Callable[[float, int], None] | None = None,
     ) -> None:
+        self._settings = settings
         self._links = Links(Discovery(brokers, None), settings, self._on_up, self._on_down)
         self._brokers = brokers
         self._batch_count = batch_count
@@ -236,7 +237,10 @@ class Publisher:
 
     async def _ask_limits(self) -> None:
         bases = {address.http for address in self._links.discovery.known if address.http}
-        told = [limits for limits in await asyncio.gather(*map(ask_limits, bases)) if limits is not None]
+        tls = self._settings.tls_context()
+        told = [
+            limits for limits in await asyncio.gather(*(ask_limits(base, tls) for base in bases)) if limits is not None
+        ]
         if told:
             self._max_msg_size = min(limits[0] for limits in told)
             self._max_body_size = min(limits[1] for limits in told)

@@ -145,7 +145,8 @@ class Access:
             )
         caller = tokens.find(token.strip()) if scheme.lower() == b"bearer" else None
         if caller is None:
-            detail = "the token is not known" if said or token else "a token is needed: Authorization: Bearer TOKEN"
+            known = scheme.lower() == b"bearer"
+            detail = "the token is not known" if known else "a token is needed: Authorization: Bearer TOKEN"
             raise Refusal(401, "UNAUTHORIZED", detail, [(b"www-authenticate", b"Bearer")])
         return caller
 

@@ -25,7 +25,7 @@ class Gateway:
     the names of its sessions."""
 
     def __init__(self, options: GatewayOptions, worker: str = "") -> None:
-        tokens = read_tokens(options.token_file) if options.token_file else None
+        tokens = read_tokens(options.token_file, quiet=True) if options.token_file else None
         access = Access(
             tokens, options.hosts, options.origins, rate=options.rate, most_subscriptions=options.max_subscriptions
         )

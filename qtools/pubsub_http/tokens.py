@@ -86,11 +86,12 @@ class Tokens:
         return len(self._callers)
 
 
-def read_tokens(path: str) -> Tokens:
-    """The token file; StartError when it cannot be read, UsageError when what it says cannot be."""
+def read_tokens(path: str, *, quiet: bool = False) -> Tokens:
+    """The token file; StartError when it cannot be read, UsageError when what it says cannot be. A warning, unless
+    `quiet`, where others may read it."""
     try:
         with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+            if not quiet and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
                 log.warning("anybody on this machine can read the tokens in %s: chmod o-r it", path)
             told = tomllib.load(file)
     except OSError as error:

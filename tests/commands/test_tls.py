@@ -34,6 +34,17 @@ def test_there_and_back(
     assert secured.depth(topic, "me").held == 0
 
 
+def test_what_only_https_tells_is_asked_with_the_same_ca(
+    shell: Shell, make_broker: MakeBroker, certificates: Certificates, topic: str
+) -> None:
+    broker = make_broker(*certificates.server_flags, "--tls-required=true")
+    words = ["--tls", "--tls-ca", str(certificates.ca), "--nsqd", broker.address]
+    words += ["--nsqd-http-address", f"https://127.0.0.1:{broker.https_port}"]
+    assert shell.run("q-pipe", topic, *words, input=b"a\nb\n").status == 0
+    read = shell.run("q-tail", f"{topic}/me", "--until-empty", *words)
+    assert (read.status, read.err, read.lines) == (0, "", [b"a", b"b"])
+
+
 def test_by_host_name(shell: Shell, secured: Broker, certificates: Certificates, topic: str) -> None:
     words = ["--tls", "--tls-ca", str(certificates.ca), "--nsqd", f"localhost:{secured.port}"]
     assert shell.run("q-pipe", topic, *words, input=b"a\n").status == 0
