@@ -42,6 +42,7 @@ def test_a_broker_that_restarts(shell: Shell, make_broker: MakeBroker, topic: st
     broker.wait_clients(topic, "me")
     broker.fill(topic, [b"before"])
     tail.wait_out(7)
+    broker.wait_held(topic, "me", 0)  # else it comes again, and is the second message
     broker.stop()
     tail.wait_err(f"q-tail: lost {broker.address}: the broker closed the connection; trying again\n")
     broker.start()
