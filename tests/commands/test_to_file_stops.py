@@ -38,12 +38,12 @@ def test_hang_up_closes_files_and_it_lives_on(shell: Shell, broker: Broker, topi
     broker.wait_clients(topic, "me")
     for nth in range(1, 4):
         broker.fill(topic, [b"%d" % nth])
-        wait_until(lambda: broker.depth(topic, "me").held == 0)
+        broker.wait_finished(topic, "me", nth)
         running.signal(signal.SIGHUP)
         wait_until(lambda nth=nth: len(finished(tmp_path / "a")) == nth)  # type: ignore[misc]
     running.signal(signal.SIGHUP)  # nothing is open: nothing appears
     broker.fill(topic, [b"4"])
-    wait_until(lambda: broker.depth(topic, "me").held == 0)
+    broker.wait_finished(topic, "me", 4)
     running.signal(signal.SIGTERM)
     assert running.wait(10).status == 0
     assert sorted(lines(tmp_path / "a")) == [b"1", b"2", b"3", b"4"]

@@ -237,6 +237,17 @@ class Broker(Server):
 
         return wait_until(settled, deadline, lambda: f"{count} in {topic}/{channel}: {self.depth(topic, channel)}")
 
+    def wait_finished(self, topic: str, channel: str, count: int) -> None:
+        """Until `count` messages have come to the channel, and all are finished: nsqd shows a message that is on its
+        way from the topic to a channel in neither."""
+
+        def done() -> bool:
+            told = self.topic(topic)
+            came = [one["message_count"] for one in told["channels"] if one["channel_name"] == channel] if told else []
+            return came == [count] and self.depth(topic, channel).held == 0
+
+        wait_until(done, what=lambda: f"{count} of {topic}/{channel}: {self.stats(topic)}")
+
     def wait_clients(self, topic: str, channel: str, count: int = 1) -> None:
         """Until `count` clients are on the channel, and know it: they ask for messages, or have had some."""
 
