@@ -160,6 +160,7 @@ class _Http(HttpToolsProtocol):
         Not so for what is streamed: there it is how a client says that it has gone.
         """
         self.wire.note_end()
+        self.wire.flush()  # an answer may be held that was asked for in the same breath
         if self._is_over or self.scheme == "https":  # nor with TLS, which ends both sides at once
             return False
         waiting = self._unanswered()

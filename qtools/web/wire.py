@@ -47,18 +47,19 @@ class Wire:
         if self._closing:
             return
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._out.append(data)
         self.written += len(data)
 
     def write_whole(self, data: bytes) -> None:
         """An answer of which nothing more will come."""
         if not self.is_closing():
-            self._flush()
+            self.flush()
             self.written += len(data)
             self._transport.write(data)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand over what is held, before the turn ends."""
         if self._out:
             data = b"".join(self._out)
             self._out.clear()
@@ -72,7 +73,7 @@ class Wire:
         """
         if self._closing:
             return
-        self._flush()
+        self.flush()
         self._closing = True
         if self._transport.is_closing():
             return
