@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtools.cli.types import Duration, Listen, Peer
+from qtools.cli.types import Delimiter, Duration, Listen, Peer
 from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
@@ -137,6 +137,17 @@ def filter_options(on_error: str) -> Decorator:
 
 
 FORMATS = ("raw", "envelope", "msgpack", "length32")
+
+
+def format_option(text: str) -> Decorator:
+    return click.option(
+        "--format", "-f", "format", type=click.Choice(FORMATS), default="raw", show_default=True, help=text
+    )
+
+
+def delimiter_option(text: str) -> Decorator:
+    return click.option("--delimiter", "-d", type=Delimiter(), default=None, metavar="TEXT", help=text)
+
 
 null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL, as in find -print0.")
 

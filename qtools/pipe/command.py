@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Delimiter, Duration, Number, Size
+from qtools.cli.types import Duration, Number, Size
 from qtools.errors import NameInvalid, UsageError
 from qtools.names import check_topic
 
@@ -33,23 +33,8 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
 """,
 )
 @click.argument("words", nargs=-1, metavar="TOPIC [FILE]...")
-@click.option(
-    "--format",
-    "-f",
-    "format",
-    type=click.Choice(shared.FORMATS),
-    default="raw",
-    show_default=True,
-    help="What the input is: delimited messages, or what q-tail writes in that format.",
-)
-@click.option(
-    "--delimiter",
-    "-d",
-    type=Delimiter(),
-    default=None,
-    metavar="TEXT",
-    help=r"What ends a raw message, of any length; \n \t \0 \xHH are understood. Default: \n.",
-)
+@shared.format_option("What the input is: delimited messages, or what q-tail writes in that format.")
+@shared.delimiter_option(r"What ends a raw message, of any length; \n \t \0 \xHH are understood. Default: \n.")
 @shared.null_option
 @click.option(
     "--empty",

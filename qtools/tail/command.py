@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Delimiter, Duration, Number
+from qtools.cli.types import Duration, Number
 from qtools.errors import UsageError
 
 
@@ -28,24 +28,11 @@ Exit status: 0 done, or stdout was closed, or a first signal; 1 failed, 2 usage,
 )
 @click.argument("sources", nargs=-1, required=True, metavar="TOPIC[/CHANNEL]...")
 @click.option("--count", "-n", type=click.IntRange(1), metavar="N", help="End after N messages, over all topics.")
-@click.option(
-    "--format",
-    "-f",
-    "format",
-    type=click.Choice(shared.FORMATS),
-    default="raw",
-    show_default=True,
-    help="raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
-    "binary. length32: a 4-byte length and the body. q-pipe reads each of them back.",
+@shared.format_option(
+    "raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
+    "binary. length32: a 4-byte length and the body. q-pipe reads each of them back."
 )
-@click.option(
-    "--delimiter",
-    "-d",
-    type=Delimiter(),
-    default=None,
-    metavar="TEXT",
-    help=r"What follows each raw message; \n \t \0 \xHH are understood. Default: \n.",
-)
+@shared.delimiter_option(r"What follows each raw message; \n \t \0 \xHH are understood. Default: \n.")
 @shared.null_option
 @click.option("--print-topic", is_flag=True, help="Begin each raw message with `TOPIC | `.")
 @click.option(

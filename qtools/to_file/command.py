@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Delimiter, Duration, Size
+from qtools.cli.types import Duration, Size
 from qtools.errors import UsageError
 
 CHANNEL = "q-to-file"
@@ -77,24 +77,11 @@ included.
 @click.option(
     "--channel", default=CHANNEL, show_default=True, metavar="NAME", help="For topics given without /CHANNEL."
 )
-@click.option(
-    "--format",
-    "-f",
-    "format",
-    type=click.Choice(shared.FORMATS),
-    default="raw",
-    show_default=True,
-    help="raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
-    "binary. length32: a 4-byte length and the body. All but raw keep bodies that contain the delimiter.",
+@shared.format_option(
+    "raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
+    "binary. length32: a 4-byte length and the body. All but raw keep bodies that contain the delimiter."
 )
-@click.option(
-    "--delimiter",
-    "-d",
-    type=Delimiter(),
-    default=None,
-    metavar="TEXT",
-    help=r"What follows each raw message; \n \t \0 \xHH are understood. Default: \n.",
-)
+@shared.delimiter_option(r"What follows each raw message; \n \t \0 \xHH are understood. Default: \n.")
 @shared.null_option
 @click.option("--compression", type=click.Choice(["none", "gzip", "zstd"]), default=None, help="Default: none.")
 @click.option("--gzip", is_flag=True, help="The same as --compression gzip.")

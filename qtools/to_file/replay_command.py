@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Delimiter, Duration, Number, Size, Topic
+from qtools.cli.types import Duration, Number, Size, Topic
 from qtools.errors import UsageError
 from qtools.to_file.moment import Moment
 
@@ -51,9 +51,7 @@ Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2
     show_default=True,
     help="What to do with a message over the broker's limit; either way it is named.",
 )
-@click.option(
-    "--delimiter", "-d", type=Delimiter(), default=None, metavar="TEXT", help=r"What ends a raw message. Default: \n."
-)
+@shared.delimiter_option(r"What ends a raw message. Default: \n.")
 @shared.null_option
 @click.option("--s3-endpoint", default="", metavar="URL", help="An S3 server that is not AWS's: http://HOST:PORT.")
 @click.option("--batch-count", type=click.IntRange(1), default=5000, show_default=True, metavar="N",

@@ -8,7 +8,6 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Delimiter
 from qtools.errors import UsageError
 
 
@@ -40,9 +39,7 @@ Exit status: 0 all is well, 1 something is not, 2 usage, 3 could not start.
     "again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON a finding, and one for the whole.")
-@click.option(
-    "--delimiter", "-d", type=Delimiter(), default=None, metavar="TEXT", help=r"What ends a raw message. Default: \n."
-)
+@shared.delimiter_option(r"What ends a raw message. Default: \n.")
 @shared.null_option
 @click.option("--s3-endpoint", default="", metavar="URL", help="An S3 server that is not AWS's: http://HOST:PORT.")
 @shared.talk_options
