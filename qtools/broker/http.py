@@ -14,9 +14,7 @@ import logging
 import os
 import re
 import socket
-import time
 from collections.abc import Awaitable, Callable
-from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -28,6 +26,7 @@ from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
 from qtools.listen import port_of
 from qtools.web.bodies import Headers, Receive, Refusal, Scope, announced, read_body, split_binary
+from qtools.web.dates import Dated
 from qtools.web.short import Answer, Handler, plain_pub, whole
 
 if TYPE_CHECKING:
@@ -66,9 +65,9 @@ class HttpApi:
             broker.options.broadcast_http_port or port_of(http),
         )
         self._https_port = max(port_of(https), 0)
-        self._second = 0
-        self._date = (b"date", b"")
-        self._ok = b""  # the answer to a publish in this second
+        self._dated = Dated()
+        self._ok_date: Header | None = None
+        self._ok = b""
         self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
             "/info": ("GET", self._info),
             "/stats": ("GET", self._stats),
@@ -98,16 +97,15 @@ class HttpApi:
         return self._broker.options.tls_required == "true"
 
     def _head(self, kind: Header, body: bytes) -> list[Header]:
-        return [_NSQ, kind, (b"content-length", b"%d" % len(body)), self._now()]
+        return [_NSQ, kind, (b"content-length", b"%d" % len(body)), self._dated.header()]
 
-    def _now(self) -> tuple[bytes, bytes]:
-        """RFC 9110, 6.6.1: an answer says when it was made."""
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._date = (b"date", formatdate(second, usegmt=True).encode())
+    def _whole_ok(self) -> bytes:
+        """The answer to a publish, made once a second."""
+        date = self._dated.header()
+        if date is not self._ok_date:
+            self._ok_date = date
             self._ok = whole(200, self._head(_TEXT, b"OK"), b"OK")
-        return self._date
+        return self._ok
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes | Any:
         path, method = scope["path"], scope["method"]
@@ -159,8 +157,7 @@ class HttpApi:
 
     def _answer_short(self, answer: Answer, error: Exception | None) -> None:
         if error is None:
-            self._now()
-            answer(self._ok)
+            answer(self._whole_ok())
         else:
             status, kind, body = _refused(error, "/pub")
             answer(whole(status, self._head(kind, body), body))

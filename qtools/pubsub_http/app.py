@@ -9,9 +9,7 @@ or a query in a log.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from email.utils import formatdate
 from typing import Any
 
 import orjson
@@ -22,6 +20,7 @@ from qtools.pubsub_http.parameters import Values
 from qtools.pubsub_http.routes import ROUTES, Route
 from qtools.pubsub_http.tokens import Caller
 from qtools.web.bodies import Receive, Refusal, Scope, Send
+from qtools.web.dates import Dated
 
 log = logging.getLogger("qtools.pubsub")
 
@@ -82,8 +81,7 @@ class App:
         self._routes: dict[str, dict[str, tuple[Route, Handler]]] = {}
         for route in ROUTES:
             self._routes.setdefault(route.path, {})[route.method] = (route, handlers[route.operation])
-        self._second = 0
-        self._date = (b"date", b"")
+        self._dated = Dated()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -151,25 +149,23 @@ class App:
 
     def headers(self, answer: Answer, head: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         """All of an answer to a request that came with `head`."""
-        headers = [*answer.headers, self._now(), *self._access.cors(head)]
+        headers = [*answer.headers, self._dated.header(), *self._access.cors(head)]
         if answer.status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(answer.body)))
         return headers
 
     def stream_headers(self, request: Request, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         """The head of an answer that a room sends by itself."""
-        return [*more, (b"cache-control", b"no-store"), _NOSNIFF, self._now(), *self._access.cors(request.head)]
+        return [
+            *more,
+            (b"cache-control", b"no-store"),
+            _NOSNIFF,
+            self._dated.header(),
+            *self._access.cors(request.head),
+        ]
 
     def count(self, status: int) -> None:
         self.requests[status] = self.requests.get(status, 0) + 1
-
-    def _now(self) -> tuple[bytes, bytes]:
-        """RFC 9110, 6.6.1: an answer says when it was made."""
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._date = (b"date", formatdate(second, usegmt=True).encode())
-        return self._date
 
     # ── WebSockets ──
 

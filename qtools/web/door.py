@@ -12,23 +12,17 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from qtools.web.short import Short, ShortCycle, length_of
-from qtools.web.wire import Wire
+from qtools.web.client import HttpClient
+from qtools.web.short import Short
 
 SWEEP_SECONDS = 1.0  # how often deadlines are looked at: one timer for all clients, none for each
-FOREVER = float("inf")
-QUEUED = 1000  # requests that one client may send before it has the answers to those before
-SLOWEST = 10_000  # bytes/s: a body whose length was announced may not come slower
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -47,259 +41,6 @@ class Limits:
     request: float = 60.0
     idle: float = 60.0
     connections: int | None = None
-
-
-def _is_post(cycle: RequestResponseCycle | ShortCycle) -> bool:
-    return isinstance(cycle, ShortCycle) or cycle.scope["method"] == "POST"
-
-
-def _closing_answer(status: str, word: str, more: str = "") -> bytes:
-    body = f'{{"message":"{word}"}}'
-    return (
-        f"HTTP/1.1 {status}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: {len(body)}\r\n"
-        f"{more}connection: close\r\n\r\n{body}"
-    ).encode()
-
-
-_TOO_LONG = _closing_answer("431 Request Header Fields Too Large", "HEAD_TOO_BIG")
-_BROKEN = _closing_answer("400 Bad Request", "INVALID_REQUEST")
-_TOO_SLOW = _closing_answer("408 Request Timeout", "REQUEST_TIMEOUT")
-_TOO_MANY = _closing_answer("503 Service Unavailable", "TOO_MANY_CONNECTIONS", "retry-after: 1\r\n")
-
-
-class _Flow(FlowControl):
-    """uvicorn's, that lets nothing more in while requests wait for those before them: each answer would let in as many
-    as fit into one read."""
-
-    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
-        super().__init__(transport)
-        self._pipeline = pipeline
-
-    def resume_reading(self) -> None:
-        if not self._pipeline:
-            super().resume_reading()
-
-
-class _Http(HttpToolsProtocol):
-    """uvicorn's, with limits. `deadline` is the loop time by which what is waited for has to have come."""
-
-    wire: Wire
-    deadline = FOREVER
-    _current: RequestResponseCycle | ShortCycle | None = None  # the one that is answered; `cycle` is the newest
-    _deaf = False  # something was wrong: what comes is not looked at any more
-    _unseen = 0  # bytes since something came out of the parser
-    _fed = 0  # bytes of the chunk that is being parsed
-    _in_head = False  # a request has begun, and its head is not whole
-    _extends = False  # whether each piece of the body puts the deadline off
-
-    def __init__(self, door: HttpDoor) -> None:
-        super().__init__(door.config, door.state, {}, door.loop)
-        self._door = door
-        self._limits = door.limits
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.wire = Wire(transport, self.loop)
-        super().connection_made(self.wire)  # type: ignore[arg-type]  # a transport in all but name
-        self.flow = _Flow(self.wire, self.pipeline)  # type: ignore[arg-type]
-        self._wait(self._limits.request)
-        self._door.watch()
-        most = self._limits.connections
-        if most is not None and len(self.connections) > most:
-            self._refuse(_TOO_MANY)
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_over:
-            self.wire.discard(len(data))
-            return
-        self._fed = len(data)
-        self._unseen += len(data)
-        self._feed(data)
-        if self._unseen > self._limits.head:
-            self._refuse(_TOO_LONG)
-
-    def _feed(self, data: bytes) -> None:
-        """As uvicorn's data_received, but that an upgrade to what is not spoken here is ignored (RFC 9110, 7.8).
-
-        llhttp takes what follows such a head for another protocol. The body would be thrown away, or, where it comes
-        later, be taken for the next request. So the head is read once more, without the wish.
-        """
-        while True:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                if self._should_upgrade():
-                    self.handle_websocket_upgrade()
-                elif self.parser.get_method() == b"CONNECT":
-                    self._refuse(_BROKEN)
-                elif not self._is_over:
-                    data = self._head_without_upgrade() + data[upgrade.args[0] :]
-                    self.parser = httptools.HttpRequestParser(self)  # the other may take the connection for closed
-                    continue
-            except httptools.HttpParserError:
-                self._refuse(_BROKEN)
-            return
-
-    def _head_without_upgrade(self) -> bytes:
-        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-        kept = [(name, value) for name, value in self.headers if name not in (b"upgrade", b"connection")]
-        if any(name == b"connection" and b"close" in value.lower() for name, value in self.headers):
-            kept.append((b"connection", b"close"))
-        lines = b"".join(b"%b: %b\r\n" % header for header in kept)
-        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, lines)
-
-    def _should_upgrade(self) -> bool:
-        return self.parser.get_method() == b"GET" and super()._should_upgrade()
-
-    @property
-    def _is_read_again(self) -> bool:
-        return self.parser.should_upgrade() and not self._should_upgrade()
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it
-        """The client has ended its side; True keeps ours open for the answers that it waits for.
-
-        Not so for what is streamed: there it is how a client says that it has gone.
-        """
-        self.wire.note_end()
-        self.wire.flush()  # an answer may be held that was asked for in the same breath
-        if self._is_over or self.scheme == "https":  # nor with TLS, which ends both sides at once
-            return False
-        waiting = self._unanswered()
-        if self._door.streams and not all(_is_post(cycle) for cycle in waiting):
-            return False
-        return self._answer_what_is_whole()
-
-    @property
-    def _is_over(self) -> bool:
-        return self._deaf or self.wire.is_closing()
-
-    def on_message_begin(self) -> None:
-        self._unseen = 0
-        if not self._is_over:
-            self._in_head = True
-            self._wait(self._limits.request)
-        super().on_message_begin()
-        self.scope["wire"] = self.wire  # type: ignore[typeddict-unknown-key]
-
-    def on_headers_complete(self) -> None:
-        if self._is_over or self._is_read_again:
-            return
-        self._in_head = False
-        if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
-            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if size > self._limits.head:
-                self._refuse(_TOO_LONG)
-                return
-        if len(self.pipeline) >= QUEUED:
-            self._refuse(_TOO_MANY)
-            return
-        if self._begin_short():
-            return
-        super().on_headers_complete()
-        self._unseen = 0
-        length = next((value for name, value in self.headers if name == b"content-length"), b"")
-        self._extends = not length
-        self._wait(self._limits.idle if self._extends else self._limits.request + int(length[:18] or 0) / SLOWEST)
-
-    def _begin_short(self) -> bool:
-        """Whether the request goes the short way."""
-        parser, before = self.parser, self.cycle
-        if self._door.short is None or parser.get_method() != b"POST":
-            return False
-        if self.flow.write_paused or (before is not None and not before.response_complete):
-            return False  # there it waits until the client reads its answers, and until its turn has come
-        length = length_of(self.headers)
-        if not length or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
-            return False
-        handler = self._door.short(self.url, self.headers, length, self.scheme == "https")
-        if handler is None:
-            return False
-        self._current = made = ShortCycle(handler, self.wire, self.on_response_complete)
-        self.cycle = made  # type: ignore[assignment]
-        self._unseen = 0
-        self._extends = False
-        self._wait(self._limits.request + length / SLOWEST)
-        return True
-
-    def on_body(self, body: bytes) -> None:
-        self._unseen = 0
-        if self._extends:
-            self._wait(self._limits.idle)
-        if not self._is_over:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._unseen = 0
-        self.deadline = FOREVER
-        if not self._is_over and not self._is_read_again:
-            super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """As uvicorn's, without a timer for each request: the door looks at the deadlines."""
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif not self.cycle.more_body:  # else what is left of its body has a deadline of its own
-            self._wait(self._limits.idle)
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._current = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(_BROKEN)
-
-    def _wait(self, seconds: float) -> None:
-        self.deadline = self.loop.time() + seconds
-
-    def too_slow(self) -> None:
-        """The deadline has passed."""
-        if not self._in_head and (self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)):
-            self.wire.close()  # nothing was asked
-        else:
-            self._refuse(_TOO_SLOW)
-
-    def _refuse(self, answer: bytes) -> None:
-        """Answer in the application's stead, and hang up. What was asked before, and has come whole, is answered first,
-        and then nothing else: who reads an answer takes it for that to what it asked first."""
-        if self._is_over:
-            return
-        self.deadline = FOREVER
-        if self._answer_what_is_whole():
-            return
-        cycle = self._current
-        answering = cycle is not None and not cycle.response_complete
-        if cycle is not None and answering:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        if cycle is None or not answering or not cycle.response_started:
-            self.wire.write(answer)
-        self.wire.close()
-
-    def _answer_what_is_whole(self) -> bool:
-        """Let what has come whole be answered, look at nothing else, and hang up. False when there is nothing."""
-        whole = [cycle for cycle in self._unanswered() if not cycle.more_body]
-        if not whole or whole[0].response_started:
-            return False
-        self._deaf = True
-        self.deadline = FOREVER
-        whole[-1].keep_alive = False
-        while self.pipeline and self.pipeline[0][0].more_body:
-            self.pipeline.popleft()  # the newest
-        return True
-
-    def _unanswered(self) -> list[RequestResponseCycle | ShortCycle]:
-        """Requests in the order in which they came."""
-        current = self._current
-        asked = [] if current is None or current.response_complete else [current]
-        return [*asked, *(cycle for cycle, _ in reversed(self.pipeline))]
-
-    @property
-    def short(self) -> ShortCycle | None:
-        """The request that is being answered the short way."""
-        current = self._current
-        return current if isinstance(current, ShortCycle) and not current.response_complete else None
 
 
 class HttpDoor:
@@ -344,9 +85,9 @@ class HttpDoor:
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Let clients in. With `tls` the loop has to be asyncio's own: others do not show what waits beneath it."""
         if listening.family == socket.AF_UNIX:
-            server = await self.loop.create_unix_server(lambda: _Http(self), sock=listening, ssl=tls)
+            server = await self.loop.create_unix_server(lambda: HttpClient(self), sock=listening, ssl=tls)
         else:
-            server = await self.loop.create_server(lambda: _Http(self), sock=listening, ssl=tls)
+            server = await self.loop.create_server(lambda: HttpClient(self), sock=listening, ssl=tls)
         self._servers.append(server)
 
     def watch(self) -> None:
@@ -357,7 +98,7 @@ class HttpDoor:
     def _sweep(self) -> None:
         now = self.loop.time()
         for connection in tuple(self.state.connections):
-            if isinstance(connection, _Http) and connection.deadline < now:
+            if isinstance(connection, HttpClient) and connection.deadline < now:
                 connection.too_slow()
         self._sweeping = None
         if self.state.connections:
@@ -374,7 +115,7 @@ class HttpDoor:
             connection.shutdown()
         under_way: set[asyncio.Future[Any]] = set(self.state.tasks)
         for connection in self.state.connections:
-            if isinstance(connection, _Http) and connection.short is not None:
+            if isinstance(connection, HttpClient) and connection.short is not None:
                 connection.short.over = self.loop.create_future()
                 under_way.add(connection.short.over)
         if under_way:

@@ -16,7 +16,7 @@ import pytest
 
 from qtools.broker.daemon import Daemon
 from qtools.web import short
-from qtools.web.door import QUEUED
+from qtools.web.client import QUEUED
 
 from .inside import come_true, serving
 from .test_tcp import SlowStore
