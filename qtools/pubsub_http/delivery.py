@@ -19,6 +19,8 @@ from typing import Protocol
 from qtools.message import Batch
 from qtools.pubsub_http.parcel import PIECES, Parcel, Where, render
 from qtools.pubsub_http.sessions import Session
+from qtools.web.bodies import Send
+from qtools.web.wire import Wire
 
 # Between two looks at what the client has taken: at first it is probably on its way, then somebody is slow.
 FIRST_LOOK = 0.002
@@ -45,6 +47,25 @@ class Stream(Protocol):
     def gone(self) -> bool: ...
     async def send(self, data: bytes, batch: Batch) -> None:
         """Write `data`, which is `batch` in the stream's form; returns when the transport takes more."""
+
+
+class WireStream:
+    """What streams to clients have in common. `wire` is None where the application is run without a door, as tests
+    do: then everything counts as taken."""
+
+    def __init__(self, send: Send, wire: Wire | None) -> None:
+        self.gone = False
+        self._send = send
+        self._wire = wire
+        self._bytes = 0
+
+    @property
+    def written(self) -> int:
+        return self._bytes if self._wire is None else self._wire.written
+
+    @property
+    def taken(self) -> int:
+        return self._bytes if self._wire is None else self._wire.taken
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from qtools.client.ends import wait_until_empty
 from qtools.errors import QtoolsError, StartError
 from qtools.message import Batch
 from qtools.names import Subscription
-from qtools.pubsub_http.delivery import Counts, Delivery, Source
+from qtools.pubsub_http.delivery import Counts, Delivery, Source, WireStream
 from qtools.pubsub_http.hub import Hubs, open_consumer, own_channel
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.outlet import refusal_of
@@ -55,22 +55,8 @@ class ConsumerSource:
         await self.consumer.close()
 
 
-class HttpStream:
-    """The answer to GET /sub. `wire` is None where the application is run without a door, as tests do."""
-
-    def __init__(self, request: Request, wire: Wire | None) -> None:
-        self.gone = False
-        self._send = request.send
-        self._wire = wire
-        self._bytes = 0
-
-    @property
-    def written(self) -> int:
-        return self._bytes if self._wire is None else self._wire.written
-
-    @property
-    def taken(self) -> int:
-        return self._bytes if self._wire is None else self._wire.taken
+class HttpStream(WireStream):
+    """The answer to GET /sub."""
 
     async def send(self, data: bytes, batch: Batch) -> None:
         await self.say(data)
@@ -186,7 +172,7 @@ class Subscribing:
         accept = request.head.get(b"accept", b"").decode("latin-1")
         wants = read_wants(request.values, accept, self._options.max_in_flight)
         wire: Wire | None = request.scope.get("wire")
-        stream = HttpStream(request, wire)
+        stream = HttpStream(request.send, wire)
         async with self.subscribed(request, wants) as source:
             session = self._sessions.open(request.caller, wants.msg_timeout) if wants.acks else None
             arrived = self._resumed(wants, request) if wants.form == "sse" and not wants.acks else None

@@ -17,12 +17,11 @@ import orjson
 
 from qtools.message import Batch
 from qtools.pubsub_http.app import accept
-from qtools.pubsub_http.delivery import Delivery, Source
+from qtools.pubsub_http.delivery import Delivery, Source, WireStream
 from qtools.pubsub_http.parcel import PIECES
 from qtools.pubsub_http.routes import MAX_DEFER
 from qtools.pubsub_http.sessions import Session
 from qtools.pubsub_http.wants import read_wants
-from qtools.web.wire import Wire
 
 if TYPE_CHECKING:
     from qtools.pubsub_http.app import Request
@@ -33,24 +32,13 @@ if TYPE_CHECKING:
 NORMAL, GOING_AWAY = 1000, 1001  # RFC 6455, 7.4.1
 
 
-class _Stream:
+class _Stream(WireStream):
     """A WebSocket as a delivery's stream."""
 
     def __init__(self, request: Request, form: str) -> None:
-        self.gone = False
-        self._send = request.send
-        self._wire: Wire | None = request.scope.get("wire")
+        super().__init__(request.send, request.scope.get("wire"))
         self._pieces = PIECES["envelope" if form == "envelope" else form]
         self._form = form
-        self._bytes = 0
-
-    @property
-    def written(self) -> int:
-        return self._bytes if self._wire is None else self._wire.written
-
-    @property
-    def taken(self) -> int:
-        return self._bytes if self._wire is None else self._wire.taken
 
     async def send(self, data: bytes, batch: Batch) -> None:
         send = self._send
