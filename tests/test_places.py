@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qtools.errors import StartError
-from qtools.places import LONGEST_SOCKET_PATH, local_places, make_private
+from qtools.places import LONGEST_SOCKET_PATH, is_private_socket, local_places, make_private, named_sockets, own_places
 
 
 def test_sockets_are_in_the_runtime_directory_and_data_in_the_state_directory(tmp_path: Path) -> None:
@@ -60,14 +60,95 @@ def test_a_socket_path_that_no_socket_can_have_is_refused_with_advice() -> None:
             local_places({"HOME": longer})
 
 
+# ── the sockets that a lock file names ──────────────────────────────────────────────────────────────
+
+
+def lock_file(home: Path, *lines: str) -> Path:
+    """A lock file as a broker that runs has written it."""
+    path = home / ".local/state/qtools/broker/lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    path.chmod(0o600)
+    return path
+
+
+def socket_directory(home: Path) -> Path:
+    made = home / "sockets"
+    made.mkdir(mode=0o700)
+    return made
+
+
+def test_the_sockets_that_the_lock_file_names_are_used_in_every_environment(tmp_path: Path) -> None:
+    sockets = socket_directory(tmp_path)
+    lock_file(tmp_path, "7", f"{sockets}/a.sock", f"{sockets}/b.sock")
+    for environ in ({}, {"XDG_RUNTIME_DIR": str(tmp_path)}, {"XDG_RUNTIME_DIR": "/" + "x" * 200}):
+        places = local_places({"HOME": str(tmp_path), **environ})
+        assert places.tcp_socket == sockets / "a.sock"
+        assert places.http_socket == sockets / "b.sock"
+        assert places.data == tmp_path / ".local/state/qtools/broker"
+    assert own_places({"HOME": str(tmp_path)}).tcp_socket == tmp_path / ".local/state/qtools/run/broker.sock"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "7\n", "7\n/a\n", "7\n/a\n/b", "7\na\nb\n", "7\n\n\n", "\n" * 9000, "7\n/a\0\n/b\n",
+        f"7\n/{'x' * LONGEST_SOCKET_PATH}\n/b\n",
+    ],
+)  # fmt: skip
+def test_a_lock_file_that_names_no_two_sockets_is_passed_over(tmp_path: Path, text: str) -> None:
+    path = lock_file(tmp_path)
+    path.write_text(text)
+    assert named_sockets(path) is None
+    assert local_places({"HOME": str(tmp_path)}) == own_places({"HOME": str(tmp_path)})
+
+
+def test_a_lock_file_that_others_may_write_is_not_believed(tmp_path: Path) -> None:
+    sockets = socket_directory(tmp_path)
+    path = lock_file(tmp_path, "7", f"{sockets}/a.sock", f"{sockets}/b.sock")
+    assert named_sockets(path) == (sockets / "a.sock", sockets / "b.sock")
+    for open_to in (0o620, 0o602):
+        path.chmod(open_to)
+        assert named_sockets(path) is None
+    path.chmod(0o600)
+    link = path.with_name("link")
+    link.symlink_to(path)
+    assert named_sockets(link) is None
+    fifo = path.with_name("fifo")
+    os.mkfifo(fifo, 0o600)
+    assert named_sockets(fifo) is None  # and it is not waited for
+
+
+def test_sockets_in_a_directory_that_others_may_write_to_are_not_believed(tmp_path: Path) -> None:
+    sockets = socket_directory(tmp_path)
+    path = lock_file(tmp_path, "7", f"{sockets}/a.sock", f"{sockets}/b.sock")
+    for open_to in (0o720, 0o702):
+        sockets.chmod(open_to)
+        assert named_sockets(path) is None
+    sockets.chmod(0o755)
+    assert named_sockets(path) is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("what", ["lock file", "directory", "socket"])
+def test_what_another_user_owns_is_not_believed(tmp_path: Path, what: str) -> None:
+    sockets = socket_directory(tmp_path)
+    path = lock_file(tmp_path, "7", f"{sockets}/a.sock", f"{sockets}/b.sock")
+    (sockets / "a.sock").write_text("")
+    assert named_sockets(path) is not None
+    os.chown({"lock file": path, "directory": sockets, "socket": sockets / "a.sock"}[what], 54321, 54321)
+    assert named_sockets(path) is None
+    assert is_private_socket(sockets / "b.sock") == (what != "directory")
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_a_directory_is_made_that_only_the_user_may_enter(tmp_path: Path) -> None:
-    made = tmp_path / "state" / "qtools"
+    made = tmp_path / "local" / "state" / "qtools"
     make_private(made)
-    assert mode(made) == 0o700
+    assert [mode(each) for each in (made, made.parent, made.parent.parent)] == [0o700] * 3
     make_private(made)
     assert mode(made) == 0o700
 

@@ -13,7 +13,7 @@ from qtools.broker.options import LOG_LEVELS, Options
 from qtools.cli.logs import set_up
 from qtools.cli.run import Signals, run_program
 from qtools.errors import StartError, UsageError
-from qtools.places import broker_data
+from qtools.places import broker_data, make_directory
 
 log = logging.getLogger("qtools.broker")
 
@@ -21,7 +21,7 @@ log = logging.getLogger("qtools.broker")
 def prepare(directory: Path) -> None:
     """Make sure of the data directory, and that nobody else uses it. StartError says what is in the way."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory)
     except OSError as error:
         raise StartError(f"cannot use --data-path {directory}: {(error.strerror or str(error)).lower()}") from error
     if try_lock(directory) is None:

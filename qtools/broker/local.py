@@ -6,8 +6,8 @@ In: the environment, which says where it lives. Out: one line on stdout, and the
     running PID    another one does, and answers
     error TEXT     neither
 
-A lock on a file in its data directory keeps it single. The lock is held from before the first socket is
-made until after the last is gone, so whoever holds it may remove what sockets are left over.
+A lock on a file in its data directory keeps it single, and the file names its sockets. The lock is held from before
+the first socket is made until after the last is gone, so its holder may remove what sockets are left over.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from qtools.broker.lock import holder, lock_path, try_lock
+from qtools.broker.lock import holder, try_lock
 from qtools.errors import QtoolsError, StartError
 from qtools.listen import is_served
-from qtools.places import LocalPlaces, local_places, make_private
+from qtools.places import LocalPlaces, lock_path, make_private, named_sockets, own_places
 
 log = logging.getLogger("qtools.broker")
 
@@ -34,21 +35,31 @@ _PAUSE = 0.02
 def become_the_one(places: LocalPlaces) -> int | None:
     """Take the lock, and answer its descriptor; or None once the process that has it answers on its socket.
 
-    Waits for the other to begin to serve, or to end: it may be doing either.
+    Waits for the other to begin to serve, or to end: it may be doing either. Where it serves, its lock file says.
     """
     until = time.monotonic() + PATIENCE
     while True:
-        held = try_lock(places.data)
+        held = try_lock(places.data, (places.tcp_socket, places.http_socket))
         if held is not None:
             return held
-        if is_served(str(places.tcp_socket)):
+        sockets = named_sockets(lock_path(places.data))
+        if sockets is not None and is_served(str(sockets[0])):
             return None
         if time.monotonic() > until:
-            raise StartError(
-                f"pid {holder(places.data)} holds {lock_path(places.data)} and serves nothing:"
-                " `q-broker stop --force` ends it"
-            )
+            raise StartError(_unreachable(places, None if sockets is None else sockets[0]))
         time.sleep(_PAUSE)
+
+
+def _unreachable(places: LocalPlaces, socket: Path | None) -> str:
+    """What is wrong with a broker that holds the lock and cannot be reached, and what to do about it."""
+    pid = holder(places.data)
+    what = f"pid {pid}" if pid else "another process"
+    advice = "`q-broker stop --force` ends it in order, and the next command starts a new one"
+    if socket is None:
+        return f"{what} holds {lock_path(places.data)}, which names no socket of yours to reach it by: {advice}"
+    if not socket.exists():
+        return f"{what} is the local broker, and its socket {socket} was removed: {advice}"
+    return f"{what} holds {lock_path(places.data)} and does not answer on {socket}: {advice}"
 
 
 def serve(places: LocalPlaces, idle_exit: float | None) -> int:
@@ -98,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
             idle_exit = parse_duration(arguments[1]) or None  # 0: never
         elif arguments:
             raise ValueError(f"unknown arguments {' '.join(arguments)}; there is --idle-exit DURATION")
-        places = local_places()
+        places = own_places()
         for directory in (places.tcp_socket.parent, places.data):
             make_private(directory)
         held = become_the_one(places)

@@ -1,24 +1,25 @@
-"""One process for each data directory. In: the directory. Out: its lock, or who has it.
+"""One process for each data directory. In: the directory. Out: its lock, or the pid of the process that holds it.
 
-The lock is on a file in it, which has the pid of the holder in it, and lasts as long as the process.
+The lock is on a file in the directory and lasts as long as the process. The file names the holder and, for the private
+broker, its sockets: the format is drawn in qtools/places.py, which reads them.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from qtools.errors import StartError
+from qtools.places import lock_path
 
 
-def lock_path(directory: Path) -> Path:
-    """The file whose lock the one process holds."""
-    return directory / "lock"
+def try_lock(directory: Path, sockets: Sequence[Path] = ()) -> int | None:
+    """Take the lock: a file descriptor that holds it as long as it is open, or None when another process has it.
 
-
-def try_lock(directory: Path) -> int | None:
-    """Take the lock: a file descriptor that holds it as long as it is open, or None when another process has it."""
+    `sockets`, where this process will listen, are written into the file for those who look for it.
+    """
     path = lock_path(directory)
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -34,14 +35,14 @@ def try_lock(directory: Path) -> int | None:
         raise StartError(f"cannot lock {path}: {error.strerror}") from error
     try:
         os.ftruncate(held, 0)
-        os.write(held, b"%d\n" % os.getpid())
+        os.write(held, b"".join([b"%d\n" % os.getpid(), *(os.fsencode(path) + b"\n" for path in sockets)]))
     except OSError:
-        pass  # the disk is full, perhaps: who asks for the holder then learns that there is one, and not which
+        pass  # the disk is full, perhaps: the lock holds all the same, without a name
     return held
 
 
 def holder(directory: Path) -> int | None:
-    """The pid of the process that holds the lock, 0 when it has not said; None when nobody does."""
+    """The pid of the process that holds the lock, 0 when the file does not name it; None when no process does."""
     path = lock_path(directory)
     try:
         probe = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -50,7 +51,7 @@ def holder(directory: Path) -> int | None:
     try:
         fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = path.read_text(encoding="ascii", errors="replace").strip()
+        text = path.read_text(encoding="ascii", errors="replace").partition("\n")[0]
         return int(text) if text.isdigit() else 0
     except OSError:
         return None

@@ -18,6 +18,7 @@ NSQD_TCP_PORT = 4150
 NSQD_HTTP_PORT = 4151
 LOOKUPD_HTTP_PORT = 4161
 LOOKUPD_TCP_PORT = 4160
+LOCAL = "local"  # in place of an HTTP address: that of the private local broker
 
 # What the ports of NSQ's programs are, for those who gave the wrong one.
 _OTHER_PORTS = {
@@ -31,8 +32,9 @@ _OTHER_PORTS = {
 class Address:
     """Where a broker listens: `host` and `port`, or `path` of a unix socket.
 
-    `http` is where its HTTP API can be asked, as httpx takes it ("http://host:port" or "unix:/path"), or "".
-    `local` marks the private local broker, which is started when it is not there.
+    `http` is where its HTTP API can be asked ("http://host:port", "unix:/path", LOCAL), or "".
+    `local` marks the private local broker, which is started when it is not there. Its sockets are looked up for each
+    connection, as the one that runs then may have been started in another environment.
     """
 
     host: str = ""
@@ -109,11 +111,11 @@ def parse_http_address(text: str, default_port: int) -> str:
 
 
 def local_address(environ: Mapping[str, str] = os.environ) -> Address:
-    """The private local broker of this user."""
+    """The private local broker of this user. StartError when it can have no place."""
     from qtools.places import local_places
 
-    places = local_places(environ)
-    return Address(path=str(places.tcp_socket), http=f"unix:{places.http_socket}", local=True)
+    local_places(environ)
+    return Address(http=LOCAL, local=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -366,7 +366,9 @@ async def _connect(address: Address, settings: Settings) -> Connection:
     connection = Connection(address, session, settings.heartbeat_interval / 1000)
     try:
         async with asyncio.timeout(settings.connect_timeout):
-            if address.path:
+            if address.local:
+                await loop.create_unix_connection(lambda: connection, _local_socket())
+            elif address.path:
                 await loop.create_unix_connection(lambda: connection, address.path)
             else:
                 await loop.create_connection(lambda: connection, address.host, address.port)
@@ -386,6 +388,16 @@ async def _connect(address: Address, settings: Settings) -> Connection:
         connection.abort()
         raise
     return connection
+
+
+def _local_socket() -> str:
+    """The TCP socket of the private local broker; ConnectFailed when another user could have put it there."""
+    from qtools.places import is_private_socket, local_places
+
+    path = local_places().tcp_socket
+    if not is_private_socket(path):
+        raise ConnectFailed("the local broker", f"another user owns {path}, or may write to its directory")
+    return str(path)
 
 
 def _refused_reason(address: Address, error: OSError) -> str:

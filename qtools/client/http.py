@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qtools.client.address import LOCAL
 from qtools.errors import ConnectFailed, PeerError
 from qtools.names import Subscription, is_valid_name
 
@@ -28,6 +29,7 @@ class HttpAsker:
         self.base = base
         self._tls = tls
         self._client: httpx.AsyncClient | None = None
+        self._connected_to = ""
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of a GET; ConnectFailed when nobody answers."""
@@ -40,20 +42,24 @@ class HttpAsker:
     async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
         import httpx
 
+        base = _local_socket() if self.base == LOCAL else self.base
+        if base != self._connected_to:
+            await self.close()
+            self._connected_to = base
         if self._client is None:
-            if self.base.startswith("unix:"):
-                transport = httpx.AsyncHTTPTransport(uds=self.base.removeprefix("unix:"))
+            if base.startswith("unix:"):
+                transport = httpx.AsyncHTTPTransport(uds=base.removeprefix("unix:"))
                 self._client = httpx.AsyncClient(transport=transport, base_url="http://broker", timeout=TIMEOUT)
             else:
                 # No proxy from the environment: a broker is not somewhere out on the web.
                 verify = True if self._tls is None else self._tls
-                self._client = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT, trust_env=False, verify=verify)
+                self._client = httpx.AsyncClient(base_url=base, timeout=TIMEOUT, trust_env=False, verify=verify)
         try:
             answer = await self._client.request(method, path)
         except httpx.TimeoutException as error:
-            raise ConnectFailed(self.base, f"no answer within {TIMEOUT:.4g} s") from error
+            raise ConnectFailed(base, f"no answer within {TIMEOUT:.4g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConnectFailed(self.base, str(error) or type(error).__name__) from error
+            raise ConnectFailed(base, str(error) or type(error).__name__) from error
         return answer.status_code, answer.content
 
     async def get_json(self, path: str) -> Any:
@@ -72,6 +78,16 @@ class HttpAsker:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+
+
+def _local_socket() -> str:
+    """Where the private local broker serves HTTP now; ConnectFailed when another user could have put a socket there."""
+    from qtools.places import is_private_socket, local_places
+
+    path = local_places().http_socket
+    if not is_private_socket(path):
+        raise ConnectFailed("the local broker", f"another user owns {path}, or may write to its directory")
+    return f"unix:{path}"
 
 
 @dataclass(slots=True)

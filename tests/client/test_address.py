@@ -140,7 +140,7 @@ def test_flags_go_before_the_environment(
 
 def test_with_nothing_said_it_is_the_local_broker(tmp_path: Path) -> None:
     environ = {"HOME": "/home/me", "XDG_RUNTIME_DIR": str(tmp_path)}
-    local = Address(path=f"{tmp_path}/qtools/broker.sock", http=f"unix:{tmp_path}/qtools/broker-http.sock", local=True)
+    local = Address(http="local", local=True)
     assert local_address(environ) == local
     for nothing in ({}, {"QTOOLS_NSQD": "", "QTOOLS_LOOKUPD": " , "}):
         assert choose_brokers(environ={**environ, **nothing}) == Brokers(nsqd=(local,))

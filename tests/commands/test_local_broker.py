@@ -53,6 +53,63 @@ def test_five_at_the_same_moment_get_one(shell: Shell) -> None:
     assert len(marked(shell.mark)) == 1
 
 
+def test_cron_finds_the_one_that_a_login_started(shell: Shell) -> None:
+    """One broker a user, wherever a command runs: with a runtime directory (a login) or without (cron, sudo)."""
+    cron = {"XDG_RUNTIME_DIR": ""}
+    pid = pid_told(shell.run("q-pipe", "letters", input=b"a\n"))
+    done = shell.run("q-pipe", "letters", input=b"b\n", environ=cron)
+    assert (done.status, len(done.err_lines)) == (0, 1), done.err
+    done = shell.run("q-broker", "status", environ=cron)
+    assert b"running: pid %d, " % pid in done.out
+    assert f"tcp     {shell.home}/run/qtools/broker.sock".encode() in done.out
+    done = shell.run("q-tail", "letters/me", "--until-empty", environ=cron)
+    assert (done.status, done.out, done.err) == (0, b"a\nb\n", "")
+    assert shell.run("q-broker", "stop", environ=cron).out == b"the local broker (pid %d) has stopped\n" % pid
+
+
+def test_a_login_finds_the_one_that_cron_started(shell: Shell) -> None:
+    pid = pid_told(shell.run("q-pipe", "letters", input=b"a\n", environ={"XDG_RUNTIME_DIR": ""}))
+    done = shell.run("q-tail", "letters/me", "--until-empty")
+    assert (done.status, done.out, done.err) == (0, b"a\n", "")
+    assert b"running: pid %d, " % pid in shell.run("q-broker", "status").out
+
+
+def test_five_at_the_same_moment_get_one_in_different_environments(shell: Shell) -> None:
+    pipes = [
+        shell.start("q-pipe", "letters", stdin=-1, environ={"XDG_RUNTIME_DIR": ""} if nth % 2 else {})
+        for nth in range(5)
+    ]
+    for nth, pipe in enumerate(pipes):
+        pipe.feed(b"%d\n" % nth)
+        pipe.end_input()
+    done = [pipe.wait() for pipe in pipes]
+    assert [each.status for each in done] == [0] * 5, [each.err for each in done]
+    assert len(marked(shell.mark)) == 1
+    assert sorted(shell.run("q-tail", "letters/me", "-n", "5").lines) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_a_reader_follows_it_when_another_environment_starts_it_anew(shell: Shell) -> None:
+    pid = pid_told(shell.run("q-pipe", "letters", input=b"a\n"))
+    tail = shell.start("q-tail", "letters/me", environ={"QTOOLS_AUTOSTART": "0"})
+    tail.wait_out(2)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: marked(shell.mark) != [] and pid not in marked(shell.mark))
+    assert shell.run("q-pipe", "letters", input=b"b\n", environ={"XDG_RUNTIME_DIR": ""}).status == 0
+    wait_until(lambda: b"b" in tail.out.splitlines())
+
+
+def test_one_whose_sockets_were_removed_is_named_with_what_to_do(shell: Shell) -> None:
+    pid = pid_told(shell.run("q-pipe", "letters", input=b"a\n"))
+    for path in (shell.home / "run" / "qtools").iterdir():
+        path.unlink()
+    done = shell.run("q-pipe", "letters", input=b"b\n")
+    assert done.status == 3
+    assert f"pid {pid} is the local broker, and its socket {shell.home}/run/qtools/broker.sock was removed" in done.err
+    assert shell.run("q-broker", "stop", "--force").status == 0
+    assert shell.run("q-pipe", "letters", input=b"b\n").status == 0
+    assert shell.run("q-tail", "letters/me", "-n", "2").lines == [b"a", b"b"]
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
