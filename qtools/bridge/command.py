@@ -188,11 +188,13 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     to_nsqd, to_lookupd = given.pop("to_nsqd"), given.pop("to_lookupd")
     if to_nsqd and to_lookupd:
         raise UsageError("give --to-nsqd or --to-lookupd, not both")
+    brokers = shared.brokers_of(given)
+    to_brokers = choose_brokers(to_nsqd, to_lookupd, environ={}) if to_nsqd or to_lookupd else None
     options = BridgeOptions(
         sources=tuple(dict.fromkeys(parse_source(source, CHANNEL) for source in sources)),
-        brokers=shared.brokers_of(given),
-        to_brokers=choose_brokers(to_nsqd, to_lookupd, environ={}) if to_nsqd or to_lookupd else None,
-        settings=shared.settings_of("q-bridge", given),
+        brokers=brokers,
+        to_brokers=to_brokers,
+        settings=shared.settings_of("q-bridge", given, brokers, to_brokers),
         operations=shared.operations_of(given),
         rate=given.pop("rate") or 0.0,
         max_attempts=given.pop("max_attempts") or 0,

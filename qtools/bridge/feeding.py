@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from qtools.bridge.options import BridgeOptions
 from qtools.client.address import Address, Brokers
 from qtools.client.discovery import Discovery
+from qtools.client.settings import Settings
 from qtools.errors import NameInvalid, UsageError
 from qtools.flow.dead_letter import dead_letter_topic
 
@@ -23,7 +24,7 @@ Place = tuple[str, str | int]  # an IP address and a port, or "unix" and a path
 
 async def forbidden_topics(options: BridgeOptions) -> frozenset[str]:
     """Those that are read, where what is written could be read again; none where it could not."""
-    if options.to_brokers is None or await same_cluster(options.brokers, options.to_brokers):
+    if options.to_brokers is None or await same_cluster(options.brokers, options.to_brokers, options.settings):
         return frozenset(source.topic for source in options.sources)
     return frozenset()
 
@@ -45,11 +46,11 @@ def dead_letter_topics(options: BridgeOptions) -> dict[str, str]:
     return topics
 
 
-async def same_cluster(ours: Brokers, theirs: Brokers) -> bool:
+async def same_cluster(ours: Brokers, theirs: Brokers, settings: Settings) -> bool:
     """Whether what is published to `theirs` may be read from `ours`."""
     if await _lookupds(ours) & await _lookupds(theirs):
         return True
-    return bool(await _nsqds(ours) & await _nsqds(theirs))
+    return bool(await _nsqds(ours, settings) & await _nsqds(theirs, settings))
 
 
 async def _lookupds(brokers: Brokers) -> set[Place]:
@@ -60,8 +61,8 @@ async def _lookupds(brokers: Brokers) -> set[Place]:
     return found
 
 
-async def _nsqds(brokers: Brokers) -> set[Place]:
-    discovery = Discovery(brokers, None)
+async def _nsqds(brokers: Brokers, settings: Settings) -> set[Place]:
+    discovery = Discovery(brokers, None, settings)
     try:
         addresses = await discovery.look()
     finally:

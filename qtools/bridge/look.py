@@ -35,7 +35,7 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     options = replace(options, sources=sources)
     planner = plan_for(options, await forbidden_topics(options)).planner
     assert isinstance(planner, Routes)
-    await refuse_to_take_backlog(sources, options.brokers)
+    await refuse_to_take_backlog(sources, options.brokers, options.settings)
     consumer = Consumer(
         sources, options.brokers, options.settings, max_in_flight=options.max_in_flight, limit=options.count
     )

@@ -159,8 +159,8 @@ def brokers_of(given: dict[str, Any]) -> Brokers:
     return choose_brokers(given.pop("nsqd"), given.pop("lookupd"), given.pop("nsqd_http"))
 
 
-def settings_of(program: str, given: dict[str, Any]) -> Settings:
-    """Take the connection flags out of `given`; the secret is read here."""
+def settings_of(program: str, given: dict[str, Any], *brokers: Brokers | None) -> Settings:
+    """Take the connection flags to `brokers` out of `given`; the secret is read here."""
     from qtools.client.settings import Settings, read_secret
 
     settings = Settings(
@@ -177,11 +177,14 @@ def settings_of(program: str, given: dict[str, Any]) -> Settings:
     )  # fmt: skip
     if settings.snappy and settings.deflate:
         raise UsageError("give --snappy or --deflate, not both")
-    if not settings.tls and (settings.tls_ca or settings.tls_cert or settings.tls_key or settings.tls_insecure):
-        raise UsageError("--tls-ca, --tls-cert, --tls-key and --tls-insecure-skip-verify need --tls")
+    uses_tls = settings.tls or any(each.uses_https for each in brokers if each is not None)
+    if not uses_tls and (settings.tls_ca or settings.tls_cert or settings.tls_key or settings.tls_insecure):
+        raise UsageError(
+            "--tls-ca, --tls-cert, --tls-key and --tls-insecure-skip-verify need --tls, or an https:// address"
+        )
     if settings.tls_key and not settings.tls_cert:
         raise UsageError("--tls-key needs --tls-cert")
-    settings.tls_context()  # a file that cannot be used is said now, before anything is sent
+    settings.http_tls_context()  # a file that cannot be used is reported now, before anything is sent
     return settings
 
 

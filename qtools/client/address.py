@@ -125,6 +125,11 @@ class Brokers:
     nsqd: tuple[Address, ...] = ()
     lookupd: tuple[str, ...] = ()
 
+    @property
+    def uses_https(self) -> bool:
+        """Whether an address of an HTTP API among them begins with https://."""
+        return any(base.startswith("https://") for base in (*self.lookupd, *(each.http for each in self.nsqd)))
+
     def __str__(self) -> str:
         if self.lookupd:
             return "nsqlookupd at " + ", ".join(self.lookupd)

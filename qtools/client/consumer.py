@@ -82,7 +82,8 @@ class Consumer:
             self._connections.append(connection)
             self._share()
 
-        return Links(Discovery(self._brokers, source.topic, self.failing), self.settings, subscribe, self._on_down)
+        discovery = Discovery(self._brokers, source.topic, self.settings, self.failing)
+        return Links(discovery, self.settings, subscribe, self._on_down)
 
     async def start(self) -> None:
         """Connect and subscribe; StartError when nobody could be reached."""

@@ -11,6 +11,7 @@ import logging
 
 from qtools.client.address import Address, Brokers
 from qtools.client.http import HttpAsker
+from qtools.client.settings import Settings
 from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
 from qtools.protocol.lookup import Producer, decode_producers
 
@@ -24,15 +25,19 @@ POLL_SECONDS_EMPTY = 1.0
 class Discovery:
     """The addresses for `topic`, or of every nsqd when it is None (to publish anywhere).
 
-    failing: the nsqlookupds that did not answer the last time; who shares it is told once, and not once a topic.
+    settings: the TLS files that requests to https:// addresses use.
+    failing: the nsqlookupds that did not answer the last time. Share this set between instances, so that each outage is
+        logged once and not once per topic.
     """
 
-    def __init__(self, brokers: Brokers, topic: str | None, failing: set[str] | None = None) -> None:
+    def __init__(
+        self, brokers: Brokers, topic: str | None, settings: Settings, failing: set[str] | None = None
+    ) -> None:
         self.known: set[Address] = set(brokers.nsqd)
         self.is_static = not brokers.lookupd
         self._brokers = brokers
         self._topic = topic
-        self._askers = [HttpAsker(base) for base in brokers.lookupd]
+        self._askers = [HttpAsker(base, settings.http_tls_context()) for base in brokers.lookupd]
         self._failing = set() if failing is None else failing
 
     async def look(self) -> set[Address]:

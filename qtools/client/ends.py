@@ -31,7 +31,7 @@ class Asker:
     async def _depth(self, source: Subscription, nsqd: str, base: str, purpose: str) -> tuple[Subscription, Depth]:
         if not base:
             raise StartError(f"{purpose} needs the HTTP API of {nsqd}: give --nsqd-http-address")
-        asker = self._askers.setdefault(base, HttpAsker(base, self._consumer.settings.tls_context()))
+        asker = self._askers.setdefault(base, HttpAsker(base, self._consumer.settings.http_tls_context()))
         try:
             return source, await ask_depth(asker, source)
         except (NetworkError, PeerError) as error:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from qtools.client.address import Address, Brokers
 from qtools.client.discovery import Discovery
 from qtools.client.http import HttpAsker, ask_depth
+from qtools.client.settings import Settings
 from qtools.errors import NetworkError, PeerError, UsageError
 from qtools.names import Subscription
 
@@ -22,15 +23,15 @@ logger = logging.getLogger("qtools.client")
 PATIENCE = 2.0  # s: a question of courtesy must not hold up who only wants to look
 
 
-async def refuse_to_take_backlog(sources: Sequence[Subscription], brokers: Brokers) -> None:
+async def refuse_to_take_backlog(sources: Sequence[Subscription], brokers: Brokers, settings: Settings) -> None:
     """Raise UsageError when a source's topic has messages and no channel yet."""
     for source in sources:
-        discovery = Discovery(brokers, source.topic)
+        discovery = Discovery(brokers, source.topic, settings)
         try:
             addresses = await discovery.look()
         finally:
             await discovery.close()
-        waiting = sum(await asyncio.gather(*(_only_ours(source, address) for address in addresses)))
+        waiting = sum(await asyncio.gather(*(_only_ours(source, address, settings) for address in addresses)))
         if waiting:
             them = "it" if waiting == 1 else "them all"
             raise UsageError(
@@ -40,11 +41,11 @@ async def refuse_to_take_backlog(sources: Sequence[Subscription], brokers: Broke
             )
 
 
-async def _only_ours(source: Subscription, address: Address) -> int:
+async def _only_ours(source: Subscription, address: Address, settings: Settings) -> int:
     """How many messages at `address` wait for the topic's first channel; 0 where it cannot be asked."""
     if not address.http:
         return 0
-    asker = HttpAsker(address.http)
+    asker = HttpAsker(address.http, settings.http_tls_context())
     try:
         async with asyncio.timeout(PATIENCE):
             depth = await ask_depth(asker, source)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from qtools.client.address import Address, Brokers
 from qtools.client.discovery import Discovery
 from qtools.client.http import HttpAsker
+from qtools.client.settings import Settings
 from qtools.errors import ConnectFailed, PeerError, StartError, UsageError
 from qtools.message import Batch, Message, Messages
 from qtools.names import Subscription
@@ -39,14 +40,16 @@ class Glance:
         pass
 
 
-async def begin_in_the_past(sources: Sequence[Subscription], brokers: Brokers, since: float) -> None:
+async def begin_in_the_past(
+    sources: Sequence[Subscription], brokers: Brokers, settings: Settings, since: float
+) -> None:
     """Make the channels of `sources`, beginning with what was published at `since` (s since 1970).
 
     UsageError where a broker cannot do that, or the channel is there; a topic that is not there has no past.
     """
     for source in sources:
-        for address in await _addresses(source, brokers):
-            asker = await _ask(address, "--since")
+        for address in await _addresses(source, brokers, settings):
+            asker = await _ask(address, settings, "--since")
             try:
                 status, body = await asker.post(f"/channel/create?{_query(source)}&from={since:.6f}")
             finally:
@@ -62,15 +65,15 @@ async def begin_in_the_past(sources: Sequence[Subscription], brokers: Brokers, s
                 raise PeerError(f"{address} answers {status} {told}")
 
 
-async def peek(source: Subscription, brokers: Brokers, count: int) -> list[Batch]:
+async def peek(source: Subscription, brokers: Brokers, settings: Settings, count: int) -> list[Batch]:
     """The first messages that wait in `source`, `count` at most, as one batch from each broker.
 
     UsageError where a broker cannot tell, or there is no such channel on any.
     """
     batches: list[Batch] = []
     found = False
-    for address in await _addresses(source, brokers):
-        asker = await _ask(address, "--peek")
+    for address in await _addresses(source, brokers, settings):
+        asker = await _ask(address, settings, "--peek")
         try:
             status, body = await asker.get(f"/channel/peek?{_query(source)}&count={count}")
         finally:
@@ -100,19 +103,19 @@ def _query(source: Subscription) -> str:
     return f"topic={quote(source.topic)}&channel={quote(source.channel)}"
 
 
-async def _addresses(source: Subscription, brokers: Brokers) -> list[Address]:
-    discovery = Discovery(brokers, source.topic)
+async def _addresses(source: Subscription, brokers: Brokers, settings: Settings) -> list[Address]:
+    discovery = Discovery(brokers, source.topic, settings)
     try:
         return list(await discovery.look())
     finally:
         await discovery.close()
 
 
-async def _ask(address: Address, flag: str) -> HttpAsker:
+async def _ask(address: Address, settings: Settings, flag: str) -> HttpAsker:
     """Somebody to ask, who is a q-broker: StartError when nobody answers, UsageError when it is an nsqd."""
     if not address.http:
         raise UsageError(f"{flag} asks a broker over HTTP: where is that of {address}? (--nsqd-http-address)")
-    asker = HttpAsker(address.http)
+    asker = HttpAsker(address.http, settings.http_tls_context())
     try:
         try:
             info = await asker.get_json("/info")

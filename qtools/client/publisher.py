@@ -58,7 +58,7 @@ class Publisher:
         on_published: Callable[[float, int], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._links = Links(Discovery(brokers, None), settings, self._on_up, self._on_down)
+        self._links = Links(Discovery(brokers, None, settings), settings, self._on_up, self._on_down)
         self._brokers = brokers
         self._batch_count = batch_count
         self._batch_bytes = batch_bytes
@@ -237,7 +237,7 @@ class Publisher:
 
     async def _ask_limits(self) -> None:
         bases = {address.http for address in self._links.discovery.known if address.http}
-        tls = self._settings.tls_context()
+        tls = self._settings.http_tls_context()
         told = [
             limits for limits in await asyncio.gather(*(ask_limits(base, tls) for base in bases)) if limits is not None
         ]

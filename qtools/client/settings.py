@@ -61,8 +61,18 @@ class Settings:
         )
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """The context to shake hands with; StartError when a file it needs cannot be used."""
-        if not self.tls or self._context is not None:
+        """The TLS context of a TCP connection, None for one in clear; StartError when a file it needs is unusable."""
+        return self._tls_context() if self.tls else None
+
+    def http_tls_context(self) -> ssl.SSLContext | None:
+        """The TLS context of an https:// request, or None for httpx's default where no flag speaks of TLS.
+
+        It does not depend on `tls`: nsqlookupd may be behind HTTPS where nsqd's TCP port is not encrypted.
+        """
+        return self._tls_context() if self.tls or self.tls_ca or self.tls_cert or self.tls_insecure else None
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._context is not None:
             return self._context
         import ssl
 

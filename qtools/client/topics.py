@@ -11,6 +11,7 @@ import logging
 
 from qtools.client.address import Brokers
 from qtools.client.http import HttpAsker, ask_topics
+from qtools.client.settings import Settings
 from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
 from qtools.protocol.lookup import decode_topics
 
@@ -18,16 +19,16 @@ logger = logging.getLogger("qtools.client")
 
 
 class Topics:
-    """Asks `brokers` for their topics. failing: as a Discovery has it."""
+    """Asks `brokers` for their topics. settings, failing: as in Discovery."""
 
-    def __init__(self, brokers: Brokers, failing: set[str] | None = None) -> None:
+    def __init__(self, brokers: Brokers, settings: Settings, failing: set[str] | None = None) -> None:
         """StartError where an nsqd's HTTP API is not known."""
         for address in brokers.nsqd:
             if not address.http:
                 raise StartError(f"its topics need the HTTP API of {address}: give --nsqd-http-address")
         self._by_lookup = bool(brokers.lookupd)
         bases = brokers.lookupd or tuple(address.http for address in brokers.nsqd)
-        self._askers = [HttpAsker(base) for base in bases]
+        self._askers = [HttpAsker(base, settings.http_tls_context()) for base in bases]
         self._failing = set() if failing is None else failing
 
     async def look(self) -> set[str]:

@@ -150,11 +150,12 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         raise UsageError("give --checkpoint or --skip-bytes, not both")
     if files.count("-") > 1:
         raise UsageError("stdin (-) can only be read once")
+    brokers = shared.brokers_of(given)
     options = PipeOptions(
         topic=topic,
         files=files or ("-",),
-        brokers=shared.brokers_of(given),
-        settings=shared.settings_of("q-pipe", given),
+        brokers=brokers,
+        settings=shared.settings_of("q-pipe", given, brokers),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "fail"),

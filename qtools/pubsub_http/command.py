@@ -182,9 +182,10 @@ def main(**given: Any) -> int:
         names=given.pop("allow_host"),
     )  # fmt: skip
     origins = check_origins(given.pop("allow_origin"), tokens=bool(given["token_file"]))
+    brokers = shared.brokers_of(given)
     options = GatewayOptions(
-        brokers=shared.brokers_of(given),
-        settings=shared.settings_of("q-pubsub-http", given),
+        brokers=brokers,
+        settings=shared.settings_of("q-pubsub-http", given, brokers),
         operations=shared.operations_of(given),
         hosts=hosts,
         origins=origins,

@@ -38,7 +38,7 @@ async def open_consumer(
     """A consumer that has started; StartError, or 409 where a temporary channel would take what nobody else has."""
     if source.channel.endswith(EPHEMERAL):
         try:
-            await refuse_to_take_backlog([source], options.brokers)
+            await refuse_to_take_backlog([source], options.brokers, options.settings)
         except UsageError as error:
             raise Refusal(409, "TOPIC_HAS_NO_CHANNEL", str(error)) from error
     consumer = Consumer([source], options.brokers, options.settings, max_in_flight=max_in_flight, limit=limit)

@@ -42,7 +42,8 @@ class Topics:
     """Asks the brokers of a gateway."""
 
     def __init__(self, options: GatewayOptions) -> None:
-        self._discovery = Discovery(options.brokers, None)
+        self._discovery = Discovery(options.brokers, None, options.settings)
+        self._tls = options.settings.http_tls_context()
         self._askers: dict[str, HttpAsker] = {}
         self._asked = 0.0
         self._asking: asyncio.Task[list[Counted]] | None = None
@@ -69,6 +70,7 @@ class Topics:
 
     async def _ask(self) -> list[Counted]:
         addresses = [address for address in await self._discovery.look() if address.http]
+        await self._forget_others({address.http for address in addresses})
         if not addresses:
             raise StartError("no nsqd's HTTP API is known to ask: give --nsqd-http-address")
         answers = await asyncio.gather(*(self._stats(address.http) for address in addresses), return_exceptions=True)
@@ -83,8 +85,13 @@ class Topics:
             raise failures[0]
         return [topics[name] | {"channels": _sorted(topics[name]["channels"])} for name in sorted(topics)]
 
+    async def _forget_others(self, bases: set[str]) -> None:
+        """Close the connections to brokers that discovery no longer finds."""
+        for base in self._askers.keys() - bases:
+            await self._askers.pop(base).close()
+
     async def _stats(self, base: str) -> list[Any]:
-        asker = self._askers.setdefault(base, HttpAsker(base))
+        asker = self._askers.setdefault(base, HttpAsker(base, self._tls))
         told = await asker.get_json(STATS)
         try:
             return list(told.get("data", told).get("topics") or [])

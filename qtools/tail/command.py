@@ -95,10 +95,11 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     parsed = tuple(dict.fromkeys(parse_source(source, own) for source in sources))
     if given["peek"] and any(source.channel == own for source in parsed):
         raise UsageError("--peek looks into a channel: name it, as in TOPIC/CHANNEL")
+    brokers = shared.brokers_of(given)
     options = TailOptions(
         sources=parsed,
-        brokers=shared.brokers_of(given),
-        settings=shared.settings_of("q-tail", given),
+        brokers=brokers,
+        settings=shared.settings_of("q-tail", given, brokers),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "skip"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qtools.client.address import Brokers
 from qtools.client.past import peek
+from qtools.client.settings import Settings
 from qtools.message import Batch
 from qtools.names import Subscription
 
@@ -15,9 +16,12 @@ AT_MOST = 10  # messages, unless told how many
 class Look:
     """A source of at most `count` messages, over all of `sources`."""
 
-    def __init__(self, sources: Sequence[Subscription], brokers: Brokers, count: int | None) -> None:
+    def __init__(
+        self, sources: Sequence[Subscription], brokers: Brokers, settings: Settings, count: int | None
+    ) -> None:
         self._sources = list(sources)
         self._brokers = brokers
+        self._settings = settings
         self._left = AT_MOST if count is None else count
         self._batches: list[Batch] = []
 
@@ -26,7 +30,7 @@ class Look:
         while not self._batches:
             if not self._sources or self._left <= 0:
                 return None
-            self._batches = await peek(self._sources.pop(0), self._brokers, self._left)
+            self._batches = await peek(self._sources.pop(0), self._brokers, self._settings, self._left)
             self._left -= sum(map(len, self._batches))
         return self._batches.pop(0)
 

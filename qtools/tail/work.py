@@ -37,9 +37,9 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     if options.peek:
         return await _look(options, signals)
     if options.guarded:
-        await refuse_to_take_backlog(options.guarded, options.brokers)
+        await refuse_to_take_backlog(options.guarded, options.brokers, options.settings)
     if options.since is not None:
-        await begin_in_the_past(options.sources, options.brokers, options.since)
+        await begin_in_the_past(options.sources, options.brokers, options.settings, options.since)
     choosing = options.sample < 1.0 or options.rules is not None
     consumer = Consumer(
         options.sources, options.brokers, options.settings,
@@ -78,7 +78,7 @@ async def _look(options: TailOptions, signals: Signals) -> int:
     """Print what waits, and leave it there."""
     output = Output(STDOUT, _form(options), sample=options.sample)
     sink = output if options.rules is None else _filtered(output, options.rules)
-    flow = Flow(Look(options.sources, options.brokers, options.count), sink)
+    flow = Flow(Look(options.sources, options.brokers, options.settings, options.count), sink)
     signals.on_stop(flow.stop)
     try:
         await flow.run()

@@ -53,10 +53,11 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         raise UsageError("--complete-marker needs a work directory: it does not go with --no-spool")
     else:
         lateness = LATENESS if lateness is None else lateness
+    brokers = shared.brokers_of(given)
     return ArchiveOptions(
         sources=parsed,
-        brokers=shared.brokers_of(given),
-        settings=shared.settings_of("q-to-file", given),
+        brokers=brokers,
+        settings=shared.settings_of("q-to-file", given, brokers),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "pass"),

@@ -83,11 +83,12 @@ def main(url: str, topic: str, **given: Any) -> int:
     since, until = given.pop("since"), given.pop("until")
     if since is not None and until is not None and since >= until:
         raise UsageError("--since is not before --until: there is nothing between them")
+    brokers = shared.brokers_of(given)
     options = ReplayOptions(
         url=url,
         topic=topic,
-        brokers=shared.brokers_of(given),
-        settings=shared.settings_of("q-to-file", given),
+        brokers=brokers,
+        settings=shared.settings_of("q-to-file", given, brokers),
         endpoint=given.pop("s3_endpoint"),
         span=Span(since, until),
         delimiter=shared.delimiter_of(given),

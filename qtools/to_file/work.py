@@ -110,7 +110,7 @@ class _Run:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sink.hang_up)
         followed = None
         if options.pattern is not None:
-            topics = Topics(options.brokers, self._consumer.failing)
+            topics = Topics(options.brokers, options.settings, self._consumer.failing)
             followed = Followed(topics, options.pattern, options.channel, options.topic_refresh)
         operations = Operations(options.operations, "q-to-file", self._families, self._unready)
         await operations.start()

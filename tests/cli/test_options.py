@@ -8,6 +8,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from harness.certificates import Certificates
 
 from qtools.cli import options as shared
 from qtools.client.address import Address
@@ -43,13 +44,14 @@ def parse(*arguments: str) -> dict[str, Any]:
 
 
 def settings(*arguments: str) -> Settings:
-    return shared.settings_of("q-test", parse(*arguments))
+    given = parse(*arguments)
+    return shared.settings_of("q-test", given, shared.brokers_of(given))
 
 
 def test_what_is_taken_out_of_the_flags_is_gone_and_the_rest_is_left() -> None:
     given = parse("--nsqd", "a:1", "--max-in-flight", "7")
     brokers = shared.brokers_of(given)
-    shared.settings_of("q-test", given)
+    shared.settings_of("q-test", given, brokers)
     shared.set_up_talk("q-test", given)
     given["delimiter"] = None
     shared.delimiter_of(given)
@@ -82,11 +84,19 @@ def test_settings_are_what_the_flags_say() -> None:
         (["--tls-cert", "x"], "need --tls"),
         (["--tls-insecure-skip-verify"], "need --tls"),
         (["--tls", "--tls-key", "x"], "--tls-key needs --tls-cert"),
+        (["--tls-ca", "x", "--lookupd", "http://a"], "need --tls, or an https:// address"),
     ],
 )
 def test_flags_that_do_not_go_together_are_a_usage_error(arguments: list[str], why: str) -> None:
     with pytest.raises(UsageError, match=why):
         settings(*arguments)
+
+
+def test_an_https_address_is_reason_enough_for_a_ca_file(certificates: Certificates) -> None:
+    for flags in (["--lookupd", "https://a"], ["--nsqd", "a", "--nsqd-http-address", "https://a"]):
+        made = settings("--tls-ca", str(certificates.ca), *flags)
+        assert made.tls_context() is None
+        assert made.http_tls_context() is not None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -280,15 +281,17 @@ class Web:
 
 
 @asynccontextmanager
-async def web(pages: dict[str, Answer] | None = None, path: str = "") -> AsyncIterator[Web]:
-    """A Web on a free port, or on the unix socket at `path`."""
+async def web(
+    pages: dict[str, Answer] | None = None, path: str = "", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Web]:
+    """A Web on a free port, there over HTTPS where `tls` is given, or on the unix socket at `path`."""
     made = Web(pages)
     if path:
         server = await asyncio.start_unix_server(made.serve, path)
         made.base = f"unix:{path}"
     else:
-        server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-        made.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls)
+        made.base = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield made
     finally:

@@ -13,7 +13,7 @@ from qtools.client import discovery as module
 from qtools.client.address import Address, Brokers
 from qtools.client.discovery import Discovery
 from qtools.errors import StartError
-from tests.client.scripted import Answer, web
+from tests.client.scripted import Answer, settings, web
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
@@ -29,7 +29,7 @@ NOT_FOUND = (404, b'{"message":"TOPIC_NOT_FOUND"}')
 
 
 async def look(*bases: str, topic: str | None = "events") -> set[Address]:
-    discovery = Discovery(Brokers(lookupd=bases), topic)
+    discovery = Discovery(Brokers(lookupd=bases), topic, settings())
     try:
         found = await discovery.look()
         assert discovery.known == found
@@ -102,7 +102,7 @@ async def test_one_that_is_down_is_said_once_and_again_only_after_it_was_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with web({LOOKUP: producers(("a", 1, 2))}) as good, web({LOOKUP: (500, b"{}")}) as weak:
-        discovery = Discovery(Brokers(lookupd=(weak.base, good.base)), "events")
+        discovery = Discovery(Brokers(lookupd=(weak.base, good.base)), "events", settings())
         for _ in range(3):
             await discovery.look()
         assert len(caplog.records) == 1
@@ -116,7 +116,7 @@ async def test_one_that_is_down_is_said_once_and_again_only_after_it_was_back(
 
 async def test_when_nobody_answers_what_was_known_stays_known() -> None:
     async with web({LOOKUP: producers(("a", 1, 2))}) as one:
-        discovery = Discovery(Brokers(lookupd=(one.base,)), "events")
+        discovery = Discovery(Brokers(lookupd=(one.base,)), "events", settings())
         found = await discovery.look()
         one.pages[LOOKUP] = (500, b"{}")
         with pytest.raises(StartError, match=f"no nsqlookupd answers: {one.base}"):
@@ -127,7 +127,7 @@ async def test_when_nobody_answers_what_was_known_stays_known() -> None:
 
 async def test_addresses_that_were_given_are_asked_of_nobody() -> None:
     address = Address("a", 1)
-    discovery = Discovery(Brokers(nsqd=(address,)), "events")
+    discovery = Discovery(Brokers(nsqd=(address,)), "events", settings())
     assert await discovery.look() == {address}
     waiting = asyncio.create_task(discovery.wait_next_poll())
     for _ in range(10):
@@ -148,7 +148,7 @@ async def test_who_waits_for_a_first_nsqd_looks_every_second(
         slept.append(seconds)
 
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
-    discovery = Discovery(Brokers(lookupd=("http://127.0.0.1:1",)), "events")
+    discovery = Discovery(Brokers(lookupd=("http://127.0.0.1:1",)), "events", settings())
     discovery.known = known
     for _ in range(100):
         await discovery.wait_next_poll()

@@ -12,7 +12,7 @@ from qtools.client.address import Address, Brokers
 from qtools.client.guard import refuse_to_take_backlog
 from qtools.errors import StartError, UsageError
 from qtools.names import Subscription
-from tests.client.scripted import Answer, web
+from tests.client.scripted import Answer, settings, web
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
@@ -32,9 +32,9 @@ def at(*bases: str) -> Brokers:
 async def test_messages_that_wait_for_a_first_channel_are_left_alone() -> None:
     async with web(stats(1)) as one, web(stats(2000)) as two, web(stats(9, "archive")) as three:
         with pytest.raises(UsageError, match=r"events has no channel yet and 2,001 messages: .*: events/NAME"):
-            await refuse_to_take_backlog([SOURCE], at(one.base, two.base, three.base))
+            await refuse_to_take_backlog([SOURCE], at(one.base, two.base, three.base), settings())
         with pytest.raises(UsageError, match=r"events has no channel yet and 1 message: .*would take it,"):
-            await refuse_to_take_backlog([SOURCE], at(one.base))
+            await refuse_to_take_backlog([SOURCE], at(one.base), settings())
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ async def test_messages_that_wait_for_a_first_channel_are_left_alone() -> None:
 )
 async def test_where_nothing_can_be_lost_or_nothing_is_told_it_goes_on(pages: dict[str, Answer]) -> None:
     async with web(pages) as server:
-        await refuse_to_take_backlog([SOURCE], at(server.base, "", "http://127.0.0.1:1"))
+        await refuse_to_take_backlog([SOURCE], at(server.base, "", "http://127.0.0.1:1"), settings())
 
 
 async def test_who_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ async def test_who_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.Mo
 
         server.before = never
         async with asyncio.timeout(3):
-            await refuse_to_take_backlog([SOURCE], at(server.base))
+            await refuse_to_take_backlog([SOURCE], at(server.base), settings())
 
 
 async def test_nsqds_are_those_that_nsqlookupd_names() -> None:
@@ -64,6 +64,6 @@ async def test_nsqds_are_those_that_nsqlookupd_names() -> None:
         told = {"producers": [{"broadcast_address": "127.0.0.1", "tcp_port": 1, "http_port": port}]}
         async with web({"/lookup?topic=events": (200, json.dumps(told).encode())}) as lookupd:
             with pytest.raises(UsageError, match="3 messages"):
-                await refuse_to_take_backlog([SOURCE], Brokers(lookupd=(lookupd.base,)))
+                await refuse_to_take_backlog([SOURCE], Brokers(lookupd=(lookupd.base,)), settings())
     with pytest.raises(StartError, match="no nsqlookupd answers"):
-        await refuse_to_take_backlog([SOURCE], Brokers(lookupd=("http://127.0.0.1:1",)))
+        await refuse_to_take_backlog([SOURCE], Brokers(lookupd=("http://127.0.0.1:1",)), settings())

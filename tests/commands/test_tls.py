@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import MakeBroker
-from harness.brokers import Broker
+from harness.brokers import Q_BROKER, Broker
 from harness.certificates import Certificates
 from harness.shell import Done, Shell
 
@@ -35,14 +35,25 @@ def test_there_and_back(
 
 
 def test_what_only_https_tells_is_asked_with_the_same_ca(
-    shell: Shell, make_broker: MakeBroker, certificates: Certificates, topic: str
+    shell: Shell, make_broker: MakeBroker, broker_kind: str, certificates: Certificates, topic: str
 ) -> None:
-    broker = make_broker(*certificates.server_flags, "--tls-required=true")
+    retain = ["--retain=1h"] if broker_kind == Q_BROKER else []
+    broker = make_broker(*certificates.server_flags, "--tls-required=true", *retain)
     words = ["--tls", "--tls-ca", str(certificates.ca), "--nsqd", broker.address]
     words += ["--nsqd-http-address", f"https://127.0.0.1:{broker.https_port}"]
     assert shell.run("q-pipe", topic, *words, input=b"a\nb\n").status == 0
+    refused = shell.run("q-tail", topic, "-n", "1", *words)
+    assert (refused.status, "2 messages: a temporary channel would take them all" in refused.err) == (2, True)
     read = shell.run("q-tail", f"{topic}/me", "--until-empty", *words)
     assert (read.status, read.err, read.lines) == (0, "", [b"a", b"b"])
+    if broker.kind == Q_BROKER:
+        again = shell.run("q-tail", f"{topic}/again", "--since", "1h", "-n", "2", *words)
+        assert (again.status, again.err, again.lines) == (0, "", [b"a", b"b"])
+        assert shell.run("q-pipe", topic, *words, input=b"c\n").status == 0
+        seen = shell.run("q-tail", f"{topic}/me", "--peek", *words)
+        assert (seen.status, seen.err, seen.lines) == (0, "", [b"c"])
+    kept = shell.run("q-to-file", "--topic-pattern", f"^{topic}$", "--output", "kept", "--until-empty", *words)
+    assert (kept.status, len(kept.err_lines)) == (0, 1), kept.err
 
 
 def test_by_host_name(shell: Shell, secured: Broker, certificates: Certificates, topic: str) -> None:
