@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 # One file of a room may do what the room may not, each for its reason.
 ALSO: dict[str, frozenset[str]] = {
     "cli/options.py": frozenset({"client", "flow"}),  # turns the shared flags into the client's settings and a filter
+    "cli/dedupe.py": frozenset({"flow"}),  # asks the keys of flow in a thread
 }
 
 # The rooms of bytes and rules: time is an argument there, and nothing waits.

@@ -124,7 +124,7 @@ class Deliver:
         self, once: Once, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]
     ) -> tuple[int, list[int]]:
         """Send what was not sent before; how many were, and the places of what can be told only later."""
-        sifted = await once.sift(plan, plan.values, failed)
+        sifted = await once.sift(plan, batch.bodies, failed)
         reserved = sifted.keys
         try:
             await self._publish(batch, plan, planning, failed)

@@ -11,18 +11,14 @@ none: such a message is always sent. The disk is asked in a thread, twice a batc
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from qtools.cli.worker import Worker
+from qtools.cli.dedupe import DedupeStage
 from qtools.errors import EvaluationError, QtoolsError, RouteFailed
-from qtools.flow.dedupe import DUPLICATE, NEW, PENDING, Dedupe
-from qtools.flow.expression import NOTHING, Expression
-from qtools.flow.filter import encode
+from qtools.flow.dedupe import DUPLICATE, NEW, PENDING
+from qtools.flow.expression import Expression
 from qtools.flow.routes import Plan
 from qtools.names import Subscription
 from qtools.places import local_places, make_private
@@ -53,28 +49,25 @@ class Once:
     """Keys by `key`, kept in the file at `path` for `window` s, at most `most` of them."""
 
     def __init__(self, key: Expression, path: Path, window: float, most: int) -> None:
-        self._key = key
-        self._worker = Worker("dedupe")
-        self._open = partial(Dedupe, path, window=window, max_keys=most)
-        self._dedupe: Dedupe
+        self._stage = DedupeStage(key, path, window=window, max_keys=most)
 
     async def start(self) -> None:
         """Open the file; StartError when it cannot be used."""
-        self._dedupe = await self._worker.call(self._open)
+        await self._stage.start()
 
-    async def sift(self, plan: Plan, values: Sequence[Any], failed: dict[int, QtoolsError]) -> Sifted:
-        """Take out of `plan` what was sent before. `values` are the parsed bodies; what has no key for a reason goes
+    async def sift(self, plan: Plan, bodies: Sequence[bytes], failed: dict[int, QtoolsError]) -> Sifted:
+        """Take out of `plan` what was sent before. `bodies` are those of the batch; what has no key for a reason goes
         into `failed`."""
         sifted = Sifted()
         keys: dict[int, bytes] = {}
         for place in sorted(set().union(*plan.places)):
             try:
-                key = self._key(values[place])
-                if key is not None and key is not NOTHING:
-                    keys[place] = encode(key)
+                key = self._stage.key(plan.values[place], bodies[place])
+                if key is not None:
+                    keys[place] = key
             except EvaluationError as error:
                 failed[place] = RouteFailed(f"--dedupe has no key for it: {error}")
-        verdicts = await self._worker.call(self._dedupe.check_and_reserve, list(keys.values()), time.time())
+        verdicts = await self._stage.check(list(keys.values()))
         for (place, key), verdict in zip(keys.items(), verdicts, strict=True):
             if verdict is NEW:
                 sifted.keys[place] = key
@@ -88,19 +81,18 @@ class Once:
 
     async def keep(self, keys: Sequence[bytes]) -> None:
         """Remember `keys`: what has them was sent."""
-        if keys:
-            await self._worker.call(self._dedupe.commit, keys, time.time())
+        await self._stage.commit(keys)
 
     def release(self, keys: Sequence[bytes]) -> None:
         """Forget the reservation of `keys`: what has them was not sent."""
-        self._worker.call(self._dedupe.release, keys)
+        self._stage.release(keys)
 
     async def ask_again(self, pending: dict[int, bytes]) -> tuple[int, list[int]]:
         """Of what was on its way elsewhere: how many are duplicates by now, and the places of the others, which are
         to be given back."""
         if not pending:
             return 0, []
-        verdicts = await self._worker.call(self._dedupe.check_and_reserve, list(pending.values()), time.time())
+        verdicts = await self._stage.check(list(pending.values()))
         fresh = [key for key, verdict in zip(pending.values(), verdicts, strict=True) if verdict is NEW]
         if fresh:  # the one that was on its way did not arrive: this one comes again and is sent then
             self.release(fresh)
@@ -108,7 +100,7 @@ class Once:
         return len(pending) - len(others), others
 
     async def close(self) -> None:
-        await self._worker.call(self._dedupe.close)
+        await self._stage.close()
 
 
 def _take_out(plan: Plan, gone: set[int]) -> None:

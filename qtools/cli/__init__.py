@@ -12,6 +12,7 @@
     families.py   what is counted, as Prometheus reads it
     counts.py     the set of families that commands share
     sending.py    an input sent to its end: what q-pipe and q-to-file replay share
+    dedupe.py     which messages were sent before: what q-bridge and q-to-file share
     statefile.py  how far a run has come, in a file
     worker.py     one thread for what blocks: stdin, stdout, fsync
 

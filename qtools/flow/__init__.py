@@ -6,6 +6,7 @@ gather.py       a source's batches collected by count, bytes, age
 throttle.py     how many may pass now, given the time
 lines.py        chunks ↔ delimited or length-prefixed messages
 dedupe.py       which keys were seen, bounded, on disk
+dedupe_key.py   a message's key, exact to the digit
 expression.py   the filter language, a subset of jq: text → one Python function (expression_*.py are its parts)
 filter.py       which messages pass, and with what body; a sink with a filter before it
 routes.py       messages → topics: which routes match, with what body, to which topic

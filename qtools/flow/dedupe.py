@@ -19,6 +19,12 @@ one up is a search in 2 kB where there are 10 million keys, which `bytearray.fin
 take 1.2 GB for them, and a B-tree on disk would write a page for each key. What was committed first stands first in
 its string, so what expires, in the order of the rows, is cut off at the front.
 
+Times never decrease from row to row, and none is later than the present: otherwise one commit that was made while the
+clock was ahead would keep all later ones from expiring, and their messages would be discarded for as long. A time that
+is later than the present, or than that of a later row, is wrong, and is lowered to it, in the file too: such a key is
+kept for one window more, counted from the moment when this is noticed, and not again from each start. (To drop these
+keys instead would send everything twice after a start at which the clock is behind for a second.)
+
 A new key has by chance the hash of one of 10 million others once in 3 · 10³¹, and its message would be taken for a
 duplicate. That any two of 10 million keys have the same hash: once in 7 · 10²⁴ (n²/2¹²⁹).
 
@@ -109,6 +115,7 @@ class Dedupe:
         self._last = 0  # seq of the newest row
         self._gone = 0  # rows up to this seq are forgotten here, and deleted with the next commit
         self._latest = float("-inf")  # the highest `at` of any row
+        self._is_ordered = True  # whether no row has an `at` below that of an earlier one
         self._heads: deque[tuple[int, float, bytes]] = deque()  # the oldest rows, as far as they were read
         self._base, self._salt = _open(path)
         try:
@@ -126,9 +133,11 @@ class Dedupe:
     def check_and_reserve(self, keys: Sequence[bytes], now: float) -> list[Verdict]:
         """A verdict for each of `keys`, in order; those that are NEW are reserved from now on.
 
-        Of equal keys in one batch the first may be NEW, and the others are PENDING. `now` in s since 1970: the clock
-        that `commit` has, which outlives the process. When it is set back, keys are remembered longer by as much.
+        Of equal keys in one batch the first may be NEW, and the others are PENDING. `now` in s since 1970, by the same
+        clock as for `commit`. SinkError when the clock was set back and the disk does not take the times that follow
+        from that.
         """
+        self._lower_times(now)
         self._expire(now)
         reserved, strings, salt, unpack = self._reserved, self._strings, self._salt, _HASH.unpack
         verdicts: list[Verdict] = []
@@ -158,6 +167,7 @@ class Dedupe:
             hashes = [reserved[key] for key in dict.fromkeys(keys)]
         except KeyError as error:
             raise ValueError(f"{error.args[0]!r} was not reserved") from None
+        self._lower_times(now)
         surplus = max(0, len(hashes) - self._max_keys)
         hashes = hashes[surplus:]
         with self._reading():
@@ -202,9 +212,33 @@ class Dedupe:
             if crc != _crc(seq, at, hashes):
                 raise sqlite3.DatabaseError(f"row {seq} has another checksum")
             expected = seq + 1
+            self._is_ordered = self._is_ordered and at >= self._latest
             self._last, self._latest = seq, max(self._latest, at)
             self._learn(hashes)
         self._make_room(0)
+
+    def _lower_times(self, now: float) -> None:
+        """Lower the time of every row to `now`, and to the times of all later rows."""
+        if self._is_ordered and self._latest <= now:
+            return
+        bound, below = now, self._last + 1
+        query = "SELECT seq, at, hashes FROM commits WHERE seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+        try:
+            while rows := self._base.execute(query, (self._gone, below, _ROWS_AT_ONCE)).fetchall():
+                lowered = []
+                for seq, at, hashes in rows:
+                    if at > bound:
+                        lowered.append((bound, _crc(seq, bound, hashes), seq))
+                    bound, below = min(bound, at), seq
+                self._base.executemany("UPDATE commits SET at = ?, crc = ? WHERE seq = ?", lowered)
+            self._base.commit()
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                self._base.rollback()
+            raise SinkError(f"cannot correct the times of keys in {self.path}: {error}") from error
+        self._heads.clear()
+        self._latest = min(self._latest, now)
+        self._is_ordered = True
 
     def _expire(self, now: float) -> None:
         """Forget what was committed `window` ago or longer."""

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import orjson
-
 from qtools.errors import EvaluationError, ExpressionError
 from qtools.flow.envelope import encode_envelopes, encode_msgpack
 from qtools.flow.expression import NOTHING, compile_expression
+from qtools.flow.filter import parser_for
 from qtools.flow.lines import join_lengths, join_lines
 from qtools.message import Batch
 from qtools.web.bodies import Refusal
@@ -90,7 +89,7 @@ class Parcel:
         places = self._places.get(where.text)
         if places is None:
             if self._values is None:
-                self._values = list(map(_value, self.batch.bodies))
+                self._values = _values(self.batch.bodies)
             holds = where.holds
             places = self._places[where.text] = [place for place, value in enumerate(self._values) if holds(value)]
             if not self.shared:
@@ -112,8 +111,13 @@ def render(batch: Batch, form: str) -> bytes:
     return joined(batch) if joined is not None else b"".join(PIECES[form](batch))
 
 
-def _value(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return _NO_JSON
+def _values(bodies: Sequence[bytes]) -> list[Any]:
+    """The JSON value of each of `bodies`, every integer exact; _NO_JSON for what is none."""
+    loads = parser_for(bodies)
+    values: list[Any] = []
+    for body in bodies:
+        try:
+            values.append(loads(body))
+        except EvaluationError:
+            values.append(_NO_JSON)
+    return values

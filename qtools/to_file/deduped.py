@@ -7,16 +7,13 @@ batch they came in.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
-import orjson
-
-from qtools.cli.worker import Worker
+from qtools.cli.dedupe import DedupeStage
 from qtools.errors import EvaluationError
 from qtools.flow.contract import Sink
-from qtools.flow.dedupe import Dedupe, Verdict
-from qtools.flow.expression import NOTHING
+from qtools.flow.dedupe import NEW
+from qtools.flow.filter import parser_for
 from qtools.message import Batch
 from qtools.to_file.options import DedupeOptions
 
@@ -25,33 +22,17 @@ class DedupedSink:
     """`sink`, without what it had before. One write at a time."""
 
     def __init__(self, sink: Sink, options: DedupeOptions) -> None:
-        """StartError where the keys cannot be read."""
         self.duplicates = 0
         self.keyless = 0
         self._sink = sink
-        self._key = options.key
-        self._dedupe = Dedupe(options.path, window=options.window, max_keys=options.most)
-        self._worker = Worker("dedupe")
+        self._stage = DedupeStage(options.key, options.path, window=options.window, max_keys=options.most)
+
+    async def start(self) -> None:
+        """Open the file of keys; StartError when it cannot be used."""
+        await self._stage.start()
 
     async def write(self, batch: Batch) -> None:
         """Write what is new of `batch`. Raises what the sink raises; then nothing of it is remembered."""
-        fresh, keys = await self._worker.call(self._judge, batch)
-        try:
-            if fresh:
-                await self._sink.write(batch if len(fresh) == len(batch) else batch.pick(fresh))
-        except BaseException:
-            await self._worker.call(self._dedupe.release, keys)
-            raise
-        if keys:
-            await self._worker.call(self._dedupe.commit, keys, time.time())
-        self.duplicates += len(batch) - len(fresh)
-
-    async def close(self) -> None:
-        """Let go of the keys; the sink is somebody else's."""
-        await self._worker.call(self._dedupe.close)
-
-    def _judge(self, batch: Batch) -> tuple[list[int], list[bytes]]:
-        """The places of what is to be written, and the keys that are reserved for it."""
         keyed: list[tuple[int, bytes]] = []
         fresh: list[int] = []
         for origin, start, stop in batch.parts:
@@ -62,18 +43,31 @@ class DedupedSink:
                 else:
                     keyed.append((place, prefix + key))
         self.keyless += len(fresh)
-        verdicts = self._dedupe.check_and_reserve([key for _, key in keyed], time.time())
-        new = [each for each, verdict in zip(keyed, verdicts, strict=True) if verdict is Verdict.NEW]
-        # What is PENDING has an equal one earlier in this batch, as there is no other under way.
-        return sorted([*fresh, *(place for place, _ in new)]), [key for _, key in new]
+        verdicts = await self._stage.check([key for _, key in keyed])
+        new = [each for each, verdict in zip(keyed, verdicts, strict=True) if verdict is NEW]
+        # A PENDING message has an equal one earlier in this batch, as there is no other batch under way.
+        fresh = sorted([*fresh, *(place for place, _ in new)])
+        keys = [key for _, key in new]
+        try:
+            if fresh:
+                await self._sink.write(batch if len(fresh) == len(batch) else batch.pick(fresh))
+        except BaseException:
+            await self._stage.release(keys)
+            raise
+        await self._stage.commit(keys)
+        self.duplicates += len(batch) - len(fresh)
+
+    async def close(self) -> None:
+        """Close the file of keys; the sink is closed by its owner."""
+        await self._stage.close()
 
     def _keys(self, bodies: Sequence[bytes]) -> list[bytes | None]:
-        find, loads, dumps = self._key.evaluate, orjson.loads, orjson.dumps
+        """The key of each of `bodies`; None where it is not JSON, or the expression finds nothing."""
+        find, loads = self._stage.key, parser_for(bodies)
         keys: list[bytes | None] = []
         for body in bodies:
             try:
-                found = find(loads(body))
-                keys.append(None if found is None or found is NOTHING else dumps(found))
-            except (ValueError, TypeError, EvaluationError):  # not JSON, no such path, a number beyond 64 bits
+                keys.append(find(loads(body), body))
+            except EvaluationError:
                 keys.append(None)
         return keys

@@ -115,6 +115,8 @@ class _Run:
         operations = Operations(options.operations, "q-to-file", self._families, self._unready)
         await operations.start()
         try:
+            if self._deduped is not None:
+                await self._deduped.start()
             await sink.start()  # what the last run left is safe before anything new is read
             if followed is not None:
                 await followed.begin(self._consumer)

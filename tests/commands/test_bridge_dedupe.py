@@ -56,6 +56,14 @@ def test_values_are_told_apart_as_json_does(shell: Shell, broker: Broker, topic:
     assert "6 routed, 1 duplicate\n" in bridge(shell, broker, topic).err
 
 
+def test_numbers_are_told_apart_to_the_last_digit(shell: Shell, broker: Broker, topic: str) -> None:
+    bodies = [body(number) for number in (2**64, 2**64 + 1, 2**64 + 2, -(2**63) - 1, 10**30, 10**30 + 1)]
+    bodies += [b'{"id":0.1234567890123456789%d}' % digit for digit in range(3)]
+    broker.fill(topic, bodies * 2)
+    assert "9 routed, 9 duplicate\n" in bridge(shell, broker, topic).err
+    assert sorted(broker.bodies(f"{topic}.out")) == sorted(bodies)
+
+
 def test_only_what_is_sent_has_a_key(shell: Shell, broker: Broker, topic: str) -> None:
     broker.fill(topic, [body("a", 0), body("a", 1), body("b", 0), body("b", 0)])
     done = bridge(shell, broker, topic, "--where", ".nth == 1")

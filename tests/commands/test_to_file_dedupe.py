@@ -43,6 +43,21 @@ def test_topics_have_keys_of_their_own(shell: Shell, broker: Broker, topic: str,
     assert lines(tmp_path / "a") == [event(1)] * 2
 
 
+NUMBERS = [2**53, 2**53 + 1, 2**63, 2**64 - 1, 2**64, 2**64 + 1, 2**64 + 2, -(2**63) - 1, 10**30, 10**30 + 1]
+
+
+def test_ids_are_told_apart_to_the_last_digit(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
+    """Two ids that became one would have the second message finished, and never archived."""
+    bodies = [event(number) for number in NUMBERS]
+    bodies += [b'{"messageId":0.1234567890123456789%d}' % digit for digit in range(3)]
+    bodies += [event(each) for each in ("1", 1, [1], {"a": 1})]  # type: ignore[arg-type]
+    broker.fill(topic, bodies * 2)
+    words = ["-o", tmp_path / "a", "--dedupe", ".messageId", "--until-empty", "--sync-interval", "50ms"]
+    done = shell.run("q-to-file", f"{topic}/me", *words, *broker.flags)
+    assert (done.status, sorted(lines(tmp_path / "a"))) == (0, sorted(bodies))
+    assert f"{len(bodies)} duplicates\n" in done.err
+
+
 def test_after_a_kill_all_keys_are_there(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
     broker.create(topic, "me")
     words = [

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from qtools.errors import SinkError, StartError
-from qtools.flow import dedupe as room
+from qtools.flow import dedupe as dedupe_module
 from qtools.flow.dedupe import DUPLICATE, NEW, PENDING, Dedupe, holds
 
 WINDOW = 100.0
@@ -158,20 +158,65 @@ def test_the_disk_is_bounded_while_keys_come_and_go(path: Path) -> None:
         assert max(sizes) < 20_000 * 17 + 5_000_000  # 4 MB of it are the WAL
 
 
-def test_a_clock_that_is_set_back_forgets_nothing(path: Path) -> None:
+def commit(made: Dedupe, number: int, now: float) -> None:
+    made.check_and_reserve(keys(number), now)
+    made.commit(keys(number), now)
+
+
+def test_a_commit_while_the_clock_was_ahead_does_not_keep_the_later_ones(path: Path) -> None:
     with opened(path, window=10.0) as made:
-        for number, now in enumerate((100.0, 50.0, 55.0)):
-            made.check_and_reserve(keys(number), now)
-            made.commit(keys(number), now)
-        assert made.check_and_reserve(keys(0, 1, 2), 60.0) == [DUPLICATE] * 3
-        assert made.check_and_reserve(keys(0, 1, 2), 110.0) == [NEW] * 3
+        commit(made, 0, 1_000_000.0)
+        commit(made, 1, 50.0)
+        commit(made, 2, 55.0)
+        assert made.check_and_reserve(keys(0, 1, 2), 59.0) == [DUPLICATE] * 3  # the first counts as of 50, too
+        assert made.check_and_reserve(keys(0, 1, 2), 60.0) == [NEW, NEW, DUPLICATE]
+        assert made.check_and_reserve(keys(2), 65.0) == [NEW]
+        assert (made.size, made.expired) == (0, 3)
+
+
+def test_a_time_in_the_future_is_lowered_once_and_not_at_every_start(path: Path) -> None:
+    with opened(path, window=10.0) as made:
+        commit(made, 0, 1_000_000.0)
+    for now, verdict in ((50.0, DUPLICATE), (55.0, DUPLICATE), (59.9, DUPLICATE), (60.0, NEW)):
+        with opened(path, window=10.0) as made:
+            assert made.check_and_reserve(keys(0), now) == [verdict], now
+
+
+def test_times_that_an_earlier_version_left_out_of_order(path: Path) -> None:
+    with opened(path, window=10.0) as made:
+        for number in range(200):  # more rows than are looked at together
+            commit(made, number, 100.0)
+    with closing(sqlite3.connect(path)) as base, base:
+        for seq, hashes in base.execute("SELECT seq, hashes FROM commits").fetchall():
+            at = 1000.0 if seq in (1, 60, 150) else 40.0 if seq == 100 else 100.0
+            base.execute(
+                "UPDATE commits SET at = ?, crc = ? WHERE seq = ?", (at, dedupe_module._crc(seq, at, hashes), seq)
+            )
+    some = keys(0, 59, 99, 100, 149, 199)
+    for _ in range(2):
+        with opened(path, window=10.0) as made:
+            assert made.check_and_reserve(some, 49.0) == [DUPLICATE] * 6
+    with opened(path, window=10.0) as made:
+        assert made.check_and_reserve(some, 50.0) == [NEW] * 3 + [DUPLICATE] * 3
+        assert made.size == 100
+    with opened(path, window=10.0) as made:  # what stands behind was lowered to 49.0, when that was the present
+        assert made.check_and_reserve(keys(100, 199), 59.0) == [NEW] * 2
+
+
+def test_a_disk_that_does_not_take_the_lowered_times(path: Path) -> None:
+    with opened(path) as made:
+        commit(made, 0, 1000.0)
+        made._base.execute("PRAGMA query_only = 1")
+        with pytest.raises(SinkError, match=r"^cannot correct the times of keys in .*keys: attempt to write"):
+            made.check_and_reserve(keys(0), 500.0)
+        made._base.execute("PRAGMA query_only = 0")
+        assert made.check_and_reserve(keys(0), 500.0) == [DUPLICATE]
 
 
 def test_a_clock_that_was_set_back_and_a_newest_that_went_for_room(path: Path) -> None:
     with opened(path, window=10.0, max_keys=1) as made:
-        for number, now in enumerate((100.0, 50.0)):
-            made.check_and_reserve(keys(number), now)
-            made.commit(keys(number), now)
+        commit(made, 0, 100.0)
+        commit(made, 1, 50.0)
         assert made.check_and_reserve(keys(0, 1), 59.0) == [NEW, DUPLICATE]
         assert made.check_and_reserve(keys(1), 60.0) == [NEW]
         assert (made.size, made.evicted, made.expired) == (0, 1, 1)
@@ -204,7 +249,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(batch=some)
     def check(self, batch: list[bytes]) -> None:
-        self.committed = {key: at for key, at in self.committed.items() if self.now - at < 10.0}
+        self.committed = {key: min(at, self.now) for key, at in self.committed.items() if self.now - at < 10.0}
         expected = []
         for key in batch:
             verdict = PENDING if key in self.reserved else DUPLICATE if key in self.committed else NEW
@@ -218,6 +263,7 @@ class Model(RuleBasedStateMachine):
     def commit(self, data: st.DataObject) -> None:
         batch = data.draw(st.lists(st.sampled_from(sorted(self.reserved)), unique=True))
         self.made.commit(batch, self.now)
+        self.committed = {key: min(at, self.now) for key, at in self.committed.items()}
         self.reserved.difference_update(batch)
         self.committed.update(dict.fromkeys(batch, self.now))
         for key in list(self.committed)[: max(0, len(self.committed) - self.MOST)]:
@@ -233,6 +279,10 @@ class Model(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 3.0, 9.5, 10.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
+
+    @rule(seconds=st.sampled_from([0.5, 9.5, 1000.0]))
+    def the_clock_is_set_back(self, seconds: float) -> None:
+        self.now -= seconds
 
     @rule()
     def reopen(self) -> None:
@@ -380,7 +430,7 @@ def test_a_file_that_is_something_else(path: Path) -> None:
     with pytest.raises(StartError, match="holds something else"):
         Dedupe(path, window=WINDOW, max_keys=1000)
     with closing(sqlite3.connect(path)) as base, base:
-        base.execute(f"PRAGMA application_id = {room._ID}")
+        base.execute(f"PRAGMA application_id = {dedupe_module._ID}")
         base.execute("PRAGMA user_version = 9")
     with pytest.raises(StartError, match="newer version"):
         Dedupe(path, window=WINDOW, max_keys=1000)

@@ -132,6 +132,13 @@ def test_where_finishes_what_does_not_pass(gateway: Gateway, broker: Broker, top
     broker.wait_held(topic, "me", 0)
 
 
+def test_where_reads_every_digit_of_an_integer(gateway: Gateway, broker: Broker, topic: str) -> None:
+    bodies = [b'{"n":%d}' % number for number in (2**64, 2**64 + 1, 2**64 + 2, -(2**63) - 1)]
+    broker.fill(topic, bodies)
+    params = {"topic": topic, "channel": "me", "where": f".n == {2**64 + 1}", "until_empty": "true", "format": "raw"}
+    assert gateway.get("/sub", **params).content == bodies[1] + b"\n"
+
+
 def test_where_and_count_give_back_what_is_beyond(gateway: Gateway, broker: Broker, topic: str) -> None:
     broker.fill(topic, [b'{"n":%d}' % number for number in range(10)])
     answer = gateway.get("/sub", topic=topic, channel="me", where=".n % 2 == 1", count=2, format="raw")

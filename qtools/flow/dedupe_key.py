@@ -1,0 +1,52 @@
+"""The key of a message for --dedupe. In: what an expression found, and the body it was found in. Out: bytes, or None.
+
+Two values have the same key only when they are the same in JSON, digit for digit: a key that two different messages
+share makes the second one a duplicate, which is finished and never sent. Integers are exact from the parser on
+(filter.py). A decimal number is a double by the time an expression sees it, so where a double cannot hold all of its
+digits, the digits are added to the key.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from qtools.flow.expression_values import NOTHING, number_text
+from qtools.flow.filter import encode
+
+# Every decimal of up to 15 significant digits is a double of its own (IEEE 754, DBL_DIG).
+_SAFE_DIGITS = 15
+_LONG_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+def make_key(value: Any, body: bytes) -> bytes | None:
+    """The key for `value`, which was found in `body`; None where there is none: null, or no value at all.
+
+    EvaluationError for a value that cannot be written as JSON.
+    """
+    if value is None or value is NOTHING:
+        return None
+    key = encode(value)
+    if value.__class__ is int or len(body) <= _SAFE_DIGITS or (b"." not in body and b"e" not in body.lower()):
+        return key
+    return b"\0".join([key, *_lost_digits(key, body)])
+
+
+def _lost_digits(key: bytes, body: bytes) -> list[bytes]:
+    """The numbers of `body` that a double does not hold exactly enough, of those whose doubles stand in `key`."""
+    lost: list[bytes] = []
+    for number in _LONG_NUMBER.findall(body):
+        if len(number) <= _SAFE_DIGITS or number.lstrip(b"-").isdigit():
+            continue
+        shortest = number_text(float(number))
+        if shortest.encode() in key and not _is_same(number.decode(), shortest):
+            lost.append(number)
+    return lost
+
+
+def _is_same(number: str, shortest: str) -> bool:
+    try:
+        return Decimal(number) == Decimal(shortest)
+    except InvalidOperation:  # an exponent beyond all bounds
+        return False
