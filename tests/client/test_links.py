@@ -27,7 +27,7 @@ class Named(Discovery):
     """A discovery whose answers a test sets; it looks when told to."""
 
     def __init__(self, *addresses: Address) -> None:
-        super().__init__(Brokers(nsqd=addresses), None)
+        super().__init__(Brokers(nsqd=addresses), None, settings())
         self.poll = asyncio.Event()
         self.looks = 0
         self.fails = False
