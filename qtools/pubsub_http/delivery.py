@@ -3,7 +3,8 @@
     source.read ─▶ where, count ─▶ stream.send ─▶ ack=auto:   finished once the client's side has taken the bytes
                                                   ack=client: held in the session until the client says
 
-What was sent and not taken when the client goes is not finished; it goes back when the source is closed, at once.
+A message whose bytes were not handed to the transport (ClientGone), or not taken when the client goes, is not finished;
+it goes back when the source is closed, at once.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 from qtools.message import Batch
 from qtools.pubsub_http.parcel import PIECES, Parcel, Where, render
 from qtools.pubsub_http.sessions import Session
 from qtools.web.bodies import Send
+from qtools.web.sender import ClientGone, Sender
 from qtools.web.wire import Wire
 
 # Between two looks at what the client has taken: at first it is probably on its way, then somebody is slow.
@@ -46,18 +48,29 @@ class Stream(Protocol):
     @property
     def gone(self) -> bool: ...
     async def send(self, data: bytes, batch: Batch) -> None:
-        """Write `data`, which is `batch` in the stream's form; returns when the transport takes more."""
+        """Write `data`, which is `batch` in the stream's form; returns when the transport has all of it.
+
+        Raises ClientGone when it has not; `written` may have grown then by a part of `data`.
+        """
 
 
 class WireStream:
-    """What streams to clients have in common. `wire` is None where the application is run without a door, as tests
+    """What streams to clients have in common. `wire` is None where the application is run without a server, as tests
     do: then everything counts as taken."""
 
     def __init__(self, send: Send, wire: Wire | None) -> None:
         self.gone = False
-        self._send = send
+        self._sender = Sender(send, wire)
         self._wire = wire
         self._bytes = 0
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        """Send `message`, which does not end the answer; ClientGone when the transport has not taken it."""
+        try:
+            await self._sender.send(message)
+        except ClientGone:
+            self.gone = True
+            raise
 
     @property
     def written(self) -> int:
@@ -167,7 +180,10 @@ class Delivery:
             whole = whole and held is batch
             batch = held
         data = parcel.render(self._form) if whole else render(batch, self._form)
-        await self._stream.send(data, batch)
+        try:
+            await self._stream.send(data, batch)
+        except ClientGone:
+            return  # the batch goes back when the source is closed
         self.sent += len(batch)
         self._counts.sent += len(batch)
         self._counts.sent_bytes += len(data)

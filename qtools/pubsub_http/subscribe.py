@@ -26,6 +26,7 @@ from qtools.pubsub_http.parcel import Parcel
 from qtools.pubsub_http.sessions import Session, Sessions
 from qtools.pubsub_http.wants import MEDIA, Wants, read_wants
 from qtools.web.bodies import Refusal
+from qtools.web.sender import ClientGone
 from qtools.web.wire import Wire
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class HttpStream(WireStream):
 
     async def say(self, data: bytes) -> None:
         """Write something that is no message."""
-        self._bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._bytes += len(data)
 
 
 class Subscribing:
@@ -193,6 +194,8 @@ class Subscribing:
                     if session is not None:  # its stream has ended in order, so it has time to say the rest
                         source.end()
                         await self.wait_acknowledged(session, wants, None)
+            except ClientGone:
+                pass  # before the stream had begun
             finally:
                 gone.cancel()
                 stream.gone = True

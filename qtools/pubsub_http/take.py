@@ -9,6 +9,7 @@ from qtools.pubsub_http.app import Answer
 from qtools.pubsub_http.delivery import LAST_LOOK, PATIENCE
 from qtools.pubsub_http.subscribe import ConsumerSource, Subscribing
 from qtools.pubsub_http.wants import Wants
+from qtools.web.sender import ClientGone, Sender
 from qtools.web.wire import Wire
 
 if TYPE_CHECKING:
@@ -51,20 +52,27 @@ class Taking:
                 (b"q-attempts", b"%d" % message.attempts),
                 (b"q-timestamp", b"%d" % message.timestamp),
             )
-            await request.send({"type": "http.response.start", "status": 200, "headers": headers})
-            await request.send({"type": "http.response.body", "body": message.body})
-            if wire is None or await _taken(wire):
+            sender = Sender(request.send, wire)
+            try:
+                await sender.send({"type": "http.response.start", "status": 200, "headers": headers})
+                await sender.send({"type": "http.response.body", "body": message.body, "more_body": True})
+            except ClientGone:
+                return None  # the message goes back
+            end = 0 if wire is None else wire.written
+            await request.send({"type": "http.response.body", "body": b""})
+            self._subscribing.counts.sent += 1
+            self._subscribing.counts.sent_bytes += len(message.body)
+            if wire is None or await _is_taken(wire, end):
                 parcel.batch.finish()
-                self._subscribing.counts.sent += 1
                 self._subscribing.counts.finished += 1
         return None
 
 
-async def _taken(wire: Wire) -> bool:
-    """Whether the client's side has taken all that was written; waits for it a while."""
-    written, pause, waited = wire.written, 0.001, 0.0
-    while wire.taken < written:
-        if waited > PATIENCE:
+async def _is_taken(wire: Wire, end: int) -> bool:
+    """Whether the client's side has taken the first `end` bytes of the connection; waits for it at most PATIENCE."""
+    pause, waited = 0.001, 0.0
+    while wire.taken < end:
+        if waited > PATIENCE or wire.is_closed:
             return False
         await asyncio.sleep(pause)
         waited += pause

@@ -11,6 +11,7 @@ noticed by pings, which a browser answers by itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,6 +23,7 @@ from qtools.pubsub_http.parcel import PIECES
 from qtools.pubsub_http.routes import MAX_DEFER
 from qtools.pubsub_http.sessions import Session
 from qtools.pubsub_http.wants import read_wants
+from qtools.web.sender import ClientGone
 
 if TYPE_CHECKING:
     from qtools.pubsub_http.app import Request
@@ -42,25 +44,26 @@ class _Stream(WireStream):
 
     async def send(self, data: bytes, batch: Batch) -> None:
         send = self._send
+        if self._form == "raw":
+            for body in batch.bodies:
+                await send({"type": "websocket.send", "bytes": body})
+        elif self._form == "envelope":
+            for line in self._pieces(batch):
+                await send({"type": "websocket.send", "text": line[:-1].decode()})
+        else:
+            for piece in self._pieces(batch):
+                await send({"type": "websocket.send", "bytes": piece})
         self._bytes += len(data)
-        try:
-            if self._form == "raw":
-                for body in batch.bodies:
-                    await send({"type": "websocket.send", "bytes": body})
-            elif self._form == "envelope":
-                for line in self._pieces(batch):
-                    await send({"type": "websocket.send", "text": line[:-1].decode()})
-            else:
-                for piece in self._pieces(batch):
-                    await send({"type": "websocket.send", "bytes": piece})
-        except OSError:  # uvicorn's ClientDisconnected
-            self.gone = True
 
-    async def say(self, told: dict[str, Any]) -> None:
-        try:
-            await self._send({"type": "websocket.send", "text": orjson.dumps(told).decode()})
-        except OSError:
-            self.gone = True
+    async def answer(self, result: dict[str, Any]) -> None:
+        """Send the result of a client's command; a client that has gone needs none."""
+        with contextlib.suppress(ClientGone):
+            await self._send({"type": "websocket.send", "text": orjson.dumps(result).decode()})
+
+    async def close(self, code: int) -> None:
+        """Send the close frame, unless the client has gone."""
+        with contextlib.suppress(ClientGone):
+            await self._send({"type": "websocket.close", "code": code})
 
 
 class WebSockets:
@@ -89,9 +92,7 @@ class WebSockets:
                     await self._subscribing.wait_acknowledged(session, wants, listening)
                 if not stream.gone:
                     code = GOING_AWAY if self._subscribing.stopping else NORMAL
-                    await request.send({"type": "websocket.close", "code": code})
-            except OSError:
-                pass  # it went while we took our leave
+                    await stream.close(code)
             finally:
                 listening.cancel()
                 stream.gone = True
@@ -109,7 +110,7 @@ class WebSockets:
             told = message.get("text")
             if told is None:
                 told = message.get("bytes") or b""
-            await stream.say(_obey(told, session, asyncio.get_running_loop().time()))
+            await stream.answer(_obey(told, session, asyncio.get_running_loop().time()))
 
 
 def _obey(told: str | bytes, session: Session | None, now: float) -> dict[str, Any]:

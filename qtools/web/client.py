@@ -141,6 +141,14 @@ class HttpClient(HttpToolsProtocol):
             return False
         return self._answer_what_is_whole()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """uvicorn notifies the newest request only; the one that is being answered may be an older one."""
+        current = self._current
+        if current is not None and not current.response_complete:
+            current.disconnected = True
+            current.message_event.set()
+        super().connection_lost(exc)
+
     @property
     def _is_over(self) -> bool:
         return self._deaf or self.wire.is_closing()

@@ -102,6 +102,11 @@ class Wire:
         return self._closing or self._transport.is_closing()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether `taken` stays what it is. A Wire that only lingers after `close` is closing and not yet closed."""
+        return self._transport.is_closing()
+
+    @property
     def taken(self) -> int:
         """How many of the `written` bytes the client's side has acknowledged, at least.
 
@@ -118,22 +123,27 @@ class Wire:
 
     def _look(self, states: frozenset[int]) -> None:
         if not self._transport.is_closing():
-            told = _tcp_info(self._descriptor)
+            acknowledged = self._acknowledged()
+            told = _tcp_info(self._descriptor)  # afterwards: a reset between the two makes the first worthless
             if told is None or told[_STATE] in states:
-                self._taken = self._acknowledged()
+                self._taken = acknowledged
 
     def _acknowledged(self) -> int:
         held = sum(map(len, self._out)) + _buffered(self._transport)
         return max(0, self.written - held - _unacknowledged(self._descriptor))
 
     def is_dead(self, seconds: float) -> bool:
-        """Whether what was sent is not acknowledged although it was sent again, and nothing came back for so long.
+        """Whether the subscriber at the other end is gone: it has ended its side, or what was sent is not acknowledged
+        although it was sent again, and nothing came back for so long.
 
-        Who merely reads slowly is alive: its side answers every probe. Where the system does not tell, False.
+        An end is usually noticed by reading; the transport does not read while further requests wait behind a stream.
+        A client that merely reads slowly is alive: its side answers every probe. Where the system does not tell, False.
         """
         told = _tcp_info(self._descriptor)
         if told is None:
             return False
+        if told[_STATE] not in _STANDING:
+            return True
         return bool(told[_RETRANSMITS] or told[_PROBES]) and told[_LAST_ACK_RECV] > seconds * 1000
 
     def keep_alive(self, seconds: float) -> None:
