@@ -2,7 +2,7 @@
 
 They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, which comes along. The house:
 
-    errors.py names.py message.py places.py    the base: plain data, imported by all, importing nothing of qtools
+    errors.py names.py message.py places.py times.py    the base: plain data, imported by all
     listen.py    of the base too: the one way to open a socket to listen on
     protocol/    bytes ↔ meaning; no sockets, no clock, no async
     flow/        what happens between a source and a sink; pure, but for the one loop in run.py

@@ -86,7 +86,7 @@ def end_of(layout: Layout, partition: str) -> float:
 
 def refuse_recurring(layout: Layout, now: float) -> None:
     """UsageError where partitions come again, as hour=%H does each day: then none is ever complete."""
-    partition = layout.partition(now)
+    partition = layout.partition(int(now * 1e9))
     end = end_of(layout, partition)
     later = [hours * _HOUR for hours in range(1, 25)] + [days * _DAY for days in (*range(1, 32), 364, 365, 366)]
     if any(layout.shown_partition(end + more) == partition for more in later):

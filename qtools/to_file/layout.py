@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from qtools.errors import UsageError
@@ -30,6 +29,8 @@ _FIELD = re.compile(r"<([A-Z]+)>")
 _EXTENSION = re.compile(r"(?<=[^/])\.[A-Za-z0-9]+$")
 # What changes within a minute: any code but these.
 _BY_SECONDS = re.compile(r"%[-_0^#]*[^YmdHMjyCGgVUWuwaAbBheIpzZ%DF]")
+
+_YEAR = re.compile(r"%[YF%]")
 
 
 def fill_rev(name: str, rev: int) -> str:
@@ -71,7 +72,7 @@ class Layout:
             template.replace("<HOST>", host).replace("<PID>", str(pid)).replace("<DATETIME>", datetime_format)
         )
         self._partition = partition
-        self._unit = 1 if _BY_SECONDS.search(partition) else 60
+        self._unit = 1 if _BY_SECONDS.search(partition) else 60  # s
         self._break_down = time.localtime if local else time.gmtime
         self._partitions: dict[int, str] = {}
         for text, flag in ((self._template, "--filename-format"), (partition, "--partition-format")):
@@ -83,9 +84,9 @@ class Layout:
         name = self._shown(self._template, now).replace("<TOPIC>", f"_{topic}" if topic.startswith(".") else topic)
         return f"{partition}/{name}" if partition else name
 
-    def partition(self, when: float) -> str:
-        """The partition of what happened at `when`."""
-        unit = int(when // self._unit)
+    def partition(self, when: int) -> str:
+        """The partition of what happened at `when`, in ns since 1970."""
+        unit = when // (self._unit * 1_000_000_000)
         found = self._partitions.get(unit)
         if found is None:
             if len(self._partitions) >= 10_000:  # times may be anything
@@ -105,7 +106,11 @@ class Layout:
         raise KeyError(partition)
 
     def _shown(self, template: str, when: float) -> str:
-        return time.strftime(template, self._break_down(when))
+        told = self._break_down(when)
+        if told.tm_year < 1000:  # which the C library writes without zeros, or with, as it likes
+            year = f"{told.tm_year:04}"
+            template = _YEAR.sub(lambda code: {"%Y": year, "%F": f"{year}-%m-%d"}.get(code[0], code[0]), template)
+        return time.strftime(template, told)
 
 
 def _check(path: str, flag: str) -> None:
@@ -120,29 +125,3 @@ def _check(path: str, flag: str) -> None:
         raise UsageError(f"{flag} has a control character")
     if len(path.encode()) > LONGEST or any(len(part.encode()) > LONGEST_PART for part in parts):
         raise UsageError(f"{flag} makes names that are too long for a file system: {path[:60]}…")
-
-
-def event_time(value: object) -> float | None:
-    """When something happened, s since 1970, from what an expression found: a number of s, ms, µs or ns (told apart by
-    their size), or a date as ISO 8601 has it, in UTC where it names no zone. None where it is neither."""
-    if isinstance(value, str):
-        try:
-            value = float(value) if value.replace(".", "", 1).isdecimal() else _iso(value)
-        except (ValueError, OverflowError):
-            return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    if not 0 <= value < 1e20:  # NaN is in no range
-        return None
-    # 1e11 s is the year 5138, 1e11 ms the year 1973, and so on.
-    for limit, unit in ((1e11, 1), (1e14, 1e3), (1e17, 1e6)):
-        if value < limit:
-            return value / unit
-    return value / 1e9
-
-
-def _iso(text: str) -> float:
-    when = datetime.fromisoformat(text)
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return when.timestamp()

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from qtools.errors import EvaluationError
+from qtools.flow.filter import parser_for
 from qtools.message import Batch, timestamp_of
-from qtools.to_file.layout import Layout, event_time
+from qtools.times import event_time
+from qtools.to_file.layout import Layout
 
 Group = tuple[str, str, Batch]  # topic, partition ("" where there are none), messages
 
@@ -42,17 +44,15 @@ class Sorter:
 
     def _partitions(self, batch: Batch) -> list[str]:
         partition = self._layout.partition
-        accepted = [timestamp_of(stamp) / 1e9 for stamp in batch.messages.stamps]
+        accepted = [timestamp_of(stamp) for stamp in batch.messages.stamps]
         if self._when is None:
             return [partition(when) for when in accepted]
-        import orjson
-
-        find, loads = self._when, orjson.loads
+        find, loads = self._when, parser_for(batch.bodies)
         found: list[str] = []
         for body, fallback in zip(batch.bodies, accepted, strict=True):
             try:
                 when = event_time(find(loads(body)))
-            except (ValueError, EvaluationError):  # it is not JSON, or has nothing there that could be a time
+            except EvaluationError:  # it is not JSON, or has nothing there that could be a time
                 when = None
             if when is None:
                 self.timeless += 1

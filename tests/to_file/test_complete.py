@@ -31,7 +31,7 @@ def layout(partition: str) -> Layout:
 )
 def test_when_its_time_is_over(partition: str, end: float) -> None:
     made = layout(partition)
-    assert end_of(made, made.partition(NOW)) == end
+    assert end_of(made, made.partition(int(NOW * 1e9))) == end
 
 
 @pytest.mark.parametrize("partition", ["hour=%H", "%d", "%A", "%m/%d", "always"])
@@ -47,7 +47,7 @@ def test_partitions_that_do_not_come_again(partition: str) -> None:
 
 def test_what_is_over_and_what_is_kept(tmp_path: Path) -> None:
     hours = layout("%Y-%m-%d_%H")
-    first, second = hours.partition(NOW), hours.partition(NOW + 3600)
+    first, second = hours.partition(int(NOW * 1e9)), hours.partition(int((NOW + 3600) * 1e9))
     partitions = Partitions(hours, 600, tmp_path / "kept")
     partitions.begin(first)
     partitions.begin(second)
