@@ -3,10 +3,11 @@
     topic     id, name (NULL: deleted, its blocks are still being removed), paused, held_from
     channel   id, topic, name, paused, low, sent
     block     seq, topic, base, count, timestamp, due, size, offsets, frames
-    progress  channel, seq, done, attempts, due
+    progress  channel, seq, done, attempts, due, next_due, unfinished
 
 A row of `block` is what was published together. A row of `progress` is there only for a block that is not finished as
-a whole, or not in its turn.
+a whole, or not in its turn. `next_due` is above 0 when all of its `unfinished` messages are deferred: the time at which
+the first of them is due (ns since 1970).
 Of a channel every block below `low` is finished, and every message whose number is below `sent` was delivered at
 least once. From `held_from` on a topic's blocks were given to no channel yet; NULL when all were.
 
@@ -15,15 +16,23 @@ A file that is not ours, or not whole, is never written to.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from pathlib import Path
 
 from qtools.errors import StartError
 
+log = logging.getLogger("qtools.broker")
+
 FILE = "messages.db"
 _APPLICATION = 0x71427266  # "qBrf", in the file's header
-_VERSION = 1
+
+# The format of the file, raised at most once for each release. What a release changes further goes with the same
+# number: into _SCHEMA, as a new file has it, and into _UPGRADE, which makes the same of a file of the release before.
+#   1  the first one
+#   2  deferred messages by their due times
+VERSION = 2
 _MAGIC = b"SQLite format 3\0"
 
 # Blocks are some hundred KB: large pages are written a third faster than small ones, and lone messages hardly slower.
@@ -34,6 +43,13 @@ _CHECK_WHOLE = 64 * 1024 * 1024  # bytes: a file up to this size is looked throu
 
 SYNCS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 
+# What was published deferred: in the order of publishing, and in the order of the due times.
+_BLOCK_INDEXES = (
+    "CREATE INDEX block_due ON block (topic, seq, count, due) WHERE due > 0",
+    "CREATE INDEX block_by_due ON block (topic, due, seq) WHERE due > 0",
+)
+_PROGRESS_INDEX = "CREATE INDEX progress_by_due ON progress (channel, next_due, unfinished) WHERE next_due > 0"
+
 _SCHEMA = (
     "CREATE TABLE topic (id INTEGER PRIMARY KEY, name TEXT UNIQUE, paused INTEGER NOT NULL, held_from INTEGER)",
     "CREATE TABLE channel (id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, name TEXT NOT NULL,"
@@ -43,9 +59,19 @@ _SCHEMA = (
     " offsets BLOB NOT NULL, frames BLOB NOT NULL)",
     # Everything that is asked of many blocks at once is in it, so that their frames are not looked at.
     "CREATE INDEX block_of_topic ON block (topic, seq, count, due, timestamp, size)",
-    "CREATE INDEX block_due ON block (topic, seq) WHERE due > 0",
+    *_BLOCK_INDEXES,
     "CREATE TABLE progress (channel INTEGER NOT NULL, seq INTEGER NOT NULL, done BLOB, attempts BLOB, due BLOB,"
+    " next_due INTEGER NOT NULL DEFAULT 0, unfinished INTEGER NOT NULL DEFAULT 0,"
     " PRIMARY KEY (channel, seq)) WITHOUT ROWID",
+    _PROGRESS_INDEX,
+)
+
+_UPGRADE = (
+    "DROP INDEX block_due",
+    *_BLOCK_INDEXES,
+    "ALTER TABLE progress ADD COLUMN next_due INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE progress ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0",
+    _PROGRESS_INDEX,
 )
 
 
@@ -60,6 +86,7 @@ def open_database(directory: Path, sync: str) -> sqlite3.Connection:
         if fresh:
             _make(connection)
         _check(connection, path)
+        _upgrade(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {SYNCS[sync]}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL // _PAGE}")
@@ -140,7 +167,7 @@ def _make(connection: sqlite3.Connection) -> None:
     for statement in _SCHEMA:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-    connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
 
 
@@ -148,9 +175,26 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
         raise StartError(f"{path} belongs to another program; it was left as it is: choose another --data-path")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != _VERSION:
-        raise StartError(f"{path} was made by a newer q-broker (format {version}, this one knows {_VERSION})")
+    if not 1 <= version <= VERSION:
+        raise StartError(f"{path} was made by a newer q-broker (format {version}, this one knows {VERSION})")
     if os.path.getsize(path) <= _CHECK_WHOLE:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise StartError(f"{path} is damaged ({found.splitlines()[-1]}); it was left as it is: move it away")
+
+
+def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
+    """Make a file of the release before into one of this release."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _UPGRADE:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    log.info("%s: upgraded from format %d to %d; a q-broker of before cannot read it any more", path, version, VERSION)

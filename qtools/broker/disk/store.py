@@ -24,7 +24,7 @@ from pathlib import Path
 
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import ChannelBacklog, Statement
-from qtools.broker.disk.database import WAL, open_database, told
+from qtools.broker.disk.database import VERSION, WAL, open_database, told
 from qtools.broker.disk.gathering import Gathering
 from qtools.broker.disk.hot import Budget
 from qtools.broker.disk.job import Job, make_room
@@ -285,7 +285,7 @@ class DurableStore:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             more = job.run(connection)
             connection.execute("BEGIN IMMEDIATE")  # a transaction that has nothing to write would prove nothing
-            connection.execute("PRAGMA user_version = 1")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
             make_room(connection)
             return more

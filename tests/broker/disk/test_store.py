@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.disk.database import FILE
+from qtools.broker.disk.database import FILE, VERSION
 from qtools.broker.disk.store import DurableStore
 from qtools.broker.disk.sweep import Retain
 from qtools.errors import StartError
@@ -266,7 +266,7 @@ async def test_a_newer_format_is_left_alone(world: World) -> None:
     connection = sqlite3.connect(world.directory / FILE)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert "was made by a newer q-broker (format 99, this one knows 1)" in await refused(world.directory)
+    assert f"was made by a newer q-broker (format 99, this one knows {VERSION})" in await refused(world.directory)
 
 
 @pytest.mark.parametrize("place", [0, 50, 2 * 16384, 3 * 16384, 5 * 16384])  # the heads of pages
