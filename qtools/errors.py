@@ -8,6 +8,7 @@
     ├── StartError            the surroundings': could not start, exit 3
     ├── InputError            the input's: what was read is not what it was said to be, exit 1
     ├── EvaluationError       one message's: an expression has no result for it
+    ├── SourcePaused          the broker's operator: a paused channel hands out nothing, exit 1
     ├── PeerError             the peer's: the connection closes
     │   ├── ProtocolError       its bytes are not NSQ's protocol
     │   ├── BrokerError         it answered with an error frame
@@ -95,6 +96,15 @@ class InputError(QtoolsError):
 
 class EvaluationError(QtoolsError):
     """An expression has no result for this value, as `1 + "a"` has none: jq would fail, in much the same words."""
+
+
+class SourcePaused(QtoolsError):
+    """`source` (TOPIC/CHANNEL) is paused on `nsqd`, or its topic is, with `left` messages in it."""
+
+    def __init__(self, source: str, nsqd: str, left: int) -> None:
+        self.source, self.nsqd, self.left = source, nsqd, left
+        count = f"{left:,} message{'' if left == 1 else 's'}"
+        super().__init__(f"{source} is paused on {nsqd}, and keeps {count} back")
 
 
 # ── the peer's ──────────────────────────────────────────────────────────────────────────────────

@@ -125,7 +125,7 @@ Exit status: 0 done, or stopped by a first signal; 1 failed, 2 usage, 3 could no
     help="Let the broker hold every message back so long (at most 1h).",
 )
 @click.option("--count", "-n", type=click.IntRange(1), metavar="N", help="End after N messages, over all topics.")
-@click.option("--until-empty", is_flag=True, help="End when nothing is left: depth, in flight, deferred all 0.")
+@shared.end_options
 @click.option(
     "--dry-run", is_flag=True, help="Print where each message would go; read a copy, send nothing, take nothing."
 )
@@ -170,12 +170,15 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
                 )
         if given["on_error"] == "pass":
             raise UsageError("--on-error pass has nowhere to send what is no dead letter")
-        given["until_empty"] = True
+        given["until_empty"] = not given["until_now"]
     elif bool(given["to"]) is bool(given["routes"]):
         raise UsageError("give --to TOPIC or --routes FILE" + (", not both" if given["to"] else ""))
     if given["dry_run"] or explain:
-        if given["until_empty"]:
-            raise UsageError("--until-empty: a look has only what comes from now on, through a temporary channel")
+        for flag in ("until_empty", "until_now"):
+            if given[flag]:
+                raise UsageError(
+                    f"--{flag.replace('_', '-')}: a look has only what comes from now on, through a temporary channel"
+                )
         for flag in ("rate", "defer", "dedupe", "metrics_address", "statsd_address"):
             if given[flag]:
                 raise UsageError(f"--{flag.replace('_', '-')} does not go with a look, which sends nothing")
@@ -195,6 +198,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         brokers=brokers,
         to_brokers=to_brokers,
         settings=shared.settings_of("q-bridge", given, brokers, to_brokers),
+        ends=shared.ends_of(given),
         operations=shared.operations_of(given),
         rate=given.pop("rate") or 0.0,
         max_attempts=given.pop("max_attempts") or 0,

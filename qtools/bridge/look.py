@@ -5,6 +5,7 @@ Live messages are read through a temporary channel: a copy of what comes from no
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +15,10 @@ from qtools.bridge.explain import explain, outcome
 from qtools.bridge.feeding import forbidden_topics
 from qtools.bridge.options import BridgeOptions
 from qtools.bridge.planning import plan_for
-from qtools.cli.run import Signals
+from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.worker import Worker
 from qtools.client.consumer import Consumer
+from qtools.client.ends import end_consumer
 from qtools.client.guard import refuse_to_take_backlog
 from qtools.errors import SinkClosed, SinkError
 from qtools.flow.routes import Routes
@@ -42,11 +44,13 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     await consumer.start()
     flow = Flow(consumer, _Print(lambda body: told(planner, body, options.explain)), drain_timeout=PATIENCE)
     signals.on_stop(flow.stop)
+    ending = asyncio.create_task(end_consumer(consumer, options.ends))
     try:
         await flow.run()
     finally:
+        ending.cancel()
         await consumer.close()
-    return 0
+    return none_is_failure(options.fail_if_none, flow.totals.finished, "printed", signals)
 
 
 def explain_stdin(options: BridgeOptions) -> int:

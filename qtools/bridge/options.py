@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
+from qtools.client.ends import Ends
 from qtools.client.settings import Settings
 from qtools.flow.routes import MAX_TOPICS
 from qtools.names import Subscription
@@ -39,7 +40,8 @@ class BridgeOptions:
     defer: float = 0.0
     max_in_flight: int = 2500
     count: int | None = None
-    until_empty: bool = False
+    ends: Ends = field(default_factory=Ends)
+    fail_if_none: bool = False
     dry_run: bool = False
     explain: bool = False
     operations: OperationsOptions = field(default_factory=OperationsOptions)

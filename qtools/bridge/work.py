@@ -16,11 +16,11 @@ from qtools.cli.counts import by_outcome, consumer_families, publisher_families
 from qtools.cli.families import Family, Histogram, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
-from qtools.cli.run import Signals
+from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.types import plural
 from qtools.client.balance import balance_of
 from qtools.client.consumer import Consumer
-from qtools.client.ends import wait_until_empty
+from qtools.client.ends import ask_first, end_consumer
 from qtools.client.publisher import Publisher
 from qtools.errors import QtoolsError, UsageError
 from qtools.flow.run import Flow
@@ -60,7 +60,7 @@ class _Bridge:
         self.dead_letters = self.publisher if shared else Publisher(options.brokers, options.settings)
         self.consumer = Consumer(
             options.sources, options.brokers, options.settings,
-            max_in_flight=options.max_in_flight, limit=options.count,
+            max_in_flight=options.max_in_flight, limit=options.count, by_quota=options.ends.until_now,
         )  # fmt: skip
         self.once = self._once() if options.dedupe is not None else None
         self.deliver = Deliver(
@@ -85,6 +85,8 @@ class _Bridge:
         ]
         started: list[Publisher | Consumer | Once] = []
         meter: Meter | None = None
+        options = self.options
+        await ask_first(options.sources, options.brokers, options.settings, options.ends)
         await operations.start()
         try:
             for end in ends:
@@ -102,7 +104,7 @@ class _Bridge:
                 meter.close()
                 self._summarize(meter)
             await operations.close()
-        return 0
+        return none_is_failure(options.fail_if_none, self.deliver.counts.routed, "routed", signals)
 
     def _once(self) -> Once:
         from qtools.bridge.once import Once, default_path
@@ -114,7 +116,7 @@ class _Bridge:
         return Once(key, path, options.dedupe_window, options.dedupe_keys)
 
     async def _move(self) -> None:
-        ending = asyncio.create_task(self._end())
+        ending = asyncio.create_task(end_consumer(self.consumer, self.options.ends))
         try:
             await self.flow.run()
         finally:
@@ -123,14 +125,6 @@ class _Bridge:
             unknown = None if ending.cancelled() else ending.exception()
         if unknown is not None:  # nobody could say whether it is empty
             raise unknown
-
-    async def _end(self) -> None:
-        """End the consumer when --until-empty says so."""
-        if self.options.until_empty:
-            try:
-                await wait_until_empty(self.consumer)
-            finally:
-                self.consumer.end()
 
     def _reload(self) -> None:
         """Read the routes file again; one that is not right changes nothing."""

@@ -18,6 +18,7 @@ from qtools.errors import ExpressionError, UsageError
 if TYPE_CHECKING:
     from qtools.cli.metrics import OperationsOptions
     from qtools.client.address import Brokers
+    from qtools.client.ends import Ends
     from qtools.client.settings import Settings
     from qtools.flow.filter import Filter, OnError
 
@@ -76,6 +77,26 @@ consumer_options = _all(
         "--msg-timeout", type=Duration(1.0, 900.0), default=None, metavar="DURATION",
         help="Time until the broker delivers an unfinished message again; it is extended while held. "
         "Default: the broker's.",
+    ),
+)  # fmt: skip
+
+end_options = _all(
+    click.option("--until-empty", is_flag=True, help="End when nothing is left: depth, in flight, deferred all 0."),
+    click.option(
+        "--until-now", is_flag=True,
+        help="End when as many messages are taken as each channel held on each nsqd at the start, or nothing is left: "
+        "it ends though more and more come.",
+    ),
+    click.option(
+        "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION",
+        help="End when nothing came for so long.",
+    ),
+    click.option(
+        "--fail-if-paused", is_flag=True,
+        help="With --until-empty or --until-now: end with status 1 where a channel, or its topic, is paused.",
+    ),
+    click.option(
+        "--fail-if-none", is_flag=True, help="Status 1 where the run ended by itself and nothing came out of it."
     ),
 )  # fmt: skip
 
@@ -186,6 +207,19 @@ def settings_of(program: str, given: dict[str, Any], *brokers: Brokers | None) -
         raise UsageError("--tls-key needs --tls-cert")
     settings.http_tls_context()  # a file that cannot be used is reported now, before anything is sent
     return settings
+
+
+def ends_of(given: dict[str, Any]) -> Ends:
+    """Take the flags of `end_options` out of `given`, but for --fail-if-none."""
+    from qtools.client.ends import Ends
+
+    names = ("until_empty", "until_now", "idle_timeout", "fail_if_paused")
+    ends = Ends(**{name: given.pop(name) for name in names})
+    if ends.until_empty and ends.until_now:
+        raise UsageError("give --until-empty or --until-now, not both")
+    if ends.fail_if_paused and not ends.flag:
+        raise UsageError("--fail-if-paused goes with --until-empty or --until-now")
+    return ends
 
 
 def operations_of(given: dict[str, Any]) -> OperationsOptions:

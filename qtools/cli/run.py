@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -40,6 +41,14 @@ class Signals:
         self.received = number
         if self._on_stop is not None:
             self._on_stop()
+
+
+def none_is_failure(asked: bool, count: int, done: str, signals: Signals) -> int:
+    """The exit status of a run that ended in order; `asked`: by --fail-if-none. `done` is the verb, as "printed"."""
+    if not asked or count or signals.received is not None:
+        return 0
+    logs.say(logging.ERROR, f"no message was {done}")
+    return 1
 
 
 def run_program(main: Callable[[Signals], Coroutine[Any, Any, int]], *, server: bool = False) -> int:

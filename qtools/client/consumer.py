@@ -37,6 +37,7 @@ class Consumer:
     """Reads `sources` from `brokers`.
 
     limit: how many messages to read in all; not one more is left in flight than that.
+    by_quota: read from each connection only as much as `set_quota` says, and nothing before it does.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Consumer:
         *,
         max_in_flight: int = 2500,
         limit: int | None = None,
+        by_quota: bool = False,
     ) -> None:
         self.sources = list(sources)
         self.failing: set[str] = set()  # nsqlookupds that did not answer the last time
@@ -56,6 +58,8 @@ class Consumer:
         self._max_in_flight = max_in_flight
         self._unfinished = limit  # of the limit: how many may still be finished
         self._unread_limit = limit  # of the limit: how many may still be handed over
+        # (topic, channel, nsqd) → how many may still be finished; None: any number
+        self._quotas: dict[tuple[str, str, str], int] | None = {} if by_quota else None
         self._brokers = brokers
         self.settings = settings
         self._links: list[Links] = []
@@ -193,6 +197,16 @@ class Consumer:
             for connection in self._connections
         ]
 
+    def quota_of(self, source: Subscription, nsqd: str) -> int | None:
+        """How many messages of `source` on `nsqd` may still be finished; None before `set_quota` was called for it."""
+        return None if self._quotas is None else self._quotas.get((source.topic, source.channel, nsqd))
+
+    def set_quota(self, source: Subscription, nsqd: str, count: int) -> None:
+        """Read `source` on `nsqd` until `count` messages of it are finished; only with `by_quota`."""
+        assert self._quotas is not None
+        self._quotas[source.topic, source.channel, nsqd] = count
+        self._share()
+
     # ── Owner ──
 
     def on_messages(self, arrival: Arrival, messages: Messages, size: int) -> None:
@@ -216,7 +230,10 @@ class Consumer:
         if self._unfinished is not None:
             # Before the FIN leaves: a ready count is a window, and each FIN would let one message more come.
             self._unfinished = max(0, self._unfinished - count)
-        if self._unfinished is not None or self._tight:
+        if self._quotas is not None:
+            key = (connection.topic, connection.channel, connection.address)
+            self._quotas[key] = max(0, self._quotas.get(key, 0) - count)
+        if self._unfinished is not None or self._quotas is not None or self._tight:
             self._share()
 
     def _on_down(self, connection: Connection) -> None:
@@ -241,7 +258,7 @@ class Consumer:
         shares = share(
             total,
             [connection in self._lately for connection in connections],
-            [connection.agreed.max_rdy_count for connection in connections],
+            [self._cap(connection) for connection in connections],
             self._turn,
         )
         # What is in flight somewhere, or was asked for a moment ago, has its place; who is to grow waits for it.
@@ -260,6 +277,13 @@ class Consumer:
                 self._asked[connection] = (before, loop.time())
                 self._settling = self._settling or loop.call_later(SETTLE_SECONDS, self._settle)
             connection.ready(count)
+
+    def _cap(self, connection: Connection) -> int:
+        """The highest ready count that `connection` may have."""
+        most = connection.agreed.max_rdy_count
+        if self._quotas is None:
+            return most
+        return min(most, self._quotas.get((connection.topic, connection.channel, connection.address), 0))
 
     def _settle(self) -> None:
         """Forget what was asked for long enough ago, and share what that leaves."""

@@ -7,7 +7,9 @@ translated here and nowhere else.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qtools.client.address import LOCAL
@@ -48,18 +50,19 @@ class HttpAsker:
             self._connected_to = base
         if self._client is None:
             if base.startswith("unix:"):
-                transport = httpx.AsyncHTTPTransport(uds=base.removeprefix("unix:"))
+                transport = httpx.AsyncHTTPTransport(uds=base.removeprefix("unix:"), verify=False)
                 self._client = httpx.AsyncClient(transport=transport, base_url="http://broker", timeout=TIMEOUT)
             else:
-                # No proxy from the environment: a broker is not somewhere out on the web.
-                verify = True if self._tls is None else self._tls
+                # No proxy from the environment: a broker is not somewhere out on the web. Loading the system's CA
+                # certificates takes 0.1 s, which plain HTTP does not need.
+                verify = self._tls if self._tls is not None else self.base.startswith("https:")
                 self._client = httpx.AsyncClient(base_url=base, timeout=TIMEOUT, trust_env=False, verify=verify)
         try:
             answer = await self._client.request(method, path)
         except httpx.TimeoutException as error:
             raise ConnectFailed(base, f"no answer within {TIMEOUT:.4g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConnectFailed(base, str(error) or type(error).__name__) from error
+            raise ConnectFailed(base, _reason(error)) from error
         return answer.status_code, answer.content
 
     async def get_json(self, path: str) -> Any:
@@ -90,42 +93,97 @@ def _local_socket() -> str:
     return f"unix:{path}"
 
 
+def _reason(error: Exception) -> str:
+    """What httpx met, in words that say what is there."""
+    import ssl
+
+    import httpx
+
+    cause: BaseException | None = error
+    while cause is not None:  # the system's own error lies two layers below httpx's
+        if isinstance(cause, socket.gaierror):
+            return "the host name is not known"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {getattr(cause, 'verify_message', None) or getattr(cause, 'reason', None) or cause}"
+        if isinstance(cause, FileNotFoundError):
+            return "there is no such socket"
+        if isinstance(cause, ConnectionRefusedError) or str(cause) == "All connection attempts failed":
+            return "nothing listens there"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.RemoteProtocolError):
+        if "without sending" in str(error):
+            return "the connection was closed without an HTTP answer"
+        return "what listens there does not speak HTTP"
+    return str(error) or type(error).__name__
+
+
 @dataclass(slots=True)
 class Depth:
-    """What waits for a channel on one nsqd: messages not delivered, delivered and unanswered, put off."""
+    """What waits for a channel on one nsqd: messages not delivered, delivered and unanswered, put off.
+
+    channels: how many the topic has. exists: the channel is one of them. given: messages that the channel was given
+    since nsqd started. elsewhere: messages that other channels hold, by channel.
+    paused: messages wait that are not handed out, as the channel is paused, or its topic.
+    """
 
     depth: int = 0
     in_flight: int = 0
     deferred: int = 0
-    channels: int = 0  # of the topic
+    channels: int = 0
+    exists: bool = False
+    given: int = 0
+    elsewhere: dict[str, int] = field(default_factory=dict)
+    paused: bool = False
+
+    @property
+    def left(self) -> int:
+        """Messages that are not finished."""
+        return self.depth + self.in_flight + self.deferred
 
     @property
     def drained(self) -> bool:
-        return not (self.depth or self.in_flight or self.deferred)
+        return not self.left
+
+
+# Up to so many topics are asked for one by one; beyond that one answer about all topics costs less.
+SINGLE_TOPICS = 8
 
 
 async def ask_depth(asker: HttpAsker, source: Subscription) -> Depth:
     """What waits in `source`, what its topic still holds for its channels included (GET /stats)."""
-    told = await asker.get_json(f"/stats?format=json&topic={source.topic}&include_clients=false")
+    return (await ask_depths(asker, [source]))[0]
+
+
+async def ask_depths(asker: HttpAsker, sources: Sequence[Subscription]) -> list[Depth]:
+    """What waits in each of `sources` on one nsqd; PeerError where the answer is not nsqd's."""
+    topics = list(dict.fromkeys(source.topic for source in sources))
+    narrow = [f"&topic={topic}" for topic in topics] if len(topics) <= SINGLE_TOPICS else ["&include_mem=false"]
+    stats: dict[str, dict[str, Any]] = {}
     try:
-        return _depth(told, source)
+        for query in narrow:
+            told = await asker.get_json(f"/stats?format=json{query}&include_clients=false")
+            told = told.get("data", told)  # nsqd before 1.0 wrapped its answers
+            stats.update((topic["topic_name"], topic) for topic in told.get("topics") or [])
+        return [_depth(stats[source.topic], source) if source.topic in stats else Depth() for source in sources]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PeerError(f"{asker.base}/stats answers with JSON that is not nsqd's") from error
 
 
-def _depth(told: Any, source: Subscription) -> Depth:
-    told = told.get("data", told)  # nsqd before 1.0 wrapped its answers
-    found = Depth()
-    for topic in told.get("topics") or []:
-        if topic.get("topic_name") != source.topic:
-            continue
-        found.depth += int(topic["depth"])
-        found.channels = len(topic["channels"] or [])
-        for channel in topic["channels"] or []:
-            if channel["channel_name"] == source.channel:
-                found.depth += int(channel["depth"])
-                found.in_flight += int(channel["in_flight_count"])
-                found.deferred += int(channel["deferred_count"])
+def _depth(topic: dict[str, Any], source: Subscription) -> Depth:
+    held = int(topic["depth"])
+    channels = topic["channels"] or []
+    found = Depth(depth=held, channels=len(channels), paused=bool(held and topic.get("paused")))
+    for channel in channels:
+        depth, in_flight, deferred = (int(channel[name]) for name in ("depth", "in_flight_count", "deferred_count"))
+        if channel["channel_name"] == source.channel:
+            found.depth += depth
+            found.in_flight = in_flight
+            found.deferred = deferred
+            found.exists = True
+            found.given = int(channel.get("message_count") or 0)
+            found.paused |= bool(channel.get("paused") and (depth or deferred))
+        elif depth + in_flight + deferred:
+            found.elsewhere[str(channel["channel_name"])] = depth + in_flight + deferred
     return found
 
 

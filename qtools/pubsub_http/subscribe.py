@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from qtools.client.consumer import Consumer
 from qtools.client.ends import wait_until_empty
-from qtools.errors import QtoolsError, StartError
+from qtools.errors import QtoolsError
 from qtools.message import Batch
 from qtools.names import Subscription
 from qtools.pubsub_http.delivery import Counts, Delivery, Source, WireStream
@@ -146,7 +146,7 @@ class Subscribing:
     async def _end_when_empty(self, source: ConsumerSource) -> None:
         try:
             await wait_until_empty(source.consumer)
-        except StartError as error:
+        except QtoolsError as error:
             log.warning("a stream that was to end when its channel is empty ended now: %s", error)
         source.end()
 

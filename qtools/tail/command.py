@@ -43,10 +43,7 @@ Exit status: 0 done, or stdout was closed, or a first signal; 1 failed, 2 usage,
     help="Print this share of the messages, 0..1; the others are finished unprinted.",
 )
 @shared.filter_options("skip")
-@click.option("--until-empty", is_flag=True, help="End when nothing is left: depth, in flight, deferred all 0.")
-@click.option(
-    "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION", help="End when nothing came for so long."
-)
+@shared.end_options
 @click.option(
     "--since",
     type=Duration(),
@@ -85,7 +82,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"] or given["print_topic"]):
         raise UsageError("--delimiter, -0 and --print-topic go with --format raw only")
     if given["peek"]:
-        for name in ("since", "until_empty", "idle_timeout"):
+        for name in ("since", "until_empty", "until_now", "idle_timeout"):
             if given[name]:
                 raise UsageError(
                     f"--peek looks once, and takes nothing: --{name.replace('_', '-')} does not go with it"
@@ -100,6 +97,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         sources=parsed,
         brokers=brokers,
         settings=shared.settings_of("q-tail", given, brokers),
+        ends=shared.ends_of(given),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "skip"),

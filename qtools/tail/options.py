@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
+from qtools.client.ends import Ends
 from qtools.client.settings import Settings
 from qtools.names import Subscription
 
@@ -27,8 +28,8 @@ class TailOptions:
     sample: float = 1.0
     rules: Filter | None = None  # what is printed, and how
     print_topic: bool = False
-    until_empty: bool = False
-    idle_timeout: float | None = None
+    ends: Ends = field(default_factory=Ends)
+    fail_if_none: bool = False
     since: float | None = None  # s since 1970: where new channels begin
     peek: bool = False  # look, and take nothing
     max_in_flight: int = 2500

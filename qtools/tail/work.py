@@ -13,10 +13,10 @@ from qtools.cli.counts import consumer_families, filter_families, flow_families
 from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
-from qtools.cli.run import Signals
+from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.types import plural
 from qtools.client.consumer import Consumer
-from qtools.client.ends import wait_until_empty, wait_until_idle
+from qtools.client.ends import ask_first, end_consumer
 from qtools.client.guard import refuse_to_take_backlog
 from qtools.client.past import begin_in_the_past
 from qtools.flow.formats import Format
@@ -38,6 +38,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
         return await _look(options, signals)
     if options.guarded:
         await refuse_to_take_backlog(options.guarded, options.brokers, options.settings)
+    await ask_first(options.sources, options.brokers, options.settings, options.ends)
     if options.since is not None:
         await begin_in_the_past(options.sources, options.brokers, options.settings, options.since)
     choosing = options.sample < 1.0 or options.rules is not None
@@ -45,6 +46,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
         options.sources, options.brokers, options.settings,
         max_in_flight=options.max_in_flight,
         limit=None if choosing else options.count,  # what is left out does not count
+        by_quota=options.ends.until_now,
     )  # fmt: skip
     form = _form(options)
     output = Output(
@@ -62,7 +64,8 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     try:
         await consumer.start()
         signals.on_stop(flow.stop)
-        return await _print(consumer, output, filtered, flow, options)
+        await _print(consumer, output, filtered, flow, options)
+        return none_is_failure(options.fail_if_none, output.printed, "printed", signals)
     finally:
         await output.close()
         await operations.close()
@@ -84,25 +87,26 @@ async def _look(options: TailOptions, signals: Signals) -> int:
         await flow.run()
     finally:
         await output.close()
-    return 0
+    return none_is_failure(options.fail_if_none, output.printed, "printed", signals)
 
 
 async def _print(
     consumer: Consumer, output: Output, filtered: FilteredSink | None, flow: Flow, options: TailOptions
-) -> int:
+) -> None:
     meter = Meter(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
-    watching = [asyncio.create_task(_end(consumer, options))]
+    ending = asyncio.create_task(end_consumer(consumer, options.ends))
     try:
         await flow.run()
     finally:
-        for watch in watching:
-            watch.cancel()
+        ending.cancel()
+        await asyncio.wait((ending,))
         await consumer.close()
         meter.close()
         _summarize(consumer, output, flow, meter, options, filtered)
-    return _watched(watching)
+    if not ending.cancelled():
+        ending.result()  # its error is the program's
 
 
 def _filtered(output: Output, rules: Filter) -> FilteredSink:
@@ -118,35 +122,6 @@ def _filtered(output: Output, rules: Filter) -> FilteredSink:
 
     sink = FilteredSink(output, rules, name=name, warn=warn)
     return sink
-
-
-async def _end(consumer: Consumer, options: TailOptions) -> None:
-    """End the consumer when --until-empty or --idle-timeout says so."""
-    waits = []
-    if options.until_empty:
-        waits.append(asyncio.create_task(wait_until_empty(consumer)))
-    if options.idle_timeout is not None:
-        waits.append(asyncio.create_task(wait_until_idle(consumer, options.idle_timeout)))
-    if not waits:
-        return
-    try:
-        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in waits:
-            task.cancel()
-        consumer.end()
-
-
-def _watched(watching: list[asyncio.Task[None]]) -> int:
-    """What the watching ended with: its error is the program's."""
-    for task in watching:
-        if task.done() and not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                raise error
-    return 0
 
 
 def _families(consumer: Consumer, output: Output, filtered: FilteredSink | None, flow: Flow) -> list[Family]:

@@ -159,10 +159,7 @@ included.
 @click.option(
     "--sync-bytes", type=Size(1), default="4MiB", show_default=True, metavar="SIZE", help="… or so many bytes."
 )
-@click.option("--until-empty", is_flag=True, help="End when nothing is left: depth, in flight, deferred all 0.")
-@click.option(
-    "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION", help="End when nothing came for so long."
-)
+@shared.end_options
 @click.option("--max-runtime", type=Duration(0.001), metavar="DURATION", help="End after so long, in order.")
 @click.option(
     "--skip-if-running", is_flag=True, help="If another run has the work directory, end at once with status 0."

@@ -12,7 +12,7 @@ import time
 
 from qtools.client.consumer import Consumer
 from qtools.client.ends import Asker
-from qtools.errors import StartError
+from qtools.errors import NetworkError, PeerError, StartError
 from qtools.to_file.complete import Partitions
 from qtools.to_file.sinks import CompletingSink
 
@@ -72,9 +72,9 @@ class Completing:
             return True
         try:
             depths = await asker.depths("--complete-marker")
-        except StartError as error:
+        except (StartError, NetworkError, PeerError) as error:
             if str(error) != self._said:
                 self._said = str(error)
                 logger.warning("%s", error)
             return False
-        return all(depth.drained for (_, depth), late in zip(depths, behind, strict=True) if late)
+        return all(depth.drained for (_, _, depth), late in zip(depths, behind, strict=True) if late)

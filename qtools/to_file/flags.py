@@ -58,6 +58,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         sources=parsed,
         brokers=brokers,
         settings=shared.settings_of("q-to-file", given, brokers),
+        ends=shared.ends_of(given),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "pass"),

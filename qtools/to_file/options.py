@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qtools.cli.metrics import OperationsOptions
 from qtools.client.address import Brokers
+from qtools.client.ends import Ends
 from qtools.client.settings import Settings
 from qtools.flow.expression import Expression
 from qtools.flow.filter import Filter
@@ -69,8 +70,8 @@ class ArchiveOptions:
     pattern: re.Pattern[str] | None = None
     channel: str = ""
     topic_refresh: float = 15.0
-    until_empty: bool = False
-    idle_timeout: float | None = None
+    ends: Ends = field(default_factory=Ends)
+    fail_if_none: bool = False
     max_runtime: float | None = None
     skip_if_running: bool = False
     max_in_flight: int = 2500

@@ -15,10 +15,10 @@ from qtools.cli.counts import consumer_families, flow_families
 from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
-from qtools.cli.run import Signals
+from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.types import format_duration, plural
 from qtools.client.consumer import Consumer
-from qtools.client.ends import wait_until_empty, wait_until_idle
+from qtools.client.ends import ask_first, end_consumer
 from qtools.client.topics import Topics
 from qtools.flow.contract import Sink
 from qtools.flow.filter import FilteredSink
@@ -91,8 +91,9 @@ class _Run:
         self._sorter = sorter
         self._stopped = asyncio.Event()
         self._consumer = Consumer(
-            options.sources, options.brokers, options.settings, max_in_flight=options.max_in_flight
-        )
+            options.sources, options.brokers, options.settings,
+            max_in_flight=options.max_in_flight, by_quota=options.ends.until_now,
+        )  # fmt: skip
         # Half of what may be in flight is synced together, as the other half is on its way meanwhile.
         count = min(options.sync.count, max(1, options.max_in_flight // 2))
         self._gather = Gather(count, options.sync.size, options.sync.age)
@@ -120,6 +121,7 @@ class _Run:
             await sink.start()  # what the last run left is safe before anything new is read
             if followed is not None:
                 await followed.begin(self._consumer)
+            await ask_first(self._consumer.sources, options.brokers, options.settings, options.ends)
             await self._consumer.start()
             await self._archive(followed)
         finally:
@@ -130,7 +132,8 @@ class _Run:
             if followed is not None:
                 await followed.close()
             await operations.close()
-        return 1 if sink.failed else 0
+        none = none_is_failure(options.fail_if_none, sink.written, "archived", self._signals)
+        return 1 if sink.failed else none
 
     async def _archive(self, followed: Followed | None) -> None:
         options, consumer, sink, flow = self._options, self._consumer, self._sink, self._flow
@@ -139,8 +142,8 @@ class _Run:
         if options.max_runtime is not None:
             asyncio.get_running_loop().call_later(options.max_runtime, self._stop)
         meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
-        watching = [asyncio.create_task(end) for end in self._ends()]
-        if followed is not None:
+        watching: list[asyncio.Task[None]] = [asyncio.create_task(end_consumer(consumer, options.ends))]
+        if followed is not None and not options.ends.until_now:  # a topic that comes later was not there
             watching.append(asyncio.create_task(followed.follow(consumer)))
         completing = None
         if self._partitions is not None:
@@ -153,7 +156,7 @@ class _Run:
         finally:
             for task in watching:
                 task.cancel()
-            await asyncio.wait(watching) if watching else None
+            await asyncio.wait(watching)
             await consumer.close()
             await sink.close()
             await self._unless_stopped(sink.wait_sent())
@@ -192,23 +195,6 @@ class _Run:
             every = format_duration(timeout / 2)
             logger.warning("the broker waits %s for a message: syncing every %s", format_duration(timeout), every)
         self._gather.limit_age(timeout / 2)
-
-    def _ends(self) -> list[Coroutine[Any, Any, None]]:
-        """What ends the run by itself."""
-        options, consumer = self._options, self._consumer
-
-        async def end_when(over: Coroutine[Any, Any, None]) -> None:
-            try:
-                await over
-            finally:
-                consumer.end()
-
-        ends = []
-        if options.until_empty:
-            ends.append(end_when(wait_until_empty(consumer)))
-        if options.idle_timeout is not None:
-            ends.append(end_when(wait_until_idle(consumer, options.idle_timeout)))
-        return ends
 
     def _families(self) -> list[Family]:
         families = [

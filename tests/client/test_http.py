@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qtools.client import http as module
-from qtools.client.http import Depth, HttpAsker, ask_depth, ask_limits
+from qtools.client.http import Depth, HttpAsker, ask_depth, ask_depths, ask_limits
 from qtools.errors import ConnectFailed, PeerError
 from qtools.names import Subscription
 from tests.client.scripted import web
@@ -26,16 +26,19 @@ def stats(**topic: Any) -> bytes:
 
 
 CHANNELS = [
-    {"channel_name": "archive", "depth": 2, "in_flight_count": 3, "deferred_count": 4},
+    {"channel_name": "archive", "message_count": 900, "depth": 2, "in_flight_count": 3, "deferred_count": 4},
     {"channel_name": "other", "depth": 50, "in_flight_count": 60, "deferred_count": 70},
 ]
+
+
+HELD = Depth(3, 3, 4, 2, exists=True, given=900, elsewhere={"other": 180})
 
 
 @pytest.mark.parametrize(
     ("body", "depth"),
     [
-        (stats(depth=1, channels=CHANNELS), Depth(3, 3, 4, 2)),
-        (b'{"status_code":200,"status_txt":"OK","data":' + stats(depth=1, channels=CHANNELS) + b"}", Depth(3, 3, 4, 2)),
+        (stats(depth=1, channels=CHANNELS), HELD),
+        (b'{"status_code":200,"status_txt":"OK","data":' + stats(depth=1, channels=CHANNELS) + b"}", HELD),
         (stats(depth=7, channels=[]), Depth(7, 0, 0, 0)),
         (stats(depth=7, channels=None), Depth(7, 0, 0, 0)),
         (b'{"topics":[]}', Depth()),
@@ -135,3 +138,76 @@ async def test_the_limits_are_two_numbers_or_unknown(
     async with web({"/config/max_msg_size": message, "/config/max_body_size": body}) as server:
         assert await ask_limits(server.base) == limits
     assert await ask_limits("http://127.0.0.1:1") is None
+
+
+@pytest.mark.parametrize(
+    ("topic", "depth", "in_flight", "channel", "paused"),
+    [
+        (False, 0, 0, True, False),  # nothing waits: nothing is kept back
+        (False, 2, 0, True, True),
+        (False, 2, 0, False, False),
+        (False, 0, 2, True, False),  # what others have in flight they can finish
+        (True, 0, 0, False, False),
+    ],
+)
+async def test_what_a_paused_channel_keeps_back(
+    topic: bool, depth: int, in_flight: int, channel: bool, paused: bool
+) -> None:
+    told = {"channel_name": "archive", "depth": depth, "in_flight_count": in_flight, "deferred_count": 0}
+    body = stats(depth=0, paused=topic, channels=[{**told, "paused": channel}])
+    async with web({STATS: (200, body)}) as server:
+        asker = HttpAsker(server.base)
+        assert (await ask_depth(asker, SOURCE)).paused is paused
+        server.pages[STATS] = 200, stats(depth=1, paused=topic, channels=[{**told, "paused": channel}])
+        assert (await ask_depth(asker, SOURCE)).paused is (paused or topic)
+        await asker.close()
+
+
+async def test_many_topics_are_asked_for_at_once() -> None:
+    topics = [
+        {"topic_name": f"t{nth}", "depth": nth, "channels": [{**CHANNELS[0], "channel_name": "c"}]} for nth in range(50)
+    ]
+    sources = [Subscription(f"t{nth}", "c") for nth in (49, *range(40), 60)]
+    page = "/stats?format=json&include_mem=false&include_clients=false"
+    async with web({page: (200, json.dumps({"topics": topics}).encode())}) as server:
+        asker = HttpAsker(server.base)
+        depths = await ask_depths(asker, sources)
+        assert [depth.depth for depth in depths] == [51, *(nth + 2 for nth in range(40)), 0]
+        assert server.asked.total() == 1
+        await asker.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"\0\0\0\x12\0\0\0\x01E_BAD_PROTOCOL", "does not speak HTTP"),
+        (b"", "the connection was closed without an HTTP answer"),
+    ],
+)
+async def test_what_is_no_http_server_is_said_in_plain_words(answer: bytes, reason: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    asker = HttpAsker(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    with pytest.raises(ConnectFailed, match=reason):
+        await asker.get("/stats")
+    await asker.close()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        ("http://127.0.0.1:1", "nothing listens there"),
+        ("unix:/tmp/no-such-socket", "there is no such socket"),
+        ("http://no-such-host.invalid:4151", "the host name is not known"),
+    ],
+)
+async def test_why_there_is_no_connection_is_said_in_plain_words(base: str, reason: str) -> None:
+    asker = HttpAsker(base)
+    with pytest.raises(ConnectFailed, match=reason):
+        await asker.get("/stats")
+    await asker.close()

@@ -83,11 +83,27 @@ def test_where_http_cannot_be_asked_it_says_so_and_keeps_nothing(shell: Shell, b
     broker.fill(topic, [b"a", b"b"])
     words = ["--until-empty", "--nsqd", broker.address, "--nsqd-http-address", "127.0.0.1:1"]
     done = shell.run("q-tail", f"{topic}/me", *words)
-    assert done.status == 3
+    assert (done.status, done.out) == (3, b"")  # what a run needs is asked before a message is taken
     assert len(done.err_lines) == 1
     assert f"--until-empty needs the HTTP API of {broker.address}" in done.err
     assert "--nsqd-http-address says where it is" in done.err
-    assert broker.wait_held(topic, "me", 2 - len(done.lines))
+    assert broker.wait_held(topic, "me", 2)
+
+
+@pytest.mark.parametrize("program", ["q-bridge", "q-to-file"])
+@pytest.mark.parametrize("flag", ["--until-empty", "--until-now"])
+def test_every_command_asks_before_it_takes(shell: Shell, broker: Broker, topic: str, program: str, flag: str) -> None:
+    broker.fill(topic, [b"a", b"b"])
+    where = ["--to", f"{topic}.copy"] if program == "q-bridge" else ["--output", "out"]
+    done = shell.run(
+        program, f"{topic}/me", *where, flag, "--nsqd", broker.address, "--nsqd-http-address", "127.0.0.1:1"
+    )
+    assert done.status == 3
+    assert f"{flag} needs the HTTP API of {broker.address}" in done.err
+    found = broker.topic(topic)
+    assert found is not None
+    assert (found["depth"], found["channels"]) == (2, [])  # not even subscribed
+    assert not list(shell.home.glob("out/*.log"))
 
 
 def test_something_else_at_the_http_port(shell: Shell, broker: Broker, topic: str) -> None:
@@ -114,3 +130,33 @@ def test_idle_timeout_counts_from_the_last_message(shell: Shell, broker: Broker,
             tail.process.wait(0.4)
         broker.fill(topic, [b"%d" % number])
     assert tail.wait(10).out == b"0\n1\n2\n3\n"
+
+
+@pytest.mark.parametrize("what", ["channel", "topic"])
+def test_a_paused_source_is_said_and_waited_for(shell: Shell, broker: Broker, topic: str, what: str) -> None:
+    broker.create(topic, "me")
+    broker.tell(f"/{what}/pause?topic={topic}" + (f"&channel={'me'}" if what == "channel" else ""))
+    broker.fill(topic, [b"a", b"b"])
+    tail = shell.start("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    tail.wait_err(f"{topic}/me is paused on {broker.address}, and keeps 2 messages back")
+    broker.tell(f"/{what}/unpause?topic={topic}" + (f"&channel={'me'}" if what == "channel" else ""))
+    done = tail.wait(10)
+    assert (done.status, sorted(done.lines)) == (0, [b"a", b"b"])
+    assert len(done.err_lines) == 1
+
+
+@pytest.mark.parametrize("flag", ["--until-empty", "--until-now"])
+@pytest.mark.parametrize("program", ["q-tail", "q-bridge", "q-to-file"])
+def test_a_paused_source_is_a_failure_in_the_end(
+    shell: Shell, broker: Broker, topic: str, program: str, flag: str
+) -> None:
+    broker.create(topic, "me")
+    broker.fill(topic, [b"a"])
+    broker.tell(f"/channel/pause?topic={topic}&channel=me")
+    where = {"q-tail": [], "q-bridge": ["--to", f"{topic}.copy"], "q-to-file": ["--output", "out"]}[program]
+    words = [f"{topic}/me", *where, flag, "-q", *broker.flags]
+    for ends in (["--idle-timeout", "500ms"], ["--fail-if-paused"]):
+        done = shell.run(program, *words, *ends)
+        assert done.status == 1
+        assert done.err_lines == [f"{program}: {topic}/me is paused on {broker.address}, and keeps 1 message back"]
+    assert broker.wait_held(topic, "me", 1)
