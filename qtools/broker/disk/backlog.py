@@ -29,8 +29,13 @@ Statement = tuple[str, list[tuple[object, ...]]]
 
 SOON = 2.0  # s: what is put off for longer leaves the memory
 
-_UPDATE = "UPDATE channel SET low = ?, sent = ? WHERE id = ?"
-_KEEP = "INSERT OR REPLACE INTO progress (channel, seq, done, attempts, due) VALUES (?, ?, ?, ?, ?)"
+_UPDATE = (
+    "UPDATE channel SET low = ?1, sent = ?2, checksum = row_checksum(id, topic, name, paused, ?1, ?2) WHERE id = ?3"
+)
+_KEEP = (
+    "INSERT OR REPLACE INTO progress (channel, seq, done, attempts, due, checksum)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, row_checksum(?1, ?2, ?3, ?4, ?5, 0, 0))"
+)
 _FORGET = "DELETE FROM progress WHERE channel = ? AND seq = ?"
 _FORGET_BELOW = "DELETE FROM progress WHERE channel = ? AND seq < ?"
 

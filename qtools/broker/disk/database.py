@@ -1,15 +1,17 @@
 """The database file: its schema, how it is opened, and what may be wrong with it. In: a path. Out: connections.
 
-    topic     id, name (NULL: deleted, its blocks are still being removed), paused, held_from
-    channel   id, topic, name, paused, low, sent
-    block     seq, topic, base, count, timestamp, due, size, offsets, frames
-    progress  channel, seq, done, attempts, due, next_due, unfinished
+    topic     id, name (NULL: deleted, its blocks are still being removed), paused, held_from, checksum
+    channel   id, topic, name, paused, low, sent, checksum
+    block     seq, topic, base, count, timestamp, due, size, checksum, offsets, frames
+    progress  channel, seq, done, attempts, due, next_due, unfinished, checksum
 
 A row of `block` is what was published together. A row of `progress` is there only for a block that is not finished as
 a whole, or not in its turn. `next_due` is above 0 when all of its `unfinished` messages are deferred: the time at which
 the first of them is due (ns since 1970).
 Of a channel every block below `low` is finished, and every message whose number is below `sent` was delivered at
 least once. From `held_from` on a topic's blocks were given to no channel yet; NULL when all were.
+
+Whatever changes a row writes its checksum with it (checksum.py); `row_checksum` is a function of each connection.
 
 A file that is not ours, or not whole, is never written to.
 """
@@ -21,6 +23,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from qtools.broker.disk.checksum import UNCHECKED, row_checksum
 from qtools.errors import StartError
 
 log = logging.getLogger("qtools.broker")
@@ -28,10 +31,10 @@ log = logging.getLogger("qtools.broker")
 FILE = "messages.db"
 _APPLICATION = 0x71427266  # "qBrf", in the file's header
 
-# The format of the file, raised at most once for each release. What a release changes further goes with the same
-# number: into _SCHEMA, as a new file has it, and into _UPGRADE, which makes the same of a file of the release before.
+# The format of the file, raised at most once for each release. Further changes of a release have the same number:
+# they go into _SCHEMA, as a new file has it, and into _UPGRADE, which makes the same of a file of the release before.
 #   1  the first one
-#   2  deferred messages by their due times
+#   2  deferred messages by their due times; checksums
 VERSION = 2
 _MAGIC = b"SQLite format 3\0"
 
@@ -51,27 +54,37 @@ _BLOCK_INDEXES = (
 _PROGRESS_INDEX = "CREATE INDEX progress_by_due ON progress (channel, next_due, unfinished) WHERE next_due > 0"
 
 _SCHEMA = (
-    "CREATE TABLE topic (id INTEGER PRIMARY KEY, name TEXT UNIQUE, paused INTEGER NOT NULL, held_from INTEGER)",
+    "CREATE TABLE topic (id INTEGER PRIMARY KEY, name TEXT UNIQUE, paused INTEGER NOT NULL, held_from INTEGER,"
+    " checksum INTEGER NOT NULL)",
     "CREATE TABLE channel (id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, name TEXT NOT NULL,"
-    " paused INTEGER NOT NULL, low INTEGER NOT NULL, sent INTEGER NOT NULL, UNIQUE (topic, name))",
+    " paused INTEGER NOT NULL, low INTEGER NOT NULL, sent INTEGER NOT NULL, checksum INTEGER NOT NULL,"
+    " UNIQUE (topic, name))",
     "CREATE TABLE block (seq INTEGER PRIMARY KEY, topic INTEGER NOT NULL, base INTEGER NOT NULL,"
     " count INTEGER NOT NULL, timestamp INTEGER NOT NULL, due INTEGER NOT NULL, size INTEGER NOT NULL,"
-    " offsets BLOB NOT NULL, frames BLOB NOT NULL)",
+    " checksum INTEGER NOT NULL, offsets BLOB NOT NULL, frames BLOB NOT NULL)",
     # Everything that is asked of many blocks at once is in it, so that their frames are not looked at.
     "CREATE INDEX block_of_topic ON block (topic, seq, count, due, timestamp, size)",
     *_BLOCK_INDEXES,
     "CREATE TABLE progress (channel INTEGER NOT NULL, seq INTEGER NOT NULL, done BLOB, attempts BLOB, due BLOB,"
-    " next_due INTEGER NOT NULL DEFAULT 0, unfinished INTEGER NOT NULL DEFAULT 0,"
+    " next_due INTEGER NOT NULL DEFAULT 0, unfinished INTEGER NOT NULL DEFAULT 0, checksum INTEGER NOT NULL,"
     " PRIMARY KEY (channel, seq)) WITHOUT ROWID",
     _PROGRESS_INDEX,
 )
 
+# Adding a column changes the schema only: blocks are not written again, and stay without a checksum.
 _UPGRADE = (
     "DROP INDEX block_due",
     *_BLOCK_INDEXES,
     "ALTER TABLE progress ADD COLUMN next_due INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE progress ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0",
     _PROGRESS_INDEX,
+    *(
+        f"ALTER TABLE {table} ADD COLUMN checksum INTEGER NOT NULL DEFAULT {UNCHECKED}"
+        for table in ("topic", "channel", "block", "progress")
+    ),
+    "UPDATE topic SET checksum = row_checksum(id, name, paused, held_from)",
+    "UPDATE channel SET checksum = row_checksum(id, topic, name, paused, low, sent)",
+    "UPDATE progress SET checksum = row_checksum(channel, seq, done, attempts, due, next_due, unfinished)",
 )
 
 
@@ -104,6 +117,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection that begins no transaction by itself, to be used in one thread at a time."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.create_function("row_checksum", -1, row_checksum, deterministic=True)
     connection.execute("PRAGMA secure_delete = OFF")  # Debian's sqlite writes zeros over all that is removed
     if read_only:
         connection.execute("PRAGMA query_only = 1")

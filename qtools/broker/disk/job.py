@@ -13,6 +13,7 @@ import sqlite3
 
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import Statement
+from qtools.broker.disk.checksum import block_checksum
 from qtools.broker.disk.database import told
 from qtools.broker.disk.sweep import Removal
 
@@ -22,8 +23,8 @@ _STEP = 32  # pages given back at once on a full disk
 _STEPS = 16
 
 _INSERT = (
-    "INSERT INTO block (seq, topic, base, count, timestamp, due, size, offsets, frames)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO block (seq, topic, base, count, timestamp, due, size, checksum, offsets, frames)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -46,14 +47,8 @@ class Job:
                 connection.executemany(statement, rows)
             connection.executemany(
                 _INSERT,
-                (
-                    (
-                        block.seq, topic, block.base, block.count, block.timestamp, block.due,
-                        len(block.frames), block.offsets, block.frames,
-                    )
-                    for topic, block in self.blocks
-                ),
-            )  # fmt: skip
+                (_row(topic, block) for topic, block in self.blocks),
+            )
             for statement, rows in self.after:
                 connection.executemany(statement, rows)
             more = self.removal is not None and self.removal.run(connection)
@@ -64,6 +59,12 @@ class Job:
                 connection.execute("ROLLBACK")
             raise
         return more
+
+
+def _row(topic: int, block: Block) -> tuple[object, ...]:
+    columns = (block.seq, topic, block.base, block.count, block.timestamp, block.due)
+    offsets, frames = block.offsets, block.frames
+    return (*columns, len(frames), block_checksum(*columns, offsets, frames), offsets, frames)
 
 
 def make_room(connection: sqlite3.Connection) -> None:

@@ -104,7 +104,8 @@ class TopicLog:
             made.extend(start, self.store.reader.count(self.ident, start, self.given))
         if not ephemeral:
             self.store.change(
-                "INSERT INTO channel (id, topic, name, paused, low, sent) VALUES (?, ?, ?, 0, ?, 0)",
+                "INSERT INTO channel (id, topic, name, paused, low, sent, checksum)"
+                " VALUES (?1, ?2, ?3, 0, ?4, 0, row_checksum(?1, ?2, ?3, 0, ?4, 0))",
                 (made.ident, self.ident, name, low),
             )
         self.channels[name] = made
@@ -129,12 +130,18 @@ class TopicLog:
             if made is None or not made.keeps:
                 return
             made.is_paused = paused
-            self.store.change("UPDATE channel SET paused = ? WHERE id = ?", (int(paused), made.ident))
+            self.store.change(
+                "UPDATE channel SET paused = ?1, checksum = row_checksum(id, topic, name, ?1, low, sent) WHERE id = ?2",
+                (int(paused), made.ident),
+            )
         else:
             self.paused = paused
             if paused:
                 self.backlog.hold()
-            self.store.change("UPDATE topic SET paused = ? WHERE id = ?", (int(paused), self.ident))
+            self.store.change(
+                "UPDATE topic SET paused = ?1, checksum = row_checksum(id, name, ?1, held_from) WHERE id = ?2",
+                (int(paused), self.ident),
+            )
 
     def delete(self) -> None:
         """The topic is gone, with everything in it."""
@@ -169,7 +176,10 @@ class TopicBacklog:
 
     def _set(self, held_from: int | None) -> None:
         self.held_from = held_from
-        self._log.store.change("UPDATE topic SET held_from = ? WHERE id = ?", (held_from, self._log.ident))
+        self._log.store.change(
+            "UPDATE topic SET held_from = ?1, checksum = row_checksum(id, name, paused, ?1) WHERE id = ?2",
+            (held_from, self._log.ident),
+        )
 
     def put(self, run: Run) -> None:
         if self.held_from is None:

@@ -118,7 +118,9 @@ class DurableStore:
                 self, self.take_ident(), name, next_seq=self.next_seq, held_from=self.next_seq
             )
             self.change(
-                "INSERT INTO topic (id, name, paused, held_from) VALUES (?, ?, 0, ?)", (made.ident, name, self.next_seq)
+                "INSERT INTO topic (id, name, paused, held_from, checksum)"
+                " VALUES (?1, ?2, 0, ?3, row_checksum(?1, ?2, 0, ?3))",
+                (made.ident, name, self.next_seq),
             )
         return made
 
@@ -132,7 +134,10 @@ class DurableStore:
         del self._logs[topic.name]
         for channel in topic.channels.values():
             self._touched.pop(channel, None)
-        self.change("UPDATE topic SET name = NULL WHERE id = ?", (topic.ident,))
+        self.change(
+            "UPDATE topic SET name = NULL, checksum = row_checksum(id, NULL, paused, held_from) WHERE id = ?",
+            (topic.ident,),
+        )
         self.change("DELETE FROM progress WHERE channel IN (SELECT id FROM channel WHERE topic = ?)", (topic.ident,))
         self.change("DELETE FROM channel WHERE topic = ?", (topic.ident,))
         self.sweeper.remove_topic(topic.ident)

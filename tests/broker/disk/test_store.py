@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.inside import come_true
+from qtools.broker.disk.checksum import UNCHECKED, block_checksum, row_checksum
 from qtools.broker.disk.database import FILE, VERSION
 from qtools.broker.disk.store import DurableStore
 from qtools.broker.disk.sweep import Retain
@@ -297,3 +298,72 @@ async def test_what_it_writes_is_private(world: World) -> None:
     world.publish("t", 1)
     await world.quiet()
     assert {path.stat().st_mode & 0o777 for path in world.directory.iterdir()} == {0o600}
+
+
+# ── the format of the release before ────────────────────────────────────────────────────────────
+
+
+async def test_a_database_of_the_format_before_is_upgraded_with_everything_in_it(world: World) -> None:
+    await world.channel("t", "c")
+    world.publish("t", 20)
+    await world.quiet()
+    client = world.subscribe("t", "c", 15)
+    await come_true(lambda: len(client.holds) == 15)
+    client.finish(sorted(client.holds)[3:9])
+    await world.quiet()
+    world.restart_with(make_format_1)
+    version, checksums = rows(world, "PRAGMA user_version"), rows(world, "SELECT checksum FROM block")
+    assert version == [(2,)]
+    assert checksums == [(UNCHECKED,)]
+    world.publish("t", 20)
+    await world.drain()
+
+
+def make_format_1(directory: Path) -> None:
+    """Take out of a database what format 2 has more."""
+    connection = sqlite3.connect(directory / FILE)
+    connection.execute("DROP INDEX block_by_due")
+    connection.execute("DROP INDEX progress_by_due")
+    connection.execute("ALTER TABLE progress DROP COLUMN next_due")
+    connection.execute("ALTER TABLE progress DROP COLUMN unfinished")
+    for table in ("topic", "channel", "block", "progress"):
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+
+
+def rows(world: World, query: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(world.directory / FILE)
+    found = connection.execute(query).fetchall()
+    connection.close()
+    return found
+
+
+async def test_every_row_has_its_checksum(world: World) -> None:
+    await world.channel("t", "c")
+    await world.channel("t", "d")
+    world.publish("t", 20)
+    world.publish("t", 3, delay=30)
+    await world.pause("t")
+    world.broker.topics["t"].pause_channel("c", True)
+    world.broker.topics["t"].pause_channel("c", False)
+    await world.unpause("t")
+    client = world.subscribe("t", "d", 15)
+    await come_true(lambda: len(client.holds) == 15)
+    client.finish(sorted(client.holds)[3:9])
+    world.broker.topic("u")
+    await world.quiet()
+    for table, columns in (
+        ("topic", "id, name, paused, held_from"),
+        ("channel", "id, topic, name, paused, low, sent"),
+        ("progress", "channel, seq, done, attempts, due, next_due, unfinished"),
+    ):
+        found = rows(world, f"SELECT {columns}, checksum FROM {table}")
+        assert found
+        for *values, checksum in found:
+            assert row_checksum(*values) == checksum, (table, values)  # type: ignore[arg-type]
+    for *values, checksum in rows(
+        world, "SELECT seq, topic, base, count, timestamp, due, offsets, frames, checksum FROM block"
+    ):
+        assert block_checksum(*values) == checksum  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import random
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,10 @@ class World:
 
     def restart(self) -> None:
         """In order: nothing is forgotten, and nothing comes twice that was finished."""
+        self.restart_with(lambda directory: None)
+
+    def restart_with(self, change: Callable[[Path], None]) -> None:
+        """The same; `change(directory)` does something to the files meanwhile."""
         for client in self.clients:
             self.broker.leave(client.channel, client.consumer)
         self.broker.close()
@@ -258,6 +263,7 @@ class World:
         self.settle()
         self._is_safe()
         self._forget()
+        change(self.directory)
         self.open_()
 
     async def crash(self) -> None:
