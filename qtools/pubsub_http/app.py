@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
+from uvicorn.protocols.utils import ClientDisconnected
 
 from qtools.pubsub_http.access import SUBPROTOCOL, Access, refuse_unless
 from qtools.pubsub_http.page import FILES
@@ -184,6 +185,8 @@ class App:
             answer = await self._websocket(request)
         except Refusal as refusal:
             answer = refused(refusal)
+        except ClientDisconnected:
+            return  # it hung up, or was too slow, before its handshake was answered
         except Exception as error:
             log.error("internal error in a WebSocket: %s: %s", type(error).__name__, error)
             log.debug("internal error", exc_info=True)

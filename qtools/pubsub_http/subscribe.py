@@ -182,6 +182,7 @@ class Subscribing:
                 where=wants.where, count=wants.count, session=session, arrived=arrived,
             )  # fmt: skip
             if wire is not None:
+                wire.is_stream = True
                 wire.keep_alive(self._options.heartbeat)
             beat = self._loop.call_later(self._options.heartbeat, self._beat, stream, wire, wants.form, [])
             gone = asyncio.create_task(_wait_gone(request, stream, source))

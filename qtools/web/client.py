@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sized
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from qtools.web.short import ShortCycle, length_of, whole
+from qtools.web.short import HEAD_TOO_BIG, INVALID_REQUEST, ShortCycle, closing_answer, length_of
 from qtools.web.wire import Wire
 
 if TYPE_CHECKING:
     from qtools.web.door import HttpDoor
+    from qtools.web.websocket import WebSocket
 
 FOREVER = float("inf")
 QUEUED = 1000  # requests that one client may send before it has the answers to those before
@@ -28,16 +30,27 @@ def _is_post(cycle: RequestResponseCycle | ShortCycle) -> bool:
     return isinstance(cycle, ShortCycle) or cycle.scope["method"] == "POST"
 
 
-def _closing_answer(status: int, word: str, *more: tuple[bytes, bytes]) -> bytes:
-    body = f'{{"message":"{word}"}}'.encode()
-    kind, length = (b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))
-    return whole(status, (kind, length, *more, (b"connection", b"close")), body)
+_NO_SUCH_CODING = closing_answer(501, "UNSUPPORTED_TRANSFER_ENCODING")
+_TOO_SLOW = closing_answer(408, "REQUEST_TIMEOUT")
+_TOO_MANY = closing_answer(503, "TOO_MANY_CONNECTIONS", (b"retry-after", b"1"))
 
 
-_TOO_LONG = _closing_answer(431, "HEAD_TOO_BIG")
-_BROKEN = _closing_answer(400, "INVALID_REQUEST")
-_TOO_SLOW = _closing_answer(408, "REQUEST_TIMEOUT")
-_TOO_MANY = _closing_answer(503, "TOO_MANY_CONNECTIONS", (b"retry-after", b"1"))
+async def _answer_without_chunks(cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Run `app` for a client of HTTP/1.0, which knows no chunks (RFC 9112, 6.1): an answer whose length is not known
+    ends where its connection does."""
+    is_endless = False
+
+    async def send_plain(message: Any) -> None:
+        nonlocal is_endless
+        if message["type"] == "http.response.start":
+            is_endless = all(name.lower() != b"content-length" for name, _ in message["headers"])
+            if is_endless:
+                cycle.chunked_encoding = False
+        elif is_endless:
+            cycle.expected_content_length = len(message.get("body", b""))  # uvicorn checks what is written against it
+        await send(message)
+
+    await app(scope, receive, send_plain)
 
 
 class _Flow(FlowControl):
@@ -54,10 +67,12 @@ class _Flow(FlowControl):
 
 
 class HttpClient(HttpToolsProtocol):
-    """uvicorn's, with limits. `deadline` is the loop time by which what is waited for has to have come."""
+    """uvicorn's, with limits. Loop times: by `deadline` what is waited for has to have come, by `write_deadline` the
+    client has to have read on."""
 
     wire: Wire
     deadline = FOREVER
+    write_deadline = FOREVER
     _current: RequestResponseCycle | ShortCycle | None = None  # the one that is answered; `cycle` is the newest
     _deaf = False  # something was wrong: what comes is not looked at any more
     _unseen = 0  # bytes since something came out of the parser
@@ -88,7 +103,7 @@ class HttpClient(HttpToolsProtocol):
         self._unseen += len(data)
         self._feed(data)
         if self._unseen > self._limits.head:
-            self._refuse(_TOO_LONG)
+            self._refuse(HEAD_TOO_BIG)
 
     def _feed(self, data: bytes) -> None:
         """As uvicorn's data_received, but that an upgrade to what is not spoken here is ignored (RFC 9110, 7.8).
@@ -101,16 +116,56 @@ class HttpClient(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 if self._should_upgrade():
-                    self.handle_websocket_upgrade()
+                    self._open_websocket(data[upgrade.args[0] :])
                 elif self.parser.get_method() == b"CONNECT":
-                    self._refuse(_BROKEN)
+                    self._refuse(INVALID_REQUEST)
                 elif not self._is_over:
                     data = self._head_without_upgrade() + data[upgrade.args[0] :]
                     self.parser = httptools.HttpRequestParser(self)  # the other may take the connection for closed
                     continue
             except httptools.HttpParserError:
-                self._refuse(_BROKEN)
+                self._refuse(_NO_SUCH_CODING if self._has_other_coding() else INVALID_REQUEST)
             return
+
+    def _open_websocket(self, rest: bytes) -> None:
+        """Hand the connection over to the WebSocket protocol, or refuse what is no handshake.
+
+        Nothing follows a handshake before it is answered (RFC 6455, 4.1). It is not accepted behind requests whose
+        answers are under way: those would end up between the frames.
+        """
+        if self._is_over:
+            return
+        try:
+            is_good = bool(httptools.parse_url(self.url).path) and self.url.isascii()
+        except httptools.HttpParserInvalidURLError:
+            is_good = False
+        if rest or not is_good or self._unanswered():
+            self._refuse(INVALID_REQUEST)
+            return
+        self.connections.discard(self)
+        made: WebSocket = self.ws_protocol_class(self.config, self.server_state, self.app_state)  # type: ignore
+        made.begin(self.wire, self.url, self.headers, self._limits.request)
+        self.wire.set_protocol(made)
+
+    def _framing_refusal(self) -> bytes | None:
+        """The answer to a head whose body cannot be read, or may be read in two ways (RFC 9112, 6.1 and 6.3)."""
+        names = [name for name, _ in self.headers]
+        if b"transfer-encoding" in names:
+            if self._has_other_coding():
+                return _NO_SUCH_CODING
+            if b"content-length" in names or self.parser.get_http_version() == "1.0":
+                return INVALID_REQUEST
+        elif b"content-length" not in names:
+            return None
+        if self.parser.should_upgrade() and self._should_upgrade():  # a handshake has no body
+            lengths = [value for name, value in self.headers if name == b"content-length"]
+            return None if lengths and set(lengths) == {b"0"} else INVALID_REQUEST
+        return None
+
+    def _has_other_coding(self) -> bool:
+        """Whether the head names a transfer coding other than chunked, which is the only one here (RFC 9112, 6.1)."""
+        codings = [value.strip().lower() for name, value in self.headers or () if name == b"transfer-encoding"]
+        return codings not in ([], [b"chunked"])
 
     def _head_without_upgrade(self) -> bytes:
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
@@ -121,7 +176,9 @@ class HttpClient(HttpToolsProtocol):
         return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, lines)
 
     def _should_upgrade(self) -> bool:
-        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+        if self.parser.get_method() != b"GET" or self.parser.get_http_version() == "1.0":
+            return False
+        return super()._should_upgrade()
 
     @property
     def _is_read_again(self) -> bool:
@@ -168,12 +225,16 @@ class HttpClient(HttpToolsProtocol):
         if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head:
-                self._refuse(_TOO_LONG)
+                self._refuse(HEAD_TOO_BIG)
                 return
         if len(self.pipeline) >= QUEUED:
             self._refuse(_TOO_MANY)
             return
         if self._begin_short():
+            return
+        refusal = self._framing_refusal()
+        if refusal is not None:
+            self._refuse(refusal)
             return
         super().on_headers_complete()
         self._unseen = 0
@@ -219,6 +280,10 @@ class HttpClient(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
+        if self.wire.is_stream:
+            self.wire.is_stream = False
+            if self.flow.write_paused:
+                self.write_deadline = self.loop.time() + self._limits.idle
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif not self.cycle.more_body:  # else what is left of its body has a deadline of its own
@@ -226,14 +291,30 @@ class HttpClient(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._current = cycle
+        if cycle.scope["http_version"] == "1.0":
+            cycle.waiting_for_100_continue = False  # HTTP/1.0 knows no 1xx (RFC 9110, 15.2)
+            app = partial(_answer_without_chunks, cycle, app)
         super()._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers. An answer that has an end has a deadline, anew at each pause; a
+        subscriber may read as slowly as it likes, and is asked by its heartbeat whether it is there."""
+        super().pause_writing()
+        if not self.wire.is_stream:
+            self.write_deadline = self.loop.time() + self._limits.idle
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.write_deadline = FOREVER
 
     def _wait(self, seconds: float) -> None:
         self.deadline = self.loop.time() + seconds
 
     def too_slow(self) -> None:
-        """The deadline has passed."""
-        if not self._in_head and (self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)):
+        """A deadline has passed."""
+        if self.flow.write_paused:
+            self.wire.abort()  # nothing more can be said to a client that does not read
+        elif not self._in_head and (self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)):
             self.wire.close()  # nothing was asked
         else:
             self._refuse(_TOO_SLOW)

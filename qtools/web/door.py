@@ -14,13 +14,17 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from qtools.web.client import HttpClient
 from qtools.web.short import Short
+from qtools.web.wire import LINGER
+
+if TYPE_CHECKING:
+    from qtools.web.websocket import WebSocket
 
 SWEEP_SECONDS = 1.0  # how often deadlines are looked at: one timer for all clients, none for each
 
@@ -84,10 +88,13 @@ class HttpDoor:
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Let clients in. With `tls` the loop has to be asyncio's own: others do not show what waits beneath it."""
+        deadlines: dict[str, Any] = {}
+        if tls is not None:
+            deadlines = {"ssl_handshake_timeout": self.limits.request, "ssl_shutdown_timeout": LINGER}
         if listening.family == socket.AF_UNIX:
-            server = await self.loop.create_unix_server(lambda: HttpClient(self), sock=listening, ssl=tls)
+            server = await self.loop.create_unix_server(lambda: HttpClient(self), sock=listening, ssl=tls, **deadlines)
         else:
-            server = await self.loop.create_server(lambda: HttpClient(self), sock=listening, ssl=tls)
+            server = await self.loop.create_server(lambda: HttpClient(self), sock=listening, ssl=tls, **deadlines)
         self._servers.append(server)
 
     def watch(self) -> None:
@@ -98,8 +105,9 @@ class HttpDoor:
     def _sweep(self) -> None:
         now = self.loop.time()
         for connection in tuple(self.state.connections):
-            if isinstance(connection, HttpClient) and connection.deadline < now:
-                connection.too_slow()
+            client: HttpClient | WebSocket = connection  # type: ignore[assignment]  # what this door makes
+            if client.deadline < now or client.write_deadline < now:
+                client.too_slow()
         self._sweeping = None
         if self.state.connections:
             self.watch()
@@ -127,22 +135,7 @@ class HttpDoor:
 
 
 def _websocket_class() -> type[asyncio.Protocol]:
-    """uvicorn's for WebSockets; imported only by who has them."""
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-
-    class WebSocket(WebSocketsSansIOProtocol):
-        def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
-                self.transport.discard(len(data))  # type: ignore[attr-defined]  # our Wire
-            else:
-                super().data_received(data)
-
-        def eof_received(self) -> None:
-            self.transport.note_end()  # type: ignore[attr-defined]  # our Wire
-
-        def handle_connect(self, event: Any) -> None:
-            super().handle_connect(event)
-            if self.response.status_code == 101:
-                self.scope["wire"] = self.transport  # type: ignore[typeddict-unknown-key]
+    """The class for WebSockets; imported only by a door that has them."""
+    from qtools.web.websocket import WebSocket
 
     return WebSocket

@@ -24,7 +24,7 @@ Handler = Callable[[bytes, Answer], None]  # (body, answer); it raises nothing
 Short = Callable[[bytes, Headers, int, bool], Handler | None]
 
 _PLAIN_PUB = re.compile(rb"/pub\?topic=([.a-zA-Z0-9_-]{1,64})")
-_UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+_UNUSUAL = frozenset({b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"})
 
 
 def plain_pub(target: bytes) -> str | None:
@@ -37,6 +37,17 @@ def whole(status: int, headers: Headers, body: bytes) -> bytes:
     """An answer with its head."""
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
     return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, HTTPStatus(status).phrase.encode(), lines, body)
+
+
+def closing_answer(status: int, word: str, *more: tuple[bytes, bytes]) -> bytes:
+    """An answer that is the last of its connection; `word` is nsqd's, or one of the same kind."""
+    body = f'{{"message":"{word}"}}'.encode()
+    kind, length = (b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))
+    return whole(status, (kind, length, *more, (b"connection", b"close")), body)
+
+
+HEAD_TOO_BIG = closing_answer(431, "HEAD_TOO_BIG")
+INVALID_REQUEST = closing_answer(400, "INVALID_REQUEST")
 
 
 def length_of(headers: Headers) -> int:

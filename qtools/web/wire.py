@@ -34,6 +34,7 @@ class Wire:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.written = 0  # bytes, of all that was handed in here
+        self.is_stream = False  # set by an application whose answer has no end: its client may read slowly
         self._transport = transport
         self._loop = loop
         self._out: list[bytes] = []
