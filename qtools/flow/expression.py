@@ -5,6 +5,7 @@ one result, or NOTHING where `select(…)` lets nothing pass. What is accepted m
 the language on one page. Everything ends, in time and memory bounded by the text's and the value's size.
 
     expression_syntax.py  text → tree (…_tokens, …_tree)    expression_hints.py  what to say of what only jq has
+                                                            expression_foreign.py  and of what other languages have
     expression_code.py    tree → function                   expression_words.py, …_values.py  what it calls
     expression_regex.py   patterns of test(…)                 expression_cost.py  what is too much
 

@@ -26,21 +26,6 @@ OPERATORS: dict[str, str] = {
     **{sign: _no(f"assignment ({sign})") for sign in ("|=", "+=", "-=", "*=", "/=", "%=", "//=")},
 }
 
-# Signs of other languages, by their first character.
-CHARACTERS: dict[str, str] = {
-    **dict.fromkeys("'`“”„‘’«»", 'text stands in double quotes: "…"'),
-    "&": "'and' is written and",
-    "!": "'not' stands behind what it turns round: .a | not",
-    "~": 'a pattern is searched by test: .a | test("^b")',
-}
-
-# The same for two signs of ours that make none together.
-PAIRS: dict[str, str] = {
-    "||": "'or' is written or",
-    "<>": "unequal is written !=",
-    "=~": CHARACTERS["~"],
-}
-
 # Words that are known to do something in jq; name/count stands for a count of arguments.
 WORDS: dict[str, str] = {
     **{

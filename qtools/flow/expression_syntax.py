@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import NoReturn
 
 from qtools.errors import ExpressionError
-from qtools.flow.expression_hints import CHARACTERS, OPERATORS, PAIRS, WORDS, unknown
+from qtools.flow.expression_foreign import find_foreign
+from qtools.flow.expression_hints import OPERATORS, WORDS, unknown
 from qtools.flow.expression_hints import arguments as arguments_hint
 from qtools.flow.expression_tokens import COMPARE, LEVELS, SPACE, STRING, TOKEN, number, unescaped
 from qtools.flow.expression_tree import (
@@ -58,10 +59,10 @@ class Parser:
     def fail(self, why: str, place: int | None = None) -> NoReturn:
         raise ExpressionError(self.text, (self.place if place is None else place) + 1, why)
 
-    def fail_at_pair(self, place: int) -> None:
-        """Fail if the two signs at `place` are one of another language."""
-        if place >= 0 and (hint := PAIRS.get(self.text[place : place + 2])):
-            self.fail(hint, place)
+    def fail_if_foreign(self, place: int | None = None) -> None:
+        """Fail with a hint if there is something of another language at `place`."""
+        if found := find_foreign(self.text, self.place if place is None else place):
+            self.fail(found[1], found[0])
 
     def look(self, place: int) -> None:
         """Make what stands at `place` the current token."""
@@ -72,8 +73,8 @@ class Parser:
             return
         found = TOKEN.match(self.text, self.place)
         if found is None:
-            char = self.text[self.place]
-            self.fail(CHARACTERS.get(char) or f"{char!r} means nothing here")
+            self.fail_if_foreign()
+            self.fail(f"{self.text[self.place]!r} means nothing here")
         self.kind, self.token, self.after = found.lastgroup or "", found[0], found.end()
 
     def take(self) -> str:
@@ -111,7 +112,7 @@ class Parser:
 
     def unexpected(self) -> NoReturn:
         """What stands here cannot follow what went before."""
-        self.fail_at_pair(self.place)
+        self.fail_if_foreign()
         if self.kind == "strange" and self.token in OPERATORS:
             self.fail(OPERATORS[self.token])
         if self.at(","):
@@ -203,7 +204,7 @@ class Parser:
 
     def indexed(self, start: int, base: Node, key: Node) -> Node:
         if isinstance(base, Call) and base.name == "not":
-            self.fail(CHARACTERS["!"], base.start)
+            self.fail_if_foreign(base.start)
         optional = self.optional()
         return self.made(Index(start, self.end, base, key, optional))
 
@@ -239,6 +240,7 @@ class Parser:
         if kind == "word":
             return self.word()
         if kind == "strange":
+            self.fail_if_foreign()
             self.fail(OPERATORS.get(token) or OPERATORS[token[0]])
         if token == '"':
             return self.string()
@@ -255,7 +257,7 @@ class Parser:
             return self.array()
         if token == "{":
             return self.object()
-        self.fail_at_pair(self.place - 1)
+        self.fail_if_foreign()
         self.fail(f"a value was expected, {self.standing()}")
 
     def closing(self, bracket: str) -> None:
@@ -271,6 +273,7 @@ class Parser:
             self.take()
             return Literal(start, self.end, CONSTANTS[name])
         if name not in FUNCTIONS:
+            self.fail_if_foreign()
             self.fail(WORDS.get(name) or unknown(name, [*FUNCTIONS, *CONSTANTS], self.standing()))
         self.take()
         arguments: list[Node] = []
@@ -282,6 +285,8 @@ class Parser:
                 arguments.append(self.pipe())
             self.closing(")")
         if len(arguments) not in FUNCTIONS[name]:
+            if name == "not":
+                self.fail_if_foreign(start)
             self.fail(arguments_hint(name, FUNCTIONS[name], len(arguments)), start)
         return self.made(Call(start, self.end, name, tuple(arguments)))
 
