@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol
 
 from qtools.message import Batch
-from qtools.pubsub_http.parcel import PIECES, Parcel, Where, render
+from qtools.pubsub_http.parcel import PIECES, Parcel, Where, event_pieces, render
 from qtools.pubsub_http.sessions import Session
 from qtools.web.bodies import Send
 from qtools.web.sender import ClientGone, Sender
@@ -28,6 +29,9 @@ from qtools.web.wire import Wire
 FIRST_LOOK = 0.002
 LAST_LOOK = 0.1
 PATIENCE = 10.0  # s that the last bytes may take to be taken before the stream ends without knowing
+
+
+Pieces = Callable[[Batch], list[bytes]]
 
 
 class Source(Protocol):
@@ -102,12 +106,12 @@ class _Sent:
         self.end = end
         self._ends: list[int] | None = None  # of each message; what frames them is counted before them, to be sure
 
-    def finish_upto(self, taken: int, form: str) -> int:
+    def finish_upto(self, taken: int, pieces: Pieces) -> int:
         """Finish the messages of which every byte is among the first `taken`; how many these are."""
         if taken <= self.end - self.size:
             return 0
         if self._ends is None:
-            lengths = [len(piece) for piece in PIECES[form](self.batch)]
+            lengths = [len(piece) for piece in pieces(self.batch)]
             self._ends = [self.end - self.size + end for end in accumulate(lengths)]
         count = bisect_right(self._ends, taken)
         if count:
@@ -119,7 +123,11 @@ class _Sent:
 
 
 class Delivery:
-    """One stream's work. `arrived`: ids that a client said it had, before; they are finished unsent."""
+    """One stream's work.
+
+    arrived: ids of messages that the client has already; they are finished unsent.
+    suffix: what follows the message's id in the id of an event (form sse).
+    """
 
     def __init__(
         self,
@@ -132,6 +140,7 @@ class Delivery:
         count: int | None = None,
         session: Session | None = None,
         arrived: set[bytes] | None = None,
+        suffix: bytes = b"",
     ) -> None:
         self.sent = 0
         self._source = source
@@ -142,6 +151,8 @@ class Delivery:
         self._left = count
         self._session = session
         self._arrived = arrived
+        self._suffix = suffix
+        self._pieces: Pieces = partial(event_pieces, suffix=suffix) if suffix else PIECES[form]
         self._pending: deque[_Sent] = deque()  # not known to be taken
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
@@ -166,6 +177,10 @@ class Delivery:
         """The ids of what was sent and not known to be taken, in order."""
         return [ident for sent in self._pending for ident in sent.batch.ids]
 
+    def expected(self) -> set[bytes]:
+        """The ids of what the client has already, and what has not come again."""
+        return self._arrived or set()
+
     # ── out ──
 
     async def _deliver(self, parcel: Parcel) -> None:
@@ -179,7 +194,10 @@ class Delivery:
             held = self._session.hold(batch, self._loop.time())
             whole = whole and held is batch
             batch = held
-        data = parcel.render(self._form) if whole else render(batch, self._form)
+        if self._suffix:
+            data = b"".join(self._pieces(batch))
+        else:
+            data = parcel.render(self._form) if whole else render(batch, self._form)
         try:
             await self._stream.send(data, batch)
         except ClientGone:
@@ -235,7 +253,7 @@ class Delivery:
                 batch.finish()
                 done += len(batch)
             if singly and self._pending:
-                done += self._pending[0].finish_upto(taken, self._form)
+                done += self._pending[0].finish_upto(taken, self._pieces)
             if done:
                 self._counts.finished += done
                 self._pause = FIRST_LOOK

@@ -11,6 +11,7 @@ from qtools.pubsub_http.openapi import document
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.outlet import Outlet
 from qtools.pubsub_http.publish import Publishing
+from qtools.pubsub_http.resume import Resumption
 from qtools.pubsub_http.sessions import Sessions
 from qtools.pubsub_http.short import ShortPub
 from qtools.pubsub_http.subscribe import Subscribing
@@ -33,7 +34,8 @@ class Gateway:
         self.idempotency = Idempotency(options.idempotency_window)
         self.sessions = Sessions(worker)
         self.hubs = Hubs(options)
-        self.subscribing = Subscribing(options, access, self.sessions, self.hubs)
+        self.resumption = Resumption(worker)
+        self.subscribing = Subscribing(options, access, self.sessions, self.hubs, self.resumption)
         self._topics = Topics(options)
         self._publishing = Publishing(self.outlet, self.idempotency, options.max_msg_size, options.max_body_size)
         self._taking = Taking(self.subscribing)

@@ -1,8 +1,8 @@
 """Keys of requests that were answered. In: a key and what came with it. Out: whether to do it, or the answer there was.
 
-A request with a key that was seen within the window is answered as the first was, and not done again; one that comes
-while the first is under way waits for it. What failed is forgotten, so that it can be tried again. Kept in memory: who
-restarts the gateway starts anew.
+A request with a key that was answered within the window is answered as the first was, and not done again; one that
+comes while the first is under way waits for it, however long that takes. What failed is forgotten, so that it can be
+tried again. Kept in memory: a restart of the gateway forgets all keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from qtools.web.bodies import Refusal
 
-MOST = 100_000  # keys; the oldest go before their time
+MOST = 100_000  # answered keys; the oldest go before their time. Connections bound how many are under way
 LONGEST = 255  # characters of a key
 
 Answer = TypeVar("Answer")
@@ -24,20 +24,21 @@ Key = tuple[str, ...]
 class _Seen:
     __slots__ = ("digest", "done", "until")
 
-    def __init__(self, digest: bytes, done: asyncio.Future[object], until: float) -> None:
+    def __init__(self, digest: bytes, done: asyncio.Future[object]) -> None:
         self.digest = digest
         self.done = done
-        self.until = until
+        self.until = 0.0  # loop time, once it is answered
 
 
 class Idempotency:
-    """window: s for which a key is remembered, from its request on."""
+    """window: s for which a key is remembered, from its answer on."""
 
     def __init__(self, window: float, most: int = MOST) -> None:
         self.repeated = 0
         self._window = window
         self._most = most
-        self._seen: dict[Key, _Seen] = {}  # in the order they came
+        self._under_way: dict[Key, _Seen] = {}
+        self._answered: dict[Key, _Seen] = {}  # in the order of their answers
         self._loop = asyncio.get_running_loop()
 
     async def once(self, key: Key, body: bytes, do: Callable[[], Awaitable[Answer]]) -> tuple[Answer, bool]:
@@ -47,8 +48,7 @@ class Idempotency:
         """
         self._forget()
         digest = hashlib.blake2b(body, digest_size=16).digest()
-        seen = self._seen.get(key)
-        while seen is not None:
+        while (seen := self._under_way.get(key) or self._answered.get(key)) is not None:
             if seen.digest != digest:
                 raise Refusal(
                     422, "IDEMPOTENCY_KEY_REUSED", "this Idempotency-Key came before with another body: use a new one"
@@ -57,27 +57,29 @@ class Idempotency:
             if seen.done.exception() is None:
                 self.repeated += 1
                 return seen.done.result(), True  # type: ignore[return-value]
-            seen = self._seen.get(key)  # somebody else who waited may be trying again already
+            # It failed, and another request that waited may be trying again already.
         done: asyncio.Future[object] = self._loop.create_future()
-        self._seen[key] = _Seen(digest, done, self._loop.time() + self._window)
+        seen = self._under_way[key] = _Seen(digest, done)
         try:
             answer = await do()
         except BaseException as error:
-            self._seen.pop(key, None)
+            del self._under_way[key]
             done.set_exception(error if isinstance(error, Exception) else RuntimeError("given up"))
             done.exception()  # nobody else may be waiting
             raise
+        self._answered[key] = self._under_way.pop(key)
+        seen.until = self._loop.time() + self._window
         done.set_result(answer)
         return answer, False
 
     def _forget(self) -> None:
         """Let go of what is older than the window, and of the oldest when there are too many."""
         now = self._loop.time()
-        while self._seen:
-            key = next(iter(self._seen))
-            if self._seen[key].until > now and len(self._seen) < self._most:
+        while self._answered:
+            key = next(iter(self._answered))
+            if self._answered[key].until > now and len(self._answered) < self._most:
                 return
-            del self._seen[key]
+            del self._answered[key]
 
     def __len__(self) -> int:
-        return len(self._seen)
+        return len(self._answered) + len(self._under_way)

@@ -20,10 +20,13 @@ from qtools.web.bodies import Refusal
 _NO_JSON = object()
 
 
-def _sse(batch: Batch) -> list[bytes]:
-    """Server-Sent Events: the envelope as data, which has no newline in it but its last (HTML Standard, 9.2.5)."""
+def event_pieces(batch: Batch, suffix: bytes = b"") -> list[bytes]:
+    """Server-Sent Events: the envelope as data, which has no newline in it but its last (HTML Standard, 9.2.5).
+
+    suffix: what follows the message's id in the event's.
+    """
     return [
-        b"id: " + ident + b"\ndata: " + line + b"\n"
+        b"id: " + ident + suffix + b"\ndata: " + line + b"\n"
         for ident, line in zip(batch.messages.ids, encode_envelopes(batch), strict=True)
     ]
 
@@ -34,7 +37,7 @@ PIECES: dict[str, Callable[[Batch], list[bytes]]] = {
     "raw": lambda batch: [body + b"\n" for body in batch.bodies],
     "length32": lambda batch: [join_lengths([body]) for body in batch.bodies],
     "msgpack": encode_msgpack,
-    "sse": _sse,
+    "sse": event_pieces,
 }
 JOINED: dict[str, Callable[[Batch], bytes]] = {
     "raw": lambda batch: join_lines(batch.bodies, b"\n"),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtools.client.consumer import Consumer
@@ -23,6 +23,7 @@ from qtools.pubsub_http.hub import Hubs, open_consumer, own_channel
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.outlet import refusal_of
 from qtools.pubsub_http.parcel import Parcel
+from qtools.pubsub_http.resume import EventStream, Resumption, parse_last_event_id
 from qtools.pubsub_http.sessions import Session, Sessions
 from qtools.pubsub_http.wants import MEDIA, Wants, read_wants
 from qtools.web.bodies import Refusal
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qtools.pubsub")
 
-REMEMBERED = 1000  # broken event streams whose last messages are remembered, for who comes back
 RETRY_MS = 1000  # what a browser waits before it comes back
 
 
@@ -71,7 +71,9 @@ class HttpStream(WireStream):
 class Subscribing:
     """All streams of a gateway."""
 
-    def __init__(self, options: GatewayOptions, access: Access, sessions: Sessions, hubs: Hubs) -> None:
+    def __init__(
+        self, options: GatewayOptions, access: Access, sessions: Sessions, hubs: Hubs, resumption: Resumption
+    ) -> None:
         self.counts = Counts()
         self.open = 0
         self._options = options
@@ -80,8 +82,7 @@ class Subscribing:
         self._hubs = hubs
         self._sources: set[Source] = set()
         self._stopped = asyncio.Event()
-        # (topic, channel, id) of the last message that was taken, or of each that may have been → those up to it
-        self._broken: OrderedDict[tuple[str, str], list[list[bytes]]] = OrderedDict()
+        self._resumption = resumption
         self._loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
@@ -176,10 +177,17 @@ class Subscribing:
         stream = HttpStream(request.send, wire)
         async with self.subscribed(request, wants) as source:
             session = self._sessions.open(request.caller, wants.msg_timeout) if wants.acks else None
-            arrived = self._resumed(wants, request) if wants.form == "sse" and not wants.acks else None
+            events: EventStream | None = None
+            arrived: set[bytes] | None = None
+            if wants.form == "sse" and session is None and wants.channel:
+                arrived = await self._arrived(wants, request)
+                events = self._resumption.open(
+                    request.caller.name, wants.topic, wants.channel, partial(_cut, wire, source)
+                )
             delivery = Delivery(
                 source, stream, wants.form, self.counts,
                 where=wants.where, count=wants.count, session=session, arrived=arrived,
+                suffix=b"" if events is None else events.suffix,
             )  # fmt: skip
             if wire is not None:
                 wire.is_stream = True
@@ -203,8 +211,8 @@ class Subscribing:
                 beat.cancel()
                 if session is not None:
                     self._sessions.close(session)
-                if wants.form == "sse" and session is None and wants.channel:
-                    self._remember(wants, delivery.unsettled())
+                if events is not None:
+                    self._resumption.close(events, delivery.unsettled(), delivery.expected())
 
     async def _begin(
         self, app: App, request: Request, wants: Wants, session: Session | None, stream: HttpStream
@@ -237,25 +245,18 @@ class Subscribing:
 
     # ── event streams that come back ──
 
-    def _remember(self, wants: Wants, ids: list[bytes]) -> None:
-        """`ids` were sent and perhaps not taken; they have gone back, and may come once more."""
-        if not ids:
-            return
-        key = (wants.topic, wants.channel)
-        self._broken.setdefault(key, []).append(ids)
-        self._broken.move_to_end(key)
-        del self._broken[key][:-10]
-        while len(self._broken) > REMEMBERED:
-            self._broken.popitem(last=False)
+    async def _arrived(self, wants: Wants, request: Request) -> set[bytes] | None:
+        """The messages that had arrived of the stream that broke, by its Last-Event-ID."""
+        last = request.head.get(b"last-event-id", b"")
+        resume = parse_last_event_id(last, request.caller.name, wants.topic, wants.channel)
+        return None if resume is None else await self._resumption.arrived(resume)
 
-    def _resumed(self, wants: Wants, request: Request) -> set[bytes] | None:
-        """What had arrived of a stream that broke, by its Last-Event-ID: an event stream comes in order."""
-        last = request.head.get(b"last-event-id")
-        for ids in self._broken.get((wants.topic, wants.channel), []):
-            if last in ids:
-                self._broken[wants.topic, wants.channel].remove(ids)
-                return set(ids[: ids.index(last) + 1])
-        return None
+
+def _cut(wire: Wire | None, source: Source) -> None:
+    """End a stream whose client has come back on another connection."""
+    if wire is not None:
+        wire.abort()
+    source.end()
 
 
 async def _wait_gone(request: Request, stream: HttpStream, source: Source) -> None:

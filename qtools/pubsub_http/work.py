@@ -93,12 +93,13 @@ async def _among_others(
     gateway: Gateway, place: Place, options: GatewayOptions, stack: contextlib.AsyncExitStack
 ) -> App:
     """Open the door for the other workers; what to let clients in to."""
-    from qtools.pubsub_http.neighbours import Neighbours
+    from qtools.pubsub_http.neighbours import Inner, Neighbours
 
     path = place.socket_of(place.number)
-    inner = HttpDoor(gateway.app, Limits(head=2 * options.max_head_size))
+    inner = HttpDoor(Inner(gateway.app, gateway.resumption), Limits(head=2 * options.max_head_size))
     await inner.open(listen(f"unix:{path}", "--workers"))
     neighbours = Neighbours(gateway.app, place, options.max_body_size, options.publish_timeout + 5.0)
+    gateway.resumption.ask_owner = neighbours.ask_owner
     stack.push_async_callback(neighbours.close)
     stack.push_async_callback(inner.see_out)
     stack.callback(inner.close)

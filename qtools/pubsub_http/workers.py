@@ -5,7 +5,8 @@
 
 A session lives in the worker that its name begins with, an Idempotency-Key in the one that it hashes to: requests
 about them are passed on, over a unix socket in a directory that only this user can enter. Each worker counts its own
-rates and subscriptions, reads a shared topic once, and remembers its own broken event streams.
+rates and subscriptions, and reads a shared topic once. It remembers its own broken event streams; a worker that their
+client comes back to asks it.
 """
 
 from __future__ import annotations

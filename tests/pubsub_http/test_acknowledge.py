@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import threading
 from typing import Any
 
@@ -224,7 +225,9 @@ def test_last_event_id_finishes_what_had_arrived(gateway: Gateway, broker: Broke
     peek.requeue(back)
     broker.wait_held(topic, "me", len(back))
     peek.close()
-    with gateway.stream(topic, "me", format="sse", headers={"last-event-id": ids[further]}) as stream:
+    stream_name = re.findall(rb"id: \w+:(\S+)\n", data)[0].decode()
+    last = f"{ids[further]}:{stream_name}"
+    with gateway.stream(topic, "me", format="sse", headers={"last-event-id": last}) as stream:
         came = [json.loads(data)["body"] for data in stream.beginning("data: ", 295 - len(arrived))]
     assert sorted(came) == sorted(bodies[len(arrived) + 5 :])
     broker.wait_held(topic, "me", 0)

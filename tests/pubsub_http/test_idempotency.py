@@ -101,3 +101,36 @@ async def test_a_key_is_forgotten_after_the_window_and_when_there_are_too_many()
     done = work.done
     assert await keys.once(("9",), b"b", work) == (done, True)
     assert (await keys.once(("0",), b"b", work))[1] is False
+
+
+async def test_a_key_under_way_outlives_the_window() -> None:
+    keys, work = Idempotency(0.01, most=2), Work()
+    first = asyncio.create_task(keys.once(("k",), b"b", work))
+    await asyncio.sleep(0.05)  # the window has passed, and the first is still under way
+    second = asyncio.create_task(keys.once(("k",), b"b", work))
+    await asyncio.sleep(0)
+    work.gate.set()
+    assert await asyncio.gather(first, second) == [(1, False), (1, True)]
+    assert work.done == 1
+
+
+async def test_a_key_under_way_is_not_forgotten_for_others() -> None:
+    keys, slow, quick = Idempotency(10.0, most=2), Work(), Work()
+    quick.gate.set()
+    first = asyncio.create_task(keys.once(("k",), b"b", slow))
+    await asyncio.sleep(0)
+    for number in range(5):
+        await keys.once((str(number),), b"b", quick)
+    second = asyncio.create_task(keys.once(("k",), b"b", slow))
+    await asyncio.sleep(0)
+    slow.gate.set()
+    assert await asyncio.gather(first, second) == [(1, False), (1, True)]
+
+
+async def test_the_window_begins_with_the_answer() -> None:
+    keys, work = Idempotency(0.2), Work()
+    first = asyncio.create_task(keys.once(("k",), b"b", work))
+    await asyncio.sleep(0.25)
+    work.gate.set()
+    assert await first == (1, False)
+    assert await keys.once(("k",), b"b", work) == (1, True)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from harness.brokers import Broker
-from harness.gateway import Gateway
+from harness.certificates import Certificates
+from harness.gateway import Bare, Gateway, unchunked
 from harness.waiting import wait_until
 
 from tests.pubsub_http.conftest import MakeGateway
@@ -34,8 +39,6 @@ def fresh(
     gateway: Gateway, method: str, path: str, body: bytes = b"", **params: str
 ) -> tuple[int, dict[str, str], bytes]:
     """A request over a connection of its own, which any worker may accept."""
-    import httpx
-
     with httpx.Client(base_url=gateway.url, trust_env=False, timeout=20) as client:
         headers = {"idempotency-key": params.pop("key")} if "key" in params else None
         answer = client.request(method, path, params=params, content=body, headers=headers)
@@ -103,3 +106,57 @@ def test_what_cannot_start_is_said_and_ends(make_gateway: MakeGateway, broker: B
     )  # fmt: skip
     assert done.status == 3
     assert "nobody listens there" in done.err
+
+
+def test_the_origin_of_the_own_page_may_ask_over_https(
+    make_gateway: MakeGateway, broker: Broker, topic: str, certificates: Certificates
+) -> None:
+    flags = ("--https-cert", str(certificates.server_cert), "--https-key", str(certificates.server_key))
+    gateway = make_gateway(broker, "--workers", str(WORKERS), *flags)
+    for number in range(12):  # whichever worker accepts it, and whichever one the key belongs to
+        for origin, status in ((gateway.url, 200), (gateway.url.replace("https", "http"), 403)):
+            headers = {"origin": origin, "idempotency-key": str(number)}
+            assert gateway.post("/pub", b"x", headers, topic=topic).status_code == status
+    assert len(broker.bodies(topic)) == 12
+
+
+def test_a_client_cannot_say_how_it_is_connected(several: Gateway, topic: str) -> None:
+    origin = several.url.replace("http", "https")
+    for number in range(6):
+        headers = {"origin": origin, "idempotency-key": str(number), "q-worker-scheme": "https"}
+        assert several.post("/pub", b"x", headers, topic=topic).status_code == 403
+
+
+def test_what_workers_ask_each_other_is_not_answered_to_clients(several: Gateway) -> None:
+    assert several.post("/worker/resume", b"{}").status_code == 404
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", str(WORKERS))], ids=["alone", "workers"])
+def test_an_event_stream_goes_on_at_any_worker(
+    make_gateway: MakeGateway, broker: Broker, topic: str, flags: tuple[str, ...]
+) -> None:
+    gateway = make_gateway(broker, *flags)
+    bodies = [b"%06d" % number + b"x" * 1000 for number in range(1000)]
+    broker.create(topic, "me")
+    broker.fill(topic, bodies)
+    came: list[str] = []
+    last = ""
+    draw = random.Random(3)
+    while len(set(came)) < len(bodies):
+        client = Bare(gateway.port, receive_buffer=8192)
+        headers = [f"Last-Event-ID: {last}"] if last else []
+        client.get(f"/sub?topic={topic}&channel=me&format=sse&max_in_flight=50", *headers)
+        data = client.read_until(b"data: ")
+        for _ in range(draw.randint(0, 10)):
+            if len(set(came)) + data.count(b"data: ") < len(bodies):
+                data += client.socket.recv(65536)
+        client.socket.shutdown(socket.SHUT_WR)
+        data += client.read_all()
+        client.close()
+        for ident, body in re.findall(r'id: (\S+)\ndata: .*?"body":"(\w+)".*?\n\n', unchunked(data).decode()):
+            last = ident
+            came.append(body)
+    assert len(came) == len(bodies), "some came twice"
+    with gateway.stream(topic, "me", format="sse", until_empty="true", headers={"last-event-id": last}) as stream:
+        assert [line for line in stream.rest() if line.startswith("data: ")] == []
+    broker.wait_held(topic, "me", 0)
