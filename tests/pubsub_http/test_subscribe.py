@@ -56,7 +56,7 @@ def of_sse(data: bytes) -> list[bytes]:
     for event in events:
         ident, said = event.split(b"\n")
         told = json.loads(said.removeprefix(b"data: "))
-        assert ident == b"id: " + told["id"].encode()
+        assert ident.rpartition(b":")[0] == b"id: " + told["id"].encode()  # behind it the name of the stream
         found.append(told["body"].encode())
     return found
 
