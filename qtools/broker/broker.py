@@ -75,7 +75,8 @@ class Broker:
     @property
     def health(self) -> str:
         """nsqd's word for it."""
-        return f"NOK - {self.failure}" if self.failure else "OK"
+        wrong = self.failure or self.store.damage
+        return f"NOK - {wrong}" if wrong else "OK"
 
     def now(self) -> float:
         """Seconds on the clock that deadlines are counted on."""

@@ -116,9 +116,10 @@ class HttpApi:
         if path == "/ping":
             if method != "GET":
                 raise Refusal(405, "METHOD_NOT_ALLOWED")
-            if self._broker.failure:
-                raise Refusal(500, self._broker.health)
-            return self._broker.health.encode()
+            health = self._broker.health
+            if health != "OK":
+                raise Refusal(500, health)
+            return health.encode()
         if path.startswith("/config/"):
             return await self._config(path.removeprefix("/config/"), method, scope, receive)
         route = self._routes.get(path)

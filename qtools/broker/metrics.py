@@ -5,6 +5,7 @@ Collected when somebody asks, and at no other time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -74,6 +75,15 @@ def _families(broker: Broker, connections: int) -> Iterator[Family]:
         if latencies:
             name = f"{prefix}_e2e_processing_latency_seconds"
             yield Family(name, "gauge", "From published to finished, over the window.", latencies)
-    yield gauge("q_broker_healthy", "0 while nothing can be kept.", not broker.failure)
+    yield gauge("q_broker_healthy", "0 while nothing can be kept, or something cannot be read.", broker.health == "OK")
+    unreadable = Counter[str]()
+    for lost in broker.store.lost:
+        unreadable[lost.topic] += lost.messages
+    yield Family(
+        "q_broker_damaged_messages",
+        "gauge",
+        "Messages that were kept and cannot be read any more.",
+        [({"topic": name}, count) for name, count in sorted(unreadable.items())],
+    )
     yield gauge("q_broker_connections", "NSQ clients that are connected.", connections)
     yield from process_families("q-broker")

@@ -1,7 +1,8 @@
 """What /stats tells: every topic, channel and client, and their counts. In: the broker. Out: plain data, or text.
 
 Keys, order and layout are nsqd 1.3.0's (nsqd/stats.go, http.go), as nsqadmin and scripts read them, but for
-`dropped_count`: what an ephemeral topic or channel could not hold, of which nsqd does not speak. Memory is
+`dropped_count`: what an ephemeral topic or channel could not hold, and `damaged`: what was kept and cannot be read any
+more; nsqd speaks of neither. Memory is
 this process's, put where nsqd has Go's: `heap_in_use_bytes` is the resident size.
 """
 
@@ -22,6 +23,8 @@ from qtools.broker.tcp import Connection
 from qtools.broker.topic import Topic
 
 Plain = dict[str, Any]
+
+_MOST_DAMAGED = 1000  # ranges that one answer names, the newest; all of them are in the report beside the database
 
 
 def collect(
@@ -44,6 +47,9 @@ def collect(
             for one in chosen
             if not channel or channel in one.channels
         ]
+    lost = [one._asdict() for one in broker.store.lost if not topic or one.topic == topic]
+    if lost:
+        told["damaged"] = lost[-_MOST_DAMAGED:]
     if include_mem:
         told["memory"] = _memory()
     publishers = [client_stats(one, topic) for one in connections if one.published] if include_clients else []
@@ -166,6 +172,8 @@ def as_text(told: Plain) -> str:
     ]
     if "memory" in told:
         lines += ["", "Memory:", *(f"   {name:<25}\t{value}" for name, value in told["memory"].items())]
+    if "damaged" in told:
+        lines += ["", "Damaged:", *(f"   {_damaged_line(one)}" for one in told["damaged"])]
     lines += ["", "Topics:" if told["topics"] else "Topics: None"]
     for topic in told["topics"] or ():
         lines.append(
@@ -185,6 +193,13 @@ def as_text(told: Plain) -> str:
     lines += ["Producers:" if told["producers"] else "Producers: None"]
     lines += [f"   {_client_line(client)}" for client in told["producers"] or ()]
     return "\n".join(lines) + "\n"
+
+
+def _damaged_line(one: Plain) -> str:
+    return (
+        f"[{one['topic']:<15}] msgs: {one['messages']:<8} blocks: {one['first_block']}-{one['last_block']}"
+        f" ids: {one['ids'] or '-'} published: {one['published'] or '-'} {one['reason']}"
+    )
 
 
 def _percentiles(of: Plain) -> str:

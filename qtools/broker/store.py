@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from qtools.broker.block import Block, Run
 
@@ -43,6 +43,22 @@ class Commit:
             except Exception as failure:  # the others wait for their channels and their answers all the same
                 log.error("internal error after a commit: %s: %s", type(failure).__name__, failure)
                 log.debug("internal error", exc_info=True)
+
+
+class Lost(NamedTuple):
+    """Messages that were kept and cannot be read any more.
+
+    first_block, last_block: `seq` of the blocks; messages: 0 when it is not known; ids: FIRST..LAST, or "";
+    published: RFC 3339, or ""; reason: for people.
+    """
+
+    topic: str
+    first_block: int
+    last_block: int
+    messages: int
+    ids: str
+    published: str
+    reason: str
 
 
 class Holding(Protocol):
@@ -173,6 +189,16 @@ class Store(Protocol):
 
     @property
     def durable(self) -> bool: ...
+    @property
+    def lost(self) -> Sequence[Lost]:
+        """What was kept and cannot be read any more."""
+        ...
+
+    @property
+    def damage(self) -> str:
+        """One sentence about `lost`; empty when there is nothing to be said."""
+        ...
+
     @property
     def topics(self) -> list[str]:
         """Those that were kept."""
@@ -333,6 +359,8 @@ class MemoryStore:
     """Everything in memory, safe at once, gone with the process."""
 
     durable = False
+    lost: Sequence[Lost] = ()
+    damage = ""
     is_crowded = False
     last_id = 0
     pending: Commit | None = None

@@ -214,15 +214,17 @@ class ChannelBacklog:
         messages, size = self._hot.wants
         if self._again:
             wanted = sorted({run.block.seq for run in self._again})[:256]
-            self._store.reader.these(wanted, size, lambda blocks: self._fetched_again(generation, wanted, blocks))
+            self._store.reader.these(
+                self._log.ident, wanted, size, lambda blocks: self._fetched_again(generation, wanted, blocks)
+            )
         elif self._cold_from is not None:
             start, stop = self._cold_from, self._log.given
             self._store.reader.range(
                 self._log.ident, start, stop, messages, size,
-                lambda blocks: self._fetched(generation, stop, blocks),
+                lambda blocks: self._fetched(generation, start, stop, blocks),
             )  # fmt: skip
 
-    def _fetched(self, generation: int, stop: int, blocks: list[Block] | None) -> None:
+    def _fetched(self, generation: int, start: int, stop: int, blocks: list[Block] | None) -> None:
         """Blocks in order, from where it is cold; none when there are no more below `stop`."""
         if generation != self._generation:
             return
@@ -230,22 +232,32 @@ class ChannelBacklog:
         if blocks is None:  # it has been said why
             self._store.later(self.fetch)
             return
+        lost: list[int] = []
         for block in blocks:
             self._cold_from = block.seq + 1
             if block.seq in self._skip:
                 self._skip.discard(block.seq)
                 continue
-            self._open[block.seq] = None
             self._cold_count -= block.count
+            if block.is_cold:  # it is damaged, and has been reported
+                self.depth -= block.count
+                lost.append(block.seq)
+                continue
+            self._open[block.seq] = None
             for run in self._runs(block):
                 self._add(run)
         if not blocks:
             self._cold_from = stop if stop < self._log.given else None
         if not self._cold_count or self._cold_from is None:
             self._cold_from = None
-            self.depth -= self._cold_count  # nothing, unless what waited was removed from under us
+            if self._cold_count > 0:
+                self._store.missing(self._log, start, stop - 1, self._cold_count)
+            self.depth -= self._cold_count  # else nothing
             self._cold_count = 0
             self._skip.clear()
+        for seq in lost:
+            self._log.finished(seq)
+            self._note()
         if self.cold and not self.ready:
             self.fetch()
         self._on_ready()
@@ -262,10 +274,13 @@ class ChannelBacklog:
         again, self._again = self._again, deque()
         for run in again:
             block = have.get(run.block.seq)
-            if block is not None:
+            if block is not None and not block.is_cold:
                 self._add(Run(block, run.start, run.stop, run.attempts))
-            elif run.block.seq in looked_at:
-                self.depth -= run.stop - run.start  # removed from under us, as its topic is being deleted
+            elif run.block.seq in looked_at:  # it is damaged
+                if block is None:
+                    self._store.missing(self._log, run.block.seq, run.block.seq, len(run))
+                self.depth -= len(run)
+                self.finish(run.block, range(run.start, run.stop))
             else:
                 self._again.append(run)
         if self.cold and not self.ready:
@@ -377,13 +392,13 @@ class ChannelBacklog:
             if blocks is None:
                 answer(None)
                 return
-            have = {block.seq: block for block in blocks}
+            have = {block.seq: block for block in blocks if not block.is_cold}
             for run in again:
                 if run.block.seq in have:
                     runs.append(Run(have[run.block.seq], run.start, run.stop, run.attempts))
             self._peek_cold(runs, count, answer)
 
-        self._store.reader.these(sorted({run.block.seq for run in again}), BYTES, found)
+        self._store.reader.these(self._log.ident, sorted({run.block.seq for run in again}), BYTES, found)
 
     def _peek_cold(self, runs: list[Run], count: int, answer: Callable[[list[Run] | None], None]) -> None:
         missing = count - sum(map(len, runs))
@@ -396,7 +411,7 @@ class ChannelBacklog:
             if blocks is None:
                 answer(None)
                 return
-            cold = [run for block in blocks if block.seq not in skip for run in self._runs(block)]
+            cold = [run for block in blocks if block.seq not in skip and not block.is_cold for run in self._runs(block)]
             answer(runs + first_runs(cold, missing))
 
         self._store.reader.range(self._log.ident, self._cold_from, self._log.given, missing, BYTES, found)

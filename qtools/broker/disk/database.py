@@ -93,11 +93,9 @@ def open_database(directory: Path, sync: str) -> sqlite3.Connection:
     path = directory / FILE
     _refuse_foreign(path)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # what lies beside it gets its mode
+        if not path.exists():
+            _make(path)
         connection = connect(path)
-        fresh = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-        if fresh:
-            _make(connection)
         _check(connection, path)
         _upgrade(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -152,8 +150,11 @@ def _refuse_foreign(path: Path) -> None:
         return
     except OSError as error:
         raise StartError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    if not head and not _beside(path, "-wal").exists():
-        return  # made, and never written to
+    if not head:
+        raise StartError(
+            f"{path} is empty, and was not when it was made: something has cut it. It was left as it is:"
+            " put a copy of it back, or remove it and what lies beside it to begin without messages"
+        )
     if not head.startswith(_MAGIC):
         raise StartError(
             f"{path} is no database of q-broker, or is damaged at its beginning; it was left as it is:"
@@ -174,7 +175,25 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _make(connection: sqlite3.Connection) -> None:
+def _make(path: Path) -> None:
+    """A database with nothing in it. It gets its name when it is whole, so that an empty file is never one of them."""
+    new = _beside(path, ".new")
+    new.unlink(missing_ok=True)
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # what lies beside it gets its mode
+    connection = connect(new)
+    try:
+        _write_schema(connection)
+    finally:
+        connection.close()
+    os.rename(new, path)
+    held = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)
+
+
+def _write_schema(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA page_size = {_PAGE}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("BEGIN IMMEDIATE")

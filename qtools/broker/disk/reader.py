@@ -1,33 +1,62 @@
 """Reading what is on disk. In: which blocks. Out: blocks, in the loop; what is small is answered at once.
 
-Large reads go through a thread of their own; one after another, each bounded by messages and bytes.
+Large reads go through a thread of their own; one after another, each bounded by messages and bytes. Whatever goes
+wrong, there is an answer:
+
+    the disk fails to read, memory is short    None: the caller asks again later; after RETRIES it counts as damage
+    a block is damaged                         an UnreadableBlock in its place, which was reported before the answer
+
+A block is damaged when its checksum is wrong or the database cannot find its way to it. In the latter case the index,
+which stands in other pages, still tells which blocks there have to be; where the index is damaged as well, every number
+is tried.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from qtools.broker.block import Block
+from qtools.broker.disk.checksum import UNCHECKED, block_checksum
+from qtools.broker.disk.damage import UnreadableBlock
 from qtools.broker.disk.database import FILE, connect, told
 from qtools.broker.disk.worker import Worker
 
-_COLUMNS = "seq, base, count, timestamp, due, offsets, frames"
+_COLUMNS = "seq, topic, base, count, timestamp, due, offsets, frames, checksum"
 _RANGE = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ? AND due = 0 ORDER BY seq"
 _ONE = f"SELECT {_COLUMNS} FROM block WHERE seq = ?"
+_INDEX = (
+    "SELECT seq, count, timestamp, due FROM block INDEXED BY block_of_topic"
+    " WHERE topic = ? AND seq >= ? AND seq < ? ORDER BY seq"
+)
 
-Blocks = Callable[[list[Block] | None], None]  # None: it could not be read
+RETRIES = 3  # reads that fail for another reason than damage, one after another, before they count as damage
+_MOST_UNREADABLE = 256  # blocks that one read passes over
+
+Blocks = Callable[[list[Block] | None], None]  # None: it could not be read just now
+OnDamage = Callable[[int, UnreadableBlock], None]
+Row = tuple[Any, ...]
 
 
 class Reader:
-    """`on_error` is told when something cannot be read."""
+    """on_error is called when something cannot be read just now; on_damage with a topic's number and a block of it that
+    is damaged."""
 
-    def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop, on_error: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        loop: asyncio.AbstractEventLoop,
+        on_error: Callable[[str], None],
+        on_damage: OnDamage,
+    ) -> None:
         self._quick = connect(directory / FILE, read_only=True)
         self._worker = Worker("q-broker reader", connect(directory / FILE, read_only=True), loop)
         self._on_error = on_error
+        self._on_damage = on_damage
+        self._failures = 0
 
     # ── in the thread ───────────────────────────────────────────────────────────────────────────
 
@@ -36,34 +65,46 @@ class Reader:
 
         What was published deferred is not among them.
         """
+        patient = self._failures < RETRIES
 
         def read(connection: sqlite3.Connection) -> list[Block]:
-            return _take(connection.execute(_RANGE, (topic, start, stop)), messages, size)
+            return read_range(connection, topic, start, stop, messages, size, patient=patient)
 
-        self._worker.do(read, lambda blocks, error: self._answer(answer, blocks, error))
+        self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, error))
 
-    def these(self, wanted: Sequence[int], size: int, answer: Blocks) -> None:
-        """The first of the blocks `wanted`, which are in order, until there are so many bytes; without those that
+    def these(self, topic: int, wanted: Sequence[int], size: int, answer: Blocks) -> None:
+        """The first of a topic's blocks `wanted`, which are in order, until there are so many bytes; without those that
         are not there."""
+        patient = self._failures < RETRIES
 
         def read(connection: sqlite3.Connection) -> list[Block]:
             blocks: list[Block] = []
             left = size
             for seq in wanted:
-                blocks += _take(connection.execute(_ONE, (seq,)), 1, 1)
-                left -= len(blocks[-1].frames) if blocks else 0
+                block = read_one(connection, topic, seq, patient=patient)
+                if block is not None:
+                    blocks.append(block)
+                    left -= len(block.frames)
                 if left <= 0:
                     break
             return blocks
 
-        self._worker.do(read, lambda blocks, error: self._answer(answer, blocks, error))
+        self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, error))
 
-    def _answer(self, answer: Blocks, blocks: list[Block] | None, error: Exception | None) -> None:
-        if isinstance(error, sqlite3.Error):
-            self._on_error(f"cannot read messages: {told(error)}")
-        elif error is not None:
-            raise error
+    def _answer(self, answer: Blocks, topic: int, blocks: list[Block] | None, error: Exception | None) -> None:
+        if blocks is None:
+            self._failures += 1
+            why = told(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
+            self._on_error(f"cannot read messages: {why}")
+        else:
+            self._failures = 0
+            self._report(topic, blocks)
         answer(blocks)
+
+    def _report(self, topic: int, blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            if isinstance(block, UnreadableBlock):
+                self._on_damage(topic, block)
 
     # ── at once ─────────────────────────────────────────────────────────────────────────────────
 
@@ -83,21 +124,134 @@ class Reader:
         return int(row[0]) if row else 1 << 62
 
     def now(self, topic: int, start: int, stop: int, messages: int) -> list[Block]:
-        """Blocks as `range` finds them, waited for: for what is small, and rare."""
-        return _take(self._quick.execute(_RANGE, (topic, start, stop)), messages, 1 << 62)
+        """Blocks as `range` finds them, waited for, without those that are damaged: for what is small, and rare."""
+        blocks = read_range(self._quick, topic, start, stop, messages, 1 << 62, patient=False)
+        self._report(topic, blocks)
+        return [block for block in blocks if not block.is_cold]
 
     def close(self) -> None:
         self._worker.close()
         self._quick.close()
 
 
-def _take(rows: sqlite3.Cursor, messages: int, size: int) -> list[Block]:
+def read_range(
+    connection: sqlite3.Connection, topic: int, start: int, stop: int, messages: int, size: int, *, patient: bool
+) -> list[Block]:
+    """Blocks in order, with an UnreadableBlock for each that is damaged.
+
+    patient: an error that is no damage is raised; else it counts as damage.
+    """
     blocks: list[Block] = []
-    for seq, base, count, timestamp, due, offsets, frames in rows:
-        blocks.append(Block.stored(seq, base, count, timestamp, due, offsets, frames))
-        messages -= count
-        size -= len(frames)
-        if messages <= 0 or size <= 0:
+    try:
+        rows = connection.execute(_RANGE, (topic, start, stop))
+        for row in rows:
+            block = checked(row, topic, row[0])
+            if block.is_cold:
+                block.count = _counted(connection, topic, block.seq, block.count)
+            blocks.append(block)
+            messages -= blocks[-1].count
+            size -= len(blocks[-1].frames)
+            if messages <= 0 or size <= 0:
+                break
+        rows.close()
+        return blocks
+    except Exception as error:
+        if patient and not is_damage(error):
+            raise
+    # The way through the table is damaged from here on: block by block, as the index has them.
+    start = blocks[-1].seq + 1 if blocks else start
+    unreadable = 0
+    for seq, count, timestamp in numbers(connection, topic, start, stop, patient=patient):
+        found = read_one(connection, topic, seq, count, timestamp, patient=patient)
+        if found is None:
+            continue
+        blocks.append(found)
+        messages -= found.count
+        size -= len(found.frames)
+        unreadable += found.is_cold
+        if messages <= 0 or size <= 0 or unreadable >= _MOST_UNREADABLE:
             break
-    rows.close()
     return blocks
+
+
+def numbers(
+    connection: sqlite3.Connection, topic: int, start: int, stop: int, *, patient: bool
+) -> Iterable[tuple[int, int, int]]:
+    """The blocks of a topic that the index has: number, count, timestamp. (number, -1, 0) from where it is damaged on:
+    one of any topic, or of none."""
+    last = start - 1
+    try:
+        for seq, count, timestamp, due in connection.execute(_INDEX, (topic, start, stop)):
+            if not all(isinstance(one, int) for one in (seq, count, timestamp, due)) or seq <= last:
+                raise sqlite3.DatabaseError("the index is out of order")
+            last = seq
+            if not due:
+                yield seq, count, timestamp
+    except sqlite3.Error as error:
+        if patient and not is_damage(error) and isinstance(error, sqlite3.OperationalError):
+            raise
+    else:
+        return
+    for seq in range(last + 1, stop):
+        yield seq, -1, 0
+
+
+def read_one(
+    connection: sqlite3.Connection, topic: int, seq: int, count: int = -1, timestamp: int = 0, *, patient: bool
+) -> Block | None:
+    """A block of a topic, an UnreadableBlock where it is damaged, or None where there is none.
+
+    count, timestamp: what the index knows of it; a count of -1: it does not know whether there is one.
+    """
+    try:
+        row = connection.execute(_ONE, (seq,)).fetchone()
+    except Exception as error:
+        if patient and not is_damage(error):
+            raise
+        if count < 0:
+            count, timestamp = 0, 0
+        return UnreadableBlock.made(
+            seq, 0, count, timestamp, f"the database is damaged ({_why(error)})", structural=True
+        )
+    if row is None:
+        if count < 0:
+            return None
+        reason = "the database is damaged (the block is in its index only)"
+        return UnreadableBlock.made(seq, 0, count, timestamp, reason, structural=True)
+    if count < 0 and row[1] != topic:
+        return None
+    return checked(row, topic, seq)
+
+
+def checked(row: Row, topic: int, seq: int) -> Block:
+    """The block of a row of _COLUMNS, or what stands for it when it is not what was written."""
+    _, its_topic, base, count, timestamp, due, offsets, frames, checksum = row
+    reason = "its checksum is wrong"
+    try:
+        block = Block.stored(seq, base, count, timestamp, due, offsets, frames)
+        right = block_checksum(seq, its_topic, base, count, timestamp, due, offsets, frames)
+        if its_topic == topic and checksum in (right, UNCHECKED) and len(frames) == block.size(0, count) and frames:
+            return block
+    except Exception as error:  # columns of other types than were written, lengths that do not fit
+        reason = f"its checksum is wrong ({type(error).__name__})"
+    base, count, timestamp = (one if isinstance(one, int) and one >= 0 else 0 for one in (base, count, timestamp))
+    content = frames if isinstance(frames, bytes) else b""
+    return UnreadableBlock.made(seq, base, count, timestamp, reason, content)
+
+
+def _counted(connection: sqlite3.Connection, topic: int, seq: int, count: int) -> int:
+    """How many messages a block has by the index, as its own row is not to be trusted."""
+    row = connection.execute(_INDEX, (topic, seq, seq + 1)).fetchone()
+    return int(row[1]) if row and isinstance(row[1], int) else count
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether trying again is useless: the file is not what was written."""
+    if isinstance(error, sqlite3.Error):
+        name = getattr(error, "sqlite_errorname", "") or ""
+        return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or isinstance(error, sqlite3.DataError) or not name
+    return not isinstance(error, (MemoryError, OSError))
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "sqlite_errorname", None) or type(error).__name__

@@ -19,11 +19,12 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import ChannelBacklog, Statement
+from qtools.broker.disk.damage import Damage, UnreadableBlock
 from qtools.broker.disk.database import VERSION, WAL, open_database, told
 from qtools.broker.disk.gathering import Gathering
 from qtools.broker.disk.hot import Budget
@@ -33,7 +34,7 @@ from qtools.broker.disk.reader import Reader
 from qtools.broker.disk.restore import restore
 from qtools.broker.disk.sweep import Retain, Sweeper
 from qtools.broker.disk.worker import Worker
-from qtools.broker.store import Commit
+from qtools.broker.store import Commit, Lost
 
 log = logging.getLogger("qtools.broker")
 
@@ -84,13 +85,15 @@ class DurableStore:
         self._after: list[Statement] = []
         self._writing: Job | None = None
         self._failure = ""
+        self._read_failure = ""
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False  # what does not hurry has waited for long enough
         self._giving_back = False
         self._closed = False
+        self._damage = Damage(directory)
         connection = open_database(directory, sync)
         try:
-            self.reader = Reader(directory, self._loop, self._cannot_read)
+            self.reader = Reader(directory, self._loop, self._cannot_read, self._is_damaged)
             self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
         except sqlite3.Error as error:
             connection.close()
@@ -326,8 +329,32 @@ class DurableStore:
             os.close(held)
         return True
 
+    # ── what cannot be read ─────────────────────────────────────────────────────────────────────
+
+    @property
+    def lost(self) -> Sequence[Lost]:
+        """What was kept and cannot be read any more."""
+        return self._damage.lost
+
+    @property
+    def damage(self) -> str:
+        """One sentence about `lost`; empty when there is nothing to be said."""
+        return self._damage.summary
+
+    def missing(self, topic: TopicLog, first: int, last: int, messages: int) -> None:
+        """So many messages of the blocks `first` to `last` should be in the database, and are not."""
+        self._damage.report(Lost(topic.name, first, last, messages, "", "", "they are not in the database any more"))
+
+    def _is_damaged(self, topic: int, block: UnreadableBlock) -> None:
+        name = next((one.name for one in self._logs.values() if one.ident == topic), f"number {topic}")
+        self._damage.add(name, block)
+        if block.is_structural:
+            self.sweeper.undeletable.add(block.seq)
+
     def _cannot_read(self, why: str) -> None:
-        log.error("%s: %s; trying again", self._directory, why)
+        if why != self._read_failure:
+            self._read_failure = why
+            log.error("%s: %s; trying again every %g s", self._directory, why, AGAIN)
 
     # ── time passes ─────────────────────────────────────────────────────────────────────────────
 

@@ -57,6 +57,7 @@ class Sweeper:
         self._gone: set[int] = set()
         self._removals: deque[Removal] = deque()
         self._below: dict[int, int] = {}
+        self.undeletable: set[int] = set()  # blocks that are damaged in a way that a DELETE would fail on
 
     @property
     def is_idle(self) -> bool:
@@ -66,6 +67,8 @@ class Sweeper:
         """A block that all are done with; False when it is kept for a while."""
         if self.retain:
             return False
+        if seq in self.undeletable:
+            return True
         self._gone.add(seq)
         return True
 

@@ -367,3 +367,12 @@ async def test_every_row_has_its_checksum(world: World) -> None:
         world, "SELECT seq, topic, base, count, timestamp, due, offsets, frames, checksum FROM block"
     ):
         assert block_checksum(*values) == checksum  # type: ignore[arg-type]
+
+
+async def test_an_empty_database_is_not_taken_for_a_new_one(world: World) -> None:
+    world.publish("t", 1)
+    world.close()
+    (world.directory / FILE).write_bytes(b"")
+    text = await refused(world.directory)
+    assert f"{world.directory / FILE} is empty" in text
+    assert "put a copy of it back, or remove it" in text
