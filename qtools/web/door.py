@@ -72,7 +72,7 @@ class HttpDoor:
             ws=_websocket_class() if websockets else "none",
             ws_max_size=self.limits.head,
             ws_ping_interval=heartbeat,
-            ws_ping_timeout=heartbeat,
+            ws_ping_timeout=None,  # websocket.py decides which client is dead
             ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,

@@ -2,15 +2,19 @@
 
     state                                   ends within                            by
     handshake not yet accepted or refused   Limits.request                         deadline, looked at by the door
-    open, a ping is not answered            two heartbeats                         uvicorn's keepalive
+    open, the client's kernel is silent     some three heartbeats                  send_keepalive_ping
     closing, the client does not answer     CLOSE_SECONDS, then the Wire's LINGER  uvicorn's close timer
 
 The library parses only what makes up a handshake. The limits that it has for a request's head (8 KiB a line, 128
 headers) are not ours: cookies and a long query are refused by Limits.head alone, as for any other request.
+
+A slow client answers a ping only after it has read everything that was sent before. So whether a client lives is asked
+of its kernel, as with HTTP streams (Wire.is_dead); a ping keeps proxies from closing an idle connection.
 """
 
 from __future__ import annotations
 
+import logging
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+log = logging.getLogger("qtools.web")
+
 FOREVER = float("inf")
 # Of what makes up a handshake: within the library's own limits, beyond which it would not answer.
 MOST_LINES = 32
@@ -38,7 +44,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     """`deadline` is the loop time by which the handshake has to be over."""
 
     deadline = FOREVER
-    write_deadline = FOREVER  # a client that does not read answers no pings either
+    write_deadline = FOREVER  # a subscriber may read as slowly as it likes
     transport: Wire  # type: ignore[assignment]  # a transport in all but name
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
@@ -87,6 +93,30 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.scope["path"] = urllib.parse.unquote(path)
         self.scope["query_string"] = url.query or b""
         self.scope["wire"] = self.transport  # type: ignore[typeddict-unknown-key]
+
+    # ── whether the client is there ──
+
+    def start_keepalive(self) -> None:
+        if self.ping_interval:
+            self.transport.keep_alive(self.ping_interval)
+        super().start_keepalive()
+
+    def schedule_ping(self) -> None:
+        """uvicorn subtracts the last round trip, which with a slow client is longer than the interval."""
+        assert self.ping_interval is not None
+        self.ping_timer = self.loop.call_later(self.ping_interval, self.send_keepalive_ping)
+
+    def send_keepalive_ping(self) -> None:
+        """Ping the client, unless it has not come to the last ping yet; abort the connection of a dead one."""
+        self.ping_timer = None
+        assert self.ping_interval is not None
+        if self.transport.is_dead(2 * self.ping_interval):
+            log.info("a WebSocket client answers nothing any more")
+            self.transport.abort()
+        elif self.pending_ping_payload is None:
+            super().send_keepalive_ping()
+        else:
+            self.schedule_ping()
 
     async def send(self, message: Any) -> None:
         await super().send(message)

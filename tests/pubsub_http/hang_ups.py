@@ -25,7 +25,7 @@ PATIENCE = 30.0  # s that a stream may take to end after the client's end
 LONGEST = 0.06  # s until a hang-up
 _MESSAGE = re.compile(rb"<(\d{8})>")
 _CLOSE_FRAME = b"\x88\x82\0\0\0\0\x03\xe8"  # masked with zeros: 1000 (RFC 6455, 5.5.1)
-_UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" + (
+UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" + (
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 )
 
@@ -132,7 +132,7 @@ class HangUps:
             form = "sse" if kind == "events" else self._chance.choice(["raw", "envelope", "msgpack"])
             in_flight = self._chance.choice([1, 3, 10, 100, 2500])
             path = f"/sub?topic={self._topic}&channel={CHANNEL}&format={form}&max_in_flight={in_flight}"
-        upgrade = _UPGRADE if kind == "websocket" else ""
+        upgrade = UPGRADE if kind == "websocket" else ""
         return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n".encode()
 
     async def _hang_up(self, kind: str) -> tuple[bool, bytes]:

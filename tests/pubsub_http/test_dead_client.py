@@ -16,6 +16,7 @@ from harness.brokers import Broker
 from harness.waiting import wait_until
 
 from tests.pubsub_http.conftest import MakeGateway
+from tests.pubsub_http.hang_ups import UPGRADE
 
 HERE, THERE = "10.213.77.1", "10.213.77.2"
 
@@ -23,7 +24,7 @@ HERE, THERE = "10.213.77.1", "10.213.77.2"
 CLIENT = """
 import socket, sys, time
 client = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-client.sendall(f"GET {sys.argv[3]} HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+client.sendall(f"GET {sys.argv[3]} HTTP/1.1\\r\\nHost: localhost\\r\\n{sys.argv[4]}\\r\\n".encode())
 data = b""
 while b"000000" not in data:
     data += client.recv(1000)
@@ -61,14 +62,15 @@ def cable() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("upgrade", ["", UPGRADE], ids=["stream", "websocket"])
 def test_a_pulled_cable_is_noticed_by_a_heartbeat(
-    make_gateway: MakeGateway, broker: Broker, topic: str, cable: tuple[str, str]
+    make_gateway: MakeGateway, broker: Broker, topic: str, cable: tuple[str, str], upgrade: str
 ) -> None:
     network, _ = cable
     gateway = make_gateway(broker, "--heartbeat", "1s", "--insecure", "-v", address=f"{HERE}:0")
     broker.create(topic, "me")
     broker.fill(topic, [b"%06d" % number for number in range(5)])
-    words = ["python3", "-c", CLIENT, HERE, str(gateway.port), f"/sub?topic={topic}&channel=me&format=raw"]
+    words = ["python3", "-c", CLIENT, HERE, str(gateway.port), f"/sub?topic={topic}&channel=me&format=raw", upgrade]
     client = subprocess.Popen(["ip", "netns", "exec", network, *words], stdout=subprocess.PIPE)
     try:
         assert client.stdout is not None

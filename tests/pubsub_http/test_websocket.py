@@ -10,10 +10,13 @@ from urllib.parse import urlencode
 
 import pytest
 from harness.brokers import Broker
-from harness.gateway import Gateway
-from harness.waiting import wait_until
+from harness.gateway import Bare, Gateway
+from harness.waiting import pass_time, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+
+from tests.pubsub_http.conftest import MakeGateway
+from tests.pubsub_http.hang_ups import UPGRADE
 
 
 @contextmanager
@@ -116,3 +119,34 @@ def test_a_frame_that_is_too_large_closes(gateway: Gateway, broker: Broker, topi
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
     broker.wait_held(topic, "me", 1)
+
+
+def test_a_slow_client_is_not_cut(make_gateway: MakeGateway, broker: Broker, topic: str) -> None:
+    """It does not read, and so answers no ping, for several heartbeats; then it gets everything."""
+    gateway = make_gateway(broker, "--heartbeat", "1s")
+    bodies = [b"%06d" % number + b"x" * 2000 for number in range(2000)]
+    broker.create(topic, "me")
+    broker.fill(topic, bodies)
+    client = Bare(gateway.port, receive_buffer=4096)
+    client.say(f"GET /sub?topic={topic}&channel=me&format=raw HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n".encode())
+    data = client.read_until(b"000000")
+    pass_time(4.5)
+    while b"001999x" not in data[-4000:]:
+        chunk = client.socket.recv(1 << 20)
+        assert chunk, "the gateway has closed the connection"
+        data += chunk
+    assert [body for body in bodies if body not in data] == []
+    client.close()
+
+
+def test_an_idle_client_is_pinged(make_gateway: MakeGateway, broker: Broker, topic: str) -> None:
+    gateway = make_gateway(broker, "--heartbeat", "1s")
+    client = Bare(gateway.port)
+    broker.create(topic, "me")
+    client.say(f"GET /sub?topic={topic}&channel=me HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n".encode())
+    head, _, data = client.read_until(b"\r\n\r\n").partition(b"\r\n\r\n")
+    assert b" 101 " in head
+    while len(data) < 6:
+        data += client.socket.recv(100)
+    assert data[:2] == b"\x89\x04"  # RFC 6455, 5.5.2
+    client.close()
