@@ -26,7 +26,7 @@ Examples:
   q-bridge --check routes.toml
   q-bridge --redrive events.dead
 
-Exit status: 0 done, or stopped by a first signal; 1 failed, 2 usage, 3 could not start.
+Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 """,
 )
 @click.argument("sources", nargs=-1, metavar="TOPIC[/CHANNEL]...")

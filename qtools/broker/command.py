@@ -287,7 +287,7 @@ _BYTES = Size(least=1)
 @click.option("--log-prefix", default="q-broker: ", show_default=True, help="Begins each line of the log.")
 @click.option("--verbose", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
 @click.option("--worker-id", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
-@click.version_option(__version__, "--version", prog_name="q-broker", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="q-broker", message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context, /, **flags: object) -> None:
     """Run the embedded broker: nsqd's TCP protocol and HTTP API, without nsqd.

@@ -4,6 +4,7 @@
     options.py    every shared flag, once, with its rules
     program.py    a click command as a program: exit status, one line for an error
     run.py        a coroutine as a program: signals, closed pipes, event loop
+    ending.py     how the process ends: with a status, or by SIGINT
     logs.py       talk on stderr: text or JSON
     meter.py      the progress line on a terminal, and the closing summary
     metrics.py    operations of a long-running command: what the two below need, started and closed

@@ -1,10 +1,11 @@
 """A click command as a program: every error is one line on stderr and the right exit status.
 
-0 done   1 failed   2 usage   3 could not start      (128 + n when a second signal n cut it short)
+0 done   1 failed   2 usage   3 could not start      (ended by SIGINT after Ctrl-C; 143 after a second SIGTERM)
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from qtools import __version__
+from qtools.cli.ending import end_process, note_interrupt
 from qtools.errors import QtoolsError, UsageError
 
 
@@ -63,6 +65,7 @@ class Program(click.Command):
             _complain(name, f"{_one_line(error.format_message())} ({self._advice(words)})")
             status = 2
         except (click.Abort, KeyboardInterrupt):
+            note_interrupt()
             status = 130
         except click.ClickException as error:
             _complain(name, _one_line(error.format_message()))
@@ -73,6 +76,11 @@ class Program(click.Command):
         except QtoolsError as error:
             _complain(name, str(error))
             status = error.exit_status
+        except OSError as error:
+            if os.environ.get("QTOOLS_DEBUG"):
+                raise
+            _complain(name, _system_error(error))
+            status = 1
         except Exception as error:
             from qtools.cli import logs
 
@@ -88,13 +96,15 @@ class Program(click.Command):
             try:
                 if stream is not None:
                     stream.flush()
-            except OSError:
+            except OSError as error:
                 # Python would try once more at its end, and complain.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+                if number == 1 and not isinstance(error, BrokenPipeError) and status in (0, None):
+                    _complain(name, f"cannot write to stdout: {error.strerror or error}")
+                    status = 1
         status = status if isinstance(status, int) else 0
-        if args is None and "asyncio" in sys.modules:
-            # Nothing is left to be done, and taking an interpreter apart piece by piece takes 20 ms.
-            os._exit(status)
+        if args is None:
+            end_process(status)
         sys.exit(status)
 
 
@@ -128,6 +138,19 @@ def _complain(name: str, text: str) -> None:
     logs.say(logging.ERROR, text)
 
 
+def _system_error(error: OSError) -> str:
+    """What the system refused, in one line: a full disk behind stdout, too many open files."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            f"{(error.strerror or '').lower()}: this process may have no more (ulimit -n shows how many, and sets it)"
+        )
+    if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return (
+            f"cannot write to stdout: {error.strerror}"  # files have names, and commands errors of their own for them
+        )
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+
+
 def _fill_closed_streams() -> None:
     """Put /dev/null where a standard stream is closed: its number would be the next socket's, and what is said on it
     would go there. Python's sys.stdin and sys.stdout stay None, for who has to know."""
@@ -150,7 +173,7 @@ def program(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Progra
     """Decorator: the function below as the program `name`, with --version and -h."""
 
     def decorate(function: Callable[..., Any]) -> Program:
-        versioned = click.version_option(__version__, "--version", prog_name=name, message="%(prog)s %(version)s")
+        versioned = click.version_option(__version__, "-V", "--version", prog_name=name, message="%(prog)s %(version)s")
         made: Program = click.command(
             name,
             cls=Program,

@@ -1,6 +1,7 @@
 """A coroutine as a program: event loop, signals, exit status.
 
-The first SIGINT or SIGTERM calls `stop` of what runs, which ends in order; the second ends the process at once.
+The first SIGINT or SIGTERM calls `stop` of what runs, which ends in order; the second ends the process at once. After
+SIGINT the process ends by that signal, whatever its exit status would be (ending.py).
 A server runs on uvloop where it is installed: many connections, a third less time. For a command with a batch a
 read it saves nothing that can be measured, and takes 8 ms to import.
 """
@@ -10,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from qtools.cli import logs
+from qtools.cli.ending import end_by, note_interrupt
+from qtools.errors import StartError
 
 
 class Signals:
@@ -37,8 +39,10 @@ class Signals:
 
     def handle(self, number: signal.Signals) -> None:
         if self.received is not None:
-            os._exit(128 + number)
+            end_by(number)
         self.received = number
+        if number == signal.SIGINT:
+            note_interrupt()
         if self._on_stop is not None:
             self._on_stop()
 
@@ -51,8 +55,17 @@ def none_is_failure(asked: bool, count: int, done: str, signals: Signals) -> int
     return 1
 
 
-def run_program(main: Callable[[Signals], Coroutine[Any, Any, int]], *, server: bool = False) -> int:
-    """Run `main` until it returns its exit status. QtoolsErrors pass through."""
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_program(
+    main: Callable[[Signals], Coroutine[Any, Any, int]],
+    *,
+    server: bool = False,
+    stopping: Sequence[signal.Signals] = STOPPING,
+) -> int:
+    """Run `main` until it returns its exit status. QtoolsErrors pass through. `stopping`: the signals that stop it."""
+    _check_file_limit()
     # Batches are lists of small objects without cycles; collecting them by generation is all cost and no gain.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -60,13 +73,26 @@ def run_program(main: Callable[[Signals], Coroutine[Any, Any, int]], *, server: 
     async def with_signals() -> int:
         signals = Signals()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stopping:
             loop.add_signal_handler(number, signals.handle, number)
         loop.set_exception_handler(_report)
         return await main(signals)
 
     with asyncio.Runner(loop_factory=_uvloop() if server else None) as runner:
         return runner.run(with_signals())
+
+
+# Three streams, the event loop's three, a connection, a file and a directory, and the module that is imported next.
+LEAST_FILES = 16
+
+
+def _check_file_limit() -> None:
+    """StartError where the system lets this process open too few files to do anything at all."""
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < LEAST_FILES:
+        raise StartError(f"this process may open only {most} files, and needs at least {LEAST_FILES}: see ulimit -n")
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -406,6 +406,8 @@ def _refused_reason(address: Address, error: OSError) -> str:
         return "nobody listens there" + (f" ({hint})" if hint else "; is nsqd running?")
     if error.errno == errno.ENOENT:
         return "there is no such socket; is q-broker running?"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files: this process may have no more (ulimit -n shows how many, and sets it)"
     if error.errno is None and "Multiple exceptions" in str(error):
         return "nobody listens there; is nsqd running?"
     return error.strerror or str(error)

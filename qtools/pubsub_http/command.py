@@ -25,7 +25,7 @@ Examples:
   q-pubsub-http --http-address :8443 --token-file t.toml --https-cert cert.pem --https-key key.pem
 
 The page is at http://127.0.0.1:8080/, what there is to ask at /openapi.json.
-Exit status: 0 after a first signal; 1 failed, 2 usage, 3 could not start.
+Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 """,
 )
 @click.option(

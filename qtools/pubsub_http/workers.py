@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtools.cli import logs
+from qtools.cli.ending import note_interrupt
 from qtools.cli.run import Signals, run_program
 from qtools.errors import QtoolsError
 from qtools.listen import listen
@@ -86,6 +87,8 @@ class _Parent:
             if received == signal.SIGCHLD:
                 self._bury()
             else:
+                if received == signal.SIGINT:
+                    note_interrupt()
                 self._stop(signal.SIGKILL if self._stopping else signal.SIGTERM)
         return self._status
 
@@ -102,6 +105,8 @@ class _Parent:
             self._workers[pid] = (number, time.monotonic())
             return
         os.close(self._held)
+        # A terminal sends Ctrl-C to every process of the job: the parent passes it on, once.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
         place = Place(number, self._options.workers, self._room, self._board, self._lifeline)
         status = 1
@@ -109,6 +114,7 @@ class _Parent:
             status = run_program(
                 lambda signals: _work(self._listening, self._options, place, signals),
                 server=not self._options.https_cert,
+                stopping=(signal.SIGTERM,),
             )
         except QtoolsError as error:
             logs.say(logging.ERROR, str(error))

@@ -23,7 +23,7 @@ Examples:
   q-tail events/archive --until-empty --format envelope > events.jsonl
   q-tail orders payments --print-topic --lookupd 10.0.0.1:4161 --lookupd 10.0.0.2:4161
 
-Exit status: 0 done, or stdout was closed, or a first signal; 1 failed, 2 usage, 3 could not start.
+Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 """,
 )
 @click.argument("sources", nargs=-1, required=True, metavar="TOPIC[/CHANNEL]...")

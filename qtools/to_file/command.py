@@ -30,7 +30,7 @@ Examples:
 
 `q-to-file verify --help` and `q-to-file replay --help` tell how an archive is checked, and put back into a topic.
 
-Exit status: 0 done, or a first signal; 1 failed, 2 usage, 3 could not start, another run in the work directory
+Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start, another run in the work directory
 included.
 """,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -50,8 +51,8 @@ main()
         ("errors.SinkError('the disk is full')", 1, "q-test: the disk is full\n"),
         ("click.UsageError('Missing\\n  what.')", 2, "q-test: missing what (see q-test --help)\n"),
         ("click.ClickException('No.')", 2, "q-test: no\n"),
-        ("click.Abort()", 130, ""),
-        ("KeyboardInterrupt()", 130, "\n"),  # behind the ^C that the terminal shows
+        ("click.Abort()", -signal.SIGINT, ""),
+        ("KeyboardInterrupt()", -signal.SIGINT, "\n"),  # behind the ^C that the terminal shows
         ("click.exceptions.Exit(7)", 7, ""),
     ],
 )  # fmt: skip
@@ -62,7 +63,7 @@ def test_an_error_is_one_line_and_its_status(error: str, status: int, told: str)
 
 def test_an_interrupt_is_no_line_where_lines_are_json() -> None:
     done = run(JSON, "--log-format", "json", "raise KeyboardInterrupt")
-    assert (done.returncode, done.stderr) == (130, b"")
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
 def test_a_defect_shows_where_it_is() -> None:
@@ -121,6 +122,16 @@ def test_a_reader_that_went_away_is_no_failure(arguments: list[str]) -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["-V"], []])
+def test_a_full_disk_is_one_line_and_a_failure(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run(RETURNS, *arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr.decode()) == (
+        1, "q-test: cannot write to stdout: No space left on device\n"
+    )  # fmt: skip
 
 
 def test_an_error_that_nobody_reads_keeps_its_status() -> None:
@@ -192,3 +203,63 @@ def test_the_last_log_format_counts() -> None:
     assert run(JSON, *words).stderr.startswith(b"q-test: no such option")
     words = ["--log-format=text", "--log-format", "json", "--nope", "x"]
     assert json.loads(run(JSON, *words).stderr)["message"].startswith("no such option")
+
+
+RUNS = """
+import sys
+@program("q-test")
+@click.option("--status", type=int)
+@click.option("--log-format", default="text")
+def main(status, log_format):
+    import asyncio
+    from qtools.cli.run import run_program
+    async def work(signals):
+        stopped = asyncio.Event()
+        signals.on_stop(stopped.set)
+        print("ready", flush=True)
+        await stopped.wait()
+        print("in order")
+        if status < 0:
+            raise errors.SinkError("it failed")
+        return status
+    return run_program(work)
+main()
+"""
+
+
+@pytest.mark.parametrize("status", ["0", "1", "-1"])
+def test_after_ctrl_c_it_ends_by_that_signal_when_all_is_done(status: str) -> None:
+    """Whatever the exit status would be: a shell's loop around it ends as well."""
+    told = {"-1": b"q-test: it failed\n"}.get(status, b"")
+    for number, expected in ((signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, abs(int(status)))):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROLOGUE + RUNS, "--status", status], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=20) == (b"in order\n", told)
+        assert process.returncode == expected
+
+
+def test_a_shell_ends_its_loop_with_it() -> None:
+    """bash waits for the command, and goes on unless the signal killed it."""
+    loop = 'for round in 1 2 3; do "$0" -c "$1" --status 0; done; echo the loop went on'
+    shell = subprocess.Popen(
+        ["bash", "-c", loop, sys.executable, PROLOGUE + RUNS], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert shell.stdout is not None
+    assert shell.stdout.readline() == b"ready\n"
+    os.killpg(shell.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
+    assert shell.communicate(timeout=20)[0] == b"in order\n"
+    assert shell.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("files", [5, 6, 10])
+def test_too_few_files_to_work_with_is_one_line(files: int) -> None:
+    script = f'ulimit -n {files}; exec "$0" -c "$1" --status 0'
+    done = subprocess.run(
+        ["bash", "-c", script, sys.executable, PROLOGUE + RUNS], capture_output=True, timeout=20, close_fds=True
+    )
+    told = f"q-test: this process may open only {files} files, and needs at least 16: see ulimit -n\n"
+    assert (done.returncode, done.stderr.decode(), done.stdout) == (3, told, b"")

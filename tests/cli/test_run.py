@@ -77,19 +77,20 @@ def test_the_first_signal_stops_in_order(number: signal.Signals) -> None:
         process.send_signal(number)
         wait_line(process, "stopping")
         wait_line(process, number.name)
-        assert process.wait(TIMEOUT) == 1
+        assert process.wait(TIMEOUT) == 1  # how the process ends is up to Program
         assert process.stderr is not None
         assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize(("first", "second"), [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])
-def test_the_second_signal_ends_at_once_with_its_number(first: str, second: str) -> None:
+def test_the_second_signal_ends_at_once(first: str, second: str) -> None:
     with program(NEVER_STOPS) as process:
         wait_line(process, "ready")
         process.send_signal(signal.Signals[first])
         wait_line(process, "stopping")
         process.send_signal(signal.Signals[second])
-        assert process.wait(TIMEOUT) == 128 + signal.Signals[second]
+        number = signal.Signals[second]
+        assert process.wait(TIMEOUT) == (-number if number == signal.SIGINT else 128 + number)
         assert process.stdout is not None
         assert process.stderr is not None
         assert (process.stdout.read(), process.stderr.read()) == ("", "")

@@ -10,7 +10,7 @@ import pytest
 from conftest import MakeBroker
 from harness.brokers import Broker
 from harness.proxy import Proxy
-from harness.shell import Shell
+from harness.shell import Shell, stopped_by
 from harness.waiting import wait_until
 
 
@@ -23,7 +23,7 @@ def test_in_the_middle_of_the_work(shell: Shell, broker: Broker, topic: str, num
     wait_until(lambda: broker.published(f"{topic}.out") > 1000)
     bridge.signal(number)
     done = bridge.wait()
-    assert done.status == 0, done.err
+    assert done.status == stopped_by(number), done.err
     moved = broker.published(f"{topic}.out")
     assert 1000 < moved < len(lines)
     # nsqd may have put one more in flight than it could send.

@@ -99,7 +99,7 @@ def test_it_knows_the_place_in_every_format(shell: Shell, broker: Broker, topic:
     pipe = shell.start("q-pipe", *words, "--rate", "100")
     wait_until(lambda: broker.published(topic) >= 20)
     pipe.signal(signal.SIGINT)
-    assert pipe.wait().status == 1
+    assert pipe.wait().status == -signal.SIGINT
     assert broker.published(topic) < 50
     assert shell.run("q-pipe", *words).status == 0
     assert broker.bodies(topic) == bodies  # each once

@@ -22,7 +22,7 @@ def test_it_is_ephemeral_and_unique_and_gone_afterwards(shell: Shell, broker: Br
     for tail in tails:
         assert tail.wait_out(8) == b"for all\n"
         tail.signal(signal.SIGINT)
-        assert tail.wait(5).status == 0
+        assert tail.wait(5).status == -signal.SIGINT
     wait_until(lambda: broker.channels(topic) == ["archive"])
     assert broker.depth(topic, "archive").depth == 1
 

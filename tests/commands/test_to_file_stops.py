@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness.archives import finished, in_work, lines
 from harness.brokers import Broker
-from harness.shell import Shell
+from harness.shell import Shell, stopped_by
 from harness.waiting import wait_until
 
 
@@ -22,7 +22,7 @@ def test_a_signal_ends_it_in_order_while_much_comes(
     wait_until(lambda: broker.depth(topic, "me").depth < 190_000)
     running.signal(number)
     done = running.wait(10)
-    assert done.status == 0
+    assert done.status == stopped_by(number)
     found = lines(tmp_path)
     assert len(set(found)) == len(found) < 200_000
     left = broker.wait_held(topic, "me", 200_000 - len(found), 5)

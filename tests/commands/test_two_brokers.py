@@ -132,5 +132,5 @@ def test_a_signal_while_one_is_away(shell: Shell, both: tuple[Broker, Broker], t
     wait_until(lambda: both[1].published(topic) == 2)
     pipe.signal(signal.SIGINT)
     done = pipe.wait(15)
-    assert done.status == 1
+    assert done.status == -signal.SIGINT
     assert "confirmed: 1 message, 7 bytes of input" in done.err_lines[-1]

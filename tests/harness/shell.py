@@ -50,6 +50,11 @@ def base_environment() -> dict[str, str]:
     return {**kept, "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
 
 
+def stopped_by(number: signal.Signals, status: int = 0) -> int:
+    """The status of a program after an orderly stop: SIGINT ends it by itself, after SIGTERM it is `status`."""
+    return -signal.SIGINT if number == signal.SIGINT else status
+
+
 @dataclass(slots=True)
 class Done:
     """A program that has ended."""

@@ -86,6 +86,21 @@ def test_a_signal_ends_all_of_them_in_order(several: Gateway, broker: Broker, to
     broker.wait_held(topic, "me", 1, 5)
 
 
+def test_ctrl_c_ends_all_of_them_in_order(several: Gateway, broker: Broker, topic: str) -> None:
+    """A terminal sends SIGINT to every process of the job; the parent and the workers stop once, and in order."""
+    broker.fill(topic, [b"%d" % number for number in range(5)])
+    workers = children(several)
+    with several.stream(topic, "me", ack="client") as stream:
+        for _ in range(5):
+            stream.message()
+        for pid in (*workers, several.process.pid):
+            os.kill(pid, signal.SIGINT)
+        assert several.process.wait(10).status == -signal.SIGINT
+    assert not any(_runs(pid) for pid in workers)
+    broker.wait_held(topic, "me", 5)  # given back at once, and not after the message timeout
+    assert broker.depth(topic, "me").timed_out == 0
+
+
 def test_no_worker_outlives_a_parent_that_is_killed(several: Gateway) -> None:
     workers = children(several)
     several.process.signal(signal.SIGKILL)
