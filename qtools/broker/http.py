@@ -165,7 +165,7 @@ class HttpApi:
 
     async def _pub(self, scope: Scope, receive: Receive) -> bytes:
         options = self._broker.options
-        body = await read_body(scope, receive, options.max_msg_size, Refusal(413, "MSG_TOO_BIG"))
+        body = await read_body(scope, receive, options.max_msg_size, lambda: Refusal(413, "MSG_TOO_BIG"))
         if not body:
             raise Refusal(400, "MSG_EMPTY")
         query = _query(scope)
@@ -180,12 +180,11 @@ class HttpApi:
 
     async def _mpub(self, scope: Scope, receive: Receive) -> bytes:
         options = self._broker.options
-        too_big = Refusal(413, "BODY_TOO_BIG")
         if (announced(scope) or 0) > options.max_body_size:
-            raise too_big
+            raise Refusal(413, "BODY_TOO_BIG")
         query = _query(scope)
         topic = topic_name(query)
-        body = await read_body(scope, receive, options.max_body_size, too_big)
+        body = await read_body(scope, receive, options.max_body_size, lambda: Refusal(413, "BODY_TOO_BIG"))
         if "binary" in query and _BOOLEANS.get(query["binary"][0], True):
             bodies = split_binary(body, options.max_msg_size, options.max_body_size)
         else:
@@ -259,7 +258,9 @@ class HttpApi:
         if method not in ("GET", "PUT"):
             raise Refusal(405, "METHOD_NOT_ALLOWED")
         if method == "PUT":
-            body = await read_body(scope, receive, self._broker.options.max_msg_size, Refusal(413, "INVALID_VALUE"))
+            body = await read_body(
+                scope, receive, self._broker.options.max_msg_size, lambda: Refusal(413, "INVALID_VALUE")
+            )
             self._options.put(name, body)
         return self._options.get(name)
 

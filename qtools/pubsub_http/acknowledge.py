@@ -9,7 +9,8 @@ import orjson
 
 from qtools.pubsub_http.app import Answer, json_answer
 from qtools.pubsub_http.sessions import Session, Sessions, Told
-from qtools.web.bodies import Refusal, read_body
+from qtools.web.bodies import Refusal
+from qtools.web.encodings import read_decoded
 
 if TYPE_CHECKING:
     from qtools.pubsub_http.app import Request
@@ -47,7 +48,9 @@ def _answer(word: str, told: Told) -> Answer:
 
 async def _ids(request: Request) -> list[str]:
     """The ids in the query, and in the body: an array of JSON, or one a line."""
-    body = await read_body(request.scope, request.receive, MOST, Refusal(413, "BODY_TOO_BIG", f"at most {MOST} bytes"))
+    body = await read_decoded(
+        request.scope, request.receive, MOST, lambda: Refusal(413, "BODY_TOO_BIG", f"at most {MOST} bytes")
+    )
     ids: list[str] = list(request.values["id"])
     kind = request.head.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind == b"application/json" and body:

@@ -9,7 +9,7 @@ or a query in a log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -123,20 +123,25 @@ class App:
 
     def _find(self, scope: Scope, head: dict[bytes, bytes]) -> tuple[Route, Handler]:
         path, method = scope["path"], scope["method"]
-        known = self._routes.get(path)
-        if known is None:
-            if path in FILES:
-                if method not in ("GET", "HEAD"):
-                    raise Refusal(405, "METHOD_NOT_ALLOWED", "", [(b"allow", b"GET, HEAD")])
-                raise _Done(Answer(*FILES[path]))
+        known = self._routes.get(path, {})
+        if known:
+            found = known.get(method)
+            if found is None and method == "HEAD":  # as GET: the server leaves the body out
+                found = known.get("GET")
+                found = found if found is not None and found[0].is_safe else None
+            if found is not None:
+                return found
+        elif path not in FILES and path != "*":
             raise Refusal(404, "NOT_FOUND", f"there is no {path[:80]!r} here; /openapi.json tells what there is")
-        found = known.get(method)
-        if found is None:
-            methods = ", ".join(known).encode()
-            if method == "OPTIONS" and b"access-control-request-method" in head:
-                raise _Done(Answer(b"", self._access.preflight(head, methods), 204))
-            raise Refusal(405, "METHOD_NOT_ALLOWED", "", [(b"allow", methods)])
-        return found
+        elif path in FILES and method in ("GET", "HEAD"):
+            raise _Done(Answer(*FILES[path]))
+        methods = ", ".join(_methods(known.values())).encode()
+        if method == "OPTIONS":
+            headers = [(b"allow", methods)]
+            if b"access-control-request-method" in head:
+                headers += self._access.preflight(head, methods)
+            raise _Done(Answer(b"", headers, 204))
+        raise Refusal(405, "METHOD_NOT_ALLOWED", "", [(b"allow", methods)])
 
     async def _send(self, answer: Answer, scope: Scope, head: dict[bytes, bytes], send: Send, ended: bool) -> None:
         self.count(answer.status)
@@ -201,6 +206,14 @@ class App:
                 }
             )
             await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
+def _methods(served: Iterable[tuple[Route, Handler]]) -> list[str]:
+    """What may be asked of an address that is served so; of a file, where there is no route."""
+    methods = [route.method for route, _ in served] or ["GET"]
+    if methods == ["GET"] and all(route.is_safe for route, _ in served):
+        methods.append("HEAD")
+    return [*methods, "OPTIONS"]
 
 
 _NOBODY = Caller("nobody", publish=(), subscribe=())

@@ -76,7 +76,7 @@ class Neighbours:
             return
         try:
             self._app.vouch(scope)
-            body = await read_body(scope, receive, self._most, Refusal(413, "BODY_TOO_BIG"))
+            body = await read_body(scope, receive, self._most, lambda: Refusal(413, "BODY_TOO_BIG"))
             status, headers, answer = await self._pass_on(owner, scope, body)
         except Refusal as refusal:
             await self._app.refuse(scope, send, refusal)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
@@ -89,25 +90,45 @@ def _name(text: str) -> str:
     return text
 
 
+# A number as JSON has it (RFC 8259, 6) and as people write it besides: .5, 5., +5, 007.
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,5})?", re.ASCII)
+LONGEST_NUMBER = 400  # characters: more digits than any double has
+
+
+def _decimal(text: str) -> Decimal:
+    if len(text) > LONGEST_NUMBER or not _NUMBER.fullmatch(text):
+        raise ValueError
+    return Decimal(text)
+
+
 def _whole(text: str, least: int, most: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or not least <= int(text) <= most:
-        raise ValueError(f"is a whole number from {least} to {most}")
-    return int(text)
+    try:
+        number = _decimal(text)
+        if least <= number <= most and number == int(number):  # the bounds first: 1e99999 has many digits
+            return int(number)
+    except ValueError:
+        pass
+    raise ValueError(f"is a whole number from {least} to {most}")
 
 
 def _number(text: str, least: float, most: float) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII) or not least <= float(text) <= most:
-        raise ValueError(f"is a number of seconds from {least:g} to {most:g}")
-    return float(text)
+    try:
+        number = float(_decimal(text))
+        if least <= number <= most:
+            return number
+    except ValueError:
+        pass
+    raise ValueError(f"is a number of seconds from {least:g} to {most:g}")
 
 
 _FLAGS = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
 def _flag(text: str) -> bool:
-    if text not in _FLAGS:
+    found = _FLAGS.get(text.lower())  # Python's clients write True
+    if found is None:
         raise ValueError("is true or false")
-    return _FLAGS[text]
+    return found
 
 
 # The pattern alone bounds nothing; maxLength counts the suffix too, as nsqd does.

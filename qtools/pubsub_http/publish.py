@@ -1,6 +1,7 @@
 """/pub and /mpub. In: requests. Out: messages in topics, and what the broker said.
 
     a body of announced length, up to max_body    read whole, looked through, published: all of it or nothing
+    a compressed body                             the same, whatever its length: no more than max_body comes out of it
     any other, endless ones too                   published as it comes; at most HELD bytes and WINDOW batches are here
 
 The answer comes after the broker's OK. Where a stream breaks, it says how many messages were published before.
@@ -17,7 +18,8 @@ from qtools.errors import InputError
 from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter
 from qtools.pubsub_http.idempotency import LONGEST, Idempotency
 from qtools.pubsub_http.outlet import Outlet, Refused
-from qtools.web.bodies import Receive, Refusal, announced, read_body, split_binary
+from qtools.web.bodies import Receive, Refusal, announced, split_binary
+from qtools.web.encodings import encoding, read_decoded
 
 if TYPE_CHECKING:
     from qtools.pubsub_http.app import Request
@@ -47,12 +49,17 @@ class Publishing:
         self._idempotency = idempotency
         self._max_message = max_message
         self._max_body = max_body
-        self._too_big = Refusal(413, "MSG_TOO_BIG", f"a message may have {max_message} bytes")
-        self._body_too_big = Refusal(413, "BODY_TOO_BIG", f"a body that is taken whole may have {max_body} bytes")
+
+    # An exception that is kept and raised again keeps the frames that it was raised in, bodies and all.
+    def _too_big(self) -> Refusal:
+        return Refusal(413, "MSG_TOO_BIG", f"a message may have {self._max_message} bytes")
+
+    def _body_too_big(self) -> Refusal:
+        return Refusal(413, "BODY_TOO_BIG", f"a body that is taken whole may have {self._max_body} bytes")
 
     async def pub(self, request: Request) -> int:
         """Publish the body; how many messages that were."""
-        body = await read_body(request.scope, request.receive, self._max_message, self._too_big)
+        body = await read_decoded(request.scope, request.receive, self._max_message, self._too_big)
         if not body:
             raise Refusal(400, "MSG_EMPTY", "NSQ has no empty messages")
         topic, delay_ms = request.values["topic"], request.values["defer"]
@@ -76,9 +83,10 @@ class Publishing:
         form = self._form(request)
         key = request.head.get(b"idempotency-key")
         length = announced(request.scope)
-        if key is None and form != "binary" and (length is None or length > self._max_body):
+        is_long = length is None or length > self._max_body
+        if is_long and key is None and form != "binary" and not encoding(request.scope):
             return await self._stream(topic, request.receive, self._splitter(form))
-        body = await read_body(request.scope, request.receive, self._max_body, self._body_too_big)
+        body = await read_decoded(request.scope, request.receive, self._max_body, self._body_too_big)
         bodies = self._taken_apart(form, body)
         if not bodies:
             return 0
@@ -137,7 +145,7 @@ class Publishing:
         except InputError as error:
             raise self._refusal(error) from error
         if bodies and max(map(len, bodies)) > self._max_message:
-            raise self._too_big
+            raise self._too_big()
         return bodies
 
     def _refusal(self, error: InputError) -> Refusal:
@@ -191,7 +199,7 @@ class Publishing:
             trouble = self._refusal(error)
         if bodies and max(map(len, bodies)) > self._max_message:
             first = next(place for place, body in enumerate(bodies) if len(body) > self._max_message)
-            return bodies[:first], self._too_big
+            return bodies[:first], self._too_big()
         return bodies, trouble
 
 

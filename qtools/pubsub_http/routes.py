@@ -41,6 +41,11 @@ class Route:
     headers: Mapping[str, str] = field(default_factory=dict)
     is_open: bool = False
 
+    @property
+    def is_safe(self) -> bool:
+        """Whether a GET takes nothing (RFC 9110, 9.2.1), so that HEAD may be answered as it."""
+        return self.method == "GET" and self.right != "subscribe"
+
 
 _TOPIC = name("topic", "the topic", required=True, invalid="INVALID_TOPIC")
 _CHANNEL = name("channel", "the channel, a named reader's queue", required=True, invalid="INVALID_CHANNEL")

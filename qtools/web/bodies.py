@@ -28,6 +28,11 @@ class Refusal(Exception):
         super().__init__(word)
 
 
+# Makes what a body that is too long is refused with. It is not made before: an exception in a variable of a frame that
+# it is raised through is a cycle, and would keep the body until the garbage is collected.
+TooBig = Callable[[], Refusal]
+
+
 def announced(scope: Scope) -> int | None:
     for name, value in scope["headers"]:
         if name == b"content-length":
@@ -35,17 +40,17 @@ def announced(scope: Scope) -> int | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, most: int, too_big: Refusal) -> bytes:
+async def read_body(scope: Scope, receive: Receive, most: int, too_big: TooBig) -> bytes:
     """The whole body, at most `most` bytes of it."""
     if (announced(scope) or 0) > most:
-        raise too_big
+        raise too_big()
     message = await receive()
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
         if message["type"] == "http.disconnect":
             raise Refusal(400, "INVALID_REQUEST")
         if len(body) > most:
-            raise too_big
+            raise too_big()
         return body
     parts, have = [body], len(body)
     while have <= most and message.get("more_body"):
@@ -55,7 +60,7 @@ async def read_body(scope: Scope, receive: Receive, most: int, too_big: Refusal)
         parts.append(message.get("body", b""))
         have += len(parts[-1])
     if have > most:
-        raise too_big
+        raise too_big()
     return b"".join(parts)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 
+import httpx
 import pytest
 from harness.brokers import Broker
 from harness.gateway import Bare, Gateway
@@ -185,3 +186,18 @@ def test_a_body_of_unknown_length_is_refused_as_soon_as_it_is_too_long(gateway: 
     client.say(head.encode() + b"110000\r\n" + b"x" * 0x110000 + b"\r\n")  # and no end
     assert status_of(client.read_until(b"MSG_TOO_BIG")) == 413
     client.close()
+
+
+def test_bodies_that_are_refused_leave_nothing_behind(make_gateway: MakeGateway, broker: Broker, topic: str) -> None:
+    gateway = make_gateway(broker)
+
+    def refuse(count: int) -> None:
+        for _ in range(count):
+            with contextlib.suppress(httpx.HTTPError):  # it hangs up before all was sent
+                answer = gateway.post("/pub", iter([b"x" * MIB, b"x" * MIB]), topic=topic)
+                assert answer.json()["message"] == "MSG_TOO_BIG"
+
+    refuse(5)
+    before = gateway.memory()
+    refuse(60)
+    assert gateway.memory() - before < 30 * MIB
