@@ -49,7 +49,7 @@ class Inner:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == _RESUME_PATH:
-            body = await read_body(scope, receive, 65536, Refusal(413, "BODY_TOO_BIG"))
+            body = await read_body(scope, receive, 65536, lambda: Refusal(413, "BODY_TOO_BIG"))
             answer = orjson.dumps(await self._resumption.arrived_here(Resume(**orjson.loads(body))))
             headers = [(b"content-length", b"%d" % len(answer))]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
