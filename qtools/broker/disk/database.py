@@ -41,7 +41,7 @@ _MAGIC = b"SQLite format 3\0"
 # Blocks are some hundred KB: large pages are written a third faster than small ones, and lone messages hardly slower.
 _PAGE = 16384
 _CACHE_KIB = 4096  # for each connection; the system's own cache does the rest
-WAL = 8 * 1024 * 1024  # bytes of the log, after which it is written back to the file
+WAL = 8 * 1024 * 1024  # bytes; smaller on small volumes
 _CHECK_WHOLE = 64 * 1024 * 1024  # bytes: a file up to this size is looked through when it is opened
 
 SYNCS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
@@ -88,8 +88,11 @@ _UPGRADE = (
 )
 
 
-def open_database(directory: Path, sync: str) -> sqlite3.Connection:
-    """The database in `directory`, made if there is none. StartError says what is wrong with it."""
+def open_database(directory: Path, sync: str, log_size: int = WAL) -> sqlite3.Connection:
+    """The database in `directory`, made if there is none. StartError says what is wrong with it.
+
+    log_size: bytes of the write-ahead log, after which it is written back to the file.
+    """
     path = directory / FILE
     _refuse_foreign(path)
     try:
@@ -100,8 +103,8 @@ def open_database(directory: Path, sync: str) -> sqlite3.Connection:
         _upgrade(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {SYNCS[sync]}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL // _PAGE}")
-        connection.execute(f"PRAGMA journal_size_limit = {2 * WAL}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {log_size // _PAGE}")
+        connection.execute(f"PRAGMA journal_size_limit = {2 * log_size}")
         connection.execute("BEGIN IMMEDIATE")  # so that a file that cannot be written says so now
         connection.execute("ROLLBACK")
     except sqlite3.Error as error:

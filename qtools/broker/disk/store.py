@@ -8,8 +8,7 @@ needs any more. A publisher waits for it; what was finished does not hurry, and 
 What gathers is sealed into blocks when its transaction begins, so that many publishers share one block as well.
 
 When the disk refuses, publishers are told so, and nothing of theirs is kept; what concerns consumers stays in memory
-and is tried again every second, until it works. A file is kept in reserve, larger than the log gets: without it a full
-disk would have no room to write the log back, and so none to remove what was finished.
+and is tried again every second, until it works. Room is kept in reserve for that (reserve.py).
 """
 
 from __future__ import annotations
@@ -17,20 +16,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import ChannelBacklog, Statement
 from qtools.broker.disk.damage import Damage, UnreadableBlock
-from qtools.broker.disk.database import VERSION, WAL, open_database, told
+from qtools.broker.disk.database import VERSION, open_database, told
 from qtools.broker.disk.gathering import Gathering
 from qtools.broker.disk.hot import Budget
 from qtools.broker.disk.job import Job, make_room
 from qtools.broker.disk.log import TopicLog
 from qtools.broker.disk.reader import Reader
+from qtools.broker.disk.reserve import Journal, Sizes, allocate, free_bytes, told_size
 from qtools.broker.disk.restore import restore
 from qtools.broker.disk.sweep import Retain, Sweeper
 from qtools.broker.disk.worker import Worker
@@ -42,8 +42,6 @@ LAZY = 0.05  # s that what was finished may wait for a commit; after a crash it 
 IDLE = 1.0  # s without anything to write, before space is given back to the system
 AGAIN = 1.0  # s between two tries when the disk refuses
 CROWD = 32 * 1024 * 1024  # bytes that may wait to be written, before publishers are not listened to
-RESERVE = 3 * WAL  # bytes kept free for a full disk, so that the log can be written back to the file even then
-ENOUGH = RESERVE + 4 * WAL  # bytes free on the disk, from which on publishers are served again
 SLACK = 64 * 1024 * 1024  # bytes of the file that may lie idle before they go back to the system
 VACUUM = 512  # pages given back at once
 SWEEP_EVERY = 30.0  # s between two looks for what has been retained for long enough
@@ -91,8 +89,11 @@ class DurableStore:
         self._giving_back = False
         self._closed = False
         self._damage = Damage(directory)
-        connection = open_database(directory, sync)
+        self._sizes = Sizes.of(directory)
+        self._journal = Journal(directory, self._sizes.journal)
+        connection = open_database(directory, sync, self._sizes.log)
         try:
+            self._replay(connection)
             self.reader = Reader(directory, self._loop, self._cannot_read, self._is_damaged)
             self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
         except sqlite3.Error as error:
@@ -102,6 +103,7 @@ class DurableStore:
             raise StartError(f"cannot use {directory}: {told(error)}; it was left as it is") from error
         self._connection = connection
         self._writer = Worker("q-broker writer", connection, self._loop)
+        self._journal.allocate()
         self._keep_reserve()
         if retain:
             self._sweep_old()
@@ -223,7 +225,22 @@ class DurableStore:
         self._writing_bytes = self._gathering.take()
         job = self._take_job(self._take_blocks())
         self._writing = job
-        self._writer.do(job.run, lambda more, error: self._written(job, commit, more, error))
+        self._writer.do(partial(self._run, job), lambda more, error: self._written(job, commit, more, error))
+
+    def _run(self, job: Job, connection: sqlite3.Connection) -> bool:
+        """In the writer's thread. What the database does not take of what was finished goes to the journal."""
+        try:
+            more = job.run(connection)
+        except sqlite3.Error:
+            self._keep_in_journal(job)
+            raise
+        self._journal.clear()
+        return more
+
+    def _keep_in_journal(self, job: Job) -> None:
+        statements = job.before + job.after
+        if statements and not self._journal.write(statements):
+            log.debug("%s: no room to note what was finished: it comes again after a restart", self._directory)
 
     def _take_blocks(self) -> list[tuple[int, Block]]:
         blocks, self._blocks = self._blocks, []
@@ -257,7 +274,7 @@ class DurableStore:
             self._before[:0] = job.before + job.after
             if job.removal is not None:
                 self.sweeper.give_back(job.removal)
-            why = told(error) if isinstance(error, sqlite3.Error) else str(error)
+            why = self._why(error)
             self._failed(why)
             if commit is not None:
                 commit.settle(StoreError(why))
@@ -273,9 +290,31 @@ class DurableStore:
         if commit is not None:
             commit.settle(StoreError(why))
 
+    def _why(self, error: Exception) -> str:
+        if not isinstance(error, sqlite3.Error):
+            return str(error)
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+            return f"{told(error)}: {told_size(self._sizes.enough)} have to be free in {self._directory}"
+        return told(error)
+
+    def _replay(self, connection: sqlite3.Connection) -> None:
+        """What was finished while the disk was full, before the last restart, is written now."""
+        try:
+            self._journal.replay(connection)
+        except sqlite3.Error as error:
+            log.debug("%s: %s", self._directory, told(error))
+            self._reserve.unlink(missing_ok=True)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._journal.replay(connection)
+
     def _failed(self, why: str) -> None:
         if self._failure != why:
-            log.error("cannot write to %s: %s; what is published is refused until it works again", self._directory, why)
+            log.error(
+                "cannot write to %s: %s (%s are); what is published is refused until then, consumers are served",
+                self._directory,
+                why,
+                told_size(free_bytes(self._directory)),
+            )
             self._failure = why
             self.on_failure(why)
         with contextlib.suppress(OSError):
@@ -290,8 +329,12 @@ class DurableStore:
         self._writing = job
 
         def work(connection: sqlite3.Connection) -> bool:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            more = job.run(connection)
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error:
+                self._keep_in_journal(job)
+                raise
+            more = self._run(job, connection)
             connection.execute("BEGIN IMMEDIATE")  # a transaction that has nothing to write would prove nothing
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
@@ -302,32 +345,15 @@ class DurableStore:
 
     def _try_to_recover(self) -> None:
         """It works for what is small; is there room again for what is large?"""
-        if self._free_bytes() >= ENOUGH and self._keep_reserve():
+        if free_bytes(self._directory) >= self._sizes.enough and self._keep_reserve():
             self._failure = ""
             log.warning("%s can be written to again", self._directory)
             self.on_failure("")
         else:
             self._loop.call_later(AGAIN, self._probe)
 
-    def _free_bytes(self) -> int:
-        told_of = os.statvfs(self._directory)
-        return told_of.f_bavail * told_of.f_frsize
-
     def _keep_reserve(self) -> bool:
-        """Make sure of the file that is given up when the disk is full; False when there is no room for it."""
-        try:
-            held = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return False
-        try:
-            os.posix_fallocate(held, 0, RESERVE)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._reserve.unlink()
-            return False
-        finally:
-            os.close(held)
-        return True
+        return allocate(self._reserve, self._sizes.reserve)
 
     # ── what cannot be read ─────────────────────────────────────────────────────────────────────
 
@@ -416,7 +442,7 @@ class DurableStore:
             if under_way is not None and under_way.failed:  # nobody will try it again after us
                 job.before[:0] = under_way.before + under_way.after
             try:
-                job.run(connection)
+                self._run(job, connection)
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except sqlite3.Error as error:
                 failures.append(error)

@@ -1,0 +1,172 @@
+"""Room that is kept for a full disk, scaled to the volume. In: a directory. Out: sizes, files.
+
+    DIR/reserve             given up when the disk is full: the write-ahead log can then be written back to the database
+    DIR/acknowledgements    written in place when even that does not help, because something else took the room at once
+
+The journal holds what consumers have finished and the database could not take: SQL statements with their rows, which
+may be carried out more than once. It has two slots, written in turn, so that one is whole whenever the process ends:
+
+    ├ magic 8 ┼ number 8 ┼ length 4 ┼ crc32 4 ┼ zlib(JSON) … ┤ × 2        the higher number counts; length 0: nothing
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Statement = tuple[str, list[tuple[object, ...]]]
+
+log = logging.getLogger("qtools.broker")
+
+_MIB = 1024 * 1024
+_MOST = 24 * _MIB  # bytes of the reserve, on volumes of 192 MiB and more
+_LEAST = 3 * _MIB // 2
+_HEAD = struct.Struct(">8sQII")
+_MAGIC = b"qBrfACK1"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes. reserve: kept free for a full disk; log: of the write-ahead log, after which it is written back, a third
+    of the reserve; enough: free on the disk, from which on publishers are served again; journal: of one slot."""
+
+    reserve: int
+    log: int
+    enough: int
+    journal: int
+
+    @classmethod
+    def of(cls, directory: Path) -> Sizes:
+        """For the volume that `directory` is on."""
+        told = os.statvfs(directory)
+        reserve = min(max(told.f_blocks * told.f_frsize // 8, _LEAST), _MOST)
+        return cls(reserve, reserve // 3, reserve * 7 // 3, reserve // 24)
+
+
+def free_bytes(directory: Path) -> int:
+    """What an ordinary user may still write to the volume."""
+    told = os.statvfs(directory)
+    return told.f_bavail * told.f_frsize
+
+
+def told_size(size: int) -> str:
+    """For people."""
+    return f"{size / 1e6:.1f} MB" if size < 10_000_000 else f"{size / 1e6:.0f} MB"
+
+
+def allocate(path: Path, size: int) -> bool:
+    """Make sure of a file with that much room; False when there is not."""
+    try:
+        held = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        os.posix_fallocate(held, 0, size)
+        os.ftruncate(held, size)  # it may have been larger
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return False
+    finally:
+        os.close(held)
+    return True
+
+
+class Journal:
+    """Statements that the database could not take, in room that is there already."""
+
+    def __init__(self, directory: Path, slot: int) -> None:
+        self._path = directory / "acknowledgements"
+        self._slot = slot
+        self._number = 0
+        self._is_used = False
+        with contextlib.suppress(OSError):
+            self._slot = max(slot, self._path.stat().st_size // 2)  # as it was made
+
+    def allocate(self) -> None:
+        """Make sure of its room, while there is some."""
+        if not self._path.exists():
+            allocate(self._path, 2 * self._slot)
+
+    def write(self, statements: Sequence[Statement]) -> bool:
+        """Keep `statements`, in place of those before; False when they do not fit, or it cannot be written."""
+        data = zlib.compress(json.dumps(statements, default=_encode, separators=(",", ":")).encode(), 1)
+        if len(data) > self._slot - _HEAD.size or not self._path.exists():
+            return False
+        return self._put(data)
+
+    def clear(self) -> None:
+        """The database has taken them."""
+        if self._is_used and self._put(b""):
+            self._is_used = False
+
+    def _put(self, data: bytes) -> bool:
+        self._number += 1
+        head = _HEAD.pack(_MAGIC, self._number, len(data), zlib.crc32(data))
+        try:
+            held = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(held, head + data, self._number % 2 * self._slot)
+                os.fsync(held)
+            finally:
+                os.close(held)
+        except OSError as error:
+            log.debug("cannot write %s: %s", self._path, error)
+            return False
+        self._is_used = True
+        return True
+
+    def replay(self, connection: sqlite3.Connection) -> None:
+        """Give the database what it could not take before the process ended. sqlite3.Error when it still cannot."""
+        statements = self._read()
+        if not statements:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, rows in statements:
+                again = statement.replace("INSERT INTO", "INSERT OR IGNORE INTO", 1)
+                connection.executemany(again, [tuple(map(_decode, row)) for row in rows])
+            connection.execute("DELETE FROM progress WHERE channel NOT IN (SELECT id FROM channel)")
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        self.clear()
+        log.info("%s: what was finished while the disk was full has been written to the database", self._path.parent)
+
+    def _read(self) -> list[Any]:
+        try:
+            data = self._path.read_bytes()
+        except OSError:
+            return []
+        newest = b""
+        for at in (0, self._slot):
+            if len(data) < at + _HEAD.size:
+                continue
+            magic, number, length, checksum = _HEAD.unpack_from(data, at)
+            body = data[at + _HEAD.size : at + _HEAD.size + length]
+            if magic == _MAGIC and number > self._number and len(body) == length and zlib.crc32(body) == checksum:
+                self._number, newest = number, body
+        self._is_used = bool(newest)
+        return list(json.loads(zlib.decompress(newest))) if newest else []
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, bytes):
+        return {"b": base64.b64encode(value).decode()}
+    raise TypeError(f"{type(value).__name__} is not kept in the database")
+
+
+def _decode(value: Any) -> Any:
+    return base64.b64decode(value["b"]) if isinstance(value, dict) else value
