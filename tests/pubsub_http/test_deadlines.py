@@ -1,8 +1,9 @@
 """Every state that a connection can be in ends within its deadline, whatever the client does or leaves undone.
 
 One gateway with short deadlines; a client for each state, all at the same time; measured is when the gateway has let go
-of the client's socket, which the client itself cannot always see. A subscriber that reads slowly, or not at all, but
-whose machine answers, has no deadline: test_dead_client.py shows that one whose machine does not is let go.
+of the client's socket, which the client itself cannot always see. A subscriber, by HTTP or as a WebSocket, may read and
+answer pings as slowly as it likes while its machine acknowledges what it is sent: test_dead_client.py shows that one
+whose machine does not is let go within three heartbeats.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from harness.gateway import Bare, Gateway
 from harness.proxy import Proxy
 from harness.shell import Shell
 
-REQUEST, IDLE, HEARTBEAT = 1.0, 1.5, 1.0  # s, as the flags below
+REQUEST, IDLE = 1.0, 1.5  # s, as the flags below
 CLOSE, LINGER = 5.0, 2.0  # s: web/websocket.py, web/wire.py
 SWEEP = 1.0  # s: how often the gateway looks
 SLACK = 12.0  # s, for a machine that is busy: without a deadline a connection stays for ever
@@ -104,12 +105,6 @@ STATES = [
         LINGER,
     ),
     State("a refused handshake", said(OPEN_SOCKET.replace(b"/sub", b"/s"), until=b"HTTP/1.1 404 "), LINGER),
-    State("a WebSocket that answers no ping", said(OPEN_SOCKET, until=b"\r\n\r\n"), 2 * HEARTBEAT + LINGER, HEARTBEAT),
-    State(
-        "a WebSocket with half a frame",
-        said(OPEN_SOCKET, until=b"\r\n\r\n", then=b"\x81\xfe\x40\x00"),
-        2 * HEARTBEAT + LINGER, HEARTBEAT,
-    ),
     State("a WebSocket that closes and stays", said(OPEN_SOCKET, until=b"\r\n\r\n", then=MASKED_CLOSE), LINGER),
     State(
         "a WebSocket that does not answer Close",
@@ -140,7 +135,8 @@ def is_open(server: int, client: int) -> bool:
         for line in file.readlines()[1:]:
             words = line.split()
             if words[1].endswith(ends[0]) and words[2].endswith(ends[1]):
-                return words[9] != "0"
+                # ESTABLISHED without an inode: nobody has accepted it yet.
+                return words[9] != "0" or words[3] == "01"
     return False
 
 
@@ -148,7 +144,7 @@ class Gateways:
     """Three with the same deadlines: one for HTTP, one for HTTPS, one behind which no broker answers."""
 
     def __init__(self, shell: Shell, broker: Broker, certificates: Certificates) -> None:
-        flags = ["--request-timeout", f"{REQUEST}s", "--idle-timeout", f"{IDLE}s", "--heartbeat", f"{HEARTBEAT}s"]
+        flags = ["--request-timeout", f"{REQUEST}s", "--idle-timeout", f"{IDLE}s", "--heartbeat", "1s"]
         cert, key = str(certificates.server_cert), str(certificates.server_key)
         self.proxy = Proxy(int(broker.address.rpartition(":")[2]))
         self.plain = Gateway(shell, broker, *flags)
@@ -167,6 +163,7 @@ class Gateways:
 
 def seconds_of(gateways: Gateways, state: State, topic: str) -> float:
     """How long the gateway holds a client in `state`."""
+    begun = time.monotonic()
     client = Bare(gateways.port(state.kind))
     port = client.socket.getsockname()[1]
     if state.kind == "encrypted":
@@ -174,7 +171,6 @@ def seconds_of(gateways: Gateways, state: State, topic: str) -> float:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         client.socket = context.wrap_socket(client.socket)
     state.enter(client, topic)
-    begun = time.monotonic()
     while is_open(gateways.port(state.kind), port) and time.monotonic() < begun + 30:
         time.sleep(0.05)
     client.close()
@@ -198,4 +194,4 @@ def held(broker: Broker, certificates: Certificates) -> Iterator[dict[str, Futur
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.name)
 def test_every_state_ends_within_its_deadline(held: dict[str, Future[float]], state: State) -> None:
     seconds = held[state.name].result()
-    assert state.least - 0.2 <= seconds <= state.most + SWEEP + SLACK
+    assert state.least <= seconds <= state.most + SWEEP + SLACK
