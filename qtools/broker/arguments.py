@@ -3,7 +3,8 @@
     -tcp-address=0.0.0.0:4150 -snappy=false     Go's flags: one dash or two, a boolean's value behind `=`
     msg_timeout = "60s"   max_msg_timeout = 900000        nsqd's keys; a bare number of time is in ms
 
-What nsqd has and q-broker cannot honour is refused by name, with the reason; nothing is taken and ignored.
+Options that only tune nsqd's own files and queues are named in a warning, with the reason, and ignored: a command line
+or a configuration file of nsqd's starts q-broker as it is. What is not nsqd's is refused.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import click
 from qtools.cli.types import Duration
 from qtools.errors import StartError, UsageError
 
-# Flags of nsqd 1.3.0 that cannot be honoured, and why.
-FOREIGN = {
-    "max-bytes-per-file": "there is one database, and no files to roll",
-    "sync-every": "every message is synced before it is answered, see --sync",
-    "sync-timeout": "every message is synced before it is answered, see --sync",
-    "queue-scan-selection-count": "what times out is known, and not searched for",
-    "queue-scan-worker-pool-max": "what times out is known, and not searched for",
+# Options of nsqd 1.3.0 that have no meaning here, and why. Each takes a value.
+IGNORED = {
+    "max-bytes-per-file": "all messages are in one database, there are no files to roll",
+    "sync-every": "a message is written before it is answered, and --sync says whether it is synced too",
+    "sync-timeout": "a message is written before it is answered, and --sync says whether it is synced too",
+    "queue-scan-selection-count": "messages that time out are known by their deadlines, and not searched for",
+    "queue-scan-worker-pool-max": "messages that time out are known by their deadlines, and not searched for",
 }
 
 # Where nsqd's key in a config file is not the flag's name with other dashes.
@@ -55,8 +56,8 @@ def _boolean(text: str, name: str = "") -> bool:
     return text in _TRUE
 
 
-def from_go(arguments: Sequence[str], params: Sequence[click.Parameter]) -> list[str]:
-    """Arguments in the form of Go's flags → in that of click. UsageError for what cannot be honoured."""
+def from_go(arguments: Sequence[str], params: Sequence[click.Parameter], ignored: list[str] | None = None) -> list[str]:
+    """Arguments in the form of Go's flags → in that of click. What has no meaning here is put into `ignored`."""
     known = _by_name(params)
     out: list[str] = []
     rest = iter(arguments)
@@ -67,8 +68,12 @@ def from_go(arguments: Sequence[str], params: Sequence[click.Parameter]) -> list
             break
         name, value = found[1], found[2]
         option = known.get(name)
-        if name in FOREIGN:
-            raise UsageError(f"--{name} cannot be honoured: {FOREIGN[name]}; leave it out")
+        if name in IGNORED:
+            if value is None and next(rest, None) is None:
+                raise UsageError(f"--{name} needs a value")
+            if ignored is not None:
+                ignored.append(f"--{name} is ignored: {IGNORED[name]}")
+            continue
         if option is not None and name == "tls-required" and value in _TRUE | _FALSE:
             value = str(_boolean(value)).lower()
         if option is not None and isinstance(option.type, click.Choice) and value == "":
@@ -85,8 +90,13 @@ def from_go(arguments: Sequence[str], params: Sequence[click.Parameter]) -> list
     return out
 
 
-def read_config(path: str, params: Sequence[click.Parameter], context: click.Context) -> dict[str, Any]:
-    """A config file of nsqd's → click's default_map. UsageError, or StartError, names the file and the key."""
+def read_config(
+    path: str, params: Sequence[click.Parameter], context: click.Context, ignored: list[str] | None = None
+) -> dict[str, Any]:
+    """A config file of nsqd's → click's default_map. What has no meaning here is put into `ignored`.
+
+    UsageError, or StartError, names the file and the key.
+    """
     import tomllib
 
     try:
@@ -101,12 +111,13 @@ def read_config(path: str, params: Sequence[click.Parameter], context: click.Con
         for name, option in _by_name(params).items()
         if name not in ("config", "version", "help") and f"--{name}" in option.opts
     }
-    foreign = [(key, FOREIGN[key.replace("_", "-")]) for key in told if key.replace("_", "-") in FOREIGN]
-    if foreign:
-        reasons = "; ".join(f"{key} ({reason})" for key, reason in foreign)
-        raise UsageError(f"--config {path} has what cannot be honoured, leave it out: {reasons}")
     chosen: dict[str, Any] = {}
     for key, value in told.items():
+        reason = IGNORED.get(key.replace("_", "-"))
+        if reason is not None:
+            if ignored is not None:
+                ignored.append(f"{key} in {path} is ignored: {reason}")
+            continue
         option = by_key.get(key)
         if option is None or option.name is None:
             meant = _KEYS.get(key.replace("_", "-"))

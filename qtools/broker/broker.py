@@ -32,9 +32,6 @@ log = logging.getLogger("qtools.broker")
 
 Alarm = Callable[[float], None]
 
-# nsqd's VERSION is what clients and nsqadmin look at to know which commands there are.
-SPEAKS = "1.3.0"
-
 
 class Client(Protocol):
     """A connection, as the broker sees it."""

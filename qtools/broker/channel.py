@@ -100,12 +100,18 @@ class Channel:
         """All messages that are not finished."""
         return self.depth + self.in_flight + self.deferred
 
+    @property
+    def _window(self) -> int:
+        """How many messages its consumers take right now."""
+        return sum(max(consumer.window, 0) for consumer in self.consumers)
+
     # ── messages come ───────────────────────────────────────────────────────────────────────────
 
     def put(self, run: Run, now: float, wall: int) -> None:
         """Messages of the topic, as they come."""
-        if self.ephemeral and self.backlog.depth >= self._limit:
-            # As nsqd: what nobody reads in time must not fill the memory. Whole batches, so by at most one too many.
+        if self.ephemeral and self.backlog.depth >= self._limit and self.backlog.depth >= self._limit + self._window:
+            # As nsqd: what no consumer reads in time must not fill the memory. Consumers that are ready get theirs with
+            # a limit of 0 too. Whole batches are kept or dropped, so there may be one batch too many.
             self.dropped += run.stop - run.start
             return
         self.adopt(run, now, wall)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,19 +13,35 @@ from qtools.broker.arguments import from_go, read_config
 from qtools.cli.program import Program
 from qtools.cli.types import Duration, DurationOrSize, Size
 
+_IGNORED = f"{__name__}.ignored"  # in a context's meta: what is said about options without a meaning here
+
 
 class _Group(Program, click.Group):
     """The program itself runs the broker; its subcommands ask the private local one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, from_go(args, self.params))
+        ignored: list[str] = ctx.meta.setdefault(_IGNORED, [])
+        return super().parse_args(ctx, from_go(args, self.params, ignored))
 
 
 def _config(context: click.Context, param: click.Parameter, path: str | None) -> str | None:
     """What the file says is what holds where no flag does."""
     if path:
-        context.default_map = read_config(path, context.command.params, context)
+        ignored: list[str] = context.meta.setdefault(_IGNORED, [])
+        context.default_map = read_config(path, context.command.params, context, ignored)
     return path
+
+
+def _version(context: click.Context, param: click.Parameter, asked: bool) -> None:
+    """Called by nsqd's name, answer in the form that scripts look for in nsqd's output."""
+    if asked and not context.resilient_parsing:
+        if Path(sys.argv[0]).name == "nsqd":
+            from qtools.broker.options import NSQD_VERSION
+
+            click.echo(f"nsqd v{NSQD_VERSION} (q-broker {__version__})")
+        else:
+            click.echo(f"q-broker {__version__}")
+        context.exit()
 
 
 class Percentiles(click.ParamType[tuple[float, ...]]):
@@ -42,6 +60,7 @@ class Percentiles(click.ParamType[tuple[float, ...]]):
 
 
 _SECOND = Duration(least=1.0)
+_MILLISECOND = Duration(least=0.001)
 _BYTES = Size(least=1)
 
 
@@ -110,14 +129,14 @@ _BYTES = Size(least=1)
 )
 @click.option(
     "--msg-timeout",
-    type=_SECOND,
+    type=_MILLISECOND,
     default="60s",
     show_default=True,
     help="A message not finished for so long is delivered again, unless its client asked for another time.",
 )
 @click.option(
     "--max-msg-timeout",
-    type=_SECOND,
+    type=_MILLISECOND,
     default="15m",
     show_default=True,
     help="The most a client may ask for, and touch a message for.",
@@ -287,7 +306,9 @@ _BYTES = Size(least=1)
 @click.option("--log-prefix", default="q-broker: ", show_default=True, help="Begins each line of the log.")
 @click.option("--verbose", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
 @click.option("--worker-id", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
-@click.version_option(__version__, "-V", "--version", prog_name="q-broker", message="%(prog)s %(version)s")
+@click.option(
+    "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
 @click.pass_context
 def main(context: click.Context, /, **flags: object) -> None:
     """Run the embedded broker: nsqd's TCP protocol and HTTP API, without nsqd.
@@ -305,7 +326,7 @@ def main(context: click.Context, /, **flags: object) -> None:
     if context.invoked_subcommand is None:
         from qtools.broker.foreground import run
 
-        context.exit(run(flags))
+        context.exit(run(flags, context.meta[_IGNORED]))
 
 
 def _tell(answer: tuple[int, list[str]]) -> int:

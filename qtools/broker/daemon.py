@@ -149,10 +149,7 @@ class Daemon:
         log.info("stopping")
         if self._lookups is not None:
             await self._lookups.close()
-        if self._tcp_door is not None:
-            await self._tcp_door.see_out()
-        if self._http_door is not None:
-            await self._http_door.see_out()
+        await asyncio.gather(*(door.see_out() for door in (self._tcp_door, self._http_door) if door is not None))
         self.broker.close()
         self._remove_sockets()
         lost = 0 if self.broker.store.durable else self.broker.held()

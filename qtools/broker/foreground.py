@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ def prepare(directory: Path) -> None:
         )
 
 
-def run(flags: Mapping[str, Any]) -> int:
-    """Serve as `flags` say."""
+def run(flags: Mapping[str, Any], ignored: Sequence[str] = ()) -> int:
+    """Serve as `flags` say; `ignored` are sentences about options that have no meaning here, for the log."""
     given = {name: value for name, value in flags.items() if name not in ("config", "verbose", "worker_id")}
     given["auth_http_addresses"] = given.pop("auth_http_address")
     given["id"] = given.pop("node_id")
@@ -54,6 +54,8 @@ def run(flags: Mapping[str, Any]) -> int:
     options = Options(**given)
     set_up("q-broker", as_json=as_json, prefix=options.log_prefix)
     logging.getLogger("qtools").setLevel(LOG_LEVELS[options.log_level])
+    for sentence in ignored:
+        log.warning("%s", sentence)
 
     async def serve(signals: Signals) -> int:
         if options.data_path:
@@ -61,11 +63,11 @@ def run(flags: Mapping[str, Any]) -> int:
         daemon = Daemon(options)
         await daemon.start()
         signals.on_stop(daemon.stop)
-        log.info("TCP on %s", daemon.tcp_address)
+        log.info("TCP: listening on %s", daemon.tcp_address)  # nsqd's words: scripts wait for them
         if daemon.http_address:
-            log.info("HTTP on %s", daemon.http_address)
+            log.info("HTTP: listening on %s", daemon.http_address)
         if daemon.https_address:
-            log.info("HTTPS on %s", daemon.https_address)
+            log.info("HTTPS: listening on %s", daemon.https_address)
         log.info("messages in %s", f"{options.data_path} (--sync {options.sync})" if options.data_path else "memory")
         await daemon.serve()
         return 0

@@ -2,7 +2,10 @@
 
     POST /pub /mpub   /topic/{create,delete,empty,pause,unpause}   /channel/{…the same…}
     GET  /stats /ping /info /metrics /config/OPTION                 PUT /config/OPTION
+    OPTIONS of each of them: its methods
 
+What nsqd does not have (/metrics, /channel/peek, /channel/create …&from=TIME) is on a loopback address answered only to
+requests that name this machine: see web/hosts.py. nsqd's own endpoints are answered as nsqd does, whatever Host says.
 Never here: more of a body in memory than the limit allows, whatever its sender announced.
 """
 
@@ -14,19 +17,22 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from qtools.broker.admin import Admin, Query, topic_name
-from qtools.broker.broker import SPEAKS, Broker
+from qtools.broker.broker import Broker
 from qtools.broker.config import Config
+from qtools.broker.options import NSQD_VERSION
 from qtools.broker.stats import as_text, collect
 from qtools.broker.store import Commit
 from qtools.listen import port_of
 from qtools.web.bodies import Headers, Receive, Refusal, Scope, announced, read_body, split_binary
 from qtools.web.dates import Dated
+from qtools.web.hosts import bare_host, is_loopback
+from qtools.web.names import ALLOW, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName
 from qtools.web.short import Answer, Handler, plain_pub, whole
 
 if TYPE_CHECKING:
@@ -39,10 +45,11 @@ Header = tuple[bytes, bytes]
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _BROKEN_QUERY = re.compile(rb"%(?![0-9A-Fa-f]{2})|;")  # what Go's url.ParseQuery refuses
-_NSQ = (b"x-nsq-content-type", b"nsq; version=1.0")
-_JSON = (b"content-type", b"application/json; charset=utf-8")
-_METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-_TEXT = (b"content-type", b"text/plain; charset=utf-8")
+_NSQ = (HeaderName(b"X-Nsq-Content-Type"), b"nsq; version=1.0")
+_JSON = (CONTENT_TYPE, b"application/json; charset=utf-8")
+_METRICS = (CONTENT_TYPE, b"text/plain; version=0.0.4; charset=utf-8")
+_TEXT = (CONTENT_TYPE, b"text/plain; charset=utf-8")
+_OWN = frozenset({"/metrics", "/channel/peek"})  # what nsqd does not have
 
 
 class HttpApi:
@@ -65,7 +72,8 @@ class HttpApi:
             broker.options.broadcast_http_port or port_of(http),
         )
         self._https_port = max(port_of(https), 0)
-        self._dated = Dated()
+        self._dated = Dated(DATE)
+        self._names = {"", socket.gethostname().lower(), broker.options.broadcast_address.lower()}
         self._ok_date: Header | None = None
         self._ok = b""
         self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
@@ -78,9 +86,13 @@ class HttpApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        more: Headers = ()
         try:
             if self._only_tls and scope["scheme"] != "https":
                 status, kind, body = 403, _JSON, b'{"message": "TLS_REQUIRED", "https_port": %d}' % self._https_port
+            elif scope["method"] == "OPTIONS":
+                status, kind, body = 200, _TEXT, b""
+                more = [_allow(self._methods(scope["path"]))]
             else:
                 answer = await self._answer(scope, receive)
                 if isinstance(answer, bytes):
@@ -88,8 +100,9 @@ class HttpApi:
                 else:
                     status, kind, body = 200, _JSON, json.dumps(answer, separators=(",", ":")).encode()
         except Exception as error:
-            status, kind, body = _refused(error, scope["path"])
-        await send({"type": "http.response.start", "status": status, "headers": self._head(kind, body)})
+            status, kind, body, more = _refused(error, scope["path"])
+        head = [*self._head(kind, body), *more]
+        await send({"type": "http.response.start", "status": status, "headers": head})
         await send({"type": "http.response.body", "body": body})
 
     @property
@@ -97,7 +110,7 @@ class HttpApi:
         return self._broker.options.tls_required == "true"
 
     def _head(self, kind: Header, body: bytes) -> list[Header]:
-        return [_NSQ, kind, (b"content-length", b"%d" % len(body)), self._dated.header()]
+        return [_NSQ, self._dated.header(), (CONTENT_LENGTH, b"%d" % len(body)), kind]
 
     def _whole_ok(self) -> bytes:
         """The answer to a publish, made once a second."""
@@ -107,32 +120,52 @@ class HttpApi:
             self._ok = whole(200, self._head(_TEXT, b"OK"), b"OK")
         return self._ok
 
+    def _methods(self, path: str) -> tuple[str, ...]:
+        """The methods of a path; a Refusal when there is no such path."""
+        if path in ("/pub", "/mpub"):
+            return ("POST",)
+        if path == "/ping":
+            return ("GET",)
+        if path.startswith("/config/") and path.count("/") == 2 and path != "/config/":
+            return ("GET", "PUT")
+        route = self._routes.get(path)
+        if route is None:
+            raise Refusal(404, "NOT_FOUND")
+        return (route[0],)
+
     async def _answer(self, scope: Scope, receive: Receive) -> bytes | Any:
         path, method = scope["path"], scope["method"]
+        methods = self._methods(path)
+        if method not in methods:
+            raise Refusal(405, "METHOD_NOT_ALLOWED", headers=[_allow(methods)])
         if path in ("/pub", "/mpub"):
-            if method != "POST":
-                raise Refusal(405, "METHOD_NOT_ALLOWED")
             return await (self._pub if path == "/pub" else self._mpub)(scope, receive)
         if path == "/ping":
-            if method != "GET":
-                raise Refusal(405, "METHOD_NOT_ALLOWED")
             health = self._broker.health
             if health != "OK":
                 raise Refusal(500, health)
             return health.encode()
         if path.startswith("/config/"):
             return await self._config(path.removeprefix("/config/"), method, scope, receive)
-        route = self._routes.get(path)
-        if route is None:
-            raise Refusal(404, "NOT_FOUND")
-        if method != route[0]:
-            raise Refusal(405, "METHOD_NOT_ALLOWED")
-        answer = route[1](_query(scope))
+        query = _query(scope)
+        if path in _OWN or (path == "/channel/create" and "from" in query):
+            self._check_host(scope)
+        answer = self._routes[path][1](query)
         if asyncio.iscoroutine(answer):
             answer = await answer
         if method == "POST":
             await self._wait_safe()
         return answer
+
+    def _check_host(self, scope: Scope) -> None:
+        """Refuse a request that came to a loopback address under a name that is not this machine's."""
+        server = scope.get("server")
+        if not server or server[1] is None or not is_loopback(server[0]):
+            return
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        bare = bare_host(host)
+        if bare not in self._names and not is_loopback(bare):
+            raise Refusal(403, "HOST_NOT_ALLOWED")
 
     # ── publishing ──────────────────────────────────────────────────────────────────────────────
 
@@ -160,8 +193,8 @@ class HttpApi:
         if error is None:
             answer(self._whole_ok())
         else:
-            status, kind, body = _refused(error, "/pub")
-            answer(whole(status, self._head(kind, body), body))
+            status, kind, body, more = _refused(error, "/pub")
+            answer(whole(status, [*self._head(kind, body), *more], body))
 
     async def _pub(self, scope: Scope, receive: Receive) -> bytes:
         options = self._broker.options
@@ -219,7 +252,7 @@ class HttpApi:
     def _info(self, query: Query) -> dict[str, Any]:
         options = self._broker.options
         return {
-            "version": SPEAKS,
+            "version": NSQD_VERSION,
             "broadcast_address": options.broadcast_address,
             "hostname": socket.gethostname(),
             "http_port": self._ports[1],
@@ -253,10 +286,6 @@ class HttpApi:
         return as_prometheus(self._broker, len(self._door.connections))
 
     async def _config(self, name: str, method: str, scope: Scope, receive: Receive) -> bytes | Any:
-        if "/" in name or not name:
-            raise Refusal(404, "NOT_FOUND")
-        if method not in ("GET", "PUT"):
-            raise Refusal(405, "METHOD_NOT_ALLOWED")
         if method == "PUT":
             body = await read_body(
                 scope, receive, self._broker.options.max_msg_size, lambda: Refusal(413, "INVALID_VALUE")
@@ -265,15 +294,20 @@ class HttpApi:
         return self._options.get(name)
 
 
-def _refused(error: Exception, path: str) -> tuple[int, Header, bytes]:
-    """What a request is answered that came to nothing: status, type and body."""
+def _allow(methods: Sequence[str]) -> Header:
+    return ALLOW, ", ".join(sorted([*methods, "OPTIONS"])).encode()
+
+
+def _refused(error: Exception, path: str) -> tuple[int, Header, bytes, Headers]:
+    """What a request is answered that came to nothing: status, type, body and further headers."""
     if not isinstance(error, Refusal):
         log.error("internal error in %s: %s: %s", path, type(error).__name__, error)
         log.debug("internal error", exc_info=error)
         error = Refusal(500, "INTERNAL_ERROR")
-    if path == "/ping":  # the one that answers its errors as text
-        return error.status, _TEXT, error.word.encode()
-    return error.status, _JSON, json.dumps({"message": error.word}, separators=(",", ":")).encode()
+    if path == "/ping" and error.status == 500:  # the one error that nsqd answers as text
+        return error.status, _TEXT, error.word.encode(), error.headers
+    body = json.dumps({"message": error.word}, separators=(",", ":")).encode()
+    return error.status, _JSON, body, error.headers
 
 
 async def _settled(commit: Commit) -> None:

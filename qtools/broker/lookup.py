@@ -24,7 +24,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qtools.broker.broker import SPEAKS, Broker
+from qtools.broker.broker import Broker
+from qtools.broker.options import NSQD_VERSION
 from qtools.broker.topic import Topic
 from qtools.errors import AddressInvalid, ProtocolError, QtoolsError, UsageError
 from qtools.names import is_ephemeral
@@ -258,7 +259,7 @@ class Peer:
 
     async def _converse(self, link: _Link) -> None:
         """Tell it everything, and then what changes, until the connection ends in an exception."""
-        hello = MAGIC_V1 + identify(self._producer, socket.gethostname(), SPEAKS)
+        hello = MAGIC_V1 + identify(self._producer, socket.gethostname(), NSQD_VERSION)
         (answer,) = await self._ask(link, [hello])
         self.http = decode_identity(answer)
         self.is_there = True

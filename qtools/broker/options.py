@@ -15,6 +15,9 @@ from typing import Any
 from qtools.protocol.negotiate import Grants
 from qtools.protocol.reader import Limits
 
+# nsqd's VERSION is what clients and nsqadmin look at to know which commands there are.
+NSQD_VERSION = "1.3.0"
+
 LOG_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}  # nsqd's names, Python's numbers
 
 

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qtools.broker import latency
-from qtools.broker.broker import SPEAKS, Broker
+from qtools.broker.broker import Broker
 from qtools.broker.channel import Channel
 from qtools.broker.consumer import Consumer
+from qtools.broker.options import NSQD_VERSION
 from qtools.broker.tcp import Connection
 from qtools.broker.topic import Topic
 
@@ -37,7 +38,7 @@ def collect(
     include_mem: bool = True,
 ) -> Plain:
     """The whole of it, or one topic, or one channel."""
-    told: Plain = {"version": SPEAKS, "health": broker.health, "start_time": int(broker.started)}
+    told: Plain = {"version": NSQD_VERSION, "health": broker.health, "start_time": int(broker.started)}
     if topic and topic not in broker.topics:
         told["topics"] = None
     else:

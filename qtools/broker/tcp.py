@@ -59,13 +59,14 @@ class Connection(Link):
     def __init__(self, door: TcpDoor) -> None:
         super().__init__(door)
         self.state = INIT
-        self.client = Client()
+        # Until it sends an IDENTIFY, a client has this broker's own defaults.
+        self.client = Client(heartbeat_interval=door.grants.heartbeat_interval, msg_timeout=door.grants.msg_timeout)
         self.published: dict[str, int] = {}
         self.channel: Channel | None = None
         self.consumer: Consumer | None = None
         self.authorization: Authorization | None = None
         self._magic = b""
-        self._reader = CommandReader(door.limits)
+        self._reader = self._make_reader()
         self._todo: deque[Command] = deque()
         self._owed = Owed()
         self._held_back = False  # too much waits to be written: not listened to until what it published is safe
@@ -73,6 +74,9 @@ class Connection(Link):
         self._last_word = False  # hang up when nothing is owed any more
         self._upgrades: deque[str] = deque()
         self._asking: asyncio.Task[None] | None = None  # the auth server
+
+    def _make_reader(self) -> CommandReader:
+        return CommandReader(self.door.limits, None if self.door.authority is None else self._refuse_publish)
 
     # ── bytes come ──────────────────────────────────────────────────────────────────────────────
 
@@ -148,6 +152,20 @@ class Connection(Link):
             channel, self.channel = self.channel, None
             self.broker.leave(channel, self.consumer)
 
+    def shut(self) -> None:
+        """The channel is gone, or the broker ends: hang up, once the answers that wait for a commit are given."""
+        if self.over or not self._owed:
+            super().shut()
+            return
+        self.over = True
+        self.leave()
+        self._last_word = True
+
+    @property
+    def waits_for_commit(self) -> bool:
+        """Whether it has to be told of a commit that is not done."""
+        return bool(self._owed)
+
     def may_listen(self) -> bool:
         return len(self._owed) < OWED and not self._held_back and self._settling is None
 
@@ -188,7 +206,7 @@ class Connection(Link):
         if not self._upgrades:
             return
         rest = self._reader.take_rest()
-        self._reader = CommandReader(self.door.limits)
+        self._reader = self._make_reader()
         which = self._upgrades.popleft()
         if which == "tls":
             assert self.door.tls is not None
@@ -238,6 +256,7 @@ class Connection(Link):
             self.answer(encode_frame(RESPONSE, describe(authorization)))
         else:
             self._todo.appendleft(then)
+        self._todo.extend(self._reader.feed(b""))  # the reader stops behind an AUTH
         self.listen_again()
         self.attempt(self._go_on)
 
@@ -254,6 +273,20 @@ class Connection(Link):
             self.refuse("E_UNAUTHORIZED", f"AUTH failed for {name} on {names}")
             return False
         return True
+
+    def _refuse_publish(self, name: str, topic: str) -> Refused | None:
+        """Why a publish whose body has not been read is refused, so that no body is kept for a client without rights.
+
+        None where it is allowed, and where that is decided when its turn comes: behind an AUTH, or an expired one.
+        """
+        if self._todo or self._asking is not None:
+            return None
+        authorization = self.authorization
+        if authorization is None:
+            return Refused("E_AUTH_FIRST", f"AUTH required before {name}")
+        if authorization.expires <= self.broker.now() or authorization.allows(topic, ""):
+            return None
+        return Refused("E_UNAUTHORIZED", f'AUTH failed for {name} on {quoted(topic.encode())} ""')
 
     # ── publishing ──────────────────────────────────────────────────────────────────────────────
 

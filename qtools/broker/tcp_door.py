@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from qtools.broker.options import Options
 
 
+PARTING = 0.1  # s for a client to hang up too when the broker ends
+
+
 class TcpDoor:
     """Lets NSQ clients in, and knows who is inside."""
 
@@ -70,15 +73,28 @@ class TcpDoor:
             self._server.close()
 
     async def see_out(self) -> None:
-        """Give every client what it is owed, hang up, and wait until all are gone or have had their time."""
+        """Write what waits for every client, hang up, and wait until all are gone.
+
+        A client that has everything has PARTING to hang up too: a socket that is closed with unread bytes in it resets
+        the connection, and the client may lose what it has not read. A client that does not read does not hold up the
+        end: it is waited for as long as its buffer empties, or its answer waits for a commit.
+        """
         for connection in tuple(self.connections):
             connection.shut()
-        try:
-            async with asyncio.timeout(LINGER * 2):
-                await self._empty.wait()
-        except TimeoutError:
-            for connection in tuple(self.connections):
-                connection.transport.abort()
+        waiting: dict[Connection, int] = {}
+        until = self.broker.now() + LINGER * 2
+        while self.connections:
+            try:
+                async with asyncio.timeout(PARTING):
+                    await self._empty.wait()
+            except TimeoutError:
+                is_late = self.broker.now() >= until
+                for connection in tuple(self.connections):
+                    size = connection.transport.get_write_buffer_size()
+                    is_idle = not connection.waits_for_commit and not 0 < size < waiting.get(connection, size + 1)
+                    if is_late or is_idle:
+                        connection.transport.abort()
+                    waiting[connection] = size
         if self.authority is not None:
             await self.authority.close()
 

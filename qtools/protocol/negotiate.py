@@ -122,18 +122,25 @@ def negotiate(body: bytes, grants: Grants) -> Client:
     return client
 
 
+class _Fields(dict[str, Any]):
+    """A JSON object as Go's encoding/json reads it: names match in any case, the last one counts, null says nothing."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__((name.casefold(), value) for name, value in pairs if value is not None)
+
+
 def _asked(body: bytes) -> dict[str, Any]:
     """The fields of an IDENTIFY, each present and of its type; null is the same as absent, as in Go."""
     bad = NotGranted("E_BAD_BODY", "IDENTIFY failed to decode JSON body")
     try:
         # As in Go, bytes that are no UTF-8 are no reason to refuse, and neither is half a surrogate pair:
         # both become U+FFFD. Left as they are, one such client would make /stats fail for everybody.
-        told = json.loads(body.decode("utf-8", "replace"))
+        told = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_Fields)
     except (ValueError, RecursionError) as error:
         raise bad from error
     if told is None:
-        told = {}
-    if not isinstance(told, dict):
+        told = _Fields([])
+    if not isinstance(told, _Fields):
         raise bad
     asked: dict[str, Any] = {}
     for name, kind in _ASKED.items():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qtools.names import is_valid_name
@@ -138,13 +139,21 @@ def _number(raw: bytes) -> int | None:
     return int(raw) if raw.isdigit() and len(raw) < 19 else None
 
 
+# (PUB, MPUB or DPUB; topic) → why it is refused before its body is read, or None
+RefusePublish = Callable[[str, str], Refused | None]
+
+
 class CommandReader:
-    """Takes chunks, gives commands. After a Refused it gives nothing more."""
+    """Takes chunks, gives commands. After a Refused it gives nothing more.
 
-    __slots__ = ("_dead", "_inbox", "_limits", "_mpub", "_publish_lines")
+    refuse_publish: asked before the body of a publish is kept, where clients need rights.
+    """
 
-    def __init__(self, limits: Limits) -> None:
+    __slots__ = ("_dead", "_inbox", "_limits", "_mpub", "_publish_lines", "_refuse_publish")
+
+    def __init__(self, limits: Limits, refuse_publish: RefusePublish | None = None) -> None:
         self._limits = limits
+        self._refuse_publish = refuse_publish
         self._inbox = Inbox()
         self._dead = False
         # An MPUB that is still arriving: its topic, its count, the messages that came, the bytes of its body so far.
@@ -153,8 +162,9 @@ class CommandReader:
         self._publish_lines: dict[bytes, tuple[str, str]] = {}
 
     def feed(self, chunk: bytes) -> list[Command]:
-        """Everything that is whole with `chunk`. The list ends early behind an IDENTIFY, since what
-        follows may be compressed or encrypted: call again with b"" to go on, or `take_rest`."""
+        """Everything that is whole with `chunk`. The list ends early behind an IDENTIFY, since what follows may be
+        compressed or encrypted, and behind an AUTH, on whose outcome the rest depends: call again with b"" to go on,
+        or `take_rest`."""
         commands: list[Command] = []
         if self._dead or not self._inbox.add(chunk):
             return commands
@@ -172,7 +182,7 @@ class CommandReader:
                     last.answers += 1
                     continue
                 commands.append(command)
-                if type(command) is Identify:
+                if type(command) is Identify or type(command) is Auth:
                     return commands
         except _Stop as stop:
             if stop.refused is not None:
@@ -263,7 +273,13 @@ class CommandReader:
             if parsed > longest:
                 raise _refuse("E_INVALID", f"DPUB timeout {parsed} out of range 0-{longest}")
             delay = parsed
-        else:
+        if self._refuse_publish is not None:
+            refused = self._refuse_publish(command, topic)
+            if refused is not None:
+                if command != "MPUB":  # as nsqd: MPUB is refused at its line, the others behind a size that is good
+                    self._message_size(command, after)
+                raise _Stop(refused)
+        if command != "DPUB":
             if len(self._publish_lines) >= 256:
                 self._publish_lines.clear()
             self._publish_lines[line] = (command, topic)
@@ -274,14 +290,7 @@ class CommandReader:
         inbox = self._inbox
         data = inbox.data
         if command != "MPUB":
-            if len(data) < after + 4:
-                raise _Stop
-            (size,) = _size_at(data, after)
-            if size <= 0:
-                raise _refuse("E_BAD_MESSAGE", f"{command} invalid message body size {size}")
-            if size > self._limits.max_msg_size:
-                raise _refuse("E_BAD_MESSAGE", f"{command} message too big {size} > {self._limits.max_msg_size}")
-            stop = after + 4 + size
+            stop = after + 4 + self._message_size(command, after)
             if stop > len(data):
                 inbox.need(stop - inbox.at)
                 raise _Stop
@@ -303,6 +312,18 @@ class CommandReader:
         inbox.at = after + 8
         self._mpub = (topic, count, [], 4)
         return self._go_on_with_mpub()
+
+    def _message_size(self, command: str, after: int) -> int:
+        """The length of the one message of a PUB or DPUB, which stands at `after`."""
+        data = self._inbox.data
+        if len(data) < after + 4:
+            raise _Stop
+        (size,) = _size_at(data, after)
+        if size <= 0:
+            raise _refuse("E_BAD_MESSAGE", f"{command} invalid message body size {size}")
+        if size > self._limits.max_msg_size:
+            raise _refuse("E_BAD_MESSAGE", f"{command} message too big {size} > {self._limits.max_msg_size}")
+        return int(size)
 
     def _go_on_with_mpub(self) -> Publish:
         """Take what has arrived of an MPUB's messages; a large one is never gone over twice."""

@@ -10,13 +10,13 @@ rate      requests a second of a caller
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 from collections.abc import Mapping
 
 from qtools.flow.throttle import Throttle
 from qtools.pubsub_http.tokens import Caller, Tokens
 from qtools.web.bodies import Refusal
+from qtools.web.hosts import bare_host, is_loopback
 
 SUBPROTOCOL = "q-pubsub"
 _OWN_SITE = (b"same-origin", b"none")  # Fetch Metadata, 2.3: by itself, and typed by the user
@@ -24,16 +24,6 @@ EXPOSED = b"q-session, q-message-id, q-attempts, q-timestamp, q-published, idemp
 _ALLOWED = b"authorization, content-type, idempotency-key, last-event-id"
 
 Head = Mapping[bytes, bytes]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches who listens on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Access:
@@ -111,12 +101,13 @@ class Access:
     # ── inside ──
 
     def _check_host(self, host: bytes) -> None:
-        name = host.decode("latin-1").lower()
-        bare = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+        bare = bare_host(host)
         assert self._hosts is not None
         if host and bare not in self._hosts and not is_loopback(bare):
             raise Refusal(
-                403, "HOST_NOT_ALLOWED", f"this is not {name[:80]!r}; --allow-host adds a name that it is reached by"
+                403,
+                "HOST_NOT_ALLOWED",
+                f"this is not {host.decode('latin-1').lower()[:80]!r}; --allow-host adds a name that it is reached by",
             )
         if len(self._good_hosts) < 100:
             self._good_hosts.add(host)

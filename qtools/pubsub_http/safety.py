@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from qtools.errors import UsageError
 from qtools.listen import unix_path
-from qtools.pubsub_http.access import is_loopback
+from qtools.web.hosts import is_loopback
 
 log = logging.getLogger("qtools.pubsub")
 

@@ -336,6 +336,13 @@ class HttpClient(HttpToolsProtocol):
             self.wire.write(answer)
         self.wire.close()
 
+    def drop_incomplete(self) -> None:
+        """Give up the request whose body has not come whole, if there is one; those before it are answered."""
+        for cycle in self._unanswered():
+            if cycle.more_body:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
     def _answer_what_is_whole(self) -> bool:
         """Let what has come whole be answered, look at nothing else, and hang up. False when there is nothing."""
         whole = [cycle for cycle in self._unanswered() if not cycle.more_body]
@@ -358,4 +365,6 @@ class HttpClient(HttpToolsProtocol):
     def short(self) -> ShortCycle | None:
         """The request that is being answered the short way."""
         current = self._current
-        return current if isinstance(current, ShortCycle) and not current.response_complete else None
+        if isinstance(current, ShortCycle) and not current.response_complete and not current.disconnected:
+            return current
+        return None

@@ -9,13 +9,14 @@ from email.utils import formatdate
 class Dated:
     """`header()` is the same object for a whole second."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: bytes = b"date") -> None:
         self._second = 0
-        self._header = (b"date", b"")
+        self._name = name
+        self._header = (name, b"")
 
     def header(self) -> tuple[bytes, bytes]:
         second = int(time.time())
         if second != self._second:
             self._second = second
-            self._header = (b"date", formatdate(second, usegmt=True).encode())
+            self._header = (self._name, formatdate(second, usegmt=True).encode())
         return self._header

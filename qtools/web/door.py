@@ -118,8 +118,11 @@ class HttpDoor:
             server.close()
 
     async def see_out(self, patience: float = 2.0) -> None:
-        """Let what is being answered be answered, and hang up."""
+        """Let what is being answered be answered, and hang up. Where no request is endless, one whose body has not come
+        whole is not waited for."""
         for connection in tuple(self.state.connections):
+            if not self.streams and isinstance(connection, HttpClient):
+                connection.drop_incomplete()
             connection.shutdown()
         under_way: set[asyncio.Future[Any]] = set(self.state.tasks)
         for connection in self.state.connections:

@@ -55,7 +55,7 @@ class Running:
 
         def told() -> list[str]:
             assert self.process.poll() is None, self.log
-            return [line for line in self.log if f"{kind} on " in line]
+            return [line for line in self.log if f"{kind}: listening on " in line]
 
         found = re.search(r" on (.*):(\d+)$", until(told)[0])
         assert found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,7 +15,7 @@ import click
 import pytest
 from harness.brokers import nsqd_binary
 
-from qtools.broker.arguments import FOREIGN, from_go, read_config
+from qtools.broker.arguments import IGNORED, from_go, read_config
 from qtools.broker.block import message_ids
 from qtools.broker.command import main
 from qtools.broker.options import Options
@@ -45,9 +46,9 @@ def ours() -> set[str]:
     return {name.removeprefix("--") for one in main.params for name in one.opts}
 
 
-def test_every_flag_of_nsqd_is_honoured_or_refused_by_name() -> None:
-    assert {*NSQD} - ours() - FOREIGN.keys() == set()
-    assert not ours() & FOREIGN.keys()
+def test_every_flag_of_nsqd_is_honoured_or_named_as_ignored() -> None:
+    assert {*NSQD} - ours() - IGNORED.keys() == set()
+    assert not ours() & IGNORED.keys()
 
 
 @pytest.mark.nsqd
@@ -83,19 +84,109 @@ def test_gos_flags_are_understood(given: list[str], meant: list[str]) -> None:
     assert from_go(given, main.params) == meant
 
 
-@pytest.mark.parametrize("name", sorted(FOREIGN))
-def test_what_cannot_be_honoured_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
-    done = q_broker(f"-{name}=5")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f"q-broker: --{name} cannot be honoured: {FOREIGN[name]}; leave it out (see q-broker --help)\n"
-    )
+def test_what_only_tunes_nsqds_files_is_ignored_with_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "nsqd.cfg"
-    file.write_text(f"{name.replace('-', '_')} = 5\n")
-    done = q_broker("--config", str(file))
-    assert done.returncode == 2
-    assert f"{name.replace('-', '_')} ({FOREIGN[name]})" in done.stderr
-    assert done.stderr.count("\n") == 1
+    file.write_text("".join(f"{name.replace('-', '_')} = 5\n" for name in IGNORED))
+    flags = [word for name in IGNORED for word in (f"-{name}=5", f"--{name}", "5")]
+    with running("--config", str(file), *flags) as broker:
+        assert broker.http
+        for name, reason in IGNORED.items():
+            assert broker.log.count(f"q-broker: --{name} is ignored: {reason}") == 2
+            assert broker.log.count(f"q-broker: {name.replace('-', '_')} in {file} is ignored: {reason}") == 1
+
+
+def test_an_ignored_flag_needs_its_value_all_the_same() -> None:
+    done = q_broker("-sync-every")
+    assert (done.returncode, done.stderr) == (2, "q-broker: --sync-every needs a value (see q-broker --help)\n")
+
+
+# Values that nsqd 1.3.0 takes, of each of its flags that takes one and needs nothing beside it.
+VALUES = {
+    "auth-http-address": "127.0.0.1:1", "broadcast-address": "localhost", "broadcast-http-port": "4151",
+    "broadcast-tcp-port": "4150", "deflate": "false", "e2e-processing-latency-percentile": "1.0,0.99",
+    "e2e-processing-latency-window-time": "10m0s", "http-client-connect-timeout": "2s",
+    "http-client-request-timeout": "5s", "https-address": "127.0.0.1:0", "log-level": "debug", "log-prefix": "[x] ",
+    "lookupd-tcp-address": "127.0.0.1:1", "max-body-size": "5242880", "max-bytes-per-file": "104857600",
+    "max-channel-consumers": "0", "max-deflate-level": "6", "max-heartbeat-interval": "1m0s", "max-msg-size": "1048576",
+    "max-msg-timeout": "15m0s", "max-output-buffer-size": "65536", "max-output-buffer-timeout": "30s",
+    "max-rdy-count": "2500", "max-req-timeout": "1h0m0s", "mem-queue-size": "0", "min-output-buffer-timeout": "25ms",
+    "msg-timeout": "100ms", "node-id": "617", "output-buffer-timeout": "250ms", "queue-scan-selection-count": "20",
+    "queue-scan-worker-pool-max": "4", "snappy": "true", "statsd-address": "127.0.0.1:1",
+    "statsd-exclude-ephemeral": "true", "statsd-interval": "1m0s", "statsd-mem-stats": "false",
+    "statsd-prefix": "nsq.%s", "statsd-udp-packet-size": "508", "sync-every": "2500", "sync-timeout": "2s",
+    "tls-min-version": "tls1.0", "tls-required": "false", "verbose": "true", "worker-id": "true",
+}  # fmt: skip
+
+
+def test_every_flag_of_nsqd_with_one_dash_starts_it() -> None:
+    beside = {"config", "data-path", "http-address", "tcp-address", "version"}  # given in every test here
+    files = {"tls-cert", "tls-client-auth-policy", "tls-key", "tls-root-ca-file"}  # see test_upgrades.py
+    assert {*VALUES} == {*NSQD} - beside - files
+    with running(*(f"-{name}={value}" for name, value in VALUES.items())) as broker:
+        until(lambda: any("HTTP: listening on" in line for line in broker.log) or broker.process.poll() is not None)
+        assert broker.process.poll() is None, broker.log
+        assert ask(broker, "msg_timeout") == 100_000_000
+        assert sum("is ignored" in line for line in broker.log) == len(IGNORED)
+
+
+def test_a_configuration_file_with_every_key_of_nsqds_example_starts_it(tmp_path: Path) -> None:
+    file = tmp_path / "nsqd.cfg"
+    file.write_text(
+        """
+        verbose = false
+        id = 515
+        tcp_address = "127.0.0.1:0"
+        http_address = "127.0.0.1:0"
+        https_address = "127.0.0.1:0"
+        broadcast_address = ""
+        nsqlookupd_tcp_addresses = [ "127.0.0.1:1" ]
+        http_client_connect_timeout = "2s"
+        http_client_request_timeout = "5s"
+        mem_queue_size = 10000
+        max_bytes_per_file = 104857600
+        sync_every = 2500
+        sync_timeout = "2s"
+        msg_timeout = "60s"
+        max_msg_timeout = "15m"
+        max_msg_size = 1024768
+        max_req_timeout = "1h"
+        max_body_size = 5123840
+        max_heartbeat_interval = "60s"
+        max_rdy_count = 2500
+        max_output_buffer_size = 65536
+        max_output_buffer_timeout = "1s"
+        statsd_address = "127.0.0.1:1"
+        statsd_prefix = "nsq.%s"
+        statsd_interval = "60s"
+        statsd_mem_stats = true
+        e2e_processing_latency_percentiles = [ 1.0, 0.99, 0.95 ]
+        e2e_processing_latency_window_time = "10m"
+        tls_cert = ""
+        tls_key = ""
+        tls_client_auth_policy = ""
+        tls_root_ca_file = ""
+        tls_required = false
+        tls_min_version = ""
+        deflate = true
+        max_deflate_level = 6
+        snappy = true
+        """
+    )
+    with running("--config", str(file)) as broker:
+        assert ask(broker, "max_msg_size") == 1_024_768
+        assert ask(broker, "id") == 515
+        assert sum("is ignored" in line for line in broker.log) == 3
+
+
+def test_called_by_nsqds_name_it_answers_version_as_nsqd_does(tmp_path: Path) -> None:
+    alias = tmp_path / "nsqd"
+    alias.write_text(f"#!{sys.executable}\nfrom qtools.broker.command import main\nmain()\n")
+    alias.chmod(0o755)
+    for flag in ("--version", "-version", "-version=true"):
+        done = subprocess.run([alias, flag], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.fullmatch(r"nsqd v1\.3\.0 \(q-broker \S+\)\n", done.stdout)
+    assert re.fullmatch(r"q-broker \S+\n", q_broker("--version").stdout)
 
 
 def config(text: str, tmp_path: Path) -> dict[str, Any]:
@@ -142,7 +233,7 @@ def test_a_config_file_says_what_flags_do(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("msg_timeout = 'soon'", "msg_timeout: 'soon' is not a duration"),
-        ("msg_timeout = 5", "msg_timeout: 5ms is not at least 1s"),
+        ("statsd_interval = 5", "statsd_interval: 5ms is not at least 1s"),
         ("mem_queue_size = 'x'", "mem_queue_size: 'x' is not a valid int"),
         ("mem_queue_size = [5]", "mem_queue_size: takes one value"),
         ("snappy = 'maybe'", "snappy: takes true or false, not 'maybe'"),
@@ -153,7 +244,6 @@ def test_a_config_file_says_what_flags_do(tmp_path: Path) -> None:
         ("config = 'x'", "which is no key of nsqd's"),
         ("[table]\nx = 1", "has table, which is no key of nsqd's"),
         ("msg_timeout = = 5", "is not TOML: "),
-        ("sync_every = 5\nsync_timeout = '2s'", r"leave it out: sync_every \(.*; sync_timeout \("),
     ],
 )
 def test_what_is_wrong_in_a_config_file_is_named(text: str, told: str, tmp_path: Path) -> None:
@@ -197,7 +287,7 @@ def test_a_flag_goes_before_the_file_and_the_file_before_the_default(tmp_path: P
 
 
 def test_every_option_is_there_under_nsqds_name() -> None:
-    keys = {name.replace("-", "_") for name in {*NSQD} - FOREIGN.keys()}
+    keys = {name.replace("-", "_") for name in {*NSQD} - IGNORED.keys()}
     keys -= {"config", "verbose", "version", "worker_id"}  # which nsqd does not tell either
     keys -= {"lookupd_tcp_address", "auth_http_address", "e2e_processing_latency_percentile", "node_id"}
     keys |= {"nsqlookupd_tcp_addresses", "auth_http_addresses", "e2e_processing_latency_percentiles", "id"}

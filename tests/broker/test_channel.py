@@ -383,6 +383,26 @@ def test_deleting_hangs_up_on_the_clients(house: House, topic: Topic, channel: C
 # ── ephemeral ───────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_with_a_limit_of_0_an_ephemeral_channel_has_what_its_consumers_are_ready_for() -> None:
+    house = House(limit=0)
+    topic = house.topic()
+    channel = house.channel(topic, "c#ephemeral")
+    house.publish(topic, b"nobody is there")
+    house.turn()
+    assert (channel.depth, channel.dropped) == (0, 1)
+    consumer, reader = consume(channel, ready=2)
+    for body in (b"a", b"b", b"c"):
+        house.publish(topic, body)
+        house.turn()
+    messages = reader.take()
+    assert [message.body for message in messages] == [b"a", b"b"]
+    assert (channel.depth, channel.dropped) == (0, 2)
+    channel.finish(consumer, [messages[0].id])
+    house.publish(topic, b"d")
+    house.turn()
+    assert reader.bodies() == [b"d"]
+
+
 def test_an_ephemeral_channel_piles_up_no_more_than_its_limit() -> None:
     house = House(limit=100)
     topic = house.topic()

@@ -217,3 +217,111 @@ async def test_plain_http_is_shut_where_tls_is_required() -> None:
         daemon.options.tls_required = "true"
         reply = await client.get("/ping")
         assert (reply.status_code, reply.json()) == (403, {"message": "TLS_REQUIRED", "https_port": 0})
+
+
+# ── nsqd's manners ──────────────────────────────────────────────────────────────────────────────────
+
+METHODS = {
+    "/pub": "OPTIONS, POST", "/mpub": "OPTIONS, POST", "/ping": "GET, OPTIONS", "/stats": "GET, OPTIONS",
+    "/info": "GET, OPTIONS", "/config/log_level": "GET, OPTIONS, PUT", "/topic/create": "OPTIONS, POST",
+    "/channel/delete": "OPTIONS, POST", "/metrics": "GET, OPTIONS",
+}  # fmt: skip
+
+
+async def raw(daemon: Daemon, request: str) -> bytes:
+    """The bytes of an answer, as a client's script sees them."""
+    host, _, port = daemon.http_address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"{request}\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_options_names_the_methods_of_a_path_and_405_too() -> None:
+    async with asked() as (_, client):
+        for path, allowed in METHODS.items():
+            reply = await client.options(path)
+            assert (reply.status_code, reply.headers["allow"], reply.content) == (200, allowed, b"")
+            for method in {"GET", "POST", "PUT", "DELETE", "HEAD"} - {*allowed.split(", ")}:
+                reply = await client.request(method, path)
+                assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+                assert method == "HEAD" or reply.json() == {"message": "METHOD_NOT_ALLOWED"}
+        for path in ("/nothing", "/config/", "/config/a/b", "/"):
+            reply = await client.options(path)
+            assert (reply.status_code, reply.json()) == (404, {"message": "NOT_FOUND"})
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "GET /info HTTP/1.1",
+        "GET /nothing HTTP/1.1",
+        "POST /ping HTTP/1.1",
+        "OPTIONS /stats HTTP/1.1",
+    ],
+)
+async def test_names_of_headers_are_written_as_nsqd_writes_them(request_line: str) -> None:
+    async with asked() as (daemon, _):
+        answer = await raw(daemon, f"{request_line}\r\nHost: localhost\r\nConnection: close")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        names = [line.partition(b":")[0] for line in head.split(b"\r\n")[1:]]
+        assert {b"X-Nsq-Content-Type", b"Date", b"Content-Length", b"Content-Type"} <= {*names}
+        assert b"Content-Length: %d\r\n" % len(body) in head
+        assert b"transfer-encoding" not in head.lower()
+
+
+async def test_the_short_way_writes_them_so_too() -> None:
+    async with asked() as (daemon, _):
+        host, _, port = daemon.http_address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert {b"X-Nsq-Content-Type", b"Date", b"Content-Length", b"Content-Type"} <= {
+            line.partition(b":")[0] for line in head.split(b"\r\n")[1:]
+        }
+        writer.close()
+
+
+# ── names that a web page gives to this machine ─────────────────────────────────────────────────────
+
+OWN = ["/channel/peek?topic=t&channel=c", "/metrics"]
+
+
+@pytest.mark.parametrize("path", OWN)
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:4151", "127.evil.example", "[::2]:1", "0.0.0.0"])
+async def test_what_nsqd_does_not_have_is_not_for_pages_of_other_sites(path: str, host: str) -> None:
+    async with asked() as (daemon, client):
+        daemon.broker.channel("t", "c")
+        reply = await client.get(path, headers={"host": host})
+        assert (reply.status_code, reply.json()) == (403, {"message": "HOST_NOT_ALLOWED"})
+        assert (await client.get("/stats", headers={"host": host})).status_code == 200
+
+
+async def test_a_channel_in_the_past_is_not_made_by_pages_of_other_sites(tmp_path: Path) -> None:
+    async with asked(data_path=str(tmp_path)) as (daemon, client):
+        daemon.broker.topic("t")
+        made = "/channel/create?topic=t&channel=c"
+        reply = await client.post(made + "&from=beginning", headers={"host": "evil.example"})
+        assert (reply.status_code, reply.json()) == (403, {"message": "HOST_NOT_ALLOWED"})
+        assert not daemon.broker.topics["t"].channels
+        assert (await client.post(made, headers={"host": "evil.example"})).status_code == 200
+
+
+@pytest.mark.parametrize("path", OWN)
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:4151", "127.8.8.8", "[::1]:4151", "my.broker"])
+async def test_this_machines_names_are_answered(path: str, host: str) -> None:
+    async with asked(broadcast_address="my.broker") as (daemon, client):
+        daemon.broker.channel("t", "c")
+        assert (await client.get(path, headers={"host": host})).status_code == 200
+        without = await raw(daemon, f"GET {path} HTTP/1.0")
+        assert without.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_over_a_unix_socket_any_name_is_answered(tmp_path: Path) -> None:
+    async with serving(http_address=f"unix:{tmp_path}/http") as daemon:
+        daemon.broker.channel("t", "c")
+        transport = httpx.AsyncHTTPTransport(uds=f"{tmp_path}/http")
+        async with httpx.AsyncClient(transport=transport, base_url="http://anything") as client:
+            for path in OWN:
+                assert (await client.get(path)).status_code == 200

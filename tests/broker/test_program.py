@@ -109,7 +109,7 @@ def test_a_socket_in_use_is_left_alone_and_a_stale_one_is_replaced(tmp_path: Pat
         assert (tmp_path / "broker").exists()
         second = Running("--tcp-address", address, "--http-address", "", "--memory")
         try:
-            until(lambda: any(f"TCP on {address}" in line for line in second.log))
+            until(lambda: any(f"TCP: listening on {address}" in line for line in second.log))
             assert second.stop() == 0
             assert not (tmp_path / "broker").exists()
         finally:

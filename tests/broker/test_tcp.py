@@ -74,6 +74,38 @@ async def test_a_client_without_heartbeats_stays_however_silent() -> None:
         await peer.close()
 
 
+async def test_a_client_without_identify_has_the_brokers_own_msg_timeout() -> None:
+    async with serving(msg_timeout=0.2) as daemon:
+        peer = await subscribed(daemon)
+        peer.say(pub("t", b"x"))
+        assert await peer.answer() == b"OK"
+        assert (await peer.message()).attempts == 1
+        assert (await peer.message()).attempts == 2
+        await peer.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        (b'{"MSG_TIMEOUT": 2000}', 2.0),
+        (b'{"Msg_Timeout": 2000, "msg_timeout": 3000}', 3.0),
+        (b'{"msg_timeout": 3000, "MSG_timeout": 2000}', 2.0),
+        (b'{"msg_timeout": 2000, "MSG_TIMEOUT": null}', 2.0),
+        ('{"m\u017fg_timeout": 2000}'.encode(), 2.0),  # Go's encoding/json takes a long s for an s
+        (b'{"msg-timeout": 2000}', 60.0),
+    ],
+)
+async def test_keys_of_identify_count_in_any_case(asked: bytes, seconds: float) -> None:
+    async with serving() as daemon:
+        peer = await Peer.to(daemon, b"IDENTIFY\n" + len(asked).to_bytes(4, "big") + asked + b"SUB t c\n")
+        assert await peer.answer() == b"OK"
+        assert await peer.answer() == b"OK"
+        consumer = only(daemon).consumer
+        assert consumer is not None
+        assert consumer.msg_timeout == seconds
+        await peer.close()
+
+
 async def test_an_idle_broker_has_nothing_to_wake_up_for() -> None:
     async with serving() as daemon:
         peer = await subscribed(daemon)

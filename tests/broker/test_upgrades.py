@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import ssl
+import struct
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -289,6 +290,38 @@ async def test_without_a_secret_nothing_is_open() -> None:
         assert await peer.answer() == b"E_AUTH_FIRST AUTH required before PUB"
         await peer.close()
         assert auth.asked == []
+
+
+SIZE = struct.pack(">i", 1000)
+
+
+@pytest.mark.parametrize(
+    ("begun", "name"),
+    [(b"PUB t\n" + SIZE, "PUB"), (b"DPUB t 5\n" + SIZE, "DPUB"), (b"MPUB t\n", "MPUB"), (b"MPUB t\n" + SIZE, "MPUB")],
+)
+async def test_no_body_is_read_of_a_client_without_rights(begun: bytes, name: str) -> None:
+    async with guarded() as (daemon, _):
+        peer = await Peer.to(daemon, begun)
+        assert await peer.answer() == f"E_AUTH_FIRST AUTH required before {name}".encode()
+        assert await peer.hung_up()
+        await peer.close()
+        peer = await Peer.to(daemon, secret() + begun.replace(b" t", b" closed"))
+        await peer.answer()
+        assert await peer.answer() == f'E_UNAUTHORIZED AUTH failed for {name} on "closed" ""'.encode()
+        await peer.close()
+
+
+async def test_what_is_wrong_with_a_size_or_a_name_is_said_first_as_nsqd_does() -> None:
+    async with guarded() as (daemon, _):
+        for said, told in (
+            (b"PUB t\n" + struct.pack(">i", 1 << 24), b"E_BAD_MESSAGE PUB message too big 16777216 > 1048576"),
+            (b"DPUB t 5\n" + struct.pack(">i", 0), b"E_BAD_MESSAGE DPUB invalid message body size 0"),
+            (b"PUB $\n", b'E_BAD_TOPIC PUB topic name "$" is not valid'),
+            (b"MPUB t\n" + struct.pack(">i", 1 << 30), b"E_AUTH_FIRST AUTH required before MPUB"),
+        ):
+            peer = await Peer.to(daemon, said)
+            assert await peer.answer() == told
+            await peer.close()
 
 
 @pytest.mark.parametrize(

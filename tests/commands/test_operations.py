@@ -306,7 +306,7 @@ def test_json_of_a_broker(shell: Shell) -> None:
     broker = shell.start(
         "q-broker", "--log-format", "json", "--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"
     )  # fmt: skip
-    broker.wait_err("HTTP on")
+    broker.wait_err("HTTP: listening on")
     broker.signal(signal.SIGTERM)
     done = broker.wait(10)
     assert done.status == 0

@@ -57,9 +57,9 @@ def decode(chunks: Iterable[bytes], reader: FrameReader | None = None) -> tuple[
 
 
 def feed(reader: CommandReader, chunk: bytes) -> list[Command]:
-    """Everything in `chunk`, going on behind each IDENTIFY."""
+    """Everything in `chunk`, going on behind each IDENTIFY and AUTH."""
     found = reader.feed(chunk)
-    while found and isinstance(found[-1], Identify):
+    while found and isinstance(found[-1], (Auth, Identify)):
         more = reader.feed(b"")
         if not more:
             break
