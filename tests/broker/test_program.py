@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,10 +16,14 @@ import pytest
 from .inside import mpub, pub
 from .running import Running, running, until
 
+# Brokers that tests of other checkouts run at the same time must not be in the way, nor what they left behind.
+STATE = tempfile.TemporaryDirectory(prefix="qt-state-")
+
 
 def q_broker(*arguments: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "qtools.broker", *arguments],
+        env={"XDG_STATE_HOME": STATE.name, **os.environ},
         capture_output=True,
         text=True,
         timeout=timeout,
