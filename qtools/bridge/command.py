@@ -63,10 +63,10 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 @click.option(
     "--on-error",
     type=click.Choice(["dead-letter", "drop", "fail", "pass"]),
-    default="dead-letter",
-    show_default=True,
+    default=None,
     help="What to do with a message that cannot be routed: keep it in SOURCE.dead with the reason, leave it out, "
-    "end with status 1, or send it on as it is (to --to, or the routes' default).",
+    "end with status 1, or send it on as it is (to --to, or the routes' default). Default: dead-letter, unless each of "
+    "the first thousand cannot be routed: that is a mistake in the expressions, and ends the run.",
 )
 @click.option(
     "--dead-letter-topic",
@@ -201,6 +201,8 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         ends=shared.ends_of(given),
         operations=shared.operations_of(given),
         rate=given.pop("rate") or 0.0,
+        on_error=given["on_error"] or "dead-letter",
+        on_trial=given.pop("on_error") is None and not redrive,
         max_attempts=given.pop("max_attempts") or 0,
         dedupe_window=given.pop("dedupe_window") or 3600.0,
         dedupe_keys=given.pop("dedupe_keys") or 10_000_000,

@@ -109,6 +109,10 @@ class Deliver:
         if back:
             raise PartialFailure(back)
 
+    def failures(self, bodies: Sequence[bytes]) -> dict[int, QtoolsError]:
+        """Which of `bodies` cannot be routed, by place, and why; nothing is sent."""
+        return self.planning.planner.plan(bodies).failed
+
     async def _publish(self, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]) -> None:
         """Send what is planned; what a broker refuses goes into `failed`, which is empty if all of it is passed on."""
         if failed and self._on_error == "pass":

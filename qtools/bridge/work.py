@@ -17,12 +17,14 @@ from qtools.cli.families import Family, Histogram, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.trial import Trial
 from qtools.cli.types import plural
 from qtools.client.balance import balance_of
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
 from qtools.client.publisher import Publisher
 from qtools.errors import QtoolsError, UsageError
+from qtools.flow.contract import Source
 from qtools.flow.run import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
@@ -68,8 +70,11 @@ class _Bridge:
             on_error=options.on_error, dead_topics=dead_topics, sources=options.sources,
             max_attempts=options.max_attempts, once=self.once,
         )  # fmt: skip
+        source: Source = self.consumer
+        if options.on_trial:
+            source = Trial(self.consumer, self.deliver.failures, most=options.max_in_flight)
         self.flow = Flow(
-            self.consumer, self.deliver,
+            source, self.deliver,
             window=WINDOW if self.once is None else 1,  # an equal key on its way elsewhere would have to wait for it
             throttle=Throttle(options.rate) if options.rate else None,
             on_refused=self._refused,

@@ -4,6 +4,7 @@
     options.py    every shared flag, once, with its rules
     program.py    a click command as a program: exit status, one line for an error
     run.py        a coroutine as a program: signals, closed pipes, event loop
+    trial.py      the first messages tried before one is finished
     ending.py     how the process ends: with a status, or by SIGINT
     logs.py       talk on stderr: text or JSON
     meter.py      the progress line on a terminal, and the closing summary

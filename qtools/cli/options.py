@@ -256,7 +256,7 @@ def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
             compiled[name] = None if text is None else compile_expression(text)
         except ExpressionError as error:
             raise UsageError(f"--{name}: {error}") from error
-    return Filter(compiled["where"], compiled["select"], chosen or on_error)
+    return Filter(compiled["where"], compiled["select"], chosen or on_error, chosen=chosen is not None)
 
 
 def set_up_talk(program: str, given: dict[str, Any]) -> bool:

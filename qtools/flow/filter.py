@@ -90,11 +90,13 @@ Passing = tuple[list[int], list[bytes], dict[int, EvaluationError]]
 class Filter:
     """What passes (all for which `where` is true) and with what body (`select`'s result; without one its own).
 
-    A message for which `select` yields nothing does not pass.
+    A message for which `select` yields nothing does not pass. chosen: the user has asked for `on_error`.
     """
 
-    def __init__(self, where: Expression | None, select: Expression | None, on_error: OnError) -> None:
-        self.where, self.select, self.on_error = where, select, on_error
+    def __init__(
+        self, where: Expression | None, select: Expression | None, on_error: OnError, *, chosen: bool = False
+    ) -> None:
+        self.where, self.select, self.on_error, self.chosen = where, select, on_error, chosen
         self._is_modest = select is None or select.is_modest  # else a result is held against the most while it is made
 
     def run(self, bodies: Sequence[bytes]) -> Passing:
@@ -114,6 +116,10 @@ class Filter:
         for nth, body in zip(selected, made, strict=True):
             passing[nth] = body
         return places, passing, failed
+
+    def failures(self, bodies: Sequence[bytes]) -> dict[int, EvaluationError]:
+        """What has no answer, by place; not with "fail", with which only the first such place is looked for."""
+        return self.run(bodies)[2]
 
     def _pass(self, bodies: Sequence[bytes], selected: list[int] | None, values: list[Any]) -> Passing:
         """One pass; the values of new bodies are left in `values`, or without `selected` encoded at once."""
@@ -206,6 +212,11 @@ class FilteredSink:
 
     async def close(self) -> None:
         await self._sink.close()
+
+    @property
+    def told(self) -> int:
+        """Messages of which a summary has to tell: those that did not match, and those without an answer."""
+        return self.filtered + self.left_out + self.let_through
 
     def notes(self, done: str) -> list[str]:
         """For the summary: what was not `done` ("sent", "printed"), and why."""

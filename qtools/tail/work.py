@@ -14,11 +14,13 @@ from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.trial import Trial
 from qtools.cli.types import plural
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
 from qtools.client.guard import refuse_to_take_backlog
 from qtools.client.past import begin_in_the_past
+from qtools.flow.contract import Source
 from qtools.flow.formats import Format
 from qtools.flow.run import Flow
 from qtools.message import Batch
@@ -53,7 +55,10 @@ async def tail(options: TailOptions, signals: Signals) -> int:
         STDOUT, form, sample=options.sample, limit=options.count if choosing else None, on_closed=consumer.end
     )
     filtered = _filtered(output, options.rules) if options.rules is not None else None
-    flow = Flow(consumer, filtered or output, drain_timeout=options.operations.drain_timeout)
+    source: Source = consumer
+    if options.rules is not None and not options.rules.chosen:
+        source = Trial(consumer, options.rules.failures, most=options.max_in_flight)
+    flow = Flow(source, filtered or output, drain_timeout=options.operations.drain_timeout)
     operations = Operations(
         options.operations,
         "q-tail",
@@ -146,18 +151,22 @@ def _summarize(
     notes = []
     if filtered is not None:
         notes += filtered.notes("printed")
-        if filtered.left_out > 1:  # the first was told when it came
-            count = plural(filtered.left_out, "message")
-            logs.say(
-                logging.WARNING, f"{count} had no answer to --where or --select and were not printed (-v names each)"
-            )
+        if filtered.left_out > 1:  # the first was named when it came
+            notes[-1] += " (-v names each)"
     if consumer.acknowledgements_failed:
         late = plural(consumer.acknowledgements_failed, "message")
         notes.append(f"{late} had timed out before being finished and will come again")
     if totals.requeued:
         notes.append(f"{plural(totals.requeued, 'message')} given back unprinted")
-    # On a terminal the messages themselves are the news; into a pipe or a file this line is.
-    # Whoever closed stdout (head, less) has seen enough.
-    wanted = options.show and not totals.closed and not os.isatty(STDOUT) and sys.stderr.isatty()
-    level = logging.WARNING if wanted else logging.INFO
-    logs.say(level, "; ".join([meter.summary(output.printed, output.printed_bytes), *notes]))
+    left_out = (totals.finished if filtered is None else filtered.passed) - output.printed
+    if left_out > 0:
+        notes.append(f"{left_out:,} left out by --sample")
+    # On a terminal the messages themselves are the news; into a pipe or a file this line is. Whoever closed stdout
+    # (head, less) has seen enough. But messages that were finished and not printed are gone: that is said in any case.
+    unprinted = left_out > 0 or (filtered is not None and filtered.told > 0)
+    wanted = unprinted or (not totals.closed and not os.isatty(STDOUT) and sys.stderr.isatty())
+    level = logging.WARNING if options.show and wanted else logging.INFO
+    done = f"{meter.summary(output.printed, output.printed_bytes)} printed"
+    if unprinted:
+        notes.insert(0, f"{plural(totals.finished, 'message')} taken from the queue")
+    logs.say(level, "; ".join([done, *notes]))

@@ -16,11 +16,12 @@ from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.trial import Trial
 from qtools.cli.types import format_duration, plural
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
 from qtools.client.topics import Topics
-from qtools.flow.contract import Sink
+from qtools.flow.contract import Sink, Source
 from qtools.flow.filter import FilteredSink
 from qtools.flow.gather import Gather
 from qtools.flow.run import Flow
@@ -104,7 +105,10 @@ class _Run:
             self._deduped = DedupedSink(sink, options.dedupe)
         first: Sink = self._deduped or sink
         self._filtered = FilteredSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
-        self._flow = Flow(self._consumer, self._filtered or first, gather=self._gather, drain_timeout=RELEASE)
+        source: Source = self._consumer
+        if options.rules is not None and not options.rules.chosen:
+            source = Trial(self._consumer, options.rules.failures, most=options.max_in_flight)
+        self._flow = Flow(source, self._filtered or first, gather=self._gather, drain_timeout=RELEASE)
 
     async def run(self) -> int:
         options, sink = self._options, self._sink
