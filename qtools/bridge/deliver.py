@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qtools.bridge.planning import Planning
-from qtools.client.publisher import Publisher, Refused
+from qtools.client.batch_splitter import Refused
+from qtools.client.publisher import Publisher
 from qtools.errors import MessageRefused, PartialFailure, Postponed, QtoolsError, RouteFailed
 from qtools.flow.dead_letter import encode_dead_letter
 from qtools.flow.routes import Plan

@@ -8,7 +8,8 @@
     links.py        many addresses, each kept connected
     ready.py        how max-in-flight is shared among connections
     consumer.py     many connections as one Source
-    lane.py         publishes in order, through whatever connection there is
+    batch_splitter.py  cuts messages into PUBs, MPUBs and DPUBs within the limits
+    publish_queue.py   publishes in order, through any connection there is
     balance.py      which of several brokers has the next batch
     publisher.py    many connections that publish; one topic of them as a Sink
     discovery.py    ask every nsqlookupd; keep a set of addresses

@@ -4,7 +4,7 @@
     fastest        least time that its answer is to be expected in: answers owed × how long one took lately
     round-robin    each in turn
 
-One that takes no more bytes is passed over as long as another does; who is lost is not among them at all.
+The caller offers only connections that are open and take bytes now.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+from qtools.client.address import Address
 from qtools.client.connection import Connection
 
 UNKNOWN = 0.001  # s: what is thought of a broker that was not heard of yet
@@ -22,7 +23,7 @@ WEIGHT = 0.2  # of the newest answer in the average
 
 
 class Balance(Protocol):
-    """Picks a connection for each shipment."""
+    """Picks a connection for each write."""
 
     def pick(self, connections: Sequence[Connection]) -> Connection:
         """One of `connections`, of which there is at least one."""
@@ -30,12 +31,17 @@ class Balance(Protocol):
     def took(self, connection: Connection, seconds: float) -> None:
         """`connection` has answered within `seconds`."""
 
+    def forget(self, address: Address) -> None:
+        """The broker at `address` is gone for good."""
+
 
 class LeastBusy:
     def pick(self, connections: Sequence[Connection]) -> Connection:
-        return min(connections, key=lambda each: (not each.is_writable, each.unanswered))
+        return min(connections, key=lambda each: each.unanswered)
 
     def took(self, connection: Connection, seconds: float) -> None: ...
+
+    def forget(self, address: Address) -> None: ...
 
 
 class Fastest:
@@ -44,11 +50,14 @@ class Fastest:
         self._now = asyncio.get_running_loop().time
 
     def pick(self, connections: Sequence[Connection]) -> Connection:
-        return min(connections, key=lambda each: (not each.is_writable, (each.unanswered + 1) * self._expected(each)))
+        return min(connections, key=lambda each: (each.unanswered + 1) * self._expected(each))
 
     def took(self, connection: Connection, seconds: float) -> None:
         before = self._expected(connection)
         self._pace[connection.address] = (before + (seconds - before) * WEIGHT, self._now())
+
+    def forget(self, address: Address) -> None:
+        self._pace.pop(str(address), None)
 
     def _expected(self, connection: Connection) -> float:
         now = self._now()
@@ -62,10 +71,11 @@ class RoundRobin:
 
     def pick(self, connections: Sequence[Connection]) -> Connection:
         self._turn += 1
-        writable = [each for each in connections if each.is_writable] or connections
-        return writable[self._turn % len(writable)]
+        return connections[self._turn % len(connections)]
 
     def took(self, connection: Connection, seconds: float) -> None: ...
+
+    def forget(self, address: Address) -> None: ...
 
 
 def balance_of(name: str) -> Balance:

@@ -15,7 +15,7 @@ import errno
 import logging
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from qtools.client.address import Address
@@ -30,6 +30,8 @@ logger = logging.getLogger("qtools.client")
 
 # How long the broker may take to read what we said last and close, before we close without knowing.
 LINGER = 3.0
+# Bytes that wait to be written to a socket, beyond which it is not offered to the publisher.
+HIGH_WATER = 1024 * 1024
 
 
 class Owner(Protocol):
@@ -49,6 +51,7 @@ class Connection(asyncio.Protocol):
         self.address_ = address
         self.session = session
         self.owner: Owner | None = None
+        self.on_writable: Callable[[], None] | None = None  # called when the socket takes bytes again
         self.topic = ""
         self.channel = ""
         self.ready_count = 0
@@ -59,8 +62,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._established: asyncio.Future[Agreed] = self._loop.create_future()
         self._flush_due = False
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._is_writable = True
+        self._unflushed = 0  # bytes of publishes that leave with the next write
         self._failure: QtoolsError | None = None
         self._closing = False
         self._said_all = False  # our sending side has ended
@@ -111,21 +114,19 @@ class Connection(asyncio.Protocol):
             answers.fail(ConnectionLost(self.address, "the connection is closed"))
         else:
             self.session.publish(encoded, count, answers)
+            self._unflushed += len(encoded)
             self._flush_soon()
         return answers
 
     @property
     def is_writable(self) -> bool:
-        return self._writable.is_set()
+        """Whether the socket takes more: a stalled broker stops the publisher, it does not fill its memory."""
+        return self._is_writable and self._unflushed < HIGH_WATER
 
     @property
     def unanswered(self) -> int:
         """Commands that wait for the broker's answer."""
         return self.session.unanswered_count
-
-    async def wait_writable(self) -> None:
-        """Until the socket takes more: a stalled broker stops the publisher, not its memory."""
-        await self._writable.wait()
 
     def ready(self, count: int) -> None:
         """Let up to `count` messages be in flight here."""
@@ -197,7 +198,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none, but do the same
-        self._transport.set_write_buffer_limits(high=1024 * 1024)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
         self.session.start()
         self._flush()
         self._timer = self._loop.call_later(self._heartbeat / 2, self._tick)
@@ -228,13 +229,15 @@ class Connection(asyncio.Protocol):
         return None  # close ours too
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._is_writable = False
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._is_writable = True
+        if self.on_writable is not None:
+            self.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._writable.set()
+        self._is_writable = True
         if self._timer is not None:
             self._timer.cancel()
         error = self._failure
@@ -303,6 +306,9 @@ class Connection(asyncio.Protocol):
         data = self.session.take_output()
         if data:
             self._transport.write(data)
+            if self._unflushed >= HIGH_WATER and self._is_writable and self.on_writable is not None:
+                self._loop.call_soon(self.on_writable)
+            self._unflushed = 0
 
     def _forget(self) -> None:
         """Let go of arrivals of which nothing is held any more."""

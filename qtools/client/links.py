@@ -28,6 +28,7 @@ class Links:
 
     on_up: called with a connection fit for use, and may use it before it returns (to subscribe).
     on_down: called when a connection that was up is lost.
+    on_forgotten: called with an address that is not tried again, as it is not connected and discovery finds it no more.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Links:
         settings: Settings,
         on_up: Callable[[Connection], Awaitable[None]],
         on_down: Callable[[Connection], None],
+        on_forgotten: Callable[[Address], None] | None = None,
     ) -> None:
         self.up: dict[Address, Connection] = {}
         self.discovery = discovery
@@ -43,6 +45,7 @@ class Links:
         self._settings = settings
         self._on_up = on_up
         self._on_down = on_down
+        self._on_forgotten = on_forgotten
         self._keepers: dict[Address, asyncio.Task[None]] = {}
         self._first_errors: dict[Address, QtoolsError] = {}
         self._changed = asyncio.Event()
@@ -143,7 +146,7 @@ class Links:
                     said_at = clock()
                 await asyncio.sleep(max(next_delay(failures), STUBBORN if _will_not_change(error) else 0.0))
                 if address not in self.discovery.known:
-                    self._keepers.pop(address, None)
+                    self._forget(address)
                     return
                 continue
             if self._closing:
@@ -166,10 +169,16 @@ class Links:
             level = logging.INFO if isinstance(lost, ConnectionLost) and lost.refused else logging.WARNING
             logger.log(level, "lost %s; trying again", lost or address)
             if address not in self.discovery.known:
-                self._keepers.pop(address, None)
+                self._forget(address)
                 return
             failures = 1
             await asyncio.sleep(next_delay(failures))
+
+    def _forget(self, address: Address) -> None:
+        self._keepers.pop(address, None)
+        self._first_errors.pop(address, None)
+        if self._on_forgotten is not None:
+            self._on_forgotten(address)
 
     def __repr__(self) -> str:
         return f"<Links {len(self.up)} of {len(self._keepers)} up>"

@@ -13,25 +13,21 @@ message that does not fit stands alone. Nothing of a refused MPUB was queued, no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 
 from qtools.client.address import Address, Brokers
 from qtools.client.balance import Balance, LeastBusy
+from qtools.client.batch_splitter import BatchSplitter, Group, Refused
 from qtools.client.connection import Connection
 from qtools.client.discovery import Discovery
 from qtools.client.http import ask_limits
-from qtools.client.lane import Lane, Part
 from qtools.client.links import Links
+from qtools.client.publish_queue import OnPublished, PublishCounters, PublishQueue, PublishRequest
 from qtools.client.settings import Settings
-from qtools.errors import BrokerError, MessageRefused, NetworkError, PartialFailure, QtoolsError, SizeError
+from qtools.errors import MessageRefused, NetworkError, PartialFailure
 from qtools.message import Batch
-from qtools.protocol import commands
 
-MAX_MSG_SIZE = 1024 * 1024  # nsqd's --max-msg-size
-MAX_BODY_SIZE = 5 * 1024 * 1024  # nsqd's --max-body-size
-
-Group = tuple[str, Sequence[bytes]]  # a topic and what goes there
-Refused = dict[tuple[int, int], QtoolsError]  # (group, place in it) → why
+ASK_AGAIN_AFTER = 30.0  # s after which brokers that did not say what their limits are may be asked again
 
 
 class Publisher:
@@ -55,24 +51,26 @@ class Publisher:
         replicate: bool = False,
         balance: Balance | None = None,
         retry_timeout: float | None = None,
-        on_published: Callable[[float, int], None] | None = None,
+        on_published: OnPublished | None = None,
     ) -> None:
         self._settings = settings
-        self._links = Links(Discovery(brokers, None, settings), settings, self._on_up, self._on_down)
+        discovery = Discovery(brokers, None, settings)
+        self._links = Links(discovery, settings, self._on_up, self._on_down, self._on_forgotten)
         self._brokers = brokers
-        self._batch_count = batch_count
-        self._batch_bytes = batch_bytes
+        self._splitter = BatchSplitter(batch_count, batch_bytes)
         self._delay_ms = delay_ms
         self._replicate = replicate
         self._balance = balance or LeastBusy()
         self._retry_timeout = retry_timeout
         self._on_published = on_published
-        self._max_msg_size = MAX_MSG_SIZE
-        self._max_body_size = MAX_BODY_SIZE
-        self._asking: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[bool] | None = None
+        self._ask_again_at = 0.0  # loop time
         self._connections: list[Connection] = []
         self._came = asyncio.Event()  # a connection
-        self._lanes: dict[Address | None, Lane] = {}
+        self._queues: dict[Address | None, PublishQueue] = {}
+        self._retired: list[PublishQueue] = []  # abandoned, to be closed
+        self._submitting = asyncio.Lock()
+        self._counters = PublishCounters()
         self._publishes = 0
 
     async def start(self) -> None:
@@ -82,17 +80,17 @@ class Publisher:
     @property
     def resent(self) -> int:
         """Messages sent again since their answer was lost: they may be there twice."""
-        return sum(lane.resent for lane in self._lanes.values())
+        return self._counters.resent
 
     @property
     def published(self) -> int:
         """Messages answered OK; with `replicate` once for each broker."""
-        return sum(lane.published for lane in self._lanes.values())
+        return self._counters.published
 
     @property
     def published_bytes(self) -> int:
         """Bytes of the commands that were answered OK, before any compression."""
-        return sum(lane.published_bytes for lane in self._lanes.values())
+        return self._counters.published_bytes
 
     @property
     def unanswered(self) -> int:
@@ -118,184 +116,112 @@ class Publisher:
         """
         self._publishes += 1
         order = self._publishes
-        refused: Refused = {}
         delay = self._delay_ms if delay_ms is None else delay_ms
-        parts = self._parts(groups, delay, refused)
-        if refused or (self._asking is not None and not self._asking.done()):  # who comes later may not overtake
-            await self._learn_limits()  # the broker's may be higher than nsqd's default
-            refused.clear()
-            parts = self._parts(groups, delay, refused)
-        if parts:
-            await _all([self._publish(lane, order, parts, refused) for lane in await self._wait_lanes()])
-        return refused
+        if not self._replicate:
+            request = self._queue(None).submit(order, groups, delay)
+            await request.done
+            return request.refused
+        while True:
+            requests = await self._submit_to_all(order, groups, delay)
+            await _wait_all(requests)
+            if any(request.confirmed for request in requests):
+                return {place: error for request in requests for place, error in request.refused.items()}
 
     async def close(self) -> None:
-        for lane in self._lanes.values():
-            await lane.close()
+        for queue in [*self._queues.values(), *self._retired]:
+            await queue.close()
+        if self._asking is not None and not self._asking.done():
+            self._asking.cancel()
+            await asyncio.wait((self._asking,))
         await self._links.close()
 
-    # ── batches ──
-
-    def _parts(self, groups: Sequence[Group], delay_ms: int, refused: Refused) -> list[Part]:
-        """`groups` as one command each, or several where one does not take it; what no broker takes is `refused`."""
-        parts: list[Part] = []
-        for nth, (topic, bodies) in enumerate(groups):
-            part = Part(topic, bodies, nth, range(len(bodies)), delay_ms)
-            part = self._fitting(part, refused)
-            parts += self._split(part) if part.bodies else []
-        return parts
-
-    def _fitting(self, part: Part, refused: Refused) -> Part:
-        """`part` without what no broker takes, which is `refused`."""
-        bodies, most = part.bodies, self._max_msg_size
-        if not bodies or (max(map(len, bodies)) <= most and all(bodies)):
-            return part
-        places = []
-        for place, body in zip(part.places, bodies, strict=True):
-            if not body:
-                refused[part.group, place] = MessageRefused("it is empty, and NSQ has no empty messages")
-            elif len(body) > most:
-                refused[part.group, place] = MessageRefused(
-                    f"it has {len(body)} bytes, the broker takes at most {most} (its --max-msg-size)"
-                )
-            else:
-                places.append(place)
-        fitting = [body for body in bodies if 0 < len(body) <= most]
-        return Part(part.topic, fitting, part.group, places, part.delay_ms)
-
-    def _split(self, part: Part) -> list[Part]:
-        """`part`, each message of which fits, cut into what one command takes."""
-        most = min(self._batch_bytes, self._max_body_size)
-        bodies = part.bodies
-        if part.delay_ms:  # there is no MPUB that defers; they share a write all the same
-            ends = list(range(1, len(bodies) + 1))
-        elif len(bodies) <= self._batch_count and commands.mpub_size(bodies) <= most:
-            return [part]
-        else:
-            ends = []
-            start, size = 0, 4
-            for end, body in enumerate(bodies):
-                if end - start == self._batch_count or (size + 4 + len(body) > most and end > start):
-                    ends.append(end)
-                    start, size = end, 4
-                size += 4 + len(body)
-            ends.append(len(bodies))
-        return [_piece(part, start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-    def _encode(self, part: Part) -> bytes:
-        """The command for `part`."""
-        if part.delay_ms:
-            return commands.dpub(part.topic, part.bodies[0], part.delay_ms)
-        if len(part.bodies) == 1:
-            return commands.pub(part.topic, part.bodies[0])
-        return commands.mpub(part.topic, part.bodies)
-
-    # ── one publish ──
-
-    async def _publish(self, lane: Lane, order: int, parts: Sequence[Part], refused: Refused) -> None:
-        """Publish `parts` on `lane`; what a broker finds too large is cut again, down to the message that is."""
-        while parts:
-            shipment = lane.ship(order, parts)
-            try:
-                await shipment.done
-                return
-            except SizeError as error:
-                part, *parts = shipment.parts
-                if len(part.bodies) > 1:
-                    parts = [*await self._cut(part, refused), *parts]
-                else:
-                    refused[part.group, part.places[0]] = MessageRefused(
-                        f"it has {len(part.bodies[0])} bytes, and {error}"
-                    )
-            except BrokerError as error:
-                topic = shipment.parts[0].topic
-                for part in shipment.parts:
-                    if part.topic == topic:
-                        refused.update(((part.group, place), error) for place in part.places)
-                parts = [part for part in shipment.parts if part.topic != topic]
-            except asyncio.CancelledError:
-                shipment.done.cancel()
-                raise
-
-    async def _cut(self, part: Part, refused: Refused) -> list[Part]:
-        """An MPUB that was refused for its size, cut by what the broker says of its limits, or in halves."""
-        await self._learn_limits()
-        fitting = self._fitting(part, refused)
-        if not fitting.bodies:
-            return []
-        pieces = self._split(fitting)
-        if len(pieces) == 1 and fitting is part:  # nothing was learned
-            half = len(part.bodies) // 2
-            return [_piece(part, 0, half), _piece(part, half, len(part.bodies))]
-        return pieces
+    # ── limits ──
 
     async def _learn_limits(self) -> None:
-        """Ask the brokers for their limits, once."""
-        if self._asking is None:
+        """Ask the brokers for their limits, unless they have said or were asked lately."""
+        now = asyncio.get_running_loop().time()
+        if self._asking is None or (self._asking.done() and not self._asking.result() and now >= self._ask_again_at):
+            self._ask_again_at = now + ASK_AGAIN_AFTER
             self._asking = asyncio.create_task(self._ask_limits())
         await asyncio.shield(self._asking)
 
-    async def _ask_limits(self) -> None:
+    async def _ask_limits(self) -> bool:
+        """Whether a broker has said what its limits are."""
         bases = {address.http for address in self._links.discovery.known if address.http}
         tls = self._settings.http_tls_context()
-        told = [
-            limits for limits in await asyncio.gather(*(ask_limits(base, tls) for base in bases)) if limits is not None
-        ]
-        if told:
-            self._max_msg_size = min(limits[0] for limits in told)
-            self._max_body_size = min(limits[1] for limits in told)
+        answers = await asyncio.gather(*(ask_limits(base, tls) for base in bases))
+        limits = [answer for answer in answers if answer is not None]
+        if limits:
+            self._splitter.learn(min(each[0] for each in limits), min(each[1] for each in limits))
+        return bool(limits)
 
-    # ── lanes ──
+    # ── queues ──
 
-    async def _wait_lanes(self) -> list[Lane]:
-        """The lanes that every message takes: one to any broker, or one to each; waits while there is none."""
-        if not self._replicate:
-            return [self._lane(None)]
-        # Who is connected is one of all, also when no nsqlookupd names him any more (it has just started, perhaps).
-        while not (all_of_them := self._links.discovery.known | {each.address_ for each in self._connections}):
-            self._came.clear()
-            try:
-                async with asyncio.timeout(self._retry_timeout):
-                    await self._came.wait()
-            except TimeoutError:
-                raise NetworkError(
-                    str(self._brokers), f"no broker could be reached for {self._retry_timeout:.4g} s"
-                ) from None
-        return [self._lane(address) for address in all_of_them]
+    async def _submit_to_all(self, order: int, groups: Sequence[Group], delay_ms: int) -> list[PublishRequest]:
+        """A request in the queue of each broker; waits while no broker is known."""
+        clock = asyncio.get_running_loop().time
+        deadline = None if self._retry_timeout is None else clock() + self._retry_timeout
+        async with self._submitting:  # one after the other, so that a later publish cannot overtake one that waits here
+            while not (addresses := self._replicas()):
+                self._came.clear()
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._came.wait()
+                except TimeoutError:
+                    raise NetworkError(
+                        str(self._brokers), f"no broker could be reached for {self._retry_timeout:.4g} s"
+                    ) from None
+            return [self._queue(address).submit(order, groups, delay_ms) for address in addresses]
 
-    def _lane(self, address: Address | None) -> Lane:
-        if address not in self._lanes:
+    def _replicas(self) -> set[Address]:
+        """The brokers that get every message: those that are named, and those connected but not named (any more), as
+        nsqlookupd may have started a moment ago."""
+        return self._links.discovery.known | {connection.address_ for connection in self._connections}
+
+    def _queue(self, address: Address | None) -> PublishQueue:
+        """The queue to the broker at `address`, or the one to any broker."""
+        queue = self._queues.get(address)
+        if queue is None:
             name = str(self._brokers) if address is None else str(address)
-            self._lanes[address] = Lane(name, self._chooser(address), self._encode, self._answered, self._retry_timeout)
-        return self._lanes[address]
+            queue = self._queues[address] = PublishQueue(
+                name, self._open_connections(address), self._balance, self._splitter, self._learn_limits,
+                self._counters, self._on_published, self._retry_timeout,
+            )  # fmt: skip
+        return queue
 
-    def _answered(self, connection: Connection, seconds: float, count: int) -> None:
-        self._balance.took(connection, seconds)
-        if self._on_published is not None:
-            self._on_published(seconds, count)
-
-    def _chooser(self, address: Address | None) -> Callable[[], Connection | None]:
-        def choose() -> Connection | None:
-            open_ones = [
+    def _open_connections(self, address: Address | None) -> Callable[[], list[Connection]]:
+        def open_connections() -> list[Connection]:
+            return [
                 connection
                 for connection in self._connections
                 if connection.is_open and (address is None or connection.address_ == address)
             ]
-            return self._balance.pick(open_ones) if open_ones else None
 
-        return choose
+        return open_connections
+
+    def _notify(self) -> None:
+        for queue in self._queues.values():
+            queue.notify()
 
     # ── Links ──
 
     async def _on_up(self, connection: Connection) -> None:
+        connection.on_writable = self._notify
         self._connections.append(connection)
         self._came.set()
-        for lane in self._lanes.values():
-            lane.notify()
+        self._notify()
 
     def _on_down(self, connection: Connection) -> None:
         if connection in self._connections:
             self._connections.remove(connection)
+
+    def _on_forgotten(self, address: Address) -> None:
+        """A broker that is neither connected nor named any more gets no messages, and holds up none."""
+        self._balance.forget(address)
+        queue = self._queues.pop(address, None)
+        if queue is not None:
+            queue.abandon()
+            self._retired.append(queue)
 
     def __repr__(self) -> str:
         return f"<Publisher {self._brokers} connections={len(self._connections)}>"
@@ -325,16 +251,14 @@ class TopicSink:
         await self._publisher.close()
 
 
-def _piece(part: Part, start: int, end: int) -> Part:
-    return Part(part.topic, part.bodies[start:end], part.group, part.places[start:end], part.delay_ms)
-
-
-async def _all(writes: Sequence[Coroutine[None, None, None]]) -> None:
-    """Wait for all of them, beyond a first error too, and then raise it: none is left behind."""
-    if len(writes) == 1:
-        await writes[0]
-        return
-    outcomes = await asyncio.gather(*writes, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
+async def _wait_all(requests: Sequence[PublishRequest]) -> None:
+    """Wait until all of them are done, beyond a first error too, and then raise it."""
+    try:
+        await asyncio.wait([request.done for request in requests])
+    except asyncio.CancelledError:
+        for request in requests:
+            request.done.cancel()
+        raise
+    errors = [error for request in requests if (error := request.done.exception()) is not None]
+    if errors:
+        raise errors[0]

@@ -495,10 +495,11 @@ async def test_a_stalled_broker_stops_the_publisher() -> None:
             if not connection.is_writable:
                 break
         assert not connection.is_writable
-        waiting = asyncio.create_task(connection.wait_writable())
+        writable = asyncio.Event()
+        connection.on_writable = writable.set
         peer.caller.transport.resume_reading()
         async with asyncio.timeout(5):
-            await waiting
+            await writable.wait()
         assert connection.is_writable
         connection.abort()
         await connection.lost

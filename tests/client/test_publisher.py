@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from qtools.client import balance as balance_module
-from qtools.client import lane as lane_module
+from qtools.client import discovery as discovery_module
+from qtools.client import publish_queue as publish_queue_module
 from qtools.client.address import Brokers
-from qtools.client.balance import Fastest, RoundRobin
-from qtools.client.publisher import Publisher, TopicSink
+from qtools.client.balance import Fastest, LeastBusy, RoundRobin
+from qtools.client.batch_splitter import PublishCommand
+from qtools.client.publisher import ASK_AGAIN_AFTER, Publisher, TopicSink
 from qtools.errors import BrokerError, MessageRefused, NetworkError, PartialFailure, StartError
 from qtools.message import Batch
 from qtools.protocol import commands
@@ -118,7 +121,7 @@ async def test_a_write_ends_when_all_of_it_is_answered() -> None:
         for nth in range(3):
             assert not writing.done()
             peer.caller.say(b"OK")
-            await until(lambda: sum(lane.unanswered for lane in publisher._connections) == 2 - nth)  # noqa: B023
+            await until(lambda: publisher.unanswered == 2 - nth)  # noqa: B023
         await writing
 
 
@@ -162,7 +165,7 @@ async def test_several_writes_are_under_way_at_once_and_end_each_by_itself() -> 
 async def test_the_least_busy_of_several_brokers_is_taken() -> None:
     async with Scripted(silent) as one, Scripted(silent) as two, publishing(one, two) as publisher:
         writes = [asyncio.create_task(write(publisher, b"%d" % nth)) for nth in range(6)]
-        await until(lambda: len(publisher._connections) == 2 and sum(c.unanswered for c in publisher._connections) == 6)
+        await until(lambda: publisher.connected == 2 and publisher.unanswered == 6)
         await until(lambda: sum(each.answers for peer in (one, two) for each in peer.caller.all(Publish)) == 6)
         assert [sum(each.answers for each in peer.caller.all(Publish)) for peer in (one, two)] == [3, 3]
         for peer in (one, two):
@@ -288,7 +291,7 @@ def refuse_first(code: str, times: int = 1) -> Callable[[Caller, Command], bool]
 async def test_a_refusal_that_passes_is_tried_again(
     code: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lane_module, "PASSING_PAUSE", 0.05)
+    monkeypatch.setattr(publish_queue_module, "TRANSIENT_PAUSE", 0.05)
     async with Scripted(refuse_first(code, 2)) as peer, publishing(peer) as publisher:
         await write(publisher, b"a", b"b")
         assert peer.published == [b"a", b"b"]
@@ -298,7 +301,7 @@ async def test_a_refusal_that_passes_is_tried_again(
 
 
 async def test_refusals_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_module, "PASSING_PAUSE", 0.05)
+    monkeypatch.setattr(publish_queue_module, "TRANSIENT_PAUSE", 0.05)
     refusing = Scripted(refuse_first("E_MPUB_FAILED", 1_000_000))
     async with refusing as peer, publishing(peer, retry_timeout=0.5) as publisher:
         async with asyncio.timeout(10):
@@ -418,6 +421,64 @@ async def test_one_deferred_message_that_is_too_large_is_named_and_the_others_go
         assert peer.published == [body for body in bodies if len(body) <= 20]
 
 
+@pytest.mark.parametrize("balance", [LeastBusy, RoundRobin, Fastest])
+async def test_a_stalled_broker_holds_up_nothing_while_another_takes_bytes(balance: type[Any]) -> None:
+    body = b"x" * 1_000_000
+    async with (
+        Scripted(silent) as stalled,
+        Scripted() as free,
+        publishing(stalled, free, balance=balance(), retry_timeout=0.5) as publisher,
+    ):
+        stalled.caller.transport.pause_reading()
+        writes = [asyncio.create_task(write(publisher, body)) for _ in range(40)]
+        # What the stalled one was sent before its socket was full waits; everything else has gone to the other one.
+        await until(lambda: sum(writing.done() for writing in writes) + publisher.unanswered == len(writes))
+        assert publisher.unanswered < 20
+        await write(publisher, *numbered(3))
+        await stalled.close()
+        await asyncio.gather(*writes)
+        assert free.published.count(body) == len(writes)
+
+
+async def test_a_broker_that_stalls_is_not_taken_for_one_that_cannot_be_reached() -> None:
+    async with Scripted(silent) as peer, publishing(peer, retry_timeout=0.2) as publisher:
+        peer.caller.transport.pause_reading()
+        writes = [asyncio.create_task(write(publisher, b"x" * 1_000_000)) for _ in range(20)]
+        await asyncio.wait(writes, timeout=0.6)  # three times as long as it may be unreachable
+        assert not any(writing.done() for writing in writes)
+        peer.script = None
+        peer.caller.transport.resume_reading()
+        while publisher.unanswered:
+            peer.caller.say(b"OK")
+            await asyncio.sleep(0)
+        await asyncio.gather(*writes)
+
+
+async def test_limits_that_could_not_be_asked_are_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Scripted() as peer, web() as http:
+        peer.http = http.base
+        async with publishing(peer) as publisher:
+            assert list(await refused_of(publisher, [BIG])) == [0]
+            http.pages.update(limits(1 << 22, 1 << 23))
+            assert list(await refused_of(publisher, [BIG])) == [0]
+            assert http.asked["/config/max_msg_size"] == 1
+            now = asyncio.get_running_loop().time
+            monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now() + ASK_AGAIN_AFTER)
+            await write(publisher, BIG)
+            assert peer.published == [BIG]
+
+
+async def test_a_defect_of_the_sender_reaches_every_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> bytes:
+        raise RuntimeError("a defect")
+
+    async with Scripted() as peer, publishing(peer) as publisher:
+        monkeypatch.setattr(PublishCommand, "encode", fail)
+        for body in (b"a", b"b"):
+            with pytest.raises(RuntimeError, match="a defect"):
+                await write(publisher, body)
+
+
 # ── to all ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -472,6 +533,71 @@ async def test_to_replicate_to_nobody_is_not_done() -> None:
         publisher._links.discovery.known = set()
         await write(publisher, b"b")
         assert peer.published == [b"a", b"b"]
+        await publisher.close()
+
+
+def named_by_lookupd(*peers: Scripted) -> tuple[int, bytes]:
+    """What nsqlookupd answers to /nodes."""
+    producers = [{"broadcast_address": "127.0.0.1", "tcp_port": peer.port, "http_port": 0} for peer in peers]
+    return 200, json.dumps({"producers": producers}).encode()
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+async def test_to_replicate_does_not_wait_for_a_broker_that_nsqlookupd_names_no_more(
+    in_flight: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(discovery_module, "POLL_SECONDS", 0.02)
+    async with Scripted() as one, Scripted(silent) as two, web() as lookupd:
+        lookupd.pages["/nodes"] = named_by_lookupd(one, two)
+        publisher = Publisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
+        await publisher.start()
+        await until(lambda: publisher.connected == 2)
+        if in_flight:
+            writing = asyncio.create_task(write(publisher, b"a", b"b"))
+            await until(lambda: one.published and two.caller.all(Publish))
+            await two.close()
+        else:
+            await two.close()
+            await until(lambda: publisher.connected == 1)
+            writing = asyncio.create_task(write(publisher, b"a", b"b"))
+            await until(lambda: one.published)
+        assert not writing.done()
+        lookupd.pages["/nodes"] = named_by_lookupd(one)
+        await writing
+        assert one.published == [b"a", b"b"]
+        assert publisher.published == 2
+        warning = f"{two.address} is gone, and nsqlookupd names it no more: 2 messages are not replicated to it"
+        assert warning in [record.getMessage() for record in caplog.records]
+        await write(publisher, b"c")
+        assert one.published == [b"a", b"b", b"c"]
+        # When it is back and named, it gets what comes from then on.
+        two.script = None
+        await two.open()
+        lookupd.pages["/nodes"] = named_by_lookupd(one, two)
+        await until(lambda: publisher.connected == 2)
+        await write(publisher, b"d")
+        assert (one.published[-1], two.published) == (b"d", [b"d"])
+        await publisher.close()
+
+
+async def test_to_replicate_to_a_last_broker_that_is_named_no_more_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery_module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(discovery_module, "POLL_SECONDS_EMPTY", 0.02)
+    async with Scripted(silent) as peer, Scripted() as other, web() as lookupd:
+        lookupd.pages["/nodes"] = named_by_lookupd(peer)
+        publisher = Publisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
+        await publisher.start()
+        writing = asyncio.create_task(write(publisher, b"a"))
+        await until(lambda: peer.caller.all(Publish))
+        lookupd.pages["/nodes"] = named_by_lookupd()
+        await peer.close()
+        await until(lambda: publisher.connected == 0)
+        asked = lookupd.asked["/nodes"]
+        await until(lambda: lookupd.asked["/nodes"] > asked + 2)
+        assert not writing.done()
+        lookupd.pages["/nodes"] = named_by_lookupd(other)
+        await writing
+        assert other.published == [b"a"]
         await publisher.close()
 
 

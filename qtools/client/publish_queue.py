@@ -1,0 +1,314 @@
+"""Publish requests in order, through any connection there is. In: requests. Out: each one's answer.
+
+    submit ─▶ waiting, a heap by `order` ─▶ one sender task ─▶ connection.publish ─▶ OK: the request is done
+                  ▲                                                 │
+                  └── connection lost, refused: the request keeps its `order` and goes first again
+
+The lowest order is always sent first, and nothing overtakes a request that has to be cut again: the sender itself asks
+for the broker's limits and cuts it, and sends nothing else meanwhile. With one broker the order of the requests is
+therefore the order in the topic, whatever is lost or refused on the way. Nothing of a refused command was queued by
+the broker, and nothing of what followed it on its connection, which the broker closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from qtools.client.balance import Balance
+from qtools.client.batch_splitter import BatchSplitter, Group, PublishCommand, Refused
+from qtools.client.connection import Connection
+from qtools.client.held import Answers
+from qtools.errors import BrokerError, ConnectionLost, MessageRefused, NetworkError, SizeError
+
+logger = logging.getLogger("qtools.client")
+
+# Refusals that pass: the broker's disk is full, or it is about to stop. Every other refusal is final.
+TRANSIENT = frozenset({"E_PUB_FAILED", "E_MPUB_FAILED", "E_DPUB_FAILED"})
+TRANSIENT_PAUSE = 1.0  # s
+
+OnPublished = Callable[[float, int], None]
+
+
+@dataclass(slots=True)
+class PublishCounters:
+    """What the queues of one publisher did."""
+
+    published: int = 0  # messages answered OK; with several queues once for each
+    published_bytes: int = 0  # of the commands that were answered OK, before any compression
+    resent: int = 0  # messages sent again since their answer was lost: they may be in the topic twice
+
+
+class PublishRequest:
+    """Commands that are sent in one write. `done` ends when the broker has accepted or refused all of them.
+
+    commands: those without an answer; what was answered OK leaves the list.
+    refused: the messages that were refused, each with its reason.
+    confirmed: False when `done` ended because the queue was abandoned; then no broker has the messages.
+    """
+
+    __slots__ = ("commands", "confirmed", "delay_ms", "done", "groups", "is_cut_final", "order", "refusal",
+                 "refused", "sent", "sent_at", "version")  # fmt: skip
+
+    def __init__(self, order: int, groups: Sequence[Group], delay_ms: int, done: asyncio.Future[None]) -> None:
+        self.order = order
+        self.groups = groups
+        self.delay_ms = delay_ms
+        self.done = done
+        self.commands: list[PublishCommand] = []
+        self.refused: Refused = {}
+        self.refusal: SizeError | None = None  # what the broker said of commands[0], until the sender has dealt with it
+        self.confirmed = True
+        self.version = 0  # of the limits that the commands were cut by
+        self.is_cut_final = False  # sent, or held against the brokers' own limits: it is not cut from `groups` again
+        self.sent = False
+        self.sent_at = 0.0  # loop time
+
+    def __lt__(self, other: PublishRequest) -> bool:
+        return self.order < other.order
+
+
+class PublishQueue:
+    """Sends requests on one of `connections()`, the open ones, which `balance` picks.
+
+    name: of the broker or brokers, for messages.
+    splitter, learn_limits: cut requests into commands; `learn_limits` asks the brokers for their limits.
+    on_published: called for each write that was answered OK, with how long that took, s, and how many messages it had.
+    retry_timeout: s without a connection after which all waiting requests fail with NetworkError, and s for which
+        brokers may refuse everything, as with a full disk; None for no limit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connections: Callable[[], list[Connection]],
+        balance: Balance,
+        splitter: BatchSplitter,
+        learn_limits: Callable[[], Awaitable[None]],
+        counters: PublishCounters,
+        on_published: OnPublished | None,
+        retry_timeout: float | None,
+    ) -> None:
+        self._name = name
+        self._connections = connections
+        self._balance = balance
+        self._splitter = splitter
+        self._learn_limits = learn_limits
+        self._counters = counters
+        self._on_published = on_published
+        self._retry_timeout = retry_timeout
+        self._waiting: list[PublishRequest] = []
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._not_before = 0.0  # loop time of the next try after a transient refusal
+        self._refused_since: float | None = None  # loop time since which brokers accepted nothing
+        self._last_refusal = ""
+        self._sender: asyncio.Task[None] | None = None
+        self._defect: BaseException | None = None
+        self._abandoned = False
+
+    def submit(self, order: int, groups: Sequence[Group], delay_ms: int) -> PublishRequest:
+        """Add a request; await its `done`, which raises NetworkError, or a BrokerError of a refusal that did not pass
+        in time."""
+        request = PublishRequest(order, groups, delay_ms, self._loop.create_future())
+        if self._defect is not None:
+            request.done.set_exception(self._defect)
+            return request
+        self._cut(request)
+        heapq.heappush(self._waiting, request)
+        self._changed.set()
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_all())
+            self._sender.add_done_callback(self._sender_ended)
+        return request
+
+    def notify(self) -> None:
+        """A connection came, went, or takes bytes again."""
+        self._changed.set()
+
+    def abandon(self) -> None:
+        """Give up the broker of this queue: every request ends, without having been confirmed."""
+        self._abandoned = True
+        count = sum(len(command.bodies) for request in self._waiting for command in request.commands)
+        if count:
+            logger.warning("%s is gone, and nsqlookupd names it no more: %d messages are not replicated to it",
+                           self._name, count)  # fmt: skip
+        for request in self._waiting:
+            self._end_unconfirmed(request)
+        self._waiting.clear()
+
+    async def close(self) -> None:
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.wait((self._sender,))
+
+    # ── the sender ──
+
+    async def _send_all(self) -> None:
+        unreachable_since: float | None = None
+        while True:
+            while self._waiting and self._waiting[0].done.done():  # cancelled
+                heapq.heappop(self._waiting)
+            if not self._waiting:
+                unreachable_since = None
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            request = self._waiting[0]
+            if request.refusal is not None or (request.refused and not request.is_cut_final):
+                await self._cut_refused(request)
+                continue
+            if request.version != self._splitter.version:
+                request.commands = self._splitter.split_again(request.commands, request.refused)
+                request.version = self._splitter.version
+            if not request.commands:
+                request.done.set_result(None)
+                continue
+            open_ones = self._connections()
+            writable = [connection for connection in open_ones if connection.is_writable]
+            if writable:
+                unreachable_since = None
+                pause = self._not_before - self._loop.time()
+                if pause > 0:
+                    await asyncio.sleep(pause)
+                else:
+                    self._send(self._balance.pick(writable), request)
+                    heapq.heappop(self._waiting)
+                continue
+            self._changed.clear()
+            if open_ones or self._retry_timeout is None:  # a stalled broker is not unreachable: its heartbeats decide
+                unreachable_since = None
+                await self._changed.wait()
+                continue
+            unreachable_since = unreachable_since or self._loop.time()
+            try:
+                async with asyncio.timeout_at(unreachable_since + self._retry_timeout):
+                    await self._changed.wait()
+            except TimeoutError:
+                unreachable_since = None
+                error = NetworkError(self._name, f"no broker could be reached for {self._retry_timeout:.4g} s")
+                self._fail_all(error)
+
+    def _send(self, connection: Connection, request: PublishRequest) -> None:
+        parts = request.commands
+        if request.sent:
+            self._counters.resent += sum(len(part.bodies) for part in parts)
+        request.sent = request.is_cut_final = True
+        request.sent_at = self._loop.time()
+        encoded = parts[0].encode() if len(parts) == 1 else b"".join([part.encode() for part in parts])
+        answers = connection.publish(encoded, len(parts))
+        answers.done.add_done_callback(partial(self._answered, connection, request, answers, len(encoded)))
+
+    def _answered(
+        self, connection: Connection, request: PublishRequest, answers: Answers, size: int, _: asyncio.Future[None]
+    ) -> None:
+        self._changed.set()  # the connection may be less busy, or gone
+        error = answers.done.exception()
+        parts = request.commands
+        accepted = len(parts) if error is None else len(parts) - answers.left
+        if accepted:
+            self._refused_since, self._last_refusal = None, ""
+            count = sum(len(part.bodies) for part in parts[:accepted])
+            self._counters.published += count
+            self._counters.published_bytes += size * accepted // len(parts)  # exact where all were accepted
+            seconds = self._loop.time() - request.sent_at
+            self._balance.took(connection, seconds)
+            if self._on_published is not None:
+                self._on_published(seconds, count)
+        if request.done.done():
+            return
+        if error is None:
+            request.done.set_result(None)
+            return
+        request.commands = parts[accepted:]
+        if isinstance(error, SizeError):
+            request.refusal = error
+        elif isinstance(error, BrokerError):
+            if error.code not in TRANSIENT:
+                self._refuse_topic(request, error)
+            elif self._may_pass(error):
+                self._not_before = self._loop.time() + TRANSIENT_PAUSE
+            else:
+                request.done.set_exception(error)
+                return
+            request.sent = False  # nothing of it was queued
+        elif not isinstance(error, ConnectionLost):
+            request.done.set_exception(error)
+            return
+        if self._abandoned:
+            self._end_unconfirmed(request)
+        else:
+            heapq.heappush(self._waiting, request)
+
+    # ── refusals ──
+
+    def _cut(self, request: PublishRequest) -> None:
+        """Make the commands of `request` by the limits that are known now."""
+        request.refused.clear()
+        request.commands = self._splitter.split(request.groups, request.delay_ms, request.refused)
+        request.version = self._splitter.version
+
+    async def _cut_refused(self, request: PublishRequest) -> None:
+        """Cut `request` by the brokers' own limits: a message of it is over those assumed, or over those of a broker.
+
+        The request stays at the head of the queue meanwhile.
+        """
+        await self._learn_limits()
+        error, request.refusal = request.refusal, None
+        if error is None:
+            self._cut(request)
+            request.is_cut_final = True
+            return
+        command, *others = request.commands
+        if len(command.bodies) > 1:
+            request.commands = [*self._splitter.split_refused(command, request.refused), *others]
+        else:
+            reason = f"it has {len(command.bodies[0])} bytes, and {error}"
+            request.refused[command.group, command.places[0]] = MessageRefused(reason)
+            request.commands = others
+
+    def _refuse_topic(self, request: PublishRequest, error: BrokerError) -> None:
+        """Take the topic that the broker refused out of `request`."""
+        topic = request.commands[0].topic
+        for command in request.commands:
+            if command.topic == topic:
+                request.refused.update(((command.group, place), error) for place in command.places)
+        request.commands = [command for command in request.commands if command.topic != topic]
+
+    def _may_pass(self, error: BrokerError) -> bool:
+        """Whether to try again after a transient refusal. It is logged once, until something is accepted."""
+        now = self._loop.time()
+        if self._refused_since is None:
+            self._refused_since = now
+        elif self._retry_timeout is not None and now - self._refused_since >= self._retry_timeout:
+            return False
+        if str(error) != self._last_refusal:
+            self._last_refusal = str(error)
+            logger.warning("%s; trying again", error)
+        return True
+
+    # ── ends ──
+
+    def _end_unconfirmed(self, request: PublishRequest) -> None:
+        request.confirmed = False
+        if not request.done.done():
+            request.done.set_result(None)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for request in self._waiting:
+            if not request.done.done():
+                request.done.set_exception(error)
+        self._waiting.clear()
+
+    def _sender_ended(self, sender: asyncio.Task[None]) -> None:
+        """A sender that raises is a defect: every caller gets the error, and none waits for ever."""
+        if not sender.cancelled() and (error := sender.exception()) is not None:
+            self._defect = error
+            self._fail_all(error)
+
+    def __repr__(self) -> str:
+        return f"<PublishQueue {self._name} waiting={len(self._waiting)}>"
