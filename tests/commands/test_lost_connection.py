@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from conftest import MakeBroker
 from harness.brokers import Broker
+from harness.metrics import WITH_METRICS, wait_confirmed
 from harness.proxy import Proxy
 from harness.shell import Shell
 from harness.waiting import wait_until
@@ -49,10 +50,10 @@ def test_what_was_published_but_not_answered_is_sent_again_and_said(
     shell: Shell, broker: Broker, topic: str, make_proxy: MakeProxy
 ) -> None:
     proxy = make_proxy(broker)
-    pipe = shell.start("q-pipe", topic, *proxy.flags, stdin=subprocess.PIPE)
+    pipe = shell.start("q-pipe", topic, *WITH_METRICS, *proxy.flags, stdin=subprocess.PIPE)
     proxy.wait_connections(1)
     pipe.feed(b"confirmed\n")
-    wait_until(lambda: broker.published(topic) == 1)
+    wait_confirmed(pipe, 1)
     proxy.stall(answers_only=True)
     pipe.feed(b"maybe\n")
     wait_until(lambda: broker.published(topic) == 2)
@@ -71,10 +72,10 @@ def test_half_a_command_that_arrived_is_no_message(
     shell: Shell, broker: Broker, topic: str, make_proxy: MakeProxy
 ) -> None:
     proxy = make_proxy(broker)
-    pipe = shell.start("q-pipe", topic, *proxy.flags, stdin=subprocess.PIPE)
+    pipe = shell.start("q-pipe", topic, *WITH_METRICS, *proxy.flags, stdin=subprocess.PIPE)
     proxy.wait_connections(1)
     pipe.feed(b"first\n")
-    wait_until(lambda: broker.published(topic) == 1)
+    wait_confirmed(pipe, 1)
     proxy.cut_after(200)
     pipe.feed(numbered(0, 100))
     pipe.end_input()
@@ -85,9 +86,9 @@ def test_half_a_command_that_arrived_is_no_message(
 
 def test_nobody_there_for_a_while(shell: Shell, broker: Broker, topic: str, make_proxy: MakeProxy) -> None:
     proxy = make_proxy(broker)
-    pipe = shell.start("q-pipe", topic, *proxy.flags, stdin=subprocess.PIPE)
+    pipe = shell.start("q-pipe", topic, *WITH_METRICS, *proxy.flags, stdin=subprocess.PIPE)
     pipe.feed(b"before\n")
-    wait_until(lambda: broker.published(topic) == 1)
+    wait_confirmed(pipe, 1)
     proxy.refuse()
     pipe.feed(b"meanwhile\n")
     pipe.wait_err("trying again")
@@ -100,9 +101,9 @@ def test_nobody_there_for_a_while(shell: Shell, broker: Broker, topic: str, make
 
 def test_a_broker_that_stands_still_for_a_while(shell: Shell, make_broker: MakeBroker, topic: str) -> None:
     broker = make_broker()
-    pipe = shell.start("q-pipe", topic, *broker.flags, stdin=subprocess.PIPE)
+    pipe = shell.start("q-pipe", topic, *WITH_METRICS, *broker.flags, stdin=subprocess.PIPE)
     pipe.feed(b"before\n")
-    wait_until(lambda: broker.published(topic) == 1)
+    wait_confirmed(pipe, 1)
     broker.freeze()
     pipe.feed(b"meanwhile\n")
     pipe.end_input()
@@ -130,9 +131,9 @@ def test_a_broker_that_restarts_and_keeps_its_data(shell: Shell, make_broker: Ma
 
 def test_a_broker_that_was_killed(shell: Shell, make_broker: MakeBroker, topic: str) -> None:
     broker = make_broker()
-    pipe = shell.start("q-pipe", topic, *broker.flags, stdin=subprocess.PIPE)
+    pipe = shell.start("q-pipe", topic, *WITH_METRICS, *broker.flags, stdin=subprocess.PIPE)
     pipe.feed(b"before\n")
-    wait_until(lambda: broker.published(topic) == 1)
+    wait_confirmed(pipe, 1)
     broker.kill()
     pipe.feed(b"meanwhile\n")
     broker.start()
@@ -150,9 +151,9 @@ def test_it_gives_up_after_retry_timeout_and_says_how_far_it_came(
     shell: Shell, make_broker: MakeBroker, topic: str
 ) -> None:
     broker = make_broker()
-    pipe = shell.start("q-pipe", topic, "--retry-timeout", "700ms", *broker.flags, stdin=subprocess.PIPE)
+    pipe = shell.start("q-pipe", topic, *WITH_METRICS, "--retry-timeout", "700ms", *broker.flags, stdin=subprocess.PIPE)
     pipe.feed(b"before\n")
-    wait_until(lambda: broker.published(topic) == 1)
+    wait_confirmed(pipe, 1)
     broker.kill()
     begun = time.monotonic()
     pipe.feed(b"too late\n")
@@ -166,9 +167,9 @@ def test_it_gives_up_after_retry_timeout_and_says_how_far_it_came(
 @pytest.mark.slow
 def test_a_signal_ends_the_waiting(shell: Shell, make_broker: MakeBroker, topic: str) -> None:
     broker = make_broker()
-    pipe = shell.start("q-pipe", topic, *broker.flags, stdin=subprocess.PIPE)
+    pipe = shell.start("q-pipe", topic, *WITH_METRICS, *broker.flags, stdin=subprocess.PIPE)
     pipe.feed(b"before\n")
-    wait_until(lambda: broker.published(topic) == 1)
+    wait_confirmed(pipe, 1)
     broker.kill()
     pipe.feed(b"too late\n")
     pipe.wait_err("trying again")

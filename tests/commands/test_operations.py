@@ -14,39 +14,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 from harness.brokers import Broker
+from harness.metrics import scrape, wait_value, where
 from harness.proxy import Proxy
-from harness.shell import Running, Shell
+from harness.shell import Shell
 from harness.waiting import wait_until
-from prometheus_client.parser import text_string_to_metric_families
-
-Read = dict[str, float]
-
-
-def where(running: Running) -> str:
-    """The base of its URLs, as it told."""
-    running.wait_err("/metrics")
-    found = re.search(r"metrics at (http://127\.0\.0\.1:\d+)/metrics", running.err)
-    assert found is not None, running.err
-    return found[1]
-
-
-def scrape(base: str) -> Read:
-    """Name and label values → value."""
-    answer = httpx.get(f"{base}/metrics", timeout=10)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return {
-        " ".join([sample.name, *sample.labels.values()]): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
-
-
-def wait_value(base: str, name: str, value: float) -> Read:
-    return wait_until(
-        lambda: (found := scrape(base)).get(name) == value and found,
-        what=lambda: f"{name} {value}: {scrape(base)}",
-    )
 
 
 def wait_ready(base: str, status: int) -> str:

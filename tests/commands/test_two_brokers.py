@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from conftest import MakeBroker
 from harness.brokers import Broker
+from harness.metrics import WITH_METRICS, wait_confirmed
 from harness.proxy import Proxy
 from harness.shell import Shell
 from harness.waiting import wait_until
@@ -85,9 +86,9 @@ def test_one_that_is_away_is_waited_for(
 ) -> None:
     proxy = make_proxy(both[0])
     flags = ["--nsqd", proxy.address, "--nsqd", both[1].address]
-    pipe = shell.start("q-pipe", topic, "--replicate", *flags, stdin=subprocess.PIPE)
+    pipe = shell.start("q-pipe", topic, *WITH_METRICS, "--replicate", *flags, stdin=subprocess.PIPE)
     pipe.feed(b"before\n")
-    wait_until(lambda: both[0].published(topic) == both[1].published(topic) == 1)
+    wait_confirmed(pipe, 2)  # one message at each of the two
     proxy.refuse()
     pipe.feed(b"meanwhile\n")
     wait_until(lambda: both[1].published(topic) == 2)
@@ -124,9 +125,11 @@ def test_one_too_big_for_one_of_them_is_named_once(shell: Shell, make_broker: Ma
 
 @pytest.mark.slow
 def test_a_signal_while_one_is_away(shell: Shell, both: tuple[Broker, Broker], topic: str) -> None:
-    pipe = shell.start("q-pipe", topic, "--replicate", *both[0].flags, *both[1].flags, stdin=subprocess.PIPE)
+    pipe = shell.start(
+        "q-pipe", topic, *WITH_METRICS, "--replicate", *both[0].flags, *both[1].flags, stdin=subprocess.PIPE
+    )
     pipe.feed(b"before\n")
-    wait_until(lambda: both[0].published(topic) == both[1].published(topic) == 1)
+    wait_confirmed(pipe, 2)  # one message at each of the two
     both[0].kill()
     pipe.feed(b"meanwhile\n")
     wait_until(lambda: both[1].published(topic) == 2)
