@@ -356,3 +356,19 @@ def _stop(context: click.Context, /, force: bool) -> None:
     from qtools.broker.control import stop
 
     context.exit(_tell(stop(force)))
+
+
+@main.command("check")
+@click.argument("directory", type=click.Path(path_type=Path))
+def _check(*, directory: Path) -> None:
+    """Read everything in a data directory, and tell what is damaged. Changes no message.
+
+    Exit status 0 when all is well, 1 when something is damaged. A broker may be running on DIRECTORY.
+
+    \b
+    Example:
+        q-broker check ~/.local/state/qtools/q-broker
+    """
+    from qtools.broker.disk.check import check
+
+    sys.exit(0 if check(directory, click.echo) else 1)

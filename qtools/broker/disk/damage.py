@@ -13,10 +13,8 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from qtools.broker.block import Block
 from qtools.broker.store import Lost
@@ -65,7 +63,7 @@ class Damage:
     def __init__(self, directory: Path) -> None:
         self.lost: list[Lost] = []
         self._directory = directory / DIRECTORY
-        self._known: set[tuple[str, int]] = set()
+        self._known: set[tuple[str, int, str]] = set()
         self._files = 0
         self._load()
 
@@ -81,7 +79,7 @@ class Damage:
             except (ValueError, KeyError, TypeError):
                 continue  # the end of a line that was being written
             self.lost.append(found)
-            self._known.add((found.topic, found.first_block))
+            self._known.add((found.topic, found.first_block, "" if found.first_block else found.reason))
         log.error("%s: %s", self._directory.parent, self.summary)
 
     @property
@@ -90,12 +88,10 @@ class Damage:
         if not self.lost or not self._directory.is_dir():
             return ""
         messages = sum(one.messages for one in self.lost)
-        topics = sorted({one.topic for one in self.lost})
+        topics = sorted({one.topic for one in self.lost if one.messages})
         named = ", ".join(topics[:3]) + (", …" if len(topics) > 3 else "")
-        return (
-            f"{messages:,} messages of {named} cannot be read and were set aside:"
-            f" see {self._directory / REPORT}, then move {self._directory} away"
-        )
+        what = f"{messages:,} messages of {named} cannot be read" if messages else "the database was damaged"
+        return f"{what}: see {self._directory / REPORT}, then move {self._directory} away"
 
     def add(self, topic: str, block: UnreadableBlock) -> None:
         """A block of `topic` cannot be read."""
@@ -106,11 +102,20 @@ class Damage:
             with contextlib.suppress(OSError):  # the report says what is missing; this is for whoever wants to look
                 (self._directory / f"block-{block.seq}").write_bytes(block.content)
 
+    def report_structure(self, why: str) -> None:
+        """The database is damaged in a way that only copying it can mend: the next start does (opening.py)."""
+        self.report_log(f"the database is damaged ({why}): restart q-broker, which copies what can be read")
+
+    def report_log(self, reason: str) -> None:
+        """Nobody knows what is missing."""
+        self.report(Lost("(unknown)", 0, 0, 0, "", "", reason))
+
     def report(self, found: Lost) -> None:
         """Note it, once, in the log and on disk."""
-        if (found.topic, found.first_block) in self._known:
+        key = (found.topic, found.first_block, "" if found.first_block else found.reason)
+        if key in self._known:
             return
-        self._known.add((found.topic, found.first_block))
+        self._known.add(key)
         self.lost.append(found)
         log.error("%s", sentence(found))
         try:
@@ -125,14 +130,12 @@ class Damage:
             log.error("cannot write %s: %s", self._directory / REPORT, (error.strerror or str(error)).lower())
 
 
-def sentence(found: Lost | Mapping[str, Any]) -> str:
+def sentence(one: Lost) -> str:
     """What is missing, for people."""
-    one = found if isinstance(found, Lost) else Lost(**found)
-    blocks = (
-        f"block {one.first_block}"
-        if one.first_block == one.last_block
-        else f"blocks {one.first_block} to {one.last_block}"
-    )
+    if not one.last_block:
+        return one.reason if one.topic == "(unknown)" else f"topic {one.topic}: {one.reason}"
+    many = one.first_block != one.last_block
+    blocks = f"blocks {one.first_block} to {one.last_block}" if many else f"block {one.first_block}"
     more = f", ids {one.ids}" if one.ids else ""
     more += f", published {one.published}" if one.published else ""
     count = f"{one.messages:,} messages" if one.messages else "an unknown number of messages"

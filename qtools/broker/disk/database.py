@@ -42,7 +42,6 @@ _MAGIC = b"SQLite format 3\0"
 _PAGE = 16384
 _CACHE_KIB = 4096  # for each connection; the system's own cache does the rest
 WAL = 8 * 1024 * 1024  # bytes; smaller on small volumes
-_CHECK_WHOLE = 64 * 1024 * 1024  # bytes: a file up to this size is looked through when it is opened
 
 SYNCS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 
@@ -88,16 +87,34 @@ _UPGRADE = (
 )
 
 
-def open_database(directory: Path, sync: str, log_size: int = WAL) -> sqlite3.Connection:
-    """The database in `directory`, made if there is none. StartError says what is wrong with it.
+class DamagedError(StartError):
+    """`why`: what SQLite says about the file."""
 
-    log_size: bytes of the write-ahead log, after which it is written back to the file.
-    """
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is damaged ({why}); it was left as it is: move it away")
+        self.why = why
+
+
+def prepare(directory: Path) -> None:
+    """Make sure that there is a database in `directory`. StartError when what is there was not made here."""
     path = directory / FILE
     _refuse_foreign(path)
     try:
         if not path.exists():
-            _make(path)
+            make_database(path)
+    except sqlite3.Error as error:
+        raise StartError(f"cannot make {path}: {told(error)}") from error
+    except OSError as error:
+        raise StartError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def open_database(directory: Path, sync: str, log_size: int = WAL) -> sqlite3.Connection:
+    """The database in `directory`. StartError says what is wrong with it, a DamagedError that it may be repaired.
+
+    log_size: bytes of the write-ahead log, after which it is written back to the file.
+    """
+    path = directory / FILE
+    try:
         connection = connect(path)
         _check(connection, path)
         _upgrade(connection, path)
@@ -108,15 +125,22 @@ def open_database(directory: Path, sync: str, log_size: int = WAL) -> sqlite3.Co
         connection.execute("BEGIN IMMEDIATE")  # so that a file that cannot be written says so now
         connection.execute("ROLLBACK")
     except sqlite3.Error as error:
+        if (getattr(error, "sqlite_errorname", "") or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise DamagedError(path, str(error)) from error
         raise StartError(f"cannot use {path}: {told(error)}; it was left as it is") from error
     except OSError as error:
         raise StartError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
     return connection
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection that begins no transaction by itself, to be used in one thread at a time."""
+def connect(path: Path, *, read_only: bool = False, is_cut: bool = False) -> sqlite3.Connection:
+    """A connection that begins no transaction by itself, to be used in one thread at a time.
+
+    is_cut: the file may be shorter than its head says.
+    """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    if is_cut:
+        connection.execute("PRAGMA writable_schema = ON")  # this is what makes SQLite read such a file
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.create_function("row_checksum", -1, row_checksum, deterministic=True)
     connection.execute("PRAGMA secure_delete = OFF")  # Debian's sqlite writes zeros over all that is removed
@@ -133,7 +157,7 @@ def told(error: sqlite3.Error) -> str:
     if name.startswith("SQLITE_IOERR"):
         return f"the disk does not do what it should ({name})"
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return "it is damaged: move it away, and what can be read of it may be had by sqlite3's .recover"
+        return "it is damaged: a restart of q-broker copies what can be read"
     if name.startswith("SQLITE_READONLY"):
         return "it may not be written to"
     if name.startswith("SQLITE_CANTOPEN"):
@@ -178,7 +202,7 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _make(path: Path) -> None:
+def make_database(path: Path) -> None:
     """A database with nothing in it. It gets its name when it is whole, so that an empty file is never one of them."""
     new = _beside(path, ".new")
     new.unlink(missing_ok=True)
@@ -213,10 +237,6 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 1 <= version <= VERSION:
         raise StartError(f"{path} was made by a newer q-broker (format {version}, this one knows {VERSION})")
-    if os.path.getsize(path) <= _CHECK_WHOLE:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise StartError(f"{path} is damaged ({found.splitlines()[-1]}); it was left as it is: move it away")
 
 
 def _upgrade(connection: sqlite3.Connection, path: Path) -> None:

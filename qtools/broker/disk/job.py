@@ -22,7 +22,7 @@ log = logging.getLogger("qtools.broker")
 _STEP = 32  # pages given back at once on a full disk
 _STEPS = 16
 
-_INSERT = (
+INSERT = (
     "INSERT INTO block (seq, topic, base, count, timestamp, due, size, checksum, offsets, frames)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -46,8 +46,8 @@ class Job:
             for statement, rows in self.before:
                 connection.executemany(statement, rows)
             connection.executemany(
-                _INSERT,
-                (_row(topic, block) for topic, block in self.blocks),
+                INSERT,
+                (block_row(topic, block) for topic, block in self.blocks),
             )
             for statement, rows in self.after:
                 connection.executemany(statement, rows)
@@ -61,7 +61,8 @@ class Job:
         return more
 
 
-def _row(topic: int, block: Block) -> tuple[object, ...]:
+def block_row(topic: int, block: Block) -> tuple[object, ...]:
+    """What INSERT wants."""
     columns = (block.seq, topic, block.base, block.count, block.timestamp, block.due)
     offsets, frames = block.offsets, block.frames
     return (*columns, len(frames), block_checksum(*columns, offsets, frames), offsets, frames)

@@ -175,7 +175,7 @@ def read_range(
 
 
 def numbers(
-    connection: sqlite3.Connection, topic: int, start: int, stop: int, *, patient: bool
+    connection: sqlite3.Connection, topic: int, start: int, stop: int, *, patient: bool, deferred: bool = False
 ) -> Iterable[tuple[int, int, int]]:
     """The blocks of a topic that the index has: number, count, timestamp. (number, -1, 0) from where it is damaged on:
     one of any topic, or of none."""
@@ -185,7 +185,7 @@ def numbers(
             if not all(isinstance(one, int) for one in (seq, count, timestamp, due)) or seq <= last:
                 raise sqlite3.DatabaseError("the index is out of order")
             last = seq
-            if not due:
+            if not due or deferred:
                 yield seq, count, timestamp
     except sqlite3.Error as error:
         if patient and not is_damage(error) and isinstance(error, sqlite3.OperationalError):

@@ -24,11 +24,12 @@ from pathlib import Path
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import ChannelBacklog, Statement
 from qtools.broker.disk.damage import Damage, UnreadableBlock
-from qtools.broker.disk.database import VERSION, open_database, told
+from qtools.broker.disk.database import VERSION, told
 from qtools.broker.disk.gathering import Gathering
 from qtools.broker.disk.hot import Budget
 from qtools.broker.disk.job import Job, make_room
 from qtools.broker.disk.log import TopicLog
+from qtools.broker.disk.opening import check_later, open_sound
 from qtools.broker.disk.reader import Reader
 from qtools.broker.disk.reserve import Journal, Sizes, allocate, free_bytes, told_size
 from qtools.broker.disk.restore import restore
@@ -91,7 +92,7 @@ class DurableStore:
         self._damage = Damage(directory)
         self._sizes = Sizes.of(directory)
         self._journal = Journal(directory, self._sizes.journal)
-        connection = open_database(directory, sync, self._sizes.log)
+        connection = open_sound(directory, sync, self._sizes.log, self._damage)
         try:
             self._replay(connection)
             self.reader = Reader(directory, self._loop, self._cannot_read, self._is_damaged)
@@ -102,6 +103,7 @@ class DurableStore:
 
             raise StartError(f"cannot use {directory}: {told(error)}; it was left as it is") from error
         self._connection = connection
+        self._checker = check_later(directory, self._loop, self._damage)
         self._writer = Worker("q-broker writer", connection, self._loop)
         self._journal.allocate()
         self._keep_reserve()
@@ -293,6 +295,8 @@ class DurableStore:
     def _why(self, error: Exception) -> str:
         if not isinstance(error, sqlite3.Error):
             return str(error)
+        if (getattr(error, "sqlite_errorname", "") or "").startswith("SQLITE_CORRUPT"):
+            self._damage.report_structure(str(error))
         if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
             return f"{told(error)}: {told_size(self._sizes.enough)} have to be free in {self._directory}"
         return told(error)
@@ -450,6 +454,8 @@ class DurableStore:
         self._writer.do(work, lambda _, error: None)
         self._writer.close()
         self.reader.close()
+        if self._checker is not None:
+            self._checker.close()
         for error in failures:
             log.error("cannot write to %s: %s", self._directory, told(error))
         if commit is not None:
