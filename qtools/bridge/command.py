@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Duration, Number, Topic
+from qtools.cli.types import Duration, Integer, Number, Topic
 from qtools.errors import UsageError
 
 CHANNEL = "q-bridge"
@@ -77,14 +77,14 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--max-attempts",
-    type=click.IntRange(1, 65534),
+    type=Integer(1, 65534),
     default=None,
     metavar="N",
     help="A message that was delivered more often is dealt with by --on-error. Default: no limit.",
 )
 @click.option(
     "--max-topics",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=1000,
     show_default=True,
     metavar="N",
@@ -105,7 +105,7 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--dedupe-keys",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=None,
     metavar="N",
     help="How many are remembered; the oldest are forgotten for room. Default: 10 million.",
@@ -124,7 +124,7 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     metavar="DURATION",
     help="Let the broker hold every message back so long (at most 1h).",
 )
-@click.option("--count", "-n", type=click.IntRange(1), metavar="N", help="End after N messages, over all topics.")
+@click.option("--count", "-n", type=Integer(1), metavar="N", help="End after N messages, over all topics.")
 @shared.end_options
 @click.option(
     "--dry-run", is_flag=True, help="Print where each message would go; read a copy, send nothing, take nothing."

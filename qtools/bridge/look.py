@@ -16,6 +16,7 @@ from qtools.bridge.feeding import forbidden_topics
 from qtools.bridge.options import BridgeOptions
 from qtools.bridge.planning import plan_for
 from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.stdout import STDOUT, write_all
 from qtools.cli.worker import Worker
 from qtools.client.consumer import Consumer
 from qtools.client.ends import end_consumer
@@ -26,7 +27,6 @@ from qtools.flow.run import Flow
 from qtools.message import Batch
 from qtools.names import EPHEMERAL, Subscription
 
-STDOUT = 1
 PATIENCE = 2.0  # s: a reader of ours that takes nothing for so long, after a signal, is not waited for
 
 
@@ -58,11 +58,11 @@ def explain_stdin(options: BridgeOptions) -> int:
     planner = plan_for(options, frozenset(source.topic for source in options.sources)).planner
     assert isinstance(planner, Routes)
     for line in _lines():
-        try:
-            sys.stdout.write(told(planner, line, True))
-            sys.stdout.flush()
-        except BrokenPipeError:
+        _, error = write_all(STDOUT, told(planner, line, True).encode("utf-8", "backslashreplace"))
+        if isinstance(error, BrokenPipeError):
             return 0
+        if error is not None:
+            raise SinkError(f"cannot write to stdout: {error.strerror or error}")
     return 0
 
 
@@ -92,20 +92,10 @@ class _Print:
 
     async def write(self, batch: Batch) -> None:
         data = "".join(map(self._text, batch.bodies)).encode("utf-8", "backslashreplace")
-        error = await self._worker.call(_write_all, data)
+        _, error = await self._worker.call(write_all, STDOUT, data)
         if isinstance(error, BrokenPipeError):
             raise SinkClosed("nobody reads stdout any more")
         if error is not None:
             raise SinkError(f"cannot write to stdout: {error.strerror or error}")
 
     async def close(self) -> None: ...
-
-
-def _write_all(data: bytes) -> OSError | None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(STDOUT, view) :]
-    except OSError as error:
-        return error
-    return None

@@ -11,7 +11,7 @@ import click
 from qtools import __version__
 from qtools.broker.arguments import from_go, read_config
 from qtools.cli.program import Program
-from qtools.cli.types import Duration, DurationOrSize, Size
+from qtools.cli.types import Duration, DurationOrSize, Integer, Size
 
 _IGNORED = f"{__name__}.ignored"  # in a context's meta: what is said about options without a meaning here
 
@@ -111,19 +111,19 @@ _BYTES = Size(least=1)
 )
 @click.option(
     "--broadcast-tcp-port",
-    type=click.IntRange(0, 65535),
+    type=Integer(0, 65535),
     default=0,
     help="The TCP port they give.  [default: the one it listens on]",
 )
 @click.option(
     "--broadcast-http-port",
-    type=click.IntRange(0, 65535),
+    type=Integer(0, 65535),
     default=0,
     help="The HTTP port they give.  [default: the one it listens on]",
 )
 @click.option(
     "--node-id",
-    type=click.IntRange(0, 1023),
+    type=Integer(0, 1023),
     metavar="0..1023",
     help="This broker among others, a part of every message's id.  [default: ids differ within a topic only]",
 )
@@ -169,7 +169,7 @@ _BYTES = Size(least=1)
 )
 @click.option(
     "--mem-queue-size",
-    type=click.IntRange(0),
+    type=Integer(0),
     default=10_000,
     show_default=True,
     help="Messages of a channel in memory; the others are read from disk when it is their turn. An ephemeral topic or"
@@ -177,13 +177,13 @@ _BYTES = Size(least=1)
 )
 @click.option(
     "--max-rdy-count",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=2500,
     show_default=True,
     help="Messages that a client may have in flight.",
 )
 @click.option(
-    "--max-channel-consumers", type=click.IntRange(0), default=0, help="Clients of one channel.  [default: any number]"
+    "--max-channel-consumers", type=Integer(0), default=0, help="Clients of one channel.  [default: any number]"
 )
 @click.option(
     "--max-heartbeat-interval", type=_SECOND, default="60s", show_default=True, help="The most a client may ask for."
@@ -220,7 +220,7 @@ _BYTES = Size(least=1)
 @click.option("--deflate/--no-deflate", default=True, show_default=True, help="Grant deflate.")
 @click.option(
     "--max-deflate-level",
-    type=click.IntRange(1, 9),
+    type=Integer(1, 9),
     default=6,
     show_default=True,
     help="The most a client may ask for.",

@@ -16,6 +16,7 @@
     sending.py    an input sent to its end: what q-pipe and q-to-file replay share
     dedupe.py     which messages were sent before: what q-bridge and q-to-file share
     statefile.py  how far a run has come, in a file
+    stdout.py     a descriptor written to the end, non-blocking or not
     worker.py     one thread for what blocks: stdin, stdout, fsync
 
 Only click is imported at the top of a command; what a `--help` does not need is imported late.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtools.cli.types import Delimiter, Duration, Listen, Peer
+from qtools.cli.types import Delimiter, Duration, Integer, Listen, Peer
 from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ connection_options = _all(
     ),
     click.option("--snappy", is_flag=True, help="Compress the connection with snappy (qtools-cli[snappy])."),
     click.option("--deflate", is_flag=True, help="Compress the connection with deflate."),
-    click.option("--deflate-level", type=click.IntRange(1, 9), default=6, show_default=True, metavar="1..9"),
+    click.option("--deflate-level", type=Integer(1, 9), default=6, show_default=True, metavar="1..9"),
     click.option("--client-id", default="", metavar="TEXT", help="Shown in nsqd's statistics. Default: the host."),
 )  # fmt: skip
 
 consumer_options = _all(
     click.option(
-        "--max-in-flight", type=click.IntRange(1), default=2500, show_default=True, metavar="N",
+        "--max-in-flight", type=Integer(1), default=2500, show_default=True, metavar="N",
         help="How many messages may be unfinished here at once, over all nsqds.",
     ),
     click.option(

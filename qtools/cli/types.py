@@ -15,7 +15,8 @@ from qtools.errors import QtoolsError
 from qtools.names import check_topic
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"  # more digits than anybody means, and fewer than would overflow
+# More digits than anybody means, and fewer than would overflow.
+_NUMBER = r"(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})"
 _DURATION = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h|d)")
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(rf"({_NUMBER})\s*([kmg]i?)?b?", re.IGNORECASE)
@@ -50,7 +51,7 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size such as 65536, 64KiB or 1MB")
     whole, _, fraction = found[1].partition(".")
     unit = _SIZES[(found[2] or "").lower()]
-    return int(whole) * unit + int(float(f"0.{fraction}") * unit)
+    return int(whole or 0) * unit + int(float(f"0.{fraction}") * unit)
 
 
 def parse_delimiter(text: str) -> bytes:
@@ -141,16 +142,43 @@ class Size(click.ParamType[int]):
         return size
 
 
+class Integer(click.IntRange):
+    """An int, `min` to `max`. click's own says "not a valid integer range"."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]+", value.strip()):
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if isinstance(value, str) and len(value.strip()) > 18:
+            self.fail("it has more than 18 digits", param, ctx)
+        number = int(value)
+        if self.min is not None and number < self.min:
+            self.fail(f"{number} is too small: at least {self.min}", param, ctx)
+        if self.max is not None and number > self.max:
+            self.fail(f"{number} is too large: at most {self.max}", param, ctx)
+        return number
+
+
 class Number(click.FloatRange):
     """A float above `above` and at most `most`; never infinite nor NaN, which click's own lets through."""
+
+    name = "number"
 
     def __init__(self, above: float, most: float | None = None) -> None:
         super().__init__(above, most, min_open=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number: float = super().convert(value, param, ctx)
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
         if not isfinite(number):
             self.fail(f"{value} is no number to count with", param, ctx)
+        if self.min is not None and number <= self.min:
+            self.fail(f"{value} is too small: more than {self.min:g}", param, ctx)
+        if self.max is not None and number > self.max:
+            self.fail(f"{value} is too large: at most {self.max:g}", param, ctx)
         return number
 
 

@@ -28,6 +28,22 @@ _OTHER_PORTS = {
 }
 
 
+# The same for those who gave it as nsqlookupd's HTTP address.
+_NOT_LOOKUPD = {
+    LOOKUPD_TCP_PORT: "that is nsqlookupd's TCP port, its HTTP port is usually 4161",
+    NSQD_TCP_PORT: "that is nsqd's TCP port, nsqlookupd's HTTP port is usually 4161; for one nsqd use --nsqd",
+    NSQD_HTTP_PORT: "that is nsqd's HTTP port, nsqlookupd's is usually 4161; for one nsqd use --nsqd HOST:4150",
+}
+
+
+def lookupd_hint(base: str) -> str:
+    """What to say of an address that was given as nsqlookupd's, and does not answer as one."""
+    from urllib.parse import urlsplit
+
+    port = urlsplit(base).port
+    return _NOT_LOOKUPD.get(port or 0, "is it nsqlookupd's HTTP port (usually 4161)?")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a broker listens: `host` and `port`, or `path` of a unix socket.

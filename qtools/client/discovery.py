@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from qtools.client.address import Address, Brokers
-from qtools.client.http import HttpAsker
+from qtools.client.http import HttpAsker, ask_lookupd
 from qtools.client.settings import Settings
 from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
 from qtools.protocol.lookup import Producer, decode_producers
@@ -64,11 +64,10 @@ class Discovery:
         return found
 
     async def _ask(self, asker: HttpAsker) -> list[Producer]:
-        status, body = await asker.get("/nodes" if self._topic is None else f"/lookup?topic={self._topic}")
-        if status == 404 and b"TOPIC_NOT_FOUND" in body:
+        path = "/nodes" if self._topic is None else f"/lookup?topic={self._topic}"
+        status, body = await ask_lookupd(asker, path)
+        if status == 404:
             return []
-        if status != 200:
-            raise ProtocolError(f"{asker.base} answers {status}: is it nsqlookupd's HTTP port (usually 4161)?")
         try:
             return decode_producers(body)
         except ProtocolError as error:

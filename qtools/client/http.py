@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qtools.client.address import LOCAL
-from qtools.errors import ConnectFailed, PeerError
+from qtools.client.address import LOCAL, lookupd_hint
+from qtools.errors import ConnectFailed, PeerError, ProtocolError
 from qtools.names import Subscription, is_valid_name
 
 if TYPE_CHECKING:
@@ -115,6 +115,20 @@ def _reason(error: Exception) -> str:
             return "the connection was closed without an HTTP answer"
         return "what listens there does not speak HTTP"
     return str(error) or type(error).__name__
+
+
+async def ask_lookupd(asker: HttpAsker, path: str) -> tuple[int, bytes]:
+    """Status (200, or 404 for a topic that is not known) and body of a GET at an nsqlookupd.
+
+    ConnectFailed and ProtocolError tell what usually listens at that port.
+    """
+    try:
+        status, body = await asker.get(path)
+    except ConnectFailed as error:
+        raise ConnectFailed(error.address, f"{error.reason} ({lookupd_hint(asker.base)})") from error
+    if status == 200 or (status == 404 and b"TOPIC_NOT_FOUND" in body):
+        return status, body
+    raise ProtocolError(f"{asker.base} answers {status}: {lookupd_hint(asker.base)}")
 
 
 @dataclass(slots=True)

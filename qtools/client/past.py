@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from qtools.client.address import Address, Brokers
 from qtools.client.discovery import Discovery
-from qtools.client.http import HttpAsker
+from qtools.client.http import HttpAsker, ask_depth
 from qtools.client.settings import Settings
 from qtools.errors import ConnectFailed, PeerError, StartError, UsageError
 from qtools.message import Batch, Message, Messages
@@ -47,22 +47,33 @@ async def begin_in_the_past(
 
     UsageError where a broker cannot do that, or the channel is there; a topic that is not there has no past.
     """
-    for source in sources:
-        for address in await _addresses(source, brokers, settings):
-            asker = await _ask(address, settings, "--since")
-            try:
-                status, body = await asker.post(f"/channel/create?{_query(source)}&from={since:.6f}")
-            finally:
-                await asker.close()
-            told = body.decode("utf-8", "replace")
-            if status == 409:
-                raise UsageError(
-                    f"{source} is there already, and --since begins a new channel: choose another name, or none"
-                )
-            if status == 400 and "NOT_DURABLE" in told:
-                raise UsageError(f"{address} keeps {source.topic} in memory only: there is no past for --since")
-            if status not in (200, 404):
-                raise PeerError(f"{address} answers {status} {told}")
+    places = [(source, address) for source in sources for address in await _addresses(source, brokers, settings)]
+    # All are asked before a channel is made anywhere: a run that cannot start changes nothing.
+    for source, address in places:
+        asker = await _ask(address, settings, "--since")
+        try:
+            there = (await ask_depth(asker, source)).exists
+        finally:
+            await asker.close()
+        if there:
+            raise _there_already(source)
+    for source, address in places:
+        asker = await _ask(address, settings, "--since")
+        try:
+            status, body = await asker.post(f"/channel/create?{_query(source)}&from={since:.6f}")
+        finally:
+            await asker.close()
+        told = body.decode("utf-8", "replace")
+        if status == 409:
+            raise _there_already(source)
+        if status == 400 and "NOT_DURABLE" in told:
+            raise UsageError(f"{address} keeps {source.topic} in memory only: there is no past for --since")
+        if status not in (200, 404):
+            raise PeerError(f"{address} answers {status} {told}")
+
+
+def _there_already(source: Subscription) -> UsageError:
+    return UsageError(f"{source} is there already, and --since begins a new channel: choose another name, or none")
 
 
 async def peek(source: Subscription, brokers: Brokers, settings: Settings, count: int) -> list[Batch]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from qtools.client.address import Brokers
-from qtools.client.http import HttpAsker, ask_topics
+from qtools.client.http import HttpAsker, ask_lookupd, ask_topics
 from qtools.client.settings import Settings
 from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
 from qtools.protocol.lookup import decode_topics
@@ -59,9 +59,7 @@ class Topics:
     async def _ask(self, asker: HttpAsker) -> list[str]:
         if not self._by_lookup:
             return await ask_topics(asker)
-        status, body = await asker.get("/topics")
-        if status != 200:
-            raise ProtocolError(f"{asker.base} answers {status}: is it nsqlookupd's HTTP port (usually 4161)?")
+        _, body = await ask_lookupd(asker, "/topics")
         try:
             return decode_topics(body)
         except ProtocolError as error:

@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Duration, Number, Size
+from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import NameInvalid, UsageError
 from qtools.names import check_topic
 
@@ -67,7 +67,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
 )
 @click.option(
     "--batch-count",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=5000,
     show_default=True,
     metavar="N",
@@ -85,7 +85,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
 )
 @click.option(
     "--window",
-    type=click.IntRange(1, 1000),
+    type=Integer(1, 1000),
     default=8,
     show_default=True,
     metavar="N",
@@ -101,7 +101,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
 )
 @click.option(
     "--skip-bytes",
-    type=click.IntRange(0),
+    type=Integer(0),
     default=0,
     metavar="N",
     help="Leave out the first N bytes of the input: where a run that failed says it can go on.",

@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Duration, Number, Size
+from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import UsageError
 
 DEFAULT_ADDRESS = "127.0.0.1:8080"
@@ -60,7 +60,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1, 64),
+    type=Integer(1, 64),
     default=1,
     show_default=True,
     metavar="N",
@@ -92,7 +92,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--max-in-flight",
-    type=click.IntRange(1, 100_000),
+    type=Integer(1, 100_000),
     default=2500,
     show_default=True,
     metavar="N",
@@ -100,7 +100,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--backlog",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=10_000,
     show_default=True,
     metavar="N",
@@ -120,7 +120,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--max-connections",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=10_000,
     show_default=True,
     metavar="N",
@@ -128,7 +128,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--max-subscriptions",
-    type=click.IntRange(0),
+    type=Integer(0),
     default=None,
     metavar="N",
     help="Streams at once, for each token and worker. Default: as many as there are connections.",

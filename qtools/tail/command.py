@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Duration, Number
+from qtools.cli.types import Duration, Integer, Number
 from qtools.errors import UsageError
 
 
@@ -27,7 +27,7 @@ Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 coul
 """,
 )
 @click.argument("sources", nargs=-1, required=True, metavar="TOPIC[/CHANNEL]...")
-@click.option("--count", "-n", type=click.IntRange(1), metavar="N", help="End after N messages, over all topics.")
+@click.option("--count", "-n", type=Integer(1), metavar="N", help="End after N messages, over all topics.")
 @shared.format_option(
     "raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
     "binary. length32: a 4-byte length and the body. q-pipe reads each of them back."
@@ -55,7 +55,8 @@ Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 coul
 @click.option(
     "--peek",
     is_flag=True,
-    help="Print what waits in a channel, the first 10 or -n, and leave it there, attempts and all; needs q-broker.",
+    help="Print what waits in a channel, the first 10 or -n that match, and leave it there, attempts and all; needs "
+    "q-broker.",
 )
 @shared.consumer_options
 @shared.operations_within("2s")  # a reader of ours that takes nothing for so long, after a signal, is not waited for

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import stat
 from collections.abc import Callable, Sequence
 
+from qtools.cli.stdout import write_all
 from qtools.cli.worker import Worker
 from qtools.errors import SinkClosed, SinkError
 from qtools.flow import formats
@@ -107,7 +107,7 @@ class Output:
         """Print `batch`, whose messages stand at `places` of the one that was given."""
         data = self._form.join(batch)
         # A write that a stop gave up may still be stuck in the thread; ours queues behind it.
-        written, error = await self._worker.call(_write_all, self._fd, data)
+        written, error = await self._worker.call(write_all, self._fd, data)
         self.printed_bytes += written
         if error is None:
             self.printed += len(batch)
@@ -132,19 +132,3 @@ class Output:
 def _upto(places: Sequence[int], printed: int) -> int:
     """How many messages of a batch are done with when `printed` of those at `places` are."""
     return places[printed - 1] + 1 if printed else 0
-
-
-def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
-    """Write all of `data`; how much was written, and what went wrong."""
-    view = memoryview(data)
-    written = 0
-    while written < len(data):
-        try:
-            written += os.write(fd, view[written:])
-        except BlockingIOError:  # somebody else made our stdout non-blocking
-            ready = select.poll()
-            ready.register(fd, select.POLLOUT)
-            ready.poll()
-        except OSError as error:
-            return written, error
-    return written, None

@@ -24,7 +24,7 @@ from qtools.flow.contract import Source
 from qtools.flow.formats import Format
 from qtools.flow.run import Flow
 from qtools.message import Batch
-from qtools.tail.look import Look
+from qtools.tail.look import AT_MOST, Look
 from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
 
@@ -84,9 +84,11 @@ def _form(options: TailOptions) -> Format:
 
 async def _look(options: TailOptions, signals: Signals) -> int:
     """Print what waits, and leave it there."""
-    output = Output(STDOUT, _form(options), sample=options.sample)
+    choosing = options.sample < 1.0 or options.rules is not None
+    most = AT_MOST if options.count is None else options.count
+    output = Output(STDOUT, _form(options), sample=options.sample, limit=most if choosing else None)
     sink = output if options.rules is None else _filtered(output, options.rules)
-    flow = Flow(Look(options.sources, options.brokers, options.settings, options.count), sink)
+    flow = Flow(Look(options.sources, options.brokers, options.settings, options.count, choosing=choosing), sink)
     signals.on_stop(flow.stop)
     try:
         await flow.run()

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from qtools.cli import logs
 from qtools.cli.meter import Meter
 from qtools.cli.run import Signals
+from qtools.cli.stdout import STDOUT, write_all
 from qtools.cli.types import format_size, plural
-from qtools.errors import InputError
+from qtools.cli.worker import Worker
+from qtools.errors import InputError, SinkError
 from qtools.to_file.objects import open_to_read
 from qtools.to_file.verify import Report, Verifier, read_archive
 
@@ -52,7 +54,10 @@ async def check(options: CheckOptions, signals: Signals) -> int:
         logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the archive")
         return 1
     lines = _json_lines(report) if options.as_json else _table(report)
-    print("\n".join(lines), flush=True)
+    data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+    _, error = await Worker("output").call(write_all, STDOUT, data)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        raise SinkError(f"cannot write to stdout: {error.strerror or error}")
     return 1 if report.findings or (options.fail_on_duplicates and report.again) else 0
 
 

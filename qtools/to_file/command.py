@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Duration, Size
+from qtools.cli.types import Duration, Integer, Size
 from qtools.errors import UsageError
 
 CHANNEL = "q-to-file"
@@ -85,7 +85,9 @@ included.
 @shared.null_option
 @click.option("--compression", type=click.Choice(["none", "gzip", "zstd"]), default=None, help="Default: none.")
 @click.option("--gzip", is_flag=True, help="The same as --compression gzip.")
-@click.option("--compression-level", type=int, metavar="N", help="gzip 0..3, zstd 1..19.  [default: gzip 2, zstd 3]")
+@click.option(
+    "--compression-level", type=Integer(), metavar="N", help="gzip 0..3, zstd 1..19.  [default: gzip 2, zstd 3]"
+)
 @click.option(
     "--filename-format",
     metavar="TEMPLATE",
@@ -129,15 +131,15 @@ included.
     "--dedupe-window", type=Duration(1), metavar="DURATION", help="How long keys are remembered.  [default: 1h]"
 )
 @click.option(
-    "--dedupe-keys", type=click.IntRange(1), metavar="N", help="How many at most; 19 bytes each.  [default: 1000000]"
+    "--dedupe-keys", type=Integer(1), metavar="N", help="How many at most; 19 bytes each.  [default: 1000000]"
 )
 @click.option("--dedupe-file", metavar="FILE", help="Where they are kept.  [default: dedupe in the work directory]")
 @click.option("--rotate-size", type=Size(1), metavar="SIZE", help="Close a file of so many bytes on disk.")
 @click.option("--rotate-interval", type=Duration(1), metavar="DURATION", help="Close a file of that age.")
-@click.option("--rotate-count", type=click.IntRange(1), metavar="N", help="Close a file of N messages.")
+@click.option("--rotate-count", type=Integer(1), metavar="N", help="Close a file of N messages.")
 @click.option(
     "--max-open-files",
-    type=click.IntRange(1, 10_000),
+    type=Integer(1, 10_000),
     default=64,
     show_default=True,
     metavar="N",
@@ -152,7 +154,7 @@ included.
 )
 @click.option(
     "--sync-count",
-    type=click.IntRange(1),
+    type=Integer(1),
     metavar="N",
     help="… or as soon as N messages came.  [default: half of --max-in-flight]",
 )

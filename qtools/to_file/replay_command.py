@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Duration, Number, Size, Topic
+from qtools.cli.types import Duration, Integer, Number, Size, Topic
 from qtools.errors import UsageError
 from qtools.to_file.moment import Moment
 
@@ -54,7 +54,7 @@ Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2
 @shared.delimiter_option(r"What ends a raw message. Default: \n.")
 @shared.null_option
 @click.option("--s3-endpoint", default="", metavar="URL", help="An S3 server that is not AWS's: http://HOST:PORT.")
-@click.option("--batch-count", type=click.IntRange(1), default=5000, show_default=True, metavar="N",
+@click.option("--batch-count", type=Integer(1), default=5000, show_default=True, metavar="N",
               help="Most messages in one MPUB.")  # fmt: skip
 @click.option("--batch-bytes", type=Size(1), default="1MiB", show_default=True, metavar="SIZE",
               help="Most bytes in one MPUB.")  # fmt: skip

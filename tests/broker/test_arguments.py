@@ -234,7 +234,7 @@ def test_a_config_file_says_what_flags_do(tmp_path: Path) -> None:
     [
         ("msg_timeout = 'soon'", "msg_timeout: 'soon' is not a duration"),
         ("statsd_interval = 5", "statsd_interval: 5ms is not at least 1s"),
-        ("mem_queue_size = 'x'", "mem_queue_size: 'x' is not a valid int"),
+        ("mem_queue_size = 'x'", "mem_queue_size: 'x' is not a whole number"),
         ("mem_queue_size = [5]", "mem_queue_size: takes one value"),
         ("snappy = 'maybe'", "snappy: takes true or false, not 'maybe'"),
         ("tls_min_version = 'ssl2'", "tls_min_version: 'ssl2' is not one of"),

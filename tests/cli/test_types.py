@@ -14,6 +14,8 @@ from qtools.cli.types import (
     Delimiter,
     Duration,
     Endpoint,
+    Integer,
+    Number,
     Size,
     Topic,
     format_duration,
@@ -31,6 +33,7 @@ from qtools.cli.types import (
     ("text", "seconds"),
     [
         ("0", 0), ("10", 10), ("1.5", 1.5), ("250ms", 0.25), ("10s", 10), ("1m30s", 90), ("2h", 7200), ("1.5h", 5400),
+        (".5", 0.5), (".5s", 0.5),
         ("2d", 172_800), ("100us", 1e-4), ("100µs", 1e-4), ("5ns", 5e-9), (" 3s ", 3), ("1h1m1s1ms", 3661.001),
     ],
 )  # fmt: skip
@@ -39,7 +42,8 @@ def test_a_duration_is_numbers_with_units_or_bare_seconds(text: str, seconds: fl
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "-1s", "+1s", "1 s", "1s 2s", "1m30", "10x", "1.s", ".5s", "1e3", "inf", "nan", "1,5s", "1h-1m"]
+    "text",
+    ["", "s", "-1s", "+1s", "1 s", "1s 2s", "1m30", "10x", "1.s", ".s", "1e3", "inf", "nan", "1,5s", "1h-1m"],
 )
 def test_what_is_no_duration_says_what_one_looks_like(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a duration such as 250ms, 10s, 1m30s or 2h"):
@@ -51,7 +55,7 @@ def test_what_is_no_duration_says_what_one_looks_like(text: str) -> None:
     [
         ("0", 0), ("65536", 65536), ("64KiB", 65536), ("64Ki", 65536), ("64k", 64_000), ("64kB", 64_000),
         ("1.5MB", 1_500_000), ("2M", 2_000_000), ("1MiB", 1 << 20), ("3GiB", 3 << 30), ("1 GB", 10**9), ("7b", 7),
-        ("9007199254740993", 9007199254740993), ("9007199254740993k", 9007199254740993000),
+        (".5MB", 500_000), ("9007199254740993", 9007199254740993), ("9007199254740993k", 9007199254740993000),
     ],
 )  # fmt: skip
 def test_a_size_is_a_number_with_a_unit_or_bytes(text: str, size: int) -> None:
@@ -207,3 +211,32 @@ def test_whom_to_send_to() -> None:
     for text in ("", ":8125", "statsd:", "h:0", "unix:/x", "9125:"):
         with pytest.raises(ValueError, match=r"is not HOST:PORT|has the port 0"):
             parse_peer(text, 8125)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x", "'x' is not a whole number"), ("1.5", "'1.5' is not a whole number"), ("1_0", "'1_0' is not a whole"),
+        ("", "'' is not a whole number"), ("0", "0 is too small: at least 1"), ("-3", "-3 is too small: at least 1"),
+        ("10", "10 is too large: at most 9"), ("9" * 5000, "more than 18 digits"), ("nan", "is not a whole number"),
+    ],
+)  # fmt: skip
+def test_what_is_no_whole_number_within_its_bounds_says_so_in_plain_words(text: str, why: str) -> None:
+    with pytest.raises(click.BadParameter) as raised:
+        Integer(1, 9).convert(text, None, None)
+    assert why in str(raised.value)
+    assert [Integer(1, 9).convert(good, None, None) for good in ("1", " 9", "+5", 7)] == [1, 9, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x", "'x' is not a number"), ("0", "0 is too small: more than 0"), ("1.1", "1.1 is too large: at most 1"),
+        ("nan", "no number to count with"), ("inf", "no number to count with"), ("", "'' is not a number"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_within_its_bounds_says_so_in_plain_words(text: str, why: str) -> None:
+    with pytest.raises(click.BadParameter) as raised:
+        Number(0, 1).convert(text, None, None)
+    assert why in str(raised.value)
+    assert [Number(0, 1).convert(good, None, None) for good in (".5", "1", "1e-3")] == [0.5, 1.0, 0.001]

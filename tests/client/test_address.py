@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtools.client.address import Address, Brokers, choose_brokers, local_address, parse_address, parse_http_address
+from qtools.client.address import (
+    Address,
+    Brokers,
+    choose_brokers,
+    local_address,
+    lookupd_hint,
+    parse_address,
+    parse_http_address,
+)
 from qtools.errors import AddressInvalid, UsageError
 
 
@@ -172,3 +180,18 @@ def test_http_addresses_belong_to_the_nsqds_in_their_order() -> None:
 def test_brokers_are_shown_as_where_they_are() -> None:
     assert str(Brokers(nsqd=(A, B))) == "a:4150, b:7"
     assert str(Brokers(lookupd=("http://a:4161",))) == "nsqlookupd at http://a:4161"
+
+
+@pytest.mark.parametrize(
+    ("port", "hint"),
+    [
+        (4150, "that is nsqd's TCP port, nsqlookupd's HTTP port is usually 4161"),
+        (4151, "that is nsqd's HTTP port, nsqlookupd's is usually 4161"),
+        (4160, "that is nsqlookupd's TCP port, its HTTP port is usually 4161"),
+        (4161, "is it nsqlookupd's HTTP port (usually 4161)?"),
+        (80, "is it nsqlookupd's HTTP port (usually 4161)?"),
+    ],
+)
+def test_what_a_port_is_that_is_not_nsqlookupd_s(port: int, hint: str) -> None:
+    assert lookupd_hint(f"http://[::1]:{port}").startswith(hint)
+    assert lookupd_hint("http://lookup.example") == "is it nsqlookupd's HTTP port (usually 4161)?"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,30 @@ def test_closed_streams(shell: Shell) -> None:
     )
     done = shell.script("q-bridge --explain --to x >&-").wait()
     assert (done.status, "stdout is closed" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("how", ["--explain", "--dry-run"])
+def test_a_non_blocking_stdout_gets_all_of_it(shell: Shell, broker: Broker, routes: Path, topic: str, how: str) -> None:
+    """Another process on the same terminal can make it so; a pipe holds 64 KB, and then a write would block."""
+    lines = [b'{"type":"purchase","amount":%d,"pad":"%s"}' % (nth, b"x" * 1000) for nth in range(500)]
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, "rb") as reader:
+        if how == "--explain":
+            look = shell.start(
+                "q-bridge", how, "--routes", routes, stdin=subprocess.PIPE, stdout=writing, stderr=subprocess.PIPE
+            )
+            os.close(writing)
+            feeding = threading.Thread(target=lambda: (look.feed(b"\n".join(lines)), look.end_input()))
+            feeding.start()
+        else:
+            broker.create(topic, "other")
+            words = [topic, how, "--routes", routes, "-n", "500", *broker.flags]
+            look = shell.start("q-bridge", *words, stdout=writing, stderr=subprocess.PIPE)
+            os.close(writing)
+            wait_until(lambda: len(broker.channels(topic)) == 2)
+            broker.fill(topic, lines)
+        told = reader.read()
+    assert look.wait().status == 0
+    assert look.err == ""
+    assert all(line in told for line in lines)

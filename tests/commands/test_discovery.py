@@ -158,5 +158,11 @@ def test_something_else_for_a_lookupd(shell: Shell, cluster: Cluster, topic: str
     done = shell.run("q-tail", f"{topic}/me", "-n", "1", "--lookupd", wrong)
     assert done.status == 3
     assert wrong in done.err
-    if which == "nsqd's HTTP":
-        assert "is it nsqlookupd's HTTP port (usually 4161)?" in done.err
+    assert "is it nsqlookupd's HTTP port (usually 4161)?" in done.err  # what the usual ports are, test_address has
+    assert "answers 404" in done.err if which == "nsqd's HTTP" else "what listens there does not speak HTTP" in done.err
+
+
+def test_no_lookupd_there(shell: Shell, topic: str) -> None:
+    done = shell.run("q-tail", f"{topic}/me", "-n", "1", "--lookupd", "127.0.0.1:1")
+    assert done.status == 3
+    assert "127.0.0.1:1: nothing listens there (is it nsqlookupd's HTTP port (usually 4161)?)" in done.err_lines[-1]

@@ -80,6 +80,8 @@ def test_a_look_takes_nothing(shell: Shell, broker: Broker, topic: str) -> None:
     assert told[-1]["body_base64"] == "/wA="
     done = shell.run("q-tail", f"{topic}/archive", "--peek", "--where", ". > 7", "-n", "20", *broker.flags)
     assert done.lines == bodies[8:20]
+    done = shell.run("q-tail", f"{topic}/archive", "--peek", "--where", ". > 16", "-n", "2", *broker.flags)
+    assert done.lines == bodies[17:19]  # -n counts what is printed
     delivered = broker.drain(topic, "archive")
     assert [one.body for one in delivered] == bodies
     assert [one.attempts for one in delivered] == [1] * 21
@@ -101,3 +103,29 @@ def test_a_look_is_one_look(shell: Shell, words: list[str]) -> None:
     done = shell.run("q-tail", "t/c", "--peek", *words)
     assert done.status == 2
     assert f"{words[0]} does not go with it" in done.err
+
+
+def test_a_look_goes_on_until_as_many_match(shell: Shell, broker: Broker, topic: str) -> None:
+    if broker.kind == NSQD:
+        pytest.skip("nsqd has no words for it")
+    broker.create(topic, "archive")
+    bodies = [b"%d" % n for n in range(3000)]
+    broker.fill(topic, bodies)
+    look = [f"{topic}/archive", "--peek", "--where", ". % 1000 == 999"]
+    done = shell.run("q-tail", *look, "-n", "2", *broker.flags)
+    assert (done.status, done.lines) == (0, [b"999", b"1999"])
+    done = shell.run("q-tail", *look, *broker.flags)
+    assert (done.status, done.lines) == (0, [b"999", b"1999", b"2999"])
+    assert broker.wait_held(topic, "archive", 3000)
+
+
+def test_since_asks_every_broker_before_it_makes_a_channel(
+    shell: Shell, make_broker: MakeBroker, broker_kind: str, topic: str
+) -> None:
+    one, two = start(make_broker, broker_kind), start(make_broker, broker_kind)
+    one.create(topic, "other")
+    two.create(topic, "mine")
+    done = shell.run("q-tail", f"{topic}/mine", "--since", "10m", *one.flags, *two.flags)
+    assert (done.status, done.out) == (2, b"")
+    assert f"{topic}/mine is there already" in done.err
+    assert one.channels(topic) == ["other"]
