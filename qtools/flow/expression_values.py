@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from json.encoder import ESCAPE
 from typing import Any
 
@@ -189,14 +189,41 @@ def equal(left: Any, right: Any) -> bool:
     if ours is str or theirs is str or left is None or right is None:
         return bool(left == right)
     if ours is bool or theirs is bool:
-        return left is right
-    if ours is list:
-        return theirs is list and len(left) == len(right) and all(map(equal, left, right))
-    if ours is dict:
-        if theirs is not dict or len(left) != len(right):
-            return False
+        return False  # there is one True and one False
+    if ours is not list and ours is not dict:
+        return bool(left == right)
+    if ours is not theirs or len(left) != len(right):
+        return False
+    try:
+        if ours is list:
+            return all(map(equal, left, right))
         return all(key in right and equal(item, right[key]) for key, item in left.items())
-    return bool(left == right)
+    except RecursionError:
+        return _equal_inside(left, right)
+
+
+def _equal_inside(left: Any, right: Any) -> bool:
+    """`equal` for two arrays or two objects of one length that are nested more deeply than Python calls itself: with a
+    list of what is left to compare."""
+    waiting = [(left, right)]
+    while waiting:
+        left, right = waiting.pop()
+        pairs: Iterable[tuple[Any, Any]]
+        if left.__class__ is list:
+            pairs = zip(left, right, strict=True)
+        elif left.keys() == right.keys():
+            pairs = [(item, right[key]) for key, item in left.items()]
+        else:
+            return False
+        for one, other in pairs:
+            cls = one.__class__
+            if (cls is list or cls is dict) and one is not other:
+                if other.__class__ is not cls or len(one) != len(other):
+                    return False
+                waiting.append((one, other))
+            elif not equal(one, other):
+                return False
+    return True
 
 
 def unequal(left: Any, right: Any) -> bool:
@@ -216,19 +243,46 @@ def compare(left: Any, right: Any) -> int:
     if place == 4:
         # By code point, which is by bytes of UTF-8.
         return -1 if left < right else int(left > right)
-    if place == 5:
-        for ours, theirs in zip(left, right, strict=False):
+    if place < 5:
+        return 0
+    try:
+        pairs, otherwise = _pairs(left, right)
+        for ours, theirs in pairs:
             if found := compare(ours, theirs):
                 return found
-        return len(left) - len(right)
-    if place == 6:
-        names, others = sorted(left), sorted(right)
-        if names != others:
-            return -1 if names < others else 1
-        for name in names:
-            if found := compare(left[name], right[name]):
+        return otherwise
+    except RecursionError:
+        return _compare_inside(left, right)
+
+
+def _compare_inside(left: Any, right: Any) -> int:
+    """`compare` for two arrays or two objects that are nested more deeply than Python calls itself: with a list of the
+    pairs still to come, each with the answer where none of them differs."""
+    waiting = [_pairs(left, right)]
+    while waiting:
+        pairs, otherwise = waiting[-1]
+        for ours, theirs in pairs:
+            cls = ours.__class__
+            if (cls is list or cls is dict) and cls is theirs.__class__ and ours is not theirs:
+                waiting.append(_pairs(ours, theirs))
+                break
+            if found := compare(ours, theirs):
                 return found
+        else:
+            if otherwise:
+                return otherwise
+            waiting.pop()
     return 0
+
+
+def _pairs(left: Any, right: Any) -> tuple[Iterator[tuple[Any, Any]], int]:
+    """What two arrays, or two objects, are compared by, and the answer where no pair differs."""
+    if left.__class__ is list:
+        return zip(left, right, strict=False), len(left) - len(right)
+    names, others = sorted(left), sorted(right)
+    if names != others:
+        return iter(()), -1 if names < others else 1
+    return iter([(left[name], right[name]) for name in names]), 0
 
 
 def less(left: Any, right: Any) -> bool:

@@ -10,6 +10,7 @@ it goes back when the source is closed, at once.
 from __future__ import annotations
 
 import asyncio
+import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from qtools.pubsub_http.sessions import Session
 from qtools.web.bodies import Send
 from qtools.web.sender import ClientGone, Sender
 from qtools.web.wire import Wire
+
+log = logging.getLogger("qtools.pubsub")
 
 # Between two looks at what the client has taken: at first it is probably on its way, then somebody is slow.
 FIRST_LOOK = 0.002
@@ -93,6 +96,7 @@ class Counts:
     sent_bytes: int = 0
     finished: int = 0
     filtered: int = 0  # finished unsent, as they did not pass
+    undecided: int = 0  # of those, for how many `where` has no answer
 
 
 class _Sent:
@@ -158,6 +162,7 @@ class Delivery:
         self._look: asyncio.TimerHandle | None = None
         self._pause = FIRST_LOOK
         self._settled = asyncio.Event()
+        self._has_warned = False
 
     async def run(self) -> None:
         """Until the source ends, the client is gone, or as many as asked for were sent."""
@@ -228,8 +233,21 @@ class Delivery:
                 later.requeue()
             skipped = seen.without(list(places))
             self._counts.filtered += len(skipped)
+            if self._where is not None:
+                self._note_undecided(batch, [place for place in parcel.undecided(self._where) if place < upto])
             skipped.finish()
         return chosen
+
+    def _note_undecided(self, batch: Batch, places: Sequence[int]) -> None:
+        """Count the messages at `places`, for which `where` has no answer; the log names the first of a stream."""
+        self._counts.undecided += len(places)
+        if places and not self._has_warned and self._where is not None:
+            self._has_warned = True
+            ident, why = batch.ids[places[0]].decode(), self._where.why_not(batch.bodies[places[0]])
+            log.warning(
+                "where=%s has no answer for message %s (%s): it and others like it are finished unsent",
+                self._where.text, ident, why,
+            )  # fmt: skip
 
     def _without_arrived(self, batch: Batch, places: Sequence[int]) -> Sequence[int]:
         assert self._arrived is not None

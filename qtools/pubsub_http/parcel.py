@@ -52,15 +52,23 @@ class Where:
         self.text = text
         self._evaluate = compile_expression(text, regex=False).evaluate
 
-    def holds(self, value: Any) -> bool:
-        """Whether `value` passes; where the expression fails, or there is no JSON, it does not."""
+    def holds(self, value: Any) -> bool | None:
+        """Whether `value` passes; None where that cannot be said, as the expression fails or there is no JSON."""
         if value is _NO_JSON:
-            return False
+            return None
         try:
             told = self._evaluate(value)
         except EvaluationError:
-            return False
+            return None
         return told is not None and told is not False and told is not NOTHING
+
+    def why_not(self, body: bytes) -> str:
+        """Why there is no answer for a message."""
+        try:
+            self._evaluate(parser_for([body])(body))
+        except EvaluationError as error:
+            return str(error)
+        return ""
 
 
 @lru_cache(maxsize=256)
@@ -75,13 +83,14 @@ def compile_where(text: str) -> Where:
 class Parcel:
     """One batch. `shared` when many clients get it; nobody's acknowledgement matters then, it is finished already."""
 
-    __slots__ = ("_places", "_rendered", "_values", "batch", "shared")
+    __slots__ = ("_places", "_rendered", "_undecided", "_values", "batch", "shared")
 
     def __init__(self, batch: Batch, shared: bool = False) -> None:
         self.batch = batch
         self.shared = shared
         self._rendered: dict[str, bytes] = {}
         self._places: dict[str, Sequence[int]] = {}
+        self._undecided: dict[str, list[int]] = {}
         self._values: list[Any] | None = None
 
     def __len__(self) -> int:
@@ -93,11 +102,17 @@ class Parcel:
         if places is None:
             if self._values is None:
                 self._values = _values(self.batch.bodies)
-            holds = where.holds
-            places = self._places[where.text] = [place for place, value in enumerate(self._values) if holds(value)]
+            answers = list(map(where.holds, self._values))
+            places = self._places[where.text] = [place for place, answer in enumerate(answers) if answer]
+            if None in answers:
+                self._undecided[where.text] = [place for place, answer in enumerate(answers) if answer is None]
             if not self.shared:
                 self._values = None
         return places
+
+    def undecided(self, where: Where) -> Sequence[int]:
+        """The places of the messages for which it cannot be said whether `where` holds; they do not pass."""
+        return self._undecided.get(where.text, ())
 
     def render(self, form: str) -> bytes:
         """All of it in `form`."""

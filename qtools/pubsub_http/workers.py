@@ -119,6 +119,8 @@ class _Parent:
         except QtoolsError as error:
             logs.say(logging.ERROR, str(error))
             status = error.exit_status
+        except BaseException as error:  # a defect, of which nothing else would be seen: the process ends here
+            log.error("internal error: worker %d ends with %r", number, error, exc_info=error)
         finally:
             os._exit(status)
 

@@ -57,6 +57,17 @@ def test_messages_come_as_they_are_published_and_no_channel_loses_any(
     assert browser.complaints() == []
 
 
+@pytest.mark.parametrize("fragment", ["%", "%ff", "a%2", "%E0%A4%A"])
+def test_an_address_that_was_cut_names_no_topic(
+    browser: Browser, gateway: Gateway, broker: Broker, topic: str, fragment: str
+) -> None:
+    broker.create(topic, "archive")
+    browser.open(f"{gateway.url}/#{fragment}")
+    browser.wait(f"{ROWS}.includes(arguments[0])", topic)
+    assert not browser.run("document.getElementById('welcome').hidden")
+    assert browser.complaints() == []
+
+
 def test_what_is_in_a_message_stays_text(browser: Browser, gateway: Gateway, broker: Broker, topic: str) -> None:
     open_topic(browser, gateway, broker, topic)
     evil = '<img src=x onerror="window.owned = 1"><script>window.owned = 1</script>'

@@ -550,3 +550,29 @@ def test_a_condition_costs_little_more_than_pythons_own() -> None:
     # In turns, and the time of this process alone: the machine may be busy.
     rounds = [(cost(compiled.evaluate), cost(by_hand)) for _ in range(20)]
     assert min(ours for ours, _ in rounds) < 3 * min(theirs for _, theirs in rounds)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda inside: [inside],
+        lambda inside: {"k": inside},
+        lambda inside: [0, inside, ""],
+        lambda inside: {"a": [], "k": inside},
+    ],
+)
+def test_values_of_any_depth_are_compared(wrap: Callable[[object], object]) -> None:
+    """More deeply nested than Python calls itself: as deep as JSON is read at all."""
+
+    def nested(inside: int) -> object:
+        made: object = inside
+        for _ in range(5000):
+            made = wrap(made)
+        return made
+
+    value = {"a": nested(1), "b": nested(1), "c": nested(2)}
+    for text, told in (
+        (".a == .b", True), (".a == .c", False), (".a != .c", True), (".a < .c", True), (".a >= .b", True),
+        (".c <= .a", False),
+    ):  # fmt: skip
+        assert compile_expression(text)(value) is told, text

@@ -66,3 +66,15 @@ def test_ready_while_a_broker_is_connected(make_gateway: MakeGateway, make_broke
     wait_until(lambda: httpx.get(f"{where(gateway)}/readyz").status_code == 503)
     assert "no nsqd is connected" in httpx.get(f"{where(gateway)}/readyz").text
     assert httpx.get(f"{where(gateway)}/healthz").status_code == 200
+
+
+def test_where_without_an_answer_is_said_and_counted(make_gateway: MakeGateway, broker: Broker, topic: str) -> None:
+    gateway = make_gateway(broker, "--metrics-address", "127.0.0.1:0")
+    deep = b"[" * 2000 + b"]" * 2000
+    broker.fill(topic, [b'{"a":[]}', b"no JSON", b'{"a":5}', b'{"a":1}', deep])
+    answer = gateway.get("/sub", topic=topic, channel="me", format="raw", where="(.a + 1) > 3", until_empty=1)
+    assert answer.text == '{"a":5}\n'
+    gateway.process.wait_err("array ([]) and number (1) cannot be added")
+    assert gateway.process.err.count("has no answer for message") == 1
+    told = scrape(gateway)
+    assert (told["where_failed_total"], told["filtered_total"]) == (3, 4)

@@ -255,3 +255,16 @@ def test_a_heartbeat_is_a_comment_of_an_event_stream_and_in_no_other_data(
         broker.fill(topic, [b"a"])
         assert envelopes.bodies(1) == ["a"]  # and nothing came before it
         assert len(events.beginning("data: ", 1)) == 1
+
+
+def nested(depth: int, inside: str) -> str:
+    return "[" * depth + inside + "]" * depth
+
+
+def test_where_compares_values_of_any_depth(gateway: Gateway, broker: Broker, topic: str) -> None:
+    same, other = nested(1000, "1"), nested(1000, "2")
+    broker.fill(
+        topic, [f'{{"a":{same},"b":{same}}}'.encode(), f'{{"a":{same},"b":{other}}}'.encode(), b'{"a":1,"b":1}']
+    )
+    answer = gateway.get("/sub", topic=topic, channel="me", format="raw", where=".a == .b", until_empty=1)
+    assert answer.text.splitlines() == [f'{{"a":{same},"b":{same}}}', '{"a":1,"b":1}']

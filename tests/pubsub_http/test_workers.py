@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -175,3 +176,25 @@ def test_an_event_stream_goes_on_at_any_worker(
     with gateway.stream(topic, "me", format="sse", until_empty="true", headers={"last-event-id": last}) as stream:
         assert [line for line in stream.rest() if line.startswith("data: ")] == []
     broker.wait_held(topic, "me", 0)
+
+
+CRASHING = """
+import sys
+from qtools.pubsub_http import command, workers
+
+async def crash(*_):
+    raise RuntimeError("the roof fell in")
+
+workers.serve_on = crash
+command.main()
+"""
+
+
+def test_a_worker_that_crashes_says_why(broker: Broker, tmp_path: Path) -> None:
+    program = tmp_path / "crashing.py"
+    program.write_text(CRASHING)
+    words = [sys.executable, str(program), "--http-address", "127.0.0.1:0", "--workers", "2", *broker.flags]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "q-pubsub-http: internal error: worker 0 ends with RuntimeError('the roof fell in')\n" in done.stderr
+    assert "in crash" in done.stderr  # where it was, for a report

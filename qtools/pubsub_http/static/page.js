@@ -428,6 +428,15 @@ document.addEventListener("keydown", (event) => {
 
 window.addEventListener("pagehide", () => tail.stop?.abort());
 
-const wanted = decodeURIComponent(location.hash.slice(1));
+// The topic that the address names; an address that was cut or mistyped, as /#%, names none.
+function named() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
+  }
+}
+
+const wanted = named();
 if (wanted) open(wanted);
 poll();
