@@ -76,6 +76,7 @@ class Consumer:
         self._choked = False
         self._something = asyncio.Event()
         self._ended = False
+        self._resting = False
         self._rebalancer: asyncio.Task[None] | None = None
 
     def _link(self, source: Subscription) -> Links:
@@ -155,6 +156,28 @@ class Consumer:
         self._something.set()
         self._share()
 
+    def rest(self) -> None:
+        """Ask for nothing more and give back what was not read; what was read may still be acknowledged."""
+        self._resting = True
+        for batch, _ in self._unread:
+            batch.requeue()
+        self._unread.clear()
+        self._unread_bytes = 0
+        self._choked = False
+        self._share()
+
+    def resume(self, limit: int | None) -> None:
+        """Go on after `rest`, for `limit` messages more."""
+        self._resting = False
+        self._unread_limit = limit
+        self._unfinished = None if limit is None else self.in_flight + limit
+        self._share()
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether there is a connection to resume, and `end` was not called."""
+        return bool(self._connections) and not self._ended
+
     @property
     def in_flight(self) -> int:
         """Messages received and neither finished nor given back."""
@@ -210,6 +233,9 @@ class Consumer:
     # ── Owner ──
 
     def on_messages(self, arrival: Arrival, messages: Messages, size: int) -> None:
+        if self._resting:
+            Batch.of(arrival, messages).requeue()
+            return
         if self._ended:
             return  # the connection gives them back when it is closed
         self.received += len(messages)
@@ -252,7 +278,7 @@ class Consumer:
 
     def _share(self) -> None:
         connections = self._connections
-        total = 0 if self._choked or self._ended else self._max_in_flight
+        total = 0 if self._choked or self._ended or self._resting else self._max_in_flight
         if self._unfinished is not None:
             total = min(total, self._unfinished)
         shares = share(

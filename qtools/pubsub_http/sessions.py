@@ -96,6 +96,12 @@ class Session:
         self.timed_out += count
         return count
 
+    def release(self) -> None:
+        """Give back all that is held, as the stream is over; its connections may go on for other streams."""
+        ids = [ident.decode("latin-1") for ident in self._held]
+        if ids:
+            self._take(ids, lambda origin, some: origin.requeue(some, 0))
+
     def _take(self, ids: Iterable[str], tell: Callable[[Origin, Sequence[bytes]], None]) -> Told:
         unknown: list[str] = []
         by_origin: dict[int, tuple[Origin, list[bytes]]] = {}
@@ -140,6 +146,7 @@ class Sessions:
 
     def close(self, session: Session) -> None:
         if self._open.pop(session.name, None) is not None:
+            session.release()
             self.finished += session.finished
             self.requeued += session.requeued
             self.timed_out += session.timed_out

@@ -13,16 +13,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtools.client.consumer import Consumer
 from qtools.client.ends import wait_until_empty
 from qtools.errors import QtoolsError
 from qtools.message import Batch
-from qtools.names import Subscription
+from qtools.pubsub_http.consumers import Consumers, ConsumerSource
 from qtools.pubsub_http.delivery import Counts, Delivery, Source, WireStream
-from qtools.pubsub_http.hub import Hubs, open_consumer, own_channel
+from qtools.pubsub_http.hub import Hubs
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.outlet import refusal_of
-from qtools.pubsub_http.parcel import Parcel
 from qtools.pubsub_http.resume import EventStream, Resumption, parse_last_event_id
 from qtools.pubsub_http.sessions import Session, Sessions
 from qtools.pubsub_http.wants import MEDIA, Wants, read_wants
@@ -33,27 +31,11 @@ from qtools.web.wire import Wire
 if TYPE_CHECKING:
     from qtools.pubsub_http.access import Access
     from qtools.pubsub_http.app import App, Request
+    from qtools.pubsub_http.tokens import Caller
 
 log = logging.getLogger("qtools.pubsub")
 
 RETRY_MS = 1000  # what a browser waits before it comes back
-
-
-class ConsumerSource:
-    """A consumer as a source of parcels."""
-
-    def __init__(self, consumer: Consumer) -> None:
-        self.consumer = consumer
-
-    async def read(self) -> Parcel | None:
-        batch = await self.consumer.read()
-        return None if batch is None else Parcel(batch)
-
-    def end(self) -> None:
-        self.consumer.end()
-
-    async def close(self) -> None:
-        await self.consumer.close()
 
 
 class HttpStream(WireStream):
@@ -80,6 +62,7 @@ class Subscribing:
         self._access = access
         self._sessions = sessions
         self._hubs = hubs
+        self._consumers = Consumers(options)
         self._sources: set[Source] = set()
         self._stopped = asyncio.Event()
         self._resumption = resumption
@@ -114,7 +97,7 @@ class Subscribing:
         timers: list[asyncio.TimerHandle] = []
         watch: asyncio.Task[None] | None = None
         try:
-            source = await self._source(wants)
+            source = await self._source(caller, wants)
             self._sources.add(source)
             if self.stopping:
                 source.end()
@@ -134,13 +117,11 @@ class Subscribing:
                 self._sources.discard(source)
                 await source.close()
 
-    async def _source(self, wants: Wants) -> Source:
+    async def _source(self, caller: Caller, wants: Wants) -> Source:
         try:
             if not wants.channel and not wants.acks:
                 return await self._hubs.join(wants.topic)
-            source = Subscription(wants.topic, wants.channel or own_channel())
-            limit = wants.count if wants.where is None else None
-            return ConsumerSource(await open_consumer(source, self._options, wants.max_in_flight, limit))
+            return await self._consumers.open(caller.name, wants)
         except QtoolsError as error:
             raise refusal_of(error) from error
 
@@ -151,8 +132,14 @@ class Subscribing:
             log.warning("a stream that was to end when its channel is empty ended now: %s", error)
         source.end()
 
-    async def wait_acknowledged(self, session: Session, wants: Wants, gone: asyncio.Task[None] | None) -> None:
+    async def wait_acknowledged(
+        self, source: Source, session: Session, wants: Wants, gone: asyncio.Task[None] | None
+    ) -> None:
         """After the last message the client still has to say what became of it: until it has, or has `gone`."""
+        if isinstance(source, ConsumerSource):
+            source.rest()
+        else:
+            source.end()
         less = asyncio.Event()
         session.on_less = less.set
         until = self._loop.time() + wants.msg_timeout
@@ -201,8 +188,8 @@ class Subscribing:
                     gone.cancel()
                     await request.send({"type": "http.response.body", "body": b""})
                     if session is not None:  # its stream has ended in order, so it has time to say the rest
-                        source.end()
-                        await self.wait_acknowledged(session, wants, None)
+                        beat.cancel()
+                        await self.wait_acknowledged(source, session, wants, None)
             except ClientGone:
                 pass  # before the stream had begun
             finally:
@@ -210,7 +197,7 @@ class Subscribing:
                 stream.gone = True
                 beat.cancel()
                 if session is not None:
-                    self._sessions.close(session)
+                    self._sessions.close(session)  # while the source still has its connections
                 if events is not None:
                     self._resumption.close(events, delivery.unsettled(), delivery.expected())
 

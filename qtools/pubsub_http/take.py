@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from qtools.pubsub_http.app import Answer
+from qtools.pubsub_http.consumers import ConsumerSource
 from qtools.pubsub_http.delivery import LAST_LOOK, PATIENCE
-from qtools.pubsub_http.subscribe import ConsumerSource, Subscribing
+from qtools.pubsub_http.subscribe import Subscribing
 from qtools.pubsub_http.wants import Wants
 from qtools.web.sender import ClientGone, Sender
 from qtools.web.wire import Wire

@@ -88,8 +88,7 @@ class WebSockets:
             try:
                 await delivery.run()
                 if session is not None:
-                    source.end()
-                    await self._subscribing.wait_acknowledged(session, wants, listening)
+                    await self._subscribing.wait_acknowledged(source, session, wants, listening)
                 if not stream.gone:
                     code = GOING_AWAY if self._subscribing.stopping else NORMAL
                     await stream.close(code)

@@ -169,6 +169,37 @@ def test_a_stream_that_ended_in_order_may_still_be_acknowledged(gateway: Gateway
     wait_until(lambda: gateway.post("/finish", b"x", session=answer.headers["q-session"]).status_code == 404)
 
 
+def test_one_message_a_request_does_not_leave_a_broker_connection_behind_with_each(
+    make_gateway: MakeGateway, broker: Broker, topic: str
+) -> None:
+    fill(broker, topic, 300)
+    gateway = make_gateway(broker)
+    taken: list[tuple[str, str]] = []
+    for _ in range(300):
+        answer = gateway.get("/sub", topic=topic, channel="me", ack="client", count=1)
+        taken.append((answer.headers["q-session"], answer.json()["id"]))
+    assert len({ident for _, ident in taken}) == 300
+    assert broker.depth(topic, "me").clients == 3  # each may hold 100 messages
+    for number, (session, ident) in enumerate(taken):
+        word = "requeue" if number % 3 == 0 else "finish"
+        assert list(gateway.post(f"/{word}", session=session, id=ident).json().values()) == [1, []]
+    broker.wait_held(topic, "me", 100)
+    wait_until(lambda: broker.depth(topic, "me").clients == 0)
+
+
+def test_what_one_of_several_ended_streams_leaves_goes_back_alone(gateway: Gateway, broker: Broker, topic: str) -> None:
+    fill(broker, topic, 2)
+    query = {"topic": topic, "channel": "me", "ack": "client", "count": 1}
+    first = gateway.get("/sub", **query, msg_timeout=1000)
+    second = gateway.get("/sub", **query, msg_timeout=60_000)
+    assert broker.depth(topic, "me").clients == 1
+    wait_until(lambda: broker.depth(topic, "me").in_flight == 1)  # the first's time was up
+    assert gateway.post("/finish", session=first.headers["q-session"], id=first.json()["id"]).status_code == 404
+    finished = gateway.post("/finish", session=second.headers["q-session"], id=second.json()["id"]).json()
+    assert finished == {"finished": 1, "unknown": []}
+    assert broker.bodies(topic, "me") == [first.json()["body"].encode()]
+
+
 def test_sessions_cannot_be_guessed_and_end(gateway: Gateway, broker: Broker, topic: str) -> None:
     fill(broker, topic, 1)
     with gateway.stream(topic, "me", ack="client") as one, gateway.stream(topic, "me", ack="client") as two:

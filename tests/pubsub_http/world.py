@@ -104,14 +104,16 @@ class Publish(Client):
 class Subscriber(Client):
     """A stream, an event stream, a WebSocket, or one message."""
 
-    def __init__(self, port: int, kind: str, channel: str, acks: bool, form: str, in_flight: int) -> None:
-        self.kind, self.channel, self.acks = kind, channel, acks
+    def __init__(self, port: int, kind: str, channel: str, acks: bool, form: str, in_flight: int, count: int) -> None:
+        self.kind, self.channel, self.acks, self.count = kind, channel, acks, count
         self.held: dict[int, str] = {}  # with ack=client: number → id
         self._seen = 0
         path = f"/message?wait=1&topic={TOPIC}&channel={channel}"
         if kind != "message":
             ack = "client" if acks else "auto"
             path = f"/sub?topic={TOPIC}&channel={channel}&format={form}&ack={ack}&max_in_flight={in_flight}"
+        if count:  # when it has ended in order, its session stays for so long
+            path += f"&count={count}&msg_timeout=2000"
         upgrade = UPGRADE if kind == "websocket" else ""
         super().__init__(port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n".encode())
 
@@ -205,7 +207,8 @@ class World:
             form = self.chance.choice(["raw", "msgpack", "envelope"])
         in_flight = self.chance.choice([1, 3, 20, 500])
         channel = self.chance.choice(CHANNELS)
-        self.subscribers.append(Subscriber(self.gateway.port, kind, channel, acks, form, in_flight))
+        count = self.chance.choice([0, 1, 5]) if acks else 0
+        self.subscribers.append(Subscriber(self.gateway.port, kind, channel, acks, form, in_flight, count))
 
     def read(self, subscriber: Subscriber, seconds: float) -> None:
         self.collect()
@@ -256,7 +259,7 @@ class World:
             return  # its answer is among the messages
         more = {"delay": delay} if delay else {}
         answer = self.gateway.post(f"/{word}", "\n".join(some.values()).encode(), session=subscriber.session, **more)
-        if answer.status_code != 200 and not subscriber.ended:
+        if answer.status_code != 200 and not subscriber.ended and not subscriber.count:
             self.read(subscriber, 0.2)  # the gateway may have ended the stream meanwhile
             if not subscriber.ended:
                 self.wrong.append(f"{word} was answered {answer.status_code} {answer.text}")
