@@ -142,9 +142,12 @@ class HangUps:
         except OSError:
             return False, b""
         data = bytearray()
-        reading = asyncio.create_task(_read_all(reader, data))
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reading = asyncio.create_task(_read_all(reader, data, begun))
         try:
             writer.write(self._request(kind))
+            if self._chance.random() < 0.5:  # the others may hang up before anything has come
+                await asyncio.wait([begun, reading], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([reading], timeout=self._chance.uniform(0.0, LONGEST))
             if kind == "websocket" and data and self._chance.random() < 0.5:
                 writer.write(_CLOSE_FRAME)
@@ -160,9 +163,11 @@ class HangUps:
         return not data or data.startswith((b"HTTP/1.1 200", b"HTTP/1.1 101", b"HTTP/1.1 204")), bytes(data)
 
 
-async def _read_all(reader: asyncio.StreamReader, data: bytearray) -> None:
+async def _read_all(reader: asyncio.StreamReader, data: bytearray, begun: asyncio.Future[None]) -> None:
     try:
         while chunk := await reader.read(1 << 16):
             data += chunk
+            if not begun.done():
+                begun.set_result(None)
     except ConnectionError:
         pass

@@ -42,6 +42,7 @@ class Account:
     must: set[int] = field(default_factory=set)
     may: set[int] = field(default_factory=set)
     gone: set[int] = field(default_factory=set)
+    taken: set[int] = field(default_factory=set)  # read with ack=auto, or finished
     unsafe: set[int] = field(default_factory=set)  # of `gone`: since the broker was stopped in order for the last time
 
 
@@ -191,8 +192,9 @@ class World:
             publish.socket.close()
             if publish.is_confirmed:
                 for account in self.accounts.values():
-                    account.must.update(number for number in publish.numbers if number in account.may)
-                    account.may.difference_update(account.must)
+                    sure = set(publish.numbers) & account.may - account.taken
+                    account.must |= sure
+                    account.may -= sure
             else:
                 self._repeated.update(publish.numbers)
         self.publishes = left
@@ -227,6 +229,7 @@ class World:
             elif not subscriber.acks:
                 account.must.discard(number)
                 account.may.add(number)
+                account.taken.add(number)
 
     def hang_up(self, subscriber: Subscriber) -> None:
         self.subscribers.remove(subscriber)
@@ -249,6 +252,8 @@ class World:
         if word == "finish":
             account.must -= sure
             account.may |= sure
+            account.taken.update(some)  # perhaps before its publish was answered
+            self.finished += len(some)
         if word != "touch":
             for number in some:
                 del subscriber.held[number]
@@ -270,7 +275,6 @@ class World:
             unknown = {number for number in sure if some[number] in told["unknown"]}
             account.must |= unknown
             account.may -= unknown
-            self.finished += told["finished"]
 
     # ── restarts ──
 
