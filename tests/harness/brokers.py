@@ -108,7 +108,7 @@ class Server:
 
     def _answers(self) -> str:
         try:
-            return "answers" if self.ask("GET", "/ping")[0] in (200, 403) else ""
+            return "answers" if self.ask("GET", "/ping")[0] in (200, 403, 500) else ""
         except OSError:
             return ""
 
