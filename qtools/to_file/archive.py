@@ -8,6 +8,8 @@ twice and nothing is lost by that. All of this runs in one thread, one call a ba
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import time
 from collections import OrderedDict, deque
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from qtools.cli.types import plural
 from qtools.flow.formats import Format
 from qtools.message import Batch, timestamp_of
 from qtools.to_file.complete import Partitions
@@ -29,6 +32,11 @@ from qtools.to_file.place import give_name, is_named
 from qtools.to_file.sort import Sorter
 from qtools.to_file.workdir import WorkDir
 from qtools.to_file.workfile import WorkFile
+
+logger = logging.getLogger("qtools.to_file")
+
+CHECK_SECONDS = 1.0  # how late it may be noticed that a file was removed for which nothing comes
+SALVAGES = 3  # within one sync; what removes files faster than that has to be stopped first
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,7 @@ class Archive:
         self.syncs = 0
         self.files = 0
         self.recovered = 0
+        self.lost = 0  # messages that were finished, and whose file another process removed beyond recovery
         self._work = work
         self._output = output
         self._layout = layout
@@ -101,6 +110,7 @@ class Archive:
         self._open: OrderedDict[tuple[str, str], _Open] = OrderedDict()  # least lately used first
         self._closing: deque[WorkFile] = deque()
         self._added: Batch | None = None
+        self._checked = float("-inf")  # when all files were looked for, by the steady clock
 
     @property
     def open(self) -> int:
@@ -137,11 +147,26 @@ class Archive:
     def settle(self) -> None:
         """Close what is due, and give it its name."""
         now, wall = self._steady(), self._wall()
+        self._work.secure()
+        if now - self._checked >= CHECK_SECONDS:
+            self._check_files()
+            self._checked = now
         for key, there in list(self._open.items()):
             if self._is_due(there, now, wall, *key):
                 self._seal(key)
+        tries = len(self._closing) + SALVAGES
         while self._closing:
-            self._finish(self._closing[0])
+            file = self._closing[0]
+            try:
+                self._finish(file)
+            except OSError:
+                if file.is_named or not file.is_gone:
+                    raise
+                tries -= 1
+                if not tries:
+                    raise self._removed_too_often() from None
+                self._recover(file)
+                continue
             self._closing.popleft().close()
 
     def cycle(self, partition: str | None = None) -> None:
@@ -194,7 +219,7 @@ class Archive:
             name = self._layout.name(topic, partition, self._wall())
             head = Head(topic, name, encoding.format, encoding.compression)
             stream = open_stream(encoding.compression, encoding.level)
-            file = WorkFile(self._work.new_stem(topic), head, encoding.form, stream)
+            file = WorkFile(self._work.new_stem(topic), head, encoding.form, stream, partition=partition)
             there = self._open[topic, partition] = _Open(file, self._steady())
         self._open.move_to_end((topic, partition))
         return there.file
@@ -204,23 +229,91 @@ class Archive:
         file.seal()
         self._closing.append(file)
 
+    @property
+    def _files(self) -> list[WorkFile]:
+        return [*self._closing, *(there.file for there in self._open.values())]
+
     def _sync(self) -> None:
-        for file in [*self._closing, *(there.file for there in self._open.values())]:
-            self.at = file.data
-            file.sync()
-        self.syncs += 1
+        for _ in range(SALVAGES):
+            gone = []
+            for file in self._files:
+                self.at = file.data
+                try:
+                    file.sync()
+                except OSError:
+                    if not file.is_gone:
+                        raise
+                    gone.append(file)
+            if not gone:
+                self.syncs += 1
+                return
+            self._work.secure()
+            for file in gone:
+                self._recover(file)
+        raise self._removed_too_often()
+
+    def _removed_too_often(self) -> OSError:
+        return OSError(errno.ENOENT, "work files are removed as soon as they are written", str(self._work.path))
+
+    def _check_files(self) -> None:
+        """Recover what another process removed, also of files that nothing comes for."""
+        for file in self._files:
+            if file.is_gone and not file.is_named and not file.is_left_over:
+                self._recover(file)
+
+    def _recover(self, file: WorkFile) -> None:
+        """Copy what is synced of `file`, which another process removed or changed, and write the rest to a new file.
+
+        OSError where that cannot be now; it is tried again then.
+        """
+        self.at = file.data
+        copy = file.salvage(self._work.new_stem(file.head.topic))
+        finished = plural(file.state.count, "message")
+        if copy is not None and file.state.count:
+            logger.error(
+                "another process removed or replaced %s: its %s are written again to %s",
+                file.data, finished, copy.data,
+            )  # fmt: skip
+        elif file.state.count:
+            where = self._work.put_aside_cut(file.data)
+            logger.error(
+                "another process removed or cut %s, and %s that were finished in the queue are lost with it%s",
+                file.data, finished, f"; what there is of them is kept as {where}" if where else "",
+            )  # fmt: skip
+            self.lost += file.state.count
+        else:
+            logger.error("another process removed or replaced %s: begun again", file.data)
+        self._forget(file)
+        if copy is not None:
+            self._closing.append(copy)
+        unsynced = list(file.unsynced)
+        file.abandon()
+        for part in unsynced:
+            self._file(file.head.topic, file.partition).add(part)
+
+    def _forget(self, file: WorkFile) -> None:
+        for key, there in list(self._open.items()):
+            if there.file is file:
+                del self._open[key]
+                return
+        self._closing.remove(file)
 
     def _finish(self, file: WorkFile) -> None:
         """End `file`, give it its name, tell of it, and take it out of the work directory."""
         self.at = file.data
-        if file.state.rev >= 0 and not file.data.exists():
-            file.remove()  # all of it was done, but for this
+        if file.is_left_over and file.state.rev >= 0 and not file.data.exists():
+            # All of it was done but for this, unless another process has removed it.
+            target = self._output / fill_rev(file.head.name, file.state.rev)
+            if not target.exists() and not self._spooled:
+                logger.error("neither %s nor %s, which it was to become, is there any more", file.data, target)
+            file.remove()
             return
-        if file.count:
+        if file.count and not file.is_named:
             file.end()
             again = file.state.rev >= 0
             self._on_finished(self._give_name(file), again)
             self.files += 1
+            file.is_named = True
         self.at = file.data
         file.remove()
 

@@ -98,6 +98,11 @@ class Note:
         os.fdatasync(self._fd)
         self._turn += 1
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the file at `path` is still this one."""
+        return is_file_at(self._fd, self.path)
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -107,6 +112,15 @@ class Note:
 def fits(head: Head) -> bool:
     """Whether there is room for `head` in a note."""
     return len(json.dumps(asdict(head))) + 10 <= HEAD_SIZE
+
+
+def is_file_at(fd: int, path: Path) -> bool:
+    """Whether `path` is a name of the open file `fd`, which another process may have removed, renamed or replaced."""
+    try:
+        there = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(there, os.fstat(fd))
 
 
 def write_at(fd: int, data: bytes, at: int) -> None:

@@ -97,10 +97,11 @@ class ArchiveSink:
 
     @property
     def failed(self) -> bool:
-        return bool(self.left)
+        return bool(self.left or self.archive.lost)
 
     def notes(self) -> list[str]:
-        return [f"{plural(self.archive.files, 'file')} in {plural(self.archive.syncs, 'sync')}"]
+        lost = [f"{plural(self.archive.lost, 'message')} LOST"] if self.archive.lost else []
+        return [f"{plural(self.archive.files, 'file')} in {plural(self.archive.syncs, 'sync')}", *lost]
 
     def families(self) -> list[Family]:
         archive = self.archive

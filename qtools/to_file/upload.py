@@ -163,6 +163,10 @@ class Uploader:
                     self._bare.append(read_beside(path))
             except (InputError, OSError) as error:
                 self._set_aside(path, error)
+        for path in sorted(self._spool.rglob("*")):
+            hidden = any(part.startswith(".") for part in path.relative_to(self._spool).parts)
+            if not hidden and path not in self._known and path.is_file() and not beside(path).exists():
+                self._set_aside(path, InputError(f"{beside(path).name}, which says what is in it, was removed"))
         return len(self._known) - before
 
     async def run(self) -> None:

@@ -10,6 +10,7 @@ Two processes never share one: the second is told who the first is.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qtools.errors import StartError
-from qtools.to_file.note import Note
+from qtools.to_file.note import Note, is_file_at
 from qtools.to_file.place import make_directories
 from qtools.to_file.workfile import DATA, NOTE, WorkFile
 
@@ -42,27 +43,31 @@ class WorkDir:
         self._made = 0
         try:
             make_directories(path)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StartError(f"cannot use the work directory {path}: {error.strerror or error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock, 200, 0).decode("utf-8", "replace").strip()
-            os.close(self._lock)
+            self._lock = _lock(path)
+        except BlockingIOError as error:
             raise InUse(
-                f"the work directory {path} is in use by {holder or 'another process'}:"
+                f"the work directory {path} is in use by {error.strerror}:"
                 " wait for its end, or give this one a --work-dir of its own"
             ) from None
         except OSError as error:
-            os.close(self._lock)
-            raise StartError(f"cannot lock the work directory {path}: {error.strerror or error}") from error
-        began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            raise StartError(f"cannot use the work directory {path}: {error.strerror or error}") from error
+
+    def secure(self) -> None:
+        """Make the directory and the lock in it again, if another process removed, renamed or replaced them.
+
+        OSError where that cannot be now: another process may work there.
+        """
+        if is_file_at(self._lock, self.path / "lock"):
+            return
+        make_directories(self.path)
         try:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}, since {began}\n".encode(), 0)
-        except OSError:
-            pass  # a full disk: it is ours all the same, and who asks is told of another process
+            lock = _lock(self.path)
+        except BlockingIOError as error:
+            why = f"it was removed or replaced, and is in use by {error.strerror} now"
+            raise OSError(error.errno, why, str(self.path)) from None
+        os.close(self._lock)
+        self._lock = lock
+        logger.error("the work directory %s, or the lock in it, was removed or replaced: made again", self.path)
 
     def new_stem(self, topic: str) -> Path:
         """What a new work file of `topic` is called, without its endings."""
@@ -83,7 +88,7 @@ class WorkDir:
                 self._put_aside(path, data, f"its note cannot be read, and it has {size} bytes" if size else "")
                 continue
             note, head, state = found
-            if state.count and (size >= state.length or state.rev >= 0):
+            if state.count and (size >= state.length or (state.rev >= 0 and not size)):
                 yield WorkFile.found(note, head, state)
                 continue
             note.close()
@@ -107,6 +112,36 @@ class WorkDir:
         if why:
             logger.error("%s is damaged: %s; what there is of it is kept as *%s", data, why, DAMAGED)
 
+    def put_aside_cut(self, data: Path) -> Path | None:
+        """Keep what another process left of the work file `data`; where that is, or None where there is nothing."""
+        kept = data.with_name(data.name + DAMAGED)
+        try:
+            data.rename(kept)
+        except OSError:
+            return None
+        return kept
+
     def close(self) -> None:
         """Let another process work here."""
         os.close(self._lock)
+
+
+def _lock(path: Path) -> int:
+    """The lock in the directory `path`, held and open. BlockingIOError, whose text names the holder, where another
+    process has it."""
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip()
+        os.close(lock)
+        raise BlockingIOError(error.errno, holder or "another process") from None
+    except BaseException:
+        os.close(lock)
+        raise
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    # On a full disk the lock is ours all the same; it only does not name us.
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, since {began}\n".encode(), 0)
+    return lock

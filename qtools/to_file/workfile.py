@@ -5,10 +5,16 @@
 `add` touches no disk, so that whatever goes wrong with one does so in `sync` or `end`: both may be called again after
 an OSError, as often as it takes, and lose nothing. What a crash leaves behind is ended in the same way as any other
 file: cut at the length that its note tells, and closed from the numbers there. All of this runs in one thread.
+
+A file may be removed, renamed, replaced or cut by another process while it grows (a cleaner of temporary files does
+that). It stays open until it has its name, so what is synced can still be read when its name is gone: `WorkFileGone`
+says that it has to be copied (`salvage`), and that what is not synced (`unsynced`) belongs into a new file.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 from dataclasses import replace
@@ -18,15 +24,39 @@ from qtools.flow.formats import Format
 from qtools.message import Batch, timestamp_of
 from qtools.to_file.compress import Stream, ending
 from qtools.to_file.ids import IdsHash
-from qtools.to_file.note import Head, Note, State, write_at
+from qtools.to_file.note import Head, Note, State, is_file_at, write_at
 
 DATA, NOTE = ".part", ".note"
+_BLOCK = 1024 * 1024  # bytes copied at once
+
+
+class WorkFileGone(OSError):
+    """A work file is not what it was: another process removed, renamed, replaced or cut it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.ENOENT, "it was removed, replaced or cut by another process", str(path))
 
 
 class WorkFile:
-    """The file `stem`.part with the note `stem`.note; without a `stream` it takes nothing more."""
+    """The file `stem`.part with the note `stem`.note; without a `stream` it takes nothing more.
 
-    def __init__(self, stem: Path, head: Head, form: Format | None = None, stream: Stream | None = None) -> None:
+    partition: of its messages. unsynced: the batches that were added and are not durable yet. is_named: whether it has
+    its name below the output, and is only to be removed here. is_left_over: whether a run before this wrote it.
+    """
+
+    def __init__(
+        self,
+        stem: Path,
+        head: Head,
+        form: Format | None = None,
+        stream: Stream | None = None,
+        *,
+        partition: str = "",
+    ) -> None:
+        self.partition = partition
+        self.unsynced: list[Batch] = []
+        self.is_named = False
+        self.is_left_over = False
         self.data = stem.with_name(stem.name + DATA)
         self.note_path = stem.with_name(stem.name + NOTE)
         self.head = head
@@ -39,13 +69,14 @@ class WorkFile:
         self._pending: list[bytes] = []
         self._flushed = True
         self._fd = -1
+        self._was_gone = False
         self._note: Note | None = None
 
     @classmethod
     def found(cls, note: Note, head: Head, state: State) -> WorkFile:
         """The file that a run before this left, as its note tells."""
         file = cls(note.path.with_name(note.path.name.removesuffix(NOTE)), head)
-        file._note, file._sha = note, None
+        file._note, file._sha, file.is_left_over = note, None, True
         file.state, file._grown = state, replace(state)
         file._ids = IdsHash(head.topic, int(state.ids, 16), state.count)
         return file
@@ -82,16 +113,22 @@ class WorkFile:
         grown.plain += len(block)
         self._pending.append(self._stream.add(block))
         self._flushed = False
+        self.unsynced.append(batch)
 
     def sync(self) -> None:
-        """Make all that was added durable; OSError where that cannot be now."""
+        """Make all that was added durable; OSError where that cannot be now. WorkFileGone means the same, and that it
+        never can be in this file."""
         self._flush()
+        if self._was_gone:
+            raise WorkFileGone(self.data)
         if not self._pending:
             return
         if len(self._pending) > 1:
             self._pending = [b"".join(self._pending)]
         data = self._pending[0]
         note = self._open()
+        if os.fstat(self._fd).st_size < self.state.length:
+            raise WorkFileGone(self.data)  # a write there would leave a hole
         write_at(self._fd, data, self.state.length)
         os.fdatasync(self._fd)
         synced = replace(self._grown, length=self.state.length + len(data), ids=f"{self._ids.value:x}")
@@ -100,19 +137,79 @@ class WorkFile:
         if self._sha is not None:
             self._sha.update(data)
         self._pending.clear()
-        if self.is_sealed:
-            self._close_data()
+        self.unsynced.clear()
+        self.check()
+
+    def check(self) -> None:
+        """WorkFileGone unless the file and its note are still where they were made, with all that was synced."""
+        if self.is_gone:
+            self._was_gone = True  # also where what follows from it fails, and is tried again
+            raise WorkFileGone(self.data)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether another process removed, renamed, replaced or cut the file or its note; not known while it is
+        closed."""
+        if self._fd >= 0 and (not is_file_at(self._fd, self.data) or os.fstat(self._fd).st_size < self.state.length):
+            return True
+        if self._fd < 0 and self.state.length and not self.data.exists():
+            return True
+        return self._note is not None and not self._note.is_there
+
+    def salvage(self, stem: Path) -> WorkFile | None:
+        """A sealed copy at `stem` of what is synced here, durable; None where that cannot be read any more."""
+        size = max(self.state.length, self.state.size)
+        if self._fd < 0:
+            with contextlib.suppress(FileNotFoundError):
+                self._fd = os.open(self.data, os.O_RDWR | os.O_CLOEXEC)
+        if self._fd < 0 or os.fstat(self._fd).st_size < size:
+            return None
+        data, note_path = stem.with_name(stem.name + DATA), stem.with_name(stem.name + NOTE)
+        fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            at = 0
+            while at < size:
+                block = os.pread(self._fd, min(_BLOCK, size - at), at)
+                if not block:
+                    raise OSError(errno.EIO, "it ends too early", str(self.data))
+                write_at(fd, block, at)
+                at += len(block)
+            os.fsync(fd)
+            note = Note.create(note_path, self.head)
+            try:
+                note.write(self.state)
+                sync_directory(data.parent)
+            except BaseException:
+                note.close()
+                raise
+        except BaseException:
+            os.close(fd)
+            data.unlink(missing_ok=True)
+            note_path.unlink(missing_ok=True)
+            raise
+        copy = WorkFile.found(note, self.head, replace(self.state))
+        copy.is_left_over = self.is_left_over
+        copy._fd, copy._sha = fd, self._sha
+        return copy
+
+    def abandon(self) -> None:
+        """Close it, and remove what is still at its place and is ours."""
+        with contextlib.suppress(OSError):
+            if self._fd >= 0 and is_file_at(self._fd, self.data):
+                self.data.unlink()
+            if self._note is not None and self._note.is_there:
+                self.note_path.unlink()
+        self.close()
 
     def seal(self) -> None:
         """Take no more messages. What they were compressed with is let go; what is not synced stays in memory."""
         self._flush()
         self._stream = None
-        if not self._pending:
-            self._close_data()
 
     def give_up(self) -> None:
         """Forget what is not synced: nobody acknowledges it."""
         self._pending.clear()
+        self.unsynced.clear()
         self._flushed = True
         self._stream = None
         self._grown = replace(self.state)
@@ -125,6 +222,7 @@ class WorkFile:
         if state.sha256:
             return state
         note = self._open()
+        self.check()
         tail = ending(self.head.compression, state.crc, state.plain)
         os.ftruncate(self._fd, state.length)
         write_at(self._fd, tail, state.length)
@@ -132,7 +230,6 @@ class WorkFile:
         ended = replace(state, size=state.length + len(tail), sha256=self._hash(tail))
         note.write(ended)
         self.state = ended
-        self._close_data()
         return ended
 
     def name(self, rev: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -139,3 +140,26 @@ def test_a_directory_that_cannot_be_used_is_said_at_the_start(
     done = shell.run("q-to-file", f"{topic}/me", "-o", tmp_path / "file" / "a", *broker.flags)
     assert done.status == 3
     assert done.err == f"q-to-file: cannot use the work directory {tmp_path}/file/a/.work: Not a directory\n"
+
+
+@pytest.mark.parametrize("what", ["files", "directory", "all"])
+def test_a_cleaner_that_removes_the_growing_files_loses_nothing(
+    shell: Shell, broker: Broker, topic: str, tmp_path: Path, what: str
+) -> None:
+    output = tmp_path / "out"
+    broker.create(topic, "me")
+    broker.fill(topic, numbered(100))
+    running = archive(shell, broker, topic, output)
+    wait_until(lambda: broker.depth(topic, "me").held == 0 and list((output / ".work").glob("*.part")), 20)
+    if what == "files":
+        for path in (output / ".work").iterdir():
+            path.unlink()
+    else:
+        shutil.rmtree(output / ".work" if what == "directory" else output)
+    broker.fill(topic, numbered(100, 100))
+    wait_until(lambda: broker.depth(topic, "me").held == 0, 20)
+    running.signal(signal.SIGTERM)
+    done = running.wait(10)
+    assert done.status == 0
+    assert sorted(lines(output)) == numbered(200)
+    assert done.err.count("written again to") == 1

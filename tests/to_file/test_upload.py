@@ -19,7 +19,7 @@ from harness.waiting import wait_until
 
 from qtools.errors import ObjectDiffers
 from qtools.to_file.digests import SINGLE_PUT
-from qtools.to_file.finished import write_beside
+from qtools.to_file.finished import beside, write_beside
 from qtools.to_file.manifest import OBJECT_MANIFEST, read_manifest
 from qtools.to_file.objects import ObjectStore
 from qtools.to_file.upload import Uploader, object_name, upload
@@ -94,6 +94,23 @@ async def test_files_come_into_the_store_and_leave_the_spool(place: Place, tmp_p
     assert (known.count, known.size, known.sha256) == (490, late.size, late.sha256)
     assert known.first_timestamp == DAY + 10_000_000_000
     assert len(place.names()) == 8
+
+
+async def test_a_file_of_which_nothing_is_known_is_named(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = tmp_path / "spool"
+    good, bad = finish(spool, "good", [1, 2]), finish(spool / "deeper", "bad", [3])
+    beside(bad.path).unlink()
+    (spool / ".work").mkdir()
+    (spool / ".work" / "growing.part").write_bytes(b"not whole yet")
+    async with running(place.open(), spool) as uploader:
+        await asyncio.wait_for(uploader.wait_empty(), 20)
+        assert (uploader.uploaded, uploader.stuck) == (1, 1)
+    assert data_names(place) == [object_name(good)]
+    assert (
+        f"{bad.path} is not uploaded: .{bad.path.name}.finished, which says what is in it, was removed" in caplog.text
+    )
 
 
 async def test_what_is_there_already_makes_no_second_object(place: Place, tmp_path: Path) -> None:
