@@ -27,7 +27,8 @@ upload.py       files in a spool → objects, each once, whatever dies meanwhile
 objects.py      a place for whole files: a bucket
 directory.py    the same, a directory
 store_errors.py what an object store's library raises, in one line that says what to do
-credentials.py  S3 credentials from a profile
+remote_store.py the library's client of a bucket
+credentials.py  S3 credentials from a profile, read again when they have changed
 digests.py      what a store's answer is held against
 manifest.py     what an archive says of itself
 

@@ -5,11 +5,13 @@
     3. a profile with a role, SSO or a program          boto3 resolves it, where it is installed
     4. web identity, container, instance metadata       obstore asks by itself
 
+While a command runs, 2 and 3 are read again when the store denies what is in use, and 4 when it expires.
 Secrets come from nowhere else, are never shown, and are no arguments of any command.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from configparser import ConfigParser, Error
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from qtools.errors import StartError
+
+logger = logging.getLogger("qtools.to_file")
 
 _ASKED_FOR = (
     "role_arn",
@@ -60,6 +64,33 @@ def s3_profile(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     if needs:
         return {"config": config, "credential_provider": _by_boto3(profile, needs)}
     return {"config": config}
+
+
+class S3Credentials:
+    """The profile's credentials, read again when the store denies the present ones.
+
+    The library itself renews what has an expiry: tokens of a web identity, a container or an instance.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        """StartError as for `s3_profile`."""
+        self._environ = environ
+        self.told = s3_profile(environ)
+
+    def renew(self) -> bool:
+        """Read them again; whether another try may end otherwise: they have changed, or come from a service."""
+        if self._environ.get("AWS_ACCESS_KEY_ID"):
+            return False  # the environment of a process does not change
+        try:
+            told = s3_profile(self._environ)
+        except StartError as error:  # it may be half written
+            logger.warning("the store denies the credentials, and there are no newer ones: %s", error)
+            return False
+        had, have = self.told["config"].get("access_key_id"), told["config"].get("access_key_id")
+        if had and (told == self.told or not (have or "credential_provider" in told)):
+            return False
+        self.told = told
+        return True
 
 
 def _section(path: Path, name: str) -> dict[str, str]:

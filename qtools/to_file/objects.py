@@ -17,17 +17,19 @@ relative paths; those with a part that begins with a dot are drafts and work in 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from qtools.errors import InputError, ObjectDiffers, StartError, StoreError, UsageError
 from qtools.to_file.digests import Digests, measure
-from qtools.to_file.store_errors import NotThere, translate
+from qtools.to_file.remote_store import CONNECT_TIMEOUT, remote_store
+from qtools.to_file.store_errors import Denied, NotThere, translate
+
+logger = logging.getLogger("qtools.to_file")
 
 Outcome = Literal["created", "existed"]
 T = TypeVar("T")
@@ -38,9 +40,6 @@ BLOCK = 4 * 1024 * 1024  # of a read
 PATIENCE = 10.0  # s that the library tries by itself; who waits longer says what he waits for
 FIRST_PATIENCE = 2.0  # s; who has just typed a command wants to know what is wrong with it
 READ_PATIENCE = 60.0  # s that a store may be away in the middle of a long work
-CONNECT_TIMEOUT = 10.0  # s
-# s for a whole request: 16 MiB over 1.1 Mbit/s. A frozen server is noticed no sooner.
-REQUEST_TIMEOUT = 120.0
 
 
 ABOUT = "manifest"  # the user's metadata of an object, as all of the three have it
@@ -77,7 +76,8 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False, patience: 
         raise UsageError(f"{url!r} has a prefix with an empty part, . or ..")
     if endpoint and scheme != "s3":
         raise UsageError("an S3 endpoint goes with an s3:// URL only")
-    return ObjectStore(url.rstrip("/"), _remote(scheme, bucket, prefix.strip("/"), endpoint, patience))
+    make, renew = remote_store(scheme, bucket, prefix.strip("/"), endpoint, patience)
+    return ObjectStore(url.rstrip("/"), make(), lambda: make() if renew() else None)
 
 
 async def open_to_read(url: str, *, endpoint: str = "") -> ObjectStore:
@@ -89,70 +89,16 @@ async def open_to_read(url: str, *, endpoint: str = "") -> ObjectStore:
     return open_store(url, endpoint=endpoint, patience=READ_PATIENCE)
 
 
-def _remote(scheme: str, bucket: str, prefix: str, endpoint: str, patience: float) -> Any:
-    from obstore import store as stores
-
-    settings: dict[str, Any] = {
-        "prefix": prefix or None,
-        "retry_config": {
-            "max_retries": 1000,  # it is the time that counts
-            "retry_timeout": timedelta(seconds=patience),
-            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
-        },
-    }
-    client: dict[str, Any] = {
-        "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT),
-        "timeout": timedelta(seconds=REQUEST_TIMEOUT),
-    }
-    if authority := os.environ.get("AWS_CA_BUNDLE"):
-        try:
-            client["root_certificate"] = Path(authority).read_bytes()
-        except OSError as error:
-            raise StartError(f"cannot read AWS_CA_BUNDLE {authority}: {error.strerror or error}") from error
-    makers = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}
-    if scheme == "s3":
-        from qtools.to_file.credentials import s3_profile
-
-        told = s3_profile()
-        config = told["config"]
-        if endpoint:
-            # By the name that is stronger than what the environment may say.
-            config["aws_endpoint_url_s3"] = config["endpoint"] = endpoint
-        in_use = (
-            endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-            or os.environ.get("AWS_ENDPOINT") or config.get("endpoint", "")
-        )  # fmt: skip
-        if in_use:
-            # Unencrypted only where somebody wrote it so.
-            client["allow_http"] = _check_endpoint(in_use).startswith("http://")
-        settings |= told
-    try:
-        return makers[scheme](bucket, client_options=client, **settings)
-    except Exception as error:
-        told_error = translate(error, f"{scheme}://{bucket}", REQUEST_TIMEOUT)
-        raise StartError(str(told_error)) from error
-
-
-def _check_endpoint(endpoint: str) -> str:
-    """The library does not survive an endpoint that is no URL."""
-    try:
-        parts = urlsplit(endpoint)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or parts.query or parts.fragment or not endpoint.isprintable() or " " in endpoint:
-        raise UsageError("the S3 endpoint is no address such as https://HOST:PORT")
-    if "@" in parts.netloc:
-        raise UsageError("the S3 endpoint has a user or password in it, which everybody could read")
-    return endpoint
-
-
 class ObjectStore:
-    """Objects below one prefix. All of it raises StoreError, and nothing foreign."""
+    """Objects below one prefix. All of it raises StoreError, and nothing foreign.
 
-    def __init__(self, url: str, library_store: Any) -> None:
+    renew: makes another library's store where there may be newer credentials than in `library_store`, else None.
+    """
+
+    def __init__(self, url: str, library_store: Any, renew: Callable[[], Any] = lambda: None) -> None:
         self.url = url
         self._store = library_store
+        self._renew = renew
         self._in_parts = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -264,10 +210,16 @@ class ObjectStore:
         """All objects, or those in the directory `below` and deeper, some at a time, in no certain order."""
         import obstore
 
-        chunks = obstore.list(self._store, below.strip("/") or None, chunk_size=1000).__aiter__()
+        chunks: AsyncIterator[Any] | None = None
+
+        async def first() -> Any:
+            nonlocal chunks  # begun anew, where the credentials were renewed
+            chunks = obstore.list(self._store, below.strip("/") or None, chunk_size=1000).__aiter__()
+            return await chunks.__anext__()
+
         while True:
             try:
-                chunk = await self._ask("", chunks.__anext__, StopAsyncIteration)
+                chunk = await self._ask("", first if chunks is None else chunks.__anext__, StopAsyncIteration)
             except StopAsyncIteration:
                 return
             yield [
@@ -345,7 +297,22 @@ class ObjectStore:
         return block
 
     async def _ask(self, name: str, call: Callable[[], Awaitable[T]], but: type[BaseException] | tuple[()] = ()) -> T:
-        """One call of the library; what it raises comes out as StoreError, `but` as it is."""
+        """One call of the library; what it raises comes out as StoreError, `but` as it is. Once again with newer
+        credentials, where the store denies the present ones."""
+        library_store = self._store
+        try:
+            return await self._ask_once(name, call, but)
+        except Denied:
+            if self._store is library_store:  # nobody else has renewed them meanwhile
+                newer = await asyncio.to_thread(self._renew)
+                if newer is None:
+                    raise
+                if self._store is library_store:
+                    self._store = newer
+                    logger.warning("%s: the store denied the credentials: read again", self.url)
+        return await self._ask_once(name, call, but)
+
+    async def _ask_once(self, name: str, call: Callable[[], Awaitable[T]], but: type[BaseException] | tuple[()]) -> T:
         begun = time.monotonic()
         try:
             return await call()

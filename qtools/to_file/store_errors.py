@@ -50,6 +50,13 @@ class NotThere(StoreError):
         super().__init__(url, "is not there", True)
 
 
+class Denied(StoreError):
+    """The store does not take the credentials, or they do not allow this. Newer ones may."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason, True)
+
+
 def translate(error: BaseException, url: str, seconds: float) -> StoreError:
     """`error`, raised when `url` was asked for; `seconds` is how long a request may take."""
     text = str(error)
@@ -81,12 +88,12 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
     if status == 404:
         return NotThere(url)
     if code in _WRONG_KEYS or status == 401:
-        return StoreError(
+        return Denied(
             url, f"the store does not take these credentials ({code or status}): check {_variables(url)},"
-            " or the profile", True,
+            " or the profile",
         )  # fmt: skip
     if code in _OLD_KEYS:
-        return StoreError(url, f"the credentials have expired ({code}): renew them", True)
+        return Denied(url, f"the credentials have expired ({code}): renew them")
     if code in _WRONG_REGION or status in (301, 307):
         return StoreError(url, f"the bucket is in another region ({code or status}): set AWS_REGION to it", True)
     if code == "RequestTimeTooSkewed":
@@ -96,9 +103,11 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
     if status == 403:
         what = f"{method} is" if method else "this is"
         needed = _NEEDED.get(method, "s3:PutObject") if url.startswith("s3:") else "for it"
-        return StoreError(
-            url, f"{what} denied ({code or '403'}): the credentials are wrong, or lack the permission {needed}", True
+        return Denied(
+            url, f"{what} denied ({code or '403'}): the credentials are wrong, or lack the permission {needed}"
         )  # fmt: skip
+    if status == 400 and method == "HEAD":  # as S3 answers with an expired token, where there is no room for a reason
+        return Denied(url, "the store answers 400: the credentials may have expired")
     said = _SAID.search(text)
     told = f"the store answers {status} {code or phrase}".rstrip()
     # 408, 409 and 429 say "not now"; so does everything from 500 on but 501, which says "never".

@@ -232,3 +232,61 @@ def test_a_store_that_is_away_pauses_without_a_spool(
     running.signal(signal.SIGTERM)
     assert running.wait(15).status == 0
     assert sorted(set(own_bucket.lines())) == LINES[:100]
+
+
+# ── credentials that change ──
+
+
+@pytest.mark.parametrize("mode", ["spooled", "direct"])
+@pytest.mark.parametrize("late", [False, True], ids=["file-first", "file-later"])
+async def test_a_key_that_is_rotated_in_mid_run_is_read_again(
+    shell: Shell,
+    broker: Broker,
+    topic: str,
+    seaweed: Seaweed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    late: bool,
+) -> None:
+    """The profile has a new key, and the old one is taken away: either before the other."""
+    user = f"user-{random.randrange(10**9)}"
+    profile = tmp_path / "credentials"
+
+    def tell(nth: int) -> None:
+        fresh = tmp_path / "fresh"
+        fresh.write_text(f"[default]\naws_access_key_id = {user}-{nth}\naws_secret_access_key = secret-secret-{nth}\n")
+        fresh.replace(profile)
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        shell.environ.pop(name, None)
+    shell.environ |= {"AWS_SHARED_CREDENTIALS_FILE": str(profile), "AWS_REGION": "us-east-1"}
+    bucket = Bucket(seaweed, tmp_path / "spool")
+    seaweed.add_key(user, f"{user}-0", "secret-secret-0")
+    tell(0)
+    broker.create(topic, "me")
+    how = [*bucket.spooled, "--rotate-count", "1"] if mode == "spooled" else [*bucket.words, "--no-spool"]
+    words = [*how, "--sync-interval", "50ms", *broker.flags]
+    running = shell.start("q-to-file", f"{topic}/me", *words)
+    broker.fill(topic, LINES[:500])
+    wait_until(lambda: len(bucket.lines()) == 500, what=lambda: running.err)
+    for nth in (1, 2):
+        seaweed.add_key(user, f"{user}-{nth}", f"secret-secret-{nth}")
+        if not late:
+            tell(nth)
+        seaweed.remove_key(user, f"{user}-{nth - 1}", f"secret-secret-{nth - 1}")
+        broker.fill(topic, LINES[500 * nth : 500 * (nth + 1)])
+        if late:
+            wait_until(lambda nth=nth: running.err.count("InvalidAccessKeyId") >= nth)  # type: ignore[misc]
+            tell(nth)
+        wait_until(lambda nth=nth: len(bucket.lines()) >= 500 * (nth + 1))  # type: ignore[misc]
+    wait_until(lambda: broker.depth(topic, "me").held == 0)
+    running.signal(signal.SIGTERM)
+    done = running.wait(20)
+    assert done.status == 0, done.err
+    assert done.err.count("the store denied the credentials: read again") == 2
+    assert Counter(bucket.lines()) == Counter(LINES[:1500])
+    assert "secret-secret" not in done.err
+    if mode == "spooled":
+        assert [name for name in bucket.in_spool() if name != "lock"] == []
+    await bucket.verify(monkeypatch)

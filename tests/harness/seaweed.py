@@ -120,6 +120,35 @@ class Seaweed:
             self.kill()
         shutil.rmtree(self.room, ignore_errors=True)
 
+    # ── further credentials ──
+
+    def add_key(self, user: str, key: str, secret: str) -> None:
+        """Let `user` read and write with these credentials; returns when the server takes them."""
+        self._configure(f"-user {user} -access_key {key} -secret_key {secret} -actions Read,Write,List,Tagging")
+        wait_until(lambda: self._takes(key, secret), DEADLINE)
+
+    def remove_key(self, user: str, key: str, secret: str) -> None:
+        """Take them away; returns when the server denies them."""
+        self._configure(f"-user {user} -access_key {key} -delete")
+        wait_until(lambda: not self._takes(key, secret), DEADLINE)
+
+    def _configure(self, words: str) -> None:
+        binary = weed_binary()
+        assert binary is not None
+        done = subprocess.run(
+            [binary, "shell", f"-master=127.0.0.1:{self._ports['master.port']}"],
+            input=f"s3.configure {words} -apply\nexit\n".encode(), capture_output=True, cwd=self.room,
+            env=base_environment() | {"HOME": str(self.room), "TMPDIR": str(self.room)},
+            timeout=DEADLINE, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def _takes(self, key: str, secret: str) -> bool:
+        with contextlib.suppress(Exception):
+            self._make_client(10, key, secret).list_buckets()
+            return True
+        return False
+
     # ── looked at by boto3 ──
 
     @property
@@ -128,12 +157,12 @@ class Seaweed:
             self._client = self._make_client(10)
         return self._client
 
-    def _make_client(self, patience: float) -> Any:
+    def _make_client(self, patience: float, key: str = KEY, secret: str = SECRET) -> Any:
         import boto3
         from botocore.config import Config
 
         return boto3.client(
-            "s3", endpoint_url=self.endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET,
+            "s3", endpoint_url=self.endpoint, aws_access_key_id=key, aws_secret_access_key=secret,
             region_name="us-east-1",
             config=Config(connect_timeout=2, read_timeout=patience, retries={"max_attempts": 0}, proxies={}),
         )  # fmt: skip

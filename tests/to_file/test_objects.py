@@ -263,7 +263,7 @@ async def test_what_is_wrong_is_one_line(
 
 
 async def test_a_server_that_is_frozen(own_seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.to_file.objects.REQUEST_TIMEOUT", 1.0)
+    monkeypatch.setattr("qtools.to_file.remote_store.REQUEST_TIMEOUT", 1.0)
     bucket = Bucket(own_seaweed, monkeypatch)
     store = bucket.open(patience=0.5)
     own_seaweed.freeze()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from harness.certificates import Certificates
@@ -117,3 +118,25 @@ async def test_a_certificate_is_verified(certificates: Certificates, monkeypatch
         store = open_store("s3://bucket", endpoint=endpoint, patience=0.05)
         with pytest.raises(StoreError, match="GET is denied"):
             await store.check()
+
+
+async def test_a_denial_is_tried_again_with_newer_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    keys = tmp_path / "keys"
+    keys.write_text("[default]\naws_access_key_id = one\naws_secret_access_key = first\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    # HEAD has no body that could tell of an expired token.
+    for status, body in ((400, error("ExpiredToken")), (403, b""), (401, b""), (403, error("InvalidAccessKeyId"))):
+        with answering(status, body) as endpoint:
+            store = open_store("s3://bucket/prefix", endpoint=endpoint, patience=0.05)
+            before = store._store
+            for call in (lambda: store.put_new("a", b"x"), lambda: store.head("a"), store.check):  # noqa: B023
+                with pytest.raises(StoreError):
+                    await call()  # type: ignore[operator]
+            assert store._store is before
+            keys.write_text(keys.read_text() + "aws_session_token = newer\n")
+            with pytest.raises(StoreError):
+                await store.head("a")
+            assert store._store is not before
+            keys.write_text("[default]\naws_access_key_id = one\naws_secret_access_key = first\n")
