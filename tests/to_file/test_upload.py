@@ -186,9 +186,10 @@ async def test_a_file_without_what_is_known_of_it_is_left_alone(place: Place, tm
 async def test_a_file_that_somebody_takes_away(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("qtools.to_file.upload.logs.say", lambda level, text: said.append(text))
-    lost, there = finish(tmp_path, "lost", [1]), finish(tmp_path, "there", [2])
+    spool = tmp_path / "spool"
+    lost, there = finish(spool, "lost", [1]), finish(spool, "there", [2])
     await upload(place.open(), there)
-    uploader = Uploader(place.open(), tmp_path)
+    uploader = Uploader(place.open(), spool)
     assert uploader.resume() == 2
     for each in (lost, there):
         each.path.unlink()
