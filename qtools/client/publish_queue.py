@@ -225,10 +225,10 @@ class PublishQueue:
             request.done.set_result(None)
             return
         request.commands = parts[accepted:]
-        if isinstance(error, SizeError):
-            request.refusal = error
-        elif isinstance(error, BrokerError):
-            if error.code not in TRANSIENT:
+        if isinstance(error, BrokerError):
+            if isinstance(error, SizeError):
+                request.refusal = error
+            elif error.code not in TRANSIENT:
                 self._refuse_topic(request, error)
             elif self._may_pass(error):
                 self._not_before = self._loop.time() + TRANSIENT_PAUSE

@@ -390,6 +390,7 @@ async def test_a_broker_with_smaller_limits_is_asked_for_them_and_its_messages_c
         assert refused == dict.fromkeys((50, 170), "it has 21 bytes, the broker takes at most 20 (its --max-msg-size)")
         assert sorted(peer.published) == sorted(body for body in bodies if len(body) <= 20)
         assert http.asked["/config/max_msg_size"] == 1
+        assert publisher.resent == 0  # nothing of what was refused had been queued
         known = len(peer.callers)
         await write(publisher, *[b"z" * 20] * 100)
         assert len(peer.callers) == known  # no connection more was lost over it
