@@ -45,7 +45,7 @@ def words_for(program: str) -> list[str]:
 
 def base_environment() -> dict[str, str]:
     """What a program needs of our environment; nothing that changes what it does."""
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "COVERAGE_PROCESS_START") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
     # Installed scripts find qtools without it; modules of a checkout that is not installed do not.
     return {**kept, "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
 
