@@ -1,17 +1,26 @@
 """How far a run has come, in a file of one line of JSON. In: a plain object, as work is confirmed. Out: the last one.
 
-It is replaced whole: a new file, renamed over the old one, so that a run killed at any moment finds what it saved
-last, never a part of it.
+The file is replaced whole: a new file is renamed over the old one, so that a run that is killed at any moment finds
+what it saved last, never a part of it.
+
+One process at a time uses the file. The lock is a flock on the file itself, which ends with the process however it
+ends. Each new file is locked before it is renamed into place, so that the name always leads to a locked file. A
+process that locks a file has to check that the name still leads to it: it may have been replaced in between.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from typing import Any
 
 from qtools.errors import StartError, UsageError
+
+
+class StateInUse(StartError):
+    """Another process uses the file."""
 
 
 class StateFile:
@@ -20,22 +29,34 @@ class StateFile:
     def __init__(self, path: str, program: str) -> None:
         self.path = path
         self._program = program
+        self._locked = -1  # descriptor of the file that was loaded or saved last
+        self._fresh = f"{path}.{os.getpid()}.tmp"
 
     def check(self) -> None:
-        """Say now what would fail later: no directory to write to; StartError."""
+        """Raise now what would fail later: no directory to write to; StartError."""
         directory = os.path.dirname(self.path) or "."
         if not os.path.isdir(directory):
             raise StartError(f"cannot write the checkpoint {self.path}: {directory} is no directory")
+        if os.path.isdir(self.path):
+            raise StartError(f"cannot write the checkpoint {self.path}: it is a directory")
         if not os.access(directory, os.W_OK | os.X_OK):
             raise StartError(f"cannot write the checkpoint {self.path}: {directory} cannot be written to")
 
     def load(self) -> Any:
-        """What was saved; None when there is no file. UsageError when it is not JSON."""
+        """Lock the file and return what was saved; None when there is no file, and then nothing is locked.
+
+        StateInUse when another process uses the file, UsageError when it is not JSON.
+        """
         try:
-            with open(self.path, encoding="utf-8") as file:
+            while (opened := self._open()) is not None:
+                if self._lock(opened) and self._is_named(opened):
+                    break
+                os.close(opened)  # it was replaced before it was locked
+            if opened is None:
+                return None
+            self._locked = opened
+            with open(opened, encoding="utf-8", closefd=False) as file:
                 return json.load(file)
-        except FileNotFoundError:
-            return None
         except OSError as error:
             raise StartError(f"cannot read the checkpoint {self.path}: {error.strerror or error}") from error
         except ValueError as error:
@@ -46,16 +67,100 @@ class StateFile:
         return UsageError(f"{self.path} is not a checkpoint of {self._program}: remove it to begin anew")
 
     def save(self, state: dict[str, Any], *, sync: bool = False) -> None:
-        """Remember `state`; `sync` to have it on the disk and not only safe from our own death. StartError."""
-        fresh = f"{self.path}.{os.getpid()}.tmp"
+        """Remember `state`; with `sync` it survives a power failure too, and not only the end of the process.
+
+        The first save of a file that was not there creates and locks it. StateInUse when another process has created
+        it in the meantime, StartError when it cannot be written.
+        """
+        self.save_text(json.dumps(state), sync=sync)
+
+    def save_text(self, text: str, *, sync: bool = False) -> None:
+        """As `save`, with the JSON already made."""
+        fresh = -1
         try:
-            with open(fresh, "w", encoding="utf-8") as file:
-                file.write(json.dumps(state) + "\n")
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(fresh, self.path)
+            fresh = os.open(self._fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            data = text.encode() + b"\n"
+            while data:
+                data = data[os.write(fresh, data) :]
+            if sync:
+                os.fsync(fresh)
+            if self._locked >= 0 and self._is_named(self._locked):
+                os.replace(self._fresh, self.path)
+            else:
+                self._create()
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.unlink(fresh)
+                os.unlink(self._fresh)
+            if fresh >= 0:
+                os.close(fresh)
             raise StartError(f"cannot write the checkpoint {self.path}: {error.strerror or error}") from error
+        if self._locked >= 0:
+            os.close(self._locked)
+        self._locked = fresh
+
+    def close(self) -> None:
+        """Let another process use the file."""
+        if self._locked >= 0:
+            os.close(self._locked)
+            self._locked = -1
+
+    def _create(self) -> None:
+        """Put the new file where there is none; StateInUse when there is one by now."""
+        try:
+            os.link(self._fresh, self.path)
+        except FileExistsError:
+            os.unlink(self._fresh)
+            raise self._in_use() from None
+        os.unlink(self._fresh)
+
+    def _open(self) -> int | None:
+        for flags in (os.O_RDWR, os.O_RDONLY):  # some file systems lock only what is open for writing
+            try:
+                return os.open(self.path, flags | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            except PermissionError:
+                if flags == os.O_RDONLY:
+                    raise
+        raise AssertionError
+
+    def _lock(self, opened: int) -> bool:
+        """Lock it; False when another process has it and it is not the named file any more. StateInUse otherwise."""
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not self._is_named(opened):
+                return False
+            os.close(opened)
+            raise self._in_use() from None
+        return True
+
+    def _is_named(self, opened: int) -> bool:
+        """Whether the name leads to the file that is open."""
+        try:
+            return os.path.samestat(os.fstat(opened), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def _in_use(self) -> StateInUse:
+        holder = _lock_holder(self.path)
+        process = f"process {holder}" if holder else "another process"
+        return StateInUse(
+            f"the checkpoint {self.path} is in use by {process}: two runs with one checkpoint would send twice;"
+            " wait for its end, or give this run a checkpoint of its own"
+        )
+
+
+def _lock_holder(path: str) -> int | None:
+    """The process that has a flock on the file, where the system tells it (proc(5), /proc/locks)."""
+    for _ in range(10):  # a file that is replaced between the two looks has another lock
+        with contextlib.suppress(OSError, ValueError):
+            info = os.stat(path)
+            device = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+            with open("/proc/locks", encoding="ascii") as table:
+                for line in table:
+                    words = line.split()  # 1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF
+                    if len(words) > 5 and words[1] == "FLOCK" and words[5] == device and words[4].isdigit():
+                        return int(words[4]) or None
+    return None

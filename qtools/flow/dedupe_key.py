@@ -17,9 +17,7 @@ from qtools.flow.filter import encode
 
 # Every decimal of up to 15 significant digits is a double of its own (IEEE 754, DBL_DIG).
 _SAFE_DIGITS = 15
-_MANY_DIGITS = b"0" * (_SAFE_DIGITS + 1)
-_DIGITS_ALONE = bytes.maketrans(b"123456789", b"000000000")
-_LONG_NUMBER = re.compile(rb"-?(?=[0-9.]{16})[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")  # of 16 digits or more
+_LONG_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 def make_key(value: Any, body: bytes) -> bytes | None:
@@ -29,17 +27,8 @@ def make_key(value: Any, body: bytes) -> bytes | None:
     """
     if value is None or value is NOTHING:
         return None
-    cls = value.__class__
-    if cls is int:
-        return b"%d" % value
-    if cls is str and value.isascii() and value.isprintable():
-        key = b'"%s"' % value.encode() if '"' not in value and "\\" not in value else encode(value)
-    else:
-        key = encode(value)
-    # A look for numbers takes long, and is seldom needed: a double in the key has a point, an exponent or many digits.
-    if not (b"." in key or b"e-" in key or b"e+" in key or _MANY_DIGITS in key.translate(_DIGITS_ALONE)):
-        return key
-    if _MANY_DIGITS not in body.translate(_DIGITS_ALONE, b"."):
+    key = encode(value)
+    if value.__class__ is int or len(body) <= _SAFE_DIGITS or (b"." not in body and b"e" not in body.lower()):
         return key
     return b"\0".join([key, *_lost_digits(key, body)])
 

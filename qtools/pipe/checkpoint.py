@@ -2,49 +2,64 @@
 
 Saved at every confirmed batch, so that a run killed at any moment goes on behind its last confirmed message: what was
 sent and not yet confirmed, a window at most, is sent again, and nothing is left out.
+
+    of files      {"topic": …, "messages": N, "total": BYTES, "logs": {PATH: [ENTRY, …], …}}
+    ENTRY         {"dev": …, "ino": …, "offset": …, "size": …, "modified": NS,
+                   "head": [START, LENGTH, HASH] or null, "mark": the same}      see rotation.py
+    of stdin      {"topic": …, "inputs": ["-", …], "file": N, "offset": …, "total": BYTES, "messages": N}
+
+The second form was that of files too in earlier versions, and is read for them still.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Protocol
 
 from qtools.cli.statefile import StateFile
 from qtools.errors import UsageError
 from qtools.pipe.input import Position
+from qtools.pipe.rotation import Entry, Fingerprint
+
+PROGRAM = "q-pipe"
+
+
+class Log(Protocol):
+    """What is read under one path."""
+
+    entries: list[Entry]
 
 
 class Checkpoint:
-    """The file at `path`, for a run that reads `names` to `topic`."""
+    """The file at `path`, for a run that reads `names`, stdin among them, to `topic`."""
 
     def __init__(self, path: str, topic: str, names: Sequence[str]) -> None:
-        self._file = StateFile(path, "q-pipe")
+        self._file = StateFile(path, PROGRAM)
         self._topic = topic
         self._names = [name if name == "-" else os.path.abspath(name) for name in names]
 
     def check(self) -> None:
-        """Say now what would fail later: no directory to write to; StartError."""
+        """Raise now what would fail later: no directory to write to; StartError."""
         self._file.check()
 
     def load(self) -> Position:
-        """Where to begin: the very start when there is no file. UsageError when it is another run's."""
+        """Where to begin: the very start when there is no file. UsageError when it is another run's, StateInUse when
+        another process uses it."""
         told = self._file.load()
         if told is None:
             return Position()
-        try:
-            position = Position(*(int(told[key]) for key in ("file", "offset", "total", "messages")))
-            topic, names = told["topic"], told["inputs"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._file.foreign() from error
+        if isinstance(told, dict) and isinstance(told.get("logs"), dict):
+            raise _of_another(self._file.path, told.get("topic"), told["logs"])
+        position, topic, names = _parse_position(self._file, told)
         if topic != self._topic or names != self._names:
-            raise UsageError(
-                f"the checkpoint {self._file.path} is of another run (topic {topic}, inputs"
-                f" {' '.join(map(str, names))}): name another, or remove it to begin anew"
-            )
+            raise _of_another(self._file.path, topic, names)
         return position
 
     def save(self, position: Position, *, sync: bool = False) -> None:
-        """Remember `position`; `sync` to have it on the disk and not only safe from our own death."""
+        """Remember `position`; with `sync` it survives a power failure, and not only the end of the process."""
         self._file.save(
             {
                 "topic": self._topic,
@@ -56,3 +71,152 @@ class Checkpoint:
             },
             sync=sync,
         )
+
+
+class LogCheckpoint:
+    """The file at `path`, or one in the directory `path`, for a run that reads logs at the paths and globs `names` to
+    `topic`. load() is called first, then `logs` is set, then save() as often as there is something to save."""
+
+    def __init__(self, path: str, topic: str, names: Sequence[str]) -> None:
+        self._names = [os.path.abspath(name) for name in names]
+        if path.endswith("/") or os.path.isdir(path):
+            path = os.path.join(path, _file_name(topic, self._names))
+        self._file = StateFile(path, PROGRAM)
+        self._topic = topic
+        self._known: dict[str, list[Entry]] = {}  # as loaded; what is not read now is kept
+        self._texts: dict[str, tuple[tuple[tuple[int, int, int], ...], str]] = {}  # path → (of what, its JSON)
+        self.logs: Mapping[str, Log] = {}
+
+    def check(self) -> None:
+        """Raise now what would fail later: no directory to write to; StartError."""
+        self._file.check()
+
+    def load(self) -> tuple[Position, dict[str, list[Entry]]]:
+        """What was sent in all, and the entries of each path. UsageError when the file is another run's, StateInUse
+        when another process uses it."""
+        told = self._file.load()
+        if told is None:
+            return Position(), {}
+        if isinstance(told, dict) and "logs" not in told:
+            return self._load_position(told)
+        try:
+            position = Position(0, 0, int(told["total"]), int(told["messages"]))
+            topic = told["topic"]
+            logs = {str(path): [_entry(each) for each in entries] for path, entries in told["logs"].items()}
+            names = list(told["inputs"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._file.foreign() from error
+        ours = {*names, *logs}
+        if topic != self._topic or (ours and not ours.intersection(self._names) and not self._is_matched(logs)):
+            raise _of_another(self._file.path, topic, names)
+        self._known = logs
+        return position, logs
+
+    def save(self, position: Position, *, sync: bool = False) -> None:
+        """Remember `position`, and what is confirmed of each log; `sync` as above."""
+        for path, log in list(self.logs.items()):
+            entries = list(log.entries)
+            state = tuple((each.inode, each.offset, each.size) for each in entries)
+            if path not in self._texts or self._texts[path][0] != state:
+                self._texts[path] = state, f"{json.dumps(path)}: {json.dumps([_told(each) for each in entries])}"
+        kept = [
+            f"{json.dumps(path)}: {json.dumps([_told(each) for each in entries])}"
+            for path, entries in self._known.items()
+            if path not in self.logs
+        ]
+        logs = ", ".join([text for _, text in self._texts.values()] + kept)
+        head = json.dumps(
+            {
+                "topic": self._topic,
+                "inputs": self._names,
+                "messages": position.messages,
+                "total": position.total,
+                "pid": os.getpid(),
+            }
+        )
+        self._file.save_text(f'{head[:-1]}, "logs": {{{logs}}}}}', sync=sync)
+
+    def _is_matched(self, paths: Mapping[str, Any]) -> bool:
+        from fnmatch import fnmatchcase
+
+        return any(fnmatchcase(path, name) for path in paths for name in self._names)
+
+    def _load_position(self, told: dict[str, Any]) -> tuple[Position, dict[str, list[Entry]]]:
+        """A checkpoint of an earlier version: one position in all files together."""
+        position, topic, names = _parse_position(self._file, told)
+        if topic != self._topic or names != self._names:
+            raise _of_another(self._file.path, topic, names)
+        entries: dict[str, list[Entry]] = {}
+        before = position.total - position.offset  # bytes of the files before the one that the position is in
+        sizes = [_size(name) for name in names[: position.file]]
+        if len(sizes) == 1:
+            sizes = [before]
+        elif sum(sizes) != before:
+            raise UsageError(
+                f"the checkpoint {self._file.path} is of an earlier version, and its first {position.file} files have"
+                f" changed since: they had {before} bytes together; remove it to begin anew"
+            )
+        saved = os.stat(self._file.path).st_mtime_ns
+        for name, offset in zip(names, [*sizes, position.offset], strict=False):
+            info = os.stat(name) if os.path.exists(name) else None
+            device, inode = (info.st_dev, info.st_ino) if info is not None else (0, 0)
+            if offset:
+                entries[name] = [Entry(device, inode, offset, offset, saved)]
+        return Position(0, 0, position.total, position.messages), entries
+
+
+def _parse_position(file: StateFile, told: Any) -> tuple[Position, str, list[str]]:
+    try:
+        position = Position(*(int(told[key]) for key in ("file", "offset", "total", "messages")))
+        return position, told["topic"], list(told["inputs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise file.foreign() from error
+
+
+def _of_another(path: str, topic: object, names: Any) -> UsageError:
+    return UsageError(
+        f"the checkpoint {path} is of another run (topic {topic}, inputs {' '.join(map(str, names))}):"
+        " name another, or remove it to begin anew"
+    )
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    return {
+        "dev": entry.device,
+        "ino": entry.inode,
+        "offset": entry.offset,
+        "size": entry.size,
+        "modified": entry.modified,
+        "head": _print_told(entry.head),
+        "mark": _print_told(entry.mark),
+    }
+
+
+def _print_told(made: Fingerprint | None) -> list[Any] | None:
+    return None if made is None else [made.start, made.length, made.digest]
+
+
+def _entry(told: Any) -> Entry:
+    device, inode, offset, size, modified = (int(told[key]) for key in ("dev", "ino", "offset", "size", "modified"))
+    return Entry(device, inode, offset, size, modified, _print(told["head"]), _print(told["mark"]))
+
+
+def _print(told: Any) -> Fingerprint | None:
+    if told is None:
+        return None
+    start, length, digest = told
+    return Fingerprint(int(start), int(length), str(digest))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def _file_name(topic: str, names: Sequence[str]) -> str:
+    """For this run, in a directory of checkpoints."""
+    what = blake2b("\0".join([topic, *names]).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+    readable = "".join(char if char.isalnum() or char in "._-" else "_" for char in topic.rpartition("/")[2])
+    return f"{readable}-{what}.json"

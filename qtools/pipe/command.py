@@ -28,6 +28,7 @@ Examples:
   q-pipe --routes routes.toml events.jsonl
   q-tail old/move --format envelope --until-empty | q-pipe new --format envelope
   q-pipe --checkpoint app.pos --on-oversize skip logs app.log
+  q-pipe --checkpoint app.pos -F logs '/var/log/app/*.log'
 
 Exit status: 0 everything was confirmed, 1 not everything (stderr says how far), 2 usage, 3 could not start.
 """,
@@ -110,8 +111,32 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     "--checkpoint",
     default="",
     metavar="FILE",
-    help="Remember in FILE how far everything is confirmed, and go on there the next time.",
+    help="Remember in FILE, or in a file in the directory FILE, how far everything is confirmed, and go on there the "
+    "next time, in rotated files too. A last line without its end is left for the next time.",
 )
+@click.option(
+    "--follow",
+    "-F",
+    is_flag=True,
+    help="Do not end: send what is appended to the files, over rotations, as tail -F does. A quoted glob finds files "
+    "that come later.",
+)
+@click.option(
+    "--rotated",
+    multiple=True,
+    metavar="GLOB",
+    help="Where the rotated files are (repeatable); {name} stands for the log's name. Default: beside it, as FILE.1, "
+    "FILE-20261128.gz.",
+)
+@click.option(
+    "--on-missing",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do when the file that was read last is found nowhere: end with status 1 before anything of that log "
+    "is sent, or go on with what there is; either way it is said, and skip too has status 1 at the end.",
+)
+@click.option("--skip-if-running", is_flag=True, help="If another run uses the checkpoint, end at once with status 0.")
 @shared.operations_options
 @shared.broker_options
 @shared.connection_options
@@ -148,6 +173,9 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         raise UsageError("--delimiter and -0 go with --format raw only")
     if given["checkpoint"] and given["skip_bytes"]:
         raise UsageError("give --checkpoint or --skip-bytes, not both")
+    _check_follow(given, files)
+    if topic:
+        _hint_at_mistaken_words(topic, files, given)
     if files.count("-") > 1:
         raise UsageError("stdin (-) can only be read once")
     brokers = shared.brokers_of(given)
@@ -162,11 +190,42 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         on_error=on_error,
         fail_on_empty=given.pop("empty") == "fail",
         skip_oversize=given.pop("on_oversize") == "skip",
+        skip_missing=given.pop("on_missing") == "skip",
         rate=given.pop("rate") or 0.0,
         show=show,
         **given,
     )
     return run_program(lambda signals: pipe(options, signals))
+
+
+def _check_follow(given: dict[str, Any], files: tuple[str, ...]) -> None:
+    """Raise UsageError for flags about rotated files that have nothing to be about."""
+    if given["follow"] and (not files or "-" in files):
+        raise UsageError("--follow follows files, and stdin is none: name one")
+    if given["follow"] and given["skip_bytes"]:
+        raise UsageError("give --follow or --skip-bytes, not both: --checkpoint remembers where to go on")
+    if not given["follow"] and not given["checkpoint"]:
+        for flag in ("rotated", "on_missing", "skip_if_running"):
+            if given[flag] not in ((), "fail", False):
+                raise UsageError(f"--{flag.replace('_', '-')} goes with --checkpoint or --follow")
+    if given["skip_if_running"] and not given["checkpoint"]:
+        raise UsageError("--skip-if-running goes with --checkpoint")
+    if given["rotated"] and len(files) > 1 and not all("{name}" in each for each in given["rotated"]):
+        raise UsageError("with several files each --rotated needs {name}, which stands for the file's name")
+
+
+def _hint_at_mistaken_words(topic: str, files: tuple[str, ...], given: dict[str, Any]) -> None:
+    """Raise UsageError where a file cannot be there because the words mean something else."""
+    import os
+    import shlex
+
+    if len(files) != 1 or files[0] == "-" or os.path.lexists(files[0]):
+        return
+    missing = f"cannot read {files[0]}: No such file or directory"
+    if os.path.isfile(topic):
+        raise UsageError(f"{missing}; {topic} is a file: the topic comes first: q-pipe {files[0]} {topic}")
+    if not (given["follow"] or given["checkpoint"] or "/" in files[0] or "." in files[0]):
+        raise UsageError(f"{missing}; to send the text itself: echo {shlex.quote(files[0])} | q-pipe {topic}")
 
 
 def _topic_and_files(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
@@ -176,7 +235,10 @@ def _topic_and_files(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     try:
         return check_topic(words[0]), words[1:]
     except NameInvalid as error:
-        raise click.BadParameter(str(error), param_hint="'TOPIC'") from error
+        import os
+
+        told = f"{error}; it is a file, and the topic comes before it" if os.path.isfile(words[0]) else str(error)
+        raise click.BadParameter(told, param_hint="'TOPIC'") from error
 
 
 if __name__ == "__main__":

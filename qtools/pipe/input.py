@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Protocol
 
 from qtools.cli.worker import Worker
 from qtools.errors import InputError, StartError, UsageError
@@ -36,11 +37,17 @@ class Position:
     messages: int = 0
 
 
+class Confirming(Protocol):
+    """What a block is of: it looks at its blocks anew when messages of one were finished."""
+
+    def confirm(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Block:
     """A block that was read: the origin of its messages, which it only counts."""
 
-    source: InputSource
+    source: Confirming
     name: str  # of the file
     bodies: list[bytes]
     begin: Position  # before its first message or empty line
@@ -185,7 +192,7 @@ class InputSource:
             if not chunk:
                 self._close_file()
             if block.left:
-                pieces = _cut(block.bodies, self._batch_count, self._batch_bytes)
+                pieces = cut_batches(block.bodies, self._batch_count, self._batch_bytes)
                 self._pieces.extend(Batch.of_bodies(block, piece) for piece in pieces)
             else:
                 self.confirm()
@@ -304,7 +311,7 @@ class InputSource:
         self._begin = Position(self._file + 1, 0, self._reached.total, self._reached.messages)
 
 
-def _cut(bodies: list[bytes], count: int, size: int) -> Iterator[list[bytes]]:
+def cut_batches(bodies: list[bytes], count: int, size: int) -> Iterator[list[bytes]]:
     """`bodies` in order, cut into what one MPUB of at most `count` messages and `size` bytes holds."""
     if len(bodies) <= count and 4 + sum(map(len, bodies)) + 4 * len(bodies) <= size:
         yield bodies

@@ -39,8 +39,21 @@ class PipeOptions:
     retry_timeout: float = 60.0
     skip_bytes: int = 0
     checkpoint: str = ""
+    follow: bool = False
+    rotated: tuple[str, ...] = ()  # globs of rotated files
+    skip_missing: bool = False  # where a rotated file is not found
+    skip_if_running: bool = False
     operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True
+
+    @property
+    def reads_logs(self) -> bool:
+        """The files may be rotated and written to while they are read, and there is a place to go on at."""
+        if self.follow:
+            return True
+        return bool(self.checkpoint) and not any(
+            name == "-" or (os.path.exists(name) and not os.path.isfile(name)) for name in self.files
+        )
 
     @property
     def goal(self) -> str:

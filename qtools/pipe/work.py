@@ -15,6 +15,7 @@ from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals
 from qtools.cli.sending import oversize, send_all, sent
+from qtools.cli.statefile import StateInUse
 from qtools.cli.types import format_size, plural
 from qtools.client.publisher import Publisher, TopicSink
 from qtools.errors import QtoolsError
@@ -23,8 +24,10 @@ from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter
 from qtools.flow.run import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
-from qtools.pipe.checkpoint import Checkpoint
+from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
 from qtools.pipe.input import Block, InputSource, Position
+from qtools.pipe.logreader import LogOptions, LogReader
+from qtools.pipe.logsource import LogSource
 from qtools.pipe.options import PipeOptions
 
 if TYPE_CHECKING:
@@ -53,23 +56,24 @@ def _name(batch: Batch, place: int) -> str:
 
 async def pipe(options: PipeOptions, signals: Signals) -> int:
     """Publish the input; the exit status. Raises StartError and UsageError before anything was sent."""
-    return await _Pipe(options).run(signals)
+    try:
+        made = _Pipe(options)
+    except StateInUse as error:
+        if not options.skip_if_running:
+            raise
+        logs.say(logging.WARNING, f"{error}; nothing is done here")
+        return 0
+    return await made.run(signals)
 
 
 class _Pipe:
     def __init__(self, options: PipeOptions) -> None:
         self.options = options
-        self.checkpoint = Checkpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
-        start = self.checkpoint.load() if self.checkpoint else Position(total=options.skip_bytes)
+        self.reader: LogReader | None = None
+        self.checkpoint: Checkpoint | LogCheckpoint | None = None
+        self.source = self._read_logs() if options.reads_logs else self._read_input()
+        start = self.source.confirmed
         self.start = Position(start.file, start.offset, start.total, start.messages)
-        self.source = InputSource(
-            options.files, splitter_for(options), start,
-            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
-            fail_on_empty=options.fail_on_empty, on_confirm=self._confirmed,
-        )  # fmt: skip
-        self.source.check()
-        if self.checkpoint:
-            self.checkpoint.check()
         self.latency = Histogram()
         self.publisher = Publisher(
             options.brokers, options.settings,
@@ -104,11 +108,52 @@ class _Pipe:
         typing = "-" in self.options.files and os.isatty(0)  # a progress line would be drawn over what is typed
         meter = Meter("sent", self._counts, show=self.options.show and not typing)
         error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
-        if error is None and signals.received is None:
+        if error is None and (signals.received is None or self.options.follow):
             self._summarize(meter)
-            return 0
+            return 1 if self.reader is not None and self.reader.missing else 0
         self._say_failed(error, signals)
         return 1
+
+    def _read_input(self) -> InputSource:
+        """stdin and files, each to its end."""
+        options = self.options
+        checkpoint = Checkpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
+        if checkpoint is not None:
+            checkpoint.check()
+            start = checkpoint.load()
+        else:
+            start = Position(total=options.skip_bytes)
+        source = InputSource(
+            options.files, splitter_for(options), start,
+            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
+            fail_on_empty=options.fail_on_empty, on_confirm=self._confirmed,
+        )  # fmt: skip
+        source.check()
+        if checkpoint is not None and not start.total:
+            checkpoint.save(start)  # from now on the file is locked
+        self.checkpoint = checkpoint
+        return source
+
+    def _read_logs(self) -> LogSource:
+        """Files that may be rotated and written to meanwhile."""
+        options = self.options
+        checkpoint = LogCheckpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
+        if checkpoint is not None:
+            checkpoint.check()
+        start, known = checkpoint.load() if checkpoint is not None else (Position(), {})
+        log_options = LogOptions(options.follow, options.rotated, options.skip_missing)
+        self.reader = LogReader(options.files, known, log_options)
+        source = LogSource(
+            self.reader, splitter_for(options), start,
+            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
+            fail_on_empty=options.fail_on_empty, on_confirm=self._confirmed,
+        )  # fmt: skip
+        source.check()
+        if checkpoint is not None:
+            checkpoint.logs = self.reader.logs
+            checkpoint.save(start)  # from now on the file is locked
+        self.checkpoint = checkpoint
+        return source
 
     def _filter(self, rules: Filter) -> FilteredSink:
         """The publisher behind the filter."""
@@ -155,6 +200,8 @@ class _Pipe:
             notes.append(f"{plural(totals.refused, 'message')} too big and left out")
         if self.publisher.resent:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
+        if isinstance(self.source, LogSource) and self.source.held_back:
+            notes.append(f"{plural(self.source.held_back, 'byte')} of a last message without its end left for later")
         if self.options.show:
             done = meter.summary(*self._counts())
             where = f"by {self.options.routes}" if self.options.routes else f"to {self.options.topic}"
@@ -170,5 +217,8 @@ class _Pipe:
             logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the input")
         count = plural(confirmed.messages - self.start.messages, "message")
         size = confirmed.total - self.start.total
-        how = "the same command" if self.checkpoint else f"--skip-bytes {confirmed.total}"
+        if self.options.follow and not self.checkpoint:
+            how = "with --checkpoint a next run"
+        else:
+            how = "the same command" if self.checkpoint else f"--skip-bytes {confirmed.total}"
         logs.say(logging.ERROR, f"confirmed: {count}, {size} bytes of input ({format_size(size)}); {how} goes on there")

@@ -61,6 +61,8 @@ async def replay(options: ReplayOptions, signals: Signals) -> int:
     plan = make_plan(archive, options.span, options.from_topic, start)
     for note in plan.notes:
         logs.say(logging.WARNING, note)
+    if checkpoint:
+        checkpoint.save(start)  # from now on the file is locked
     source = ArchiveSource(store, archive.entries, plan, options.span, delimiter=options.delimiter)
     return await _Replay(options, source, checkpoint).run(signals)
 

@@ -7,7 +7,7 @@ import pytest
 from qtools.errors import EvaluationError
 from qtools.flow.dedupe_key import make_key
 from qtools.flow.expression import compile_expression
-from qtools.flow.filter import encode, parser_for
+from qtools.flow.filter import parser_for
 
 
 def key(body: bytes, expression: str = ".id") -> bytes | None:
@@ -52,10 +52,3 @@ def test_what_has_no_key() -> None:
     assert key(b'{"id":1}', "select(.id > 1)") is None
     with pytest.raises(EvaluationError):
         key(b"[1]")
-
-
-@pytest.mark.parametrize(
-    "value", ["a", "", " ", '"', "\\", "\x7f", "\n", "é", "\u2028", "a" * 1000, 5, -(2**70), True, [1]]
-)
-def test_a_key_is_its_value_as_json(value: object) -> None:
-    assert make_key(value, b"") == encode(value)

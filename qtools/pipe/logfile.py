@@ -1,0 +1,254 @@
+"""One file of a log, plain or compressed, read in chunks. In: a path. Out: bytes, and what tells the file from others.
+
+A plain file may be cut to nothing and written anew while it is open. Every read therefore begins a few bytes early:
+where they are not those that the read before ended with, the contents are others, and FileReplaced is raised.
+All of this blocks, and runs in the reader's thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from hashlib import blake2b
+from importlib import import_module
+from typing import IO
+
+from qtools.errors import InputError
+from qtools.flow.lines import Splitter
+from qtools.pipe.rotation import Candidate, Entry, Fingerprint, compression_of
+
+BLOCK = 256 * 1024
+HEAD = 1024  # bytes that tell a file from others of the same log: several lines, most often with the time in them
+MARK = 256  # bytes before an offset, for files that all begin alike
+OVERLAP = 64  # bytes that each read looks at again
+
+
+class FileReplaced(Exception):
+    """The file has other contents than those that were read: it was cut, and perhaps written anew."""
+
+
+def fingerprint(data: bytes, start: int) -> Fingerprint:
+    """Of `data`, which stands at `start`."""
+    return Fingerprint(start, len(data), blake2b(data, digest_size=16).hexdigest())
+
+
+def look_at(path: str, *, is_current: bool = False) -> Candidate | None:
+    """The file that the path leads to now; None where there is none, or no regular one."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    compression = "" if is_current else compression_of(path)
+    return Candidate(path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, compression, is_current)
+
+
+def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
+    """Whether the contents are those of the entry's file. False where they cannot be read."""
+    if entry.is_blank:
+        return candidate.is_file_of(entry) and not candidate.compression
+    if not candidate.compression and candidate.size < entry.offset:
+        return False
+    if not entry.prints:  # of a checkpoint that kept an offset only: the size has to do, for the file that it was
+        return candidate.is_current
+    try:
+        with _open(candidate.path, candidate.compression) as file:
+            info = os.fstat(file.fileno())
+            if (info.st_dev, info.st_ino) != (candidate.device, candidate.inode):
+                return False  # renamed in the meantime
+            for wanted in sorted(entry.prints, key=lambda each: each.start):
+                _go_to(file, wanted.start)
+                if fingerprint(_read(file, wanted.length), wanted.start) != wanted:
+                    return False
+            _go_to(file, entry.offset)
+    except (OSError, EOFError, InputError):
+        return False
+    except Exception as error:
+        if not candidate.compression or not _is_damage(error):
+            raise
+        return False
+    return True
+
+
+class LogFile:
+    """The candidate's file, opened where `entry` says. OSError when it cannot be opened, FileReplaced when the path
+    leads to another file by now.
+
+    entry: what is confirmed of it. position: how far it was read. splitter, base, taken, lines: the messages in it.
+    """
+
+    def __init__(self, candidate: Candidate, entry: Entry | None) -> None:
+        self.name = candidate.path
+        self.compression = candidate.compression
+        self._file = _open(candidate.path, candidate.compression)
+        try:
+            info = os.fstat(self._file.fileno())
+            if (info.st_dev, info.st_ino) != (candidate.device, candidate.inode):
+                raise FileReplaced
+            self.entry = entry or Entry(info.st_dev, info.st_ino)
+            self.entry.device, self.entry.inode = info.st_dev, info.st_ino
+            self.entry.modified = info.st_mtime_ns
+            self.position = self.entry.offset
+            self._head = b""
+            self._recent = b""
+            self._begin()
+        except BaseException:
+            self._file.close()
+            raise
+        self.splitter: Splitter | None = None
+        self.base = self.position  # where the splitter was begun
+        self.taken = self.position  # behind the last whole message, or the end of what was read
+        self.lines = 0
+        self.position_split = self.position  # how far what was read went to the splitter
+        self.tail = b""  # the bytes before that
+        self.quiet_since = 0.0  # s, monotonic: when its end was seen first
+
+    def _begin(self) -> None:
+        """Go to the position, and see the first bytes and those before the position."""
+        if self.compression:
+            with _damage_named(self.name):
+                self._head = _read(self._file, HEAD)
+                _go_to(self._file, self.position)
+            self.entry.size = max(self.entry.size, len(self._head))
+        else:
+            self.entry.size = max(self.entry.size, os.fstat(self._file.fileno()).st_size)
+            self._head = os.pread(self._file.fileno(), HEAD, 0)
+            early = min(OVERLAP, self.position)
+            self._recent = os.pread(self._file.fileno(), early, self.position - early)
+            if len(self._recent) != early:
+                raise FileReplaced
+            known = self.entry.head
+            if known is not None and fingerprint(self._head[: known.length], 0) != known:
+                raise FileReplaced
+        self._set_head()
+
+    def read(self) -> bytes:
+        """What comes next, at most a block; b"" at the end. FileReplaced, and InputError for damage."""
+        if self.compression:
+            with _damage_named(self.name):
+                chunk = _read(self._file, BLOCK)
+        else:
+            early = len(self._recent)
+            data = os.pread(self._file.fileno(), BLOCK + early, self.position - early)
+            if data[:early] != self._recent or (not self.position and not data.startswith(self._head)):
+                raise FileReplaced
+            chunk = data[early:]
+        if not chunk:
+            return chunk
+        if len(self._head) < HEAD:
+            self._see_head(chunk)
+        self.position += len(chunk)
+        self._recent = (self._recent + chunk[-OVERLAP:])[-OVERLAP:]
+        more = len(chunk) == BLOCK  # only after a read is it sure that the size is of the same contents
+        self.entry.size = max(self.entry.size, self.size if more else self.position)
+        self.entry.modified = max(self.entry.modified, self.modified)
+        self.quiet_since = 0.0
+        return chunk
+
+    def _see_head(self, chunk: bytes) -> None:
+        if not self.compression:
+            head = os.pread(self._file.fileno(), HEAD, 0)
+            if not head.startswith(self._head):
+                raise FileReplaced
+            self._head = head
+        self._set_head()
+
+    def _set_head(self) -> None:
+        known = self.entry.head.length if self.entry.head is not None else 0
+        if len(self._head) > known:
+            self.entry.head = fingerprint(self._head, 0)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it has now; of a compressed file those that were read."""
+        return self.position if self.compression else os.fstat(self._file.fileno()).st_size
+
+    @property
+    def modified(self) -> int:
+        return os.fstat(self._file.fileno()).st_mtime_ns
+
+    @property
+    def is_within_a_message(self) -> bool:
+        """What was read last is not yet a whole message."""
+        return self.taken < self.position
+
+    def is_file(self, info: os.stat_result) -> bool:
+        return (info.st_dev, info.st_ino) == (self.entry.device, self.entry.inode)
+
+    def as_read(self) -> Entry:
+        """An entry for all that was read, confirmed or not."""
+        mark = fingerprint(self._recent, self.position - len(self._recent)) if self._recent else None
+        return Entry(
+            self.entry.device,
+            self.entry.inode,
+            self.position,
+            self.position,
+            self.entry.modified,
+            self.entry.head,
+            mark,
+        )
+
+    def take_over(self, other: LogFile) -> None:
+        """Go on for `other`, of which this file is a copy: the same messages, the same entry."""
+        self.splitter, self.base, self.taken, self.lines = other.splitter, other.base, other.taken, other.lines
+        self.tail, self.position_split = other.tail, other.position_split
+        device, inode = self.entry.device, self.entry.inode
+        self.entry = other.entry
+        self.entry.device, self.entry.inode = device, inode
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __repr__(self) -> str:
+        return f"<LogFile {self.name} inode={self.entry.inode} {self.entry.offset}/{self.position}>"
+
+
+def _open(path: str, compression: str) -> IO[bytes]:
+    """The file, for reading and seeking in what is in it."""
+    if not compression:
+        return open(path, "rb", buffering=0)
+    module = {
+        "gzip": "isal.igzip",
+        "zstd": "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd",
+        "bzip2": "bz2",
+        "xz": "lzma",
+    }[compression]
+    opened: IO[bytes] = import_module(module).open(path, "rb")
+    return opened
+
+
+def _read(file: IO[bytes], count: int) -> bytes:
+    """`count` bytes, fewer only at the end."""
+    parts = []
+    while count and (part := file.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def _go_to(file: IO[bytes], place: int) -> None:
+    """Go to a place; EOFError where a compressed file ends before it."""
+    if file.seek(place) != place:
+        raise EOFError(f"it ends before byte {place}")
+
+
+@contextlib.contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Raise what a decompressor finds as InputError."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_damage(error):
+            raise
+        raise InputError(f"{name} is damaged, or cut off: {error}") from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether a decompressor found damage: each raises errors of its own."""
+    return isinstance(error, (EOFError, OSError, ValueError)) or type(error).__name__ in (
+        "IsalError", "ZstdError", "LZMAError", "error", "BadGzipFile",
+    )  # fmt: skip

@@ -1,0 +1,180 @@
+"""Rotated logs as one Source. In: a LogReader, which runs in a thread. Out: batches of bodies, and what is confirmed.
+
+Each chunk is the origin of its messages, as a block of any input is. As blocks are finished, in order and with all
+blocks before them, the entries of their files move on, each to the end of a whole message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qtools.cli import logs
+from qtools.cli.worker import Worker
+from qtools.errors import InputError
+from qtools.flow.lines import Splitter
+from qtools.message import Batch
+from qtools.pipe.input import Block, Position, cut_batches
+from qtools.pipe.logfile import MARK, LogFile, fingerprint
+from qtools.pipe.logreader import Chunk, End, Idle, LogReader, Step
+from qtools.pipe.rotation import Fingerprint
+
+
+@dataclass(slots=True)
+class LogBlock(Block):
+    """A block of `file`. mark: of the bytes before its end."""
+
+    file: LogFile | None = None
+    mark: Fingerprint | None = None
+
+
+class LogSource:
+    """What `reader` reads, as messages. start: what was confirmed before, in total.
+
+    batch_count, batch_bytes: the most that one batch has. on_confirm: called whenever `confirmed` has moved on.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader,
+        splitter: Callable[[int], Splitter],
+        start: Position,
+        *,
+        batch_count: int = 5000,
+        batch_bytes: int = 1024 * 1024,
+        fail_on_empty: bool = False,
+        on_confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.confirmed = start
+        self.empty = 0
+        self.held_back = 0  # bytes of messages whose end has not come
+        self._reader = reader
+        self._make_splitter = splitter
+        self._batch_count = batch_count
+        self._batch_bytes = batch_bytes
+        self._fail_on_empty = fail_on_empty
+        self._on_confirm = on_confirm
+        self._worker = Worker("input")
+        self._pieces: deque[Batch] = deque()  # of the block that was read last
+        self._blocks: deque[LogBlock] = deque()
+        self._reached = start
+        self._broken: InputError | None = None  # raised when what stands before it was handed over
+        self._step: asyncio.Future[Step | None] | None = None
+        self._done = False
+
+    def check(self) -> None:
+        """Raise now what would fail later: UsageError."""
+        self._reader.check()
+
+    # ── Source ──
+
+    async def read(self) -> Batch | None:
+        """The messages of the next chunk that has any, or of a part of it that makes a batch."""
+        while not self._done:
+            if self._pieces:
+                return self._pieces.popleft()
+            if self._broken is not None:
+                raise self._broken
+            if self._step is None:
+                self._step = self._worker.call(self._reader.step)
+            try:
+                step = await asyncio.shield(self._step)
+            finally:
+                self._say_notes()
+                if self._step.done():
+                    self._step = None
+            if step is None:
+                break
+            if isinstance(step, Idle):
+                await asyncio.sleep(step.seconds)
+                continue
+            self._split(step)
+            self._step = self._worker.call(self._reader.step)
+        return None
+
+    async def close(self) -> None:
+        self._done = True
+        if self._step is not None:
+            await asyncio.wait((self._step,))  # it may have files open
+            if not self._step.cancelled():
+                self._step.exception()  # the run ends all the same
+        self._say_notes()
+        self.held_back = sum(log.held_back for log in self._reader.logs.values())
+        self._reader.close()
+
+    # ── positions ──
+
+    def confirm(self) -> None:
+        """Move on over every block that is finished, up to the first that is not."""
+        before = self.confirmed
+        while self._blocks:
+            block = self._blocks[0]
+            assert block.file is not None
+            self.confirmed = block.reached
+            block.file.entry.offset = self.confirmed.offset
+            if block.left:
+                break
+            block.file.entry.mark = block.mark or block.file.entry.mark
+            self._blocks.popleft()
+        if self.confirmed.total != before.total:
+            self._on_confirm()
+
+    def _split(self, step: Chunk | End) -> None:
+        """The messages that end in a chunk, or with the file, as batches."""
+        file = step.file
+        splitter = file.splitter
+        if splitter is None:
+            splitter = file.splitter = self._make_splitter(file.base)
+        data = step.data if isinstance(step, Chunk) else b""
+        try:
+            bodies = splitter.feed(data) if data else splitter.end()
+        except InputError as error:
+            raise InputError(f"{file.name}: {error}", error.offset) from error
+        block = self._block(file, splitter, bodies, data)
+        if block.left:
+            pieces = cut_batches(block.bodies, self._batch_count, self._batch_bytes)
+            self._pieces.extend(Batch.of_bodies(block, piece) for piece in pieces)
+        else:
+            self.confirm()
+
+    def _block(self, file: LogFile, splitter: Splitter, bodies: list[bytes], data: bytes) -> LogBlock:
+        begin = Position(0, file.taken, self._reached.total, self._reached.messages)
+        taken = file.base + splitter.consumed
+        end = Position(0, taken, begin.total + taken - file.taken, begin.messages + len(bodies))
+        ends = splitter.ends
+        if ends is not None:
+            ends = [each - (begin.offset - file.base) for each in ends]
+        name = f"{file.name} from byte {file.base} on" if file.base else file.name
+        block = LogBlock(
+            self, name, bodies, begin, end, file.lines + 1, splitter.overhead, ends, splitter.empty_at, len(bodies)
+        )
+        block.file = file
+        seen = file.tail + data[-2 * MARK :] if len(data) < MARK else data
+        block.mark = _mark(seen, file.position_split + len(data), taken)
+        file.tail = (file.tail + data)[-MARK:] if len(data) < MARK else data[-MARK:]
+        file.position_split += len(data)
+        if splitter.empty_at and self._fail_on_empty:
+            line = block.first_line + splitter.empty_at[0]
+            block.cut(splitter.empty_at[0])
+            self._broken = InputError(
+                f"{name}: message {line} is empty, and NSQ has no empty messages (--empty skip leaves them out)"
+            )
+            block.mark = None
+        self.empty += len(block.empty_at)
+        file.lines += len(bodies) + len(splitter.empty_at)
+        file.taken = taken
+        self._reached = block.end
+        self._blocks.append(block)
+        return block
+
+    def _say_notes(self) -> None:
+        while self._reader.notes:
+            logs.say(*self._reader.notes.popleft())
+
+
+def _mark(seen: bytes, seen_end: int, at: int) -> Fingerprint | None:
+    """Of the bytes before `at`, of which `seen`, which ends at `seen_end`, has the last; None where it has none."""
+    stop = len(seen) - (seen_end - at)
+    return fingerprint(seen[max(0, stop - MARK) : stop], at - min(stop, MARK)) if stop > 0 else None

@@ -1,0 +1,230 @@
+"""Which files of a rotated log are read, in what order, and where each is begun. Rules only: no file is opened here.
+
+A log has a path under which it is written. From time to time its file is renamed and a new one is created ("create"),
+or copied and cut to nothing ("copytruncate"); what was renamed or copied may be compressed later. A checkpoint keeps an
+entry for each file that was read: the last entry is of the file that was written last.
+
+    the last entry's file                   what is read
+    ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
+    there is no entry                       the current file; before it the rotated ones that the user named
+    is the current file                     it, from the entry's offset on
+    is a rotated file                       it, from the entry's offset on; the rotated files newer than it, oldest
+                                            first; the current file
+    had nothing in it yet                   the rotated files written to since, oldest first; the current file
+    is not found                            it is missing; the rotated files written to since; the current file
+    is not found, but a copy of its first   the same, and it is not missing: it was copied, and then read on, before it
+    part, written to since                  was cut. The copy has nothing that was not read
+
+    an earlier entry's file                 what is read, before the above
+    ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
+    is found                                it, from the entry's offset on: lines may have come late
+    is not found, was read to its end       nothing
+    is not found, was not read to its end   it is missing
+
+A file is an entry's file when its contents say so: its first bytes, and the bytes before the entry's offset. Device and
+inode only say where to look first: inodes are used again, and a copy has another one. An entry of a file that had
+nothing in it has nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+MOST_ENTRIES = 4  # of one log, beside those that were not read to their end
+
+# What a rotation puts behind a name, or before its extension: app.log.1, app.log-20261128, app-2026-11-28.log
+_NUMBERED = re.compile(
+    r"(?P<stem>.+?)(?P<sign>[._-])(?P<number>[0-9]+(?:[-._T:]?[0-9]+)*)(?P<extension>\.[A-Za-z][A-Za-z0-9]*)?"
+)
+_DATE_DIGITS = 6  # so many digits are a date or a time, and the larger is the newer; fewer count from the newest
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A hash of `length` bytes of a file from `start` on."""
+
+    start: int
+    length: int
+    digest: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """A file that was read. device, inode: as stat says. offset: everything before it is confirmed. size: how much of
+    the file was seen. modified: when it was last written to, ns since 1970. prints: what its contents must have."""
+
+    device: int
+    inode: int
+    offset: int = 0
+    size: int = 0
+    modified: int = 0
+    head: Fingerprint | None = None
+    mark: Fingerprint | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Nothing is known of its contents: nothing had been written when it was seen last."""
+        return self.head is None and not self.offset
+
+    @property
+    def is_read(self) -> bool:
+        """All that was seen of it is confirmed."""
+        return self.offset >= self.size
+
+    @property
+    def prints(self) -> list[Fingerprint]:
+        return [each for each in (self.head, self.mark) if each is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that may be of the log. size: bytes; of a compressed file, those that it has on the disk."""
+
+    path: str
+    device: int
+    inode: int
+    size: int
+    modified: int
+    compression: str = ""
+    is_current: bool = False
+
+    def is_file_of(self, entry: Entry) -> bool:
+        return (self.device, self.inode) == (entry.device, entry.inode)
+
+
+@dataclass(slots=True)
+class Reads:
+    """What to read, in this order: a file and its entry, None where it is begun at its beginning. missing: entries
+    whose file was not found, though it has or may have what was not read."""
+
+    files: list[tuple[Candidate, Entry | None]] = field(default_factory=list)
+    missing: list[Entry] = field(default_factory=list)
+
+
+Matches = Callable[[Candidate, Entry], bool]
+
+
+def choose_files(
+    entries: Sequence[Entry],
+    rotated: Sequence[Candidate],
+    current: Candidate | None,
+    matches: Matches,
+    named: Collection[str] = (),
+) -> Reads:
+    """What to read of one log.
+
+    entries: of the checkpoint, oldest first. rotated: oldest first. current: the file at the log's path, if any.
+    matches: whether a file's contents are those that an entry says. named: paths of rotated files given by the user.
+    """
+    files = [*rotated, current] if current is not None else list(rotated)
+    reads = Reads()
+    if not entries:
+        reads.files = [(each, None) for each in files if each.is_current or each.path in named]
+        return reads
+    *earlier, last = entries
+    at = None if last.is_blank else _find(last, files, matches)
+    used = set() if at is None else {at}
+    for entry in earlier:
+        place = _find(entry, files[:at], matches)
+        if place is not None and place not in used:
+            used.add(place)
+            reads.files.append((files[place], entry))
+        elif place is None and not entry.is_read:
+            reads.missing.append(entry)
+    if at is not None:
+        reads.files.append((files[at], last))
+        newer = list(range(at + 1, len(files)))
+    else:
+        since = [place for place, each in enumerate(files) if each.is_current or each.modified > last.modified]
+        copies = {place for place in since if _is_first_part(files[place], last, matches)}
+        if not last.is_blank and not copies and (current is not None or not last.is_read):
+            reads.missing.append(last)
+        newer = [place for place in since if place not in copies]
+    for place in newer:
+        each = files[place]
+        if place in used:
+            continue
+        reads.files.append((each, last if last.is_blank and each.is_file_of(last) else None))
+    return reads
+
+
+def _find(entry: Entry, files: Sequence[Candidate], matches: Matches) -> int | None:
+    """Where in `files` the entry's file is: that with its inode is asked first, then the newest."""
+    places = sorted(range(len(files)), key=lambda place: (not files[place].is_file_of(entry), -place))
+    return next((place for place in places if matches(files[place], entry)), None)
+
+
+def _is_first_part(file: Candidate, entry: Entry, matches: Matches) -> bool:
+    """Whether a rotated file begins as the entry's file did, and is shorter than what was read of that."""
+    if file.is_current or file.compression or entry.head is None or file.size >= entry.offset:
+        return False
+    return matches(file, replace(entry, offset=entry.head.length, mark=None))
+
+
+def keep_entries(entries: list[Entry]) -> list[Entry]:
+    """`entries` without the oldest that were read to their end."""
+    old, new = entries[:-MOST_ENTRIES], entries[-MOST_ENTRIES:]
+    return [each for each in old if not each.is_read] + new
+
+
+# ── names ──
+
+
+def compression_of(name: str) -> str:
+    """ "gzip" and the like, by the end of the name; "" for a plain file."""
+    return COMPRESSIONS.get(os.path.splitext(name)[1], "")
+
+
+def base_names(name: str) -> list[str]:
+    """The names of logs that `name` may be a rotated file of: `app.log.2.gz` → `app.log`; [] when of none."""
+    if compression_of(name):
+        name = os.path.splitext(name)[0]
+    found = _NUMBERED.fullmatch(name)
+    if found is None or (found["sign"] != "." and sum(map(str.isdigit, found["number"])) < _DATE_DIGITS):
+        return []  # worker-1.log is no rotated worker.log
+    return [found["stem"] + (found["extension"] or "")]
+
+
+def in_rotation_order(files: Sequence[Candidate]) -> list[Candidate]:
+    """`files` of one log, oldest first.
+
+    By name where a rule for names holds for all of them: dates ascend, numbers count from the newest file, or from the
+    oldest when the times of the last writes say so. Otherwise by the time of the last write.
+    """
+    numbers = [_number(os.path.basename(each.path)) for each in files]
+    by_time = sorted(files, key=lambda each: (each.modified, _natural(each.path)))
+    if not files or not all(numbers):
+        return by_time
+    digits = [sum(map(str.isdigit, number)) for number in numbers]
+    pairs = sorted(zip(files, numbers, strict=True), key=lambda pair: _natural(pair[1]))
+    by_name = [each for each, _ in pairs]
+    if min(digits) >= _DATE_DIGITS:
+        return by_name
+    if max(digits) >= _DATE_DIGITS:
+        return by_time
+    times = [each.modified for each in by_name if not each.compression]  # compressing may set another
+    ascends = len(times) > 1 and all(one < two for one, two in pairwise(times))
+    return by_name if ascends else by_name[::-1]
+
+
+def _number(name: str) -> str:
+    if compression_of(name):
+        name = os.path.splitext(name)[0]
+    found = _NUMBERED.fullmatch(name)
+    return found["number"] if found is not None else ""
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sorts `app.log.10` behind `app.log.9`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
+
+
+def without_unfinished(files: Sequence[Candidate]) -> list[Candidate]:
+    """`files` without compressed ones that stand beside their plain file: they are still being written."""
+    plain = {each.path for each in files if not each.compression}
+    return [each for each in files if not each.compression or os.path.splitext(each.path)[0] not in plain]

@@ -1,0 +1,1 @@
+"""Tests of q-pipe's own parts, without a broker."""

@@ -1,0 +1,161 @@
+"""Which files of a rotated log are read, and where: every row of the table in rotation.py, without a file."""
+
+from __future__ import annotations
+
+import pytest
+
+from qtools.pipe.rotation import (
+    Candidate,
+    Entry,
+    Fingerprint,
+    Matches,
+    base_names,
+    choose_files,
+    in_rotation_order,
+    keep_entries,
+    without_unfinished,
+)
+
+
+def file(name: str, inode: int, *, size: int = 100, modified: int = 0, is_current: bool = False) -> Candidate:
+    compression = "gzip" if name.endswith(".gz") else ""
+    return Candidate(name, 1, inode, size, modified or inode, compression, is_current)
+
+
+def entry(inode: int, offset: int = 50, *, size: int | None = None, modified: int = 0) -> Entry:
+    head = Fingerprint(0, 10, f"head of {inode}") if offset else None
+    return Entry(1, inode, offset, offset if size is None else size, modified or inode, head)
+
+
+def contents(**of: int) -> Matches:
+    """Says that the file of each name has the contents of the entry with that inode; else inodes say it."""
+
+    def matches(candidate: Candidate, entry: Entry) -> bool:
+        known = of.get(candidate.path.replace(".", "_"))
+        return (known or candidate.inode) == entry.inode and (
+            bool(candidate.compression) or entry.offset <= candidate.size
+        )
+
+    return matches
+
+
+def read(reads: object) -> list[tuple[str, int | None]]:
+    return [(each.path, known.offset if known else None) for each, known in reads.files]  # type: ignore[attr-defined]
+
+
+LOG = file("log", 9, is_current=True)
+
+
+def test_without_an_entry_only_the_current_file_is_read_and_what_was_named() -> None:
+    rotated = [file("log.2", 7), file("log.1", 8)]
+    assert read(choose_files([], rotated, LOG, contents())) == [("log", None)]
+    assert read(choose_files([], rotated, LOG, contents(), ["log.1"])) == [("log.1", None), ("log", None)]
+    assert read(choose_files([], rotated, None, contents())) == []
+
+
+def test_the_current_file_is_gone_on_with() -> None:
+    assert read(choose_files([entry(9)], [file("log.1", 8)], LOG, contents())) == [("log", 50)]
+
+
+def test_a_renamed_file_is_finished_first_then_all_that_are_newer() -> None:
+    rotated = [file("log.3", 6), file("log.2", 7), file("log.1", 8)]
+    assert read(choose_files([entry(7)], rotated, LOG, contents())) == [("log.2", 50), ("log.1", None), ("log", None)]
+
+
+@pytest.mark.parametrize("name", ["log.1", "log.1.gz"])
+def test_a_copy_is_known_by_its_contents(name: str) -> None:
+    """copytruncate, and a compressed file: the inode is another, or is in use again."""
+    rotated = [file(name, 8)]
+    of = contents(log=-1, **{name.replace(".", "_"): 9})
+    assert read(choose_files([entry(9)], rotated, LOG, of)) == [(name, 50), ("log", None)]
+
+
+def test_a_reused_inode_is_not_the_file() -> None:
+    reads = choose_files([entry(9)], [], LOG, contents(log=-1))
+    assert read(reads) == [("log", None)]
+    assert reads.missing == [entry(9)]
+
+
+def test_what_is_not_found_is_missing_and_what_was_written_to_since_is_read() -> None:
+    rotated = [file("log.3", 5, modified=10), file("log.2", 7, modified=30), file("log.1", 8, modified=40)]
+    reads = choose_files([entry(6, modified=20)], rotated, LOG, contents())
+    assert read(reads) == [("log.2", None), ("log.1", None), ("log", None)]
+    assert reads.missing == [entry(6, modified=20)]
+
+
+def test_without_a_current_file_only_what_was_seen_and_not_read_is_missing() -> None:
+    assert choose_files([entry(6)], [], None, contents()).missing == []
+    assert choose_files([entry(6, size=60)], [], None, contents()).missing == [entry(6, size=60)]
+
+
+def test_a_file_that_had_nothing_in_it_is_never_missing() -> None:
+    blank = entry(6, 0, modified=20)
+    rotated = [file("log.2", 5, modified=10), file("log.1", 8, modified=25)]
+    reads = choose_files([blank], rotated, LOG, contents())
+    assert read(reads) == [("log.1", None), ("log", None)]
+    assert reads.missing == []
+
+
+def test_a_shorter_copy_has_nothing_that_was_not_read() -> None:
+    """The copy was made, then the log was read on, then it was cut."""
+    rotated = [file("log.1", 8, size=40, modified=99)]
+    reads = choose_files([entry(9, modified=50)], rotated, LOG, contents(log=-1, log_1=9))
+    assert read(reads) == [("log", None)]
+    assert reads.missing == []
+
+
+def test_an_earlier_file_is_read_on_and_missing_only_when_it_was_not_read() -> None:
+    rotated = [file("log.2", 7), file("log.1", 8)]
+    assert read(choose_files([entry(7), entry(9)], rotated, LOG, contents())) == [("log.2", 50), ("log", 50)]
+    assert choose_files([entry(5), entry(9)], rotated, LOG, contents()).missing == []
+    assert choose_files([entry(5, size=70), entry(9)], rotated, LOG, contents()).missing == [entry(5, size=70)]
+
+
+def test_entries_that_were_read_are_forgotten_in_time_and_others_never() -> None:
+    entries = [entry(1), entry(2, size=80), *(entry(each) for each in range(3, 8))]
+    assert [each.inode for each in keep_entries(entries)] == [2, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "bases"),
+    [
+        ("app.log.1", ["app.log"]),
+        ("app.log.12.gz", ["app.log"]),
+        ("app.log-20261128", ["app.log"]),
+        ("app.log-20261128.zst", ["app.log"]),
+        ("app.log.2026-11-28T10:00", ["app.log"]),
+        ("app-20261128.log", ["app.log"]),
+        ("app.1.log", ["app.log"]),
+        ("app.log", []),
+        ("worker-1.log", []),  # beside worker.log it is a log of its own
+        ("app.log.old", []),
+        ("app.log.gz", []),
+    ],
+)
+def test_the_log_that_a_name_belongs_to(name: str, bases: list[str]) -> None:
+    assert base_names(name) == bases
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["log.10", "log.9.gz", "log.2", "log.1"],
+        ["log-20251231", "log-20260101.gz", "log-20260102"],
+        ["log.2026-01-01", "log.2026-01-02", "log.2026-01-10"],
+    ],
+)
+def test_the_order_is_in_the_names(names: list[str]) -> None:
+    files = [file(name, inode, modified=5) for inode, name in enumerate(names, 1)]
+    assert [each.path for each in in_rotation_order(files[::-1])] == names
+
+
+def test_the_order_is_in_the_times_where_the_names_do_not_tell() -> None:
+    mixed = [file("log.old", 1, modified=3), file("log.1", 2, modified=2), file("log-20260101", 3, modified=1)]
+    assert [each.inode for each in in_rotation_order(mixed)] == [3, 2, 1]
+    counting_up = [file("log.1", 1, modified=1), file("log.2", 2, modified=2), file("log.3", 3, modified=3)]
+    assert [each.inode for each in in_rotation_order(counting_up)] == [1, 2, 3]
+
+
+def test_a_compressed_file_beside_its_plain_one_is_not_finished() -> None:
+    files = [file("log.2.gz", 1), file("log.1", 2), file("log.1.gz", 3)]
+    assert [each.path for each in without_unfinished(files)] == ["log.2.gz", "log.1"]

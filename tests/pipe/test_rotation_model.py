@@ -1,0 +1,284 @@
+"""A model of a log that is rotated at random, read at random, by runs that are killed at random.
+
+The writer appends lines and parts of lines; the log is renamed and created anew, or copied and cut; its rotated files
+are compressed and removed. The reader is the real one, with its real files; its thread is taken away, so that a seed
+decides all that happens. An account of every line says what has to arrive, what may be missing (what was appended
+between a copy and its cut, or removed before it was read), and what may arrive twice: what was read and not confirmed
+when a run was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import random
+import shutil
+from collections import Counter, deque
+from pathlib import Path
+
+import pytest
+
+from qtools.flow.lines import DelimiterSplitter
+from qtools.message import Batch
+from qtools.pipe import logreader
+from qtools.pipe.checkpoint import LogCheckpoint
+from qtools.pipe.logreader import Idle, LogOptions, LogReader
+from qtools.pipe.logsource import LogSource
+
+KEEP = 6  # rotated files
+
+
+class Writer:
+    """Writes one log. `lines`: all that has to arrive. `may_miss`: what the way of rotating may lose."""
+
+    now = 10**18  # ns since 1970
+
+    def __init__(self, path: Path, chance: random.Random) -> None:
+        self.path = path
+        self.chance = chance
+        self.lines: list[bytes] = []
+        self.may_miss: set[bytes] = set()
+        self.history: list[str] = []
+        self._count = 0
+        self._rest = b""  # what is still to be written of a line that was begun
+        self._begun = b""  # what was written of it
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._stamp()
+
+    def _line(self) -> bytes:
+        self._count += 1
+        return b"%s %06d %s" % (self.path.name.encode(), self._count, b"x" * self.chance.randrange(1, 40))
+
+    def append(self) -> None:
+        """Some whole lines, or the rest of one; now and then only a part of the last."""
+        text = b""
+        if self._rest:
+            text += self._rest + b"\n"
+            self.lines.append(self._begun + self._rest)
+            self._rest = self._begun = b""
+        for _ in range(self.chance.choice((1, 1, 2, 5, 40))):
+            line = self._line()
+            self.lines.append(line)
+            text += line + b"\n"
+        if self.chance.random() < 0.3:
+            line = self._line()
+            cut = self.chance.randrange(1, len(line))
+            self._begun, self._rest = line[:cut], line[cut:]
+            text += self._begun
+        os.write(self._fd, text)
+        self._stamp()
+
+    def _stamp(self) -> None:
+        """Let every write have a time of its own: all of this happens within a few ticks of the clock."""
+        Writer.now += 1
+        os.utime(self._fd, ns=(Writer.now, Writer.now))
+
+    def _end_file(self) -> None:
+        """A part of a line that stands at the end of a file is that file's last line."""
+        if self._begun:
+            self.lines.append(self._begun)
+            self._begun = b""
+            self._rest = b"-" + self._rest if self._rest in self.lines else self._rest
+
+    def _shift(self) -> None:
+        for number in range(KEEP, 0, -1):
+            for extension in ("", ".gz"):
+                old = Path(f"{self.path}.{number}{extension}")
+                if not old.exists():
+                    continue
+                if number == KEEP:
+                    self._lose(old)
+                    old.unlink()
+                else:
+                    old.rename(f"{self.path}.{number + 1}{extension}")
+
+    def _lose(self, path: Path) -> None:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        self.may_miss.update(data.split(b"\n"))
+
+    def rename(self, between: bool) -> None:
+        """As logrotate's `create`: the writer may go on in the renamed file before it opens the new one."""
+        self._shift()
+        self.path.rename(f"{self.path}.1")
+        if between and self.chance.random() < 0.5:
+            self.append()
+        fresh = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        if between and self.chance.random() < 0.5:
+            self.append()
+        self._end_file()
+        os.close(self._fd)
+        self._fd = fresh
+        self._stamp()
+
+    def copy_and_cut(self, between: bool) -> None:
+        self._shift()
+        shutil.copyfile(self.path, f"{self.path}.1")
+        Writer.now += 1
+        os.utime(f"{self.path}.1", ns=(Writer.now, Writer.now))
+        if between and not self._begun and self.chance.random() < 0.3:
+            known = len(self.lines)
+            self.append()
+            self.may_miss.update(self.lines[known:])
+            if self._begun:
+                self.may_miss.add(self._begun)
+        os.truncate(self.path, 0)
+        self._stamp()
+        self._end_file()
+
+    def compress(self) -> None:
+        for number in (1, 2):
+            old = Path(f"{self.path}.{number}")
+            if old.exists() and self.chance.random() < 0.7:
+                packed = Path(f"{old}.gz")
+                with packed.open("wb") as file:
+                    file.write(gzip.compress(old.read_bytes()))
+                shutil.copystat(old, packed)
+                old.unlink()
+
+    def act(self, copies: bool) -> None:
+        kind = self.chance.choices(("append", "rotate", "compress"), (10, 2, 1))[0]
+        if kind == "append":
+            self.append()
+        elif kind == "compress":
+            self.compress()
+        elif copies:
+            self.copy_and_cut(between=True)
+        else:
+            self.rename(between=True)
+        self.history.append(kind)
+
+    def finish(self) -> None:
+        """End the last line, so that everything can be read."""
+        self.append()
+        if self._begun:
+            os.write(self._fd, self._rest + b"\n")
+            self._stamp()
+            self.lines.append(self._begun + self._rest)
+            self._begun = self._rest = b""
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Runs:
+    """Runs of the reader, one after the other, with one checkpoint."""
+
+    def __init__(self, room: Path, inputs: list[str], chance: random.Random) -> None:
+        self.room = room
+        self.inputs = inputs
+        self.chance = chance
+        self.sent: list[bytes] = []
+        self.twice: Counter[bytes] = Counter()  # what may arrive once more
+        self.missing = 0
+
+    def run(self, writers: list[Writer], *, follow: bool, copies: bool, kill: bool, busy: bool) -> None:
+        """One run. busy: the writers go on in the midst of it. kill: it ends at a random step."""
+        checkpoint = LogCheckpoint(str(self.room / "position"), "topic", self.inputs)
+        start, known = checkpoint.load()
+        reader = LogReader(self.inputs, known, LogOptions(follow, (), True))
+        source = LogSource(
+            reader, lambda base: DelimiterSplitter(base=base), start,
+            batch_count=5, on_confirm=lambda: checkpoint.save(source.confirmed),
+        )  # fmt: skip
+        source.check()
+        checkpoint.logs = reader.logs
+        checkpoint.save(start)
+        under_way: deque[Batch] = deque()
+        steps = self.chance.randrange(1, 60) if kill else 100_000
+        idle = taken = 0
+        while steps:
+            steps -= 1
+            taken += 1
+            if busy and taken < 80 and self.chance.random() < 0.4:
+                self.chance.choice(writers).act(copies)
+            step = reader.step()
+            if step is None:
+                break
+            if isinstance(step, Idle):
+                idle += 1
+                if follow and idle > 5 and (not busy or taken > 80):
+                    break
+                continue
+            idle = 0
+            source._split(step)
+            while source._pieces:
+                batch = source._pieces.popleft()
+                self.sent += batch.bodies
+                under_way.append(batch)
+            while under_way and (len(under_way) > 3 or self.chance.random() < 0.5):
+                under_way.popleft().finish()
+        if kill and steps == 0:
+            for batch in under_way:
+                self.twice.update(batch.bodies)
+        else:
+            while under_way:
+                under_way.popleft().finish()
+            checkpoint.save(source.confirmed)
+        self.missing += reader.missing
+        reader.close()
+        checkpoint._file.close()
+
+
+async def run_model(room: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    copies = chance.random() < 0.4
+    names = [f"{name}.log" for name in "abc"[: chance.choice((1, 1, 2, 3))]]
+    writers = [Writer(room / name, chance) for name in names]
+    inputs = [str(room / "*.log")] if chance.random() < 0.4 else [str(writer.path) for writer in writers]
+    runs = Runs(room, inputs, chance)
+    try:
+        if chance.random() < 0.5:
+            for writer in writers:
+                writer.append()
+        # What was rotated away before the first run is not read.
+        runs.run(writers, follow=False, copies=copies, kill=False, busy=False)
+        for _ in range(chance.randrange(2, 8)):
+            for _ in range(chance.randrange(0, 25)):
+                chance.choice(writers).act(copies)
+            runs.run(
+                writers,
+                follow=chance.random() < 0.5,
+                copies=copies,
+                kill=chance.random() < 0.5,
+                busy=chance.random() < 0.7,
+            )
+        for writer in writers:
+            writer.finish()
+        for _ in range(2):
+            runs.run(writers, follow=chance.random() < 0.5, copies=copies, kill=False, busy=False)
+    finally:
+        for writer in writers:
+            writer.close()
+    written = Counter(line for writer in writers for line in writer.lines)
+    may_miss = set().union(*(writer.may_miss for writer in writers))
+    sent = Counter(runs.sent)
+    missing = [line for line in written if line not in sent and line not in may_miss]
+    cut = [line for line in sent if line not in written and line not in may_miss]
+    twice = [line for line in sent if sent[line] > max(1, written[line]) + runs.twice[line]]
+    told = json.dumps([writer.history for writer in writers])
+    wrong = {"missing": missing, "cut": cut, "twice": twice}
+    assert not any(wrong.values()), f"seed {seed}, copies {copies}: {wrong}; the writers did {told}"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POLL", "POLL_PER_LOG", "RESCAN", "QUIET"):
+        monkeypatch.setattr(logreader, name, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(15))
+async def test_every_line_arrives_whole_and_once(tmp_path: Path, seed: int) -> None:
+    await run_model(tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(20))
+async def test_every_line_arrives_whole_and_once_in_many_runs(tmp_path: Path, block: int) -> None:
+    for seed in range(1000 + 50 * block, 1050 + 50 * block):
+        room = tmp_path / str(seed)
+        room.mkdir()
+        await run_model(room, seed)
+        shutil.rmtree(room)
+        await asyncio.sleep(0)
