@@ -19,6 +19,7 @@ from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
+from qtools.client.backlog import tell_of_missed, wait_told, watch_start
 from qtools.client.balance import balance_of
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
@@ -91,7 +92,7 @@ class _Bridge:
         started: list[Publisher | Consumer | Once] = []
         meter: Meter | None = None
         options = self.options
-        await ask_first(options.sources, options.brokers, options.settings, options.ends)
+        tell_of_missed(await ask_first(options.sources, options.brokers, options.settings, options.ends))
         await operations.start()
         try:
             for end in ends:
@@ -121,12 +122,18 @@ class _Bridge:
         return Once(key, path, options.dedupe_window, options.dedupe_keys)
 
     async def _move(self) -> None:
-        ending = asyncio.create_task(end_consumer(self.consumer, self.options.ends))
+        ends = self.options.ends
+        ending = asyncio.create_task(end_consumer(self.consumer, ends))
+        watching = asyncio.create_task(watch_start(self.consumer, ends.soon))
+        if ends.flag:  # what waits, and where, is known already
+            watching.cancel()
         try:
             await self.flow.run()
+            await wait_told(ending, watching, self.consumer)
         finally:
             ending.cancel()
-            await asyncio.wait((ending,))
+            watching.cancel()
+            await asyncio.wait((ending, watching))
             unknown = None if ending.cancelled() else ending.exception()
         if unknown is not None:  # nobody could say whether it is empty
             raise unknown

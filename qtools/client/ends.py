@@ -46,6 +46,11 @@ class Ends:
     fail_if_paused: bool = False
 
     @property
+    def soon(self) -> float:
+        """When a run that may end by --idle-timeout has begun in earnest, s after its start."""
+        return 1.0 if self.idle_timeout is None else min(1.0, self.idle_timeout / 2)
+
+    @property
     def flag(self) -> str:
         """The flag that needs depths, or ""."""
         return "--until-empty" if self.until_empty else "--until-now" if self.until_now else ""
@@ -159,8 +164,8 @@ async def _ask_first(address: Address, sources: list[Subscription], settings: Se
 # ── during the run ──────────────────────────────────────────────────────────────────────────────
 
 
-async def end_consumer(consumer: Consumer, ends: Ends) -> None:
-    """End `consumer` when `ends` says so, and return; at once, and without an end, where nothing says so.
+async def end_consumer(consumer: Consumer, ends: Ends) -> bool:
+    """End `consumer` when `ends` says so, and return True; False at once, and without an end, where nothing says so.
 
     Raises SourcePaused where a pause keeps the run from ending as it should, NetworkError or PeerError where an nsqd
     has not told its depths for RETRY_SECONDS; `consumer` is ended then, too.
@@ -172,7 +177,7 @@ async def end_consumer(consumer: Consumer, ends: Ends) -> None:
     if ends.idle_timeout is not None:
         waits.append(asyncio.create_task(wait_until_idle(consumer, ends.idle_timeout)))
     if not waits:
-        return
+        return False
     try:
         done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -184,6 +189,7 @@ async def end_consumer(consumer: Consumer, ends: Ends) -> None:
             task.cancel()
         await asyncio.wait(waits)
         consumer.end()
+    return True
 
 
 async def wait_until_empty(consumer: Consumer) -> None:

@@ -1,4 +1,4 @@
-"""A temporary channel must not take away what nobody else has. In: sources, brokers. Out: nothing, or an error.
+"""A temporary channel must not take away what nobody else has. In: sources, brokers. Out: what waits, or an error.
 
 A topic without channels keeps its messages for the first one. Were that an ephemeral channel, all of them
 would move into it, and what is unread when its client goes would be lost: nsqd deletes it with its last
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from qtools.client.address import Address, Brokers
 from qtools.client.discovery import Discovery
-from qtools.client.http import HttpAsker, ask_depth
+from qtools.client.http import Depth, HttpAsker, ask_depth
 from qtools.client.settings import Settings
 from qtools.errors import NetworkError, PeerError, UsageError
 from qtools.names import Subscription
@@ -23,15 +23,20 @@ logger = logging.getLogger("qtools.client")
 PATIENCE = 2.0  # s: a question of courtesy must not hold up who only wants to look
 
 
-async def refuse_to_take_backlog(sources: Sequence[Subscription], brokers: Brokers, settings: Settings) -> None:
-    """Raise UsageError when a source's topic has messages and no channel yet."""
+async def refuse_to_take_backlog(
+    sources: Sequence[Subscription], brokers: Brokers, settings: Settings
+) -> dict[tuple[Subscription, str], Depth]:
+    """Raise UsageError when a source's topic has messages and no channel yet; what each nsqd that answered has."""
+    found: dict[tuple[Subscription, str], Depth] = {}
     for source in sources:
         discovery = Discovery(brokers, source.topic, settings)
         try:
             addresses = await discovery.look()
         finally:
             await discovery.close()
-        waiting = sum(await asyncio.gather(*(_only_ours(source, address, settings) for address in addresses)))
+        depths = await asyncio.gather(*(_ask(source, address, settings) for address in addresses))
+        found.update(((source, str(address)), depth) for address, depth in zip(addresses, depths, strict=True) if depth)
+        waiting = sum(depth.depth for depth in depths if depth and not depth.channels)
         if waiting:
             them = "it" if waiting == 1 else "them all"
             raise UsageError(
@@ -39,19 +44,19 @@ async def refuse_to_take_backlog(sources: Sequence[Subscription], brokers: Broke
                 f" a temporary channel would take {them}, and lose what you do not read;"
                 f" name a channel that keeps {them.split()[0]}: {source.topic}/NAME"
             )
+    return found
 
 
-async def _only_ours(source: Subscription, address: Address, settings: Settings) -> int:
-    """How many messages at `address` wait for the topic's first channel; 0 where it cannot be asked."""
+async def _ask(source: Subscription, address: Address, settings: Settings) -> Depth | None:
+    """What waits at `address`; None where it cannot be asked."""
     if not address.http:
-        return 0
+        return None
     asker = HttpAsker(address.http, settings.http_tls_context())
     try:
         async with asyncio.timeout(PATIENCE):
-            depth = await ask_depth(asker, source)
+            return await ask_depth(asker, source)
     except (TimeoutError, NetworkError, PeerError) as error:
         logger.info("could not ask %s what waits in %s: %s", address, source.topic, error or "no answer")
-        return 0
+        return None
     finally:
         await asker.close()
-    return 0 if depth.channels else depth.depth

@@ -136,7 +136,7 @@ class Depth:
     """What waits for a channel on one nsqd: messages not delivered, delivered and unanswered, put off.
 
     channels: how many the topic has. exists: the channel is one of them. given: messages that the channel was given
-    since nsqd started. elsewhere: messages that other channels hold, by channel.
+    since nsqd started, topic_given: the topic. elsewhere: messages that other channels hold, by channel.
     paused: messages wait that are not handed out, as the channel is paused, or its topic.
     """
 
@@ -146,6 +146,7 @@ class Depth:
     channels: int = 0
     exists: bool = False
     given: int = 0
+    topic_given: int = 0
     elsewhere: dict[str, int] = field(default_factory=dict)
     paused: bool = False
 
@@ -187,6 +188,7 @@ def _depth(topic: dict[str, Any], source: Subscription) -> Depth:
     held = int(topic["depth"])
     channels = topic["channels"] or []
     found = Depth(depth=held, channels=len(channels), paused=bool(held and topic.get("paused")))
+    found.topic_given = int(topic.get("message_count") or 0)
     for channel in channels:
         depth, in_flight, deferred = (int(channel[name]) for name in ("depth", "in_flight_count", "deferred_count"))
         if channel["channel_name"] == source.channel:

@@ -16,6 +16,7 @@ from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
+from qtools.client.backlog import tell_of_missed, wait_told, watch_start
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
 from qtools.client.guard import refuse_to_take_backlog
@@ -38,10 +39,13 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     """Print what comes; the exit status. Raises StartError when nothing could be reached."""
     if options.peek:
         return await _look(options, signals)
-    if options.guarded:
-        await refuse_to_take_backlog(options.guarded, options.brokers, options.settings)
-    await ask_first(options.sources, options.brokers, options.settings, options.ends)
-    if options.since is not None:
+    guarded = await refuse_to_take_backlog(options.guarded, options.brokers, options.settings)
+    depths = await ask_first(options.sources, options.brokers, options.settings, options.ends)
+    if options.since is None:
+        tell_of_missed({place: depth for place, depth in depths.items() if place[0] not in options.guarded})
+        # That a temporary channel is new each time a person may overlook; a log need not have it each time.
+        tell_of_missed(guarded, logging.WARNING if sys.stderr.isatty() else logging.INFO)
+    else:
         await begin_in_the_past(options.sources, options.brokers, options.settings, options.since)
     choosing = options.sample < 1.0 or options.rules is not None
     consumer = Consumer(
@@ -104,11 +108,16 @@ async def _print(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
     ending = asyncio.create_task(end_consumer(consumer, options.ends))
+    watching = asyncio.create_task(watch_start(consumer, options.ends.soon))
+    if options.ends.flag or options.guarded or options.since:  # what waits, and where, is known already
+        watching.cancel()
     try:
         await flow.run()
+        await wait_told(ending, watching, consumer)
     finally:
         ending.cancel()
-        await asyncio.wait((ending,))
+        watching.cancel()
+        await asyncio.wait((ending, watching))
         await consumer.close()
         meter.close()
         _summarize(consumer, output, flow, meter, options, filtered)
