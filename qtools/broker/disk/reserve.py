@@ -138,10 +138,15 @@ class Journal:
                 connection.executemany(again, [tuple(map(_decode, row)) for row in rows])
             connection.execute("DELETE FROM progress WHERE channel NOT IN (SELECT id FROM channel)")
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            raise
+            if getattr(error, "sqlite_errorname", "") not in ("SQLITE_ERROR", "SQLITE_CONSTRAINT"):
+                raise
+            # Statements of another version of q-broker: what they say is finished comes again.
+            log.error("%s: what was finished while the disk was full comes again: %s", self._path.parent, error)
+            self.clear()
+            return
         self.clear()
         log.info("%s: what was finished while the disk was full has been written to the database", self._path.parent)
 

@@ -59,3 +59,33 @@ def test_what_is_missing_is_told_everywhere_and_the_rest_is_delivered(count: int
         assert shell.run("q-broker", "check", broker.room).status == 0
     finally:
         broker.close()
+
+
+def test_a_page_that_is_destroyed_while_the_broker_runs(tmp_path: Path) -> None:
+    """What is finished cannot be written any more; a restart repairs the database, and nothing comes again."""
+    broker = Broker(Q_BROKER, tmp_path / "broker")
+    broker.start()
+    try:
+        broker.create("t", "c")
+        bodies = [b"%d %s" % (n, os.urandom(250).hex().encode()) for n in range(20_000)]
+        for start in range(0, len(bodies), 1000):
+            broker.fill("t", bodies[start : start + 1000])
+        broker.stop()
+        broker.start()  # so that the log has been written back, and no page is in memory
+        destroy(broker.room / "messages.db", 4)
+        found = broker.bodies("t", "c")
+        missing = set(bodies) - set(found)
+        assert not set(found) - set(bodies)
+        status, answer = broker.ask("GET", "/ping")
+        assert (status, answer[:6]) == (500, b"NOK - ")
+        broker.stop()
+        broker.start()
+        again = broker.bodies("t", "c")
+        assert set(again) <= missing
+        told = json.loads(broker.ask("GET", "/stats?format=json")[1])["damaged"]
+        assert sum(one["messages"] for one in told if one["topic"] == "t") >= len(missing - set(again))
+        broker.fill("t", [b"one more"])
+        assert broker.bodies("t", "c") == [b"one more"]
+        assert "Traceback" not in broker.log
+    finally:
+        broker.close()

@@ -70,6 +70,7 @@ async def read_all(directory: Path) -> tuple[set[bytes], set[bytes]]:
                 return not channel.backlog.depth
 
             await come_true(drained)
+            await come_true(lambda: store._checker is None or store._checker.is_done)
             assert broker.health == "OK" if not store.lost else broker.health.startswith("NOK")
         return found, {one.topic for one in store.lost}
     finally:
