@@ -6,10 +6,11 @@ blocks stay for so long, or until a topic has so many bytes of them; then the ol
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 CHUNK = 256  # blocks that one transaction removes, so that publishers do not wait for it
@@ -28,19 +29,24 @@ class Retain:
 
 
 class Removal:
-    """Blocks of a topic below `below`, and not newer than `until` (ns since 1970). `last`: then the topic itself."""
+    """Blocks of a topic below `below`, and not newer than `until` (ns since 1970). `last`: then the topic itself.
 
-    __slots__ = ("below", "last", "topic", "until")
+    keep: blocks that are left where they are.
+    """
+
+    __slots__ = ("below", "keep", "last", "topic", "until")
 
     def __init__(self, topic: int, below: int, *, until: int = ALL, last: bool = False) -> None:
         self.topic, self.below, self.until, self.last = topic, below, until, last
+        self.keep: Collection[int] = ()
 
     def run(self, connection: sqlite3.Connection) -> bool:
         """Remove some, inside a transaction; True when there may be more."""
         removed = connection.execute(
             "DELETE FROM block WHERE seq IN (SELECT seq FROM block INDEXED BY block_of_topic"
-            " WHERE topic = ? AND seq < ? AND timestamp <= ? ORDER BY seq LIMIT ?)",
-            (self.topic, self.below, self.until, CHUNK),
+            " WHERE topic = ? AND seq < ? AND timestamp <= ? AND seq NOT IN (SELECT value FROM json_each(?))"
+            " ORDER BY seq LIMIT ?)",
+            (self.topic, self.below, self.until, json.dumps([*self.keep]), CHUNK),
         ).rowcount
         if removed == CHUNK:
             return True
@@ -57,7 +63,7 @@ class Sweeper:
         self._gone: set[int] = set()
         self._removals: deque[Removal] = deque()
         self._below: dict[int, int] = {}
-        self.undeletable: set[int] = set()  # blocks that are damaged in a way that a DELETE would fail on
+        self.undeletable: set[int] = set()  # damaged blocks: a DELETE might fail, and they are kept for a look at them
 
     @property
     def is_idle(self) -> bool:
@@ -105,7 +111,11 @@ class Sweeper:
     def take(self) -> tuple[list[tuple[int]], Removal | None]:
         """What goes with this commit: single blocks, and some of a range."""
         gone, self._gone = [(seq,) for seq in sorted(self._gone)], set()
-        return gone, self._removals.popleft() if self._removals else None
+        if not self._removals:
+            return gone, None
+        removal = self._removals.popleft()
+        removal.keep = tuple(self.undeletable)
+        return gone, removal
 
     def give_back(self, removal: Removal) -> None:
         """There is more of it, or it did not work."""

@@ -82,6 +82,7 @@ def test_a_page_that_is_destroyed_while_the_broker_runs(tmp_path: Path) -> None:
         broker.start()
         again = broker.bodies("t", "c")
         assert set(again) <= missing
+        assert list((broker.room / "damaged").glob("messages.db-*"))
         told = json.loads(broker.ask("GET", "/stats?format=json")[1])["damaged"]
         assert sum(one["messages"] for one in told if one["topic"] == "t") >= len(missing - set(again))
         broker.fill("t", [b"one more"])
