@@ -4,6 +4,7 @@
     work.py  workers.py         one process serving; several on one socket
     app.py                      requests in, answers out: who may, what it is, how errors are told
     access.py  tokens.py        hosts, origins, tokens, rates;  the token file
+    proxies.py                  what a proxy in front says, and what it means for ack=auto
     parameters.py  routes.py    what each address takes; read from there by app.py and by openapi.py alike
     publish.py  outlet.py       /pub and /mpub;  what requests hand in together leaves together
     short.py                    the plainest /pub, without the application

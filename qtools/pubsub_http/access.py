@@ -14,13 +14,14 @@ import math
 from collections.abc import Mapping
 
 from qtools.flow.throttle import Throttle
+from qtools.pubsub_http.proxies import as_asked
 from qtools.pubsub_http.tokens import Caller, Tokens
 from qtools.web.bodies import Refusal
 from qtools.web.hosts import bare_host, is_loopback
 
 SUBPROTOCOL = "q-pubsub"
 _OWN_SITE = (b"same-origin", b"none")  # Fetch Metadata, 2.3: by itself, and typed by the user
-EXPOSED = b"q-session, q-message-id, q-attempts, q-timestamp, q-published, idempotent-replayed, retry-after"
+EXPOSED = b"q-session, q-message-id, q-attempts, q-timestamp, q-published, q-warning, idempotent-replayed, retry-after"
 _ALLOWED = b"authorization, content-type, idempotency-key, last-event-id"
 
 Head = Mapping[bytes, bytes]
@@ -31,6 +32,7 @@ class Access:
 
     hosts: what Host may name, without port; None for anything.
     origins: whose pages may ask; {"*"} for anybody's.
+    behind_proxy: what a proxy says of how the client asked is believed (proxies.py).
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Access:
         *,
         rate: float | None = None,
         most_subscriptions: int | None = None,
+        behind_proxy: bool = False,
     ) -> None:
         self._tokens = tokens
+        self._behind_proxy = behind_proxy
         self._hosts = hosts
         self._good_hosts: set[bytes] = set()
         self._origins = {origin.encode() for origin in origins}
@@ -57,6 +61,8 @@ class Access:
         if self._hosts is not None and host not in self._good_hosts:
             self._check_host(host)
         if not public and (b"origin" in head or b"sec-fetch-site" in head):
+            if self._behind_proxy:
+                secure, host = as_asked(head, secure, host)
             self._check_origin(head, host, secure)
 
     def identify(self, head: Head, subprotocols: list[str] | None = None) -> Caller:

@@ -262,7 +262,7 @@ def text_answer(body: bytes) -> Answer:
     return Answer(body, [_TEXT])
 
 
-async def accept(request: Request) -> None:
+async def accept(request: Request, headers: list[tuple[bytes, bytes]]) -> None:
     """Open the WebSocket that was asked for."""
-    protocols = request.scope["subprotocols"]
-    await request.send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in protocols else None})
+    chosen = SUBPROTOCOL if SUBPROTOCOL in request.scope["subprotocols"] else None
+    await request.send({"type": "websocket.accept", "subprotocol": chosen, "headers": headers})

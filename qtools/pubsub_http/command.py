@@ -59,6 +59,11 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     help="A web site whose pages may ask, as https://example.org (repeatable); '*' for every one. Default: none.",
 )
 @click.option(
+    "--behind-proxy",
+    is_flag=True,
+    help="Believe X-Forwarded-Proto, X-Forwarded-Host and Forwarded: a proxy that nobody gets around sets them.",
+)
+@click.option(
     "--workers",
     type=Integer(1, 64),
     default=1,
@@ -179,7 +184,7 @@ def main(**given: Any) -> int:
         raise UsageError("--max-body-size is less than --max-msg-size")
     hosts = check_address(
         given["http_address"], tokens=bool(given["token_file"]), tls=bool(given["https_cert"]), insecure=insecure,
-        names=given.pop("allow_host"),
+        names=given.pop("allow_host"), behind_proxy=given["behind_proxy"],
     )  # fmt: skip
     origins = check_origins(given.pop("allow_origin"), tokens=bool(given["token_file"]))
     brokers = shared.brokers_of(given)

@@ -28,8 +28,9 @@ class Gateway:
     def __init__(self, options: GatewayOptions, worker: str = "") -> None:
         tokens = read_tokens(options.token_file, quiet=True) if options.token_file else None
         access = Access(
-            tokens, options.hosts, options.origins, rate=options.rate, most_subscriptions=options.max_subscriptions
-        )
+            tokens, options.hosts, options.origins, rate=options.rate, most_subscriptions=options.max_subscriptions,
+            behind_proxy=options.behind_proxy,
+        )  # fmt: skip
         self.outlet = Outlet(options.brokers, options.settings, options.publish_timeout)
         self.idempotency = Idempotency(options.idempotency_window)
         self.sessions = Sessions(worker)

@@ -22,6 +22,7 @@ class GatewayOptions:
     token_file: str = ""
     hosts: frozenset[str] | None = None
     origins: frozenset[str] = frozenset()
+    behind_proxy: bool = False
     workers: int = 1
     max_in_flight: int = 2500
     max_msg_size: int = 1024 * 1024

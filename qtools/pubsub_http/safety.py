@@ -16,7 +16,7 @@ log = logging.getLogger("qtools.pubsub")
 
 
 def check_address(
-    address: str, *, tokens: bool, tls: bool, insecure: bool, names: Sequence[str]
+    address: str, *, tokens: bool, tls: bool, insecure: bool, names: Sequence[str], behind_proxy: bool = False
 ) -> frozenset[str] | None:
     """Refuse to listen for everybody without anything that keeps strangers out; the names that Host may have, or None
     for any.
@@ -32,7 +32,7 @@ def check_address(
             f"{address} can be reached from other machines: give --token-file to say who may do what, or --https-cert"
             " behind something that asks for certificates, or --insecure if everybody there may do everything"
         )
-    if not private and tokens and not tls:
+    if not private and tokens and not tls and not behind_proxy:
         log.warning("tokens go to %s unencrypted: give --https-cert, or let a proxy serve HTTPS", address)
     given = frozenset(name.lower() for name in names)
     if unix_path(address) is not None or (tokens and not given):

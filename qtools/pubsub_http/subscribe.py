@@ -21,6 +21,7 @@ from qtools.pubsub_http.delivery import Counts, Delivery, Source, WireStream
 from qtools.pubsub_http.hub import Hubs
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.outlet import refusal_of
+from qtools.pubsub_http.proxies import ProxyWarning
 from qtools.pubsub_http.resume import EventStream, Resumption, parse_last_event_id
 from qtools.pubsub_http.sessions import Session, Sessions
 from qtools.pubsub_http.wants import MEDIA, Wants, read_wants
@@ -66,6 +67,7 @@ class Subscribing:
         self._sources: set[Source] = set()
         self._stopped = asyncio.Event()
         self._resumption = resumption
+        self.proxy_warning = ProxyWarning(options.behind_proxy)
         self._loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
@@ -208,6 +210,8 @@ class Subscribing:
         headers.append((b"x-accel-buffering", b"no"))  # nginx would hold small pieces back
         if session is not None:
             headers.append((b"q-session", session.name.encode()))
+        elif wants.channel:
+            headers += self.proxy_warning.headers(request.head, "/sub")
         await request.send({"type": "http.response.start", "status": 200, "headers": headers})
         if wants.form == "sse":  # an EventSource sees no headers, and calls nobody until something has come
             hello = b"retry: %d\n\n" % RETRY_MS

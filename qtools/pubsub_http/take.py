@@ -52,6 +52,7 @@ class Taking:
                 (b"q-message-id", message.id),
                 (b"q-attempts", b"%d" % message.attempts),
                 (b"q-timestamp", b"%d" % message.timestamp),
+                *self._subscribing.proxy_warning.headers(request.head, "/message"),
             )
             sender = Sender(request.send, wire)
             try:

@@ -83,7 +83,8 @@ class WebSockets:
                 source, stream, wants.form, self._subscribing.counts,
                 where=wants.where, count=wants.count, session=session,
             )  # fmt: skip
-            await accept(request)
+            is_final = session is None and bool(wants.channel)
+            await accept(request, self._subscribing.proxy_warning.headers(request.head, "/sub") if is_final else [])
             listening = asyncio.create_task(self._listen(request, stream, session, source))
             try:
                 await delivery.run()

@@ -1,0 +1,61 @@
+"""What a proxy in front changes. In: the head of a request. Out: how its client asked; a warning about ack=auto.
+
+A proxy that ends TLS asks in plain HTTP, and often under another Host name. With --behind-proxy what it says of the
+client's own request is believed; without it these headers mean nothing, as any client may send them:
+
+    X-Forwarded-Proto: https   X-Forwarded-Host: pub.example      or      Forwarded: proto=https;host=pub.example
+
+Where there are several values the last one counts: the nearest proxy has written it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+
+log = logging.getLogger("qtools.pubsub")
+
+_SIGNS = (b"via", b"forwarded", b"x-forwarded-for")  # RFC 9110, 7.6.3; RFC 7239; what most proxies send in its place
+_PAIR = re.compile(rb'(?:^|[;,])\s*(proto|host)=(?:"([^"]*)"|([^;,"\s]*))', re.IGNORECASE)
+WARNING = b"ack=auto behind a proxy: a message is finished when the proxy has taken it; use ack=client"
+
+
+def as_asked(head: Mapping[bytes, bytes], secure: bool, host: bytes) -> tuple[bool, bytes]:
+    """Whether the client asked by HTTPS, and for which host, as the proxy says; else `secure` and `host`."""
+    proto, named = _last(head.get(b"x-forwarded-proto", b"")), _last(head.get(b"x-forwarded-host", b""))
+    if not proto and not named:
+        pairs = _PAIR.findall(_last(head.get(b"forwarded", b"")))
+        told = {name.lower(): quoted or plain for name, quoted, plain in pairs}
+        proto, named = told.get(b"proto", b""), told.get(b"host", b"")
+    return (proto.lower() in (b"https", b"wss") if proto else secure), named or host
+
+
+def _last(value: bytes) -> bytes:
+    return value.rpartition(b",")[2].strip()
+
+
+class ProxyWarning:
+    """Says that with ack=auto it is a proxy that takes messages: in a header of each answer, in the log once.
+
+    behind_proxy: there is one, whatever the requests show of it.
+    """
+
+    def __init__(self, behind_proxy: bool) -> None:
+        self._behind_proxy = behind_proxy
+        self._is_logged = False
+
+    def headers(self, head: Mapping[bytes, bytes], path: str) -> list[tuple[bytes, bytes]]:
+        """For an answer that finishes messages by itself."""
+        sign = next((name.decode() for name in _SIGNS if name in head), "")
+        if not sign and not self._behind_proxy:
+            return []
+        if not self._is_logged:
+            self._is_logged = True
+            seen = f"its header {sign} says" if sign else "--behind-proxy says"
+            log.warning(
+                "GET %s came through a proxy (%s): with ack=auto a message is finished when the proxy has taken it, and"
+                " is lost if the client goes before the proxy has passed it on; ack=client waits for the client",
+                path, seen,
+            )  # fmt: skip
+        return [(b"q-warning", WARNING)]
