@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from qtools.broker.channel import Channel
+from qtools.broker.clock import Clock
 from qtools.broker.consumer import Consumer
 from qtools.broker.deadlines import Deadlines, Entry
 from qtools.broker.latency import Latency
@@ -48,6 +49,7 @@ class Broker:
         self.options = options
         self.store: Store = MemoryStore() if store is None else store
         self.loop = asyncio.get_running_loop()
+        self.clock = self.store.clock or Clock(self.loop.time)
         self.topics: dict[str, Topic] = {}
         self.started = time.time()
         self.stopping = False
@@ -100,9 +102,9 @@ class Broker:
 
     def publish(self, topic: str, bodies: Sequence[bytes], delay_ms: int = 0) -> Commit | None:
         """Accept messages; they are safe when the commit is done, at once when there is none."""
-        wall = time.time_ns()
-        due = wall + delay_ms * 1_000_000 if delay_ms else 0
-        return self.topic(topic).publish(bodies, self.loop.time(), wall, due)
+        now = self.loop.time()
+        due = self.clock.due(now) + delay_ms * 1_000_000 if delay_ms else 0
+        return self.topic(topic).publish(bodies, now, time.time_ns(), due)
 
     def channel(self, topic: str, name: str, since: int | None = None) -> Channel:
         """The channel called `name`, made with its topic if they are not there.

@@ -7,8 +7,8 @@ consumers; through the host, the wish to be served (`stir`) or woken (`alarm`). 
               ▲            │ requeued, timed out
               └─ deferred ◀┘
 
-Times are seconds on one monotonic clock, given with every call that needs them; `due` of a block is ns
-since 1970, so whoever puts one in says both what time it is here and there.
+Times are seconds on one monotonic clock, given with every call that needs them. Due times are ns since 1970, by the
+host's `clock`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from qtools.broker.block import Run
+from qtools.broker.clock import Clock
 from qtools.broker.consumer import Consumer, Done
-from qtools.broker.deadlines import Deadlines
+from qtools.broker.deferral import GRAIN
 from qtools.broker.latency import Latency
 from qtools.broker.store import Backlog
 from qtools.names import is_ephemeral
@@ -32,6 +33,9 @@ NOT_THE_OWNER = "client does not own message"
 
 class Host(Protocol):
     """What a channel needs from the broker it lives in."""
+
+    @property
+    def clock(self) -> Clock: ...
 
     def stir(self, channel: Channel) -> None:
         """`channel.deliver` is to be called at the end of this turn."""
@@ -56,7 +60,6 @@ class Channel:
         self.paused = False
         self.consumers: list[Consumer] = []
         self.messages = self.requeued = self.timed_out = self.dropped = 0
-        self.deferred = 0
         self.latency: Latency | None = None  # measured where it was asked for
         self.backlog = backlog
         self._host = host
@@ -64,15 +67,19 @@ class Channel:
         self._max_consumers = max_consumers
         self._left: list[Consumer] = []  # gone, yet what they had in flight has not timed out
         self._waiting: deque[Consumer] = deque()  # those that may take more, in the order of their turns
-        self._deferred: Deadlines[Run] = Deadlines()
         self._alarm: float | None = None
-        backlog.watch(lambda: host.stir(self))
+        backlog.watch(self._more_is_ready)
 
-    def restore(self, paused: bool, now: float, wall: int) -> None:
+    def restore(self, paused: bool, now: float) -> None:
         """Go on where the broker ended."""
         self.paused = paused
-        for run, due in self.backlog.take_restored():
-            self._wait_until(run, now + (due - wall) / 1e9)
+        self.backlog.take_due(self._host.clock.due(now))
+        self._more_is_ready()
+
+    def _more_is_ready(self) -> None:
+        """There may be something to deliver, and something may be due earlier than before."""
+        self._host.stir(self)
+        self._need_deferral_alarm()
 
     # ── counts ──────────────────────────────────────────────────────────────────────────────────
 
@@ -92,6 +99,11 @@ class Channel:
         return self.backlog.depth
 
     @property
+    def deferred(self) -> int:
+        """Messages that wait for their time."""
+        return self.backlog.deferred
+
+    @property
     def in_flight(self) -> int:
         return sum(consumer.in_flight for consumer in (*self.consumers, *self._left))
 
@@ -107,21 +119,23 @@ class Channel:
 
     # ── messages come ───────────────────────────────────────────────────────────────────────────
 
-    def put(self, run: Run, now: float, wall: int) -> None:
+    def put(self, run: Run, now: float) -> None:
         """Messages of the topic, as they come."""
         if self.ephemeral and self.backlog.depth >= self._limit and self.backlog.depth >= self._limit + self._window:
             # As nsqd: what no consumer reads in time must not fill the memory. Consumers that are ready get theirs with
             # a limit of 0 too. Whole batches are kept or dropped, so there may be one batch too many.
             self.dropped += run.stop - run.start
             return
-        self.adopt(run, now, wall)
+        self.adopt(run, now)
 
-    def adopt(self, run: Run, now: float, wall: int, not_before: float = 0.0) -> None:
+    def adopt(self, run: Run, now: float, not_before: float = 0.0) -> None:
         """Messages that waited in the topic: none is dropped. Deferred ones wait until due, and until `not_before`."""
         self.messages += run.stop - run.start
+        clock = self._host.clock
+        wall = clock.due(now)
         if run.block.due > wall:
-            delay = (run.block.due - wall) / 1e9
-            self._wait_until(self.backlog.postpone(run, delay), max(now + delay, not_before))
+            self.backlog.defer(run, max(run.block.due, clock.due(not_before)), wall)
+            self._need_deferral_alarm()
             return
         self.backlog.put(run)
         self._host.stir(self)
@@ -130,12 +144,12 @@ class Channel:
         """Messages came to the backlog, and not through here."""
         self.messages += count
         if count:
-            self._host.stir(self)
+            self._more_is_ready()
 
-    def _wait_until(self, run: Run, when: float) -> None:
-        self.deferred += run.stop - run.start
-        self._deferred.add(when, run)
-        self._need_alarm(when)
+    def _need_deferral_alarm(self) -> None:
+        due = self.backlog.next_due()
+        if due is not None:
+            self._need_alarm(self._host.clock.when(due))
 
     def _need_alarm(self, when: float) -> None:
         if self._alarm is None or when < self._alarm:
@@ -232,7 +246,9 @@ class Channel:
         consumer.requeued += 1
         self.requeued += 1
         if delay > 0:
-            self._wait_until(self.backlog.postpone(run, delay), now + delay)
+            due = self._host.clock.due(now + delay)
+            self.backlog.defer(run, due + -due % GRAIN, self._host.clock.due(now))
+            self._need_deferral_alarm()
         else:
             self.backlog.put(run)
         self.stir(consumer)
@@ -252,11 +268,7 @@ class Channel:
     def wake(self, now: float) -> None:
         """Take back what was in flight for too long and what was deferred until now; ask for the next alarm."""
         self._alarm = None
-        came = False
-        for run in self._deferred.take_due(now):
-            self.deferred -= run.stop - run.start
-            self.backlog.put(run)
-            came = True
+        came = self.backlog.take_due(self._host.clock.due(now))
         for consumer in (*self.consumers, *self._left):
             for run in consumer.expire(now):
                 self.timed_out += run.stop - run.start
@@ -268,9 +280,10 @@ class Channel:
             self._host.stir(self)
         self._left = [consumer for consumer in self._left if consumer.in_flight]
         times = [consumer.next_deadline() for consumer in (*self.consumers, *self._left)]
-        earliest = min((when for when in (*times, self._deferred.next()) if when is not None), default=None)
+        earliest = min((when for when in times if when is not None), default=None)
         if earliest is not None:
             self._need_alarm(earliest)
+        self._need_deferral_alarm()
 
     # ── what an administrator does ──────────────────────────────────────────────────────────────
 
@@ -284,8 +297,6 @@ class Channel:
     def empty(self) -> None:
         """Drop everything: what waits, what is deferred, what is in flight."""
         self.backlog.clear()
-        self._deferred.clear()
-        self.deferred = 0
         self._left.clear()
         for consumer in self.consumers:
             consumer.clear()

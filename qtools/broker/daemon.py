@@ -112,6 +112,7 @@ class Daemon:
             sync=options.sync,
             hot_messages=options.mem_queue_size,
             retain=Retain(options.retain_age, options.retain_size),
+            longest_deferral=options.max_req_timeout,
         )
 
     @property

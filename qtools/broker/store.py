@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from qtools.broker.block import Block, Run
+from qtools.broker.clock import Clock
+from qtools.broker.deferral import DeferralQueue
 
 log = logging.getLogger("qtools.broker")
 
@@ -111,15 +113,21 @@ class Backlog(Holding, Protocol):
         """`on_ready` is to be called whenever something was fetched."""
         ...
 
-    def postpone(self, run: Run, delay: float) -> Run:
-        """Messages that were taken, or never put, wait for `delay` seconds before they are put.
-
-        Answers what to put in their place then.
-        """
+    @property
+    def deferred(self) -> int:
+        """How many messages are deferred."""
         ...
 
-    def take_restored(self) -> list[tuple[Run, int]]:
-        """What had been put off before a restart, and until when; once."""
+    def defer(self, run: Run, due: int, wall: int) -> None:
+        """Messages that were taken, or never put, wait until `due`; the time is `wall`. Both are ns since 1970."""
+        ...
+
+    def next_due(self) -> int | None:
+        """When `take_due` should be called next; None when nothing has to be."""
+        ...
+
+    def take_due(self, wall: int) -> bool:
+        """Put what is due at `wall`; True when there was something."""
         ...
 
     def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
@@ -134,9 +142,9 @@ class Backlog(Holding, Protocol):
 class Holder(Holding, Protocol):
     """What waits in a topic that has no channel yet, or is paused."""
 
-    def pour(self, into: Sequence[Backlog]) -> tuple[int, list[Run]]:
+    def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[Run]]:
         """Give everything to all of `into`. Answers how many messages went, and the runs that did not, and are for
-        the caller to give to each."""
+        the caller to give to each. What is deferred waits until `not_before` (ns since 1970) at least."""
         ...
 
 
@@ -182,10 +190,14 @@ class Store(Protocol):
     """Keeps what is published. `durable` when nothing is lost as the process ends.
 
     on_failure is told why nothing can be kept, "" when it can again; on_work, that `end_turn` should be called.
+    clock: of due times; None when nothing of it outlives the process.
     """
 
     on_failure: Callable[[str], None]
     on_work: Callable[[], None]
+
+    @property
+    def clock(self) -> Clock | None: ...
 
     @property
     def durable(self) -> bool: ...
@@ -241,16 +253,17 @@ class Store(Protocol):
 
 
 class MemoryBacklog:
-    """A deque of runs."""
+    """A deque of runs, and a queue of those that are deferred."""
 
-    __slots__ = ("_runs", "depth")
+    __slots__ = ("_deferred", "_runs", "deferred", "depth")
 
     first = 0
     cold = 0
 
     def __init__(self) -> None:
         self._runs: deque[Run] = deque()
-        self.depth = 0
+        self._deferred = DeferralQueue()
+        self.depth = self.deferred = 0
 
     @property
     def ready(self) -> int:
@@ -284,20 +297,30 @@ class MemoryBacklog:
     def watch(self, on_ready: Callable[[], None]) -> None:
         pass
 
-    def postpone(self, run: Run, delay: float) -> Run:
-        return run
+    def defer(self, run: Run, due: int, wall: int) -> None:
+        self.deferred += run.stop - run.start
+        self._deferred.add(run, due)
 
-    def take_restored(self) -> list[tuple[Run, int]]:
-        return []
+    def next_due(self) -> int | None:
+        return self._deferred.next()
+
+    def take_due(self, wall: int) -> bool:
+        came = False
+        for run in self._deferred.take_due(wall):
+            self.deferred -= run.stop - run.start
+            self.put(run)
+            came = True
+        return came
 
     def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
         pass
 
     def clear(self) -> None:
         self._runs.clear()
-        self.depth = 0
+        self._deferred.clear()
+        self.depth = self.deferred = 0
 
-    def pour(self, into: Sequence[Backlog]) -> tuple[int, list[Run]]:
+    def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[Run]]:
         runs = list(self._runs)
         self.clear()
         return 0, runs
@@ -361,6 +384,7 @@ class MemoryStore:
     durable = False
     lost: Sequence[Lost] = ()
     damage = ""
+    clock: Clock | None = None
     is_crowded = False
     last_id = 0
     pending: Commit | None = None

@@ -66,7 +66,7 @@ class Topic:
         """Make the channels that the store has kept."""
         for name in self._log.restored():
             channel = self.channels[name] = self._make_channel(name, self._log.channel(name))
-            channel.restore(self._log.is_paused(name), now, wall)
+            channel.restore(self._log.is_paused(name), now)
         if self.channels and not self.paused and self._backlog.depth:
             self._hand_over(now, wall)  # the broker was killed while it was waiting
 
@@ -93,11 +93,12 @@ class Topic:
     def publish(self, bodies: Sequence[bytes], now: float, wall: int, due: int = 0) -> Commit | None:
         """Accept messages; they are safe when the commit is done, and at once when there is none.
 
-        `wall` and `due` are ns since 1970; a `due` in the future defers them.
+        `wall` and `due` are ns since 1970, `wall` by the system's clock and `due` by the host's; without a `due` they
+        are not deferred.
         """
         size = sum(map(len, bodies))
         commit = None if self.ephemeral else self._host.store.publishing(size + HEAD * len(bodies))
-        if due > wall:
+        if due:
             self.seal(now, wall)
             self._keep(Block(self._take_ids(len(bodies)), bodies, wall, due), now, wall)
         else:
@@ -138,7 +139,7 @@ class Topic:
         if self.channels and not self.paused and not self.waiting:
             for channel in self.channels.values():
                 if block.seq >= channel.first:
-                    channel.put(Run(block, 0, block.count), now, wall)
+                    channel.put(Run(block, 0, block.count), now)
         elif self.ephemeral and self._backlog.depth >= self._limit:
             self.dropped += block.count
         else:
@@ -148,11 +149,12 @@ class Topic:
     def _hand_over(self, now: float, wall: int, not_before: float = 0.0) -> None:
         """What waited here goes to the channels."""
         channels = list(self.channels.values())
-        poured, runs = self._backlog.pour([channel.backlog for channel in channels])
+        due = self._host.clock.due(not_before)
+        poured, runs = self._backlog.pour([channel.backlog for channel in channels], due)
         for channel in channels:
             channel.came(poured)
             for run in runs:
-                channel.adopt(Run(run.block, run.start, run.stop, run.attempts), now, wall, not_before)
+                channel.adopt(Run(run.block, run.start, run.stop, run.attempts), now, not_before)
 
     # ── channels come and go ────────────────────────────────────────────────────────────────────
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qtools.broker.channel import Channel
+from qtools.broker.clock import Clock
 from qtools.broker.consumer import Consumer
 from qtools.broker.store import Commit, MemoryStore, Store
 from qtools.broker.topic import Topic
@@ -50,6 +51,10 @@ class House:
         self.alarms: dict[Channel, float] = {}
         self.topics: list[Topic] = []
         self.limit, self.max_consumers = limit, max_consumers
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.wall)
 
     @property
     def wall(self) -> int:

@@ -1,40 +1,44 @@
 """What waits in one channel, on disk. In: runs, new or given back; ids that are finished. Out: runs to deliver.
 
     put ─▶ hot: in memory, in the order of delivery ─▶ take ─▶ in flight ─▶ finish
-      └──▶ cold: only on disk, from one block on ──fetch──▶ hot        └─▶ put (came back), postpone (put off)
+      └──▶ cold: only on disk, from one block on ──fetch──▶ hot        └─▶ put (came back), defer (deferred.py)
 
-Memory is bounded: so many messages, and so many bytes, are hot; what comes then is only counted. What was put off
-for long lies on disk too, and stands in memory without its bytes.
+Memory is bounded: so many messages, and so many bytes, are hot; what comes then is only counted. Of the deferred
+messages those that are due first are in memory.
 
 `_open` are the blocks that are hot, in flight or came back, in their order; `_aside` those that go their own way
-(published deferred, or begun before a restart). Below the first of them, and below what is cold, all is finished.
+(published deferred, read again, or begun before a restart). Below the first of them, below what is cold, and below what
+is deferred on disk, all is finished.
 """
 
 from __future__ import annotations
 
-import time
+import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qtools.broker.block import Block, Run
+from qtools.broker.disk.deferred import Deferred
 from qtools.broker.disk.hot import BYTES, Hot
-from qtools.broker.disk.progress import Progress
+from qtools.broker.disk.progress import Progress, Row
+from qtools.broker.disk.seq_set import SeqSet
 from qtools.broker.store import first_runs
 
 if TYPE_CHECKING:
+    from qtools.broker.disk.deferred import LoadedRow
     from qtools.broker.disk.log import TopicLog
 
 Statement = tuple[str, list[tuple[object, ...]]]
 
-SOON = 2.0  # s: what is put off for longer leaves the memory
+SOON = 2_000_000_000  # ns: the frames of what is deferred for longer leave the memory
 
 _UPDATE = (
     "UPDATE channel SET low = ?1, sent = ?2, checksum = row_checksum(id, topic, name, paused, ?1, ?2) WHERE id = ?3"
 )
 _KEEP = (
-    "INSERT OR REPLACE INTO progress (channel, seq, done, attempts, due, checksum)"
-    " VALUES (?1, ?2, ?3, ?4, ?5, row_checksum(?1, ?2, ?3, ?4, ?5, 0, 0))"
+    "INSERT OR REPLACE INTO progress (channel, seq, done, attempts, due, next_due, unfinished, checksum)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, row_checksum(?1, ?2, ?3, ?4, ?5, ?6, ?7))"
 )
 _FORGET = "DELETE FROM progress WHERE channel = ? AND seq = ?"
 _FORGET_BELOW = "DELETE FROM progress WHERE channel = ? AND seq < ?"
@@ -64,9 +68,12 @@ class ChannelBacklog:
         self._skip: set[int] = set()  # of what is cold: blocks that are finished, or in _aside
         self._open: dict[int, Progress | None] = {}
         self._aside: dict[int, Progress | None] = {}
-        self._restored: list[tuple[Run, int]] = []
+        self._aside_order: list[int] = []  # a heap of their numbers, and of some that are there no more
+        self._deferred = Deferred(self, log.store.budget.messages)
         self._dirty: set[int] = set()
-        self._rows: set[int] = set()  # blocks with a row in the database
+        self._being_written: set[int] = set()
+        self._rows: set[int] = set()  # blocks in memory, or finished, with a row in the database
+        self._has_rows_below = False  # there may be rows of blocks that are deferred no more
         self._written: tuple[int, int] | None = None
         self._fetching = False
         self._generation = 0
@@ -84,9 +91,13 @@ class ChannelBacklog:
         self.depth += run.stop - run.start
         if run.attempts:
             self._counting(block).came_back(run.start, run.stop, run.attempts)
-            self._touch(block.seq)
+            self.touch(block.seq)
         elif block.due:
-            self._aside.setdefault(block.seq, None)
+            if not self.has_room:
+                self.release(block.seq)
+                self._deferred.late.add(block.seq)
+                return
+            self.hold(block.seq, None)
         elif self._cold_from is not None or not self._hot.has_room:
             if self._cold_from is None:
                 self._cold_from = block.seq
@@ -102,18 +113,31 @@ class ChannelBacklog:
             return
         self._hot.put(run)
 
-    def postpone(self, run: Run, delay: float) -> Run:
-        """Messages are put off for `delay` seconds. Answers what to `put` then."""
-        block = run.block
+    def defer(self, run: Run, due: int, wall: int) -> None:
+        """Messages that were taken, or a block that was never put, wait until `due`."""
         if run.attempts:
-            due = time.time_ns() + round(delay * 1e9)
-            self._counting(block).came_back(run.start, run.stop, run.attempts, due)
-            self._touch(block.seq)
-        elif block.seq not in self._open:
-            self._aside.setdefault(block.seq, None)
-        if delay > SOON and not block.is_cold:
-            return Run(block.cold(), run.start, run.stop, run.attempts)
-        return run
+            self._counting(run.block).came_back(run.start, run.stop, run.attempts, due)
+            self.touch(run.block.seq)
+        self._deferred.defer(run, due, near=due - wall <= SOON)
+
+    @property
+    def deferred(self) -> int:
+        """How many messages are deferred."""
+        return self._deferred.count
+
+    def next_due(self) -> int | None:
+        """When `take_due` should be called next."""
+        return self._deferred.next_due()
+
+    def take_due(self, wall: int) -> bool:
+        """What is due waits again; True when there was something."""
+        return self._deferred.take_due(wall)
+
+    def extend_deferred(self, blocks: SeqSet, count: int, gate: int) -> None:
+        """`count` messages that were published deferred are for this channel too; none before `gate`."""
+        if count:
+            self._deferred.extend(blocks, count, gate)
+            self._note()
 
     def extend(self, start: int, count: int) -> None:
         """`count` messages are for this channel too, from block `start` on to the newest that came."""
@@ -122,11 +146,6 @@ class ChannelBacklog:
         if self._cold_from is None or start < self._cold_from:
             self._cold_from = start
         self._note()  # what is below its mark on disk may be its own from now on
-
-    def take_restored(self) -> list[tuple[Run, int]]:
-        """What was put off before a restart, and until when."""
-        restored, self._restored = self._restored, []
-        return restored
 
     # ── messages go ─────────────────────────────────────────────────────────────────────────────
 
@@ -138,7 +157,7 @@ class ChannelBacklog:
         progress = self._open.get(block.seq)
         if run.attempts or block.seq in self._aside or (progress is not None and progress.counts):
             self._counting(block).came_back(run.start, run.stop, run.attempts + 1)
-            self._touch(block.seq)
+            self.touch(block.seq)
         elif block.base + run.stop > self._sent:
             self._sent = block.base + run.stop
             self._note()
@@ -162,7 +181,7 @@ class ChannelBacklog:
             if self._cold_from is not None and seq >= self._cold_from:
                 self._skip.add(seq)
             self._log.finished(seq)
-        self._touch(seq)
+        self.touch(seq)
 
     def clear(self) -> None:
         """Forget everything that came so far."""
@@ -170,11 +189,13 @@ class ChannelBacklog:
         self._fetching = False
         self._hot.clear()
         self._again.clear()
-        self._restored.clear()
+        self._deferred.clear()
         self._skip.clear()
         self._open.clear()
         self._aside.clear()
+        self._aside_order.clear()
         self._dirty.clear()
+        self._has_rows_below = True
         self.depth = self._cold_count = 0
         self._cold_from = None
         self._note()
@@ -196,12 +217,15 @@ class ChannelBacklog:
     def low(self) -> int:
         """All blocks below are finished here."""
         given = self._log.given
-        first, aside = next(iter(self._open), given), next(iter(self._aside), given)
-        return min(first, aside, given if self._cold_from is None else self._cold_from, given)
+        order = self._aside_order
+        while order and order[0] not in self._aside:
+            heapq.heappop(order)
+        first, aside = next(iter(self._open), given), order[0] if order else given
+        return min(first, aside, given if self._cold_from is None else self._cold_from, given, self._deferred.lowest)
 
     def is_done(self, seq: int) -> bool:
         """Whether the block `seq`, which has come, is finished here, or never was for this channel."""
-        if seq in self._open or seq in self._aside:
+        if seq in self._open or seq in self._aside or self._deferred.has(seq):
             return False
         return self._cold_from is None or seq < self._cold_from or seq in self._skip
 
@@ -212,7 +236,13 @@ class ChannelBacklog:
         self._fetching = True
         generation = self._generation
         messages, size = self._hot.wants
-        if self._again:
+        late = self._deferred.late
+        if not self._again and late:
+            first = late.first(256)
+            self._store.reader.these_with_progress(
+                self._log.ident, self.ident, first, size, lambda found: self._fetched_late(generation, first, found)
+            )
+        elif self._again:
             wanted = sorted({run.block.seq for run in self._again})[:256]
             self._store.reader.these(
                 self._log.ident, wanted, size, lambda blocks: self._fetched_again(generation, wanted, blocks)
@@ -238,6 +268,8 @@ class ChannelBacklog:
             if block.seq in self._skip:
                 self._skip.discard(block.seq)
                 continue
+            if block.seq in self._aside or self._deferred.has(block.seq):
+                continue
             self._cold_count -= block.count
             if block.is_cold:  # it is damaged, and has been reported
                 self.depth -= block.count
@@ -260,6 +292,7 @@ class ChannelBacklog:
             self._note()
         if self.cold and not self.ready:
             self.fetch()
+        self._deferred.load()  # there may be room for it again
         self._on_ready()
 
     def _fetched_again(self, generation: int, wanted: list[int], blocks: list[Block] | None) -> None:
@@ -285,7 +318,108 @@ class ChannelBacklog:
                 self._again.append(run)
         if self.cold and not self.ready:
             self.fetch()
+        self._deferred.load()  # there may be room for it again
         self._on_ready()
+
+    def _fetched_late(self, generation: int, wanted: list[int], found: list[tuple[Block, Row | None]] | None) -> None:
+        """Blocks that are due, with their progress; without those that are not there any more."""
+        if generation != self._generation:
+            return
+        self._fetching = False
+        if found is None:
+            self._store.later(self.fetch)
+            return
+        wall = self.wall()
+        for block, row in found:
+            if block.is_cold:  # it is damaged, and has been reported
+                self.depth -= block.count if row is None else row[0].count(0)
+                self._is_lost(block.seq)
+                continue
+            for run in self._deferred.admit_late(block, row, wall):
+                self._add(run)
+        there = {block.seq for block, _ in found}
+        for seq in wanted:
+            if seq not in there and (not found or seq < found[-1][0].seq):
+                self._is_lost(seq)
+        missing = self.depth - self._hot.count
+        if missing and not self._deferred.late and not self._again and self._cold_from is None:
+            self._store.missing(self._log, wanted[0], wanted[-1], missing)
+            self.depth -= missing
+        if self.cold and not self.ready:
+            self.fetch()
+        self._deferred.load()  # there may be room for it again
+        self._on_ready()
+
+    def _is_lost(self, seq: int) -> None:
+        """A block that was due is not there, or damaged: nothing more is to be expected of it."""
+        self._deferred.late.discard(seq)
+        self._log.finished(seq)
+        self.touch(seq)
+
+    # ── what deferred.py asks for ───────────────────────────────────────────────────────────────
+
+    def hold(self, seq: int, progress: Progress | None) -> None:
+        """A block is in memory, out of its turn; with `progress` there is a row of it."""
+        if seq not in self._aside and seq not in self._open:
+            self._aside[seq] = progress
+            heapq.heappush(self._aside_order, seq)
+            if progress is not None:
+                self._rows.add(seq)
+
+    def release(self, seq: int) -> None:
+        """A block is not in memory any more."""
+        held = self._aside if seq in self._aside else self._open
+        held.pop(seq, None)
+        self._rows.discard(seq)
+
+    def progress(self, seq: int) -> Progress | None:
+        """Of a block that is in memory."""
+        return self._open.get(seq) or self._aside.get(seq)
+
+    def is_written(self, seq: int) -> bool:
+        """Whether the database has what is in memory of a block."""
+        return self.keeps and seq not in self._dirty and seq not in self._being_written
+
+    def written(self) -> None:
+        """What `statements` answered is in the database."""
+        written, self._being_written = self._being_written, set()
+        for seq in written:
+            self._deferred.written(seq)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what is due may come into memory."""
+        return self._hot.has_room and not self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is due and not read yet that nothing more should be."""
+        return len(self._again) >= self._store.budget.messages
+
+    def came_late(self, seq: int, count: int) -> None:
+        """A block is due that stays on disk for now."""
+        self.depth += count
+        self._deferred.late.add(seq)
+
+    def read_deferred(
+        self, after: tuple[int, int], limit: int, answer: Callable[[list[LoadedRow] | None], None]
+    ) -> None:
+        self._store.reader.next_due(self._log.ident, self.ident, after, limit, answer)
+
+    def deferred_loaded(self) -> None:
+        """Something may be due earlier than before."""
+        self._on_ready()
+
+    def later(self, what: Callable[[], None]) -> None:
+        self._store.later(what)
+
+    def wall(self) -> int:
+        """The time, ns since 1970."""
+        return self._store.clock.wall()
+
+    def latest_due(self, wall: int) -> int:
+        """A message cannot be deferred for longer."""
+        return wall + self._store.longest_deferral
 
     def _runs(self, block: Block) -> list[Run]:
         """A whole block, as runs: what was delivered before a restart has had an attempt."""
@@ -299,28 +433,28 @@ class ChannelBacklog:
     def restore(self, low: int, cold_count: int, kept: dict[int, tuple[Block, Progress | None]], wall: int) -> None:
         """As it was when the broker ended. `kept`, in order: blocks that are not simply cold, None when finished.
 
-        cold_count: messages of the other blocks from `low` on.
+        cold_count: messages of the other blocks from `low` on, without deferred ones.
         """
         self._cold_from = low if cold_count else None
         self._cold_count = cold_count
-        self.depth = cold_count
+        self.depth += cold_count
         for seq, (block, progress) in kept.items():
             self._rows.add(seq)
             self._skip.add(seq)
             if progress is None:
                 continue
-            self._aside[seq] = progress
+            self.hold(seq, progress)
             progress.count(self._delivered(block))
-            if not block.due:  # from now on the mark `sent` moves without it
-                self._touch(seq)
-            for start, stop, attempts, due in progress.stretches():
-                run = Run(block, start, stop, attempts)
-                when = due or (0 if attempts else block.due)
-                if when > wall:
-                    self._restored.append((run, when))
-                else:
-                    self.depth += stop - start
-                    self._again.append(run)
+            if not block.due or progress.next_due:  # from now on the mark `sent` moves without it
+                self.touch(seq)
+            for run in self._deferred.take_ready(block, progress, wall):
+                self.depth += run.stop - run.start
+                self._again.append(run)
+
+    def restore_deferred(self, blocks: SeqSet, count: int, late: SeqSet, late_count: int, wall: int) -> None:
+        """Blocks that are on disk only: deferred beyond `wall`, with `count` messages; and due, with `late_count`."""
+        self.depth += late_count
+        self._deferred.restore(blocks, count, late, wall)
 
     def statements(self) -> list[Statement]:
         """What has changed since the last call, for the database."""
@@ -334,11 +468,12 @@ class ChannelBacklog:
         for seq in self._dirty:
             progress = self._open.get(seq) or self._aside.get(seq)
             if progress is not None:
-                kept.append((self.ident, seq, *progress.row()))
+                kept.append((self.ident, seq, *progress.row(), progress.next_due, progress.left))
             elif seq >= low and self._log.has(seq) and self.is_done(seq):
-                kept.append((self.ident, seq, None, None, None))
+                kept.append((self.ident, seq, None, None, None, 0, 0))
             elif seq in self._rows:
                 forgotten.append((self.ident, seq))
+        self._being_written |= self._dirty
         self._dirty.clear()
         if kept:
             made.append((_KEEP, kept))
@@ -350,7 +485,8 @@ class ChannelBacklog:
             self._written = (low, self._sent)
             self._log.advanced()
             made.append((_UPDATE, [(low, self._sent, self.ident)]))
-            if any(seq < low for seq in self._rows):
+            if self._has_rows_below or any(seq < low for seq in self._rows):
+                self._has_rows_below = False
                 made.append((_FORGET_BELOW, [(self.ident, low)]))
                 self._rows = {seq for seq in self._rows if seq >= low}
         return made
@@ -358,7 +494,7 @@ class ChannelBacklog:
     def removed(self, seq: int) -> None:
         """The block is gone, as every channel is done with it."""
         if seq in self._rows:
-            self._touch(seq)
+            self.touch(seq)
 
     def _delivered(self, block: Block) -> int:
         """How many messages of a block, its first ones, went out in their turn; what is deferred has none."""
@@ -373,7 +509,7 @@ class ChannelBacklog:
         progress.count(self._delivered(block))
         return progress
 
-    def _touch(self, seq: int) -> None:
+    def touch(self, seq: int) -> None:
         self._dirty.add(seq)
         self._note()
 

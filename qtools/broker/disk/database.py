@@ -50,7 +50,7 @@ _BLOCK_INDEXES = (
     "CREATE INDEX block_due ON block (topic, seq, count, due) WHERE due > 0",
     "CREATE INDEX block_by_due ON block (topic, due, seq) WHERE due > 0",
 )
-_PROGRESS_INDEX = "CREATE INDEX progress_by_due ON progress (channel, next_due, unfinished) WHERE next_due > 0"
+_PROGRESS_INDEX = "CREATE INDEX progress_by_due ON progress (channel, next_due, seq, unfinished) WHERE next_due > 0"
 
 _SCHEMA = (
     "CREATE TABLE topic (id INTEGER PRIMARY KEY, name TEXT UNIQUE, paused INTEGER NOT NULL, held_from INTEGER,"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from qtools.broker.block import Block, Run
 from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.disk.seq_set import SeqSet
 from qtools.broker.store import Backlog, MemoryBacklog
 from qtools.names import is_ephemeral
 
@@ -158,16 +159,17 @@ class TopicBacklog:
         self.held_from = held_from
         self.depth = 0
         self._log = log
-        self._due: list[Block] = []  # published deferred, without their frames
+        self._deferred = SeqSet()  # what was published deferred
+        self._deferred_count = 0
 
     @property
     def cold(self) -> int:
         """All of it."""
         return self.depth
 
-    def restore(self, depth: int, due: list[Block]) -> None:
-        """As it was when the broker ended."""
-        self.depth, self._due = depth, due
+    def restore(self, depth: int, deferred: SeqSet, count: int) -> None:
+        """As it was when the broker ended; `count` of the messages were published deferred."""
+        self.depth, self._deferred, self._deferred_count = depth, deferred, count
 
     def hold(self) -> None:
         """From now on."""
@@ -186,30 +188,37 @@ class TopicBacklog:
             self._set(run.block.seq)
         self.depth += run.stop - run.start
         if run.block.due:
-            self._due.append(run.block.cold())
+            self._deferred.add(run.block.seq)
+            self._deferred_count += run.stop - run.start
 
-    def pour(self, into: Sequence[Backlog]) -> tuple[int, list[Run]]:
+    def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[Run]]:
         """Everything goes to all of `into`. Answers how many messages went, and what is left to be given one by one."""
-        due, self._due = self._due, []
-        count = self.depth - sum(block.count for block in due)
-        start = self.held_from
-        self.depth = 0
-        if start is not None:
-            for backlog in into:
-                if not count:
-                    break
-                if isinstance(backlog, ChannelBacklog):
+        deferred, self._deferred = self._deferred, SeqSet()
+        deferred_count, self._deferred_count = self._deferred_count, 0
+        depth, self.depth = self.depth, 0
+        count = depth - deferred_count
+        start, stop = self.held_from, self._log.next
+        if start is None:
+            return depth, []
+        for backlog in into if depth else ():
+            if isinstance(backlog, ChannelBacklog):
+                if count:
                     backlog.extend(start, count)
-                else:
-                    for block in self._log.store.read_now(self._log.ident, start, self._log.next):
-                        backlog.put(Run(block, 0, block.count))
-            self._set(None)
-        return count, [Run(block, 0, block.count) for block in due]
+                backlog.extend_deferred(deferred, deferred_count, not_before)
+                continue
+            for block in self._log.store.read_now(self._log.ident, start, stop):
+                backlog.put(Run(block, 0, block.count))
+            if deferred_count:
+                for block in self._log.store.read_now(self._log.ident, start, stop, deferred=True):
+                    backlog.defer(Run(block, 0, block.count), max(block.due, not_before), 0)
+        self._set(None)
+        return depth, []
 
     def clear(self) -> None:
         """What waits here is gone."""
         self.depth = 0
-        self._due.clear()
+        self._deferred.clear()
+        self._deferred_count = 0
         if self.held_from is not None:
             self._set(self._log.next)
             self._log.sweep()

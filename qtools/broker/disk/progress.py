@@ -15,6 +15,8 @@ from itertools import groupby
 
 from qtools.broker.block import MAX_ATTEMPTS, Block
 
+NEVER = 1 << 62  # a due time beyond all others, for what is finished
+
 Row = tuple[bytes, bytes | None, bytes | None]
 Stretch = tuple[int, int, int, int]  # start, stop, attempts, due
 
@@ -54,15 +56,39 @@ class Progress:
         """Messages of it, each of which was not finished before: places in a row, or ids."""
         self.left -= len(which)
         if isinstance(which, range):
-            self._done[which.start : which.stop] = b"\1" * len(which)
+            self._finish(which.start, which.stop)
             return
         start = block.place(which[0])
         stop = start + len(which)
         if len(which) == 1 or (stop <= block.count and block.ids(start, stop) == list(which)):
-            self._done[start:stop] = b"\1" * len(which)
+            self._finish(start, stop)
             return
         for ident in which:
-            self._done[block.place(ident)] = 1
+            place = block.place(ident)
+            self._finish(place, place + 1)
+
+    def _finish(self, start: int, stop: int) -> None:
+        self._done[start:stop] = b"\1" * (stop - start)
+        if self._due is not None:
+            self._due[start:stop] = array("q", [NEVER]) * (stop - start)
+
+    @property
+    def next_due(self) -> int:
+        """When the first of them is due that are not finished; 0 when one of them is not deferred."""
+        due = 0 if self._due is None else min(self._due)
+        return due if due < NEVER else 0
+
+    @property
+    def last_due(self) -> int:
+        """When all of them are due that are not finished."""
+        return 0 if self._due is None else max((due for due in self._due if due < NEVER), default=0)
+
+    def cap(self, latest: int) -> bool:
+        """No message is deferred beyond `latest`; True when one was."""
+        if self._due is None or self.last_due <= latest:
+            return False
+        self._due = array("q", [latest if latest < due < NEVER else due for due in self._due])
+        return True
 
     @property
     def counts(self) -> bool:

@@ -17,16 +17,35 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qtools.broker.block import Block
 from qtools.broker.disk.checksum import UNCHECKED, block_checksum
 from qtools.broker.disk.damage import UnreadableBlock
 from qtools.broker.disk.database import FILE, connect, told
+from qtools.broker.disk.progress import Row
 from qtools.broker.disk.worker import Worker
 
 _COLUMNS = "seq, topic, base, count, timestamp, due, offsets, frames, checksum"
 _RANGE = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ? AND due = 0 ORDER BY seq"
+_DEFERRED = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ? AND due > 0 ORDER BY seq"
+_NEXT_DUE = """
+    SELECT d.due, d.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due
+    FROM (
+        SELECT due, seq FROM block INDEXED BY block_by_due
+            WHERE topic = :topic AND due > 0 AND (due, seq) > (:due, :seq)
+        UNION ALL
+        SELECT next_due, seq FROM progress INDEXED BY progress_by_due
+            WHERE channel = :channel AND next_due > 0 AND (next_due, seq) > (:due, :seq)
+        ORDER BY 1, 2 LIMIT :limit
+    ) d
+    CROSS JOIN block b ON b.seq = d.seq
+    LEFT JOIN progress p ON p.channel = :channel AND p.seq = d.seq
+"""
+_PROGRESS = (
+    "SELECT done, attempts, due, checksum = row_checksum(channel, seq, done, attempts, due, next_due, unfinished)"
+    " FROM progress WHERE channel = ? AND seq = ?"
+)
 _ONE = f"SELECT {_COLUMNS} FROM block WHERE seq = ?"
 _INDEX = (
     "SELECT seq, count, timestamp, due FROM block INDEXED BY block_of_topic"
@@ -38,7 +57,11 @@ _MOST_UNREADABLE = 256  # blocks that one read passes over
 
 Blocks = Callable[[list[Block] | None], None]  # None: it could not be read just now
 OnDamage = Callable[[int, UnreadableBlock], None]
-Row = tuple[Any, ...]
+BlockRow = tuple[Any, ...]
+
+Read = TypeVar("Read")
+Due = tuple[int, Block, Row | None]  # due time, block, the channel's progress if there is a row of it
+WithProgress = tuple[Block, Row | None]
 
 
 class Reader:
@@ -70,7 +93,7 @@ class Reader:
         def read(connection: sqlite3.Connection) -> list[Block]:
             return read_range(connection, topic, start, stop, messages, size, patient=patient)
 
-        self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, error))
+        self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, blocks or (), error))
 
     def these(self, topic: int, wanted: Sequence[int], size: int, answer: Blocks) -> None:
         """The first of a topic's blocks `wanted`, which are in order, until there are so many bytes; without those that
@@ -89,17 +112,72 @@ class Reader:
                     break
             return blocks
 
-        self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, error))
+        self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, blocks or (), error))
 
-    def _answer(self, answer: Blocks, topic: int, blocks: list[Block] | None, error: Exception | None) -> None:
-        if blocks is None:
+    def next_due(
+        self, topic: int, channel: int, after: tuple[int, int], limit: int, answer: Callable[[list[Due] | None], None]
+    ) -> None:
+        """The next `limit` blocks by due time, without their frames, and the channel's progress.
+
+        After the due time and the block number `after`; what was published deferred, and what the channel deferred.
+        """
+
+        def read(connection: sqlite3.Connection) -> list[Due]:
+            values = {"topic": topic, "channel": channel, "due": after[0], "seq": after[1], "limit": limit}
+            return [
+                (when, Block.stored(seq, base, count, timestamp, due), None if done is None else (done, attempts, dues))
+                for when, seq, done, attempts, dues, base, count, timestamp, due in connection.execute(
+                    _NEXT_DUE, values
+                )
+            ]
+
+        self._worker.do(read, lambda rows, error: self._answer(answer, topic, rows, [], error))
+
+    def these_with_progress(
+        self,
+        topic: int,
+        channel: int,
+        wanted: Sequence[int],
+        size: int,
+        answer: Callable[[list[WithProgress] | None], None],
+    ) -> None:
+        """As `these`, each with the channel's progress."""
+
+        patient = self._failures < RETRIES
+
+        def read(connection: sqlite3.Connection) -> list[WithProgress]:
+            found: list[WithProgress] = []
+            left = size
+            for seq in wanted:
+                block = read_one(connection, topic, seq, patient=patient)
+                if block is not None:
+                    found.append((block, _read_progress(connection, channel, seq, patient=patient)))
+                    left -= len(block.frames)
+                if left <= 0:
+                    break
+            return found
+
+        def found(rows: list[WithProgress] | None, error: Exception | None) -> None:
+            self._answer(answer, topic, rows, [block for block, _ in rows or ()], error)
+
+        self._worker.do(read, found)
+
+    def _answer(
+        self,
+        answer: Callable[[list[Read] | None], None],
+        topic: int,
+        rows: list[Read] | None,
+        blocks: Sequence[Block],
+        error: Exception | None,
+    ) -> None:
+        if rows is None:
             self._failures += 1
             why = told(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
             self._on_error(f"cannot read messages: {why}")
         else:
             self._failures = 0
             self._report(topic, blocks)
-        answer(blocks)
+        answer(rows)
 
     def _report(self, topic: int, blocks: Iterable[Block]) -> None:
         for block in blocks:
@@ -128,6 +206,19 @@ class Reader:
         blocks = read_range(self._quick, topic, start, stop, messages, 1 << 62, patient=False)
         self._report(topic, blocks)
         return [block for block in blocks if not block.is_cold]
+
+    def deferred_now(self, topic: int, start: int, stop: int, messages: int) -> list[Block]:
+        """As `now`, of what was published deferred."""
+        blocks: list[Block] = []
+        for row in self._quick.execute(_DEFERRED, (topic, start, stop)):
+            block = checked(row, topic, row[0])
+            self._report(topic, [block])
+            if not block.is_cold:
+                blocks.append(block)
+                messages -= block.count
+            if messages <= 0:
+                break
+        return blocks
 
     def close(self) -> None:
         self._worker.close()
@@ -223,7 +314,18 @@ def read_one(
     return checked(row, topic, seq)
 
 
-def checked(row: Row, topic: int, seq: int) -> Block:
+def _read_progress(connection: sqlite3.Connection, channel: int, seq: int, *, patient: bool) -> Row | None:
+    """A channel's progress; None where there is no row, or it is damaged: then the messages come again."""
+    try:
+        row = connection.execute(_PROGRESS, (channel, seq)).fetchone()
+    except Exception as error:
+        if patient and not is_damage(error):
+            raise
+        return None
+    return row[:3] if row is not None and row[0] is not None and row[3] else None
+
+
+def checked(row: BlockRow, topic: int, seq: int) -> Block:
     """The block of a row of _COLUMNS, or what stands for it when it is not what was written."""
     _, its_topic, base, count, timestamp, due, offsets, frames, checksum = row
     reason = "its checksum is wrong"

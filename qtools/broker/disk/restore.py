@@ -6,22 +6,39 @@ Only what is not simply waiting is looked at one by one; the rest is counted, in
 from __future__ import annotations
 
 import sqlite3
-import time
 from typing import TYPE_CHECKING
 
 from qtools.broker.block import Block
 from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.disk.checksum import UNCHECKED
 from qtools.broker.disk.log import TopicLog
 from qtools.broker.disk.progress import Progress
+from qtools.broker.disk.seq_set import SeqSet
 
 if TYPE_CHECKING:
     from qtools.broker.disk.store import DurableStore
 
 _PROGRESS = (
     "SELECT p.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due"
-    " FROM progress p JOIN block b ON b.seq = p.seq WHERE p.channel = ? ORDER BY p.seq"
+    " FROM progress p JOIN block b ON b.seq = p.seq WHERE p.channel = ? AND p.next_due = 0 ORDER BY p.seq"
 )
-_DUE = "SELECT seq, base, count, timestamp, due FROM block WHERE topic = ? AND seq >= ? AND due > 0 ORDER BY seq"
+# Whole rows of bits, as there may be millions of blocks: _BITS of them, beginning with a multiple of it, in a row.
+_BITS = 32
+_DEFERRED = (
+    f"SELECT seq / {_BITS}, sum(1 << (seq % {_BITS})), sum(unfinished), next_due > :wall"
+    " FROM progress INDEXED BY progress_by_due WHERE channel = :channel AND next_due > 0 GROUP BY 1, 4"
+)
+_PUBLISHED_DEFERRED = (
+    f"SELECT seq / {_BITS}, sum(1 << (seq % {_BITS})), sum(count), due > :wall FROM block INDEXED BY block_due"
+    " WHERE topic = :topic AND due > 0 AND seq >= :low AND seq < :stop"
+    " AND NOT EXISTS (SELECT 1 FROM progress p WHERE p.channel = :channel AND p.seq = block.seq)"
+    " GROUP BY 1, 4"
+)
+_NOT_SIMPLY_WAITING = (
+    "SELECT coalesce(sum(b.count), 0) FROM progress p CROSS JOIN block b INDEXED BY block_of_topic"
+    " ON b.topic = :topic AND b.seq = p.seq WHERE p.channel = :channel AND p.seq >= :low AND p.seq < :stop"
+    " AND b.due = 0"
+)
 _COUNT = (
     "SELECT coalesce(sum(count), 0) FROM block INDEXED BY block_of_topic"
     " WHERE topic = ? AND seq >= ? AND seq < ? AND due = 0"
@@ -31,7 +48,8 @@ _COUNT = (
 def restore(store: DurableStore, connection: sqlite3.Connection, logs: dict[str, TopicLog]) -> tuple[int, int, int]:
     """Fill `logs`. Answers the highest message number there is, the next free ident, and the next block's number."""
     execute = connection.execute
-    wall = time.time_ns()
+    wall = store.clock.wall()
+    _cap(connection, wall + store.longest_deferral)
     (next_seq,) = execute("SELECT coalesce(max(seq), 0) + 1 FROM block").fetchone()
     (next_ident,) = execute(
         "SELECT max(coalesce((SELECT max(id) FROM topic), 0), coalesce((SELECT max(id) FROM channel), 0)) + 1"
@@ -66,9 +84,26 @@ def _restore_held(connection: sqlite3.Connection, log: TopicLog) -> None:
     """What the topic has given to no channel yet."""
     if log.backlog.held_from is None:
         return
-    due = [Block.stored(*row) for row in connection.execute(_DUE, (log.ident, log.backlog.held_from))]
-    (count,) = connection.execute(_COUNT, (log.ident, log.backlog.held_from, log.next)).fetchone()
-    log.backlog.restore(count + sum(block.count for block in due), due)
+    blocks, count = SeqSet(), 0
+    values = {"topic": log.ident, "channel": 0, "low": log.backlog.held_from, "stop": log.next, "wall": 0}
+    for row, bits, messages, _ in connection.execute(_PUBLISHED_DEFERRED, values):
+        blocks.add_bits(row * _BITS, bits)
+        count += messages
+    (others,) = connection.execute(_COUNT, (log.ident, log.backlog.held_from, log.next)).fetchone()
+    log.backlog.restore(others + count, blocks, count)
+
+
+def _cap(connection: sqlite3.Connection, latest: int) -> None:
+    """No message is deferred for longer than one may be, whatever the clock was when it was stored."""
+    for table, column, checksum in (
+        ("block", "due", str(UNCHECKED)),
+        ("progress", "next_due", "row_checksum(channel, seq, done, attempts, due, ?1, unfinished)"),
+    ):
+        # Without the looking first, each start would write.
+        if connection.execute(f"SELECT 1 FROM {table} WHERE {column} > ? LIMIT 1", (latest,)).fetchone():
+            connection.execute(
+                f"UPDATE {table} SET {column} = ?1, checksum = {checksum} WHERE {column} > ?1", (latest,)
+            )
 
 
 def _restore_channel(
@@ -81,12 +116,19 @@ def _restore_channel(
     for seq, done, attempts, due, base, count, timestamp, block_due in connection.execute(_PROGRESS, (ident,)):
         progress = None if done is None else Progress.load(done, attempts, due)
         kept[seq] = (Block.stored(seq, base, count, timestamp, block_due), progress)
-    for seq, base, count, timestamp, due in connection.execute(_DUE, (log.ident, low)):
-        if seq not in kept and seq < log.given:
-            kept[seq] = (Block.stored(seq, base, count, timestamp, due), Progress(count))
-    kept = dict(sorted(kept.items()))
+    values = {"topic": log.ident, "channel": ident, "low": low, "stop": log.given, "wall": wall}
+    deferred, late = SeqSet(), SeqSet()
+    deferred_count = late_count = 0
+    for query in (_DEFERRED, _PUBLISHED_DEFERRED):
+        for row, bits, messages, is_deferred in connection.execute(query, values):
+            (deferred if is_deferred else late).add_bits(row * _BITS, bits)
+            if is_deferred:
+                deferred_count += messages
+            else:
+                late_count += messages
     (waiting,) = connection.execute(_COUNT, (log.ident, low, log.given)).fetchone()
-    waiting -= sum(block.count for seq, (block, _) in kept.items() if not block.due and low <= seq < log.given)
-    backlog.restore(low, waiting, kept, wall)
+    (others,) = connection.execute(_NOT_SIMPLY_WAITING, values).fetchone()
+    backlog.restore_deferred(deferred, deferred_count, late, late_count, wall)
+    backlog.restore(low, waiting - others, kept, wall)
     log.channels[name] = backlog
     return [seq for seq, (_, progress) in kept.items() if progress is None]

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from qtools.broker.block import Block
+from qtools.broker.clock import Clock
 from qtools.broker.disk.backlog import ChannelBacklog, Statement
 from qtools.broker.disk.damage import Damage, UnreadableBlock
 from qtools.broker.disk.database import VERSION, told
@@ -56,15 +57,24 @@ class DurableStore:
     """Keeps messages in `directory`, which nobody else may use. StartError when what is there cannot be used.
 
     sync: full survives a power failure, normal the end of the process, off that as well, but no damage to the
-    system. hot_messages: how many a channel has in memory.
+    system. hot_messages: how many a channel has in memory. longest_deferral: seconds; a stored due time that lies
+    further in the future was written by a clock that was wrong, and is not believed.
     on_failure is told why nothing can be kept, "" when it can again; on_work, that `end_turn` should be called.
     """
 
     durable = True
 
     def __init__(
-        self, directory: Path, *, sync: str = "full", hot_messages: int = 10_000, retain: Retain | None = None
+        self,
+        directory: Path,
+        *,
+        sync: str = "full",
+        hot_messages: int = 10_000,
+        retain: Retain | None = None,
+        longest_deferral: float = 3600.0,
     ) -> None:
+        self.clock = Clock(asyncio.get_running_loop().time)
+        self.longest_deferral = round(longest_deferral * 1e9)  # ns
         self.budget = Budget(hot_messages)
         self.sweeper = Sweeper(retain or Retain())
         self.on_failure: Callable[[str], None] = lambda why: None
@@ -82,6 +92,7 @@ class DurableStore:
         self._writing_bytes = 0
         self._touched: dict[ChannelBacklog, None] = {}
         self._after: list[Statement] = []
+        self._being_written: dict[ChannelBacklog, None] = {}  # whose statements are in a transaction that is not done
         self._writing: Job | None = None
         self._failure = ""
         self._read_failure = ""
@@ -154,9 +165,10 @@ class DurableStore:
         self.change("DELETE FROM progress WHERE channel = ?", (channel.ident,))
         self.change("DELETE FROM channel WHERE id = ?", (channel.ident,))
 
-    def read_now(self, topic: int, start: int, stop: int) -> list[Block]:
-        """Some of a topic's blocks, at most as many as fit into a channel's memory."""
-        return self.reader.now(topic, start, stop, self.budget.messages)
+    def read_now(self, topic: int, start: int, stop: int, *, deferred: bool = False) -> list[Block]:
+        """Some of a topic's blocks, at most as many as fit into a channel's memory; or of those published deferred."""
+        read = self.reader.deferred_now if deferred else self.reader.now
+        return read(topic, start, stop, self.budget.messages)
 
     # ── what is to be written ───────────────────────────────────────────────────────────────────
 
@@ -254,6 +266,7 @@ class DurableStore:
         touched, self._touched = self._touched, {}
         for channel in touched:
             after += channel.statements()
+        self._being_written.update(touched)
         gone, removal = self.sweeper.take()
         if gone:
             after.append(("DELETE FROM block WHERE seq = ?", list(gone)))
@@ -266,6 +279,9 @@ class DurableStore:
         if error is None:
             if more and job.removal is not None:
                 self.sweeper.give_back(job.removal)
+            written, self._being_written = self._being_written, {}
+            for channel in written:
+                channel.written()
             if self._failure:
                 self._try_to_recover()
             if commit is not None:

@@ -357,7 +357,7 @@ async def wander(world: World, chance: random.Random, steps: int) -> None:
         known = list(world.accounts)
         topic = chance.choice(topics)
         if what < 0.35:
-            delay = chance.choice([0.0] * 6 + [0.03])
+            delay = chance.choice([0.0] * 4 + [0.03, 0.4])
             world.publish(topic, chance.choice([1, 1, 3, 40, 200]), chance.choice([1, 20, 2000]), delay)
         elif what < 0.38 and len(known) < 5:
             await world.channel(topic, f"c{step}")
@@ -372,8 +372,9 @@ async def wander(world: World, chance: random.Random, steps: int) -> None:
             if chance.random() < 0.5:
                 chance.shuffle(some)
             client.finish(some[: chance.randrange(len(some) + 1)])
-            for ident in list(client.holds)[: chance.randrange(3)]:
-                client.requeue(ident, chance.choice([0.0, 0.0, 0.02, 2.5 if chance.random() < 0.02 else 0.01]))
+            many = 3 if chance.random() < 0.8 else 100
+            for ident in list(client.holds)[: chance.randrange(many)]:
+                client.requeue(ident, chance.choice([0.0, 0.0, 0.02, 0.4, 2.5 if chance.random() < 0.02 else 0.01]))
         elif what < 0.84 and world.clients:
             client = world.clients.pop(chance.randrange(len(world.clients)))
             client.leave()
