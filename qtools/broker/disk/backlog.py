@@ -402,9 +402,9 @@ class ChannelBacklog:
         self._deferred.late.add(seq)
 
     def read_deferred(
-        self, after: tuple[int, int], limit: int, answer: Callable[[list[LoadedRow] | None], None]
+        self, after: tuple[int, int], upto: int, limit: int, answer: Callable[[list[LoadedRow] | None], None]
     ) -> None:
-        self._store.reader.next_due(self._log.ident, self.ident, after, limit, answer)
+        self._store.reader.next_due(self._log.ident, self.ident, after, upto, limit, answer)
 
     def deferred_loaded(self) -> None:
         """Something may be due earlier than before."""

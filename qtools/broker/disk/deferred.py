@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Key = tuple[int, int]  # due time, ns since 1970; number of the block
 LoadedRow = tuple[int, Block, Row | None]  # the key's due time, the block, its progress if there is a row of it
 
-EVER: Key = (1 << 63, 0)
+EVER: Key = ((1 << 63) - 1, 0)  # the largest that the database takes
 _LAST_SEQ = 1 << 62
 FAILURES = 3  # reads that fail, before the order of due times counts as damaged
 FRAME_BYTES = 2 * 1024 * 1024  # in memory for the window; what is deferred then is read again when it is due
@@ -52,6 +52,7 @@ class Deferred:
         self._gate = 0  # ns since 1970: nothing is read before
         self._generation = 0
         self._loading = False
+        self._is_later = False
         self._parked_meanwhile: set[int] = set()  # since the read began, which may have been too early to find them
         self._first_meanwhile: Key = EVER  # the earliest of them
 
@@ -150,7 +151,9 @@ class Deferred:
         self._parked.update(blocks)
         self.count += count
         self._gate = gate
-        self._first_meanwhile = (0, 0)  # a read that is under way proves nothing
+        if self._loading:  # a read that is under way proves nothing
+            self._parked_meanwhile.add(blocks.lowest(0))
+            self._first_meanwhile = (0, 0)
 
     def restore(self, blocks: SeqSet, count: int, late: SeqSet, wall: int) -> None:
         """As it was when the broker ended: blocks deferred beyond `wall`, with `count` messages; and due ones."""
@@ -187,8 +190,6 @@ class Deferred:
         """Read what is due next, if it is on disk and there is room for it."""
         if self._loading or self._horizon == EVER or self._gate or 4 * len(self._window) > self._limit:
             return
-        if self._backlog.is_full:
-            return
         if not self._parked and not self._far:
             self._horizon = EVER
             return
@@ -196,25 +197,38 @@ class Deferred:
         self._parked_meanwhile.clear()
         self._first_meanwhile = EVER
         generation, limit = self._generation, min(self._limit, 1000)
+        # Without room for more, what is due is counted, and is read later; it is looked for again from time to time.
+        upto = self._backlog.wall() if self._backlog.is_full else EVER[0]
 
         def answer(rows: list[LoadedRow] | None) -> None:
             if generation == self._generation:
-                self._loaded(rows, limit)
+                self._loaded(rows, limit, upto)
 
-        self._backlog.read_deferred(self._horizon, limit, answer)
+        self._backlog.read_deferred(self._horizon, upto, limit, answer)
 
-    def _loaded(self, rows: list[LoadedRow] | None, limit: int) -> None:
-        """The next blocks by due time; fewer than `limit` when there are no more."""
+    def _load_later(self) -> None:
+        if not self._is_later:
+            self._is_later = True
+            self._backlog.later(self._load_again)
+
+    def _load_again(self) -> None:
+        self._is_later = False
+        self.load()
+
+    def _loaded(self, rows: list[LoadedRow] | None, limit: int, upto: int) -> None:
+        """The next blocks by due time, up to `upto`; fewer than `limit` when there are no more."""
         self._loading = False
         if rows is None:
             self._failures += 1
             if self._failures < FAILURES:
-                self._backlog.later(self.load)
+                self._load_later()
                 return
             rows = []  # the index is damaged: what is parked is looked for block by block
+            upto = EVER[0]
         self._failures = 0
-        horizon = EVER if len(rows) < limit else (rows[-1][0], rows[-1][1].seq)
-        if self._first_meanwhile <= horizon:
+        everything = EVER if upto == EVER[0] else (upto, _LAST_SEQ)
+        horizon = everything if len(rows) < limit else (rows[-1][0], rows[-1][1].seq)
+        if self._parked_meanwhile and self._first_meanwhile <= horizon:
             due, seq = self._first_meanwhile
             horizon = due, seq - 1
         if horizon > self._horizon:
@@ -222,20 +236,15 @@ class Deferred:
         if self._horizon == EVER and self._parked:
             self._look_for_parked()
         self._backlog.deferred_loaded()
-        self.load()
+        if len(rows) < limit and everything != EVER:
+            self._load_later()
+        else:
+            self.load()
 
     def _look_for_parked(self) -> None:
         """Blocks that are parked, and not found by due time: they are read by their numbers, and sorted then."""
         parked, self._parked = self._parked, SeqSet()
-        messages = (
-            self.count
-            - self._window.messages()
-            - sum(
-                progress.deferred_beyond(0)
-                for seq in self._far
-                if (progress := self._backlog.progress(seq)) is not None
-            )
-        )
+        messages = self.count - self._window.messages()
         self.count -= messages
         self._backlog.depth += messages
         self.late.update(parked)

@@ -33,10 +33,11 @@ _NEXT_DUE = """
     SELECT d.due, d.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due
     FROM (
         SELECT due, seq FROM block INDEXED BY block_by_due
-            WHERE topic = :topic AND due > 0 AND (due, seq) > (:due, :seq)
+            WHERE topic = :topic AND due > 0 AND (due, seq) > (:due, :seq) AND due <= :upto
         UNION ALL
         SELECT next_due, seq FROM progress INDEXED BY progress_by_due
             WHERE channel = :channel AND next_due > 0 AND (next_due, seq) > (:due, :seq)
+            AND next_due <= :upto
         ORDER BY 1, 2 LIMIT :limit
     ) d
     CROSS JOIN block b ON b.seq = d.seq
@@ -115,15 +116,29 @@ class Reader:
         self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, blocks or (), error))
 
     def next_due(
-        self, topic: int, channel: int, after: tuple[int, int], limit: int, answer: Callable[[list[Due] | None], None]
+        self,
+        topic: int,
+        channel: int,
+        after: tuple[int, int],
+        upto: int,
+        limit: int,
+        answer: Callable[[list[Due] | None], None],
     ) -> None:
         """The next `limit` blocks by due time, without their frames, and the channel's progress.
 
-        After the due time and the block number `after`; what was published deferred, and what the channel deferred.
+        After the due time and the block number `after`, up to the due time `upto`; what was published deferred, and
+        what the channel deferred.
         """
 
         def read(connection: sqlite3.Connection) -> list[Due]:
-            values = {"topic": topic, "channel": channel, "due": after[0], "seq": after[1], "limit": limit}
+            values = {
+                "topic": topic,
+                "channel": channel,
+                "due": after[0],
+                "seq": after[1],
+                "upto": upto,
+                "limit": limit,
+            }
             return [
                 (when, Block.stored(seq, base, count, timestamp, due), None if done is None else (done, attempts, dues))
                 for when, seq, done, attempts, dues, base, count, timestamp, due in connection.execute(

@@ -1,0 +1,208 @@
+"""Deferred messages that are not in memory: their times, their number, and what a clock that was wrong does to them."""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from broker.inside import come_true
+from qtools.broker.channel import Channel
+from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.disk.database import FILE
+from tests.broker.disk.world import World
+
+HOUR = 3600 * 10**9
+
+
+def backlog(channel: Channel) -> ChannelBacklog:
+    assert isinstance(channel.backlog, ChannelBacklog)
+    return channel.backlog
+
+
+def in_memory(channel: Channel) -> int:
+    """How many blocks the channel knows one by one."""
+    own = backlog(channel)
+    return len(own._open) + len(own._aside) + len(own._rows) + len(own._skip) + len(own._deferred._window)
+
+
+async def requeue_all(world: World, count: int, delay: float) -> Channel:
+    """Messages in blocks of one and of many, delivered once, and requeued."""
+    await world.channel("t", "c")
+    for _ in range(count // 100):
+        world.publish("t", 99)
+        await world.quiet()
+        world.publish("t", 1)
+        await world.quiet()
+    client = world.subscribe("t", "c", count)
+    await come_true(lambda: len(client.holds) == count)
+    for ident in list(client.holds):
+        client.requeue(ident, delay)
+    client.leave()
+    world.clients.clear()
+    await world.quiet()
+    return world.broker.topics["t"].channels["c"]
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+async def test_requeued_messages_leave_the_memory_and_come_at_their_time(how: str, tmp_path: Path) -> None:
+    world = World(tmp_path, hot_messages=10)
+    channel = await requeue_all(world, 600, 2.0)
+    assert (channel.depth, channel.deferred) == (0, 600)
+    await come_true(lambda: in_memory(channel) < 40)
+    due = max(owed.not_before for owed in world.accounts["t", "c"].owed.values())
+    if how == "restart":
+        world.restart()
+    else:
+        await world.crash()
+    channel = world.broker.topics["t"].channels["c"]
+    assert (channel.depth, channel.deferred) == (0, 600)
+    assert in_memory(channel) < 40
+    client = world.subscribe("t", "c", 1000)
+    await come_true(lambda: len(client.holds) == 600)
+    assert due - 0.1 < time.time() < due + 2.0
+    assert not world.wrong  # it would say what came too early, or with other attempts
+    await world.drain()
+    world.close()
+
+
+async def test_what_is_due_and_waits_is_counted_as_depth_and_not_read(tmp_path: Path) -> None:
+    world = World(tmp_path, hot_messages=10)
+    await world.channel("t", "c")
+    for _ in range(300):
+        world.publish("t", 1, 20, 0.5)
+        await world.quiet()
+    channel = world.broker.topics["t"].channels["c"]
+    assert channel.depth + channel.deferred == 300
+    await come_true(lambda: (channel.depth, channel.deferred) == (300, 0))
+    assert in_memory(channel) < 60
+    world.restart()
+    channel = world.broker.topics["t"].channels["c"]
+    assert (channel.depth, channel.deferred) == (300, 0)
+    assert in_memory(channel) < 60
+    await world.drain()
+    world.close()
+
+
+async def test_what_was_published_deferred_before_there_was_a_channel_is_not_in_memory(tmp_path: Path) -> None:
+    world = World(tmp_path, hot_messages=10)
+    for _ in range(200):
+        world.publish("t", 1, 20, 0.1)
+        await world.quiet()
+    world.restart()
+    assert world.broker.topics["t"].depth == 200
+    await world.channel("t", "c")
+    channel = world.broker.topics["t"].channels["c"]
+    assert in_memory(channel) < 60
+    await world.drain()
+    world.close()
+
+
+async def test_memory_does_not_grow_with_their_number(tmp_path: Path) -> None:
+    world = World(tmp_path, hot_messages=100)
+    await world.channel("t", "c")
+
+    async def grow(count: int) -> int:
+        for _ in range(count // 100):
+            for _ in range(100):
+                commit = world.broker.publish("t", [b"x" * 100], 3_000_000)
+            await come_true(lambda: commit is None or commit.done)  # noqa: B023
+        await world.quiet()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        few = await grow(2000)
+        many = await grow(8000)
+    finally:
+        tracemalloc.stop()
+    assert many - few < 8000 * 20
+    assert world.broker.topics["t"].channels["c"].deferred == 10_000
+    world.close()
+
+
+async def test_emptying_forgets_what_is_on_disk_only(tmp_path: Path) -> None:
+    world = World(tmp_path, hot_messages=10)
+    channel = await requeue_all(world, 300, 60.0)
+    await come_true(lambda: in_memory(channel) < 40)
+    channel.empty()
+    assert (channel.depth, channel.deferred) == (0, 0)
+    world.accounts["t", "c"].owed.clear()
+    await world.drain()  # nothing may be left in the database
+    world.restart()
+    channel = world.broker.topics["t"].channels["c"]
+    assert (channel.depth, channel.deferred) == (0, 0)
+    world.close()
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+async def test_a_due_time_beyond_the_longest_deferral_is_not_believed(spilled: bool, tmp_path: Path) -> None:
+    """The clock was an hour ahead when they were stored, and was put right while the broker was down."""
+    world = World(tmp_path, hot_messages=10 if spilled else 10_000, longest_deferral=1.0)
+    channel = await requeue_all(world, 300, 0.7)
+    for _ in range(50):
+        world.publish("t", 1, 20, 0.7)
+        await world.quiet()
+    deferred = channel.deferred
+    world.broker.close()
+    world._bury()
+    world.settle()
+    with sqlite3.connect(world.directory / FILE) as connection:
+        connection.create_function("row_checksum", -1, lambda *_: 0)
+        connection.execute(f"UPDATE block SET due = due + {HOUR}, checksum = -1 WHERE due > 0")
+        for channel_id, seq, done, attempts, due in connection.execute(
+            "SELECT channel, seq, done, attempts, due FROM progress WHERE next_due > 0"
+        ).fetchall():
+            from qtools.broker.disk.checksum import row_checksum
+            from qtools.broker.disk.progress import Progress
+
+            progress = Progress.load(done, attempts, due)
+            assert progress._due is not None
+            for place, one in enumerate(progress._due):
+                progress._due[place] = one + HOUR if one < 1 << 62 else one
+            row = (channel_id, seq, *progress.row(), progress.next_due, progress.left)
+            connection.execute(
+                "INSERT OR REPLACE INTO progress (channel, seq, done, attempts, due, next_due, unfinished, checksum)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, row_checksum(*row)),
+            )
+    connection.close()
+    world._forget()
+    for owed in world.accounts["t", "c"].owed.values():
+        owed.not_before = 0.0
+    world.open_()
+    channel = world.broker.topics["t"].channels["c"]
+    assert deferred <= 350
+    assert channel.deferred + channel.depth == 350
+    client = world.subscribe("t", "c", 1000)
+    begun = time.monotonic()
+    await come_true(lambda: len(client.holds) == 350)
+    assert time.monotonic() - begun < 5.0
+    assert not world.wrong
+    world.close()
+
+
+async def test_a_clock_that_is_set_while_the_broker_runs_moves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, hot_messages=10)
+    await world.channel("t", "c")
+    real = time.time_ns
+    for shift in (-HOUR, HOUR):
+        monkeypatch.setattr(time, "time_ns", lambda shift=shift: real() + shift)
+        for _ in range(30):
+            world.publish("t", 1, 20, 0.4)
+            await world.quiet()
+        channel = world.broker.topics["t"].channels["c"]
+        client = world.subscribe("t", "c", 1000)
+        await come_true(lambda: channel.deferred == 0 and len(client.holds) == 30)  # noqa: B023
+        client.finish(sorted(client.holds))
+        client.leave()
+        world.clients.clear()
+    assert not world.wrong  # the account goes by `time.time`, which was not touched
+    world.close()
