@@ -60,7 +60,7 @@ async def begin_in_the_past(
     for source, address in places:
         asker = await _ask(address, settings, "--since")
         try:
-            status, body = await asker.post(f"/channel/create?{_query(source)}&from={since:.6f}")
+            status, body = await asker.post(f"/channel/create?{_query(source)}&from={max(0.0, since):.6f}")
         finally:
             await asker.close()
         told = body.decode("utf-8", "replace")

@@ -41,7 +41,9 @@ def test_what_was_finished_is_read_again_where_it_is_retained(
     broker.fill(topic, [b"d"])
     done = shell.run("q-tail", f"{topic}/again", "--since", "10m", "--until-empty", *broker.flags)
     assert (done.status, done.out) == (0, b"a\nb\nc\nd\n")
-    assert sorted(broker.channels(topic)) == ["again", "archive"]
+    done = shell.run("q-tail", f"{topic}/all", "--since", "1000000h", "--until-empty", *broker.flags)  # before 1970
+    assert (done.status, done.out) == (0, b"a\nb\nc\nd\n")
+    assert sorted(broker.channels(topic)) == ["again", "all", "archive"]
     done = shell.run("q-tail", f"{topic}/again", "--since", "10m", *broker.flags)
     assert (done.status, done.out) == (2, b"")
     assert f"{topic}/again is there already" in done.err
