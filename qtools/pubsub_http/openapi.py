@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qtools import __version__
+from qtools.pubsub_http.idempotency import LONGEST
 from qtools.pubsub_http.parameters import Parameter
 from qtools.pubsub_http.routes import BYTES, ENVELOPE, JSON, LENGTH32, LINES, MSGPACK, NDJSON, ROUTES, SSE, Route
 
@@ -12,6 +13,7 @@ from qtools.pubsub_http.routes import BYTES, ENVELOPE, JSON, LENGTH32, LINES, MS
 EVERYWHERE = {
     400: "a parameter or the body is not what it has to be",
     403: "this token, this Host or this Origin may not",
+    431: "the request's head is too large",
     500: "an error of the gateway's own",
 }
 _ERROR = {"$ref": "#/components/schemas/Error"}
@@ -21,6 +23,7 @@ _SCHEMAS = {
     JSON: {}, LINES: _TEXT, NDJSON: _TEXT, BYTES: _BINARY, LENGTH32: _BINARY, MSGPACK: _BINARY, ENVELOPE: _TEXT,
     SSE: _TEXT,
 }  # fmt: skip
+_HEADERS: dict[str, Any] = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": LONGEST}}
 _OF_MESSAGE = {
     "Q-Message-Id": "the message's id, 16 hex digits",
     "Q-Attempts": "how often it was delivered",
@@ -95,7 +98,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 def _headers(route: Route) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "header", "required": False, "description": what, "schema": {"type": "string"}}
+        {"name": name, "in": "header", "required": False, "description": what, "schema": _HEADERS.get(name, _TEXT)}
         for name, what in route.headers.items()
     ]
 
@@ -104,7 +107,12 @@ def _answer(route: Route, status: int, what: str) -> dict[str, Any]:
     if status == 204:
         return {"description": what}
     if status != 200:
-        return {"description": what, "content": {JSON: {"schema": _ERROR}}}
+        refusal: dict[str, Any] = {"description": what, "content": {JSON: {"schema": _ERROR}}}
+        if status in (400, 413) and route.refusals:
+            refusal["description"] += "".join(f"; {word}: {rule}" for word, rule in route.refusals.items())
+        if status == 415:
+            refusal["headers"] = {"Accept-Encoding": {"description": "what is decoded", "schema": _TEXT}}
+        return refusal
     told: dict[str, Any] = {
         "description": what,
         "content": {media: {"schema": _SCHEMAS[media]} for media in route.gives},

@@ -27,6 +27,7 @@ class Route:
 
     takes: media types of the body, each with what it is. answers: status → what it means.
     gives: media types of a 200. headers: of the request, each with what it is for. is_open: served without a token too.
+    refusals: words of a 400 (or of nsqd's 413) for what no schema of one parameter can say, each with its rule.
     """
 
     operation: str
@@ -40,6 +41,7 @@ class Route:
     answers: Mapping[int, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     is_open: bool = False
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_safe(self) -> bool:
@@ -57,7 +59,14 @@ _KEY = {
     "Idempotency-Key": "a request that repeats a key within the window is answered as the first, and not done again"
 }
 
+_BODY = {
+    408: "the body came too slowly",
+    415: "the body's Content-Encoding is none of gzip, deflate and zstd",
+    501: "the body's Transfer-Encoding is not chunked",
+}
+_CODED = {"INVALID_CONTENT_ENCODING": "the body is not what its Content-Encoding says, or is cut off"}
 _PUBLISH = {
+    **_BODY,
     502: "the broker refused the topic",
     503: "no broker can be reached; nothing was published but what `published` says",
     504: "the broker has not answered in time; it may have taken it",
@@ -87,7 +96,12 @@ SUBSCRIBE = Query(
 _SESSION = text("session", "the session, as the header Q-Session or the event `session` told it", 128, required=True)
 _IDS = text("id", "a message; or name them in the body", 64, repeated=True)
 _NAMES = {LINES: "message ids, one a line", JSON: "an array of message ids"}
-_OF_SESSION = {404: "there is no such session, or no longer"}
+_OF_SESSION = {404: "there is no such session, or no longer", 413: "the body is too large", **_BODY}
+_NO_IDS = {
+    "MISSING_ARG_ID": "at least one message is named, by id= or in the body",
+    "BAD_BODY": "a body of application/json is an array of message ids",
+    **_CODED,
+}
 
 ROUTES = (
     Route(
@@ -95,7 +109,7 @@ ROUTES = (
         Query(_TOPIC, whole("defer", "ms that the broker holds it back", 0, MAX_DEFER, 0, invalid="INVALID_DEFER")),
         "publish", {BYTES: "the message"}, (LINES,),
         {200: "the broker has it", 413: "it is too large", 422: "the key came before with another body", **_PUBLISH},
-        _KEY,
+        _KEY, refusals={"MSG_EMPTY": "a message has at least one byte", **_CODED},
     ),
     Route(
         "mpub", "POST", "/mpub", "Publish the messages in the body, as they come where it has no end",
@@ -113,6 +127,13 @@ ROUTES = (
         {200: "the broker has them all", 413: "a message, or a body that is taken whole, is too large",
          422: "the key came before with another body", **_PUBLISH},
         _KEY,
+        refusals={
+            "INVALID_ARG_BINARY": "binary and format are not given together",
+            "BAD_MESSAGE": "each message is one in the body's format",
+            "BAD_BODY": "with binary=true the body is a count, and that many messages with their lengths",
+            "INVALID_REQUEST": "a body that is taken as it comes has an end",
+            **_CODED,
+        },
     ),
     Route(
         "sub", "GET", "/sub", "Stream messages; also as a WebSocket", SUBSCRIBE, "subscribe",
@@ -120,6 +141,12 @@ ROUTES = (
         answers={200: "messages, until you hang up or what you asked for is done",
                  406: "none of the accepted types is one of these",
                  409: "the topic has messages and no channel: a temporary one would take them", **_READ},
+        refusals={
+            "INVALID_ARG_FORMAT": "ack=client needs a format with ids: not raw, not length32; a WebSocket has no"
+            " length32 and no sse",
+            "MISSING_ARG_CHANNEL": "until_empty needs a channel",
+            "INVALID_ARG_WHERE": "where is an expression",
+        },
         headers={"Last-Event-ID": "what had arrived, of Server-Sent Events: it is finished, and does not come again"},
     ),
     Route(
@@ -129,16 +156,17 @@ ROUTES = (
     ),
     Route(
         "finish", "POST", "/finish", "Finish messages of a session", Query(_SESSION, _IDS), "subscribe", _NAMES,
-        answers={200: "how many were finished, and which were not held", **_OF_SESSION},
+        answers={200: "how many were finished, and which were not held", **_OF_SESSION}, refusals=_NO_IDS,
     ),
     Route(
         "requeue", "POST", "/requeue", "Give messages of a session back",
         Query(_SESSION, _IDS, whole("delay", "ms until they come again", 0, MAX_DEFER, 0)), "subscribe", _NAMES,
-        answers={200: "how many were given back, and which were not held", **_OF_SESSION},
+        answers={200: "how many were given back, and which were not held", **_OF_SESSION}, refusals=_NO_IDS,
     ),
     Route(
         "touch", "POST", "/touch", "Ask for more time for messages of a session", Query(_SESSION, _IDS), "subscribe",
         _NAMES, answers={200: "how many have more time, and which were not held", **_OF_SESSION},
+        refusals=_NO_IDS,
     ),
     Route(
         "topics", "GET", "/topics", "What waits in every topic and channel that you may read",

@@ -8,17 +8,50 @@ import hypothesis
 import pytest
 import schemathesis
 from harness.gateway import Gateway
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    ensure_resource_availability,
+    ignored_auth,
+    missing_required_header,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
+    unsupported_method,
+    use_after_free,
 )
 
 from qtools.pubsub_http.openapi import document
 from qtools.pubsub_http.routes import ROUTES
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+def accepted_or_refused_by_a_rule(ctx: Any, response: Any, case: Any) -> None:
+    """What the schemas allow is accepted, or refused with a word whose rule the document states."""
+    if response.status_code in (400, 413):
+        told = response.json()
+        rules = case.operation.definition.raw["responses"][str(response.status_code)]["description"]
+        if f"{told['message']}: " in rules:
+            return
+    positive_data_acceptance(ctx, response, case)
+
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+    accepted_or_refused_by_a_rule,
+    missing_required_header,
+    unsupported_method,
+    ignored_auth,
+    use_after_free,
+    ensure_resource_availability,
+]
 
 
 def test_every_route_is_told_with_every_parameter(gateway: Gateway) -> None:
@@ -63,22 +96,27 @@ def explore(gateway: Gateway, examples: int) -> None:
     for operation in schema.get_all_operations():
         api = operation.ok()
         most = examples if api.path not in ("/sub", "/message") else examples // 4  # these take their time
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            if mode is GenerationMode.NEGATIVE and not list(api.query) and not list(api.body):
+                continue  # there is nothing about it that could be wrong
 
-        @hypothesis.given(case=api.as_strategy())
-        @hypothesis.settings(
-            max_examples=most, deadline=None, database=None, derandomize=True,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )  # fmt: skip
-        def ask(case: Any) -> None:
-            nonlocal asked
-            asked += 1
-            if case.operation.path in ("/sub", "/message"):  # which would stream for ever, and wait for an hour
-                case.query = {**(case.query or {}), **({"timeout": "0.01"} if case.operation.path == "/sub" else {})}
-                case.query.pop("wait", None)
-            case.call_and_validate(base_url=gateway.url, checks=CHECKS, timeout=30)
+            @hypothesis.given(case=api.as_strategy(generation_mode=mode))
+            @hypothesis.settings(
+                max_examples=most, deadline=None, database=None, derandomize=True,
+                suppress_health_check=list(hypothesis.HealthCheck),
+            )  # fmt: skip
+            def ask(case: Any) -> None:
+                nonlocal asked
+                asked += 1
+                is_allowed = case.meta.generation.mode is GenerationMode.POSITIVE
+                if is_allowed and case.operation.path == "/sub":  # which would stream for ever
+                    case.query = {**(case.query or {}), "timeout": "0.01"}
+                elif is_allowed and case.operation.path == "/message":  # which would wait for an hour
+                    case.query.pop("wait", None)
+                case.call_and_validate(base_url=gateway.url, checks=CHECKS, timeout=30)
 
-        ask()
-    assert asked > 5 * examples
+            ask()
+    assert asked > 10 * examples
     assert "internal error" not in gateway.process.err
 
 
