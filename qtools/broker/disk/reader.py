@@ -66,8 +66,9 @@ WithProgress = tuple[Block, Row | None]
 
 
 class Reader:
-    """on_error is called when something cannot be read just now; on_damage with a topic's number and a block of it that
-    is damaged."""
+    """on_error is called with the reason when something cannot be read just now, and with "" when it can again;
+    on_damage with a topic's number and a block of it that is damaged.
+    """
 
     def __init__(
         self,
@@ -190,7 +191,9 @@ class Reader:
             why = told(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
             self._on_error(f"cannot read messages: {why}")
         else:
-            self._failures = 0
+            if self._failures:
+                self._failures = 0
+                self._on_error("")
             self._report(topic, blocks)
         answer(rows)
 

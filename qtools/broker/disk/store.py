@@ -398,8 +398,12 @@ class DurableStore:
             self.sweeper.undeletable.add(block.seq)
 
     def _cannot_read(self, why: str) -> None:
-        if why != self._read_failure:
-            self._read_failure = why
+        if why == self._read_failure:
+            return
+        self._read_failure = why
+        if not why:
+            log.warning("%s: messages can be read again", self._directory)
+        else:
             log.error("%s: %s; trying again every %g s", self._directory, why, AGAIN)
 
     # ── time passes ─────────────────────────────────────────────────────────────────────────────
