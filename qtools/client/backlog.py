@@ -22,6 +22,8 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
 
+# While messages come there is no hurry, and a run of a second or two is spared the import of the HTTP client.
+BUSY_SECONDS = 4.0
 PATIENCE = 3.0  # s that a run that is over waits for an answer
 NAMED = 3  # channels that are named; of more it is said how many
 
@@ -40,6 +42,8 @@ async def watch_start(consumer: Consumer, after: float) -> None:
     """`after` so many seconds, say of each source of `consumer` that its channel is new and others hold messages, or
     that it is paused while nothing has come."""
     await asyncio.sleep(after)
+    if consumer.received:
+        await asyncio.sleep(BUSY_SECONDS)
     asker = Asker(consumer)
     try:
         found = await asker.depths("")
