@@ -66,7 +66,7 @@ WithProgress = tuple[Block, Row | None]
 
 
 class Reader:
-    """on_error is called with the reason when something cannot be read just now, and with "" when it can again;
+    """on_error is called with the reason when something cannot be read, and whether it is damaged; with "" later;
     on_damage with a topic's number and a block of it that is damaged.
     """
 
@@ -74,7 +74,7 @@ class Reader:
         self,
         directory: Path,
         loop: asyncio.AbstractEventLoop,
-        on_error: Callable[[str], None],
+        on_error: Callable[[str, bool], None],
         on_damage: OnDamage,
     ) -> None:
         self._quick = connect(directory / FILE, read_only=True)
@@ -189,11 +189,12 @@ class Reader:
         if rows is None:
             self._failures += 1
             why = told(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
-            self._on_error(f"cannot read messages: {why}")
+            # What was not looked for block by block: the next start repairs it.
+            self._on_error(f"cannot read messages: {why}", error is not None and is_damage(error))
         else:
             if self._failures:
                 self._failures = 0
-                self._on_error("")
+                self._on_error("", False)
             self._report(topic, blocks)
         answer(rows)
 

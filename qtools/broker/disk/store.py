@@ -397,10 +397,12 @@ class DurableStore:
         if block.is_structural:
             self.sweeper.undeletable.add(block.seq)
 
-    def _cannot_read(self, why: str) -> None:
+    def _cannot_read(self, why: str, is_damaged: bool = False) -> None:
         if why == self._read_failure:
             return
         self._read_failure = why
+        if is_damaged:
+            self._damage.report_structure(why)
         if not why:
             log.warning("%s: messages can be read again", self._directory)
         else:

@@ -294,3 +294,22 @@ async def test_damage_at_hundreds_of_places(
     outcomes = await try_seeds(range(1000, 1400), tmp_path)
     assert outcomes["reported"] > 50
     assert outcomes.get("refused", 0) < 40  # the file's head, and the schema
+
+
+async def test_an_order_by_due_time_that_is_damaged_makes_the_health_nok(tmp_path: Path) -> None:
+    directory, _, _ = await make_database(tmp_path)
+    store = DurableStore(directory, sync="off")
+    broker = Broker(Options(), store)
+    try:
+        answers: list[object] = []
+
+        def fail(*_: object) -> None:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        store.reader._worker.do(fail, lambda rows, error: store.reader._answer(answers.append, 1, rows, (), error))
+        await come_true(lambda: answers)
+        assert answers == [None]
+        assert broker.health.startswith("NOK - the database was damaged: see ")
+        assert (directory / DIRECTORY / REPORT).exists()
+    finally:
+        broker.close()
