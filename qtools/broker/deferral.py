@@ -17,11 +17,15 @@ Entry = tuple[int, int, int, Run]  # due, number of the block, order of coming, 
 
 
 class DeferralQueue:
-    """A heap of runs. `len` counts entries, not messages."""
+    """A heap of runs. `len` counts entries, not messages.
 
-    __slots__ = ("_added", "_blocks", "_heap", "_last", "_last_due", "frame_bytes")
+    shares: runs of one block may come with objects of their own for it, as they do from a store.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_added", "_blocks", "_heap", "_last", "_last_due", "_shares", "frame_bytes")
+
+    def __init__(self, *, shares: bool = True) -> None:
+        self._shares = shares
         self.frame_bytes = 0  # that are in memory because of the entries
         self._heap: list[Entry] = []
         self._added = 0
@@ -32,11 +36,9 @@ class DeferralQueue:
     def add(self, run: Run, due: int) -> None:
         """Keep `run` until `due`."""
         base = run.block.base
-        known = self._blocks.get(base)
         last = self._last
         if (
             last is not None
-            and known is not None
             and self._last_due == due
             and last.block.base == base
             and last.stop == run.start
@@ -44,17 +46,19 @@ class DeferralQueue:
         ):
             last.stop = run.stop
             return
-        if known is None:
-            self._blocks[base] = run.block, 1
-            self.frame_bytes += len(run.block.frames)
-        else:
-            run.block = known[0]
-            self._blocks[base] = known[0], known[1] + 1
+        if self._shares:
+            block, entries = self._blocks.get(base, (run.block, 0))
+            if not entries:
+                self.frame_bytes += len(block.frames)
+            run.block = block
+            self._blocks[base] = block, entries + 1
         self._added += 1
         heapq.heappush(self._heap, (due, run.block.seq, self._added, run))
         self._last, self._last_due = run, due
 
     def _leave(self, run: Run) -> None:
+        if not self._shares:
+            return
         base = run.block.base
         block, entries = self._blocks[base]
         if entries > 1:

@@ -262,7 +262,7 @@ class MemoryBacklog:
 
     def __init__(self) -> None:
         self._runs: deque[Run] = deque()
-        self._deferred = DeferralQueue()
+        self._deferred = DeferralQueue(shares=False)
         self.depth = self.deferred = 0
 
     @property

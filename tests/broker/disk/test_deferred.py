@@ -13,7 +13,9 @@ import pytest
 from broker.inside import come_true
 from qtools.broker.channel import Channel
 from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.disk.checksum import row_checksum
 from qtools.broker.disk.database import FILE
+from qtools.broker.disk.progress import NEVER, Progress
 from tests.broker.disk.world import World
 
 HOUR = 3600 * 10**9
@@ -153,18 +155,14 @@ async def test_a_due_time_beyond_the_longest_deferral_is_not_believed(spilled: b
     world._bury()
     world.settle()
     with sqlite3.connect(world.directory / FILE) as connection:
-        connection.create_function("row_checksum", -1, lambda *_: 0)
         connection.execute(f"UPDATE block SET due = due + {HOUR}, checksum = -1 WHERE due > 0")
         for channel_id, seq, done, attempts, due in connection.execute(
             "SELECT channel, seq, done, attempts, due FROM progress WHERE next_due > 0"
         ).fetchall():
-            from qtools.broker.disk.checksum import row_checksum
-            from qtools.broker.disk.progress import Progress
-
             progress = Progress.load(done, attempts, due)
             assert progress._due is not None
             for place, one in enumerate(progress._due):
-                progress._due[place] = one + HOUR if one < 1 << 62 else one
+                progress._due[place] = one + HOUR if one < NEVER else one
             row = (channel_id, seq, *progress.row(), progress.next_due, progress.left)
             connection.execute(
                 "INSERT OR REPLACE INTO progress (channel, seq, done, attempts, due, next_due, unfinished, checksum)"
