@@ -15,10 +15,11 @@ One timer serves all: deadlines of messages, heartbeats, idling. With nothing pe
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from qtools.broker.channel import Channel
 from qtools.broker.clock import Clock
@@ -26,12 +27,17 @@ from qtools.broker.consumer import Consumer
 from qtools.broker.deadlines import Deadlines, Entry
 from qtools.broker.latency import Latency
 from qtools.broker.options import Options
+from qtools.broker.slices import SLICE
 from qtools.broker.store import Commit, MemoryStore, Store
 from qtools.broker.topic import Topic
 
 log = logging.getLogger("qtools.broker")
 
 Alarm = Callable[[float], None]
+Item = TypeVar("Item")
+
+
+SET_ASIDE = 1000  # topics and channels: so many more, and what lives is set aside for the garbage collector
 
 
 class Client(Protocol):
@@ -56,6 +62,7 @@ class Broker:
         self.failure: str = ""  # why the store cannot keep anything just now
         # Called with a topic, and a channel or "", when it has come or gone.
         self.on_change: list[Callable[[str, str], None]] = []
+        self._alive = self._set_aside = 0  # topics and channels
         self._turn_is_due = False
         self._gathered: list[Topic] = []
         self._passing: list[Topic] = []  # the same of ephemeral topics: they wait for no store
@@ -68,7 +75,9 @@ class Broker:
         self.store.on_failure = self._store_says
         self.store.on_work = self._turn_soon
         for name in self.store.topics:
-            self.topic(name).restore(self.loop.time(), time.time_ns())
+            topic = self.topic(name)
+            topic.restore(self.loop.time(), time.time_ns())
+            self._count(len(topic.channels))
         self._turn_soon()  # what the store has found to do
 
     @property
@@ -97,6 +106,7 @@ class Broker:
                 max_consumers=options.max_channel_consumers,
             )
             log.debug("new topic %s", name)
+            self._count(1)
             self._changed(name)
         return topic
 
@@ -117,20 +127,39 @@ class Broker:
         if channel.latency is None and self.options.e2e_processing_latency_percentiles:
             channel.latency = Latency(self.options.e2e_processing_latency_window_time)
         if new:
+            self._count(1)
             self._changed(topic, name)
         return channel
 
     def delete_topic(self, name: str) -> None:
         """KeyError when there is none."""
-        self.topics.pop(name).delete()
+        topic = self.topics.pop(name)
+        self._count(-1 - len(topic.channels))
+        topic.delete()
         self._changed(name)
 
     def delete_channel(self, topic: Topic, name: str) -> None:
         """KeyError when there is none. An ephemeral topic goes with its last channel."""
-        if topic.delete_channel(name) and self.topics.get(topic.name) is topic:
+        last = topic.delete_channel(name)
+        self._count(-1)
+        if last and self.topics.get(topic.name) is topic:
             self.delete_topic(topic.name)
         else:
             self._changed(topic.name, name)
+
+    def _count(self, more: int) -> None:
+        """Topics and channels came, or went.
+
+        A full run of Python's garbage collector goes over all objects that live: with 10,000 topics it stops the loop
+        for some tenths of a second. What lives long is therefore set aside for it, and looked at again when much went.
+        """
+        self._alive += more
+        if self._alive >= self._set_aside + SET_ASIDE:
+            self._set_aside = self._alive
+            gc.freeze()
+        elif self._alive < self._set_aside // 2:
+            self._set_aside = 0
+            gc.unfreeze()
 
     def _changed(self, topic: str, channel: str = "") -> None:
         for call in self.on_change:
@@ -178,11 +207,24 @@ class Broker:
             self._guard(topic.seal, now, wall)
         self._guard(self.store.end_turn, lambda: self._seal(now, wall))
         channels, self._stirred = self._stirred, {}
-        for channel in channels:
-            self._guard(channel.deliver, now)
+        left = self._for_a_slice(list(channels), lambda channel: channel.deliver(now))
+        if left:
+            self._stirred = dict.fromkeys(left) | self._stirred
         clients, self._to_flush = self._to_flush, []
-        for client in clients:
-            self._guard(client.flush)
+        late = self._for_a_slice(clients, lambda client: client.flush())
+        if late:
+            self._to_flush = late + self._to_flush
+        if left or late:
+            self._turn_soon()
+
+    def _for_a_slice(self, items: list[Item], call: Callable[[Item], None]) -> list[Item]:
+        """`call` each, for as long as a turn may take; answers those that are left for the next turn."""
+        until = self.loop.time() + SLICE
+        for nth, item in enumerate(items, 1):
+            self._guard(call, item)
+            if not nth & 31 and self.loop.time() >= until:
+                return items[nth:]
+        return []
 
     def _seal(self, now: float, wall: int) -> None:
         """All that was gathered is handed to the store. When that fails, nothing of it may be confirmed, and it comes
@@ -205,7 +247,11 @@ class Broker:
         old = self._channel_alarms.get(channel)
         if old is not None:
             self._alarms.cancel(old)
-        self._channel_alarms[channel] = self.call_at(when, channel.wake)
+        self._channel_alarms[channel] = self.call_at(when, lambda now: self._wake(channel, now))
+
+    def _wake(self, channel: Channel, now: float) -> None:
+        del self._channel_alarms[channel]
+        channel.wake(now)
 
     def call_at(self, when: float, what: Alarm) -> Entry[Alarm]:
         """`what(now)` is to be called at `when`; `cancel` takes the answer."""
@@ -228,7 +274,6 @@ class Broker:
         self._timer = None
         for what in self._alarms.take_due(now):
             self._guard(what, now)
-        self._channel_alarms = {c: entry for c, entry in self._channel_alarms.items() if entry.item is not None}
         earliest = self._alarms.next()
         if earliest is not None and (self._timer is None or earliest < self._rings_at):
             self._arm(earliest)

@@ -26,7 +26,8 @@ from qtools.broker.admin import Admin, Query, topic_name
 from qtools.broker.broker import Broker
 from qtools.broker.config import Config
 from qtools.broker.options import NSQD_VERSION
-from qtools.broker.stats import as_text, collect
+from qtools.broker.slices import in_slices
+from qtools.broker.stats import as_json, collecting, writing_text
 from qtools.broker.store import Commit
 from qtools.listen import port_of
 from qtools.web.bodies import Headers, Receive, Refusal, Scope, announced, read_body, split_binary
@@ -50,6 +51,10 @@ _JSON = (CONTENT_TYPE, b"application/json; charset=utf-8")
 _METRICS = (CONTENT_TYPE, b"text/plain; version=0.0.4; charset=utf-8")
 _TEXT = (CONTENT_TYPE, b"text/plain; charset=utf-8")
 _OWN = frozenset({"/metrics", "/channel/peek"})  # what nsqd does not have
+
+
+class _Json(bytes):
+    """An answer that is JSON already."""
 
 
 class HttpApi:
@@ -95,7 +100,9 @@ class HttpApi:
                 more = [_allow(self._methods(scope["path"]))]
             else:
                 answer = await self._answer(scope, receive)
-                if isinstance(answer, bytes):
+                if isinstance(answer, _Json):
+                    status, kind, body = 200, _JSON, answer
+                elif isinstance(answer, bytes):
                     status, kind, body = 200, _METRICS if scope["path"] == "/metrics" else _TEXT, answer
                 else:
                     status, kind, body = 200, _JSON, json.dumps(answer, separators=(",", ":")).encode()
@@ -266,24 +273,28 @@ class HttpApi:
             "durable": self._broker.store.durable,
         }
 
-    def _stats(self, query: Query) -> bytes | dict[str, Any]:
+    async def _stats(self, query: Query) -> bytes:
         def first(name: str) -> str:
             return query[name][0] if name in query else ""
 
-        told = collect(
-            self._broker,
-            self._door.connections,
-            topic=first("topic"),
-            channel=first("channel"),
-            include_clients=_BOOLEANS.get(first("include_clients"), True),
-            include_mem=_BOOLEANS.get(first("include_mem"), True),
+        told = await in_slices(
+            collecting(
+                self._broker,
+                tuple(self._door.connections),
+                topic=first("topic"),
+                channel=first("channel"),
+                include_clients=_BOOLEANS.get(first("include_clients"), True),
+                include_mem=_BOOLEANS.get(first("include_mem"), True),
+            )
         )
-        return told if first("format") == "json" else as_text(told).encode()
+        if first("format") == "json":
+            return _Json(await in_slices(as_json(told)))
+        return (await in_slices(writing_text(told))).encode()
 
-    def _metrics(self, query: Query) -> bytes:
+    async def _metrics(self, query: Query) -> bytes:
         from qtools.broker.metrics import as_prometheus
 
-        return as_prometheus(self._broker, len(self._door.connections))
+        return await in_slices(as_prometheus(self._broker, len(self._door.connections)))
 
     async def _config(self, name: str, method: str, scope: Scope, receive: Receive) -> bytes | Any:
         if method == "PUT":

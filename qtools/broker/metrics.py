@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from qtools.broker.broker import Broker
-from qtools.broker.stats import collect
+from qtools.broker.slices import Steps
+from qtools.broker.stats import collecting
 from qtools.cli.families import Family, exposition, gauge, process_families
 
 Plain = dict[str, Any]
@@ -50,13 +51,17 @@ _CHANNEL = (
 )
 
 
-def as_prometheus(broker: Broker, connections: int) -> bytes:
+def as_prometheus(broker: Broker, connections: int) -> Steps[bytes]:
     """Everything, as a page; `connections` is how many NSQ clients are connected."""
-    return exposition(_families(broker, connections)).encode()
+    told = yield from collecting(broker, (), include_clients=False, include_mem=False)
+    pages: list[str] = []
+    for family in _families(told, broker, connections):  # each has a name of its own
+        pages.append(exposition([family]))
+        yield
+    return "".join(pages).encode()
 
 
-def _families(broker: Broker, connections: int) -> Iterator[Family]:
-    told = collect(broker, (), include_clients=False, include_mem=False)
+def _families(told: Plain, broker: Broker, connections: int) -> Iterator[Family]:
     topics = [({"topic": topic["topic_name"]}, topic) for topic in told["topics"]]
     channels = [
         (labels | {"channel": channel["channel_name"]}, channel)

@@ -9,6 +9,7 @@ this process's, put where nsqd has Go's: `heap_in_use_bytes` is the resident siz
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 import time
@@ -20,10 +21,13 @@ from qtools.broker.broker import Broker
 from qtools.broker.channel import Channel
 from qtools.broker.consumer import Consumer
 from qtools.broker.options import NSQD_VERSION
+from qtools.broker.slices import Steps, in_one
 from qtools.broker.tcp import Connection
 from qtools.broker.topic import Topic
 
 Plain = dict[str, Any]
+
+_AT_ONCE = 200  # channels that are put into JSON together
 
 _MOST_DAMAGED = 1000  # ranges that one answer names, the newest; all of them are in the report beside the database
 
@@ -38,16 +42,43 @@ def collect(
     include_mem: bool = True,
 ) -> Plain:
     """The whole of it, or one topic, or one channel."""
+    return in_one(
+        collecting(
+            broker,
+            connections,
+            topic=topic,
+            channel=channel,
+            include_clients=include_clients,
+            include_mem=include_mem,
+        )
+    )
+
+
+def collecting(
+    broker: Broker,
+    connections: Iterable[Connection],
+    *,
+    topic: str = "",
+    channel: str = "",
+    include_clients: bool = True,
+    include_mem: bool = True,
+) -> Steps[Plain]:
+    """As `collect`, with pauses between channels. What comes and goes meanwhile may be in it or not.
+
+    A message that goes from a topic to its channels during a pause is counted: the topic is asked first.
+    """
     told: Plain = {"version": NSQD_VERSION, "health": broker.health, "start_time": int(broker.started)}
     if topic and topic not in broker.topics:
         told["topics"] = None
     else:
         chosen = [broker.topics[topic]] if topic else [broker.topics[name] for name in sorted(broker.topics)]
-        told["topics"] = [
-            _topic(one, channel, include_clients, broker.options.e2e_processing_latency_percentiles)
-            for one in chosen
-            if not channel or channel in one.channels
-        ]
+        told["topics"] = rows = []
+        for one in chosen:
+            if (channel and channel not in one.channels) or broker.topics.get(one.name) is not one:
+                continue
+            row = yield from _topic(one, channel, include_clients, broker.options.e2e_processing_latency_percentiles)
+            rows.append(row)
+            yield
     lost = [one._asdict() for one in broker.store.lost if not topic or one.topic == topic]
     if lost:
         told["damaged"] = lost[-_MOST_DAMAGED:]
@@ -58,12 +89,13 @@ def collect(
     return told
 
 
-def _topic(topic: Topic, channel: str, include_clients: bool, quantiles: Sequence[float]) -> Plain:
+def _topic(topic: Topic, channel: str, include_clients: bool, quantiles: Sequence[float]) -> Steps[Plain]:
     latencies = [one.latency for one in topic.channels.values() if one.latency is not None]
     names = [channel] if channel else sorted(topic.channels)
-    return {
+    channels: list[Plain] = []
+    row = {
         "topic_name": topic.name,
-        "channels": [_channel(topic.channels[name], include_clients, quantiles) for name in names],
+        "channels": channels,
         "depth": topic.depth,
         "backend_depth": topic.cold,
         "message_count": topic.messages,
@@ -72,6 +104,35 @@ def _topic(topic: Topic, channel: str, include_clients: bool, quantiles: Sequenc
         "paused": topic.paused,
         "e2e_processing_latency": latency.told(latencies, quantiles),
     }
+    for name in names:
+        there = topic.channels.get(name)
+        if there is not None:
+            channels.append(_channel(there, include_clients, quantiles))
+        yield
+    return row
+
+
+def as_json(told: Plain) -> Steps[bytes]:
+    """What was collected, as JSON, a piece at a time: thousands of topics or channels take a tenth of a second."""
+    topics = told["topics"]
+    if topics is None:
+        return _dumps(told)
+    pieces: list[bytes] = []
+    for topic in topics:
+        channels = topic["channels"]
+        parts: list[bytes] = []
+        for start in range(0, len(channels), _AT_ONCE):
+            parts.append(_dumps(channels[start : start + _AT_ONCE])[1:-1])
+            yield
+        pieces.append(
+            _dumps(topic | {"channels": []}).replace(b'"channels":[]', b'"channels":[%b]' % b",".join(parts), 1)
+        )
+        yield
+    return _dumps(told | {"topics": []}).replace(b'"topics":[]', b'"topics":[%b]' % b",".join(pieces), 1)
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _channel(channel: Channel, include_clients: bool, quantiles: Sequence[float]) -> Plain:
@@ -163,6 +224,11 @@ def resident_bytes() -> int:
 
 def as_text(told: Plain) -> str:
     """The same for people."""
+    return in_one(writing_text(told))
+
+
+def writing_text(told: Plain) -> Steps[str]:
+    """As `as_text`, with pauses between channels."""
     uptime = time.time() - told["start_time"]
     lines = [
         f"nsqd v{told['version']} (q-broker, Python {sys.version_info.major}.{sys.version_info.minor})",
@@ -190,7 +256,9 @@ def as_text(told: Plain) -> str:
                 f" msgs: {channel['message_count']:<8} e2e%: {_percentiles(channel)}"
             )
             lines += [f"        {_client_line(client)}" for client in channel["clients"] or ()]
+            yield
         lines.append("")
+        yield
     lines += ["Producers:" if told["producers"] else "Producers: None"]
     lines += [f"   {_client_line(client)}" for client in told["producers"] or ()]
     return "\n".join(lines) + "\n"

@@ -226,11 +226,11 @@ class Topic:
 
     def delete(self) -> None:
         """Drop everything, and hang up on every client."""
+        self._log.delete()  # first: what its channels then drop concerns no disk any more
         self._forget()
         channels, self.channels = self.channels, {}
         for channel in channels.values():
             channel.delete()
-        self._log.delete()
 
     def close(self, now: float, wall: int) -> None:
         """The broker ends: what is in flight comes again."""

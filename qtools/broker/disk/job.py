@@ -15,7 +15,7 @@ from qtools.broker.block import Block
 from qtools.broker.disk.backlog import Statement
 from qtools.broker.disk.checksum import block_checksum
 from qtools.broker.disk.database import told
-from qtools.broker.disk.sweep import Removal
+from qtools.broker.disk.sweep import Removals
 
 log = logging.getLogger("qtools.broker")
 
@@ -34,7 +34,7 @@ class Job:
     __slots__ = ("after", "before", "blocks", "failed", "removal")
 
     def __init__(
-        self, before: list[Statement], blocks: list[tuple[int, Block]], after: list[Statement], removal: Removal | None
+        self, before: list[Statement], blocks: list[tuple[int, Block]], after: list[Statement], removal: Removals | None
     ) -> None:
         self.before, self.blocks, self.after, self.removal = before, blocks, after, removal
         self.failed = False

@@ -6,6 +6,7 @@ block ──┬─▶ each channel's backlog      `spread`; when the last is don
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from qtools.names import is_ephemeral
 
 if TYPE_CHECKING:
     from qtools.broker.disk.store import DurableStore
+
+
+_MOST_NOTED = 10_000  # blocks of a topic whose slow channel is remembered: the others are looked through again
 
 
 class TopicLog:
@@ -34,6 +38,14 @@ class TopicLog:
         self.backlog = TopicBacklog(self, held_from)
         self.channels: dict[str, ChannelBacklog] = {}
         self._strays_below = 0  # below may be blocks that the others had finished when a channel was dropped or emptied
+        self._swept_below = 0  # blocks below were given to the sweeper
+        self._is_deleted = False
+        # Channels that were found not to be done, so that not all of them are asked again for each that is: of the
+        # topic, and of single blocks (by their number, the ident of the first channel that is not done with it).
+        self._slowest: ChannelBacklog | None = None
+        self._first_not_done: dict[int, int] = {}
+        self._by_ident: dict[int, ChannelBacklog] = {}
+        self._idents: list[int] = []  # in order
 
     @property
     def given(self) -> int:
@@ -54,24 +66,64 @@ class TopicLog:
             self.finished(block.seq)
 
     def finished(self, seq: int) -> None:
-        """Somebody is done with the block: if all are, it goes."""
-        channels = self.channels.values()
-        if all(channel.is_done(seq) for channel in channels) and self.store.sweeper.remove(seq):
-            for channel in channels:
-                channel.removed(seq)
+        """A channel is done with the block: if all are, it goes."""
+        if self.store.sweeper.retain or self._someone_needs(seq) or not self.store.sweeper.remove(seq):
+            return
+        for channel in self.channels.values():
+            channel.removed(seq)
+
+    def _someone_needs(self, seq: int) -> bool:
+        """Whether a channel is not done with the block.
+
+        A channel that is done with a block stays so, and a new one comes behind all others. So each channel is passed
+        over once for each block, however many there are, and in whatever order they finish.
+        """
+        slowest = self._slowest
+        if slowest is not None and not slowest.is_done(seq):
+            return True
+        found = self._first_not_done.get(seq, -1)
+        channel = self._by_ident.get(found)
+        if channel is not None and not channel.is_done(seq):
+            return True
+        idents = self._idents
+        for place in range(bisect_right(idents, found), len(idents)):
+            channel = self._by_ident[idents[place]]
+            if not channel.is_done(seq):
+                if len(self._first_not_done) >= _MOST_NOTED:
+                    self._first_not_done.clear()
+                self._first_not_done[seq] = idents[place]
+                self._slowest = channel
+                return True
+        self._first_not_done.pop(seq, None)
+        return False
 
     def sweep(self) -> None:
-        """A channel wants nothing of what is there any more: many blocks may be finished at once."""
+        """A channel needs nothing of what is there any more: many blocks may be finished at once."""
         self._strays_below = self.next
         self.advanced()
 
     def advanced(self) -> None:
-        """A channel has finished everything below some block."""
-        if self._strays_below:
-            lowest = min([channel.low for channel in self.channels.values()], default=self.given)
-            self.store.sweeper.remove_below(self.ident, min(lowest, self.given))
-            if lowest >= self._strays_below:
-                self._strays_below = 0
+        """A channel has finished everything below some block: `remove_strays` is to be called with the next commit."""
+        if self._strays_below and not self._is_deleted:
+            self.store.look_for_strays(self)
+
+    def remove_strays(self) -> None:
+        """Remove what all channels are done with, if it is more than before."""
+        enough = min(self._swept_below, self._strays_below - 1)  # a channel that is no further leaves nothing to remove
+        slowest = self._slowest
+        if slowest is not None and slowest.low <= enough:
+            return
+        lowest = self.given
+        for channel in self.channels.values():
+            low = channel.low
+            if low <= enough:
+                self._slowest = channel
+                return
+            lowest = min(lowest, low)
+        self._swept_below = lowest
+        self.store.sweeper.remove_below(self.ident, lowest)
+        if lowest >= self._strays_below:
+            self._strays_below = 0
 
     # ── channels ────────────────────────────────────────────────────────────────────────────────
 
@@ -109,13 +161,25 @@ class TopicLog:
                 " VALUES (?1, ?2, ?3, 0, ?4, 0, row_checksum(?1, ?2, ?3, 0, ?4, 0))",
                 (made.ident, self.ident, name, low),
             )
-        self.channels[name] = made
+        self.add(made)
         return made
+
+    def add(self, channel: ChannelBacklog) -> None:
+        """A channel that is new, or was kept; its ident is higher than those of all others."""
+        self.channels[channel.name] = channel
+        self._by_ident[channel.ident] = channel
+        self._idents.append(channel.ident)
+        if channel.low <= self._swept_below:
+            self._swept_below = 0  # it begins in the past
 
     def drop_channel(self, name: str) -> None:
         """The channel is gone, with what was only its own. After the last one, what comes waits here again."""
         made = self.channels.pop(name, None)
         if made is not None:
+            del self._by_ident[made.ident]
+            del self._idents[bisect_left(self._idents, made.ident)]
+            if self._slowest is made:
+                self._slowest = None
             made.clear()
             if made.keeps:
                 self.store.forget_channel(made)
@@ -145,8 +209,11 @@ class TopicLog:
             )
 
     def delete(self) -> None:
-        """The topic is gone, with everything in it."""
+        """The topic is gone, with everything in it. Its channels write nothing any more."""
+        self._is_deleted = True
         self.store.forget_topic(self)
+        for channel in self.channels.values():
+            channel.keeps = False
 
     def __repr__(self) -> str:
         return f"<TopicLog {self.name} next={self.next} held_from={self.backlog.held_from}>"

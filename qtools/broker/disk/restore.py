@@ -130,5 +130,5 @@ def _restore_channel(
     (others,) = connection.execute(_NOT_SIMPLY_WAITING, values).fetchone()
     backlog.restore_deferred(deferred, deferred_count, late, late_count, wall)
     backlog.restore(low, waiting - others, kept, wall)
-    log.channels[name] = backlog
+    log.add(backlog)
     return [seq for seq, (_, progress) in kept.items() if progress is None]

@@ -19,6 +19,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from qtools.broker.block import Block
@@ -34,7 +35,7 @@ from qtools.broker.disk.opening import check_later, open_sound
 from qtools.broker.disk.reader import Reader
 from qtools.broker.disk.reserve import Journal, Sizes, allocate, free_bytes, told_size
 from qtools.broker.disk.restore import restore
-from qtools.broker.disk.sweep import Retain, Sweeper
+from qtools.broker.disk.sweep import Key, Removal, Retain, Sweeper
 from qtools.broker.disk.worker import Worker
 from qtools.broker.store import Commit, Lost
 
@@ -46,6 +47,8 @@ AGAIN = 1.0  # s between two tries when the disk refuses
 CROWD = 32 * 1024 * 1024  # bytes that may wait to be written, before publishers are not listened to
 SLACK = 64 * 1024 * 1024  # bytes of the file that may lie idle before they go back to the system
 VACUUM = 512  # pages given back at once
+MOST_TOUCHED = 2000  # channels of which one commit writes what was finished: gathering it takes the loop's time
+SWEEP_AT_ONCE = 200  # topics in one look
 SWEEP_EVERY = 30.0  # s between two looks for what has been retained for long enough
 
 
@@ -91,6 +94,7 @@ class DurableStore:
         self._gathering = Gathering(self._loop, lambda: self.on_work())
         self._writing_bytes = 0
         self._touched: dict[ChannelBacklog, None] = {}
+        self._strays: dict[TopicLog, None] = {}
         self._after: list[Statement] = []
         self._being_written: dict[ChannelBacklog, None] = {}  # whose statements are in a transaction that is not done
         self._writing: Job | None = None
@@ -150,6 +154,7 @@ class DurableStore:
 
     def forget_topic(self, topic: TopicLog) -> None:
         del self._logs[topic.name]
+        self._strays.pop(topic, None)
         for channel in topic.channels.values():
             self._touched.pop(channel, None)
         self.change(
@@ -202,6 +207,11 @@ class DurableStore:
         self._is_due = True
         self.on_work()
 
+    def look_for_strays(self, topic: TopicLog) -> None:
+        """`topic.remove_strays` is to be called when what is finished is written next."""
+        self._strays[topic] = None
+        self.on_work()
+
     def touched(self, channel: ChannelBacklog) -> None:
         """Something was finished, delivered or given back: written when there is time."""
         if channel not in self._touched:
@@ -220,7 +230,7 @@ class DurableStore:
             self._write()
         elif self._pending is not None:
             self._gathering.wait()
-        elif self._timer is None and (self._touched or not self.sweeper.is_idle):
+        elif self._timer is None and (self._touched or self._strays or not self.sweeper.is_idle):
             self._timer = self._loop.call_later(LAZY, self._lazy_is_due)
         elif not self._giving_back:
             self._giving_back = True
@@ -260,13 +270,27 @@ class DurableStore:
         blocks, self._blocks = self._blocks, []
         return blocks
 
+    def _take_touched(self) -> list[ChannelBacklog]:
+        """Channels of which something is written with this commit; the others come with the next one, at once."""
+        if len(self._touched) <= MOST_TOUCHED or self._closed:
+            taken, self._touched = list(self._touched), {}
+            return taken
+        taken = list(islice(self._touched, MOST_TOUCHED))
+        for channel in taken:
+            del self._touched[channel]
+        self._is_due = True
+        return taken
+
     def _take_job(self, blocks: list[tuple[int, Block]]) -> Job:
         before, self._before = self._before, []
         after, self._after = self._after, []
-        touched, self._touched = self._touched, {}
+        touched = self._take_touched()
         for channel in touched:
             after += channel.statements()
-        self._being_written.update(touched)
+        self._being_written.update(dict.fromkeys(touched))
+        strays, self._strays = self._strays, {}
+        for topic in strays:
+            topic.remove_strays()
         gone, removal = self.sweeper.take()
         if gone:
             after.append(("DELETE FROM block WHERE seq = ?", list(gone)))
@@ -278,7 +302,7 @@ class DurableStore:
         self._gathering.answered()
         if error is None:
             if more and job.removal is not None:
-                self.sweeper.give_back(job.removal)
+                self.sweeper.give_back(job.removal, failed=False)
             written, self._being_written = self._being_written, {}
             for channel in written:
                 channel.written()
@@ -291,7 +315,7 @@ class DurableStore:
                 log.error("internal error while writing: %s: %s", type(error).__name__, error)
             self._before[:0] = job.before + job.after
             if job.removal is not None:
-                self.sweeper.give_back(job.removal)
+                self.sweeper.give_back(job.removal, failed=True)
             why = self._why(error)
             self._failed(why)
             if commit is not None:
@@ -444,13 +468,26 @@ class DurableStore:
             (topic.ident, min([channel.low for channel in topic.channels.values()], default=topic.given))
             for topic in self._logs.values()
         ]
-        self._writer.do(lambda connection: self.sweeper.remove_old(below, connection), self._swept)
+        self._look_for_old(below)
 
-    def _swept(self, _: None, error: Exception | None) -> None:
-        if error is not None:
-            log.error("cannot look for what was retained for long enough: %s", error)
-        self._loop.call_later(SWEEP_EVERY, self._sweep_old)
-        self.on_work()
+    def _look_for_old(self, below: list[tuple[int, int]]) -> None:
+        """Some topics at a time, so that no publisher waits for long."""
+        some, rest = below[:SWEEP_AT_ONCE], below[SWEEP_AT_ONCE:]
+
+        def swept(found: dict[Key, Removal] | None, error: Exception | None) -> None:
+            if error is not None or found is None:
+                log.error("cannot look for what was retained for long enough: %s", error)
+            else:
+                self.sweeper.remove_old(found)
+            if self._closed:
+                return
+            if rest:
+                self._look_for_old(rest)
+            else:
+                self._loop.call_later(SWEEP_EVERY, self._sweep_old)
+            self.on_work()
+
+        self._writer.do(lambda connection: self.sweeper.look_for_old(some, connection), swept)
 
     def close(self) -> None:
         """Write what is left, and let go. What is not on disk then was not confirmed to anybody."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 CHUNK = 256  # blocks that one transaction removes, so that publishers do not wait for it
 ALL = 1 << 62
+
+Key = tuple[int, str]  # a topic, and why
+_KINDS = ("below", "age", "size", "last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +43,55 @@ class Removal:
         self.topic, self.below, self.until, self.last = topic, below, until, last
         self.keep: Collection[int] = ()
 
-    def run(self, connection: sqlite3.Connection) -> bool:
-        """Remove some, inside a transaction; True when there may be more."""
+    def run(self, connection: sqlite3.Connection, most: int) -> int:
+        """Remove `most` blocks at most, inside a transaction; answers how many. With fewer than `most` it is done."""
         removed = connection.execute(
             "DELETE FROM block WHERE seq IN (SELECT seq FROM block INDEXED BY block_of_topic"
             " WHERE topic = ? AND seq < ? AND timestamp <= ? AND seq NOT IN (SELECT value FROM json_each(?))"
             " ORDER BY seq LIMIT ?)",
-            (self.topic, self.below, self.until, json.dumps([*self.keep]), CHUNK),
+            (self.topic, self.below, self.until, json.dumps([*self.keep]), most),
         ).rowcount
-        if removed == CHUNK:
-            return True
-        if self.last:
+        if removed < most and self.last:
             connection.execute("DELETE FROM topic WHERE id = ? AND name IS NULL", (self.topic,))
+        return int(removed)
+
+
+class Removals:
+    """Removals of one transaction: one after another, until it has removed CHUNK blocks."""
+
+    __slots__ = ("_done", "_removals")
+
+    def __init__(self, removals: dict[Key, Removal]) -> None:
+        self._removals = removals
+        self._done: list[Key] = []
+
+    def run(self, connection: sqlite3.Connection) -> bool:
+        """Remove some, inside a transaction; True when there may be more."""
+        self._done.clear()
+        left = CHUNK
+        for key, removal in self._removals.items():
+            removed = removal.run(connection, left)
+            left -= removed
+            if left <= 0:
+                return True
+            self._done.append(key)
         return False
+
+    def left(self, failed: bool) -> dict[Key, Removal]:
+        """What is still to be done; everything where the transaction failed."""
+        if failed:
+            return self._removals
+        done = set(self._done)
+        return {key: removal for key, removal in self._removals.items() if key not in done}
 
 
 class Sweeper:
-    """What is to be removed."""
+    """What is to be removed: at most one removal of each kind for each topic, however often it is asked for."""
 
     def __init__(self, retain: Retain) -> None:
         self.retain = retain
         self._gone: set[int] = set()
-        self._removals: deque[Removal] = deque()
+        self._removals: dict[Key, Removal] = {}
         self._below: dict[int, int] = {}
         self.undeletable: set[int] = set()  # damaged blocks: a DELETE might fail, and they are kept for a look at them
 
@@ -86,19 +116,25 @@ class Sweeper:
         """All are done with everything below `below`."""
         if not self.retain and below > self._below.get(topic, 0):
             self._below[topic] = below
-            self._removals.append(Removal(topic, below))
+            self._removals[topic, "below"] = Removal(topic, below)
 
     def remove_topic(self, topic: int) -> None:
         """It is deleted."""
         self._below.pop(topic, None)
-        self._removals.append(Removal(topic, ALL, last=True))
+        for kind in _KINDS:
+            self._removals.pop((topic, kind), None)
+        self._removals[topic, "last"] = Removal(topic, ALL, last=True)
 
-    def remove_old(self, topics: Iterable[tuple[int, int]], connection: sqlite3.Connection) -> None:
-        """With retention: what has been kept for long enough of each (topic, below what all are done)."""
+    def look_for_old(self, topics: Iterable[tuple[int, int]], connection: sqlite3.Connection) -> dict[Key, Removal]:
+        """With retention: what has been kept for long enough of each (topic, below what all are done).
+
+        In the writer's thread; `remove_old` takes the answer.
+        """
         now = time.time_ns()
+        found: dict[Key, Removal] = {}
         for topic, below in topics:
             if self.retain.age:
-                self._removals.append(Removal(topic, below, until=now - round(self.retain.age * 1e9)))
+                found[topic, "age"] = Removal(topic, below, until=now - round(self.retain.age * 1e9))
             if self.retain.size:
                 (upto,) = connection.execute(
                     "SELECT max(seq) FROM (SELECT seq, sum(size) OVER (ORDER BY seq DESC) AS kept FROM block"
@@ -106,17 +142,28 @@ class Sweeper:
                     (topic, below, self.retain.size),
                 ).fetchone()
                 if upto is not None:
-                    self._removals.append(Removal(topic, upto + 1))
+                    found[topic, "size"] = Removal(topic, upto + 1)
+        return found
 
-    def take(self) -> tuple[list[tuple[int]], Removal | None]:
-        """What goes with this commit: single blocks, and some of a range."""
+    def remove_old(self, found: dict[Key, Removal]) -> None:
+        """Remove what `look_for_old` found, in place of what it found before. What was deleted meanwhile goes whole."""
+        self._removals.update(
+            (key, removal) for key, removal in found.items() if (key[0], "last") not in self._removals
+        )
+
+    def take(self) -> tuple[list[tuple[int]], Removals | None]:
+        """What goes with this commit: single blocks, and some of what is removed by topic."""
         gone, self._gone = [(seq,) for seq in sorted(self._gone)], set()
-        if not self._removals:
-            return gone, None
-        removal = self._removals.popleft()
-        removal.keep = tuple(self.undeletable)
-        return gone, removal
+        removals = None
+        if self._removals:
+            first = dict(islice(self._removals.items(), CHUNK))
+            keep = tuple(self.undeletable)
+            for key, removal in first.items():
+                removal.keep = keep
+                del self._removals[key]
+            removals = Removals(first)
+        return gone, removals
 
-    def give_back(self, removal: Removal) -> None:
-        """There is more of it, or it did not work."""
-        self._removals.appendleft(removal)
+    def give_back(self, removals: Removals, failed: bool) -> None:
+        """There is more of it, or it did not work. What was asked for meanwhile counts."""
+        self._removals = removals.left(failed) | self._removals

@@ -1,0 +1,220 @@
+"""Many topics and many channels: what is done for each of them is not done for all of them each time.
+
+Calls are counted, not seconds: the machine may be slow, and the square of a number is not.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.inside import come_true
+from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.disk.database import FILE
+from qtools.broker.disk.sweep import Removal, Retain, Sweeper
+from qtools.broker.slices import in_one
+from qtools.broker.stats import as_json, collect
+
+from .world import World
+
+MANY = 300
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often channels are asked."""
+    counted: Counter[str] = Counter()
+
+    def counting(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            counted[name] += 1
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(ChannelBacklog, "is_done", counting("is_done", ChannelBacklog.is_done))
+    low = ChannelBacklog.low.fget
+    assert low is not None
+    monkeypatch.setattr(ChannelBacklog, "low", property(counting("low", low)))
+    return counted
+
+
+def rows(world: World, table: str) -> int:
+    connection = sqlite3.connect(world.directory / FILE)
+    (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    connection.close()
+    return int(count)
+
+
+async def world_with(room: Path, topics: int, channels: int, **settings: Any) -> World:
+    world = World(room, **settings)
+    for topic in range(topics):
+        for channel in range(channels):
+            world.broker.channel(f"t{topic}", f"c{channel}")
+    await world.quiet()
+    return world
+
+
+async def publish(world: World, *topics: str) -> None:
+    """A message to each of `topics`, safe when this returns."""
+    commits = [world.broker.publish(topic, [b"x"]) for topic in topics]
+    await come_true(lambda: all(commit is not None and commit.done for commit in commits))
+
+
+@pytest.mark.parametrize("order", ["first to last", "last to first", "any"])
+async def test_finishing_asks_each_channel_a_few_times_at_most(tmp_path: Path, calls: Counter[str], order: str) -> None:
+    world = await world_with(tmp_path, 1, MANY)
+    for _ in range(5):
+        await publish(world, "t0")
+    channels = list(world.broker.topics["t0"].channels.values())
+    if order == "last to first":
+        channels.reverse()
+    elif order == "any":
+        random.Random(7).shuffle(channels)
+    assert all(channel.depth == 5 for channel in channels)
+    calls.clear()
+    for channel in channels:
+        while channel.backlog.ready:
+            run = channel.backlog.take(1, 1 << 20)
+            channel.backlog.finish(run.block, range(run.start, run.stop))
+    await world.quiet()
+    assert calls["is_done"] < 5 * 4 * MANY
+    assert calls["low"] < 20 * MANY
+    await come_true(lambda: rows(world, "block") == 0)
+    world.close()
+
+
+async def test_a_slow_channel_among_many_keeps_its_messages_and_no_more(tmp_path: Path) -> None:
+    world = await world_with(tmp_path, 1, 20)
+    for _ in range(50):
+        await publish(world, "t0")
+    slow, *others = world.broker.topics["t0"].channels.values()
+    for channel in others:
+        while channel.backlog.ready:
+            run = channel.backlog.take(1, 1 << 20)
+            channel.backlog.finish(run.block, range(run.start, run.stop))
+    await world.quiet()
+    assert rows(world, "block") == slow.depth == 50
+    world.broker.delete_channel(world.broker.topics["t0"], slow.name)
+    await come_true(lambda: rows(world, "block") == 0)
+    world.close()
+
+
+@pytest.mark.parametrize("what", ["delete the topic", "delete each channel", "empty each channel"])
+async def test_what_ends_many_channels_asks_each_a_few_times_at_most(
+    tmp_path: Path, calls: Counter[str], what: str
+) -> None:
+    world = await world_with(tmp_path, 1, MANY)
+    await publish(world, "t0")
+    topic = world.broker.topics["t0"]
+    calls.clear()
+    if what == "delete the topic":
+        world.broker.delete_topic("t0")
+    for name in list(topic.channels):
+        if what == "delete each channel":
+            world.broker.delete_channel(topic, name)
+        else:
+            topic.channels[name].empty()
+    await world.quiet()
+    assert calls["is_done"] < 4 * MANY
+    assert calls["low"] < 20 * MANY
+    if what != "delete each channel":
+        await come_true(lambda: rows(world, "block") == 0)
+    assert rows(world, "channel") == (MANY if what == "empty each channel" else 0)
+    world.close()
+
+
+async def test_what_many_channels_finished_is_written_over_several_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qtools.broker.disk.store.MOST_TOUCHED", 7)
+    world = await world_with(tmp_path, 1, 100)
+    await publish(world, "t0")
+    for channel in world.broker.topics["t0"].channels.values():
+        run = channel.backlog.take(1, 1 << 20)
+        channel.backlog.finish(run.block, range(run.start, run.stop))
+    await come_true(lambda: rows(world, "block") == 0)
+    await world.quiet()
+    connection = sqlite3.connect(world.directory / FILE)
+    assert connection.execute("SELECT count(DISTINCT low), min(low) FROM channel").fetchone() == (1, 2)
+    connection.close()
+    world.close()
+
+
+# ── retention ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_to_be_removed_does_not_pile_up() -> None:
+    sweeper = Sweeper(Retain(age=1.0))
+    database = sqlite3.connect(":memory:")
+    for _ in range(10):
+        sweeper.remove_old(sweeper.look_for_old([(topic, 5) for topic in range(2000)], database))
+    assert len(sweeper._removals) == 2000
+    sweeper.remove_topic(7)
+    sweeper.remove_old(sweeper.look_for_old([(7, 5)], database))
+    assert [key for key in sweeper._removals if key[0] == 7] == [(7, "last")]
+
+
+def test_what_failed_is_tried_again_and_what_came_meanwhile_counts() -> None:
+    sweeper = Sweeper(Retain())
+    sweeper.remove_below(1, 10)
+    sweeper.remove_below(2, 10)
+    _, removals = sweeper.take()
+    assert removals is not None
+    assert sweeper.is_idle
+    sweeper.remove_below(1, 20)
+    sweeper.give_back(removals, failed=True)
+    assert {key: removal.below for key, removal in sweeper._removals.items()} == {(1, "below"): 20, (2, "below"): 10}
+
+
+async def test_retention_is_honoured_for_2000_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qtools.broker.disk.store.SWEEP_EVERY", 1.0)
+    world = await world_with(tmp_path, 2000, 1, retain=Retain(age=0.2))
+    await publish(world, *world.broker.topics)
+    for topic in world.broker.topics.values():
+        (channel,) = topic.channels.values()
+        run = channel.backlog.take(1, 1 << 20)
+        channel.backlog.finish(run.block, range(run.start, run.stop))
+    await come_true(lambda: rows(world, "block") == 0, 30.0)
+    await world.quiet()  # and looks that find nothing leave nothing to do
+    world.close()
+
+
+def test_a_removal_of_many_blocks_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qtools.broker.disk.sweep.CHUNK", 10)
+    taken: list[tuple[int, int]] = []
+
+    def run(removal: Removal, connection: object, most: int) -> int:
+        taken.append((removal.topic, most))
+        return min(most, 4)
+
+    monkeypatch.setattr(Removal, "run", run)
+    sweeper = Sweeper(Retain())
+    for topic in range(5):
+        sweeper.remove_below(topic, 10)
+    _, removals = sweeper.take()
+    assert removals is not None
+    assert removals.run(None)  # type: ignore[arg-type]
+    assert taken == [(0, 10), (1, 6), (2, 2)]
+    sweeper.give_back(removals, failed=False)
+    assert [key[0] for key in sweeper._removals] == [2, 3, 4]
+
+
+# ── what is told of many ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_json_in_pieces_is_the_same_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qtools.broker.stats._AT_ONCE", 3)
+    world = await world_with(tmp_path, 4, 7)
+    world.broker.topic("without")
+    for chosen in ({}, {"topic": "t1"}, {"topic": "t1", "channel": "c2"}, {"topic": "none"}):
+        told = collect(world.broker, (), **chosen)  # type: ignore[arg-type]
+        assert json.loads(in_one(as_json(told))) == told
+    world.close()
