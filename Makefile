@@ -45,6 +45,7 @@ bench: $(VENV)/.compiled ## measure the hot loops, then the commands side by sid
 	@echo '$$ pytest bench'; PATH="$(BIN):$$PATH" pytest bench || test $$? -eq 5
 	@echo '$$ bench/compare.py'; PATH="$(BIN):$$PATH" python bench/compare.py
 	@echo '$$ bench/over_http.py'; PATH="$(BIN):$$PATH" python bench/over_http.py
+	@echo '$$ bench/many.py'; PATH="$(BIN):$$PATH" python bench/many.py
 
 clean: ## remove the environment and everything else that was made
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import socket
 import struct
@@ -63,6 +64,8 @@ async def serve(directory: str) -> None:
     from qtools.broker.daemon import Daemon
     from qtools.broker.options import Options
 
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # as every program of qtools (cli/run.py)
     timed = Timed()
     begun = time.monotonic()
     daemon = Daemon(
