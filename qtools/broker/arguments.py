@@ -101,7 +101,7 @@ def read_config(
 
     try:
         with open(path, "rb") as file:
-            told = tomllib.load(file)
+            told = tomllib.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise StartError(f"--config {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

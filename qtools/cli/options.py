@@ -269,9 +269,11 @@ def set_up_talk(program: str, given: dict[str, Any]) -> bool:
     return not quiet
 
 
-def delimiter_of(given: dict[str, Any]) -> bytes:
-    """Take --delimiter and -0 out of `given`."""
+def delimiter_of(given: dict[str, Any], *, may_be_empty: bool = False) -> bytes:
+    """Take --delimiter and -0 out of `given`; an empty one, for no delimiter at all, where that means something."""
     delimiter, null = given.pop("delimiter"), given.pop("null")
     if null and delimiter is not None:
         raise UsageError("give --delimiter or -0, not both")
-    return b"\0" if null else delimiter or b"\n"
+    if delimiter == b"" and not may_be_empty:
+        raise UsageError("a delimiter cannot be empty here")
+    return b"\0" if null else b"\n" if delimiter is None else delimiter

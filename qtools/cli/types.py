@@ -190,6 +190,8 @@ class Delimiter(click.ParamType[bytes]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
         if isinstance(value, bytes):
             return value
+        if not value:
+            return b""  # no delimiter at all; a command that has no use for that says so
         try:
             return parse_delimiter(value)
         except ValueError as error:

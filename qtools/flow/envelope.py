@@ -10,6 +10,7 @@ needed; unknown keys are left alone. In: messages, or bytes. Out: bytes, or bodi
 from __future__ import annotations
 
 import base64
+from codecs import BOM_UTF8
 from typing import Any
 
 import orjson
@@ -65,6 +66,8 @@ def parse_envelope(line: bytes) -> dict[str, Any]:
     try:
         told = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        if line.startswith(BOM_UTF8):  # RFC 8259, 8.1: a parser may ignore it
+            return parse_envelope(line.removeprefix(BOM_UTF8))
         raise ValueError(f"is not JSON ({error})") from error
     if not isinstance(told, dict):
         raise ValueError("is not a JSON object")

@@ -11,6 +11,7 @@ has a run of that many digits is looked at more slowly.
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Any, Literal
@@ -38,6 +39,8 @@ def parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if body.startswith(BOM_UTF8):  # RFC 8259, 8.1: a parser may ignore it
+            return parse(body.removeprefix(BOM_UTF8))
         raise EvaluationError(f"it is not JSON ({error})") from error
 
 

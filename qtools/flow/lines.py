@@ -1,6 +1,7 @@
 """Chunks ↔ messages: a delimiter between them, or a length before each. In: chunks. Out: bodies, and back.
 
     raw         body delimiter body delimiter body             the last one may lack its delimiter
+    whole       body                                            all of an input is one message
     length32    ├ length 4, big-endian ┼ body … ┤ …
 
 A splitter also knows how far it has come: `consumed` counts the bytes of whole messages, delimiters and skipped
@@ -129,6 +130,40 @@ class DelimiterSplitter:
         )
         if at_once:
             raise self._broken
+
+
+class WholeSplitter:
+    """All of the input as one message. An input with nothing in it has none."""
+
+    def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
+        self.base = base
+        self.consumed = 0
+        self.overhead = 0
+        self.ends: list[int] | None = None
+        self.empty = 0
+        self.empty_at: list[int] = []
+        self._longest = longest
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size > self._longest:
+            self._chunks.clear()
+            raise InputError(
+                f"the input has more than {self._longest} bytes, and with -d '' it is one message",
+                self.base,
+                too_long=True,
+            )
+        return []
+
+    def end(self) -> list[bytes]:
+        body = b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        self.consumed += len(body)
+        return [body] if body else []
 
 
 class LengthSplitter:

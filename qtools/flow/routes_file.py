@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -114,7 +115,7 @@ def _closing(text: str, at: int) -> int:
 def parse_routes(path: str, data: bytes) -> RoutesFile:
     """The file called `path`, whose bytes are `data`; UsageError when it is not a routes file."""
     try:
-        told = tomllib.loads(data.decode("utf-8"))
+        told = tomllib.loads(data.removeprefix(BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 (at byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:

@@ -35,7 +35,10 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
 )
 @click.argument("words", nargs=-1, metavar="TOPIC [FILE]...")
 @shared.format_option("What the input is: delimited messages, or what q-tail writes in that format.")
-@shared.delimiter_option(r"What ends a raw message, of any length; \n \t \0 \xHH are understood. Default: \n.")
+@shared.delimiter_option(
+    r"What ends a raw message, of any length; \n \t \0 \xHH are understood; '' makes each input one message. "
+    r"Default: \n."
+)
 @shared.null_option
 @click.option(
     "--empty",
@@ -171,6 +174,8 @@ def main(words: tuple[str, ...], **given: Any) -> int:
             logs.say(logging.WARNING, "reading from the terminal; Ctrl-D ends it")
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
+    if given["delimiter"] == b"" and (given["checkpoint"] or given["follow"]):
+        raise UsageError("-d '' makes an input one message, and no part is sent: leave out --checkpoint, --follow")
     if given["checkpoint"] and given["skip_bytes"]:
         raise UsageError("give --checkpoint or --skip-bytes, not both")
     _check_follow(given, files)
@@ -184,7 +189,7 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         files=files or ("-",),
         brokers=brokers,
         settings=shared.settings_of("q-pipe", given, brokers),
-        delimiter=shared.delimiter_of(given),
+        delimiter=shared.delimiter_of(given, may_be_empty=True),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "fail"),
         on_error=on_error,

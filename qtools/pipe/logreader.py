@@ -426,7 +426,7 @@ class RotatingLog:
                 (each, entry)
                 for each, entry in reads.files
                 if not each.is_file_of(file.entry) and (entry is None or entry.is_blank)
-                if each.is_current or not any(map(each.is_file_of, known))
+                if each.is_current or not _is_known(each, known)
             ]
             if not any(each.size or each.compression for each, _ in newer):
                 return False
@@ -449,7 +449,7 @@ class RotatingLog:
             files = [
                 (each, entry)
                 for each, entry in reads.files
-                if entry is not None or each.is_current or not any(map(each.is_file_of, self.entries))
+                if entry is not None or each.is_current or not _is_known(each, self.entries)
             ]
             opened = self._open_all(files)
             if opened is not None:
@@ -500,6 +500,13 @@ class RotatingLog:
 
     def __repr__(self) -> str:
         return f"<RotatingLog {self.path} {list(self._files)!r}>"
+
+
+def _is_known(candidate: Candidate, entries: Sequence[Entry]) -> bool:
+    """Whether one of the entries is of this file. The inode of a removed file is soon another's."""
+    return any(
+        candidate.is_file_of(entry) and not entry.is_blank and has_contents_of(candidate, entry) for entry in entries
+    )
 
 
 def _rotated_names(directory: str) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from qtools.cli.types import format_size, plural
 from qtools.client.publisher import Publisher, TopicSink
 from qtools.errors import QtoolsError
 from qtools.flow.gather import Gather
-from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter
+from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter, WholeSplitter
 from qtools.flow.run import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
     """Makes the splitter for the input's format, one for each file, given the byte that it is begun at."""
+    if options.format == "raw" and not options.delimiter:
+        return lambda base: WholeSplitter(base=base)
     if options.format == "raw":
         return lambda base: DelimiterSplitter(options.delimiter, base=base)
     if options.format == "length32":

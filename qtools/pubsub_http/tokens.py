@@ -93,7 +93,7 @@ def read_tokens(path: str, *, quiet: bool = False) -> Tokens:
         with open(path, "rb") as file:
             if not quiet and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
                 log.warning("anybody on this machine can read the tokens in %s: chmod o-r it", path)
-            told = tomllib.load(file)
+            told = tomllib.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise StartError(f"cannot read the token file {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -32,7 +32,7 @@ Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 coul
     "raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
     "binary. length32: a 4-byte length and the body. q-pipe reads each of them back."
 )
-@shared.delimiter_option(r"What follows each raw message; \n \t \0 \xHH are understood. Default: \n.")
+@shared.delimiter_option(r"What follows each raw message; \n \t \0 \xHH are understood, '' is nothing. Default: \n.")
 @shared.null_option
 @click.option("--print-topic", is_flag=True, help="Begin each raw message with `TOPIC | `.")
 @click.option(
@@ -99,7 +99,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         brokers=brokers,
         settings=shared.settings_of("q-tail", given, brokers),
         ends=shared.ends_of(given),
-        delimiter=shared.delimiter_of(given),
+        delimiter=shared.delimiter_of(given, may_be_empty=True),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "skip"),
         guarded=tuple(source for source in parsed if source.channel == own),

@@ -76,7 +76,6 @@ def test_a_delimiter_that_comes_byte_by_byte(shell: Shell, broker: Broker, topic
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["-d", ""], "a delimiter cannot be empty"),
         (["-d", r"\q"], "unknown escape"),
         (["-d", r"\x1"], "without two hex digits"),
         (["-d", "x", "-0"], "give --delimiter or -0, not both"),

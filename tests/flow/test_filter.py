@@ -91,7 +91,8 @@ def test_numbers_are_read_as_pythons_json_reads_them(values: list[Any]) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"nope", b"\xff", b'"\\ud800"', b"NaN", b"Infinity", b"1 2", b"{'a': 1}", b'\xef\xbb\xbf{"a": 1}',
+        b"", b"nope", b"\xff", b'"\\ud800"', b"NaN", b"Infinity", b"1 2", b"{'a': 1}",
+        b"\xef\xbb\xbf", b'{"a": \xef\xbb\xbf1}',
         b"[" * 5000, b"[" * 5000 + b"1" * 30, b"NaN, " + b"1" * 30, "[1]".encode("utf-16"), b"1e400", b"1" * 5000,
     ],
 )  # fmt: skip

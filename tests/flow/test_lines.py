@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qtools.errors import InputError
-from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter, join_lengths, join_lines
+from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter, WholeSplitter, join_lengths, join_lines
 from tests.protocol.streams import bytewise, cut, halves
 
 # Few different bytes, so that delimiters overlap themselves, are nearly there, and lie across chunks.
@@ -232,3 +232,17 @@ def test_every_line_ends_with_the_delimiter() -> None:
     assert join_lines([], b"\0") == b""
     assert join_lines([b"a"], b"\0") == b"a\0"
     assert join_lines([b"a", b"", b"b"], b"--") == b"a----b--"
+
+
+@given(texts, places)
+def test_a_whole_input_is_one_message(text: bytes, where: list[int]) -> None:
+    splitter = WholeSplitter()
+    assert read(splitter, cut(text, where)) == ([text] if text else [], None)
+    assert splitter.consumed == len(text)
+
+
+def test_a_whole_input_is_held_up_to_the_longest_message() -> None:
+    splitter = WholeSplitter(10)
+    assert splitter.feed(b"x" * 10) == []
+    with pytest.raises(InputError, match="more than 10 bytes"):
+        splitter.feed(b"x")
