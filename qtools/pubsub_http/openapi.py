@@ -21,7 +21,7 @@ _TEXT = {"type": "string"}
 _BINARY: dict[str, Any] = {}  # any bytes
 _SCHEMAS = {
     JSON: {}, LINES: _TEXT, NDJSON: _TEXT, BYTES: _BINARY, LENGTH32: _BINARY, MSGPACK: _BINARY, ENVELOPE: _TEXT,
-    SSE: _TEXT,
+    SSE: {},
 }  # fmt: skip
 _HEADERS: dict[str, Any] = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": LONGEST}}
 _OF_MESSAGE = {

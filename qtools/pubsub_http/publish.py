@@ -63,7 +63,7 @@ class Publishing:
         if not body:
             raise Refusal(400, "MSG_EMPTY", "NSQ has no empty messages")
         topic, delay_ms = request.values["topic"], request.values["defer"]
-        key = request.head.get(b"idempotency-key")
+        key = _key(request)
         if key is None and not delay_ms:
             await self._outlet.hand_in(topic, (body,))
             return 1
@@ -81,7 +81,7 @@ class Publishing:
         """Publish the messages in the body; how many they were."""
         topic = request.values["topic"]
         form = self._form(request)
-        key = request.head.get(b"idempotency-key")
+        key = _key(request)
         length = announced(request.scope)
         is_long = length is None or length > self._max_body
         if is_long and key is None and form != "binary" and not encoding(request.scope):
@@ -103,8 +103,6 @@ class Publishing:
     async def _once(self, request: Request, key: bytes | None, body: bytes, do: Do) -> int:
         if key is None:
             return await do()
-        if not 0 < len(key) <= LONGEST:
-            raise Refusal(400, "INVALID_IDEMPOTENCY_KEY", f"an Idempotency-Key has 1 to {LONGEST} characters")
         where = (request.caller.name, request.scope["path"], request.scope["query_string"].decode("latin-1"))
         count, request.replayed = await self._idempotency.once((*where, key.decode("latin-1")), body, do)
         return count
@@ -201,6 +199,14 @@ class Publishing:
             first = next(place for place, body in enumerate(bodies) if len(body) > self._max_message)
             return bodies[:first], self._too_big()
         return bodies, trouble
+
+
+def _key(request: Request) -> bytes | None:
+    """The request's Idempotency-Key. Raises Refusal 400."""
+    key = request.head.get(b"idempotency-key")
+    if key is not None and not 0 < len(key) <= LONGEST:
+        raise Refusal(400, "INVALID_IDEMPOTENCY_KEY", f"an Idempotency-Key has 1 to {LONGEST} characters")
+    return key
 
 
 async def _outcome(done: asyncio.Future[None], count: int) -> tuple[int, Refusal | None]:

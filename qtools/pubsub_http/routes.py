@@ -65,6 +65,7 @@ _BODY = {
     501: "the body's Transfer-Encoding is not chunked",
 }
 _CODED = {"INVALID_CONTENT_ENCODING": "the body is not what its Content-Encoding says, or is cut off"}
+_REUSED = "IDEMPOTENCY_KEY_REUSED: the key came before with another body"
 _PUBLISH = {
     **_BODY,
     502: "the broker refused the topic",
@@ -108,7 +109,7 @@ ROUTES = (
         "pub", "POST", "/pub", "Publish the body as one message",
         Query(_TOPIC, whole("defer", "ms that the broker holds it back", 0, MAX_DEFER, 0, invalid="INVALID_DEFER")),
         "publish", {BYTES: "the message"}, (LINES,),
-        {200: "the broker has it", 413: "it is too large", 422: "the key came before with another body", **_PUBLISH},
+        {200: "the broker has it", 413: "it is too large", 422: _REUSED, **_PUBLISH},
         _KEY, refusals={"MSG_EMPTY": "a message has at least one byte", **_CODED},
     ),
     Route(
@@ -125,7 +126,7 @@ ROUTES = (
         },
         (LINES,),
         {200: "the broker has them all", 413: "a message, or a body that is taken whole, is too large",
-         422: "the key came before with another body", **_PUBLISH},
+         422: _REUSED, **_PUBLISH},
         _KEY,
         refusals={
             "INVALID_ARG_BINARY": "binary and format are not given together",

@@ -30,7 +30,7 @@ from qtools.pubsub_http.routes import ROUTES
 
 def accepted_or_refused_by_a_rule(ctx: Any, response: Any, case: Any) -> None:
     """What the schemas allow is accepted, or refused with a word whose rule the document states."""
-    if response.status_code in (400, 413):
+    if response.status_code in (400, 413, 422):
         told = response.json()
         rules = case.operation.definition.raw["responses"][str(response.status_code)]["description"]
         if f"{told['message']}: " in rules:
