@@ -1,10 +1,10 @@
-"""Messages cut into publish commands. In: bodies for topics. Out: commands, each within the broker's limits. No I/O.
+"""Messages split into publish commands. In: bodies for topics. Out: commands, each within the broker's limits. No I/O.
 
     [(topic, bodies) …] ─▶ refuse what no broker takes ─▶ MPUBs of at most `batch_count` messages and `batch_bytes`
                                                           with a delay: one DPUB a message (no MPUB can be deferred)
 
-The limits are nsqd's defaults until `learn` is given the broker's own. `version` counts how often they changed, so that
-commands which were cut by older limits can be cut again before they are sent.
+The limits are nsqd's defaults until `learn` is called with the broker's own. `version` counts how often they changed,
+so that commands which were made by older limits can be split again before they are sent.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ MAX_MSG_SIZE = 1024 * 1024  # bytes: nsqd's --max-msg-size
 MAX_BODY_SIZE = 5 * 1024 * 1024  # bytes: nsqd's --max-body-size
 
 Group = tuple[str, Sequence[bytes]]  # a topic and the bodies for it
-Refused = dict[tuple[int, int], QtoolsError]  # (index of the group, index of the body in it) → why
+Refused = dict[tuple[int, int], QtoolsError]  # (index of the group, index of the body in it) → the error
 
 
 @dataclass(slots=True)
 class PublishCommand:
     """One PUB, MPUB or DPUB: bodies for one topic, which the broker accepts or refuses together.
 
-    group, places: where the bodies came from: the index of their group, and of each body in that group.
-    delay_ms: how long the broker shall defer them; then there is one body.
+    group: index of the group that the bodies come from. places: index in that group, for each body.
+    delay_ms: how long the broker defers the message; 0 for not at all. A deferred command that is sent has one body.
     """
 
     topic: str
@@ -52,7 +52,10 @@ class PublishCommand:
 
 
 class BatchSplitter:
-    """Cuts groups into commands. batch_count (messages), batch_bytes: the most that one MPUB holds."""
+    """Splits groups into commands. batch_count (messages), batch_bytes (bytes): the most that one MPUB holds.
+
+    version: how often the limits changed.
+    """
 
     def __init__(self, batch_count: int, batch_bytes: int) -> None:
         self.version = 0
@@ -62,24 +65,24 @@ class BatchSplitter:
         self._max_body_size = MAX_BODY_SIZE
 
     def learn(self, max_msg_size: int, max_body_size: int) -> None:
-        """Go by a broker's own limits, in bytes, from now on."""
+        """Use a broker's own limits, in bytes, from now on."""
         if (max_msg_size, max_body_size) != (self._max_msg_size, self._max_body_size):
             self._max_msg_size, self._max_body_size = max_msg_size, max_body_size
             self.version += 1
 
     def split(self, groups: Sequence[Group], delay_ms: int, refused: Refused) -> list[PublishCommand]:
-        """`groups` as commands, in their order; a message that no broker takes goes into `refused`."""
+        """`groups` as commands, in their order; a message that no broker takes is added to `refused`."""
         found: list[PublishCommand] = []
         for group, (topic, bodies) in enumerate(groups):
             found += self._split(PublishCommand(topic, bodies, group, range(len(bodies)), delay_ms), refused)
         return found
 
-    def split_again(self, cut: Sequence[PublishCommand], refused: Refused) -> list[PublishCommand]:
-        """Commands that were cut by older limits, cut by those that hold now."""
-        return [piece for command in cut for piece in self._split(command, refused)]
+    def split_again(self, older: Sequence[PublishCommand], refused: Refused) -> list[PublishCommand]:
+        """Commands that were made by older limits, split by the present ones."""
+        return [piece for command in older for piece in self._split(command, refused)]
 
     def split_refused(self, command: PublishCommand, refused: Refused) -> list[PublishCommand]:
-        """`command`, which a broker refused for its size: cut by the limits, or in halves where they explain nothing.
+        """Split `command`, which a broker refused as too large: by the limits, or in halves if it is within them.
 
         It has at least two bodies.
         """
@@ -111,7 +114,7 @@ class BatchSplitter:
         return [command.slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     def _fitting(self, command: PublishCommand, refused: Refused) -> PublishCommand:
-        """`command` without the messages that no broker takes, which go into `refused`."""
+        """`command` without the messages that no broker takes, which are added to `refused`."""
         bodies, most = command.bodies, self._max_msg_size
         if not bodies or (max(map(len, bodies)) <= most and all(bodies)):
             return command

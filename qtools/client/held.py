@@ -1,6 +1,6 @@
-"""What is open between a connection and a broker: messages held here, answers owed there. No socket, no wait.
+"""What is unfinished on a connection: messages in flight here, and publishes the broker has not answered. No I/O.
 
-In: what came, and what was sent. Out: the ids to acknowledge, and an end for who waits.
+In: ids of messages that arrived, commands that were sent. Out: the ids to acknowledge, and a future that completes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Arrival:
-    """What came in one read, and what of it is still held: the origin of its messages.
+    """The messages of one read, and which of them are still in flight: the origin of its batch.
 
-    Nearly always all of it is finished at once, and then no message is looked at singly.
+    Nearly always all of them are finished at once; then no single id is looked at.
     """
 
     __slots__ = ("_ids", "_some", "at", "connection", "left")
@@ -28,7 +28,7 @@ class Arrival:
         self.left = len(ids)
         self.at = at  # loop time of arrival, or of the last touch
         self._ids = ids
-        self._some: set[bytes] | None = None  # what is held, once it is not all
+        self._some: set[bytes] | None = None  # the ids in flight; None while all, or none, of `_ids` are
 
     @property
     def topic(self) -> str:
@@ -40,7 +40,7 @@ class Arrival:
 
     @property
     def held(self) -> Sequence[bytes]:
-        """The ids that are neither finished nor given back."""
+        """The ids that are neither finished nor requeued."""
         if not self.left:
             return ()
         return self._ids if self._some is None else list(self._some)
@@ -56,7 +56,7 @@ class Arrival:
         self.connection.touch([ident for ident in ids if ident in held])
 
     def take(self, ids: Sequence[bytes]) -> Sequence[bytes]:
-        """Those of `ids` that are held, and hold them no more."""
+        """Return those of `ids` that are in flight, and no longer count them as in flight."""
         if self._some is None:
             if self.left and len(ids) == self.left:
                 self.left = 0
@@ -68,7 +68,7 @@ class Arrival:
         return ids
 
     def drop(self) -> None:
-        """The connection is gone, and with it the right to finish anything."""
+        """Forget all ids: the connection is lost, and the broker delivers its messages again."""
         self.left = 0
         self._some = set()
 
@@ -77,7 +77,7 @@ class Arrival:
 
 
 class Answers:
-    """What a broker still has to say to what was published: `done` ends with the last of `left` OKs."""
+    """The answers a broker has not given yet to one write: `done` completes with the last of `left` OKs."""
 
     __slots__ = ("done", "left")
 
@@ -93,4 +93,4 @@ class Answers:
     def fail(self, error: QtoolsError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
-            self.done.exception()  # whoever waited may be gone; then nobody needs to hear of it
+            self.done.exception()  # mark it as retrieved: the caller may have been cancelled

@@ -1,13 +1,13 @@
-"""Publish requests in order, through any connection there is. In: requests. Out: each one's answer.
+"""Publish requests in order over any open connection. In: requests. Out: the result of each request.
 
     submit ─▶ waiting, a heap by `order` ─▶ one sender task ─▶ connection.publish ─▶ OK: the request is done
                   ▲                                                 │
-                  └── connection lost, refused: the request keeps its `order` and goes first again
+                  └── connection lost or refused: the request keeps its `order`, so it is sent first again
 
-The lowest order is always sent first, and nothing overtakes a request that has to be cut again: the sender itself asks
-for the broker's limits and cuts it, and sends nothing else meanwhile. With one broker the order of the requests is
-therefore the order in the topic, whatever is lost or refused on the way. Nothing of a refused command was queued by
-the broker, and nothing of what followed it on its connection, which the broker closes.
+The request with the lowest order is always sent first. Nothing overtakes a request that has to be split again: the
+sender task asks for the broker's limits, splits the request, and sends nothing else in the meantime. With one broker
+the order of the requests is therefore the order in the topic, whatever is lost or refused on the way. A broker queues
+nothing of a command that it refuses, and nothing that follows it on that connection, which the broker closes.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from qtools.errors import BrokerError, ConnectionLost, MessageRefused, NetworkEr
 
 logger = logging.getLogger("qtools.client")
 
-# Refusals that pass: the broker's disk is full, or it is about to stop. Every other refusal is final.
+# Temporary refusals: the broker's disk is full, or the broker is about to stop. Every other refusal is final.
 TRANSIENT = frozenset({"E_PUB_FAILED", "E_MPUB_FAILED", "E_DPUB_FAILED"})
-TRANSIENT_PAUSE = 1.0  # s
+TRANSIENT_PAUSE = 1.0  # s between a temporary refusal and the next attempt
 
-OnPublished = Callable[[float, int], None]
+OnPublished = Callable[[float, int], None]  # s from the write to its answer, messages in the write
 
 
 @dataclass(slots=True)
 class PublishCounters:
-    """What the queues of one publisher did."""
+    """Totals over all queues of one publisher."""
 
     published: int = 0  # messages answered OK; with several queues once for each
     published_bytes: int = 0  # of the commands that were answered OK, before any compression
-    resent: int = 0  # messages sent again since their answer was lost: they may be in the topic twice
+    resent: int = 0  # messages sent again because the answer was lost: they may be in the topic twice
 
 
 class PublishRequest:
-    """Commands that are sent in one write. `done` ends when the broker has accepted or refused all of them.
+    """Commands that are sent in one write. `done` completes when the broker has accepted or refused all of them.
 
-    commands: those without an answer; what was answered OK leaves the list.
-    refused: the messages that were refused, each with its reason.
-    confirmed: False when `done` ended because the queue was abandoned; then no broker has the messages.
+    groups: the messages as the caller passed them. commands: the commands that have no OK yet.
+    refused: the messages that were refused, each with its error.
+    confirmed: False if `done` completed because the queue was abandoned; the broker may not have the messages then.
     """
 
-    __slots__ = ("commands", "confirmed", "delay_ms", "done", "groups", "is_cut_final", "order", "refusal",
+    __slots__ = ("commands", "confirmed", "delay_ms", "done", "groups", "is_split_final", "order", "refusal",
                  "refused", "sent", "sent_at", "version")  # fmt: skip
 
     def __init__(self, order: int, groups: Sequence[Group], delay_ms: int, done: asyncio.Future[None]) -> None:
@@ -61,10 +61,10 @@ class PublishRequest:
         self.done = done
         self.commands: list[PublishCommand] = []
         self.refused: Refused = {}
-        self.refusal: SizeError | None = None  # what the broker said of commands[0], until the sender has dealt with it
+        self.refusal: SizeError | None = None  # of commands[0], until the sender has split it again
         self.confirmed = True
-        self.version = 0  # of the limits that the commands were cut by
-        self.is_cut_final = False  # sent, or held against the brokers' own limits: it is not cut from `groups` again
+        self.version = 0  # `BatchSplitter.version` at the time of the split
+        self.is_split_final = False  # it was sent, or split by the brokers' own limits: `groups` is not split again
         self.sent = False
         self.sent_at = 0.0  # loop time
 
@@ -73,13 +73,13 @@ class PublishRequest:
 
 
 class PublishQueue:
-    """Sends requests on one of `connections()`, the open ones, which `balance` picks.
+    """Sends each request on one of `connections()`, the open connections; `balance` picks it.
 
-    name: of the broker or brokers, for messages.
-    splitter, learn_limits: cut requests into commands; `learn_limits` asks the brokers for their limits.
-    on_published: called for each write that was answered OK, with how long that took, s, and how many messages it had.
-    retry_timeout: s without a connection after which all waiting requests fail with NetworkError, and s for which
-        brokers may refuse everything, as with a full disk; None for no limit.
+    name: the broker or brokers, as log lines and errors name them.
+    splitter: splits requests into commands. learn_limits: asks the brokers for their limits and updates `splitter`.
+    on_published: called for each write that was answered OK.
+    retry_timeout: s without a connection after which all waiting requests fail with NetworkError, and s of nothing but
+        temporary refusals after which a request fails with that BrokerError; None for no limit.
     """
 
     def __init__(
@@ -104,21 +104,24 @@ class PublishQueue:
         self._waiting: list[PublishRequest] = []
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._not_before = 0.0  # loop time of the next try after a transient refusal
-        self._refused_since: float | None = None  # loop time since which brokers accepted nothing
+        self._not_before = 0.0  # loop time of the next attempt after a temporary refusal
+        self._refused_since: float | None = None  # loop time of the first temporary refusal since the last OK
         self._last_refusal = ""
         self._sender: asyncio.Task[None] | None = None
-        self._defect: BaseException | None = None
+        self._defect: BaseException | None = None  # what ended the sender task
         self._abandoned = False
 
     def submit(self, order: int, groups: Sequence[Group], delay_ms: int) -> PublishRequest:
-        """Add a request; await its `done`, which raises NetworkError, or a BrokerError of a refusal that did not pass
-        in time."""
+        """Add a request and return at once; the caller awaits its `done`.
+
+        `done` raises NetworkError when no broker was reachable for `retry_timeout`, and BrokerError when brokers kept
+        refusing for that long. Messages that are refused for good are in `refused` and raise nothing.
+        """
         request = PublishRequest(order, groups, delay_ms, self._loop.create_future())
         if self._defect is not None:
             request.done.set_exception(self._defect)
             return request
-        self._cut(request)
+        self._split(request)
         heapq.heappush(self._waiting, request)
         self._changed.set()
         if self._sender is None:
@@ -127,21 +130,24 @@ class PublishQueue:
         return request
 
     def notify(self) -> None:
-        """A connection came, went, or takes bytes again."""
+        """Wake the sender: a connection was opened or lost, or is writable again."""
         self._changed.set()
 
     def abandon(self) -> None:
-        """Give up the broker of this queue: every request ends, without having been confirmed."""
+        """Give up the broker of this queue: complete every request as not confirmed, and end the sender task."""
         self._abandoned = True
         count = sum(len(command.bodies) for request in self._waiting for command in request.commands)
         if count:
-            logger.warning("%s is gone, and nsqlookupd names it no more: %d messages are not replicated to it",
+            logger.warning("%s is gone and nsqlookupd no longer lists it: %d messages are not replicated to it",
                            self._name, count)  # fmt: skip
         for request in self._waiting:
             self._end_unconfirmed(request)
         self._waiting.clear()
+        if self._sender is not None:
+            self._sender.cancel()
 
     async def close(self) -> None:
+        """End the sender task; requests that are not done stay so."""
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait((self._sender,))
@@ -159,8 +165,8 @@ class PublishQueue:
                 await self._changed.wait()
                 continue
             request = self._waiting[0]
-            if request.refusal is not None or (request.refused and not request.is_cut_final):
-                await self._cut_refused(request)
+            if request.refusal is not None or (request.refused and not request.is_split_final):
+                await self._split_by_broker_limits(request)
                 continue
             if request.version != self._splitter.version:
                 request.commands = self._splitter.split_again(request.commands, request.refused)
@@ -168,8 +174,8 @@ class PublishQueue:
             if not request.commands:
                 request.done.set_result(None)
                 continue
-            open_ones = self._connections()
-            writable = [connection for connection in open_ones if connection.is_writable]
+            open_connections = self._connections()
+            writable = [connection for connection in open_connections if connection.is_writable]
             if writable:
                 unreachable_since = None
                 pause = self._not_before - self._loop.time()
@@ -180,7 +186,8 @@ class PublishQueue:
                     heapq.heappop(self._waiting)
                 continue
             self._changed.clear()
-            if open_ones or self._retry_timeout is None:  # a stalled broker is not unreachable: its heartbeats decide
+            # A broker that is connected but not writable is not unreachable: missed heartbeats close its connection.
+            if open_connections or self._retry_timeout is None:
                 unreachable_since = None
                 await self._changed.wait()
                 continue
@@ -197,7 +204,7 @@ class PublishQueue:
         parts = request.commands
         if request.sent:
             self._counters.resent += sum(len(part.bodies) for part in parts)
-        request.sent = request.is_cut_final = True
+        request.sent = request.is_split_final = True
         request.sent_at = self._loop.time()
         encoded = parts[0].encode() if len(parts) == 1 else b"".join([part.encode() for part in parts])
         answers = connection.publish(encoded, len(parts))
@@ -206,7 +213,7 @@ class PublishQueue:
     def _answered(
         self, connection: Connection, request: PublishRequest, answers: Answers, size: int, _: asyncio.Future[None]
     ) -> None:
-        self._changed.set()  # the connection may be less busy, or gone
+        self._changed.set()  # the connection may have been lost
         error = answers.done.exception()
         parts = request.commands
         accepted = len(parts) if error is None else len(parts) - answers.left
@@ -214,7 +221,7 @@ class PublishQueue:
             self._refused_since, self._last_refusal = None, ""
             count = sum(len(part.bodies) for part in parts[:accepted])
             self._counters.published += count
-            self._counters.published_bytes += size * accepted // len(parts)  # exact where all were accepted
+            self._counters.published_bytes += size * accepted // len(parts)  # exact if all were accepted
             seconds = self._loop.time() - request.sent_at
             self._balance.took(connection, seconds)
             if self._on_published is not None:
@@ -230,12 +237,12 @@ class PublishQueue:
                 request.refusal = error
             elif error.code not in TRANSIENT:
                 self._refuse_topic(request, error)
-            elif self._may_pass(error):
+            elif self._may_retry(error):
                 self._not_before = self._loop.time() + TRANSIENT_PAUSE
             else:
                 request.done.set_exception(error)
                 return
-            request.sent = False  # nothing of it was queued
+            request.sent = False  # the broker queued nothing of it: sending it again makes no duplicates
         elif not isinstance(error, ConnectionLost):
             request.done.set_exception(error)
             return
@@ -246,22 +253,23 @@ class PublishQueue:
 
     # ── refusals ──
 
-    def _cut(self, request: PublishRequest) -> None:
-        """Make the commands of `request` by the limits that are known now."""
+    def _split(self, request: PublishRequest) -> None:
+        """Split the groups of `request` into commands by the limits that are known now."""
         request.refused.clear()
         request.commands = self._splitter.split(request.groups, request.delay_ms, request.refused)
         request.version = self._splitter.version
 
-    async def _cut_refused(self, request: PublishRequest) -> None:
-        """Cut `request` by the brokers' own limits: a message of it is over those assumed, or over those of a broker.
+    async def _split_by_broker_limits(self, request: PublishRequest) -> None:
+        """Ask the brokers for their limits and split `request` again: a part of it exceeds the limits that were
+        assumed, or a broker has refused its first command as too large.
 
-        The request stays at the head of the queue meanwhile.
+        The request stays at the head of the queue in the meantime.
         """
         await self._learn_limits()
         error, request.refusal = request.refusal, None
         if error is None:
-            self._cut(request)
-            request.is_cut_final = True
+            self._split(request)
+            request.is_split_final = True
             return
         command, *others = request.commands
         if len(command.bodies) > 1:
@@ -272,15 +280,15 @@ class PublishQueue:
             request.commands = others
 
     def _refuse_topic(self, request: PublishRequest, error: BrokerError) -> None:
-        """Take the topic that the broker refused out of `request`."""
+        """Remove the topic that the broker refused from `request`: all its messages are refused with `error`."""
         topic = request.commands[0].topic
         for command in request.commands:
             if command.topic == topic:
                 request.refused.update(((command.group, place), error) for place in command.places)
         request.commands = [command for command in request.commands if command.topic != topic]
 
-    def _may_pass(self, error: BrokerError) -> bool:
-        """Whether to try again after a transient refusal. It is logged once, until something is accepted."""
+    def _may_retry(self, error: BrokerError) -> bool:
+        """Whether to try again after a temporary refusal. Equal refusals are logged once until a broker accepts."""
         now = self._loop.time()
         if self._refused_since is None:
             self._refused_since = now
@@ -305,7 +313,8 @@ class PublishQueue:
         self._waiting.clear()
 
     def _sender_ended(self, sender: asyncio.Task[None]) -> None:
-        """A sender that raises is a defect: every caller gets the error, and none waits for ever."""
+        """Fail every request, present and later, if the sender task raised: that is a defect of ours, and without this
+        the callers would wait for ever."""
         if not sender.cancelled() and (error := sender.exception()) is not None:
             self._defect = error
             self._fail_all(error)

@@ -1,13 +1,13 @@
-"""Many connections that publish. In: bodies for topics. Out: MPUBs, answered OK by a broker before a publish returns.
+"""Publishing over many connections. In: bodies for topics. Out: MPUBs; a publish returns when a broker has answered OK.
 
-    (topic, bodies) … ─▶ MPUBs of at most `batch_count` messages and `batch_bytes` ─▶ a lane ─▶ a connection ─▶ OK
-                                                   with `replicate`: a lane for each broker
+    (topic, bodies) … ─▶ MPUBs of at most `batch_count` messages and `batch_bytes` ─▶ publish queue ─▶ connection ─▶ OK
+                                                 with `replicate`: one publish queue for each broker
 
-However many topics there are, they share the connections, and what is published together leaves in one write: no
-state is kept for a topic. Several publishes may be under way at once; each waits for its own answers only. Sizes are
-held against the limits before anything is sent. The limits are nsqd's defaults until a message or a broker says
-otherwise: then its HTTP API is asked for the real ones, and where that cannot be, a refused MPUB is halved until the
-message that does not fit stands alone. Nothing of a refused MPUB was queued, nor of what followed it on its connection.
+All topics share the connections, and what is published together leaves in one write; no state is kept for a topic.
+Several publishes may run at once; each waits for its own answers only. Sizes are checked against the limits before
+anything is sent. The limits are nsqd's defaults until a message exceeds them or a broker refuses one. Then the brokers'
+HTTP APIs are asked for their limits. If they cannot be asked, a refused MPUB is halved until the message that is too
+large is alone in its command.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from qtools.client.settings import Settings
 from qtools.errors import MessageRefused, NetworkError, PartialFailure
 from qtools.message import Batch
 
-ASK_AGAIN_AFTER = 30.0  # s after which brokers that did not say what their limits are may be asked again
+ASK_AGAIN_AFTER = 30.0  # s between two attempts to ask brokers for their limits, as long as none has answered
 
 
 class Publisher:
     """Publishes to `brokers`: to any one of them, or, with `replicate`, to all.
 
-    batch_count, batch_bytes: the most that one MPUB holds.
-    delay_ms: with it every message is a DPUB, deferred by so much.
-    balance: which broker the next publish goes to; default: the least busy one.
-    retry_timeout: s that a write may wait for any broker to be reachable; None for ever.
-    on_published: told of each write that a broker answered OK: how long that took, s, and how many messages it had.
+    batch_count (messages), batch_bytes (bytes): the most that one MPUB holds.
+    delay_ms: how long brokers defer each message, in a DPUB of its own; 0 for not at all.
+    balance: picks the broker that the next publish goes to; default: the least busy one.
+    retry_timeout: s that a publish may wait for a reachable broker; None for no limit.
+    on_published: called for each write that a broker answered OK, with the s it took and the messages in it.
     """
 
     def __init__(
@@ -66,20 +66,19 @@ class Publisher:
         self._asking: asyncio.Task[bool] | None = None
         self._ask_again_at = 0.0  # loop time
         self._connections: list[Connection] = []
-        self._came = asyncio.Event()  # a connection
+        self._connection_added = asyncio.Event()
         self._queues: dict[Address | None, PublishQueue] = {}
-        self._retired: list[PublishQueue] = []  # abandoned, to be closed
         self._submitting = asyncio.Lock()
         self._counters = PublishCounters()
         self._publishes = 0
 
     async def start(self) -> None:
-        """Connect; StartError when nobody could be reached."""
+        """Connect; StartError when no broker could be reached."""
         await self._links.start()
 
     @property
     def resent(self) -> int:
-        """Messages sent again since their answer was lost: they may be there twice."""
+        """Messages sent again because the answer was lost: they may be in the topic twice."""
         return self._counters.resent
 
     @property
@@ -99,6 +98,7 @@ class Publisher:
 
     @property
     def reconnects(self) -> int:
+        """How often a lost connection was opened again."""
         return self._links.reconnects
 
     @property
@@ -107,12 +107,13 @@ class Publisher:
         return len(self._connections)
 
     async def publish(self, groups: Sequence[Group], delay_ms: int | None = None) -> Refused:
-        """Publish all of `groups`; returns when every broker that has to has answered OK, what was refused apart.
+        """Publish all of `groups`, and return when a broker, or with `replicate` every broker, has answered.
 
-        delay_ms: for these, instead of the publisher's own.
+        delay_ms: instead of the publisher's own, for these messages.
 
-        Of that it returns each message: with MessageRefused, one that no broker takes, or with the BrokerError that
-        its topic was refused with. Raises NetworkError when no broker was reachable in time.
+        The result holds the messages that were refused: MessageRefused for one that no broker takes, BrokerError for
+        each message of a topic that the broker refused. All others were answered OK. Raises NetworkError when no broker
+        was reachable for `retry_timeout`, and BrokerError when brokers refused everything for that long.
         """
         self._publishes += 1
         order = self._publishes
@@ -128,7 +129,8 @@ class Publisher:
                 return {place: error for request in requests for place, error in request.refused.items()}
 
     async def close(self) -> None:
-        for queue in [*self._queues.values(), *self._retired]:
+        """Close the connections; publishes that still run are not completed."""
+        for queue in self._queues.values():
             await queue.close()
         if self._asking is not None and not self._asking.done():
             self._asking.cancel()
@@ -138,7 +140,7 @@ class Publisher:
     # ── limits ──
 
     async def _learn_limits(self) -> None:
-        """Ask the brokers for their limits, unless they have said or were asked lately."""
+        """Ask the brokers for their limits, unless one has answered before or they were asked recently."""
         now = asyncio.get_running_loop().time()
         if self._asking is None or (self._asking.done() and not self._asking.result() and now >= self._ask_again_at):
             self._ask_again_at = now + ASK_AGAIN_AFTER
@@ -146,7 +148,7 @@ class Publisher:
         await asyncio.shield(self._asking)
 
     async def _ask_limits(self) -> bool:
-        """Whether a broker has said what its limits are."""
+        """Use the lowest limits that any broker answers with; whether any broker has answered."""
         bases = {address.http for address in self._links.discovery.known if address.http}
         tls = self._settings.http_tls_context()
         answers = await asyncio.gather(*(ask_limits(base, tls) for base in bases))
@@ -158,15 +160,18 @@ class Publisher:
     # ── queues ──
 
     async def _submit_to_all(self, order: int, groups: Sequence[Group], delay_ms: int) -> list[PublishRequest]:
-        """A request in the queue of each broker; waits while no broker is known."""
+        """Submit a request to the queue of each broker; wait while no broker is known.
+
+        NetworkError when none becomes known within `retry_timeout`.
+        """
         clock = asyncio.get_running_loop().time
         deadline = None if self._retry_timeout is None else clock() + self._retry_timeout
-        async with self._submitting:  # one after the other, so that a later publish cannot overtake one that waits here
+        async with self._submitting:  # one at a time, so that a later publish cannot overtake one that waits here
             while not (addresses := self._replicas()):
-                self._came.clear()
+                self._connection_added.clear()
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await self._came.wait()
+                        await self._connection_added.wait()
                 except TimeoutError:
                     raise NetworkError(
                         str(self._brokers), f"no broker could be reached for {self._retry_timeout:.4g} s"
@@ -174,12 +179,12 @@ class Publisher:
             return [self._queue(address).submit(order, groups, delay_ms) for address in addresses]
 
     def _replicas(self) -> set[Address]:
-        """The brokers that get every message: those that are named, and those connected but not named (any more), as
-        nsqlookupd may have started a moment ago."""
+        """The brokers that get every message: those that discovery knows, and those that are connected but not known.
+        An nsqlookupd that has just started does not list the brokers that are connected."""
         return self._links.discovery.known | {connection.address_ for connection in self._connections}
 
     def _queue(self, address: Address | None) -> PublishQueue:
-        """The queue to the broker at `address`, or the one to any broker."""
+        """The queue for the broker at `address`, or, for None, the queue for any broker; made on first use."""
         queue = self._queues.get(address)
         if queue is None:
             name = str(self._brokers) if address is None else str(address)
@@ -208,7 +213,7 @@ class Publisher:
     async def _on_up(self, connection: Connection) -> None:
         connection.on_writable = self._notify
         self._connections.append(connection)
-        self._came.set()
+        self._connection_added.set()
         self._notify()
 
     def _on_down(self, connection: Connection) -> None:
@@ -216,29 +221,28 @@ class Publisher:
             self._connections.remove(connection)
 
     def _on_forgotten(self, address: Address) -> None:
-        """A broker that is neither connected nor named any more gets no messages, and holds up none."""
+        """Stop replicating to a broker that is neither connected nor known to discovery any more."""
         self._balance.forget(address)
         queue = self._queues.pop(address, None)
         if queue is not None:
             queue.abandon()
-            self._retired.append(queue)
 
     def __repr__(self) -> str:
         return f"<Publisher {self._brokers} connections={len(self._connections)}>"
 
 
 class TopicSink:
-    """One topic of a publisher, as a Sink."""
+    """A Sink that publishes each batch to one topic of a publisher."""
 
     def __init__(self, publisher: Publisher, topic: str) -> None:
         self._publisher = publisher
         self._topic = topic
 
     async def write(self, batch: Batch) -> None:
-        """Publish all of `batch`; returns when every broker that has to has answered OK.
+        """Publish all of `batch`, and return when a broker, or with `replicate` every broker, has answered OK.
 
-        PartialFailure names the messages that are over the limit, with MessageRefused for each.
-        BrokerError when a broker refuses for good, NetworkError when none was reachable in time.
+        PartialFailure names the messages that no broker takes, with MessageRefused for each. BrokerError when a broker
+        refuses the topic, or everything for too long; NetworkError when no broker was reachable in time.
         """
         refused = await self._publisher.publish([(self._topic, batch.bodies)])
         if refused:
@@ -252,7 +256,7 @@ class TopicSink:
 
 
 async def _wait_all(requests: Sequence[PublishRequest]) -> None:
-    """Wait until all of them are done, beyond a first error too, and then raise it."""
+    """Wait until all of them are done, even if one fails, and then raise the first error."""
     try:
         await asyncio.wait([request.done for request in requests])
     except asyncio.CancelledError:
