@@ -19,7 +19,7 @@ from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
-from qtools.client.backlog import tell_of_missed, wait_told, watch_start
+from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
 from qtools.client.balance import balance_of
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
@@ -92,7 +92,7 @@ class _Bridge:
         started: list[Publisher | Consumer | Once] = []
         meter: Meter | None = None
         options = self.options
-        tell_of_missed(await ask_first(options.sources, options.brokers, options.settings, options.ends))
+        warn_of_backlog_elsewhere(await ask_first(options.sources, options.brokers, options.settings, options.ends))
         await operations.start()
         try:
             for end in ends:
@@ -124,19 +124,18 @@ class _Bridge:
     async def _move(self) -> None:
         ends = self.options.ends
         ending = asyncio.create_task(end_consumer(self.consumer, ends))
-        watching = asyncio.create_task(watch_start(self.consumer, ends.soon))
-        if ends.flag:  # what waits, and where, is known already
-            watching.cancel()
+        warning = asyncio.create_task(warn_after(ends.settling_time, self.consumer))
+        if ends.flag:  # `run` has warned already
+            warning.cancel()
         try:
             await self.flow.run()
-            await wait_told(ending, watching, self.consumer)
+            await wait_for_warnings(ending, warning, self.consumer)
         finally:
             ending.cancel()
-            watching.cancel()
-            await asyncio.wait((ending, watching))
-            unknown = None if ending.cancelled() else ending.exception()
-        if unknown is not None:  # nobody could say whether it is empty
-            raise unknown
+            warning.cancel()
+            await asyncio.wait((ending, warning))
+        if not ending.cancelled():
+            ending.result()  # raises why the run could not find its end
 
     def _reload(self) -> None:
         """Read the routes file again; one that is not right changes nothing."""

@@ -1,11 +1,12 @@
-"""Tells what a new channel does not have. In: depths, a consumer. Out: warnings.
+"""Warnings about messages that a run will not get. In: depths, a consumer. Out: log lines.
 
-A topic keeps its messages for its first channel; a later one has only what is published after it was made. A run that
-reads `TOPIC/NEW` to archive what is in the topic would wait for it in vain, and so would one whose channel is paused.
+A topic keeps its messages for its first channel; a later channel gets only what is published after it was created. A
+run that reads `TOPIC/NEW` to archive what is in the topic would wait for it in vain, and so would a run whose channel
+is paused.
 
-Nothing is asked before a run for this alone: HTTP costs a short command more time than it has. A run that lasts asks
-once, a second after its start (`Ends.soon`), and by then its channel is there. The channel counts as new if it was
-given no more messages than have come here or are still in it.
+No request is made before a run for this alone, since importing the HTTP client takes longer than a short command runs.
+A run that lasts makes one request to each nsqd, a second after its start (`Ends.settling_time`), when its channel
+exists. The channel counts as new if nsqd put no more messages into it than this run received and it still holds.
 """
 
 from __future__ import annotations
@@ -22,33 +23,33 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
 
-# While messages come there is no hurry, and a run of a second or two is spared the import of the HTTP client.
+# A run that receives messages asks this much later: a run of a second or two need not import the HTTP client.
 BUSY_SECONDS = 4.0
-PATIENCE = 3.0  # s that a run that is over waits for an answer
-NAMED = 3  # channels that are named; of more it is said how many
+PATIENCE = 3.0  # s that a run that has ended waits for the warnings
+NAMED = 3  # channels that a warning names; the others are counted
 
 
-def tell_of_missed(depths: Mapping[tuple[Subscription, str], Depth], level: int = logging.WARNING) -> None:
-    """Say of each source whose channel is not there yet how many messages other channels of its topic hold.
+def warn_of_backlog_elsewhere(depths: Mapping[tuple[Subscription, str], Depth], level: int = logging.WARNING) -> None:
+    """Log, for each source whose channel does not exist yet, how many messages other channels of its topic hold.
 
-    depths: of (source, nsqd), as `ask_first` answers them, before anything is subscribed to.
+    depths: by (source, nsqd), as `ask_first` returns them before anything is subscribed to.
     """
     for source, own in _by_source([(source, depth) for (source, _), depth in depths.items()]).items():
         if not any(depth.exists for depth in own):
-            _tell(source, own, {each.channel for each, _ in depths if each.topic == source.topic}, level)
+            _log_elsewhere(source, own, {each.channel for each, _ in depths if each.topic == source.topic}, level)
 
 
-async def watch_start(consumer: Consumer, after: float) -> None:
-    """`after` so many seconds, say of each source of `consumer` that its channel is new and others hold messages, or
-    that it is paused while nothing has come."""
-    await asyncio.sleep(after)
+async def warn_after(seconds: float, consumer: Consumer) -> None:
+    """Wait `seconds`, then log of each source of `consumer` that its channel is new while other channels hold messages,
+    or that it is paused and nothing was received. Where nsqd cannot be asked, that is logged as information."""
+    await asyncio.sleep(seconds)
     if consumer.received:
         await asyncio.sleep(BUSY_SECONDS)
     asker = Asker(consumer)
     try:
         found = await asker.depths("")
     except (StartError, NetworkError, PeerError) as error:
-        logger.info("could not ask what waits: %s", error)
+        logger.info("could not ask nsqd for depths: %s", error)
         return
     finally:
         await asker.close()
@@ -57,18 +58,21 @@ async def watch_start(consumer: Consumer, after: float) -> None:
     for source, own in sources.items():
         came = received if len(sources) == 1 else 0
         if sum(depth.given for depth in own) <= came + sum(depth.left for depth in own):
-            _tell(source, own, {each.channel for each in sources if each.topic == source.topic}, logging.WARNING)
+            _log_elsewhere(
+                source, own, {each.channel for each in sources if each.topic == source.topic}, logging.WARNING
+            )
     if not received:
         for source, nsqd, depth in found:
             if depth.paused:
                 logger.warning("%s until it is unpaused", SourcePaused(str(source), nsqd, depth.left))
 
 
-async def wait_told(ending: asyncio.Task[bool], watching: asyncio.Task[None], consumer: Consumer) -> None:
-    """After a run that `ending` (an end_consumer) has ended and that had nothing: until `watching` has said why."""
+async def wait_for_warnings(ending: asyncio.Task[bool], warning: asyncio.Task[None], consumer: Consumer) -> None:
+    """After a run that `ending`, a task of `end_consumer`, has ended and that received nothing: wait up to PATIENCE for
+    `warning`, a task of `warn_after`, which logs the reason."""
     ended = ending.done() and not ending.exception() and ending.result()
-    if ended and not consumer.received and not watching.done():
-        await asyncio.wait((watching,), timeout=PATIENCE)
+    if ended and not consumer.received and not warning.done():
+        await asyncio.wait((warning,), timeout=PATIENCE)
 
 
 def _by_source(depths: Iterable[tuple[Subscription, Depth]]) -> dict[Subscription, list[Depth]]:
@@ -78,14 +82,15 @@ def _by_source(depths: Iterable[tuple[Subscription, Depth]]) -> dict[Subscriptio
     return found
 
 
-def _tell(source: Subscription, depths: list[Depth], read: Container[str], level: int) -> None:
-    """Say what waits in channels of the topic that are not among those `read`."""
+def _log_elsewhere(source: Subscription, depths: list[Depth], read_here: Container[str], level: int) -> None:
+    """Log how many messages wait in channels of the topic of `source` other than those `read_here`."""
     waiting: dict[str, int] = {}
     for depth in depths:
-        # More than the topic was given since nsqd started: nsqd's counters are younger than its channels.
+        # nsqd counts from its start. A topic whose channels hold more than it has received since then has older
+        # messages, and then a count of received messages cannot show whether a channel is new.
         if sum(depth.elsewhere.values()) <= depth.topic_given:
             for channel, count in depth.elsewhere.items():
-                if channel in read:
+                if channel in read_here:
                     continue
                 waiting[channel] = waiting.get(channel, 0) + count
     if not waiting:
@@ -95,7 +100,7 @@ def _tell(source: Subscription, depths: list[Depth], read: Container[str], level
     more = f" and {len(most) - NAMED} more" if len(most) > NAMED else ""
     logger.log(
         level,
-        "%s is a new channel and has only what comes from now on; what waits is in other channels (%s%s)",
+        "%s is a new channel and gets only what is published from now on; messages wait in other channels (%s%s)",
         source,
         named,
         more,

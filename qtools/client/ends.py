@@ -1,12 +1,12 @@
-"""When a run ends by itself. In: a consumer, nsqd's statistics, what the user asked for. Out: the consumer's end.
+"""When a run ends by itself. In: a consumer, nsqd's statistics, the user's flags. Out: the call of `consumer.end()`.
 
-    --until-empty     depth, in flight and deferred are 0 on every nsqd, and nothing is unfinished here
-    --until-now       of each channel on each nsqd as many messages are finished as it held when it was asked first,
-                      or nothing is left in it
-    --idle-timeout    no message came for so long, and none is unfinished
+    --until-empty     depth, in flight and deferred are 0 on every nsqd, and no message is in flight here
+    --until-now       for each channel on each nsqd, as many messages are finished as the first answer counted, or the
+                      channel is empty
+    --idle-timeout    no message has arrived for that long, and none is in flight
 
-What has to be known for that is asked over HTTP before anything is subscribed to: a run that cannot start takes
-nothing. Later an answer that does not come is asked for again, for RETRY_SECONDS.
+The depths are asked for over HTTP before anything is subscribed to, so that a run that cannot start takes no message.
+During the run a request that fails is repeated for RETRY_SECONDS.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
 
-# Between two looks while messages come, and while none does.
-QUIET_SECONDS = 0.1
-POLL_SECONDS = 0.5
-# How long an HTTP API that does not answer in mid-run is asked again. An nsqd that is busy, or writes its metadata, is
-# silent for seconds; one that is silent for a minute will not tell, and the run cannot know when to end.
+QUIET_SECONDS = 0.1  # between two checks while messages arrive or are in flight, and with --until-now
+POLL_SECONDS = 0.5  # between two requests for depths while nothing arrives
+# How long a request for depths is repeated during a run. An nsqd that is busy, or writes its metadata, does not answer
+# for seconds. Without an answer for a minute the run ends with an error, as it cannot know when to end.
 RETRY_SECONDS = 60.0
-LOOKUPS_AT_ONCE = 16
+LOOKUPS_AT_ONCE = 16  # topics that nsqlookupd is asked about at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What ends a run by itself; idle_timeout in s."""
+    """When a run ends by itself. idle_timeout: s, None for never. fail_if_paused: a paused channel is an error."""
 
     until_empty: bool = False
     until_now: bool = False
@@ -46,27 +45,28 @@ class Ends:
     fail_if_paused: bool = False
 
     @property
-    def soon(self) -> float:
-        """When a run that may end by --idle-timeout has begun in earnest, s after its start."""
+    def settling_time(self) -> float:
+        """s from the start of a run until its channels exist: 1, or less if --idle-timeout may end it before that."""
         return 1.0 if self.idle_timeout is None else min(1.0, self.idle_timeout / 2)
 
     @property
     def flag(self) -> str:
-        """The flag that needs depths, or ""."""
+        """The flag that needs the depths of channels, or "" if neither was given."""
         return "--until-empty" if self.until_empty else "--until-now" if self.until_now else ""
 
 
 class Asker:
-    """Asks every nsqd that a consumer is connected to."""
+    """Asks every nsqd that a consumer is connected to for its depths, over HTTP connections that are kept."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._askers: dict[str, HttpAsker] = {}
 
     async def depths(self, purpose: str) -> list[tuple[Subscription, str, Depth]]:
-        """(source, nsqd, what waits for it there), as the consumer's `askable` has them; one request an nsqd.
+        """(source, address of the nsqd, the source's depth there) for each entry of the consumer's `askable()`.
 
-        StartError where an nsqd's HTTP API is not known, NetworkError and PeerError where it does not tell.
+        Each nsqd gets one request. `purpose`, a flag, is named in errors. StartError when the HTTP address of an nsqd
+        is not known, NetworkError and PeerError when it does not answer properly.
         """
         places = self._consumer.askable()
         by_base: dict[str, list[int]] = {}
@@ -99,11 +99,10 @@ def _needed(purpose: str, nsqd: str) -> str:
 async def ask_first(
     sources: Sequence[Subscription], brokers: Brokers, settings: Settings, ends: Ends
 ) -> dict[tuple[Subscription, str], Depth]:
-    """What waits for each source on each nsqd, asked before anything is subscribed to; nothing where `ends` has no
-    need to know.
+    """The depth of each source on each nsqd, asked before anything is subscribed to; {} if no flag needs depths.
 
-    StartError where an nsqd that can be connected to does not tell; SourcePaused with `fail_if_paused`. An nsqd that
-    is away altogether is left out: the consumer tells of it, and waits until it is back.
+    StartError when an nsqd accepts connections but does not tell its depths; SourcePaused with `fail_if_paused`. An
+    nsqd that cannot be reached at all is left out: the consumer logs it, and waits until it is back.
     """
     if not ends.flag:
         return {}
@@ -136,7 +135,7 @@ async def _look(source: Subscription, brokers: Brokers, settings: Settings) -> s
 
 
 async def _ask_first(address: Address, sources: list[Subscription], settings: Settings, flag: str) -> list[Depth]:
-    """What waits for each of `sources` at `address`; nothing where no nsqd can be connected to there."""
+    """The depth of each of `sources` at `address`; [] if no nsqd accepts connections there."""
     asker = HttpAsker(address.http, settings.http_tls_context())
     try:
         if not address.http:
@@ -144,19 +143,19 @@ async def _ask_first(address: Address, sources: list[Subscription], settings: Se
         try:
             return await ask_depths(asker, sources)
         except ConnectFailed as error:
-            # Whether it is only the HTTP API that is away, tells a connection. It starts the local broker, too.
+            # A TCP connection shows whether only the HTTP API is unreachable. It also starts the local broker.
             try:
                 connection = await connect(address, settings)
-            except (NetworkError, PeerError) as away:
-                logger.debug("%s", away)
+            except (NetworkError, PeerError) as unreachable:
+                logger.debug("%s", unreachable)
                 return []
             await connection.close()
             if not address.local:
                 raise error from None
             return await ask_depths(asker, sources)
     except (NetworkError, PeerError) as error:
-        where = " (--nsqd-http-address says where it is)"
-        raise StartError(f"{_needed(flag, str(address))}, and {error}{where}") from error
+        advice = " (--nsqd-http-address says where it is)"
+        raise StartError(f"{_needed(flag, str(address))}: {error}{advice}") from error
     finally:
         await asker.close()
 
@@ -165,10 +164,11 @@ async def _ask_first(address: Address, sources: list[Subscription], settings: Se
 
 
 async def end_consumer(consumer: Consumer, ends: Ends) -> bool:
-    """End `consumer` when `ends` says so, and return True; False at once, and without an end, where nothing says so.
+    """Wait for the first condition of `ends`, end `consumer`, and return True; False at once without a condition.
 
-    Raises SourcePaused where a pause keeps the run from ending as it should, NetworkError or PeerError where an nsqd
-    has not told its depths for RETRY_SECONDS; `consumer` is ended then, too.
+    Raises SourcePaused when --idle-timeout ends a run whose channels still hold messages because they are paused, or
+    at once with `fail_if_paused`; NetworkError or PeerError when an nsqd has not told its depths for RETRY_SECONDS.
+    `consumer` is ended in these cases too.
     """
     waits: list[asyncio.Task[None]] = []
     drained = _Drained(consumer, ends)
@@ -193,14 +193,15 @@ async def end_consumer(consumer: Consumer, ends: Ends) -> bool:
 
 
 async def wait_until_empty(consumer: Consumer) -> None:
-    """Return when every source is drained. Raises as `end_consumer` does, and StartError where none can be asked."""
+    """Return when every source is empty. Raises what `end_consumer` does, and StartError when an nsqd's HTTP address is
+    not known."""
     await _Drained(consumer, Ends(until_empty=True)).wait()
 
 
 class _Drained:
-    """Waits until every source is drained, or, with --until-now, until as much is finished as was there.
+    """Waits until every source is empty or, with --until-now, until as many messages are finished as were there.
 
-    paused: (source, nsqd) → messages that wait there and are not handed out, as of the last look.
+    paused: (source, nsqd) → messages that are not delivered because of a pause, as of the last answer.
     """
 
     def __init__(self, consumer: Consumer, ends: Ends) -> None:
@@ -211,7 +212,7 @@ class _Drained:
         self._failing_since: float | None = None
 
     async def wait(self) -> None:
-        """Return when it is so."""
+        """Return when the condition is met. Errors as for `end_consumer`."""
         reached = self._reached_now if self._ends.until_now else self._reached_empty
         try:
             while not await reached():
@@ -220,7 +221,7 @@ class _Drained:
             await self._asker.close()
 
     async def _reached_empty(self) -> bool:
-        """One look, and the pause after it."""
+        """Whether every source is empty; pauses before it returns False."""
         consumer = self._consumer
         if consumer.in_flight or not consumer.is_complete:
             await asyncio.sleep(QUIET_SECONDS)
@@ -235,6 +236,10 @@ class _Drained:
         return False
 
     async def _reached_now(self) -> bool:
+        """Whether every source has finished its quota, the messages it held at first; pauses before it returns False.
+
+        Sets the quota of each (source, nsqd) that has none yet, also of an nsqd that was connected later.
+        """
         consumer = self._consumer
         places = [(source, nsqd) for source, nsqd, _ in consumer.askable()]
         fresh = [place for place in places if consumer.quota_of(*place) is None]
@@ -253,7 +258,7 @@ class _Drained:
         return False
 
     async def _depths(self) -> list[tuple[Subscription, str, Depth]] | None:
-        """What waits everywhere; None where it cannot be told now, after a pause."""
+        """The depths everywhere; None, after a pause, if an nsqd does not answer now."""
         clock = asyncio.get_running_loop().time
         try:
             depths = await self._asker.depths(self._ends.flag)
@@ -267,18 +272,18 @@ class _Drained:
         return depths
 
     async def _fail(self, error: QtoolsError, now: float) -> None:
-        """Pause before the next try; raise `error` when there were tries enough."""
-        if not self._consumer.is_complete:  # the nsqd itself is away: its depth counts when it is back
+        """Pause before the next request; raise `error` if requests have failed for RETRY_SECONDS."""
+        if not self._consumer.is_complete:  # the nsqd itself is unreachable: wait for it
             self._failing_since = None
         elif self._failing_since is None:
             self._failing_since = now
-            logger.warning("%s has to ask the depth: %s; trying again", self._ends.flag, error)
+            logger.warning("%s cannot get the depths of channels: %s; trying again", self._ends.flag, error)
         elif now - self._failing_since >= RETRY_SECONDS:
             raise error
         await asyncio.sleep(POLL_SECONDS)
 
     def _note_paused(self, depths: list[tuple[Subscription, str, Depth]]) -> None:
-        """Say once of each source that it is paused."""
+        """Log each source once when it becomes paused; raise SourcePaused with `fail_if_paused`."""
         before = self.paused
         self.paused = {(str(source), nsqd): depth.left for source, nsqd, depth in depths if depth.paused}
         for (source, nsqd), left in self.paused.items():
@@ -291,7 +296,7 @@ class _Drained:
 
 
 async def wait_until_idle(consumer: Consumer, seconds: float) -> None:
-    """Return when no message has come for `seconds`, and none is unfinished."""
+    """Return when no message has arrived for `seconds`, and none is in flight."""
     clock = asyncio.get_running_loop().time
     seen, since = consumer.received, clock()
     while (left := since + seconds - clock()) > 0:

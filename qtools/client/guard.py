@@ -1,8 +1,8 @@
-"""A temporary channel must not take away what nobody else has. In: sources, brokers. Out: what waits, or an error.
+"""Protects a topic's only messages from a temporary channel. In: sources, brokers. Out: depths, or an error.
 
-A topic without channels keeps its messages for the first one. Were that an ephemeral channel, all of them
-would move into it, and what is unread when its client goes would be lost: nsqd deletes it with its last
-client. So before such a channel is made, the brokers are asked.
+A topic without channels keeps its messages for its first channel. If that were an ephemeral channel, all of them would
+move into it, and those that are unread when its client disconnects would be lost, as nsqd deletes the channel with its
+last client. So the brokers are asked before such a channel is created.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
 
-PATIENCE = 2.0  # s: a question of courtesy must not hold up who only wants to look
+PATIENCE = 2.0  # s: a broker that answers no sooner is not waited for, as most topics have channels
 
 
 async def refuse_to_take_backlog(
     sources: Sequence[Subscription], brokers: Brokers, settings: Settings
 ) -> dict[tuple[Subscription, str], Depth]:
-    """Raise UsageError when a source's topic has messages and no channel yet; what each nsqd that answered has."""
+    """The depth of each source on each nsqd that answered; UsageError if a topic has messages and no channel yet."""
     found: dict[tuple[Subscription, str], Depth] = {}
     for source in sources:
         discovery = Discovery(brokers, source.topic, settings)
@@ -48,7 +48,7 @@ async def refuse_to_take_backlog(
 
 
 async def _ask(source: Subscription, address: Address, settings: Settings) -> Depth | None:
-    """What waits at `address`; None where it cannot be asked."""
+    """The depth of `source` at `address`; None if it cannot be asked."""
     if not address.http:
         return None
     asker = HttpAsker(address.http, settings.http_tls_context())
@@ -56,7 +56,7 @@ async def _ask(source: Subscription, address: Address, settings: Settings) -> De
         async with asyncio.timeout(PATIENCE):
             return await ask_depth(asker, source)
     except (TimeoutError, NetworkError, PeerError) as error:
-        logger.info("could not ask %s what waits in %s: %s", address, source.topic, error or "no answer")
+        logger.info("could not ask %s for the depth of %s: %s", address, source.topic, error or "no answer")
         return None
     finally:
         await asker.close()

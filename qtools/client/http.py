@@ -1,6 +1,6 @@
-"""nsqd's and nsqlookupd's HTTP APIs, asked. In: a base address as Address.http has it. Out: plain values.
+"""Requests to the HTTP APIs of nsqd and nsqlookupd. In: a base address, as in Address.http. Out: plain values.
 
-httpx is imported where it is used: it costs more time than a short command has. Its exceptions are
+httpx is imported where it is used, since the import takes longer than a short command runs. Its exceptions are
 translated here and nowhere else.
 """
 
@@ -25,7 +25,7 @@ TIMEOUT = 5.0  # s
 
 
 class HttpAsker:
-    """Asks one HTTP address; keeps its connection between questions. tls: whom to trust where it is https://."""
+    """Sends requests to one HTTP address and keeps the connection. tls: the TLS context for https://."""
 
     def __init__(self, base: str, tls: ssl.SSLContext | None = None) -> None:
         self.base = base
@@ -34,11 +34,11 @@ class HttpAsker:
         self._connected_to = ""
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a GET; ConnectFailed when nobody answers."""
+        """Status and body of a GET; ConnectFailed when there is no HTTP answer within TIMEOUT."""
         return await self._ask("GET", path)
 
     async def post(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a POST without a body; ConnectFailed when nobody answers."""
+        """Status and body of a POST without a body; ConnectFailed when there is no HTTP answer within TIMEOUT."""
         return await self._ask("POST", path)
 
     async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
@@ -66,7 +66,7 @@ class HttpAsker:
         return answer.status_code, answer.content
 
     async def get_json(self, path: str) -> Any:
-        """What a GET answers as JSON; PeerError when it does not."""
+        """The JSON that a GET with status 200 answers; PeerError for any other answer."""
         status, body = await self.get(path)
         try:
             told = json.loads(body)
@@ -94,7 +94,7 @@ def _local_socket() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What httpx met, in words that say what is there."""
+    """Why httpx failed, in words for a user."""
     import ssl
 
     import httpx
@@ -120,7 +120,7 @@ def _reason(error: Exception) -> str:
 async def ask_lookupd(asker: HttpAsker, path: str) -> tuple[int, bytes]:
     """Status (200, or 404 for a topic that is not known) and body of a GET at an nsqlookupd.
 
-    ConnectFailed and ProtocolError tell what usually listens at that port.
+    The texts of ConnectFailed and ProtocolError name what usually listens at that port.
     """
     try:
         status, body = await asker.get(path)
@@ -133,11 +133,12 @@ async def ask_lookupd(asker: HttpAsker, path: str) -> tuple[int, bytes]:
 
 @dataclass(slots=True)
 class Depth:
-    """What waits for a channel on one nsqd: messages not delivered, delivered and unanswered, put off.
+    """The messages of a channel on one nsqd: depth (not delivered yet), in_flight, deferred.
 
-    channels: how many the topic has. exists: the channel is one of them. given: messages that the channel was given
-    since nsqd started, topic_given: the topic. elsewhere: messages that other channels hold, by channel.
-    paused: messages wait that are not handed out, as the channel is paused, or its topic.
+    depth includes what the topic has not yet copied to its channels. channels: how many the topic has. exists: the
+    channel is one of them. given, topic_given: messages that were put into the channel, and into the topic, since nsqd
+    started. elsewhere: messages in other channels of the topic, by channel. paused: the channel or its topic is paused,
+    and has messages.
     """
 
     depth: int = 0
@@ -165,22 +166,22 @@ SINGLE_TOPICS = 8
 
 
 async def ask_depth(asker: HttpAsker, source: Subscription) -> Depth:
-    """What waits in `source`, what its topic still holds for its channels included (GET /stats)."""
+    """The depth of `source` on one nsqd (GET /stats). Errors as for `ask_depths`."""
     return (await ask_depths(asker, [source]))[0]
 
 
 async def ask_depths(asker: HttpAsker, sources: Sequence[Subscription]) -> list[Depth]:
-    """What waits in each of `sources` on one nsqd; PeerError where the answer is not nsqd's."""
+    """The depth of each of `sources` on one nsqd; ConnectFailed without an answer, PeerError when it is not nsqd's."""
     topics = list(dict.fromkeys(source.topic for source in sources))
     narrow = [f"&topic={topic}" for topic in topics] if len(topics) <= SINGLE_TOPICS else ["&include_mem=false"]
     stats: dict[str, dict[str, Any]] = {}
     try:
         for query in narrow:
-            told = await asker.get_json(f"/stats?format=json{query}&include_clients=false")
-            told = told.get("data", told)  # nsqd before 1.0 wrapped its answers
-            stats.update((topic["topic_name"], topic) for topic in told.get("topics") or [])
+            answer = await asker.get_json(f"/stats?format=json{query}&include_clients=false")
+            answer = answer.get("data", answer)  # nsqd before 1.0 wrapped its answers
+            stats.update((topic["topic_name"], topic) for topic in answer.get("topics") or [])
         return [_depth(stats[source.topic], source) if source.topic in stats else Depth() for source in sources]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:  # overflow: Infinity
         raise PeerError(f"{asker.base}/stats answers with JSON that is not nsqd's") from error
 
 

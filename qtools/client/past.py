@@ -1,9 +1,9 @@
-"""What only q-broker can do, asked over HTTP: a channel that begins in the past, a look at what waits.
+"""Requests that only q-broker answers: create a channel that begins in the past, read waiting messages without taking.
 
 In: sources, brokers. Out: messages.
 
-nsqd has neither, and answers as if it had never heard of it; so each broker is asked first what it is, and where one
-cannot, that is said, and nothing is done anywhere.
+nsqd has neither and ignores the parameters, so each broker is asked first what it is. If one of them is an nsqd, the
+user gets an error and no broker is changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qtools.names import Subscription
 
 
 class Glance:
-    """Where messages come from that were looked at, and not taken: an Origin to which nothing is owed."""
+    """The Origin of messages that were read without being taken: there is nothing to acknowledge."""
 
     def __init__(self, topic: str, address: str) -> None:
         self.topic = topic
@@ -43,12 +43,13 @@ class Glance:
 async def begin_in_the_past(
     sources: Sequence[Subscription], brokers: Brokers, settings: Settings, since: float
 ) -> None:
-    """Make the channels of `sources`, beginning with what was published at `since` (s since 1970).
+    """Create the channels of `sources`, to begin with what was published at `since` (s since 1970).
 
-    UsageError where a broker cannot do that, or the channel is there; a topic that is not there has no past.
+    UsageError when a broker is an nsqd or keeps the topic in memory only, and when the channel exists; StartError when
+    a broker cannot be reached; PeerError for any other answer. A topic that does not exist is left out.
     """
     places = [(source, address) for source in sources for address in await _addresses(source, brokers, settings)]
-    # All are asked before a channel is made anywhere: a run that cannot start changes nothing.
+    # All brokers are asked before a channel is created on any: a run that cannot start changes nothing.
     for source, address in places:
         asker = await _ask(address, settings, "--since")
         try:
@@ -63,23 +64,23 @@ async def begin_in_the_past(
             status, body = await asker.post(f"/channel/create?{_query(source)}&from={max(0.0, since):.6f}")
         finally:
             await asker.close()
-        told = body.decode("utf-8", "replace")
+        answer = body.decode("utf-8", "replace")
         if status == 409:
             raise _there_already(source)
-        if status == 400 and "NOT_DURABLE" in told:
-            raise UsageError(f"{address} keeps {source.topic} in memory only: there is no past for --since")
+        if status == 400 and "NOT_DURABLE" in answer:
+            raise UsageError(f"{address} keeps {source.topic} in memory only: it has no past messages for --since")
         if status not in (200, 404):
-            raise PeerError(f"{address} answers {status} {told}")
+            raise PeerError(f"{address} answers {status} {answer}")
 
 
 def _there_already(source: Subscription) -> UsageError:
-    return UsageError(f"{source} is there already, and --since begins a new channel: choose another name, or none")
+    return UsageError(f"{source} exists already, and --since creates a new channel: choose another name, or none")
 
 
 async def peek(source: Subscription, brokers: Brokers, settings: Settings, count: int) -> list[Batch]:
-    """The first messages that wait in `source`, `count` at most, as one batch from each broker.
+    """The first messages that wait in `source`, `count` at most, as one batch from each broker; they stay there.
 
-    UsageError where a broker cannot tell, or there is no such channel on any.
+    UsageError when a broker is an nsqd, or no broker has the channel; StartError when a broker cannot be reached.
     """
     batches: list[Batch] = []
     found = False
@@ -101,13 +102,13 @@ async def peek(source: Subscription, brokers: Brokers, settings: Settings, count
         if count <= 0:
             break
     if not found:
-        raise UsageError(f"{source} is not there: there is nothing to look at")
+        raise UsageError(f"{source} does not exist on any broker: check the names of topic and channel")
     return batches
 
 
-def _message(told: dict[str, Any]) -> Message:
-    body = base64.b64decode(told["body_base64"]) if "body_base64" in told else told["body"].encode()
-    return Message(told["timestamp"], told["attempts"], told["id"].encode(), body)
+def _message(shown: dict[str, Any]) -> Message:
+    body = base64.b64decode(shown["body_base64"]) if "body_base64" in shown else shown["body"].encode()
+    return Message(shown["timestamp"], shown["attempts"], shown["id"].encode(), body)
 
 
 def _query(source: Subscription) -> str:
@@ -123,9 +124,9 @@ async def _addresses(source: Subscription, brokers: Brokers, settings: Settings)
 
 
 async def _ask(address: Address, settings: Settings, flag: str) -> HttpAsker:
-    """Somebody to ask, who is a q-broker: StartError when nobody answers, UsageError when it is an nsqd."""
+    """An asker of the q-broker at `address`; StartError when it cannot be reached, UsageError when it is an nsqd."""
     if not address.http:
-        raise UsageError(f"{flag} asks a broker over HTTP: where is that of {address}? (--nsqd-http-address)")
+        raise UsageError(f"{flag} needs the HTTP API of {address}: give --nsqd-http-address")
     asker = HttpAsker(address.http, settings.http_tls_context())
     try:
         try:
@@ -145,5 +146,5 @@ async def _ask(address: Address, settings: Settings, flag: str) -> HttpAsker:
         raise
     if not isinstance(info, dict) or "durable" not in info:
         await asker.close()
-        raise UsageError(f"{address} is an nsqd, which cannot do {flag}: q-broker can")
+        raise UsageError(f"{address} is an nsqd, and {flag} needs q-broker")
     return asker

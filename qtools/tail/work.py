@@ -16,7 +16,7 @@ from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
-from qtools.client.backlog import tell_of_missed, wait_told, watch_start
+from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
 from qtools.client.guard import refuse_to_take_backlog
@@ -42,9 +42,9 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     guarded = await refuse_to_take_backlog(options.guarded, options.brokers, options.settings)
     depths = await ask_first(options.sources, options.brokers, options.settings, options.ends)
     if options.since is None:
-        tell_of_missed({place: depth for place, depth in depths.items() if place[0] not in options.guarded})
+        warn_of_backlog_elsewhere({place: depth for place, depth in depths.items() if place[0] not in options.guarded})
         # That a temporary channel is new each time a person may overlook; a log need not have it each time.
-        tell_of_missed(guarded, logging.WARNING if sys.stderr.isatty() else logging.INFO)
+        warn_of_backlog_elsewhere(guarded, logging.WARNING if sys.stderr.isatty() else logging.INFO)
     else:
         await begin_in_the_past(options.sources, options.brokers, options.settings, options.since)
     choosing = options.sample < 1.0 or options.rules is not None
@@ -108,16 +108,16 @@ async def _print(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
     ending = asyncio.create_task(end_consumer(consumer, options.ends))
-    watching = asyncio.create_task(watch_start(consumer, options.ends.soon))
-    if options.ends.flag or options.guarded or options.since:  # what waits, and where, is known already
-        watching.cancel()
+    warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer))
+    if options.ends.flag or options.guarded or options.since:  # `tail` has warned already, or there is no need to
+        warning.cancel()
     try:
         await flow.run()
-        await wait_told(ending, watching, consumer)
+        await wait_for_warnings(ending, warning, consumer)
     finally:
         ending.cancel()
-        watching.cancel()
-        await asyncio.wait((ending, watching))
+        warning.cancel()
+        await asyncio.wait((ending, warning))
         await consumer.close()
         meter.close()
         _summarize(consumer, output, flow, meter, options, filtered)

@@ -18,7 +18,7 @@ from qtools.cli.metrics import Operations
 from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.trial import Trial
 from qtools.cli.types import format_duration, plural
-from qtools.client.backlog import tell_of_missed, wait_told, watch_start
+from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
 from qtools.client.topics import Topics
@@ -126,7 +126,9 @@ class _Run:
             await sink.start()  # what the last run left is safe before anything new is read
             if followed is not None:
                 await followed.begin(self._consumer)
-            tell_of_missed(await ask_first(self._consumer.sources, options.brokers, options.settings, options.ends))
+            warn_of_backlog_elsewhere(
+                await ask_first(self._consumer.sources, options.brokers, options.settings, options.ends)
+            )
             await self._consumer.start()
             await self._archive(followed)
         finally:
@@ -149,10 +151,10 @@ class _Run:
         meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
         ending = asyncio.create_task(end_consumer(consumer, options.ends))
         watching: list[asyncio.Task[Any]] = [ending]
-        told = asyncio.create_task(watch_start(consumer, options.ends.soon))
-        watching.append(told)
-        if options.ends.flag:  # what waits, and where, is known already
-            told.cancel()
+        warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer))
+        watching.append(warning)
+        if options.ends.flag:  # `run` has warned already
+            warning.cancel()
         if followed is not None and not options.ends.until_now:  # a topic that comes later was not there
             watching.append(asyncio.create_task(followed.follow(consumer)))
         completing = None
@@ -161,7 +163,7 @@ class _Run:
             watching.append(asyncio.create_task(completing.run()))
         try:
             await flow.run()
-            await wait_told(ending, told, consumer)
+            await wait_for_warnings(ending, warning, consumer)
             if completing is not None:
                 await self._unless_stopped(completing.finish())
         finally:

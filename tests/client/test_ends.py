@@ -69,7 +69,7 @@ async def finish_all(consumer: Consumer) -> list[bytes]:
 async def test_an_nsqd_that_does_not_tell_its_depths_is_not_subscribed_to(ends: Ends) -> None:
     async with Scripted() as peer:
         peer.http = "http://127.0.0.1:1"
-        expected = rf"{ends.flag} needs the HTTP API of 127.0.0.1:{peer.port}, and .*nothing listens there"
+        expected = rf"{ends.flag} needs the HTTP API of 127.0.0.1:{peer.port}: .*nothing listens there"
         with pytest.raises(StartError, match=expected):
             await ask_first([EVENTS], Brokers(nsqd=(peer.address,)), settings(), ends)
         peer.http = ""

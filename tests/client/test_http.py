@@ -65,6 +65,7 @@ def test_drained_is_nothing_anywhere() -> None:
         b'{"topics":[{"topic_name":"events","depth":"many","channels":[]}]}',
         b'{"topics":[{"topic_name":"events","depth":1,"channels":[{}]}]}',
         b'{"topics":[{"topic_name":"events","depth":1,"channels":7}]}', b'{"data":7}',
+        b'{"topics":[{"topic_name":"events","depth":Infinity,"channels":[]}]}',
         b"[" * 100_000, b"<html>", b"\xff\xfe", b"",
     ],
 )  # fmt: skip

@@ -13,8 +13,8 @@ from harness.terminal import Terminal
 
 def missed(topic: str, channel: str) -> str:
     return (
-        f"{topic}/{channel} is a new channel and has only what comes from now on; "
-        f"what waits is in other channels ({topic}/old: 7)"
+        f"{topic}/{channel} is a new channel and gets only what is published from now on; "
+        f"messages wait in other channels ({topic}/old: 7)"
     )
 
 
@@ -45,7 +45,7 @@ def test_though_messages_come_at_once(shell: Shell, broker: Broker, backlog: str
     tail = shell.start("q-tail", f"{backlog}/new", *broker.flags)
     broker.wait_clients(backlog, "new")
     broker.fill(backlog, [b"x"])
-    tail.wait_err(f"q-tail: {backlog}/new is a new channel and has only what comes from now on")
+    tail.wait_err(f"q-tail: {backlog}/new is a new channel and gets only what is published from now on")
     assert tail.out == b"x\n"
 
 
@@ -72,7 +72,7 @@ def test_of_a_temporary_channel_a_person_is_told(
     assert (done.status, done.err) == (0, "")
     assert shell.run("q-tail", *words, stderr=terminal.fd).status == 0
     told = terminal.all().decode()
-    assert re.search(rf"q-tail: {backlog}/q-tail-\S+#ephemeral is a new channel and has only what comes from", told)
+    assert re.search(rf"q-tail: {backlog}/q-tail-\S+#ephemeral is a new channel and gets only what is published", told)
 
 
 def test_a_pause_is_said_while_nothing_comes(shell: Shell, broker: Broker, backlog: str) -> None:
