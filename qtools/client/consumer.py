@@ -331,6 +331,11 @@ class Consumer:
             before = {connection: connection.received for connection in self._connections}
             self._share()
 
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were received and not read."""
+        return self._unread_bytes
+
     def __repr__(self) -> str:
         sources = ", ".join(map(str, self.sources))
         return f"<Consumer {sources} connections={len(self._connections)} unread={self._unread_bytes} B>"

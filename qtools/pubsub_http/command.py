@@ -124,6 +124,14 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     "--max-head-size", type=Size(1024), default="64KiB", show_default=True, metavar="SIZE", help="Of a request's head."
 )
 @click.option(
+    "--max-memory",
+    type=Size(1 << 20),
+    default=None,
+    metavar="SIZE",
+    help="Held for all clients together: what they have not read, what waits to be published. Beyond it the slowest "
+    "are ended. Default: a quarter of the memory that there is.",
+)
+@click.option(
     "--max-connections",
     type=Integer(1),
     default=10_000,
@@ -187,6 +195,8 @@ def main(**given: Any) -> int:
         names=given.pop("allow_host"), behind_proxy=given["behind_proxy"],
     )  # fmt: skip
     origins = check_origins(given.pop("allow_origin"), tokens=bool(given["token_file"]))
+    from qtools.web.memory_budget import default_limit
+
     brokers = shared.brokers_of(given)
     options = GatewayOptions(
         brokers=brokers,
@@ -194,6 +204,7 @@ def main(**given: Any) -> int:
         operations=shared.operations_of(given),
         hosts=hosts,
         origins=origins,
+        max_memory=given.pop("max_memory") or default_limit(),
         **given,
     )
     raise_file_limit()

@@ -46,6 +46,10 @@ class ConsumerSource:
         batch = await self.consumer.read()
         return None if batch is None else Parcel(batch)
 
+    def memory(self) -> int:
+        """Bytes that were received for the stream and not read."""
+        return 0 if self._is_resting else self.consumer.unread_bytes
+
     def end(self) -> None:
         """Let `read` return None; another stream that reads through the consumer meanwhile goes on."""
         if not self._is_resting:

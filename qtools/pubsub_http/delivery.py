@@ -41,6 +41,7 @@ class Source(Protocol):
     """Where parcels come from."""
 
     async def read(self) -> Parcel | None: ...
+    def memory(self) -> int: ...
     def end(self) -> None: ...
     async def close(self) -> None: ...
 
@@ -158,6 +159,7 @@ class Delivery:
         self._suffix = suffix
         self._pieces: Pieces = partial(event_pieces, suffix=suffix) if suffix else PIECES[form]
         self._pending: deque[_Sent] = deque()  # not known to be taken
+        self._sending = 0  # bytes of what is being sent
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
         self._pause = FIRST_LOOK
@@ -186,6 +188,10 @@ class Delivery:
         """The ids of what the client has already, and what has not come again."""
         return self._arrived or set()
 
+    def memory(self) -> int:
+        """Bytes of what was read and is not known to be taken; not those of shared parcels, which their hub counts."""
+        return self._sending + sum(sent.size for sent in self._pending)
+
     # ── out ──
 
     async def _deliver(self, parcel: Parcel) -> None:
@@ -203,10 +209,13 @@ class Delivery:
             data = b"".join(self._pieces(batch))
         else:
             data = parcel.render(self._form) if whole else render(batch, self._form)
+        self._sending = 0 if parcel.shared else parcel.size + len(data)
         try:
             await self._stream.send(data, batch)
         except ClientGone:
             return  # the batch goes back when the source is closed
+        finally:
+            self._sending = 0
         self.sent += len(batch)
         self._counts.sent += len(batch)
         self._counts.sent_bytes += len(data)

@@ -19,6 +19,7 @@ from qtools.pubsub_http.take import Taking
 from qtools.pubsub_http.tokens import read_tokens
 from qtools.pubsub_http.topics import Topics
 from qtools.pubsub_http.websocket import WebSockets
+from qtools.web.memory_budget import MemoryBudget
 
 
 class Gateway:
@@ -31,12 +32,15 @@ class Gateway:
             tokens, options.hosts, options.origins, rate=options.rate, most_subscriptions=options.max_subscriptions,
             behind_proxy=options.behind_proxy,
         )  # fmt: skip
-        self.outlet = Outlet(options.brokers, options.settings, options.publish_timeout)
+        self.budget = MemoryBudget(options.max_memory // options.workers)
+        self.outlet = Outlet(options.brokers, options.settings, options.publish_timeout, self.budget)
         self.idempotency = Idempotency(options.idempotency_window)
         self.sessions = Sessions(worker)
-        self.hubs = Hubs(options)
+        self.hubs = Hubs(options, self.budget)
         self.resumption = Resumption(worker)
-        self.subscribing = Subscribing(options, access, self.sessions, self.hubs, self.resumption)
+        self.subscribing = Subscribing(options, access, self.sessions, self.hubs, self.resumption, self.budget)
+        self.budget.add(self.outlet)
+        self.budget.add(self.resumption)
         self._topics = Topics(options)
         self._publishing = Publishing(self.outlet, self.idempotency, options.max_msg_size, options.max_body_size)
         self._taking = Taking(self.subscribing)
@@ -70,6 +74,7 @@ class Gateway:
         await self.outlet.close()
         await self.hubs.close()
         await self._topics.close()
+        self.budget.close()
 
     async def _pub(self, request: Request) -> Answer:
         return published(await self._publishing.pub(request), request.replayed)

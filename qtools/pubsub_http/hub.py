@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 from collections import deque
+from collections.abc import Callable, Sequence
 
 from qtools.client.consumer import Consumer
 from qtools.client.guard import refuse_to_take_backlog
@@ -20,6 +21,7 @@ from qtools.names import EPHEMERAL, Subscription
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.parcel import Parcel
 from qtools.web.bodies import Refusal
+from qtools.web.memory_budget import MemoryBudget
 
 log = logging.getLogger("qtools.pubsub")
 
@@ -52,6 +54,8 @@ class Reader:
     def __init__(self, hub: Hub, most: int) -> None:
         self.dropped = 0  # messages
         self.waiting = 0  # bytes
+        self.current: Parcel | None = None  # the one that was read last, and is being sent
+        self.cut: Callable[[], str | None] = lambda: None  # ends the client's connection; says which it was
         self._hub = hub
         self._most = most
         self._messages = 0
@@ -59,8 +63,8 @@ class Reader:
         self._something = asyncio.Event()
         self._ended = False
 
-    def offer(self, parcel: Parcel, size: int) -> None:
-        """Take a parcel of `size` bytes of bodies, or drop it."""
+    def offer(self, parcel: Parcel) -> None:
+        """Take a parcel, or drop it."""
         if self._messages and (self._messages + len(parcel) > self._most or self.waiting > MOST_BYTES):
             if not self.dropped:
                 log.warning("a reader of %s is too slow: it misses messages", self._hub.topic)
@@ -69,10 +73,30 @@ class Reader:
             return
         self._parcels.append(parcel)
         self._messages += len(parcel)
-        self.waiting += size
+        self.waiting += parcel.size
         self._something.set()
 
+    def held(self) -> Sequence[Parcel]:
+        """What waits, and what is being sent."""
+        return self._parcels if self.current is None else [self.current, *self._parcels]
+
+    def memory(self) -> int:
+        """0: what a reader holds it shares with others, so the hub counts it."""
+        return 0
+
+    def shed(self) -> str | None:
+        """End the client, and let go of what it has not read; says which client it was, or None if it cannot be."""
+        what = self.cut()
+        if what is not None:
+            self._parcels.clear()
+            self._messages = self.waiting = 0
+            self.current = None
+            self.end()
+            self._hub.room.set()
+        return what
+
     async def read(self) -> Parcel | None:
+        self.current = None
         while not self._parcels:
             if self._ended:
                 return None
@@ -80,7 +104,8 @@ class Reader:
             await self._something.wait()
         parcel = self._parcels.popleft()
         self._messages -= len(parcel)
-        self.waiting -= sum(map(len, parcel.batch.bodies))
+        self.waiting -= parcel.size
+        self.current = parcel
         if self.waiting < AHEAD:
             self._hub.room.set()
         return parcel
@@ -115,14 +140,29 @@ class Hub:
         while (batch := await consumer.read()) is not None:
             batch.finish()  # from here on it is each reader's own
             parcel = Parcel(batch, shared=True)
-            size = sum(map(len, batch.bodies))
             for reader in self.readers:
-                reader.offer(parcel, size)
+                reader.offer(parcel)
             while self.readers and min(reader.waiting for reader in self.readers) > AHEAD:
                 self.room.clear()
                 await self.room.wait()
         for reader in self.readers:
             reader.end()
+
+    def memory(self) -> int:
+        """Bytes of what the readers have not read. What waits for one is the end of what waits for the slowest."""
+        if not self.readers:
+            return 0
+        slowest = max(self.readers, key=_backlog)
+        parcels = {id(parcel): parcel for parcel in slowest.held()}
+        parcels.update((id(reader.current), reader.current) for reader in self.readers if reader.current is not None)
+        return sum(parcel.memory() for parcel in parcels.values())
+
+    def shed(self) -> str | None:
+        """End the slowest reader."""
+        for reader in sorted(self.readers, key=_backlog, reverse=True):
+            if _backlog(reader) and (what := reader.shed()) is not None:
+                return what
+        return None
 
     async def leave(self, reader: Reader) -> None:
         if reader in self.readers:
@@ -141,11 +181,17 @@ class Hub:
             await consumer.close()
 
 
+def _backlog(reader: Reader) -> int:
+    """Bytes that a reader has not sent."""
+    return reader.waiting + (0 if reader.current is None else reader.current.size)
+
+
 class Hubs:
     """The hubs of a gateway, by topic."""
 
-    def __init__(self, options: GatewayOptions) -> None:
+    def __init__(self, options: GatewayOptions, budget: MemoryBudget) -> None:
         self.options = options
+        self._budget = budget
         self.dropped = 0
         self._hubs: dict[str, Hub] = {}
 
@@ -154,6 +200,7 @@ class Hubs:
         hub = self._hubs.get(topic)
         if hub is None:
             hub = self._hubs[topic] = Hub(self, topic)
+            self._budget.add(hub)
         reader = Reader(hub, self.options.backlog)
         hub.readers.append(reader)
         try:
@@ -164,6 +211,7 @@ class Hubs:
         return reader
 
     def forget(self, hub: Hub) -> None:
+        self._budget.remove(hub)
         if self._hubs.get(hub.topic) is hub:
             del self._hubs[hub.topic]
 

@@ -37,3 +37,4 @@ class GatewayOptions:
     heartbeat: float = 15.0
     idempotency_window: float = 600.0
     backlog: int = 10_000
+    max_memory: int = 1 << 30

@@ -16,6 +16,7 @@ from qtools.client.publisher import Publisher
 from qtools.client.settings import Settings
 from qtools.errors import AuthError, BrokerError, MessageRefused, NetworkError, QtoolsError
 from qtools.web.bodies import Refusal
+from qtools.web.memory_budget import OVERHEAD, MemoryBudget
 
 log = logging.getLogger("qtools.pubsub")
 
@@ -28,12 +29,13 @@ class _Order:
     """What one request wants published; `done` ends with the broker's answer. How many messages were refused, and why
     the first, says the error."""
 
-    __slots__ = ("bodies", "done", "topic")
+    __slots__ = ("bodies", "done", "memory", "topic")
 
     def __init__(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> None:
         self.topic = topic
         self.bodies = bodies
         self.done = done
+        self.memory = sum(map(len, bodies)) + OVERHEAD * len(bodies)  # bytes
 
 
 class Refused(Refusal):
@@ -47,11 +49,14 @@ class Refused(Refusal):
 class Outlet:
     """Publishes to `brokers`. timeout: s that a request waits for the broker's answer."""
 
-    def __init__(self, brokers: Brokers, settings: Settings, timeout: float) -> None:
+    def __init__(self, brokers: Brokers, settings: Settings, timeout: float, budget: MemoryBudget) -> None:
+        self.refused_for_memory = 0  # requests
         self.published = 0
         self.published_bytes = 0
         self._publisher = Publisher(brokers, settings, retry_timeout=timeout)
         self._timeout = timeout
+        self._budget = budget
+        self._held = 0  # bytes of what waits for the broker's answer
         self._waiting: list[_Order] = []
         self._writing: set[asyncio.Task[None]] = set()
         self._due = False
@@ -85,7 +90,13 @@ class Outlet:
                 done.set_exception(_away())
                 return done
             self._away = False
-        self._waiting.append(_Order(topic, bodies, done))
+        if self._budget.is_exhausted:
+            self.refused_for_memory += 1
+            done.set_exception(_no_memory())
+            return done
+        order = _Order(topic, bodies, done)
+        self._held += order.memory
+        self._waiting.append(order)
         if not self._due and len(self._writing) < WINDOW:
             self._due = True
             self._loop.call_soon(self._leave)
@@ -93,8 +104,18 @@ class Outlet:
 
     async def defer(self, topic: str, body: bytes, delay_ms: int) -> None:
         """Publish one message that the broker holds back. There is no MPUB for that, so it goes alone."""
-        await self._publish([_Order(topic, [body], done := self._loop.create_future())], delay_ms)
-        await done
+        order = _Order(topic, [body], self._loop.create_future())
+        self._held += order.memory
+        await self._publish([order], delay_ms)
+        await order.done
+
+    def memory(self) -> int:
+        """Bytes of what waits for the broker's answer."""
+        return self._held
+
+    def shed(self) -> str | None:
+        """None: what a publisher waits with is not given up. Those that come while there is no memory are refused."""
+        return None
 
     def _leave(self) -> None:
         self._due = False
@@ -109,6 +130,12 @@ class Outlet:
         self._leave()
 
     async def _publish(self, orders: list[_Order], delay_ms: int = 0) -> None:
+        try:
+            await self._publish_all(orders, delay_ms)
+        finally:
+            self._held -= sum(order.memory for order in orders)
+
+    async def _publish_all(self, orders: list[_Order], delay_ms: int) -> None:
         by_topic: dict[str, list[_Order]] = {}
         for order in orders:
             by_topic.setdefault(order.topic, []).append(order)
@@ -167,6 +194,15 @@ def _raise_in(done: asyncio.Future[None], refusal: Refusal) -> None:
 
 def _away() -> Refusal:
     return Refusal(503, "BROKER_UNAVAILABLE", "no broker can be reached just now", RETRY_AFTER)
+
+
+def _no_memory() -> Refusal:
+    return Refusal(
+        503,
+        "OUT_OF_MEMORY",
+        "too much waits for the brokers or for slow clients (--max-memory); try again",
+        RETRY_AFTER,
+    )
 
 
 def refusal_of(error: QtoolsError) -> Refusal:

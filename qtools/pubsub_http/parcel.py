@@ -16,6 +16,7 @@ from qtools.flow.filter import parser_for
 from qtools.flow.lines import join_lengths, join_lines
 from qtools.message import Batch
 from qtools.web.bodies import Refusal
+from qtools.web.memory_budget import OVERHEAD
 
 _NO_JSON = object()
 
@@ -83,11 +84,12 @@ def compile_where(text: str) -> Where:
 class Parcel:
     """One batch. `shared` when many clients get it; nobody's acknowledgement matters then, it is finished already."""
 
-    __slots__ = ("_places", "_rendered", "_undecided", "_values", "batch", "shared")
+    __slots__ = ("_places", "_rendered", "_undecided", "_values", "batch", "shared", "size")
 
     def __init__(self, batch: Batch, shared: bool = False) -> None:
         self.batch = batch
         self.shared = shared
+        self.size = sum(map(len, batch.bodies))  # bytes of the bodies
         self._rendered: dict[str, bytes] = {}
         self._places: dict[str, Sequence[int]] = {}
         self._undecided: dict[str, list[int]] = {}
@@ -95,6 +97,10 @@ class Parcel:
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    def memory(self) -> int:
+        """Bytes that it holds, its shared renderings included."""
+        return self.size + OVERHEAD * len(self.batch) + sum(map(len, self._rendered.values()))
 
     def passing(self, where: Where) -> Sequence[int]:
         """The places of the messages for which `where` holds."""

@@ -85,6 +85,9 @@ class Publishing:
         length = announced(request.scope)
         is_long = length is None or length > self._max_body
         if is_long and key is None and form != "binary" and not encoding(request.scope):
+            wire = request.scope.get("wire")
+            if wire is not None:
+                wire.streams_body = True
             return await self._stream(topic, request.receive, self._splitter(form))
         body = await read_decoded(request.scope, request.receive, self._max_body, self._body_too_big)
         bodies = self._taken_apart(form, body)

@@ -18,6 +18,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from qtools.web.memory_budget import OVERHEAD
+
 MOST = 1000  # broken streams that are remembered, and
 MOST_IDS = 200_000  # ids of messages in all; the oldest streams are forgotten first
 END_SECONDS = 2.0  # that a stream has to end in, once its client has come back on another connection
@@ -96,6 +98,18 @@ class Resumption:
                 _, oldest = self._broken.popitem(last=False)
                 self._ids -= len(oldest.unsettled) + len(oldest.expected)
         stream.ended.set()
+
+    def memory(self) -> int:
+        """Bytes of what is remembered of broken streams."""
+        return self._ids * OVERHEAD
+
+    def shed(self) -> str | None:
+        """Forget the stream that broke longest ago; where its client comes back, it gets some messages again."""
+        if not self._broken:
+            return None
+        name, oldest = self._broken.popitem(last=False)
+        self._ids -= len(oldest.unsettled) + len(oldest.expected)
+        return f"forgot what had arrived of the broken event stream {name}"
 
     async def arrived(self, resume: Resume) -> set[bytes]:
         """The ids of the messages that have arrived, wherever the stream was served."""

@@ -24,8 +24,10 @@ from qtools.pubsub_http.outlet import refusal_of
 from qtools.pubsub_http.proxies import ProxyWarning
 from qtools.pubsub_http.resume import EventStream, Resumption, parse_last_event_id
 from qtools.pubsub_http.sessions import Session, Sessions
+from qtools.pubsub_http.stream_memory import counted_memory
 from qtools.pubsub_http.wants import MEDIA, Wants, read_wants
 from qtools.web.bodies import Refusal
+from qtools.web.memory_budget import MemoryBudget
 from qtools.web.sender import ClientGone
 from qtools.web.wire import Wire
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qtools.pubsub")
 
+PIECE = 64 * 1024  # bytes that are handed to a transport at once; a client that does not read holds about two of them
 RETRY_MS = 1000  # what a browser waits before it comes back
 
 
@@ -43,10 +46,15 @@ class HttpStream(WireStream):
     """The answer to GET /sub."""
 
     async def send(self, data: bytes, batch: Batch) -> None:
-        await self.say(data)
+        if len(data) <= PIECE:
+            await self.say(data)
+            return
+        whole = memoryview(data)  # may be shared with other streams: each copies one piece at a time
+        for start in range(0, len(data), PIECE):
+            await self.say(whole[start : start + PIECE])
 
-    async def say(self, data: bytes) -> None:
-        """Write something that is no message."""
+    async def say(self, data: bytes | memoryview) -> None:
+        """Write something that is no message, or a piece of what is."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self._bytes += len(data)
 
@@ -55,8 +63,15 @@ class Subscribing:
     """All streams of a gateway."""
 
     def __init__(
-        self, options: GatewayOptions, access: Access, sessions: Sessions, hubs: Hubs, resumption: Resumption
+        self,
+        options: GatewayOptions,
+        access: Access,
+        sessions: Sessions,
+        hubs: Hubs,
+        resumption: Resumption,
+        budget: MemoryBudget,
     ) -> None:
+        self.budget = budget
         self.counts = Counts()
         self.open = 0
         self._options = options
@@ -185,7 +200,8 @@ class Subscribing:
             gone = asyncio.create_task(_wait_gone(request, stream, source))
             try:
                 await self._begin(app, request, wants, session, stream)
-                await delivery.run()
+                with counted_memory(self.budget, source, delivery, wire, wants.source):
+                    await delivery.run()
                 if not stream.gone:
                     gone.cancel()
                     await request.send({"type": "http.response.body", "body": b""})

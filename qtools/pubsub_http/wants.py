@@ -41,6 +41,11 @@ class Wants:
     until_empty: bool
     msg_timeout: float
 
+    @property
+    def source(self) -> str:
+        """What is subscribed to, for messages."""
+        return f"{self.topic}/{self.channel}" if self.channel else self.topic
+
 
 def read_wants(values: Values, accept: str, most_in_flight: int, *, websocket: bool = False) -> Wants:
     """What these parameters, and this Accept, ask for."""

@@ -22,6 +22,7 @@ from qtools.pubsub_http.delivery import Delivery, Source, WireStream
 from qtools.pubsub_http.parcel import PIECES
 from qtools.pubsub_http.routes import MAX_DEFER
 from qtools.pubsub_http.sessions import Session
+from qtools.pubsub_http.stream_memory import counted_memory
 from qtools.pubsub_http.wants import read_wants
 from qtools.web.sender import ClientGone
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from qtools.pubsub_http.sessions import Sessions
     from qtools.pubsub_http.subscribe import Subscribing
 
+TOGETHER = 64  # messages that are encoded at once
 NORMAL, GOING_AWAY = 1000, 1001  # RFC 6455, 7.4.1
 
 
@@ -39,7 +41,7 @@ class _Stream(WireStream):
 
     def __init__(self, request: Request, form: str) -> None:
         super().__init__(request.send, request.scope.get("wire"))
-        self._pieces = PIECES["envelope" if form == "envelope" else form]
+        self._pieces = PIECES[form]
         self._form = form
 
     async def send(self, data: bytes, batch: Batch) -> None:
@@ -47,12 +49,16 @@ class _Stream(WireStream):
         if self._form == "raw":
             for body in batch.bodies:
                 await send({"type": "websocket.send", "bytes": body})
-        elif self._form == "envelope":
-            for line in self._pieces(batch):
-                await send({"type": "websocket.send", "text": line[:-1].decode()})
+        elif self._form == "envelope":  # a line each: `data` may be shared with other streams, and is not copied whole
+            start = 0
+            while start < len(data):
+                end = data.index(b"\n", start)
+                await send({"type": "websocket.send", "text": data[start:end].decode()})
+                start = end + 1
         else:
-            for piece in self._pieces(batch):
-                await send({"type": "websocket.send", "bytes": piece})
+            for start in range(0, len(batch), TOGETHER):
+                for piece in self._pieces(batch.pick(range(start, min(start + TOGETHER, len(batch))))):
+                    await send({"type": "websocket.send", "bytes": piece})
         self._bytes += len(data)
 
     async def answer(self, result: dict[str, Any]) -> None:
@@ -87,7 +93,9 @@ class WebSockets:
             await accept(request, self._subscribing.proxy_warning.headers(request.head, "/sub") if is_final else [])
             listening = asyncio.create_task(self._listen(request, stream, session, source))
             try:
-                await delivery.run()
+                wire = request.scope.get("wire")
+                with counted_memory(self._subscribing.budget, source, delivery, wire, wants.source):
+                    await delivery.run()
                 if session is not None:
                     await self._subscribing.wait_acknowledged(source, session, wants, listening)
                 if not stream.gone:

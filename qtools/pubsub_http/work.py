@@ -65,7 +65,8 @@ async def serve_on(
         app: App = gateway.app
         if place is not None:
             app = await _among_others(gateway, place, options, stack)
-        door = HttpDoor(app, limits, short=gateway.short, websockets=True, heartbeat=options.heartbeat)
+        door = HttpDoor(app, limits, short=gateway.short, websockets=True,
+                        heartbeat=options.heartbeat, budget=gateway.budget)  # fmt: skip
         if place is None or place.number == 0:
             operations = Operations(
                 options.operations, NAME, lambda: _families(gateway, door, place), lambda: _unready(gateway, signals)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FOREVER = float("inf")
 QUEUED = 1000  # requests that one client may send before it has the answers to those before
+STREAMED = 1024 * 1024  # bytes of an endless body that are here at once: httptools' buffer, messages, batches
 SLOWEST = 10_000  # bytes/s: a body whose length was announced may not come slower
 
 
@@ -76,6 +77,7 @@ class HttpClient(HttpToolsProtocol):
     _current: RequestResponseCycle | ShortCycle | None = None  # the one that is answered; `cycle` is the newest
     _deaf = False  # something was wrong: what comes is not looked at any more
     _unseen = 0  # bytes since something came out of the parser
+    _body = 0  # bytes of the bodies of requests that are not answered
     _fed = 0  # bytes of the chunk that is being parsed
     _in_head = False  # a request has begun, and its head is not whole
     _extends = False  # whether each piece of the body puts the deadline off
@@ -207,6 +209,11 @@ class HttpClient(HttpToolsProtocol):
         super().connection_lost(exc)
 
     @property
+    def unanswered_bytes(self) -> int:
+        """Bytes of the bodies of requests that are not answered; of one that is taken as it comes, what may be here."""
+        return min(self._body, STREAMED) if self.wire.streams_body else self._body
+
+    @property
     def _is_over(self) -> bool:
         return self._deaf or self.wire.is_closing()
 
@@ -267,6 +274,7 @@ class HttpClient(HttpToolsProtocol):
         if self._extends:
             self._wait(self._limits.idle)
         if not self._is_over:
+            self._body += len(body)
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -279,6 +287,8 @@ class HttpClient(HttpToolsProtocol):
         """As uvicorn's, without a timer for each request: the door looks at the deadlines."""
         if self.transport.is_closing():
             return
+        self._body = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        self.wire.streams_body = False
         self.flow.resume_reading()
         if self.wire.is_stream:
             self.wire.is_stream = False

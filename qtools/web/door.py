@@ -20,12 +20,15 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from qtools.web.client import HttpClient
+from qtools.web.memory_budget import MemoryBudget
 from qtools.web.short import Short
 from qtools.web.wire import LINGER
 
 if TYPE_CHECKING:
     from qtools.web.websocket import WebSocket
 
+LOOKED_AT = 1000  # clients, at one look at their memory
+WORTH_COUNTING = 4096  # bytes
 SWEEP_SECONDS = 1.0  # how often deadlines are looked at: one timer for all clients, none for each
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -61,6 +64,7 @@ class HttpDoor:
         short: Short | None = None,
         websockets: bool = False,
         heartbeat: float = 30.0,
+        budget: MemoryBudget | None = None,
     ) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is worth saying, the app says
         self.limits = limits or Limits()
@@ -84,6 +88,8 @@ class HttpDoor:
         self.state = ServerState()
         self.loop = asyncio.get_running_loop()
         self._servers: list[asyncio.Server] = []
+        if budget is not None:
+            budget.add(ClientMemory(self.state))
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
@@ -135,6 +141,43 @@ class HttpDoor:
             connection.transport.abort()
         if self._sweeping is not None:
             self._sweeping.cancel()
+
+
+class ClientMemory:
+    """What clients have not read of their answers, and what of their requests is not answered: a holder of memory.
+
+    All clients are looked at while they are few, and a part of them at each look otherwise, so that many idle ones
+    cost little.
+    """
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._held: dict[Any, int] = {}  # what the last look found at each client that holds something worth counting
+        self._waits = 0
+
+    def memory(self) -> int:
+        connections = self._state.connections
+        self._waits -= 1
+        if self._waits <= 0:
+            self._waits = len(connections) // LOOKED_AT
+            self._held = {each: size for each in connections if (size := _held_for(each)) >= WORTH_COUNTING}
+        return sum(self._held.values())
+
+    def shed(self) -> str | None:
+        """Abort the connection of the client for which the most is held."""
+        while self._held:
+            client = max(self._held, key=self._held.__getitem__)
+            size = self._held.pop(client)
+            transport = client.transport
+            if transport.is_closing():
+                continue
+            transport.abort()
+            return f"aborted the connection of {transport.peer}, for which {size:,} bytes are held"
+        return None
+
+
+def _held_for(client: Any) -> int:
+    return 0 if client.transport.is_closing() else client.transport.unsent + client.unanswered_bytes
 
 
 def _websocket_class() -> type[asyncio.Protocol]:

@@ -35,6 +35,9 @@ FOREVER = float("inf")
 # Of what makes up a handshake: within the library's own limits, beyond which it would not answer.
 MOST_LINES = 32
 LONGEST_LINE = 4096  # bytes
+SLICE = 4096  # bytes that are parsed at once
+MOST_CONTROL_FRAMES = 100  # pings and pongs in a second; honest clients send one in some seconds
+MOST_FRAGMENTS = 1000  # of a message
 CLOSE_SECONDS = 5.0  # for the client's answer to our Close frame (RFC 6455, 7.1.1)
 _HANDSHAKE = frozenset({b"connection", b"upgrade"})
 _TOO_SLOW = closing_answer(503, "HANDSHAKE_TIMEOUT", (b"retry-after", b"1"))
@@ -52,6 +55,11 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.close_timeout = CLOSE_SECONDS
         self._headers: list[tuple[bytes, bytes]] = []
         self._target = b""
+        self._unparsed = b""
+        self._will_parse = False
+        self._pong = b""  # waits until the client reads on
+        self._control_frames = 0  # since `_control_frames_since`, a loop time
+        self._control_frames_since = 0.0
 
     def begin(self, wire: Wire, target: bytes, headers: Headers, seconds: float) -> None:
         """Take `wire` over after the head of a GET for `target` asked for a WebSocket. The application has `seconds`
@@ -76,8 +84,100 @@ class WebSocket(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             self.transport.discard(len(data))
+            return
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse at most SLICE bytes in a turn of the loop, and nothing while a message waits for the application.
+
+        The library makes objects of all frames in what it is given: of a megabyte of pings, a hundred megabytes and
+        seconds in which no other client is served.
+        """
+        if self._unparsed and self.queue.empty() and not self.transport.is_closing():
+            piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
+            super().data_received(piece)
+        if self.transport.is_closing():
+            self._unparsed = b""
+        elif self._unparsed:
+            self.transport.pause_reading()
+            if self.queue.empty():
+                self._parse_soon()
+        elif not self.read_paused:
+            self.transport.resume_reading()
+
+    def _parse_soon(self) -> None:
+        if not self._will_parse:
+            self._will_parse = True
+            self.loop.call_soon(self._parse_next)
+
+    def _parse_next(self) -> None:
+        self._will_parse = False
+        self._parse()
+
+    async def receive(self) -> Any:
+        event = await super().receive()
+        if self._unparsed:
+            self.transport.pause_reading()
+            self._parse_soon()
+        return event
+
+    @property
+    def unanswered_bytes(self) -> int:
+        """Bytes of what the client has sent and the application has not taken."""
+        return len(self._unparsed) + sum(map(len, self.frames))
+
+    # ── floods ──
+
+    def handle_ping(self) -> None:
+        """Answer; a client that reads no answers gets one to its newest pings only (RFC 6455, 5.5.3)."""
+        pong = b"".join(self.conn.data_to_send())
+        if self._is_flood():
+            return
+        if self.writable.is_set():
+            self.transport.write(pong)
         else:
-            super().data_received(data)
+            self._pong = pong
+
+    def handle_pong(self, event: Any) -> None:
+        if not self._is_flood():
+            super().handle_pong(event)
+
+    def handle_cont(self, event: Any) -> None:
+        """A message has a limit in bytes, and here one in fragments, which may be empty."""
+        if len(self.frames) >= MOST_FRAGMENTS:
+            self._end_violation(1009)
+        else:
+            super().handle_cont(event)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._pong and not self.transport.is_closing():
+            self.transport.write(self._pong)
+        self._pong = b""
+
+    def _is_flood(self) -> bool:
+        """Count a control frame; end the connection of a client that sends too many of them."""
+        now = self.loop.time()
+        if now - self._control_frames_since >= 1.0:
+            self._control_frames_since, self._control_frames = now, 0
+        self._control_frames += 1
+        if self._control_frames > MOST_CONTROL_FRAMES:
+            self._end_violation(1008)
+            return True
+        return False
+
+    def _end_violation(self, code: int) -> None:
+        """Close with `code` (RFC 6455, 7.4.1), and look at nothing more of what has come."""
+        self._unparsed = b""
+        if self.transport.is_closing():
+            return
+        log.warning("closed the WebSocket of %s: it sent too many control frames or fragments", self.transport.peer)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code})
+        self.conn.send_close(code)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self.disconnected = True
+        self.transport.close()
 
     def eof_received(self) -> None:
         self.transport.note_end()

@@ -25,6 +25,7 @@ _STANDING = frozenset({1, 4, 5})  # ESTABLISHED, FIN-WAIT-1, FIN-WAIT-2
 _ENDED = _STANDING | {6, 8, 9, 11}  # TIME-WAIT, CLOSE-WAIT, LAST-ACK, CLOSING
 LINGER = 2.0  # s
 LINGER_BYTES = 4 * 1024 * 1024
+FLUSH_BYTES = 64 * 1024
 _SO_NWRITE = 0x1024  # macOS: bytes in the send buffer
 
 
@@ -35,9 +36,11 @@ class Wire:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.written = 0  # bytes, of all that was handed in here
         self.is_stream = False  # set by an application whose answer has no end: its client may read slowly
+        self.streams_body = False  # set by an application that takes a request's body as it comes
         self._transport = transport
         self._loop = loop
         self._out: list[bytes] = []
+        self._held = 0  # bytes in `_out`
         self._closing = False
         self._taken = 0
         self._discarded = 0
@@ -50,7 +53,21 @@ class Wire:
         if not self._out:
             self._loop.call_soon(self.flush)
         self._out.append(data)
+        self._held += len(data)
         self.written += len(data)
+        if self._held >= FLUSH_BYTES:  # only what was handed over can stop a writer that is too fast
+            self.flush()
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for the log."""
+        name = self._transport.get_extra_info("peername")
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "on the unix socket"
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait in this process: the client does not read them, or not yet."""
+        return self._held + _buffered(self._transport)
 
     def write_whole(self, data: bytes) -> None:
         """An answer of which nothing more will come."""
@@ -64,6 +81,7 @@ class Wire:
         if self._out:
             data = b"".join(self._out)
             self._out.clear()
+            self._held = 0
             if not self._transport.is_closing():
                 self._transport.write(data)
 
@@ -130,8 +148,7 @@ class Wire:
                 self._taken = acknowledged
 
     def _acknowledged(self) -> int:
-        held = sum(map(len, self._out)) + _buffered(self._transport)
-        return max(0, self.written - held - _unacknowledged(self._descriptor))
+        return max(0, self.written - self.unsent - _unacknowledged(self._descriptor))
 
     def is_dead(self, seconds: float) -> bool:
         """Whether the subscriber at the other end is gone: it has ended its side, or what was sent is not acknowledged

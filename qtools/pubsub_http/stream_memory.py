@@ -1,0 +1,52 @@
+"""What a stream holds for its client, for the process's memory budget. In: a source, a delivery. Out: bytes, an end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from qtools.pubsub_http.delivery import Delivery, Source
+from qtools.pubsub_http.hub import Reader
+from qtools.web.memory_budget import MemoryBudget
+from qtools.web.wire import Wire
+
+
+class StreamMemory:
+    """A subscriber as a holder of memory. `what` names what it is subscribed to."""
+
+    def __init__(self, source: Source, delivery: Delivery, wire: Wire, what: str) -> None:
+        self._source = source
+        self._delivery = delivery
+        self._wire = wire
+        self._what = what
+
+    def memory(self) -> int:
+        if self._wire.is_closing():
+            return 0  # it is being given back
+        return self._source.memory() + self._delivery.memory()
+
+    def shed(self) -> str | None:
+        """End the stream; what it has not finished goes back to its channel."""
+        if self._wire.is_closing():
+            return None
+        self._wire.abort()
+        self._source.end()
+        return f"ended the slow subscriber {self._wire.peer} of {self._what}"
+
+
+@contextmanager
+def counted_memory(
+    budget: MemoryBudget, source: Source, delivery: Delivery, wire: Wire | None, what: str
+) -> Iterator[None]:
+    """Count what the stream holds in `budget` as long as the context lasts. `wire` is None without a server."""
+    if wire is None:
+        yield
+        return
+    holder = StreamMemory(source, delivery, wire, what)
+    if isinstance(source, Reader):
+        source.cut = holder.shed
+    budget.add(holder)
+    try:
+        yield
+    finally:
+        budget.remove(holder)
