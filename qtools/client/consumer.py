@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qtools.client.address import Brokers
 from qtools.client.connection import Connection
@@ -62,6 +62,7 @@ class Consumer:
         self._quotas: dict[tuple[str, str, str], int] | None = {} if by_quota else None
         self._brokers = brokers
         self.settings = settings
+        self.on_received: Callable[[int], None] | None = None  # called with the bytes of each read of a socket
         self._links: list[Links] = []
         self._connections: list[Connection] = []
         self._lately: set[Connection] = set()
@@ -155,6 +156,12 @@ class Consumer:
         self._ended = True
         self._something.set()
         self._share()
+
+    def discard(self) -> None:
+        """End, and drop what has not been read: it goes back to its channels when the consumer is closed."""
+        self.end()
+        self._unread.clear()
+        self._unread_bytes = 0
 
     def rest(self) -> None:
         """Ask for nothing more and give back what was not read; what was read may still be acknowledged."""
@@ -251,6 +258,8 @@ class Consumer:
         if self._unread_bytes > MAX_UNREAD and not self._choked:
             self._choked = True
             self._share()
+        if self.on_received is not None:
+            self.on_received(size)
 
     def on_finish(self, connection: Connection, count: int) -> None:
         if self._unfinished is not None:

@@ -17,6 +17,7 @@ from qtools.pubsub_http.hub import open_consumer, own_channel
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.parcel import Parcel
 from qtools.pubsub_http.wants import Wants
+from qtools.web.memory_budget import MemoryBudget
 
 Key = tuple[str, str, str, int]  # caller, topic, channel, max_in_flight
 
@@ -55,6 +56,11 @@ class ConsumerSource:
         if not self._is_resting:
             self.consumer.end()
 
+    def discard(self) -> None:
+        """End at once; what was received and not read goes back to the channel."""
+        if not self._is_resting:
+            self.consumer.discard()
+
     def rest(self) -> None:
         """Read no more. What was read may still be finished, requeued and touched until `close`."""
         if self._shared is None or self._is_resting:
@@ -77,8 +83,9 @@ class ConsumerSource:
 class Consumers:
     """All consumers of a gateway that belong to one stream, or to one at a time."""
 
-    def __init__(self, options: GatewayOptions) -> None:
+    def __init__(self, options: GatewayOptions, budget: MemoryBudget) -> None:
         self._options = options
+        self._budget = budget
         self._shared: dict[Key, list[_Shared]] = {}
 
     async def open(self, caller: str, wants: Wants) -> ConsumerSource:
@@ -86,7 +93,9 @@ class Consumers:
         limit = wants.count if wants.where is None else None
         if not (wants.acks and wants.count and wants.channel):
             source = Subscription(wants.topic, wants.channel or own_channel())
-            return ConsumerSource(self, await open_consumer(source, self._options, wants.max_in_flight, limit))
+            return ConsumerSource(
+                self, await open_consumer(source, self._options, self._budget, wants.max_in_flight, limit)
+            )
         key = (caller, wants.topic, wants.channel, wants.max_in_flight)
         for shared in self._shared.get(key, ()):
             consumer = shared.consumer
@@ -96,7 +105,7 @@ class Consumers:
                 consumer.resume(limit)
                 return ConsumerSource(self, consumer, shared)
         source = Subscription(wants.topic, wants.channel)
-        shared = _Shared(key, await open_consumer(source, self._options, wants.max_in_flight, limit))
+        shared = _Shared(key, await open_consumer(source, self._options, self._budget, wants.max_in_flight, limit))
         self._shared.setdefault(key, []).append(shared)
         return ConsumerSource(self, shared.consumer, shared)
 

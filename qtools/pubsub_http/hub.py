@@ -35,7 +35,7 @@ def own_channel() -> str:
 
 
 async def open_consumer(
-    source: Subscription, options: GatewayOptions, max_in_flight: int, limit: int | None
+    source: Subscription, options: GatewayOptions, budget: MemoryBudget, max_in_flight: int, limit: int | None
 ) -> Consumer:
     """A consumer that has started; StartError, or 409 where a temporary channel would take what nobody else has."""
     if source.channel.endswith(EPHEMERAL):
@@ -44,6 +44,7 @@ async def open_consumer(
         except UsageError as error:
             raise Refusal(409, "TOPIC_HAS_NO_CHANNEL", str(error)) from error
     consumer = Consumer([source], options.brokers, options.settings, max_in_flight=max_in_flight, limit=limit)
+    consumer.on_received = budget.note
     await consumer.start()
     return consumer
 
@@ -88,12 +89,16 @@ class Reader:
         """End the client, and let go of what it has not read; says which client it was, or None if it cannot be."""
         what = self.cut()
         if what is not None:
-            self._parcels.clear()
-            self._messages = self.waiting = 0
-            self.current = None
-            self.end()
-            self._hub.room.set()
+            self.discard()
         return what
+
+    def discard(self) -> None:
+        """End, and let go of what has not been read."""
+        self._parcels.clear()
+        self._messages = self.waiting = 0
+        self.current = None
+        self.end()
+        self._hub.room.set()
 
     async def read(self) -> Parcel | None:
         self.current = None
@@ -133,7 +138,7 @@ class Hub:
 
     async def _start(self, options: GatewayOptions) -> None:
         source = Subscription(self.topic, own_channel())
-        self._consumer = await open_consumer(source, options, options.max_in_flight, None)
+        self._consumer = await open_consumer(source, options, self.hubs.budget, options.max_in_flight, None)
         self._pump = asyncio.create_task(self._distribute(self._consumer))
 
     async def _distribute(self, consumer: Consumer) -> None:
@@ -191,7 +196,7 @@ class Hubs:
 
     def __init__(self, options: GatewayOptions, budget: MemoryBudget) -> None:
         self.options = options
-        self._budget = budget
+        self.budget = budget
         self.dropped = 0
         self._hubs: dict[str, Hub] = {}
 
@@ -200,7 +205,7 @@ class Hubs:
         hub = self._hubs.get(topic)
         if hub is None:
             hub = self._hubs[topic] = Hub(self, topic)
-            self._budget.add(hub)
+            self.budget.add(hub)
         reader = Reader(hub, self.options.backlog)
         hub.readers.append(reader)
         try:
@@ -211,7 +216,7 @@ class Hubs:
         return reader
 
     def forget(self, hub: Hub) -> None:
-        self._budget.remove(hub)
+        self.budget.remove(hub)
         if self._hubs.get(hub.topic) is hub:
             del self._hubs[hub.topic]
 

@@ -21,6 +21,7 @@ from qtools.web.memory_budget import OVERHEAD, MemoryBudget
 log = logging.getLogger("qtools.pubsub")
 
 WINDOW = 4
+PUBLISHES = 0.5  # part of the memory budget that may wait for brokers: a broker that stalls shall end no subscriber
 GRACE = 0.5  # s: that nobody is reachable is found out first, and says more than that time is up
 RETRY_AFTER = [(b"retry-after", b"1")]
 
@@ -90,7 +91,7 @@ class Outlet:
                 done.set_exception(_away())
                 return done
             self._away = False
-        if self._budget.is_exhausted:
+        if self._held > self._budget.limit * PUBLISHES or self._budget.is_exhausted:
             self.refused_for_memory += 1
             done.set_exception(_no_memory())
             return done

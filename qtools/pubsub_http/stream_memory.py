@@ -30,7 +30,7 @@ class StreamMemory:
         if self._wire.is_closing():
             return None
         self._wire.abort()
-        self._source.end()
+        self._source.discard()
         return f"ended the slow subscriber {self._wire.peer} of {self._what}"
 
 

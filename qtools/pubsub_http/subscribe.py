@@ -78,7 +78,7 @@ class Subscribing:
         self._access = access
         self._sessions = sessions
         self._hubs = hubs
-        self._consumers = Consumers(options)
+        self._consumers = Consumers(options, budget)
         self._sources: set[Source] = set()
         self._stopped = asyncio.Event()
         self._resumption = resumption

@@ -77,7 +77,7 @@ class HttpClient(HttpToolsProtocol):
     _current: RequestResponseCycle | ShortCycle | None = None  # the one that is answered; `cycle` is the newest
     _deaf = False  # something was wrong: what comes is not looked at any more
     _unseen = 0  # bytes since something came out of the parser
-    _body = 0  # bytes of the bodies of requests that are not answered
+    _body = 0  # bytes of the bodies of requests that the application has not taken
     _fed = 0  # bytes of the chunk that is being parsed
     _in_head = False  # a request has begun, and its head is not whole
     _extends = False  # whether each piece of the body puts the deadline off
@@ -208,9 +208,13 @@ class HttpClient(HttpToolsProtocol):
             current.message_event.set()
         super().connection_lost(exc)
 
+    def _forget_body(self) -> None:
+        self._body = sum(len(cycle.body) for cycle, _ in self.pipeline) if self.pipeline else 0
+
     @property
     def unanswered_bytes(self) -> int:
-        """Bytes of the bodies of requests that are not answered; of one that is taken as it comes, what may be here."""
+        """Bytes of a body that is not whole and of requests that wait for the answers to those before; of a body that
+        is taken as it comes, what may be here. The application counts what it has taken whole."""
         return min(self._body, STREAMED) if self.wire.streams_body else self._body
 
     @property
@@ -282,12 +286,13 @@ class HttpClient(HttpToolsProtocol):
         self.deadline = FOREVER
         if not self._is_over and not self._is_read_again:
             super().on_message_complete()
+        self._forget_body()
 
     def on_response_complete(self) -> None:
         """As uvicorn's, without a timer for each request: the door looks at the deadlines."""
         if self.transport.is_closing():
             return
-        self._body = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        self._forget_body()
         self.wire.streams_body = False
         self.flow.resume_reading()
         if self.wire.is_stream:

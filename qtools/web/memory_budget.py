@@ -5,7 +5,7 @@
 
 Limits of each client do not bound a process: three hundred clients that read nothing are three hundred times what one
 may hold. The holders are asked now and then instead of being told of every byte: this costs a busy process nothing on
-its hot paths. What may come in between two looks is bounded by what the network and the brokers deliver in that time.
+its hot paths. `note` looks at once when much has come since the last look.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ log = logging.getLogger("qtools.web")
 LOOK_SECONDS = 0.1
 # Part of the limit that is left after shedding: else each look would end one client more.
 KEEP = 0.8
+NOTED = 0.1  # part of the limit that may come between two looks
+WORTH_ENDING = 64 * 1024  # bytes: a client that holds less is not what is wrong
 OVERHEAD = 100  # bytes that a message or an id needs in memory beside its own
 SHARE = 4  # the default limit is this part of the machine's memory
 
@@ -43,6 +45,7 @@ class MemoryBudget:
         self.used = 0  # bytes, at the last look
         self.shed = 0  # how often a client was ended
         self._holders: set[Holder] = set()
+        self._noted = 0  # bytes since the last look
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -54,6 +57,13 @@ class MemoryBudget:
 
     def remove(self, holder: Holder) -> None:
         self._holders.discard(holder)
+
+    def note(self, size: int) -> None:
+        """`size` bytes came for clients. After many of them this looks at once: one turn of a busy event loop may read
+        as much from its sockets as the whole limit."""
+        self._noted += size
+        if self._noted > self.limit * NOTED:
+            self.look()
 
     @property
     def is_exhausted(self) -> bool:
@@ -67,11 +77,12 @@ class MemoryBudget:
 
     def look(self) -> None:
         """Hold what there is against the limit now."""
+        self._noted = 0
         held = {holder: holder.memory() for holder in self._holders}
         used = sum(held.values())
         if used > self.limit:
             for holder in sorted(held, key=held.__getitem__, reverse=True):
-                while used > self.limit * KEEP and held[holder] and (what := holder.shed()) is not None:
+                while used > self.limit * KEEP and held[holder] >= WORTH_ENDING and (what := holder.shed()) is not None:
                     self.shed += 1
                     left = min(holder.memory(), held[holder])
                     log.warning("%s: %s bytes are held for clients, --max-memory is %s",

@@ -12,6 +12,7 @@ from qtools.client.address import Brokers
 from qtools.protocol.reader import Command, Publish
 from qtools.pubsub_http.outlet import Outlet, Refused
 from qtools.web.bodies import Refusal
+from qtools.web.memory_budget import MemoryBudget
 from tests.client.scripted import Caller, Scripted, settings, until
 
 pytestmark = pytest.mark.usefixtures("tidy")
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("tidy")
 
 @asynccontextmanager
 async def outlet_to(peer: Scripted, patience: float = 5.0) -> AsyncIterator[Outlet]:
-    outlet = Outlet(Brokers(nsqd=(peer.address,)), settings(), patience)
+    outlet = Outlet(Brokers(nsqd=(peer.address,)), settings(), patience, MemoryBudget(1 << 30))
     await outlet.start()
     try:
         yield outlet
