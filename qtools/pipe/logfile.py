@@ -43,8 +43,17 @@ def look_at(path: str, *, is_current: bool = False) -> Candidate | None:
         return None
     if not stat.S_ISREG(info.st_mode):
         return None
+    head = b""
+    if is_current:
+        with contextlib.suppress(OSError):  # to open it for reading says the same, and is reported
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                info = os.fstat(fd)
+                head = os.pread(fd, HEAD, 0) if stat.S_ISREG(info.st_mode) else b""
+            finally:
+                os.close(fd)
     compression = "" if is_current else compression_of(path)
-    return Candidate(path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, compression, is_current)
+    return Candidate(path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, compression, is_current, head)
 
 
 def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
@@ -74,6 +83,18 @@ def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
     return True
 
 
+def is_copy(candidate: Candidate, head: bytes) -> bool:
+    """Whether the candidate is a copy of a file that begins with `head`, or the beginning of such a copy."""
+    if candidate.compression or not head:
+        return False
+    try:
+        with _open(candidate.path, "") as file:
+            data = _read(file, len(head))
+    except OSError:
+        return False
+    return head.startswith(data)
+
+
 class LogFile:
     """The candidate's file, opened where `entry` says. OSError when it cannot be opened, FileReplaced when the path
     leads to another file by now.
@@ -96,6 +117,8 @@ class LogFile:
             self._head = b""
             self._recent = b""
             self._begin()
+            if not self._head.startswith(candidate.head):
+                raise FileReplaced
         except BaseException:
             self._file.close()
             raise
@@ -126,6 +149,16 @@ class LogFile:
                 raise FileReplaced
         self._set_head()
 
+    @property
+    def is_blank(self) -> bool:
+        """Nothing was in it whenever it was read."""
+        return not self.position and self.entry.is_blank
+
+    def peek(self) -> bytes:
+        """The first bytes of a plain file. The next read raises FileReplaced when they are others by then."""
+        self._head = os.pread(self._file.fileno(), HEAD, 0)
+        return self._head
+
     def read(self) -> bytes:
         """What comes next, at most a block; b"" at the end. FileReplaced, and InputError for damage."""
         if self.compression:
@@ -139,8 +172,8 @@ class LogFile:
             chunk = data[early:]
         if not chunk:
             return chunk
-        if len(self._head) < HEAD:
-            self._see_head(chunk)
+        if len(self._head) < HEAD or self.entry.head is None:
+            self._see_head()
         self.position += len(chunk)
         self._recent = (self._recent + chunk[-OVERLAP:])[-OVERLAP:]
         more = len(chunk) == BLOCK  # only after a read is it sure that the size is of the same contents
@@ -149,7 +182,7 @@ class LogFile:
         self.quiet_since = 0.0
         return chunk
 
-    def _see_head(self, chunk: bytes) -> None:
+    def _see_head(self) -> None:
         if not self.compression:
             head = os.pread(self._file.fileno(), HEAD, 0)
             if not head.startswith(self._head):

@@ -24,11 +24,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from qtools.errors import InputError, UsageError
-from qtools.pipe.logfile import FileReplaced, LogFile, has_contents_of, look_at
+from qtools.pipe.logfile import FileReplaced, LogFile, has_contents_of, is_copy, look_at
 from qtools.pipe.rotation import (
     Candidate,
     Entry,
     base_names,
+    choose_copies,
     choose_files,
     in_rotation_order,
     keep_entries,
@@ -266,8 +267,12 @@ class RotatingLog:
                 return None
             file = self._files[0]
             try:
+                if file.is_blank and self._open_copies(file):
+                    continue
                 chunk = file.read()
             except FileReplaced:
+                if file.is_blank:
+                    continue
                 ended = self._replace(file)
                 if ended is not None:
                     return ended
@@ -276,7 +281,8 @@ class RotatingLog:
                 raise InputError(f"{file.name}: cannot read on: {error.strerror or error}") from error
             if chunk:
                 return Chunk(self, file, chunk)
-            file.entry.modified = max(file.entry.modified, file.modified)
+            if not file.is_blank:
+                file.entry.modified = max(file.entry.modified, file.modified)
             if len(self._files) == 1:
                 if self._open_successors(file):
                     continue  # what was written before there was a successor
@@ -355,7 +361,7 @@ class RotatingLog:
         for nth in range(TRIES):
             current = look_at(self.path, is_current=True)
             rotated = self._rotated(current)
-            reads = choose_files(self.entries, rotated, current, has_contents_of, self._named)
+            reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, is_copy)
             files = reads.files
             if reads.missing and nth < MISSING_TRIES:  # it may be under way from one name to the next
                 time.sleep(0.002)
@@ -421,7 +427,7 @@ class RotatingLog:
         for _ in range(TRIES):
             current = look_at(self.path, is_current=True)
             known = [each for each in self.entries if each is not file.entry]
-            reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of)
+            reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), is_copy)
             newer = [
                 (each, entry)
                 for each, entry in reads.files
@@ -439,12 +445,42 @@ class RotatingLog:
             return bool(opened)
         return False
 
+    def _open_copies(self, file: LogFile) -> bool:
+        """Open what is to be read before `file`, which was empty when it was seen last: what was written to it since may
+        have been copied and cut. False where there is no such copy."""
+        for _ in range(TRIES):
+            modified = file.modified
+            if modified == file.entry.modified and not file.size:
+                return False
+            # A copy that is made after this has these first bytes: it is found when `file` is found to be cut.
+            head = file.peek()
+            copies = choose_copies(file.entry, head, self._reader.rotated_files(self.path), self._is_read, is_copy)
+            opened = self._open_all([(each, None) for each in copies])
+            if opened is None:
+                time.sleep(0.001)
+                continue
+            if not copies:
+                if not head:
+                    file.entry.modified = modified
+                return False
+            self._files.extendleft(reversed(opened))
+            place = next(place for place, each in enumerate(self.entries) if each is file.entry)
+            fresh = [each.entry for each in opened]
+            self.entries = keep_entries([*self.entries[:place], *fresh, *self.entries[place:]])
+            if opened:
+                file.entry.modified = max(each.modified for each in copies)
+            return bool(opened)
+        raise InputError(f"{self.path}: its files are renamed faster than they can be opened")
+
+    def _is_read(self, candidate: Candidate) -> bool:
+        return self.has_open(candidate) or _is_known(candidate, self.entries)
+
     def _replace(self, file: LogFile) -> End | None:
         """`file` was cut while it was read: go on in a copy of what it was, if there is one, then at its beginning."""
         as_read = file.as_read()
         for _ in range(TRIES):
             current = look_at(self.path, is_current=True)
-            reads = choose_files([as_read], self._rotated(current), current, has_contents_of)
+            reads = choose_files([as_read], self._rotated(current), current, has_contents_of, (), is_copy)
             has_copy = bool(reads.files) and reads.files[0][1] is as_read
             files = [
                 (each, entry)
@@ -505,7 +541,10 @@ class RotatingLog:
 def _is_known(candidate: Candidate, entries: Sequence[Entry]) -> bool:
     """Whether one of the entries is of this file. The inode of a removed file is soon another's."""
     return any(
-        candidate.is_file_of(entry) and not entry.is_blank and has_contents_of(candidate, entry) for entry in entries
+        (candidate.is_file_of(entry) or candidate.compression)
+        and not entry.is_blank
+        and has_contents_of(candidate, entry)
+        for entry in entries
     )
 
 

@@ -21,6 +21,16 @@ entry for each file that was read: the last entry is of the file that was writte
     is not found, was read to its end       nothing
     is not found, was not read to its end   it is missing
 
+    a file that is read                     what is read before it
+    ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
+    was empty when it was opened, and was   the rotated files older than it, written to since it was seen empty, that
+    written to since                        have no entry: copies of what was in it before it was cut
+
+    a rotated file                          what is read of it
+    ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
+    begins as the current file does now     nothing: it is a copy, made or being made, and the current file is not cut
+                                            yet. Once it is cut, the copy is found by its contents
+
 A file is an entry's file when its contents say so: its first bytes, and the bytes before the entry's offset. Device and
 inode only say where to look first: inodes are used again, and a copy has another one. An entry of a file that had
 nothing in it has nothing else.
@@ -83,7 +93,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that may be of the log. size: bytes; of a compressed file, those that it has on the disk."""
+    """A file that may be of the log. size: bytes; of a compressed file, those that it has on the disk. head: the first
+    bytes of the current file, as they were before the rotated files were looked for."""
 
     path: str
     device: int
@@ -92,6 +103,7 @@ class Candidate:
     modified: int
     compression: str = ""
     is_current: bool = False
+    head: bytes = b""
 
     def is_file_of(self, entry: Entry) -> bool:
         return (self.device, self.inode) == (entry.device, entry.inode)
@@ -107,6 +119,11 @@ class Reads:
 
 
 Matches = Callable[[Candidate, Entry], bool]
+IsCopy = Callable[[Candidate, bytes], bool]
+
+
+def _is_no_copy(candidate: Candidate, head: bytes) -> bool:
+    return False
 
 
 def choose_files(
@@ -115,11 +132,13 @@ def choose_files(
     current: Candidate | None,
     matches: Matches,
     named: Collection[str] = (),
+    is_copy: IsCopy = _is_no_copy,
 ) -> Reads:
     """What to read of one log.
 
     entries: of the checkpoint, oldest first. rotated: oldest first. current: the file at the log's path, if any.
     matches: whether a file's contents are those that an entry says. named: paths of rotated files given by the user.
+    is_copy: whether a rotated file is a copy of a file with these first bytes, or the beginning of one.
     """
     files = [*rotated, current] if current is not None else list(rotated)
     reads = Reads()
@@ -149,8 +168,27 @@ def choose_files(
         each = files[place]
         if place in used:
             continue
+        if current is not None and not each.is_current and is_copy(each, current.head):
+            continue
         reads.files.append((each, last if last.is_blank and each.is_file_of(last) else None))
     return reads
+
+
+def choose_copies(
+    blank: Entry, head: bytes, rotated: Sequence[Candidate], is_known: Callable[[Candidate], bool], is_copy: IsCopy
+) -> list[Candidate]:
+    """What to read, oldest first, before a file that was empty when it was seen last.
+
+    blank: the file's entry, as it was then. head: its first bytes now. rotated: oldest first; the file itself may be
+    among them. is_known: whether a file is read already, or has an entry. is_copy: as above.
+    """
+    place = next((place for place, each in enumerate(rotated) if each.is_file_of(blank)), len(rotated))
+    return [
+        each
+        for each in rotated[:place]
+        if each.modified > blank.modified and (each.size or each.compression)
+        if not is_known(each) and not is_copy(each, head)
+    ]
 
 
 def _find(entry: Entry, files: Sequence[Candidate], matches: Matches) -> int | None:
