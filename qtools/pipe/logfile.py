@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from importlib import import_module
 from typing import IO
@@ -95,11 +96,18 @@ def is_copy(candidate: Candidate, head: bytes) -> bool:
     return head.startswith(data)
 
 
+def is_compressed_of(candidate: Candidate, head: bytes) -> bool:
+    """Whether the candidate is compressed, and begins with `head`."""
+    entry = Entry(0, 0, len(head), head=fingerprint(head, 0))
+    return bool(candidate.compression and head) and has_contents_of(candidate, entry)
+
+
 class LogFile:
     """The candidate's file, opened where `entry` says. OSError when it cannot be opened, FileReplaced when the path
     leads to another file by now.
 
-    entry: what is confirmed of it. position: how far it was read. splitter, base, taken, lines: the messages in it.
+    entry: what is confirmed of it, a copy of the entry that is given. position: how far it was read.
+    splitter, base, taken, lines: the messages in it.
     """
 
     def __init__(self, candidate: Candidate, entry: Entry | None) -> None:
@@ -110,15 +118,12 @@ class LogFile:
             info = os.fstat(self._file.fileno())
             if (info.st_dev, info.st_ino) != (candidate.device, candidate.inode):
                 raise FileReplaced
-            self.entry = entry or Entry(info.st_dev, info.st_ino)
-            self.entry.device, self.entry.inode = info.st_dev, info.st_ino
-            self.entry.modified = info.st_mtime_ns
+            self.entry = replace(entry or Entry(0, 0), device=info.st_dev, inode=info.st_ino)
+            self.entry.modified = max(self.entry.modified, candidate.modified)
             self.position = self.entry.offset
             self._head = b""
             self._recent = b""
-            self._begin()
-            if not self._head.startswith(candidate.head):
-                raise FileReplaced
+            self._begin(candidate)
         except BaseException:
             self._file.close()
             raise
@@ -130,8 +135,10 @@ class LogFile:
         self.tail = b""  # the bytes before that
         self.quiet_since = 0.0  # s, monotonic: when its end was seen first
 
-    def _begin(self) -> None:
+    def _begin(self, candidate: Candidate) -> None:
         """Go to the position, and see the first bytes and those before the position."""
+        if candidate.is_current and not candidate.head and not self.position:
+            return  # it was empty when the rotated files were looked for: what is in it now may be the second contents
         if self.compression:
             with _damage_named(self.name):
                 self._head = _read(self._file, HEAD)
@@ -142,7 +149,7 @@ class LogFile:
             self._head = os.pread(self._file.fileno(), HEAD, 0)
             early = min(OVERLAP, self.position)
             self._recent = os.pread(self._file.fileno(), early, self.position - early)
-            if len(self._recent) != early:
+            if len(self._recent) != early or not self._head.startswith(candidate.head):
                 raise FileReplaced
             known = self.entry.head
             if known is not None and fingerprint(self._head[: known.length], 0) != known:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from qtools.errors import InputError, UsageError
-from qtools.pipe.logfile import FileReplaced, LogFile, has_contents_of, is_copy, look_at
+from qtools.pipe.logfile import FileReplaced, LogFile, has_contents_of, is_compressed_of, is_copy, look_at
 from qtools.pipe.rotation import (
     Candidate,
     Entry,
@@ -446,15 +446,20 @@ class RotatingLog:
         return False
 
     def _open_copies(self, file: LogFile) -> bool:
-        """Open what is to be read before `file`, which was empty when it was seen last: what was written to it since may
-        have been copied and cut. False where there is no such copy."""
+        """Open what is to be read before `file`, which was empty when it was seen last: what was written to it since
+        may have been copied and cut. False where there is no such copy."""
         for _ in range(TRIES):
             modified = file.modified
             if modified == file.entry.modified and not file.size:
                 return False
             # A copy that is made after this has these first bytes: it is found when `file` is found to be cut.
             head = file.peek()
-            copies = choose_copies(file.entry, head, self._reader.rotated_files(self.path), self._is_read, is_copy)
+            current = look_at(self.path)
+            is_current = current is not None and current.is_file_of(file.entry)
+            rotated = self._reader.rotated_files(self.path)
+            copies = choose_copies(
+                file.entry, head, rotated, is_current, self._is_read, is_compressed_of, is_copy
+            )  # fmt: skip
             opened = self._open_all([(each, None) for each in copies])
             if opened is None:
                 time.sleep(0.001)

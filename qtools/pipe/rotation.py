@@ -175,17 +175,25 @@ def choose_files(
 
 
 def choose_copies(
-    blank: Entry, head: bytes, rotated: Sequence[Candidate], is_known: Callable[[Candidate], bool], is_copy: IsCopy
+    blank: Entry,
+    head: bytes,
+    rotated: Sequence[Candidate],
+    is_current: bool,
+    is_known: Callable[[Candidate], bool],
+    is_same: IsCopy,
+    is_copy: IsCopy,
 ) -> list[Candidate]:
     """What to read, oldest first, before a file that was empty when it was seen last.
 
-    blank: the file's entry, as it was then. head: its first bytes now. rotated: oldest first; the file itself may be
-    among them. is_known: whether a file is read already, or has an entry. is_copy: as above.
+    blank: the file's entry, as it was then. head: its first bytes now. rotated: oldest first. is_current: whether the
+    file was at the log's path just before they were looked for. is_known: whether a file is read already, or
+    has an entry. is_same: whether a compressed file begins with these bytes. is_copy: as above.
     """
-    place = next((place for place, each in enumerate(rotated) if each.is_file_of(blank)), len(rotated))
+    places = (place for place, each in enumerate(rotated) if each.is_file_of(blank) or is_same(each, head))
+    older = rotated[: next(places, len(rotated) if is_current else 0)]
     return [
         each
-        for each in rotated[:place]
+        for each in older
         if each.modified > blank.modified and (each.size or each.compression)
         if not is_known(each) and not is_copy(each, head)
     ]

@@ -10,6 +10,7 @@ from qtools.pipe.rotation import (
     Fingerprint,
     Matches,
     base_names,
+    choose_copies,
     choose_files,
     in_rotation_order,
     keep_entries,
@@ -109,6 +110,46 @@ def test_an_earlier_file_is_read_on_and_missing_only_when_it_was_not_read() -> N
     assert read(choose_files([entry(7), entry(9)], rotated, LOG, contents())) == [("log.2", 50), ("log", 50)]
     assert choose_files([entry(5), entry(9)], rotated, LOG, contents()).missing == []
     assert choose_files([entry(5, size=70), entry(9)], rotated, LOG, contents()).missing == [entry(5, size=70)]
+
+
+def test_a_copy_of_a_log_that_is_not_cut_yet_is_not_read() -> None:
+    def is_copy(candidate: Candidate, head: bytes) -> bool:
+        return candidate.path == "log.1" and head == b"now"
+
+    rotated = [file("log.3", 6), file("log.2", 7), file("log.1", 8, modified=99)]
+    current = Candidate("log", 1, 9, 100, 98, is_current=True, head=b"now")
+    for known in (entry(7), entry(5, 0, modified=6)):
+        reads = choose_files([known], rotated, current, contents(), (), is_copy)
+        assert [path for path, _ in read(reads)] == ["log.2", "log"]
+
+
+def copies(rotated: list[Candidate], *, is_current: bool = True, known: str = "", same: str = "") -> list[str]:
+    """What is read before the file with inode 9, which was empty at 20 and begins with "now" since."""
+    chosen = choose_copies(
+        entry(9, 0, modified=20), b"now", rotated, is_current,
+        is_known=lambda each: each.path == known,
+        is_same=lambda each, head: each.path == same and head == b"now",
+        is_copy=lambda each, head: each.path == "log.now" and head == b"now",
+    )  # fmt: skip
+    return [each.path for each in chosen]
+
+
+def test_before_a_file_that_was_empty_come_the_copies_made_since() -> None:
+    old, one, two = file("log.3", 6, modified=20), file("log.2.gz", 7, modified=21), file("log.1", 8, modified=22)
+    assert copies([old, one, two]) == ["log.2.gz", "log.1"]
+    assert copies([old, one, two], known="log.2.gz") == ["log.1"]
+    assert copies([old, one, file("log.1", 8, modified=22, size=0)]) == ["log.2.gz"]
+    assert copies([one, file("log.now", 8, modified=22)]) == ["log.2.gz"]
+
+
+def test_a_file_that_was_empty_and_is_renamed_has_only_older_ones_before_it() -> None:
+    one, two = file("log.2", 7, modified=21), file("log.1", 8, modified=23)
+    itself = file("log.9", 9, modified=22)
+    assert copies([one, itself, two], is_current=False) == ["log.2"]
+    assert copies([one, itself, two]) == ["log.2"]  # renamed while it was looked for
+    packed = file("log.9.gz", 5, modified=22)
+    assert copies([one, packed, two], is_current=False, same="log.9.gz") == ["log.2"]
+    assert copies([one, two], is_current=False) == []  # it is found nowhere: nothing is known to be older
 
 
 def test_entries_that_were_read_are_forgotten_in_time_and_others_never() -> None:
