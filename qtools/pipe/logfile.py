@@ -106,12 +106,12 @@ class LogFile:
     """The candidate's file, opened where `entry` says. OSError when it cannot be opened, FileReplaced when the path
     leads to another file by now.
 
-    entry: what is confirmed of it, a copy of the entry that is given. position: how far it was read.
-    splitter, base, taken, lines: the messages in it.
+    name: of the file, in messages. entry: what is confirmed of it, a copy of the entry that is given. position: how far
+    it was read. splitter, base, taken, lines: the messages in it.
     """
 
-    def __init__(self, candidate: Candidate, entry: Entry | None) -> None:
-        self.name = candidate.path
+    def __init__(self, candidate: Candidate, entry: Entry | None, name: str) -> None:
+        self.name = name
         self.compression = candidate.compression
         self._file = _open(candidate.path, candidate.compression)
         try:

@@ -91,6 +91,10 @@ class LogReader:
         self.notes: deque[tuple[int, str]] = deque()
         self.missing = 0  # files that were not found and had, or may have had, something that was not read
         self._inputs = [os.path.abspath(each) for each in inputs]
+        self._typed = dict(zip(self._inputs, inputs, strict=True))
+        self._directories: dict[str, str] = {}  # absolute path → as the user typed it
+        for each in inputs:
+            self._note_directory(each)
         self._known = known
         self._ready: deque[RotatingLog] = deque()
         self._waiting: list[RotatingLog] = []
@@ -101,20 +105,20 @@ class LogReader:
 
     def check(self) -> None:
         """Raise now what would fail later: no file, a directory, a file that cannot be read; UsageError."""
-        for each in self._inputs:
+        for each, name in self._typed.items():
             if _is_glob(each):
                 found = self._expand(each)
                 if not found and not self.options.follow and not any(map(self._is_of(each), self._known)):
-                    raise UsageError(f"{each} leads to no file")
+                    raise UsageError(f"{name} leads to no file")
             elif os.path.isdir(each):
-                raise UsageError(f"{each} is a directory")
+                raise UsageError(f"{name} is a directory")
             elif os.path.exists(each) and not os.path.isfile(each):
-                raise UsageError(f"{each} is no regular file, and only those are followed")
+                raise UsageError(f"{name} is no regular file, and only those are followed")
             elif not self.options.follow and (os.path.lexists(each) or each not in self._known):
                 try:
                     os.close(os.open(each, os.O_RDONLY))
                 except OSError as error:
-                    raise UsageError(f"cannot read {each}: {error.strerror or error}") from error
+                    raise UsageError(f"cannot read {name}: {error.strerror or error}") from error
         self._scan()
         for log in self.logs.values():
             log.begin()
@@ -183,7 +187,20 @@ class LogReader:
     def _expand(self, pattern: str) -> list[str]:
         if os.path.lexists(pattern):
             return [pattern]
-        return [path for path in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(path)]
+        found = [path for path in sorted(glob.glob(self._typed[pattern], recursive=True)) if os.path.isfile(path)]
+        return list(map(self._note_directory, found))
+
+    def _note_directory(self, path: str) -> str:
+        """Keep how the user names the directory of `path`; its absolute path."""
+        absolute = os.path.abspath(path)
+        self._directories.setdefault(os.path.dirname(absolute), os.path.dirname(path))
+        return absolute
+
+    def name_of(self, path: str) -> str:
+        """An absolute path as the user would write it."""
+        directory, name = os.path.split(path)
+        typed = self._directories.get(directory)
+        return path if typed is None else os.path.join(typed, name)
 
     @staticmethod
     def _is_of(pattern: str) -> Callable[[str], bool]:
@@ -198,7 +215,7 @@ class LogReader:
         directory, name = os.path.split(path)
         if self.options.rotated:
             patterns = [each.replace("{name}", glob.escape(name)) for each in self.options.rotated]
-            paths = sorted({os.path.abspath(each) for pattern in patterns for each in glob.glob(pattern)} - {path})
+            paths = sorted({self._note_directory(each) for pattern in patterns for each in glob.glob(pattern)} - {path})
         else:
             paths = [os.path.join(directory, each) for each in self._names_in(directory).get(name, [])]
         found = [each for each in map(look_at, paths) if each is not None]
@@ -247,6 +264,7 @@ class RotatingLog:
 
     def __init__(self, reader: LogReader, path: str, entries: list[Entry], named: Sequence[str]) -> None:
         self.path = path
+        self.name = reader.name_of(path)
         self.entries = entries
         self._reader = reader
         self._named = named
@@ -386,16 +404,16 @@ class RotatingLog:
             else:
                 self.entries = [each for each in self.entries if each not in reads.missing]
                 if not self._reader.options.follow:
-                    self._complain(f"{self.path} is not there now")
+                    self._complain(f"{self.name} is not there now")
             return bool(opened)
-        raise InputError(f"{self.path}: its files are renamed faster than they can be opened")
+        raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
 
     def _open_all(self, files: Sequence[tuple[Candidate, Entry | None]]) -> list[LogFile] | None:
         """Open them; [] where one of them cannot be now, None where one of them was renamed meanwhile."""
         opened: list[LogFile] = []
         for candidate, entry in files:
             try:
-                opened.append(LogFile(candidate, entry))
+                opened.append(LogFile(candidate, entry, self._reader.name_of(candidate.path)))
             except (OSError, FileReplaced, InputError) as error:
                 for file in opened:
                     file.close()
@@ -403,7 +421,7 @@ class RotatingLog:
                     raise
                 if isinstance(error, (FileReplaced, FileNotFoundError)):
                     return None
-                text = f"cannot read {candidate.path}: {error.strerror or error}"
+                text = f"cannot read {self._reader.name_of(candidate.path)}: {error.strerror or error}"
                 if not self._reader.options.follow:
                     raise InputError(text) from error
                 self._complain(f"{text}; it is tried again")
@@ -475,7 +493,7 @@ class RotatingLog:
             if opened:
                 file.entry.modified = max(each.modified for each in copies)
             return bool(opened)
-        raise InputError(f"{self.path}: its files are renamed faster than they can be opened")
+        raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
 
     def _is_read(self, candidate: Candidate) -> bool:
         return self.has_open(candidate) or _is_known(candidate, self.entries)
@@ -497,7 +515,7 @@ class RotatingLog:
                 break
             time.sleep(0.001)
         else:
-            raise InputError(f"{self.path}: its files are renamed faster than they can be opened")
+            raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
         self._files.remove(file)
         file.close()
         unread = max(file.entry.size, as_read.offset) - as_read.offset
@@ -506,11 +524,11 @@ class RotatingLog:
         else:
             if unread:
                 file.entry.size = as_read.offset
-                self._reader.note_missing(f"{self.path} was cut with {unread} bytes in it that were not read yet, and"
+                self._reader.note_missing(f"{self.name} was cut with {unread} bytes in it that were not read yet, and"
                     " no copy of it is found")  # fmt: skip
             else:
                 self._reader.notes.append(
-                    (logging.WARNING, f"{self.path} was cut at byte {as_read.offset}: going on at its beginning")
+                    (logging.WARNING, f"{self.name} was cut at byte {as_read.offset}: going on at its beginning")
                 )
         fresh = [each for each in opened if not any(each.entry is old for old in self.entries)]
         self._files.extendleft(reversed(opened))
@@ -527,10 +545,10 @@ class RotatingLog:
     # ── words ──
 
     def _missing(self, entry: Entry) -> str:
-        where = " ".join(self._reader.options.rotated) or f"{self.path}.*"
+        where = " ".join(self._reader.options.rotated) or f"{self.name}.*"
         behind = f", of which {entry.size - entry.offset} bytes were seen" if not entry.is_read else ", if anything"
         return (
-            f"{self.path}: the file that was read up to byte {entry.offset} is not found, neither there nor as"
+            f"{self.name}: the file that was read up to byte {entry.offset} is not found, neither there nor as"
             f" {where}: what was written to it after that is missing{behind}"
         )
 

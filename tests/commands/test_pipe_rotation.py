@@ -147,7 +147,9 @@ def test_what_is_found_nowhere_is_said_and_with_rotated_it_is_found(
     (shell.home / "old").mkdir()
     log.rename(shell.home / "old" / "app-monday")
     log.write_bytes(b"4\n")
-    assert "what was written to it after that is missing" in run(shell, broker, topic, status=1)
+    told = run(shell, broker, topic, status=1)
+    assert "q-pipe: app.log: the file that was read up to byte 4 is not found, neither there nor as app.log.*:" in told
+    assert "what was written to it after that is missing" in told
     run(shell, broker, topic, f"--rotated={shell.home}/old/app-*")
     assert broker.bodies(topic) == [b"1", b"2", b"3", b"4"]
 
@@ -160,7 +162,31 @@ def test_a_damaged_compressed_file_is_no_silent_loss(shell: Shell, broker: Broke
     Path(f"{log}.1").unlink()
     Path(f"{log}.1.gz").write_bytes(packed[:-2000])
     told = run(shell, broker, topic, status=1)
-    assert "app.log.1.gz is damaged, or cut off" in told
+    assert "q-pipe: app.log.1.gz is damaged, or cut off" in told
+
+
+def test_files_are_named_as_they_were_typed(shell: Shell, broker: Broker, topic: str, log: Path) -> None:
+    (shell.home / "logs").mkdir()
+    log.rename(shell.home / "logs" / "app.log")
+    words = ["--checkpoint", "position", "--format", "envelope", *broker.flags]
+    for typed, name in (
+        ("logs/app.log", "logs/app.log"),
+        ("./logs/*.log", "./logs/app.log"),
+        (f"{log.parent}/logs/app.log",) * 2,
+    ):
+        done = shell.run("q-pipe", topic, typed, *words)
+        assert done.status == 1
+        assert f"q-pipe: {name}: " in done.err
+    for typed, told in (
+        ("no/such.log", "cannot read no/such.log"),
+        ("no/*.log", "no/*.log leads to no file"),
+        ("logs", "logs is a directory"),
+    ):
+        done = shell.run(
+            "q-pipe", topic, typed, "--follow" if typed == "logs" else "-v", *broker.flags, "--checkpoint", "other"
+        )
+        assert done.status == 2
+        assert f"q-pipe: {told}" in done.err
 
 
 def test_rotated_files_that_are_named_are_read_before_their_log(

@@ -1,11 +1,11 @@
 """A model of a log that is rotated at random, read at random, by runs that are killed at random.
 
 The writer appends lines and parts of lines; the log is renamed and created anew, or copied and cut; its rotated files
-are compressed and removed. All of this happens between the reader's steps, within them, between any two of its looks at
-the files, and in the midst of a copy. The reader is the real one, with its real files; its thread is taken away, so that
-a seed decides all that happens. A second run with the same checkpoint is tried at random. An account of every line says
-what has to arrive, what may be missing (what was appended between a copy and its cut, or removed before it was read),
-and what may arrive twice: what was read and not confirmed when a run was killed.
+are compressed and removed. All of this happens between the reader's steps, between any two of its looks at the files,
+and in the midst of a copy. The reader is the real one, with its real files; its thread is taken away, so that a seed
+decides all that happens. A second run with the same checkpoint is tried at random. An account of every line says what
+has to arrive, what may be missing (what was appended between a copy and its cut, or removed before it was read), and
+what may arrive twice: what was read and not confirmed when a run was killed.
 """
 
 from __future__ import annotations
