@@ -212,14 +212,21 @@ class LogReader:
 
     def rotated_files(self, path: str) -> list[Candidate]:
         """The rotated files that the log at `path` has now, oldest first."""
+        found = self._look_at_rotated(path)
+        for _ in range(TRIES):  # a file that is renamed meanwhile is seen under neither name, or under both
+            before, found = found, self._look_at_rotated(path)
+            if [(each.path, each.inode) for each in found] == [(each.path, each.inode) for each in before]:
+                break
+        return in_rotation_order(without_unfinished(found))
+
+    def _look_at_rotated(self, path: str) -> list[Candidate]:
         directory, name = os.path.split(path)
         if self.options.rotated:
             patterns = [each.replace("{name}", glob.escape(name)) for each in self.options.rotated]
             paths = sorted({self._note_directory(each) for pattern in patterns for each in glob.glob(pattern)} - {path})
         else:
             paths = [os.path.join(directory, each) for each in self._names_in(directory).get(name, [])]
-        found = [each for each in map(look_at, paths) if each is not None]
-        return in_rotation_order(without_unfinished(found))
+        return [each for each in map(look_at, paths) if each is not None]
 
     def _names_in(self, directory: str) -> dict[str, list[str]]:
         """Name of a log → its rotated files in the directory. Kept while the directory stays as it is: a thousand
