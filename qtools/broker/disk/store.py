@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -35,7 +36,7 @@ from qtools.broker.disk.opening import check_later, open_sound
 from qtools.broker.disk.reader import Reader
 from qtools.broker.disk.reserve import Journal, Sizes, allocate, free_bytes, told_size
 from qtools.broker.disk.restore import restore
-from qtools.broker.disk.sweep import Key, Removal, Retain, Sweeper
+from qtools.broker.disk.sweep import Age, Key, Removal, Retain, Sweeper
 from qtools.broker.disk.worker import Worker
 from qtools.broker.store import Commit, Lost
 
@@ -468,9 +469,11 @@ class DurableStore:
             (topic.ident, min([channel.low for channel in topic.channels.values()], default=topic.given))
             for topic in self._logs.values()
         ]
-        self._look_for_old(below)
+        # The earlier of both clocks: one that is ahead must not make anything old.
+        wall = min(time.time_ns(), self.clock.wall())
+        self._look_for_old(below, self.sweeper.find_age(wall, self._loop.time(), self.next_seq))
 
-    def _look_for_old(self, below: list[tuple[int, int]]) -> None:
+    def _look_for_old(self, below: list[tuple[int, int]], age: Age) -> None:
         """Some topics at a time, so that no publisher waits for long."""
         some, rest = below[:SWEEP_AT_ONCE], below[SWEEP_AT_ONCE:]
 
@@ -482,12 +485,12 @@ class DurableStore:
             if self._closed:
                 return
             if rest:
-                self._look_for_old(rest)
+                self._look_for_old(rest, age)
             else:
                 self._loop.call_later(SWEEP_EVERY, self._sweep_old)
             self.on_work()
 
-        self._writer.do(lambda connection: self.sweeper.look_for_old(some, connection), swept)
+        self._writer.do(lambda connection: self.sweeper.look_for_old(some, age, connection), swept)
 
     def close(self) -> None:
         """Write what is left, and let go. What is not on disk then was not confirmed to anybody."""

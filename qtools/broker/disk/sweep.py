@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
+from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 CHUNK = 256  # blocks that one transaction removes, so that publishers do not wait for it
 ALL = 1 << 62
+_MOST_COUNTS = 500  # moments of which the next block's number is kept: retention is that exact where dates are wrong
 
 Key = tuple[int, str]  # a topic, and why
 _KINDS = ("below", "age", "size", "last")
@@ -31,25 +33,32 @@ class Retain:
         return bool(self.age or self.size)
 
 
-class Removal:
-    """Blocks of a topic below `below`, and not newer than `until` (ns since 1970). `last`: then the topic itself.
+class Age(NamedTuple):
+    """What is old enough: blocks not newer than `until` (ns since 1970), and those whose number is below `old`."""
 
-    keep: blocks that are left where they are.
+    until: int
+    old: int
+
+
+class Removal:
+    """Blocks of a topic below `below` that are not newer than `until` (ns since 1970), or that are below `old`.
+
+    last: then the topic itself. keep: blocks that are left where they are.
     """
 
-    __slots__ = ("below", "keep", "last", "topic", "until")
+    __slots__ = ("below", "keep", "last", "old", "topic", "until")
 
-    def __init__(self, topic: int, below: int, *, until: int = ALL, last: bool = False) -> None:
-        self.topic, self.below, self.until, self.last = topic, below, until, last
+    def __init__(self, topic: int, below: int, *, until: int = ALL, old: int = 0, last: bool = False) -> None:
+        self.topic, self.below, self.until, self.old, self.last = topic, below, until, old, last
         self.keep: Collection[int] = ()
 
     def run(self, connection: sqlite3.Connection, most: int) -> int:
         """Remove `most` blocks at most, inside a transaction; answers how many. With fewer than `most` it is done."""
         removed = connection.execute(
             "DELETE FROM block WHERE seq IN (SELECT seq FROM block INDEXED BY block_of_topic"
-            " WHERE topic = ? AND seq < ? AND timestamp <= ? AND seq NOT IN (SELECT value FROM json_each(?))"
-            " ORDER BY seq LIMIT ?)",
-            (self.topic, self.below, self.until, json.dumps([*self.keep]), most),
+            " WHERE topic = ? AND seq < ? AND (timestamp <= ? OR seq < ?)"
+            " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?)",
+            (self.topic, self.below, self.until, self.old, json.dumps([*self.keep]), most),
         ).rowcount
         if removed < most and self.last:
             connection.execute("DELETE FROM topic WHERE id = ? AND name IS NULL", (self.topic,))
@@ -93,6 +102,7 @@ class Sweeper:
         self._gone: set[int] = set()
         self._removals: dict[Key, Removal] = {}
         self._below: dict[int, int] = {}
+        self._counts: deque[tuple[float, int]] = deque()  # when (monotonic, s) the next block had which number
         self.undeletable: set[int] = set()  # damaged blocks: a DELETE might fail, and they are kept for a look at them
 
     @property
@@ -125,16 +135,38 @@ class Sweeper:
             self._removals.pop((topic, kind), None)
         self._removals[topic, "last"] = Removal(topic, ALL, last=True)
 
-    def look_for_old(self, topics: Iterable[tuple[int, int]], connection: sqlite3.Connection) -> dict[Key, Removal]:
+    def find_age(self, wall: int, monotonic: float, next_seq: int) -> Age:
+        """What is old enough at this moment. next_seq: the number of the next block.
+
+        A block is dated by the system's clock, which may have been wrong then. One that lies in the future would be
+        kept until then; what this run of the broker has had for the whole time is old enough whatever its date is.
+        """
+        age = self.retain.age
+        counts = self._counts
+        if not counts or monotonic - counts[-1][0] >= age / _MOST_COUNTS:
+            counts.append((monotonic, next_seq))
+        while len(counts) > 1 and counts[1][0] <= monotonic - age:
+            counts.popleft()
+        old = counts[0][1] if counts[0][0] <= monotonic - age else 0
+        return Age(wall - round(age * 1e9), old)
+
+    def look_for_old(
+        self, topics: Iterable[tuple[int, int]], age: Age, connection: sqlite3.Connection
+    ) -> dict[Key, Removal]:
         """With retention: what has been kept for long enough of each (topic, below what all are done).
 
         In the writer's thread; `remove_old` takes the answer.
         """
-        now = time.time_ns()
         found: dict[Key, Removal] = {}
         for topic, below in topics:
             if self.retain.age:
-                found[topic, "age"] = Removal(topic, below, until=now - round(self.retain.age * 1e9))
+                (upto,) = connection.execute(
+                    "SELECT max(seq) FROM block INDEXED BY block_of_topic"
+                    " WHERE topic = ? AND seq < ? AND (timestamp <= ? OR seq < ?)",
+                    (topic, below, age.until, age.old),
+                ).fetchone()
+                if upto is not None:
+                    found[topic, "age"] = Removal(topic, upto + 1, until=age.until, old=age.old)
             if self.retain.size:
                 (upto,) = connection.execute(
                     "SELECT max(seq) FROM (SELECT seq, sum(size) OVER (ORDER BY seq DESC) AS kept FROM block"

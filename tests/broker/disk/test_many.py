@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 from broker.inside import come_true
 from qtools.broker.disk.backlog import ChannelBacklog
 from qtools.broker.disk.database import FILE
-from qtools.broker.disk.sweep import Removal, Retain, Sweeper
+from qtools.broker.disk.sweep import ALL, Age, Removal, Retain, Sweeper
 from qtools.broker.slices import in_one
 from qtools.broker.stats import as_json, collect
 
@@ -51,6 +53,19 @@ def rows(world: World, table: str) -> int:
     (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     connection.close()
     return int(count)
+
+
+def blocks_at(timestamps: dict[int, list[int]]) -> sqlite3.Connection:
+    """A database in memory with blocks of topics, dated so (ns since 1970)."""
+    database = sqlite3.connect(":memory:")
+    database.execute(
+        "CREATE TABLE block (seq INTEGER PRIMARY KEY, topic INTEGER, count INTEGER, due INTEGER, timestamp INTEGER,"
+        " size INTEGER)"
+    )
+    database.execute("CREATE INDEX block_of_topic ON block (topic, seq, count, due, timestamp, size)")
+    dated = [(topic, timestamp) for topic, some in timestamps.items() for timestamp in some]
+    database.executemany("INSERT INTO block (topic, count, due, timestamp, size) VALUES (?, 1, 0, ?, 1)", dated)
+    return database
 
 
 async def world_with(room: Path, topics: int, channels: int, **settings: Any) -> World:
@@ -153,13 +168,67 @@ async def test_what_many_channels_finished_is_written_over_several_commits(
 
 def test_what_is_to_be_removed_does_not_pile_up() -> None:
     sweeper = Sweeper(Retain(age=1.0))
-    database = sqlite3.connect(":memory:")
-    for _ in range(10):
-        sweeper.remove_old(sweeper.look_for_old([(topic, 5) for topic in range(2000)], database))
-    assert len(sweeper._removals) == 2000
-    sweeper.remove_topic(7)
-    sweeper.remove_old(sweeper.look_for_old([(7, 5)], database))
+    age = Age(until=50, old=0)
+    with closing(blocks_at({topic: [40, 60] for topic in range(2000)})) as database:
+        for _ in range(10):
+            sweeper.remove_old(sweeper.look_for_old([(topic, ALL) for topic in range(2000)], age, database))
+        assert len(sweeper._removals) == 2000
+        sweeper.remove_topic(7)
+        sweeper.remove_old(sweeper.look_for_old([(7, ALL)], age, database))
     assert [key for key in sweeper._removals if key[0] == 7] == [(7, "last")]
+
+
+def test_where_nothing_is_old_enough_there_is_nothing_to_remove() -> None:
+    sweeper = Sweeper(Retain(age=1.0))
+    with closing(blocks_at({1: [60, 70], 2: [40, 60]})) as database:
+        sweeper.remove_old(sweeper.look_for_old([(1, ALL), (2, ALL), (3, ALL)], Age(50, 0), database))
+    assert list(sweeper._removals) == [(2, "age")]
+
+
+# A block is dated by the system's clock, which may be wrong.
+
+
+def test_what_is_dated_in_the_future_goes_when_the_broker_has_had_it_for_the_time() -> None:
+    sweeper = Sweeper(Retain(age=100.0))
+    with closing(blocks_at({1: [10**18, 10**18, 10**18]})) as database:
+        left = []
+        for monotonic, next_seq in ((0.0, 3), (50.0, 4), (99.0, 4), (100.0, 4), (149.0, 4), (150.0, 4)):
+            age = sweeper.find_age(round(monotonic * 1e9), monotonic, next_seq)
+            for removal in sweeper.look_for_old([(1, ALL)], age, database).values():
+                removal.run(database, 100)
+            left.append([seq for (seq,) in database.execute("SELECT seq FROM block ORDER BY seq")])
+    assert left == [[1, 2, 3]] * 3 + [[3], [3], []]
+
+
+def test_only_so_many_moments_are_remembered() -> None:
+    sweeper = Sweeper(Retain(age=86400.0))
+    for minute in range(3 * 1440):
+        age = sweeper.find_age(0, minute * 60.0, minute)
+        assert age.old == 0 if minute < 1440 else minute - 1440 - 5 < age.old <= minute - 1440
+    assert len(sweeper._counts) < 510
+
+
+HOUR = 3600 * 10**9  # ns
+
+
+@pytest.mark.parametrize(("ahead_when_published", "ahead_then"), [(HOUR, 0), (0, HOUR), (HOUR, HOUR)])
+async def test_retention_takes_its_time_whatever_becomes_of_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_when_published: int, ahead_then: int
+) -> None:
+    monkeypatch.setattr("qtools.broker.disk.store.SWEEP_EVERY", 0.1)
+    world = await world_with(tmp_path, 1, 1, retain=Retain(age=1.0))
+    real = time.time_ns
+    ahead = ahead_when_published
+    monkeypatch.setattr("qtools.broker.broker.time.time_ns", lambda: real() + ahead)
+    begun = time.monotonic()
+    await publish(world, "t0")
+    ahead = ahead_then
+    (channel,) = world.broker.topics["t0"].channels.values()
+    run = channel.backlog.take(1, 1 << 20)
+    channel.backlog.finish(run.block, range(run.start, run.stop))
+    await come_true(lambda: rows(world, "block") == 0)
+    assert time.monotonic() - begun > 0.9
+    world.close()
 
 
 def test_what_failed_is_tried_again_and_what_came_meanwhile_counts() -> None:
