@@ -111,7 +111,7 @@ class Lookups:
 
     def _changed(self, topic: str, channel: str) -> None:
         for peer in self._peers.values():
-            peer.changed(topic)
+            peer.changed(topic, channel)
         there = self._broker.topics.get(topic)
         places = [peer.http for peer in self._peers.values() if peer.is_there and peer.http]
         if there is not None and not channel and places and not there.ephemeral:
@@ -209,17 +209,23 @@ class Peer:
         self.http = ""  # where it answers HTTP, if it says so
         self._broker = broker
         self._producer = producer
-        self._told: dict[str, frozenset[str]] = {}  # topics and their channels, as it knows them
-        self._changed: dict[str, None] = {}  # topics that may be different from that
+        self._told: dict[str, set[str]] = {}  # topics and their channels, as it knows them
+        # Topics that may be different from that, and their channels that may be; None: any of them. With 10,000
+        # channels of a topic, a comparison of all of them for each change would take the loop's time.
+        self._changed: dict[str, dict[str, None] | None] = {}
         self._stirred = asyncio.Event()
         self._complained: set[str] = set()  # reasons that were told since it was last there
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def changed(self, topic: str) -> None:
-        """A topic or one of its channels has come or gone. While nobody is there to be told, nothing is kept."""
-        if self.is_there:
+    def changed(self, topic: str, channel: str = "") -> None:
+        """A topic, or the channel of it that is named, has come or gone. Without a connection nothing is kept."""
+        if not self.is_there:
+            return
+        if not channel:
             self._changed[topic] = None
-            self._stirred.set()
+        elif (channels := self._changed.setdefault(topic, {})) is not None:
+            channels[channel] = None
+        self._stirred.set()
 
     def close(self) -> None:
         self._task.cancel()
@@ -289,21 +295,25 @@ class Peer:
 
     async def _tell_changes(self, link: _Link) -> None:
         topic = next(iter(self._changed))
-        del self._changed[topic]
+        changed = self._changed.pop(topic)
         there = self._broker.topics.get(topic)
-        known = self._told.get(topic)
-        channels = frozenset(there.channels) if there is not None else frozenset()
-        commands = [unregister(topic, channel) for channel in sorted((known or frozenset()) - channels)]
-        if there is None and known is not None:
+        is_known = topic in self._told
+        known = self._told.setdefault(topic, set())
+        channels = there.channels if there is not None else {}
+        candidates = {*known, *channels} if changed is None or there is None else changed
+        gone = sorted(name for name in candidates if name in known and name not in channels)
+        new = sorted(name for name in candidates if name in channels and name not in known)
+        commands = [unregister(topic, channel) for channel in gone]
+        if there is None and is_known:
             commands.append(unregister(topic))
-        elif there is not None and known is None:
+        elif there is not None and not is_known:
             commands.append(register(topic))
-        commands += [register(topic, channel) for channel in sorted(channels - (known or frozenset()))]
+        commands += [register(topic, channel) for channel in new]
         await self._tell(link, commands)
+        known.difference_update(gone)
+        known.update(new)
         if there is None:
-            self._told.pop(topic, None)
-        else:
-            self._told[topic] = channels
+            del self._told[topic]
 
     async def _tell(self, link: _Link, commands: Sequence[bytes]) -> None:
         """Say `commands`, each of which has to be answered OK."""

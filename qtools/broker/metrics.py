@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from qtools.broker.broker import Broker
 from qtools.broker.slices import Steps
 from qtools.broker.stats import collecting
-from qtools.cli.families import Family, exposition, gauge, process_families
+from qtools.cli.families import Family, gauge, head_lines, process_families, sample_lines
+
+_AT_ONCE = 500  # samples that are rendered before the event loop may go on with something else
 
 Plain = dict[str, Any]
 
@@ -54,11 +56,14 @@ _CHANNEL = (
 def as_prometheus(broker: Broker, connections: int) -> Steps[bytes]:
     """Everything, as a page; `connections` is how many NSQ clients are connected."""
     told = yield from collecting(broker, (), include_clients=False, include_mem=False)
-    pages: list[str] = []
+    parts: list[str] = []
     for family in _families(told, broker, connections):  # each has a name of its own
-        pages.append(exposition([family]))
+        parts += head_lines(family)
         yield
-    return "".join(pages).encode()
+        for start in range(0, len(family.samples), _AT_ONCE):
+            parts.append("\n".join(sample_lines(family.name, family.samples[start : start + _AT_ONCE])))
+            yield
+    return "\n".join([*parts, ""]).encode()
 
 
 def _families(told: Plain, broker: Broker, connections: int) -> Iterator[Family]:

@@ -121,14 +121,26 @@ def exposition(families: Iterable[Family]) -> str:
         grouped.setdefault(family.name, []).append(family)
     lines: list[str] = []
     for name, group in grouped.items():
-        lines += (f"# HELP {name} {_escaped(group[0].help)}", f"# TYPE {name} {group[0].kind}")
+        lines += head_lines(group[0])
         for family in group:
-            for labels, value in family.samples:
-                if isinstance(value, HistogramValue):
-                    lines += _histogram(name, labels, value)
-                else:
-                    lines.append(f"{name}{_labels(labels)} {_number(value)}")
+            lines += sample_lines(name, family.samples)
     return "\n".join([*lines, ""])
+
+
+def head_lines(family: Family) -> tuple[str, str]:
+    """The lines of a page that stand before the samples of `family`."""
+    return f"# HELP {family.name} {_escaped(family.help)}", f"# TYPE {family.name} {family.kind}"
+
+
+def sample_lines(name: str, samples: Iterable[Sample]) -> list[str]:
+    """The lines of some samples of the family `name`, for a page that is made in several pieces."""
+    lines: list[str] = []
+    for labels, value in samples:
+        if isinstance(value, HistogramValue):
+            lines += _histogram(name, labels, value)
+        else:
+            lines.append(f"{name}{_labels(labels)} {_number(value)}")
+    return lines
 
 
 def _histogram(name: str, labels: dict[str, str], value: HistogramValue) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from qtools.broker import lookup
+from qtools.broker.channel import Channel
 from qtools.broker.daemon import Daemon
 from qtools.broker.lookup import parse_lookupd
 from qtools.errors import AddressInvalid, UsageError
@@ -195,6 +196,36 @@ async def test_everything_is_registered_anew_after_a_reconnect() -> None:
         await come_true(lambda: one.known == {"b": {"c", "d"}})
         assert len(one.heard) == 2
         assert not [line for line in one.heard[1] if line.startswith("UNREGISTER")]
+
+
+async def test_a_change_of_one_channel_goes_through_no_others() -> None:
+    class Channels(dict[str, Channel]):
+        walks = 0
+
+        def __iter__(self) -> Iterator[str]:
+            self.walks += 1
+            return super().__iter__()
+
+    async with lookupd() as server, registered(server.address) as daemon:
+        broker = daemon.broker
+        topic = broker.topic("t")
+        await come_true(lambda: server.known == {"t": set()})
+        topic.channels = channels = Channels(topic.channels)
+        names = [f"c{nth}" for nth in range(200)]
+        for nth in range(0, 200, 4):
+            for name in names[nth : nth + 4]:
+                broker.channel("t", name)
+            await come_true(lambda nth=nth: server.known["t"] == set(names[: nth + 4]))
+        for nth in range(0, 100, 4):
+            for name in names[nth : nth + 4]:
+                broker.delete_channel(topic, name)
+            await come_true(lambda nth=nth: server.known["t"] == set(names[nth + 4 :]))
+        assert channels.walks == 0
+        broker.channel("t", "comes-and-goes")
+        broker.delete_channel(topic, "comes-and-goes")
+        broker.delete_topic("t")
+        await come_true(lambda: not server.known)
+        assert not any("comes-and-goes" in line for line in server.heard[-1])
 
 
 async def test_a_deleted_topic_that_is_made_again_is_registered_in_the_end() -> None:

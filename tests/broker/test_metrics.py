@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from qtools import __version__
+from qtools.broker.metrics import as_prometheus
+from qtools.broker.slices import in_one
+from qtools.cli.families import Sample, sample_lines
 
 from .inside import Peer, come_true, mpub, serving, subscribed
 
@@ -94,3 +98,26 @@ async def test_a_thousand_channels_are_told_in_one_piece() -> None:
         told = await asyncio.wait_for(scrape(daemon.http_address), 10)
         assert len(told["nsq_channel_depth"]) == 1000
         assert sum(told["nsq_topic_channels"].values()) == 1000
+
+
+async def test_a_page_of_many_channels_is_made_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(http_address="127.0.0.1:0") as daemon:
+        for nth in range(50):
+            daemon.broker.channel("t", f"c{nth}")
+        sizes: list[int] = []
+
+        def counted(name: str, samples: Sequence[Sample]) -> list[str]:
+            sizes.append(len(samples))
+            return sample_lines(name, samples)
+
+        monkeypatch.setattr("qtools.broker.metrics.sample_lines", counted)
+        pages = []
+        for at_once in (1000, 7):
+            monkeypatch.setattr("qtools.broker.metrics._AT_ONCE", at_once)
+            sizes.clear()
+            lines = in_one(as_prometheus(daemon.broker, 3)).decode().split("\n")
+            assert max(sizes) == min(at_once, 50)
+            pages.append([line for line in lines if "nsq_" in line or "q_broker" in line])
+        assert pages[0] == pages[1]
+        assert lines[-1] == ""
+        assert "" not in lines[:-1]
