@@ -6,6 +6,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,21 +74,28 @@ def lock_file(home: Path, *lines: str) -> Path:
     return path
 
 
+@pytest.fixture
+def short_home() -> Iterator[Path]:
+    """A home directory whose path leaves room for the paths of sockets, which have at most 103 bytes."""
+    with tempfile.TemporaryDirectory(prefix="qt-", dir="/tmp") as path:
+        yield Path(path)
+
+
 def socket_directory(home: Path) -> Path:
     made = home / "sockets"
     made.mkdir(mode=0o700)
     return made
 
 
-def test_the_sockets_that_the_lock_file_names_are_used_in_every_environment(tmp_path: Path) -> None:
-    sockets = socket_directory(tmp_path)
-    lock_file(tmp_path, "7", f"{sockets}/a.sock", f"{sockets}/b.sock")
-    for environ in ({}, {"XDG_RUNTIME_DIR": str(tmp_path)}, {"XDG_RUNTIME_DIR": "/" + "x" * 200}):
-        places = local_places({"HOME": str(tmp_path), **environ})
+def test_the_sockets_that_the_lock_file_names_are_used_in_every_environment(short_home: Path) -> None:
+    sockets = socket_directory(short_home)
+    lock_file(short_home, "7", f"{sockets}/a.sock", f"{sockets}/b.sock")
+    for environ in ({}, {"XDG_RUNTIME_DIR": str(short_home)}, {"XDG_RUNTIME_DIR": "/" + "x" * 200}):
+        places = local_places({"HOME": str(short_home), **environ})
         assert places.tcp_socket == sockets / "a.sock"
         assert places.http_socket == sockets / "b.sock"
-        assert places.data == tmp_path / ".local/state/qtools/broker"
-    assert own_places({"HOME": str(tmp_path)}).tcp_socket == tmp_path / ".local/state/qtools/run/broker.sock"
+        assert places.data == short_home / ".local/state/qtools/broker"
+    assert own_places({"HOME": str(short_home)}).tcp_socket == short_home / ".local/state/qtools/run/broker.sock"
 
 
 @pytest.mark.parametrize(
@@ -96,11 +105,11 @@ def test_the_sockets_that_the_lock_file_names_are_used_in_every_environment(tmp_
         f"7\n/{'x' * LONGEST_SOCKET_PATH}\n/b\n",
     ],
 )  # fmt: skip
-def test_a_lock_file_that_names_no_two_sockets_is_passed_over(tmp_path: Path, text: str) -> None:
-    path = lock_file(tmp_path)
+def test_a_lock_file_that_names_no_two_sockets_is_passed_over(short_home: Path, text: str) -> None:
+    path = lock_file(short_home)
     path.write_text(text)
     assert named_sockets(path) is None
-    assert local_places({"HOME": str(tmp_path)}) == own_places({"HOME": str(tmp_path)})
+    assert local_places({"HOME": str(short_home)}) == own_places({"HOME": str(short_home)})
 
 
 def test_a_lock_file_that_others_may_write_is_not_believed(tmp_path: Path) -> None:

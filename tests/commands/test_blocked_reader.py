@@ -10,7 +10,7 @@ from conftest import MakeBroker
 from harness.brokers import Broker
 from harness.proxy import Proxy
 from harness.shell import Shell
-from harness.waiting import pass_time, wait_until
+from harness.waiting import pass_time, wait_pipe_full, wait_until
 
 
 def test_a_stall_longer_than_the_message_timeout(
@@ -24,7 +24,7 @@ def test_a_stall_longer_than_the_message_timeout(
     words = ["-n", "3000", "-f", "envelope", *proxy.flags]
     tail = shell.start("q-tail", f"{topic}/me", *words, stdout=write)
     os.close(write)
-    wait_until(lambda: broker.depth(topic, "me").in_flight > 1000)
+    wait_pipe_full(read)
     pass_time(3.2)
     assert tail.is_running
     assert proxy.connections == 1

@@ -17,7 +17,7 @@ from harness.brokers import Broker
 from harness.metrics import scrape, wait_value, where
 from harness.proxy import Proxy
 from harness.shell import Shell
-from harness.waiting import wait_until
+from harness.waiting import wait_pipe_full, wait_until
 
 
 def wait_ready(base: str, status: int) -> str:
@@ -164,7 +164,7 @@ def test_sigterm_waits_as_long_as_it_was_told_and_no_longer(
     tail = shell.start("q-tail", f"{topic}/me", *words, *broker.flags, stdout=write)
     os.close(write)
     base = where(tail)
-    wait_until(lambda: scrape(base)["qtools_tail_in_flight"] > 1000)
+    wait_pipe_full(read)
     begun = time.monotonic()
     tail.signal(signal.SIGTERM)
     assert wait_ready(base, 503) == "stopping after SIGTERM\n"

@@ -12,7 +12,7 @@ import pytest
 from harness.brokers import Broker
 from harness.proxy import Proxy
 from harness.shell import Shell, stopped_by
-from harness.waiting import wait_until
+from harness.waiting import wait_pipe_full, wait_until
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 
@@ -51,7 +51,7 @@ def test_with_a_write_that_is_stuck_a_second_one_is_not_needed(shell: Shell, bro
     read, write = os.pipe()
     tail = shell.start("q-tail", f"{topic}/me", *broker.flags, stdout=write)
     os.close(write)
-    wait_until(lambda: broker.depth(topic, "me").in_flight > 1000)
+    wait_pipe_full(read)
     tail.signal(signal.SIGTERM)
     done = tail.wait(9)
     assert (done.status, done.err) == (0, "")
@@ -70,7 +70,7 @@ def test_a_second_signal_ends_it_at_once(shell: Shell, broker: Broker, topic: st
     read, write = os.pipe()
     tail = shell.start("q-tail", f"{topic}/me", *broker.flags, stdout=write)
     os.close(write)
-    wait_until(lambda: broker.depth(topic, "me").in_flight > 1000)
+    wait_pipe_full(read)
     tail.signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
         tail.process.wait(0.3)

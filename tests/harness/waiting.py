@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import select
+import struct
+import termios
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,3 +32,14 @@ def wait_until(question: Callable[[], Value], deadline: float = DEADLINE, what: 
 def pass_time(seconds: float) -> None:
     """Let so much time pass: only where time itself is what the test is about."""
     time.sleep(seconds)
+
+
+def wait_pipe_full(read: int) -> None:
+    """Until a writer has filled the pipe whose end to read from is `read`, so that it waits for its reader."""
+
+    def is_full() -> bool:
+        size = fcntl.fcntl(read, fcntl.F_GETPIPE_SZ)
+        (held,) = struct.unpack("i", fcntl.ioctl(read, termios.FIONREAD, b"\0\0\0\0"))
+        return bool(held > size - select.PIPE_BUF)
+
+    wait_until(is_full, what="a full pipe")

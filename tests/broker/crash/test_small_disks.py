@@ -79,7 +79,7 @@ def test_what_is_finished_on_a_full_disk_does_not_come_again(
         else:
             broker.bodies("t", "c")
         wait_until(lambda: is_served(broker), what=lambda: broker.log)
-        assert publish(broker, "t", [b"yes"])[0] == 200
+        wait_until(lambda: publish(broker, "t", [b"yes"])[0] == 200, what=lambda: broker.log)
         assert broker.bodies("t", "c") == [b"yes"]
     finally:
         broker.close()
