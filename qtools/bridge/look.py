@@ -1,6 +1,7 @@
-"""--dry-run and --explain: where messages would go, and nothing is sent. In: live messages, or lines of stdin.
+"""--dry-run and --explain: print where messages would go. In: live messages, or lines of stdin. Out: lines on stdout.
 
-Live messages are read through a temporary channel: a copy of what comes from now on, that takes nothing from others.
+Nothing is published. Live messages are read from a temporary channel, which gets a copy of each message from now on and
+takes none from other channels.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from qtools.flow.run import Flow
 from qtools.message import Batch
 from qtools.names import EPHEMERAL, Subscription
 
-PATIENCE = 2.0  # s: a reader of ours that takes nothing for so long, after a signal, is not waited for
+PATIENCE = 2.0  # s after a signal for which a stalled reader of stdout is waited for
 
 
 async def look(options: BridgeOptions, signals: Signals) -> int:
-    """Print what would become of the messages that come; the exit status."""
+    """Print the destinations of arriving messages until the run ends; return the exit status."""
     channel = f"q-bridge-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
     sources = tuple(dict.fromkeys(Subscription(source.topic, channel) for source in options.sources))
     options = replace(options, sources=sources)
@@ -42,7 +43,7 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
         sources, options.brokers, options.settings, max_in_flight=options.max_in_flight, limit=options.count
     )
     await consumer.start()
-    flow = Flow(consumer, _Print(lambda body: told(planner, body, options.explain)), drain_timeout=PATIENCE)
+    flow = Flow(consumer, _Print(lambda body: describe(planner, body, options.explain)), drain_timeout=PATIENCE)
     signals.on_stop(flow.stop)
     ending = asyncio.create_task(end_consumer(consumer, options.ends))
     try:
@@ -54,11 +55,11 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
 
 
 def explain_stdin(options: BridgeOptions) -> int:
-    """Explain each line of stdin."""
+    """Print an explanation for each line of stdin; return the exit status. SinkError when stdout cannot be written."""
     planner = plan_for(options, frozenset(source.topic for source in options.sources)).planner
     assert isinstance(planner, Routes)
     for line in _lines():
-        _, error = write_all(STDOUT, told(planner, line, True).encode("utf-8", "backslashreplace"))
+        _, error = write_all(STDOUT, describe(planner, line, True).encode("utf-8", "backslashreplace"))
         if isinstance(error, BrokenPipeError):
             return 0
         if error is not None:
@@ -66,8 +67,8 @@ def explain_stdin(options: BridgeOptions) -> int:
     return 0
 
 
-def told(routes: Routes, body: bytes, why: bool) -> str:
-    """What is printed for one message; control characters cannot act on a terminal."""
+def describe(routes: Routes, body: bytes, why: bool) -> str:
+    """The lines that are printed for one message, with control characters escaped. why: list routes and conditions."""
     lines = explain(routes, body) if why else [f"{outcome(routes, body)}\t{body.decode('utf-8', 'backslashreplace')}"]
     return "".join(f"{_harmless(line)}\n" for line in lines)
 
@@ -94,7 +95,7 @@ class _Print:
         data = "".join(map(self._text, batch.bodies)).encode("utf-8", "backslashreplace")
         _, error = await self._worker.call(write_all, STDOUT, data)
         if isinstance(error, BrokenPipeError):
-            raise SinkClosed("nobody reads stdout any more")
+            raise SinkClosed("the reader of stdout has closed it")
         if error is not None:
             raise SinkError(f"cannot write to stdout: {error.strerror or error}")
 

@@ -1,11 +1,11 @@
-"""--dedupe: a message whose key was sent within the window is not sent again. In: a plan. Out: less of a plan.
+"""--dedupe: a message whose key was sent within the window is not sent again. In: a plan. Out: the plan without it.
 
-    plan ─▶ sift ─▶ NEW         stays in the plan, its key reserved; `keep` once it is sent, `release` where it is not
-                    DUPLICATE   leaves the plan: an equal one is safe, so it is finished
-                    PENDING     leaves the plan: an equal one is on its way; asked again when this batch is through
+    plan ─▶ sift ─▶ NEW         stays in the plan, its key reserved; `keep` once it is sent, else `release`
+                    DUPLICATE   leaves the plan and is finished: a message with the same key is safe
+                    PENDING     leaves the plan: a message with the same key is being sent; checked again afterwards
 
-Only what would be sent has a key: not what is filtered, nor what cannot be routed. A key that is null or nothing is
-none: such a message is always sent. The disk is asked in a thread, twice a batch.
+Only a message that would be sent has a key: not one that is filtered out or cannot be routed. A message whose key is
+null or nothing is always sent. The file of keys is used in a thread, twice a batch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from qtools.flow.routes import Plan
 from qtools.names import Subscription
 from qtools.places import local_places, make_private
 
-LONGEST_NAME = 100  # of a file: systems take 255 bytes, and SQLite adds to it
+LONGEST_NAME = 100  # bytes of a file name: systems allow 255, and SQLite appends suffixes
 
 
 def default_path(sources: Sequence[Subscription]) -> Path:
-    """Where the keys of a bridge that reads `sources` are kept, unless it is told; its directory is made."""
+    """The file of keys of a bridge that reads `sources`, unless --dedupe-file names one; creates its directory."""
     name = "+".join(sorted(f"{source.topic},{source.channel}" for source in sources))
     if len(name) > LONGEST_NAME:
         name = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
@@ -38,7 +38,8 @@ def default_path(sources: Sequence[Subscription]) -> Path:
 
 @dataclass(slots=True)
 class Sifted:
-    """What became of a batch: the keys of what is sent, by place, and what is not sent."""
+    """The result for a batch. keys: of the messages that are sent, by place; duplicates: how many are finished unsent;
+    pending: keys of those to be checked again, by place."""
 
     keys: dict[int, bytes] = field(default_factory=dict)
     duplicates: int = 0
@@ -56,8 +57,8 @@ class Once:
         await self._stage.start()
 
     async def sift(self, plan: Plan, bodies: Sequence[bytes], failed: dict[int, QtoolsError]) -> Sifted:
-        """Take out of `plan` what was sent before. `bodies` are those of the batch; what has no key for a reason goes
-        into `failed`."""
+        """Remove from `plan` the messages that were sent before. bodies: of the whole batch. A message on which the
+        expression fails is removed too, and added to `failed` by its place."""
         sifted = Sifted()
         keys: dict[int, bytes] = {}
         for place in sorted(set().union(*plan.places)):
@@ -88,13 +89,13 @@ class Once:
         self._stage.release(keys)
 
     async def ask_again(self, pending: dict[int, bytes]) -> tuple[int, list[int]]:
-        """Of what was on its way elsewhere: how many are duplicates by now, and the places of the others, which are
-        to be given back."""
+        """Check the keys that were PENDING again: the number that are duplicates by now, and the places of the other
+        messages, which have to be requeued."""
         if not pending:
             return 0, []
         verdicts = await self._stage.check(list(pending.values()))
         fresh = [key for key, verdict in zip(pending.values(), verdicts, strict=True) if verdict is NEW]
-        if fresh:  # the one that was on its way did not arrive: this one comes again and is sent then
+        if fresh:  # the other message was not sent: this one is requeued, and sent when it comes again
             self.release(fresh)
         others = [place for place, verdict in zip(pending, verdicts, strict=True) if verdict is not DUPLICATE]
         return len(pending) - len(others), others
@@ -104,7 +105,7 @@ class Once:
 
 
 def _take_out(plan: Plan, gone: set[int]) -> None:
-    """Leave the places `gone` out of every group."""
+    """Remove the places `gone` from every group of `plan`."""
     groups, homes = [], []
     for (topic, bodies), places in zip(plan.groups, plan.places, strict=True):
         left = [(place, body) for place, body in zip(places, bodies, strict=True) if place not in gone]

@@ -1,4 +1,4 @@
-"""One run of q-bridge: consumer, publishers, the loop between them, reload, and what is said at the end."""
+"""One run of q-bridge: a consumer, publishers, the loop between them, reload. In: options. Out: the exit status."""
 
 from __future__ import annotations
 
@@ -33,15 +33,12 @@ from qtools.message import Batch
 if TYPE_CHECKING:
     from qtools.bridge.once import Once
 
-# Batches under way at once: while one is answered, the next is planned. More would only hold more memory.
+# Batches in progress at once: while one waits for its answer, the next is planned. More would only cost memory.
 WINDOW = 4
 
 
 async def bridge(options: BridgeOptions, signals: Signals) -> int:
-    """Move messages until there are no more, or a signal; the exit status.
-
-    Raises UsageError and StartError before anything was read.
-    """
+    """Forward messages until the run ends; return the exit status. UsageError, StartError before anything is read."""
     forbidden = await forbidden_topics(options)
     return await _Bridge(options, forbidden).run(signals)
 
@@ -76,7 +73,7 @@ class _Bridge:
             source = Trial(self.consumer, self.deliver.failures, most=options.max_in_flight)
         self.flow = Flow(
             source, self.deliver,
-            window=WINDOW if self.once is None else 1,  # an equal key on its way elsewhere would have to wait for it
+            window=WINDOW if self.once is None else 1,  # two batches may have equal keys
             throttle=Throttle(options.rate) if options.rate else None,
             on_refused=self._refused,
             drain_timeout=options.operations.drain_timeout,
@@ -138,7 +135,7 @@ class _Bridge:
             ending.result()  # raises why the run could not find its end
 
     def _reload(self) -> None:
-        """Read the routes file again; one that is not right changes nothing."""
+        """Read the routes file again; if it is invalid, log that and keep the present routes."""
         path = self.options.routes
         try:
             self.deliver.planning = plan_for(self.options, self.forbidden)
@@ -148,7 +145,7 @@ class _Bridge:
             logs.say(logging.WARNING, f"reloaded {path}")
 
     def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
-        """With --on-error fail: the first message that cannot be routed is the end."""
+        """With --on-error fail: end the run at the first message that cannot be routed."""
         origin, message = batch.parts[0][0], batch.messages[0]
         error = next(iter(why.values()))
         raise QtoolsError(f"message {message.id.decode('latin-1')} of {origin.topic} cannot be routed: {error}")
@@ -168,7 +165,7 @@ class _Bridge:
         ]
 
     def _outcomes(self) -> dict[str, int]:
-        """What became of the messages that were read; but for those under way it is all of them."""
+        """How many of the messages read had each outcome; messages in progress have none yet."""
         counts = self.deliver.counts
         return {
             "routed": counts.routed,

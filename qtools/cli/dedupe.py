@@ -1,10 +1,10 @@
-"""--dedupe, for every command that has it: keys and verdicts. In: values and bodies, then keys. Out: verdicts.
+"""--dedupe, for every command that has it. In: values and bodies, then keys. Out: keys, then verdicts.
 
-    keys ─▶ check ─▶ NEW         to be sent; `commit` its key once it is safe, `release` it where it is not
-                     DUPLICATE   an equal one is safe
-                     PENDING     an equal one is under way
+    keys ─▶ check ─▶ NEW         send the message; `commit` its key once the message is safe, else `release` the key
+                     DUPLICATE   a message with the same key is safe already
+                     PENDING     a message with the same key is being sent
 
-The file of keys (flow/dedupe.py) is asked in a thread, once a call.
+Each call uses the file of keys (flow/dedupe.py) once, in a thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qtools.flow.dedupe_key import make_key
 
 
 def _elapsed() -> float:
-    """s of a clock that nobody sets; on Linux it goes on while the machine is suspended."""
+    """A monotonic clock, s. On Linux it also counts the time while the machine is suspended."""
     boottime: int | None = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
@@ -30,16 +30,16 @@ def _elapsed() -> float:
 def make_steady_clock(
     wall: Callable[[], float] = time.time, elapsed: Callable[[], float] = _elapsed
 ) -> Callable[[], float]:
-    """A clock in s since 1970 that is read from `wall` once and then follows `elapsed`: setting the system's clock
-    does not move it."""
+    """A clock in s since 1970 that reads `wall` once and then follows `elapsed`: setting the system's clock does not
+    move it."""
     offset = wall() - elapsed()
     return lambda: offset + elapsed()
 
 
 class DedupeStage:
-    """Keys by the expression `find`, kept in the file at `path` for `window` s, at most `max_keys` of them.
+    """Keys that the expression `find` returns, kept in the file at `path` for `window` s, at most `max_keys` of them.
 
-    clock: s since 1970, never set back within a run; default: the system's time at `start`, and what has passed since.
+    clock: s since 1970, which does not go back within a run; default: `make_steady_clock()`.
     """
 
     def __init__(
@@ -62,27 +62,27 @@ class DedupeStage:
         self._dedupe = await self._worker.call(self._open)
 
     def key(self, value: Any, body: bytes) -> bytes | None:
-        """The key of the message `body`, whose JSON is `value` with every integer exact; None where it has none.
+        """The key of the message `body`, or None if the expression returns null or nothing.
 
-        EvaluationError where the expression fails.
+        value: `body` parsed as JSON with exact integers. EvaluationError when the expression fails.
         """
         return make_key(self._find(value), body)
 
     async def check(self, keys: Sequence[bytes]) -> list[Verdict]:
-        """A verdict for each of `keys`, in order; those that are NEW are reserved from now on."""
+        """A verdict for each of `keys`, in order; keys that are NEW are reserved until `commit` or `release`."""
         return await self._worker.call(self._opened.check_and_reserve, keys, self._clock())
 
     async def commit(self, keys: Sequence[bytes]) -> None:
-        """Remember `keys`, which were NEW and whose messages are safe. SinkError where the disk does not take them."""
+        """Remember `keys`, which were NEW and whose messages are safe. SinkError when they cannot be written."""
         if keys:
             await self._worker.call(self._opened.commit, keys, self._clock())
 
     def release(self, keys: Sequence[bytes]) -> asyncio.Future[None]:
-        """Forget the reservation of `keys`: their messages are not safe. This happens before any later call."""
+        """Drop the reservation of `keys`, whose messages are not safe. It takes effect before any later call."""
         return self._worker.call(self._opened.release, keys)
 
     async def close(self) -> None:
-        """Close the file, if it was opened. What was committed stays."""
+        """Close the file, if it was opened. Committed keys stay in it."""
         if self._dedupe is not None:
             await self._worker.call(self._dedupe.close)
             self._dedupe = None
@@ -90,5 +90,5 @@ class DedupeStage:
     @property
     def _opened(self) -> Dedupe:
         if self._dedupe is None:
-            raise ValueError("the keys are not open")
+            raise ValueError("start() was not called")
         return self._dedupe

@@ -1,10 +1,9 @@
-"""How the process ends: with an exit status, or by the signal that the user ended it with.
+"""How the process ends. In: an exit status, or the signal that stopped the run. Out: nothing; no call returns.
 
-A shell ends its loop (`while …; do q-tail …; done`) after Ctrl-C only when SIGINT has killed the command: one that
-handles the signal and exits with a status of its own, 130 included, is followed by the next round. So after the orderly
-stop the process restores the default handler and sends itself the signal again
-(https://www.cons.org/cracauer/sigint.html).
-SIGTERM is different: a service that stops in order has done its job, and its status is 0.
+After Ctrl-C a shell leaves its loop (`while …; do q-tail …; done`) only if SIGINT has killed the command. After a
+command that handles the signal and exits with a status of its own, 130 included, the loop goes on. So after an orderly
+stop the process restores the default handler and sends itself SIGINT again (https://www.cons.org/cracauer/sigint.html).
+SIGTERM is different: a service that stops in order has done its job, so its status is 0.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ _interrupted = False
 
 
 def note_interrupt() -> None:
-    """SIGINT has come: when all is done in order, this process ends by it."""
+    """Let `end_process` end this process by SIGINT, whatever the exit status."""
     global _interrupted
     _interrupted = True
 
 
 def end_process(status: int) -> NoReturn:
-    """End the process; what it has to say has been said and flushed."""
+    """End the process with `status`, or by SIGINT after `note_interrupt`. All output has to be flushed already."""
     if _interrupted:
         end_by(signal.SIGINT)
     if "asyncio" in sys.modules:
-        # Nothing is left to be done, and taking an interpreter apart piece by piece takes 20 ms.
+        # Nothing is left to do, and the interpreter takes 20 ms to shut down after a run with an event loop.
         os._exit(status)
     sys.exit(status)
 
 
 def end_by(number: signal.Signals) -> NoReturn:
-    """End the process at once, by signal `number`."""
+    """End the process at once: by SIGINT itself, for any other signal with the status 128 + `number`."""
     if number == signal.SIGINT:
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -85,18 +85,18 @@ end_options = _all(
     click.option(
         "--until-now", is_flag=True,
         help="End when as many messages are taken as each channel held on each nsqd at the start, or nothing is left: "
-        "it ends though more and more come.",
+        "the run ends even if messages keep coming.",
     ),
     click.option(
         "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION",
-        help="End when nothing came for so long.",
+        help="End when no message has come for so long.",
     ),
     click.option(
         "--fail-if-paused", is_flag=True,
-        help="With --until-empty or --until-now: end with status 1 where a channel, or its topic, is paused.",
+        help="With --until-empty or --until-now: end with status 1 if a channel, or its topic, is paused.",
     ),
     click.option(
-        "--fail-if-none", is_flag=True, help="Status 1 where the run ended by itself and nothing came out of it."
+        "--fail-if-none", is_flag=True, help="Exit with status 1 if the run ends by itself without a single message."
     ),
 )  # fmt: skip
 
@@ -210,7 +210,7 @@ def settings_of(program: str, given: dict[str, Any], *brokers: Brokers | None) -
 
 
 def ends_of(given: dict[str, Any]) -> Ends:
-    """Take the flags of `end_options` out of `given`, but for --fail-if-none."""
+    """Take the flags of `end_options`, except --fail-if-none, out of `given`; UsageError if they contradict."""
     from qtools.client.ends import Ends
 
     names = ("until_empty", "until_now", "idle_timeout", "fail_if_paused")
@@ -270,7 +270,8 @@ def set_up_talk(program: str, given: dict[str, Any]) -> bool:
 
 
 def delimiter_of(given: dict[str, Any], *, may_be_empty: bool = False) -> bytes:
-    """Take --delimiter and -0 out of `given`; an empty one, for no delimiter at all, where that means something."""
+    """Take --delimiter and -0 out of `given`. UsageError for an empty one, which means no delimiter, unless it
+    `may_be_empty`."""
     delimiter, null = given.pop("delimiter"), given.pop("null")
     if null and delimiter is not None:
         raise UsageError("give --delimiter or -0, not both")

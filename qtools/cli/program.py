@@ -22,7 +22,7 @@ from qtools.errors import QtoolsError, UsageError
 class Program(click.Command):
     """A command whose errors look like those of other UNIX programs, and whose help is the manual.
 
-    subcommands: a first word that is another program → the module whose `main` that is, imported when it is run.
+    subcommands: name of a subcommand (the first word) → the module whose `main` is its Program, imported when it runs.
     """
 
     def __init__(self, *args: Any, subcommands: Mapping[str, str] | None = None, **settings: Any) -> None:
@@ -40,9 +40,9 @@ class Program(click.Command):
             raise
 
     def _advice(self, words: Sequence[str]) -> str:
-        """Where to read on; `NAME -q verify …` is a mistake that is easily made."""
+        """What to do about a usage error: read the help, or, as for `NAME -q verify …`, put the subcommand first."""
         late = next((word for word in words if word in self.subcommands), "")
-        return f"{self.name} {late} comes before its flags" if late else f"see {self.name} --help"
+        return f"write {self.name} {late} before any flag" if late else f"see {self.name} --help"
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         words = list(sys.argv[1:] if args is None else args)
@@ -52,7 +52,7 @@ class Program(click.Command):
         name = self.name or "qtools"
         _fill_closed_streams()
         if _wants_json(sys.argv[1:] if args is None else args):
-            # What is wrong with the other words is to be said as JSON too, and that comes before they are parsed.
+            # Usage errors are written as JSON too, and they may occur before --log-format is parsed.
             from qtools.cli import logs
 
             logs.set_up(name, as_json=True)
@@ -85,11 +85,11 @@ class Program(click.Command):
             from qtools.cli import logs
 
             if not logs.is_json():
-                raise  # a defect: Python's traceback is what a report of it needs
+                raise  # a defect of ours: a report of it needs the traceback
             logs.defect("not expected", error)
             status = 1
         except SystemExit as end:
-            # --help into a pipe that was closed: click puts wrappers round both streams, and ends with 1.
+            # After --help into a closed pipe click replaces both streams by wrappers, and exits with 1.
             status = end.code if (sys.stdout, sys.stderr) == streams else 0
             sys.stdout, sys.stderr = streams
         for number, stream in ((1, sys.stdout), (2, sys.stderr)):
@@ -97,7 +97,7 @@ class Program(click.Command):
                 if stream is not None:
                     stream.flush()
             except OSError as error:
-                # Python would try once more at its end, and complain.
+                # At exit Python would flush again and print the error: let it write to /dev/null.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
                 if number == 1 and not isinstance(error, BrokenPipeError) and status in (0, None):
                     _complain(name, f"cannot write to stdout: {error.strerror or error}")
@@ -109,13 +109,13 @@ class Program(click.Command):
 
 
 def run_with(program: Program, words: Sequence[str]) -> NoReturn:
-    """Run `program` as if this process had been started with `words`: it ends with it, as fast."""
+    """Run `program` as if this process had been started with `words`; the process ends with it."""
     sys.argv[1:] = words
     program.main()
 
 
 def _wants_json(words: Sequence[str]) -> bool:
-    """Whether `words` ask for JSON on stderr; the last --log-format counts, as click has it."""
+    """Whether `words` ask for JSON on stderr; as in click, the last --log-format counts."""
     wanted = False
     for place, word in enumerate(words):
         if word == "--":
@@ -128,7 +128,7 @@ def _wants_json(words: Sequence[str]) -> bool:
 
 
 def _complain(name: str, text: str) -> None:
-    """One line on stderr, in the form that was asked for, if it came to that."""
+    """Write one line to stderr, in the log format if logging is set up already, else as text."""
     import logging
 
     from qtools.cli import logs
@@ -139,21 +139,19 @@ def _complain(name: str, text: str) -> None:
 
 
 def _system_error(error: OSError) -> str:
-    """What the system refused, in one line: a full disk behind stdout, too many open files."""
+    """One line for an error of the system: too many open files, a full disk behind stdout."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return (
-            f"{(error.strerror or '').lower()}: this process may have no more (ulimit -n shows how many, and sets it)"
-        )
+        return f"{(error.strerror or '').lower()}: this process may open no more (`ulimit -n` shows and sets the limit)"
     if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         return (
-            f"cannot write to stdout: {error.strerror}"  # files have names, and commands errors of their own for them
+            f"cannot write to stdout: {error.strerror}"  # errors of other files have a file name, or are QtoolsErrors
         )
     return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
 
 
 def _fill_closed_streams() -> None:
-    """Put /dev/null where a standard stream is closed: its number would be the next socket's, and what is said on it
-    would go there. Python's sys.stdin and sys.stdout stay None, for who has to know."""
+    """Open /dev/null for each standard stream that is closed. Otherwise the next socket would get its number, and what
+    is printed would go there. Python's sys.stdin and sys.stdout stay None, which commands check."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -164,7 +162,7 @@ def _fill_closed_streams() -> None:
 
 
 def _one_line(text: str) -> str:
-    """click's sentence as other programs say it: on one line, without capital and full stop."""
+    """click's sentence as UNIX programs print it: on one line, without capital and full stop."""
     text = " ".join(text.split()).rstrip(".")
     return text[:1].lower() + text[1:]
 

@@ -1,9 +1,10 @@
 """A coroutine as a program: event loop, signals, exit status.
 
-The first SIGINT or SIGTERM calls `stop` of what runs, which ends in order; the second ends the process at once. After
-SIGINT the process ends by that signal, whatever its exit status would be (ending.py).
-A server runs on uvloop where it is installed: many connections, a third less time. For a command with a batch a
-read it saves nothing that can be measured, and takes 8 ms to import.
+The first SIGINT or SIGTERM calls the function that the run has registered with `on_stop`, and the run stops in order.
+The second signal ends the process at once. After SIGINT the process ends by that signal, whatever its exit status would
+be (ending.py).
+A server runs on uvloop if it is installed, which takes a third less time with many connections. For a command that
+reads in batches it saves nothing measurable, and the import takes 8 ms.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from qtools.errors import StartError
 
 
 class Signals:
-    """Turns the first signal into a call of `on_stop`, and the second into the end."""
+    """Calls the registered function at the first signal, and ends the process at the second."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._on_stop: Callable[[], None] | None = None
 
     def on_stop(self, call: Callable[[], None]) -> None:
-        """What to call at the first signal; at once, if it was here already."""
+        """Register what to call at the first signal; it is called at once if the signal has arrived already."""
         self._on_stop = call
         if self.received is not None:
             call()
 
     def on_hangup(self, call: Callable[[], None]) -> None:
-        """What to call at each SIGHUP from now on, which ends the process otherwise."""
+        """Register what to call at each SIGHUP. Without a registration SIGHUP ends the process."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)
 
     def handle(self, number: signal.Signals) -> None:
@@ -48,7 +49,8 @@ class Signals:
 
 
 def none_is_failure(asked: bool, count: int, done: str, signals: Signals) -> int:
-    """The exit status of a run that ended in order; `asked`: by --fail-if-none. `done` is the verb, as "printed"."""
+    """The exit status of a run that ended in order: 1 if `count` is 0, no signal ended the run, and `asked` says that
+    --fail-if-none was given. done: the verb for the log line, such as "printed"."""
     if not asked or count or signals.received is not None:
         return 0
     logs.say(logging.ERROR, f"no message was {done}")
@@ -64,9 +66,9 @@ def run_program(
     server: bool = False,
     stopping: Sequence[signal.Signals] = STOPPING,
 ) -> int:
-    """Run `main` until it returns its exit status. QtoolsErrors pass through. `stopping`: the signals that stop it."""
+    """Run `main` and return its exit status. QtoolsErrors propagate. stopping: the signals that stop the run."""
     _check_file_limit()
-    # Batches are lists of small objects without cycles; collecting them by generation is all cost and no gain.
+    # Batches are lists of small objects without cycles, so frequent garbage collection costs time and frees nothing.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
@@ -82,12 +84,12 @@ def run_program(
         return runner.run(with_signals())
 
 
-# Three streams, the event loop's three, a connection, a file and a directory, and the module that is imported next.
+# Three streams, three of the event loop, a connection, a file, a directory, a module that is imported; and some spare.
 LEAST_FILES = 16
 
 
 def _check_file_limit() -> None:
-    """StartError where the system lets this process open too few files to do anything at all."""
+    """StartError if the limit on open files (ulimit -n) is too low for any run."""
     import resource
 
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -105,7 +107,7 @@ def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A defect of ours in a callback: said, and the work goes on."""
+    """Log an exception that a callback raised, which is a defect of ours; the run goes on."""
     if not logs.is_set_up():
         logs.set_up("qtools")
     logs.defect(str(context.get("message")), context.get("exception"))

@@ -1,11 +1,11 @@
-"""How far a run has come, in a file of one line of JSON. In: a plain object, as work is confirmed. Out: the last one.
+"""A checkpoint: one line of JSON in a file. In: the state of a run, as it progresses. Out: the last saved state.
 
-The file is replaced whole: a new file is renamed over the old one, so that a run that is killed at any moment finds
-what it saved last, never a part of it.
+The file is always replaced as a whole: a new file is renamed over the old one. A run that is killed at any moment
+therefore finds the state it saved last, never a part of it.
 
-One process at a time uses the file. The lock is a flock on the file itself, which ends with the process however it
-ends. Each new file is locked before it is renamed into place, so that the name always leads to a locked file. A
-process that locks a file has to check that the name still leads to it: it may have been replaced in between.
+One process at a time uses the file. The lock is a flock on the file itself, which the system releases when the process
+ends. Each new file is locked before it is renamed into place, so the path always leads to a locked file. A process that
+has locked a file has to check that the path still leads to it, since the file may have been replaced in between.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class StateInUse(StartError):
 
 
 class StateFile:
-    """The file at `path`, which `program` calls its checkpoint."""
+    """The checkpoint at `path` of `program`, which errors name."""
 
     def __init__(self, path: str, program: str) -> None:
         self.path = path
@@ -33,19 +33,19 @@ class StateFile:
         self._fresh = f"{path}.{os.getpid()}.tmp"
 
     def check(self) -> None:
-        """Raise now what would fail later: no directory to write to; StartError."""
+        """StartError if a later `save` could not succeed, as the directory is missing or not writable."""
         directory = os.path.dirname(self.path) or "."
         if not os.path.isdir(directory):
-            raise StartError(f"cannot write the checkpoint {self.path}: {directory} is no directory")
+            raise StartError(f"cannot write the checkpoint {self.path}: {directory} is not a directory")
         if os.path.isdir(self.path):
             raise StartError(f"cannot write the checkpoint {self.path}: it is a directory")
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise StartError(f"cannot write the checkpoint {self.path}: {directory} cannot be written to")
+            raise StartError(f"cannot write the checkpoint {self.path}: {directory} is not writable")
 
     def load(self) -> Any:
-        """Lock the file and return what was saved; None when there is no file, and then nothing is locked.
+        """Lock the file and return the saved state; None if there is no file, and then nothing is locked.
 
-        StateInUse when another process uses the file, UsageError when it is not JSON.
+        StateInUse when another process uses the file, StartError when it cannot be read, UsageError when it is no JSON.
         """
         try:
             while (opened := self._open()) is not None:
@@ -63,11 +63,11 @@ class StateFile:
             raise self.foreign() from error
 
     def foreign(self) -> UsageError:
-        """The error for a file that holds something else."""
+        """The error for a file whose contents are not a checkpoint of this program."""
         return UsageError(f"{self.path} is not a checkpoint of {self._program}: remove it to begin anew")
 
     def save(self, state: dict[str, Any], *, sync: bool = False) -> None:
-        """Remember `state`; with `sync` it survives a power failure too, and not only the end of the process.
+        """Save `state`. With `sync` it also survives a power failure; without, only the end of the process.
 
         The first save of a file that was not there creates and locks it. StateInUse when another process has created
         it in the meantime, StartError when it cannot be written.
@@ -106,7 +106,7 @@ class StateFile:
             self._locked = -1
 
     def _create(self) -> None:
-        """Put the new file where there is none; StateInUse when there is one by now."""
+        """Give the new file its path, where no file was; StateInUse when there is one by now."""
         try:
             os.link(self._fresh, self.path)
         except FileExistsError:
@@ -126,7 +126,8 @@ class StateFile:
         raise AssertionError
 
     def _lock(self, opened: int) -> bool:
-        """Lock it; False when another process has it and it is not the named file any more. StateInUse otherwise."""
+        """Lock `opened`. When another process has the lock: False if the path leads to another file by now, else
+        StateInUse."""
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -137,7 +138,7 @@ class StateFile:
         return True
 
     def _is_named(self, opened: int) -> bool:
-        """Whether the name leads to the file that is open."""
+        """Whether the path still leads to the file `opened`."""
         try:
             return os.path.samestat(os.fstat(opened), os.stat(self.path))
         except FileNotFoundError:
@@ -153,8 +154,8 @@ class StateFile:
 
 
 def _lock_holder(path: str) -> int | None:
-    """The process that has a flock on the file, where the system tells it (proc(5), /proc/locks)."""
-    for _ in range(10):  # a file that is replaced between the two looks has another lock
+    """The id of the process that has a flock on the file, from /proc/locks (proc(5)); None if it is not known."""
+    for _ in range(10):  # the file may be replaced between the two reads
         with contextlib.suppress(OSError, ValueError):
             info = os.stat(path)
             device = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"

@@ -1,6 +1,6 @@
-"""Writing to a descriptor to the end. In: bytes. Out: how much was written, and what went wrong.
+"""Writes all of some bytes to a descriptor. In: bytes. Out: how many were written, and the error, if any.
 
-It blocks: a command calls it in a thread. The descriptor may be non-blocking, as any other process that has it open
+The call blocks: a command makes it in a thread. The descriptor may be non-blocking, as any other process that shares it
 (ssh, a program on the same terminal) can make it so.
 """
 
@@ -13,7 +13,7 @@ STDOUT = 1
 
 
 def write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
-    """Write all of `data`; how much was written, and what went wrong."""
+    """Write all of `data`: the number of bytes that were written, and the error that ended it, or None."""
     view = memoryview(data)
     written = 0
     while written < len(data):

@@ -1,12 +1,12 @@
-"""The first messages of a run are tried before one is finished: an expression that fails on each of them is a mistake.
+"""Stops a run whose expression fails on each of its first messages: such an expression is taken for a mistake.
 
-In: a source, and what tells which bodies an expression fails on. Out: the same batches.
+In: a source, and a function that finds the bodies on which an expression fails. Out: the same batches.
 
-    read ─▶ one has an answer? ─▶ yes: the trial is over, all is handed on
-                               └▶ no: held ─▶ FIRST failed: QtoolsError, and what is held goes back to its queue
-                                           └▶ nothing comes for PAUSE_SECONDS, or no more may be held: handed on
+    read ─▶ did a message pass? ─▶ yes: the trial is over; return all buffered batches
+                                └▶ no: buffer ─▶ FIRST messages failed: QtoolsError; the buffered ones are requeued
+                                              └▶ nothing arrives for PAUSE_SECONDS, or the buffer is full: return them
 
-A mistyped path is null in jq, and no failure: that the filter matched nothing is for the summary to tell.
+A mistyped path evaluates to null in jq and is no failure; the summary of the run shows that nothing matched.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Protocol
 from qtools.errors import QtoolsError
 from qtools.message import Batch
 
-FIRST = 1000  # messages
-PAUSE_SECONDS = 0.3  # a broker that has more delivers it within milliseconds
-MOST_BYTES = 8 * 1024 * 1024  # of bodies that are held, as a consumer holds of what is unread
+FIRST = 1000  # messages that have to fail
+PAUSE_SECONDS = 0.3  # a broker that has more messages delivers them within milliseconds
+MOST_BYTES = 8 * 1024 * 1024  # of bodies in the buffer: as much as a consumer buffers of unread messages
 
 
 class Source(Protocol):
@@ -30,9 +30,11 @@ class Source(Protocol):
 
 
 class Trial:
-    """`source`, whose first messages are tried.
+    """A Source that reads from `source` and tests its first messages.
 
-    failures: which of some bodies have no answer, by place, and why. most: how many messages may be held at once.
+    failures: returns, for a sequence of bodies, the error of each body on which the expression fails, by index.
+    most: how many messages may be buffered. It is at most the number in flight, since a broker sends no more until some
+        of them are finished.
     """
 
     def __init__(
@@ -44,18 +46,19 @@ class Trial:
         self._over = False
         self._failed = 0
         self._first = ""  # why the first message failed
-        self._held: list[Batch] = []
-        self._held_bytes = 0
+        self._buffered: list[Batch] = []
+        self._buffered_bytes = 0
 
     async def read(self) -> Batch | None:
-        """The next batch. QtoolsError when the first messages have all failed; none of those held is finished."""
+        """The next batch; None at the end. QtoolsError when the first messages have all failed; those that are buffered
+        are not finished then."""
         while not self._over:
             batch = await self._next()
             if batch is None:
                 return self._take()
             failed = self._failures(batch.bodies)
-            self._held.append(batch)
-            self._held_bytes += sum(map(len, batch.bodies))
+            self._buffered.append(batch)
+            self._buffered_bytes += sum(map(len, batch.bodies))
             self._over = len(failed) < len(batch)
             if self._over:
                 return self._take()
@@ -63,20 +66,20 @@ class Trial:
             self._first = self._first or str(next(iter(failed.values())))
             if self._failed >= FIRST:
                 raise QtoolsError(
-                    f"each of the first {self._failed:,} messages failed, the first one so: {self._first}; "
-                    "this run ends and gives them back (an --on-error that is given goes on all the same)"
+                    f"the expression failed on each of the first {self._failed:,} messages, on the first one with: "
+                    f"{self._first}; they go back to the queue (with an explicit --on-error the run goes on)"
                 )
-            if sum(map(len, self._held)) >= self._most or self._held_bytes >= MOST_BYTES:
+            if sum(map(len, self._buffered)) >= self._most or self._buffered_bytes >= MOST_BYTES:
                 return self._take()
         return await self._source.read()
 
     async def close(self) -> None:
-        """Let go. What is held was not finished: its connection gives it back."""
+        """Close the source. Its connections requeue the buffered messages, which are not finished."""
         await self._source.close()
 
     async def _next(self) -> Batch | None:
-        """The next batch; None at the end, or, where something is held, when nothing came for a while."""
-        if not self._held:
+        """The next batch; None at the end, or, if something is buffered, when nothing arrives for PAUSE_SECONDS."""
+        if not self._buffered:
             return await self._source.read()
         reading = asyncio.ensure_future(self._source.read())
         try:
@@ -87,6 +90,6 @@ class Trial:
         return None if reading.cancelled() else reading.result()
 
     def _take(self) -> Batch | None:
-        """What is held, as one batch; None where nothing is."""
-        held, self._held, self._held_bytes = self._held, [], 0
-        return Batch.joined(held) if held else None
+        """Empty the buffer: its messages as one batch, or None if there are none."""
+        batches, self._buffered, self._buffered_bytes = self._buffered, [], 0
+        return Batch.joined(batches) if batches else None

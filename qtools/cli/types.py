@@ -15,7 +15,7 @@ from qtools.errors import QtoolsError
 from qtools.names import check_topic
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-# More digits than anybody means, and fewer than would overflow.
+# At most 18 digits: more than any use needs, and few enough not to overflow.
 _NUMBER = r"(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})"
 _DURATION = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h|d)")
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -143,7 +143,7 @@ class Size(click.ParamType[int]):
 
 
 class Integer(click.IntRange):
-    """An int, `min` to `max`. click's own says "not a valid integer range"."""
+    """An int from `min` to `max`. The message of click's own type is "not a valid integer range"."""
 
     name = "integer"
 
@@ -174,7 +174,7 @@ class Number(click.FloatRange):
         except ValueError:
             self.fail(f"{value!r} is not a number", param, ctx)
         if not isfinite(number):
-            self.fail(f"{value} is no number to count with", param, ctx)
+            self.fail(f"{value} is not a finite number", param, ctx)
         if self.min is not None and number <= self.min:
             self.fail(f"{value} is too small: more than {self.min:g}", param, ctx)
         if self.max is not None and number > self.max:
@@ -191,7 +191,7 @@ class Delimiter(click.ParamType[bytes]):
         if isinstance(value, bytes):
             return value
         if not value:
-            return b""  # no delimiter at all; a command that has no use for that says so
+            return b""  # no delimiter at all; a command that needs one refuses it
         try:
             return parse_delimiter(value)
         except ValueError as error:

@@ -19,11 +19,11 @@ one up is a search in 2 kB where there are 10 million keys, which `bytearray.fin
 take 1.2 GB for them, and a B-tree on disk would write a page for each key. What was committed first stands first in
 its string, so what expires, in the order of the rows, is cut off at the front.
 
-Times never decrease from row to row, and none is later than the present: otherwise one commit that was made while the
-clock was ahead would keep all later ones from expiring, and their messages would be discarded for as long. A time that
-is later than the present, or than that of a later row, is wrong, and is lowered to it, in the file too: such a key is
-kept for one window more, counted from the moment when this is noticed, and not again from each start. (To drop these
-keys instead would send everything twice after a start at which the clock is behind for a second.)
+Times never decrease from row to row, and none is later than the present. Otherwise one commit that was made while the
+clock was ahead would keep all later rows from expiring, and their messages would be discarded for that long. A time
+that is later than the present, or than the time of a later row, is lowered to it, in the file too. Such a key is then
+kept for one more window from the moment this is noticed, and not again from each start. (Dropping these keys instead
+would send everything twice after a start at which the clock is a second behind.)
 
 A new key has by chance the hash of one of 10 million others once in 3 · 10³¹, and its message would be taken for a
 duplicate. That any two of 10 million keys have the same hash: once in 7 · 10²⁴ (n²/2¹²⁹).
@@ -134,8 +134,7 @@ class Dedupe:
         """A verdict for each of `keys`, in order; those that are NEW are reserved from now on.
 
         Of equal keys in one batch the first may be NEW, and the others are PENDING. `now` in s since 1970, by the same
-        clock as for `commit`. SinkError when the clock was set back and the disk does not take the times that follow
-        from that.
+        clock as for `commit`. SinkError when the clock was set back and the lowered times cannot be written.
         """
         self._lower_times(now)
         self._expire(now)
@@ -218,7 +217,7 @@ class Dedupe:
         self._make_room(0)
 
     def _lower_times(self, now: float) -> None:
-        """Lower the time of every row to `now`, and to the times of all later rows."""
+        """Lower the time of every row to `now` and to the times of all later rows, if one is higher."""
         if self._is_ordered and self._latest <= now:
             return
         bound, below = now, self._last + 1

@@ -1,9 +1,9 @@
-"""The key of a message for --dedupe. In: what an expression found, and the body it was found in. Out: bytes, or None.
+"""The key of a message for --dedupe. In: the value of an expression, and the body it came from. Out: bytes, or None.
 
-Two values have the same key only when they are the same in JSON, digit for digit: a key that two different messages
-share makes the second one a duplicate, which is finished and never sent. Integers are exact from the parser on
-(filter.py). A decimal number is a double by the time an expression sees it, so where a double cannot hold all of its
-digits, the digits are added to the key.
+Two values have the same key only if they are the same in JSON, digit for digit: if two different messages shared a key,
+the second would count as a duplicate, which is finished and never sent. Integers are exact from the parser on
+(filter.py). A decimal number is a double when an expression gets it; if a double cannot hold all of its digits, the
+digits are added to the key.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from qtools.flow.expression_values import NOTHING, number_text
 from qtools.flow.filter import encode
 
-# Every decimal of up to 15 significant digits is a double of its own (IEEE 754, DBL_DIG).
+# Decimals of up to 15 significant digits have distinct doubles (IEEE 754, DBL_DIG).
 _SAFE_DIGITS = 15
 _LONG_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 def make_key(value: Any, body: bytes) -> bytes | None:
-    """The key for `value`, which was found in `body`; None where there is none: null, or no value at all.
+    """The key for `value`, which an expression returned for `body`; None for null and for no value at all.
 
     EvaluationError for a value that cannot be written as JSON.
     """
@@ -34,7 +34,7 @@ def make_key(value: Any, body: bytes) -> bytes | None:
 
 
 def _lost_digits(key: bytes, body: bytes) -> list[bytes]:
-    """The numbers of `body` that a double does not hold exactly enough, of those whose doubles stand in `key`."""
+    """The numbers in `body` that a double cannot represent exactly and whose nearest double appears in `key`."""
     lost: list[bytes] = []
     for number in _LONG_NUMBER.findall(body):
         if len(number) <= _SAFE_DIGITS or number.lstrip(b"-").isdigit():
@@ -46,7 +46,8 @@ def _lost_digits(key: bytes, body: bytes) -> list[bytes]:
 
 
 def _is_same(number: str, shortest: str) -> bool:
+    """Whether two decimal numbers are equal; False if Decimal cannot represent one of them."""
     try:
         return Decimal(number) == Decimal(shortest)
-    except InvalidOperation:  # an exponent beyond all bounds
+    except InvalidOperation:  # the exponent is beyond the limits of Decimal
         return False

@@ -1,7 +1,7 @@
-"""What people type from other languages: signs, words and names. In: a text, and the place of its mistake. Out: a hint.
+"""Hints for syntax of other languages: signs, words, names. In: an expression, the place of its error. Out: a hint.
 
-A hint quotes what was typed and says what to write instead. Nothing here is looked at before the parser has found a
-mistake, so that no text that means something is ever refused.
+A hint quotes what was typed and says what to write instead. The parser calls this only after it has found an error, so
+no valid expression is ever refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EITHER = "write //, as in .a // 0"
 _IF = "write if .a then 1 else 2 end"
 _NULL = "write null"
 
-# A longer sign stands before the shorter ones that it begins with.
+# A longer sign comes before the shorter signs that it starts with.
 _SIGNS: dict[str, str] = {
     "===": _EQUAL,
     "!==": "write !=, as in .a != 1",
@@ -50,7 +50,7 @@ _SIGNS: dict[str, str] = {
 }
 _LONGEST = max(map(len, _SIGNS))
 
-# By their lower case: words between two values, and words for one value.
+# In lower case: operators that are words, constants, and functions.
 _WORDS: dict[str, str] = {
     "and": _AND,
     "or": _OR,
@@ -78,19 +78,18 @@ _WORDS: dict[str, str] = {
     **dict.fromkeys(("upper", "uppercase", "toupper"), "write .a | ascii_upcase"),
     **dict.fromkeys(("len", "size", "count"), "write .a | length"),
 }
-# Functions that are written between two values elsewhere.
+# Functions that other languages write between two values.
 _INFIX = ("startswith", "endswith", "contains", "inside", "has", "test", "split", "join")
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
-# A field's name that is none unless it is quoted: .user-id, .2fa, .café
+# A field that may need quotes: .user-id, .2fa, .café
 _NAME = re.compile(r"(?<![0-9])\.(\w+(?:-\w+)*)")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*", re.ASCII)
 _METHOD = re.compile(r"\.([A-Za-z_]\w*)\Z")
 
 
 def find_foreign(text: str, place: int) -> tuple[int, str] | None:
-    """What another language has at or round `place`: where it begins in `text`, and what to say of it; None where there
-    is nothing known."""
+    """Find syntax of another language at or around index `place`: (index where it begins in `text`, hint), or None."""
     return _name(text, place) or _sign(text, place) or _word(text, place) or _construct(text, place)
 
 

@@ -93,7 +93,7 @@ Passing = tuple[list[int], list[bytes], dict[int, EvaluationError]]
 class Filter:
     """What passes (all for which `where` is true) and with what body (`select`'s result; without one its own).
 
-    A message for which `select` yields nothing does not pass. chosen: the user has asked for `on_error`.
+    A message for which `select` yields nothing does not pass. chosen: `on_error` was given by the user, not a default.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class Filter:
         return places, passing, failed
 
     def failures(self, bodies: Sequence[bytes]) -> dict[int, EvaluationError]:
-        """What has no answer, by place; not with "fail", with which only the first such place is looked for."""
+        """The error of each body on which an expression fails, by index. Not with on_error "fail", which stops at the
+        first."""
         return self.run(bodies)[2]
 
     def _pass(self, bodies: Sequence[bytes], selected: list[int] | None, values: list[Any]) -> Passing:
@@ -217,8 +218,8 @@ class FilteredSink:
         await self._sink.close()
 
     @property
-    def told(self) -> int:
-        """Messages of which a summary has to tell: those that did not match, and those without an answer."""
+    def unmatched(self) -> int:
+        """Messages that a summary has to mention: those that did not match, and those on which an expression failed."""
         return self.filtered + self.left_out + self.let_through
 
     def notes(self, done: str) -> list[str]:

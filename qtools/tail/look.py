@@ -1,4 +1,4 @@
-"""`q-tail --peek` as a Source: what waits in channels, and is left there. In: sources. Out: batches, and the end."""
+"""The Source of `q-tail --peek`: waiting messages, which stay in their channels. In: sources. Out: batches."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.tail")
 
-AT_MOST = 10  # messages, unless told how many
-FIRST_LOOK = 100  # messages asked for where only some of them may be printed; four times as many with each further look
-MOST = 10_000  # messages that q-broker shows in one look
+AT_MOST = 10  # messages, without --count
+FIRST_LOOK = (
+    100  # messages in the first request, if some may not be printed; each further request asks for four times more
+)
+MOST = 10_000  # messages that q-broker returns to one request
 
 
 class Look:
-    """A source of messages that wait in `sources`.
+    """A Source of messages that wait in `sources`.
 
-    count: how many; AT_MOST for None. choosing: not all of them may be printed, so `count` is not for this source to
-    keep: it goes on to the last that waits, or the first MOST of each channel, until its reader has enough.
+    count: how many; AT_MOST for None. choosing: the reader filters or samples, so the number is not known here; the
+    source then returns all waiting messages, but no more than the first MOST of each channel, and ignores `count`.
     """
 
     def __init__(
@@ -40,11 +42,11 @@ class Look:
         self._left = AT_MOST if count is None else count
         self._choosing = choosing
         self._asking = FIRST_LOOK
-        self._seen: set[bytes] = set()  # ids of the source that is looked at
+        self._seen: set[bytes] = set()  # ids that were returned from the first of `sources`; at most MOST
         self._batches: list[Batch] = []
 
     async def read(self) -> Batch | None:
-        """The next batch; None when all was seen."""
+        """The next batch; None at the end. Errors as for `peek`."""
         while not self._batches:
             if not self._sources or self._left <= 0:
                 return None
@@ -56,7 +58,7 @@ class Look:
         return self._batches.pop(0)
 
     async def _look_further(self) -> None:
-        """Look at more of the first source than before; what was seen is not handed on again."""
+        """Ask for more messages of the first source than before; those that were returned are not returned again."""
         found = await peek(self._sources[0], self._brokers, self._settings, self._asking)
         for batch in found:
             fresh = [place for place, ident in enumerate(batch.ids) if ident not in self._seen]
@@ -65,7 +67,7 @@ class Look:
                 self._batches.append(batch.pick(fresh))
         if sum(map(len, found)) < self._asking or self._asking == MOST:
             if self._asking == MOST and sum(map(len, found)) >= MOST:
-                logger.warning("%s: looked at the first %s messages only", self._sources[0], f"{MOST:,}")
+                logger.warning("%s: only the first %s messages were read", self._sources[0], f"{MOST:,}")
             self._sources.pop(0)
             self._asking = FIRST_LOOK
             self._seen.clear()

@@ -120,7 +120,7 @@ class Output:
             whole += 1
         self.printed += whole
         if isinstance(error, BrokenPipeError):
-            raise SinkClosed("nobody reads stdout any more", _upto(places, whole))
+            raise SinkClosed("the reader of stdout has closed it", _upto(places, whole))
         raise SinkError(f"cannot write to stdout: {error.strerror or error}", _upto(places, whole))
 
     def _reader_gone(self) -> None:

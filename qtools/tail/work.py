@@ -1,4 +1,4 @@
-"""One run of q-tail: consumer, output, the loop between them, and when it ends."""
+"""One run of q-tail: a consumer, the output, the loop between them, and the end. In: options. Out: the exit status."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ STDOUT = 1
 
 
 async def tail(options: TailOptions, signals: Signals) -> int:
-    """Print what comes; the exit status. Raises StartError when nothing could be reached."""
+    """Print messages until the run ends; return the exit status. StartError when no broker could be reached."""
     if options.peek:
         return await _look(options, signals)
     guarded = await refuse_to_take_backlog(options.guarded, options.brokers, options.settings)
     depths = await ask_first(options.sources, options.brokers, options.settings, options.ends)
     if options.since is None:
         warn_of_backlog_elsewhere({place: depth for place, depth in depths.items() if place[0] not in options.guarded})
-        # That a temporary channel is new each time a person may overlook; a log need not have it each time.
+        # A temporary channel is new in each run. A user may overlook that; a log need not repeat it for each run.
         warn_of_backlog_elsewhere(guarded, logging.WARNING if sys.stderr.isatty() else logging.INFO)
     else:
         await begin_in_the_past(options.sources, options.brokers, options.settings, options.since)
@@ -51,7 +51,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     consumer = Consumer(
         options.sources, options.brokers, options.settings,
         max_in_flight=options.max_in_flight,
-        limit=None if choosing else options.count,  # what is left out does not count
+        limit=None if choosing else options.count,  # messages that are left out do not count
         by_quota=options.ends.until_now,
     )  # fmt: skip
     form = _form(options)
@@ -87,7 +87,7 @@ def _form(options: TailOptions) -> Format:
 
 
 async def _look(options: TailOptions, signals: Signals) -> int:
-    """Print what waits, and leave it there."""
+    """--peek: print waiting messages and leave them in their channels; return the exit status."""
     choosing = options.sample < 1.0 or options.rules is not None
     most = AT_MOST if options.count is None else options.count
     output = Output(STDOUT, _form(options), sample=options.sample, limit=most if choosing else None)
@@ -126,7 +126,8 @@ async def _print(
 
 
 def _filtered(output: Output, rules: Filter) -> FilteredSink:
-    """`output` behind the filter. The first message without an answer is a warning, the others are details."""
+    """A sink that filters and writes to `output`. It logs the first message on which an expression fails as a warning,
+    and the others as information."""
     from qtools.flow.filter import FilteredSink
 
     def name(batch: Batch, place: int) -> str:
@@ -162,7 +163,7 @@ def _summarize(
     notes = []
     if filtered is not None:
         notes += filtered.notes("printed")
-        if filtered.left_out > 1:  # the first was named when it came
+        if filtered.left_out > 1:  # the first was named in a warning
             notes[-1] += " (-v names each)"
     if consumer.acknowledgements_failed:
         late = plural(consumer.acknowledgements_failed, "message")
@@ -172,9 +173,10 @@ def _summarize(
     left_out = (totals.finished if filtered is None else filtered.passed) - output.printed
     if left_out > 0:
         notes.append(f"{left_out:,} left out by --sample")
-    # On a terminal the messages themselves are the news; into a pipe or a file this line is. Whoever closed stdout
-    # (head, less) has seen enough. But messages that were finished and not printed are gone: that is said in any case.
-    unprinted = left_out > 0 or (filtered is not None and filtered.told > 0)
+    # The summary is shown when stdout is a pipe or file and the user watches stderr. On a terminal the messages
+    # themselves show the result, and a reader that has closed stdout (head, less) needs no summary. Messages that were
+    # finished without being printed are gone from the queue, so the summary is always shown then.
+    unprinted = left_out > 0 or (filtered is not None and filtered.unmatched > 0)
     wanted = unprinted or (not totals.closed and not os.isatty(STDOUT) and sys.stderr.isatty())
     level = logging.WARNING if options.show and wanted else logging.INFO
     done = f"{meter.summary(output.printed, output.printed_bytes)} printed"

@@ -1,9 +1,9 @@
-"""All files that are open, and those to be closed. In: batches, and the time. Out: finished files, told to who asked.
+"""All open files, and those to be closed. In: batches, and the time. Out: finished files, each passed to `on_finished`.
 
-    write ─▶ settle ─▶ sorted by file ─▶ added ─▶ synced            settle: what is due is closed and given its name
+    write ─▶ settle ─▶ sort by file ─▶ add ─▶ sync            settle: close and name the files that are due
 
-Every call may fail with an OSError (a full disk) and is then made again, as often as it takes: nothing is written
-twice and nothing is lost by that. All of this runs in one thread, one call a batch.
+Every call may fail with an OSError (a full disk). The caller then repeats it until it succeeds: nothing is written
+twice and nothing is lost by that. All calls are made in one thread, one call a batch.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ from qtools.to_file.workfile import WorkFile
 
 logger = logging.getLogger("qtools.to_file")
 
-CHECK_SECONDS = 1.0  # how late it may be noticed that a file was removed for which nothing comes
-SALVAGES = 3  # within one sync; what removes files faster than that has to be stopped first
+CHECK_SECONDS = 1.0  # between two checks whether another process removed a file that gets no messages
+SALVAGES = 3  # attempts within one sync to write removed files again, before the sync fails
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """When a file is closed beside when its name changes: bytes on disk, s since it was begun, messages."""
+    """When a file is closed, apart from when its name changes. size: bytes on disk; age: s since it was created; count:
+    messages. None for no limit."""
 
     size: int | None = None
     age: float | None = None
@@ -50,7 +51,7 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How messages stand in a file; `level` None is the compression's default."""
+    """How messages are encoded in a file. level: of the compression; None for its default."""
 
     format: str
     form: Format
@@ -67,11 +68,11 @@ class _Open:
 class Archive:
     """Files below `output`, which grow in `work`.
 
-    on_finished: told of every file that has its name; and, as a crash or an OSError within that call has it told again,
-    whether it may have been before.
-    spooled: whether what is known of a file is kept beside it. partitions: told of those in which files are begun,
-    and how far each source is. most_open: more files than that are not open at once.
-    wall: s since 1970, for names; steady: s, for ages.
+    on_finished: called with each file that has its name, and with True if it may have been called for this file before,
+        which a crash or an OSError within the call can cause.
+    spooled: keep the facts about a finished file in a second file beside it, for the upload.
+    partitions: gets the partitions in which files are created, and how far each source has been read.
+    most_open: the most files that are open at once. wall: s since 1970, for names. steady: s, for ages.
     """
 
     def __init__(
@@ -90,11 +91,11 @@ class Archive:
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.at = work.path  # what was last worked on, for who has to say what went wrong
+        self.at = work.path  # the path last worked on, for error messages
         self.syncs = 0
         self.files = 0
         self.recovered = 0
-        self.lost = 0  # messages that were finished, and whose file another process removed beyond recovery
+        self.lost = 0  # finished messages whose file another process removed or cut beyond recovery
         self._work = work
         self._output = output
         self._layout = layout
@@ -110,15 +111,15 @@ class Archive:
         self._open: OrderedDict[tuple[str, str], _Open] = OrderedDict()  # least lately used first
         self._closing: deque[WorkFile] = deque()
         self._added: Batch | None = None
-        self._checked = float("-inf")  # when all files were looked for, by the steady clock
+        self._checked = float("-inf")  # time of the last check for removed files, by the steady clock
 
     @property
     def open(self) -> int:
-        """How many files are not finished yet."""
+        """The number of files that are not finished yet."""
         return len(self._open) + len(self._closing)
 
     def adopt(self) -> int:
-        """Take over what runs before this left in the work directory; how many files that are. `settle` ends them."""
+        """Take over the files that earlier runs left in the work directory, for `settle` to finish; their number."""
         self.at = self._work.path
         found = list(self._work.left())
         self._closing.extend(found)
@@ -126,7 +127,7 @@ class Archive:
         return len(found)
 
     def write(self, batch: Batch) -> None:
-        """All of `batch` is durable when this returns. After an OSError it is called again with the same batch."""
+        """Make all of `batch` durable. After an OSError call it again with the same batch."""
         self.settle()
         if self._added is not batch:
             groups = self._sorter.sort(batch)
@@ -145,7 +146,7 @@ class Archive:
                 )
 
     def settle(self) -> None:
-        """Close what is due, and give it its name."""
+        """Close the files that are due and give them their names. OSError when that fails: call it again."""
         now, wall = self._steady(), self._wall()
         self._work.secure()
         if now - self._checked >= CHECK_SECONDS:
@@ -170,21 +171,21 @@ class Archive:
             self._closing.popleft().close()
 
     def cycle(self, partition: str | None = None) -> None:
-        """Close every file, or those of `partition`; the next message begins another."""
+        """Close every file, or those of `partition`; the next message goes into a new file."""
         for key in list(self._open):
             if partition is None or key[1] == partition:
                 self._seal(key)
         self.settle()
 
     def mark_complete(self, partition: str) -> None:
-        """Say in the output that nothing more will come into `partition`."""
+        """Create the marker in the output that says that `partition` is complete."""
         self.at = self._output / partition / COMPLETE
         link_new(self._output, f"{partition}/{COMPLETE}", b"")
 
     def close(self) -> None:
-        """Close every file; what was never synced is forgotten, as nobody acknowledged it.
+        """Close every file. Messages that are not synced are dropped: they are not finished, so they come again.
 
-        An OSError leaves the rest in the work directory, for the next run.
+        After an OSError the remaining files stay in the work directory, for the next run.
         """
         for file in [*(there.file for there in self._open.values()), *self._closing]:
             file.give_up()
@@ -195,7 +196,7 @@ class Archive:
                 file.close()
 
     def release(self) -> None:
-        """Let another process have the work directory."""
+        """Release the lock of the work directory."""
         self._work.close()
 
     # ── inside ──
@@ -256,15 +257,15 @@ class Archive:
         return OSError(errno.ENOENT, "work files are removed as soon as they are written", str(self._work.path))
 
     def _check_files(self) -> None:
-        """Recover what another process removed, also of files that nothing comes for."""
+        """Recover files that another process removed, including those that get no messages at present."""
         for file in self._files:
             if file.is_gone and not file.is_named and not file.is_left_over:
                 self._recover(file)
 
     def _recover(self, file: WorkFile) -> None:
-        """Copy what is synced of `file`, which another process removed or changed, and write the rest to a new file.
+        """Replace `file`, which another process removed or changed: copy the synced part, add the rest to a new file.
 
-        OSError where that cannot be now; it is tried again then.
+        OSError when that fails now; the next call tries again.
         """
         self.at = file.data
         copy = file.salvage(self._work.new_stem(file.head.topic))
@@ -282,7 +283,7 @@ class Archive:
             )  # fmt: skip
             self.lost += file.state.count
         else:
-            logger.error("another process removed or replaced %s: begun again", file.data)
+            logger.error("another process removed or replaced %s, which was empty: it is created again", file.data)
         self._forget(file)
         if copy is not None:
             self._closing.append(copy)
@@ -299,13 +300,17 @@ class Archive:
         self._closing.remove(file)
 
     def _finish(self, file: WorkFile) -> None:
-        """End `file`, give it its name, tell of it, and take it out of the work directory."""
+        """Finish `file`: write its end, give it its name, call `on_finished`, and remove it from the work directory."""
         self.at = file.data
         if file.is_left_over and file.state.rev >= 0 and not file.data.exists():
-            # All of it was done but for this, unless another process has removed it.
+            # An earlier run had named it and was about to remove the note, unless another process removed the data.
             target = self._output / fill_rev(file.head.name, file.state.rev)
             if not target.exists() and not self._spooled:
-                logger.error("neither %s nor %s, which it was to become, is there any more", file.data, target)
+                logger.error(
+                    "%s is gone, and so is %s, the name it was being given: another process removed it",
+                    file.data,
+                    target,
+                )
             file.remove()
             return
         if file.count and not file.is_named:

@@ -1,12 +1,12 @@
-"""S3 credentials from a profile, as AWS's own tools find them. In: the environment and two files. Out: obstore's words.
+"""S3 credentials from a profile, by the rules of AWS's tools. In: the environment, two files. Out: S3Store arguments.
 
-    1. AWS_ACCESS_KEY_ID in the environment            obstore reads it, and the other variables, by itself
+    1. AWS_ACCESS_KEY_ID in the environment            read by obstore, as are the other variables
     2. a profile with keys, $AWS_PROFILE or [default]   read here: ~/.aws/credentials, ~/.aws/config
-    3. a profile with a role, SSO or a program          boto3 resolves it, where it is installed
-    4. web identity, container, instance metadata       obstore asks by itself
+    3. a profile with a role, SSO or a program          resolved by boto3, if it is installed
+    4. web identity, container, instance metadata       resolved by obstore
 
-While a command runs, 2 and 3 are read again when the store denies what is in use, and 4 when it expires.
-Secrets come from nowhere else, are never shown, and are no arguments of any command.
+While a command runs, 2 and 3 are read again when the store denies the present credentials, and 4 when they expire.
+Secrets come from no other source, are never printed, and are no arguments of any command.
 """
 
 from __future__ import annotations
@@ -35,61 +35,64 @@ _BY_ITSELF = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER
 
 
 def s3_profile(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What S3Store has to be told beyond the environment: `config`, and perhaps `credential_provider`.
+    """Arguments of S3Store that the environment does not provide: `config`, and perhaps `credential_provider`.
 
-    StartError for a profile that is named and not there, or that needs what is not installed.
+    StartError if AWS_PROFILE names a profile that does not exist, or one that needs boto3 and boto3 is not installed.
     """
     named = environ.get("AWS_PROFILE", "")
     profile = named or "default"
     home = Path(environ.get("HOME") or "~").expanduser()
     secrets = Path(environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / ".aws" / "credentials")
-    settings = Path(environ.get("AWS_CONFIG_FILE") or home / ".aws" / "config")
-    told = _section(settings, profile if profile == "default" else f"profile {profile}") | _section(secrets, profile)
-    if named and not told:
-        raise StartError(f"there is no profile {named!r} (AWS_PROFILE) in {secrets} or {settings}")
+    config_file = Path(environ.get("AWS_CONFIG_FILE") or home / ".aws" / "config")
+    found = _section(config_file, profile if profile == "default" else f"profile {profile}") | _section(
+        secrets, profile
+    )
+    if named and not found:
+        raise StartError(f"there is no profile {named!r} (AWS_PROFILE) in {secrets} or {config_file}")
     config: dict[str, str] = {}
-    if told.get("region") and not (environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")):
-        config["region"] = told["region"]
-    if told.get("endpoint_url") and not (environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")):
-        config["endpoint"] = told["endpoint_url"]
+    if found.get("region") and not (environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")):
+        config["region"] = found["region"]
+    if found.get("endpoint_url") and not (environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")):
+        config["endpoint"] = found["endpoint_url"]
     if any(environ.get(name) for name in _BY_ITSELF):
         return {"config": config}
-    if told.get("aws_access_key_id"):
-        config["access_key_id"] = told["aws_access_key_id"]
-        config["secret_access_key"] = told.get("aws_secret_access_key", "")
-        if told.get("aws_session_token"):
-            config["session_token"] = told["aws_session_token"]
+    if found.get("aws_access_key_id"):
+        config["access_key_id"] = found["aws_access_key_id"]
+        config["secret_access_key"] = found.get("aws_secret_access_key", "")
+        if found.get("aws_session_token"):
+            config["session_token"] = found["aws_session_token"]
         return {"config": config}
-    needs = next((key for key in _ASKED_FOR if key in told), "")
+    needs = next((key for key in _ASKED_FOR if key in found), "")
     if needs:
         return {"config": config, "credential_provider": _by_boto3(profile, needs)}
     return {"config": config}
 
 
 class S3Credentials:
-    """The profile's credentials, read again when the store denies the present ones.
+    """The profile's credentials, which `renew` reads again when the store denies the present ones.
 
-    The library itself renews what has an expiry: tokens of a web identity, a container or an instance.
+    settings: arguments of S3Store, as of the last read. obstore itself renews tokens that expire: those of a web
+    identity, a container or an instance.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         """StartError as for `s3_profile`."""
         self._environ = environ
-        self.told = s3_profile(environ)
+        self.settings = s3_profile(environ)
 
     def renew(self) -> bool:
-        """Read them again; whether another try may end otherwise: they have changed, or come from a service."""
+        """Read the credentials again; whether a new attempt may succeed, as they changed or a service issues them."""
         if self._environ.get("AWS_ACCESS_KEY_ID"):
             return False  # the environment of a process does not change
         try:
-            told = s3_profile(self._environ)
-        except StartError as error:  # it may be half written
+            found = s3_profile(self._environ)
+        except StartError as error:  # the file may be half written at this moment
             logger.warning("the store denies the credentials, and there are no newer ones: %s", error)
             return False
-        had, have = self.told["config"].get("access_key_id"), told["config"].get("access_key_id")
-        if had and (told == self.told or not (have or "credential_provider" in told)):
+        had, have = self.settings["config"].get("access_key_id"), found["config"].get("access_key_id")
+        if had and (found == self.settings or not (have or "credential_provider" in found)):
             return False
-        self.told = told
+        self.settings = found
         return True
 
 
@@ -103,8 +106,8 @@ def _section(path: Path, name: str) -> dict[str, str]:
         return {}
     except OSError as error:
         raise StartError(f"cannot read {path}: {error.strerror or error}") from error
-    except (Error, UnicodeDecodeError) as error:  # what stands there is secret, and not shown
-        raise StartError(f"{path} is not a file of profiles: its form is broken") from error
+    except (Error, UnicodeDecodeError) as error:  # the error text may quote secrets: it is not shown
+        raise StartError(f"{path} is not a valid file of profiles") from error
     return dict(parser[name]) if parser.has_section(name) else {}
 
 

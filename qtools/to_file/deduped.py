@@ -1,8 +1,8 @@
-"""What producers sent twice is archived once. In: batches. Out: batches without what was archived before, to a sink.
+"""--dedupe: a message that was sent twice is archived once. In: batches. Out: batches without duplicates, to a sink.
 
-A message's key is what an expression finds in its JSON; one without a key always passes. A key is remembered when its
-message is safe: a crash between the two archives twice rather than never. Duplicates are finished in the queue with the
-batch they came in.
+The key of a message is what an expression returns for its JSON; a message without a key is always archived. A key is
+remembered once its message is safe: after a crash between the two the message is archived twice rather than never.
+Duplicates are finished together with their batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qtools.to_file.options import DedupeOptions
 
 
 class DedupedSink:
-    """`sink`, without what it had before. One write at a time."""
+    """A Sink that writes to `sink` what was not written to it before. One write at a time."""
 
     def __init__(self, sink: Sink, options: DedupeOptions) -> None:
         self.duplicates = 0
@@ -32,7 +32,7 @@ class DedupedSink:
         await self._stage.start()
 
     async def write(self, batch: Batch) -> None:
-        """Write what is new of `batch`. Raises what the sink raises; then nothing of it is remembered."""
+        """Write the new messages of `batch`. Raises what the sink raises; then no key of the batch is remembered."""
         keyed: list[tuple[int, bytes]] = []
         fresh: list[int] = []
         for origin, start, stop in batch.parts:
@@ -45,7 +45,7 @@ class DedupedSink:
         self.keyless += len(fresh)
         verdicts = await self._stage.check([key for _, key in keyed])
         new = [each for each, verdict in zip(keyed, verdicts, strict=True) if verdict is NEW]
-        # A PENDING message has an equal one earlier in this batch, as there is no other batch under way.
+        # A PENDING key occurs earlier in this batch, as no other batch is being written.
         fresh = sorted([*fresh, *(place for place, _ in new)])
         keys = [key for _, key in new]
         try:
@@ -62,7 +62,7 @@ class DedupedSink:
         await self._stage.close()
 
     def _keys(self, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """The key of each of `bodies`; None where it is not JSON, or the expression finds nothing."""
+        """The key of each of `bodies`; None if it is not JSON, or the expression fails or returns nothing."""
         find, loads = self._stage.key, parser_for(bodies)
         keys: list[bytes | None] = []
         for body in bodies:

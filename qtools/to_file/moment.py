@@ -1,4 +1,4 @@
-"""A point in time as people write it, as a click type. In: text. Out: ns since 1970."""
+"""A click type for points in time. In: text. Out: ns since 1970."""
 
 from __future__ import annotations
 

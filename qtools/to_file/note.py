@@ -1,8 +1,8 @@
-"""What is durably known of a file that still grows. In: numbers, at every sync. Out: the last that were written whole.
+"""The durable state of a file that still grows. In: its State, at every sync. Out: the last State written completely.
 
-A note stands beside its work file, and is the truth about it: what is beyond the length it tells was never
-acknowledged. It is text, a head that stays and two slots that are written by turns; the one that a crash tore is
-told by its checksum, and the other one counts.
+A note lies beside its work file and decides how much of it is valid: bytes beyond the recorded length were never
+acknowledged. A note is text: a head that never changes, and two slots that are written in turn. If a crash leaves one
+slot incomplete, its checksum shows that, and the other slot is used.
 
     ├ head 4096: what the file is and shall be called ┼ slot 512 ┼ slot 512 ┤       each: CRC-32, JSON, spaces, newline
 """
@@ -23,7 +23,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a file is, from its first byte on. `name` is where it belongs below the output, <REV> not yet filled in."""
+    """What does not change about a file. name: its path below the output, with <REV> not yet filled in."""
 
     topic: str
     name: str
@@ -34,7 +34,7 @@ class Head:
 
 @dataclass(slots=True)
 class State:
-    """How far a file is: `length` bytes of it are synced, and hold `count` messages of `bytes` in all.
+    """How far a file is: `length` bytes of it are synced, with `count` messages whose bodies have `bytes` in all.
 
     plain, crc: bytes before compression, and their CRC-32 where an ending needs it. first, last: timestamps, ns.
     ids: the value of IdsHash, hex. size, sha256: of the whole file, once it was ended. rev: of the name that it is

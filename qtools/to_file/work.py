@@ -1,4 +1,4 @@
-"""One run of q-to-file: consumer, archive, the loop between them, and when it ends."""
+"""One run of q-to-file: a consumer, the archive, the loop between them, the end. In: options. Out: an exit status."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("qtools.to_file")
 
-RELEASE = 1.0  # s that a write under way has left when that time is over
-MSG_TIMEOUT = 60.0  # s: nsqd's, where none is connected yet that could tell
+RELEASE = 1.0  # s that a write in progress has left after --drain-timeout
+MSG_TIMEOUT = 60.0  # s: nsqd's default, for when no nsqd is connected yet
 
 
 async def archive(options: ArchiveOptions, signals: Signals) -> int:
-    """Archive what comes; the exit status. Raises StartError when it cannot begin."""
+    """Archive messages until the run ends; return the exit status. StartError when it cannot start."""
     layout = Layout(
         options.name,
         suffix=SUFFIXES[options.compression],
@@ -96,7 +96,7 @@ class _Run:
             options.sources, options.brokers, options.settings,
             max_in_flight=options.max_in_flight, by_quota=options.ends.until_now,
         )  # fmt: skip
-        # Half of what may be in flight is synced together, as the other half is on its way meanwhile.
+        # Half of the messages in flight are synced together, so that the other half can arrive in the meantime.
         count = min(options.sync.count, max(1, options.max_in_flight // 2))
         self._gather = Gather(count, options.sync.size, options.sync.age)
         self._deduped: DedupedSink | None = None
@@ -123,7 +123,7 @@ class _Run:
         try:
             if self._deduped is not None:
                 await self._deduped.start()
-            await sink.start()  # what the last run left is safe before anything new is read
+            await sink.start()  # files of the last run are finished before any message is read
             if followed is not None:
                 await followed.begin(self._consumer)
             warn_of_backlog_elsewhere(
@@ -155,7 +155,7 @@ class _Run:
         watching.append(warning)
         if options.ends.flag:  # `run` has warned already
             warning.cancel()
-        if followed is not None and not options.ends.until_now:  # a topic that comes later was not there
+        if followed is not None and not options.ends.until_now:  # a later topic held no messages at the start
             watching.append(asyncio.create_task(followed.follow(consumer)))
         completing = None
         if self._partitions is not None:
@@ -180,7 +180,7 @@ class _Run:
                 task.result()  # its error is the program's
 
     def _stop(self) -> None:
-        """Write what has come, and read no more. Where nothing can be written now, it goes back."""
+        """Read no more, and write the messages that were read. If nothing can be written now, requeue them at once."""
         self._stopped.set()
         self._consumer.end()
         asyncio.get_running_loop().call_later(
@@ -188,7 +188,7 @@ class _Run:
         )
 
     async def _unless_stopped(self, rest: Coroutine[Any, Any, None]) -> None:
-        """Do the rest, until we are told to stop."""
+        """Run `rest` to its end, or until a signal stops the run."""
         doing = asyncio.create_task(rest)
         stopped = asyncio.create_task(self._stopped.wait())
         try:
@@ -202,11 +202,11 @@ class _Run:
             doing.result()
 
     def _limit_age(self) -> None:
-        """Sync well before the broker gives up waiting, whatever --sync-interval says."""
+        """Sync at least twice within the message timeout of the broker, whatever --sync-interval says."""
         timeout = self._consumer.msg_timeout or self._options.settings.msg_timeout / 1000 or MSG_TIMEOUT
         if timeout / 2 < self._options.sync.age:
             every = format_duration(timeout / 2)
-            logger.warning("the broker waits %s for a message: syncing every %s", format_duration(timeout), every)
+            logger.warning("the message timeout of the broker is %s: syncing every %s", format_duration(timeout), every)
         self._gather.limit_age(timeout / 2)
 
     def _families(self) -> list[Family]:
@@ -216,11 +216,11 @@ class _Run:
             *self._sink.families(),
         ]
         if self._filtered is not None:
-            told = "Messages that --where and --select left out."
-            families.append(counter("qtools_to_file_filtered_total", told, self._filtered.filtered))
+            left_out = "Messages that --where and --select left out."
+            families.append(counter("qtools_to_file_filtered_total", left_out, self._filtered.filtered))
         if self._deduped is not None:
-            told = "Messages that had been archived before."
-            families.append(counter("qtools_to_file_duplicates_total", told, self._deduped.duplicates))
+            repeated = "Messages that had been archived before."
+            families.append(counter("qtools_to_file_duplicates_total", repeated, self._deduped.duplicates))
         return families
 
     def _unready(self) -> str:
@@ -230,10 +230,10 @@ class _Run:
             return self._sink.unready
         return "" if self._consumer.connected else "no nsqd is connected"
 
-    def _warn(self, told: str) -> None:
-        """The first message without an answer is a warning, the others are details."""
+    def _warn(self, text: str) -> None:
+        """Log the first message on which an expression fails as a warning, the others as information."""
         left_out = self._filtered.left_out if self._filtered is not None else 0
-        logs.say(logging.INFO if left_out else logging.WARNING, told)
+        logs.say(logging.INFO if left_out else logging.WARNING, text)
 
     def _summarize(self, meter: Meter) -> None:
         sink, totals = self._sink, self._flow.totals
@@ -256,6 +256,6 @@ class _Run:
 
 
 def _named(batch: Batch, place: int) -> str:
-    """What a message is called, for people."""
+    """How log lines name a message: its topic and its id."""
     topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
     return f"{topic}: message {batch.ids[place].decode('latin-1')}"

@@ -1,11 +1,11 @@
-"""The work directory: whose it is, and what the run before left there. In: a path. Out: new work files, and old ones.
+"""The work directory: its lock, and the files in it. In: a path. Out: paths of new work files; files of earlier runs.
 
-    lock                     held while somebody works here, and says who
+    lock                     locked while a process uses the directory; its text names the process
     TOPIC-RUN-N.part         a file that grows
-    TOPIC-RUN-N.note         what of it is synced, and what it shall be called
-    *.damaged                what no note vouches for; left for a person to look at
+    TOPIC-RUN-N.note         how much of it is synced, and the name it will get
+    *.damaged                data that does not agree with a note; kept for the user to inspect
 
-Two processes never share one: the second is told who the first is.
+Two processes never share a work directory: the second gets an error that names the first.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ DAMAGED = ".damaged"
 
 
 class InUse(StartError):
-    """Another process works here."""
+    """Another process uses the work directory."""
 
 
 class WorkDir:
-    """The work directory at `path`, ours until `close`."""
+    """The work directory at `path`, locked until `close`."""
 
     def __init__(self, path: Path) -> None:
         """Raises InUse when another process has it, StartError when it cannot be used."""
@@ -53,9 +53,9 @@ class WorkDir:
             raise StartError(f"cannot use the work directory {path}: {error.strerror or error}") from error
 
     def secure(self) -> None:
-        """Make the directory and the lock in it again, if another process removed, renamed or replaced them.
+        """Create the directory and the lock in it again, if another process removed, renamed or replaced them.
 
-        OSError where that cannot be now: another process may work there.
+        OSError when that fails now, as when another process uses the directory.
         """
         if is_file_at(self._lock, self.path / "lock"):
             return
@@ -67,15 +67,18 @@ class WorkDir:
             raise OSError(error.errno, why, str(self.path)) from None
         os.close(self._lock)
         self._lock = lock
-        logger.error("the work directory %s, or the lock in it, was removed or replaced: made again", self.path)
+        logger.error(
+            "the work directory %s, or the lock in it, was removed or replaced: it is created again", self.path
+        )
 
     def new_stem(self, topic: str) -> Path:
-        """What a new work file of `topic` is called, without its endings."""
+        """The path of a new work file of `topic`, without its suffix."""
         self._made += 1
         return self.path / f"{topic}-{self._run}-{self._made}"
 
     def left(self) -> Iterator[WorkFile]:
-        """The files of runs before this that have something in them. OSError where they cannot be read."""
+        """The files of earlier runs that have messages; others are removed, or put aside as damaged. OSError when they
+        cannot be read."""
         for path in sorted(self.path.glob(f"*{NOTE}")):
             name = path.name.removesuffix(NOTE)
             if self._is_ours(name):
@@ -103,17 +106,17 @@ class WorkDir:
         return name.rpartition("-")[0].endswith(f"-{self._run}")
 
     def _put_aside(self, note: Path, data: Path, why: str) -> None:
-        """Keep what nobody can vouch for, and say `why`; remove it where there is nothing to be said."""
+        """Keep a damaged file under another name, and log `why`; remove it if `why` is ""."""
         for path in {data, note}:
             if not why:
                 path.unlink(missing_ok=True)
             elif path.exists():
                 path.rename(path.with_name(path.name + DAMAGED))
         if why:
-            logger.error("%s is damaged: %s; what there is of it is kept as *%s", data, why, DAMAGED)
+            logger.error("%s is damaged: %s; it is kept as *%s", data, why, DAMAGED)
 
     def put_aside_cut(self, data: Path) -> Path | None:
-        """Keep what another process left of the work file `data`; where that is, or None where there is nothing."""
+        """Keep what another process left of the work file `data`: its new path, or None if there is nothing."""
         kept = data.with_name(data.name + DAMAGED)
         try:
             data.rename(kept)
@@ -122,13 +125,13 @@ class WorkDir:
         return kept
 
     def close(self) -> None:
-        """Let another process work here."""
+        """Release the lock."""
         os.close(self._lock)
 
 
 def _lock(path: Path) -> int:
-    """The lock in the directory `path`, held and open. BlockingIOError, whose text names the holder, where another
-    process has it."""
+    """Lock the directory `path`: the descriptor of its lock file. BlockingIOError, whose text names the process, when
+    another process has the lock."""
     lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,7 +143,7 @@ def _lock(path: Path) -> int:
         os.close(lock)
         raise
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    # On a full disk the lock is ours all the same; it only does not name us.
+    # On a full disk the lock is still valid; it only does not name this process.
     with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, since {began}\n".encode(), 0)

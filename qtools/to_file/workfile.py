@@ -1,14 +1,14 @@
-"""A file that grows in the work directory, until it is whole. In: batches of one topic. Out: what is known of it.
+"""A file that grows in the work directory until it is complete. In: batches of one topic. Out: the file and its State.
 
     add ─▶ format ─▶ compress ─▶ in memory        sync ─▶ written, fsynced ─▶ its note, fsynced        end ─▶ whole
 
-`add` touches no disk, so that whatever goes wrong with one does so in `sync` or `end`: both may be called again after
-an OSError, as often as it takes, and lose nothing. What a crash leaves behind is ended in the same way as any other
-file: cut at the length that its note tells, and closed from the numbers there. All of this runs in one thread.
+`add` does not use the disk, so errors of the disk occur in `sync` and `end` only. Both may be called again after an
+OSError, any number of times, and lose nothing. A file that a crash left is finished like any other: cut at the length
+in its note, and ended from the numbers there. All calls are made in one thread.
 
-A file may be removed, renamed, replaced or cut by another process while it grows (a cleaner of temporary files does
-that). It stays open until it has its name, so what is synced can still be read when its name is gone: `WorkFileGone`
-says that it has to be copied (`salvage`), and that what is not synced (`unsynced`) belongs into a new file.
+Another process may remove, rename, replace or cut a file while it grows (a cleaner of temporary files does that). The
+file stays open until it has its name, so what is synced can still be read after its path is gone. `WorkFileGone` says
+that the synced part has to be copied (`salvage`), and that the batches in `unsynced` have to go into a new file.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _BLOCK = 1024 * 1024  # bytes copied at once
 
 
 class WorkFileGone(OSError):
-    """A work file is not what it was: another process removed, renamed, replaced or cut it."""
+    """Another process removed, renamed, replaced or cut a work file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(errno.ENOENT, "it was removed, replaced or cut by another process", str(path))
 
 
 class WorkFile:
-    """The file `stem`.part with the note `stem`.note; without a `stream` it takes nothing more.
+    """The file `stem`.part with the note `stem`.note. Without a `stream` it is sealed and takes no messages.
 
-    partition: of its messages. unsynced: the batches that were added and are not durable yet. is_named: whether it has
-    its name below the output, and is only to be removed here. is_left_over: whether a run before this wrote it.
+    partition: of its messages. unsynced: the batches that were added and are not durable yet. is_named: it has its name
+    below the output, and only the work file remains to be removed. is_left_over: an earlier run wrote it.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class WorkFile:
 
     @classmethod
     def found(cls, note: Note, head: Head, state: State) -> WorkFile:
-        """The file that a run before this left, as its note tells."""
+        """A file that an earlier run left, in the state of its note."""
         file = cls(note.path.with_name(note.path.name.removesuffix(NOTE)), head)
         file._note, file._sha, file.is_left_over = note, None, True
         file.state, file._grown = state, replace(state)
@@ -83,7 +83,7 @@ class WorkFile:
 
     @property
     def count(self) -> int:
-        """Messages, with those not synced yet."""
+        """The number of messages, including those not synced yet."""
         return self._grown.count
 
     @property
@@ -96,9 +96,9 @@ class WorkFile:
         return self._stream is None
 
     def add(self, batch: Batch) -> None:
-        """Take messages in; nothing is written yet."""
+        """Add messages in memory; nothing is written to disk."""
         if self._stream is None or self._form is None:
-            raise ValueError("a sealed file takes nothing more")
+            raise ValueError("a sealed file takes no messages")
         block = self._form.join(batch)
         grown = self._grown
         messages = batch.messages
@@ -116,8 +116,8 @@ class WorkFile:
         self.unsynced.append(batch)
 
     def sync(self) -> None:
-        """Make all that was added durable; OSError where that cannot be now. WorkFileGone means the same, and that it
-        never can be in this file."""
+        """Make all added messages durable. OSError when that fails now and may succeed later; WorkFileGone, an OSError
+        too, when it never can in this file."""
         self._flush()
         if self._was_gone:
             raise WorkFileGone(self.data)
@@ -143,13 +143,13 @@ class WorkFile:
     def check(self) -> None:
         """WorkFileGone unless the file and its note are still where they were made, with all that was synced."""
         if self.is_gone:
-            self._was_gone = True  # also where what follows from it fails, and is tried again
+            self._was_gone = True  # remembered, so that the next sync fails as well if the recovery fails
             raise WorkFileGone(self.data)
 
     @property
     def is_gone(self) -> bool:
-        """Whether another process removed, renamed, replaced or cut the file or its note; not known while it is
-        closed."""
+        """Whether another process removed, renamed, replaced or cut the file or its note. While it is closed only a
+        missing file is noticed."""
         if self._fd >= 0 and (not is_file_at(self._fd, self.data) or os.fstat(self._fd).st_size < self.state.length):
             return True
         if self._fd < 0 and self.state.length and not self.data.exists():
@@ -157,7 +157,8 @@ class WorkFile:
         return self._note is not None and not self._note.is_there
 
     def salvage(self, stem: Path) -> WorkFile | None:
-        """A sealed copy at `stem` of what is synced here, durable; None where that cannot be read any more."""
+        """A sealed, durable copy at `stem` of the synced part; None if that cannot be read any more. OSError when the
+        copy fails, which may be tried again."""
         size = max(self.state.length, self.state.size)
         if self._fd < 0:
             with contextlib.suppress(FileNotFoundError):
@@ -193,7 +194,7 @@ class WorkFile:
         return copy
 
     def abandon(self) -> None:
-        """Close it, and remove what is still at its place and is ours."""
+        """Close the file, and remove it and its note if their paths still lead to them."""
         with contextlib.suppress(OSError):
             if self._fd >= 0 and is_file_at(self._fd, self.data):
                 self.data.unlink()
@@ -202,12 +203,12 @@ class WorkFile:
         self.close()
 
     def seal(self) -> None:
-        """Take no more messages. What they were compressed with is let go; what is not synced stays in memory."""
+        """Take no more messages. The compressor is freed; data that is not synced stays in memory."""
         self._flush()
         self._stream = None
 
     def give_up(self) -> None:
-        """Forget what is not synced: nobody acknowledges it."""
+        """Drop what is not synced; its messages must not be acknowledged."""
         self._pending.clear()
         self.unsynced.clear()
         self._flushed = True
@@ -216,7 +217,8 @@ class WorkFile:
         self._ids = IdsHash(self.head.topic, int(self.state.ids, 16), self.state.count)
 
     def end(self) -> State:
-        """Sync, cut what is beyond, write what ends the file: it is whole then. OSError where that cannot be now."""
+        """Sync, cut bytes beyond the synced length, and write the end of the file, which is then complete. OSError when
+        that fails now, as for `sync`."""
         self.sync()
         state = self.state
         if state.sha256:
@@ -233,20 +235,20 @@ class WorkFile:
         return ended
 
     def name(self, rev: int) -> None:
-        """Put down that it is being given its name of revision `rev`."""
+        """Record in the note that the file is being given its name with revision `rev`."""
         if self.state.rev != rev:
             named = replace(self.state, rev=rev)
             self._open_note().write(named)
             self.state = named
 
     def remove(self) -> None:
-        """Take it out of the work directory, the note last: as long as that is there, the rest is known."""
+        """Remove the file from the work directory, the note last: while the note exists, the next run can go on."""
         self.close()
         self.data.unlink(missing_ok=True)
         self.note_path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the descriptors."""
+        """Close the descriptors of the file and its note."""
         self._close_data()
         if self._note is not None:
             self._note.close()

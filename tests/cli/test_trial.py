@@ -72,7 +72,7 @@ async def test_a_thousand_failures_are_the_end_and_none_was_handed_on(monkeypatc
     for _ in range(10):
         fed.feed(*[b"bad"] * 100)
     with pytest.raises(
-        QtoolsError, match=r"each of the first 1,000 messages failed, the first one so: no b'bad'"
+        QtoolsError, match=r"failed on each of the first 1,000 messages, on the first one with: no b'bad'"
     ) as it:
         await read(Trial(fed, failures))
     assert it.value.exit_status == 1
@@ -85,7 +85,7 @@ async def test_one_less_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     fed.feed(*[b"bad"] * (FIRST - 1))
     assert await read(trial) == [b"bad"] * (FIRST - 1)  # nothing else comes: a person who waits is not kept waiting
     fed.feed(b"bad")
-    with pytest.raises(QtoolsError, match="first 1,000 messages failed"):
+    with pytest.raises(QtoolsError, match="failed on each of the first 1,000 messages"):
         await read(trial)
 
 
@@ -123,7 +123,7 @@ async def test_a_stop_while_it_holds_leaves_nothing_running() -> None:
     fed.feed(b"bad")
     reading = asyncio.create_task(trial.read())
     async with asyncio.timeout(5):
-        while not trial._held:  # noqa: ASYNC110 - nothing announces it
+        while not trial._buffered:  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):

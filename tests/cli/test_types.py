@@ -232,7 +232,7 @@ def test_what_is_no_whole_number_within_its_bounds_says_so_in_plain_words(text: 
     ("text", "why"),
     [
         ("x", "'x' is not a number"), ("0", "0 is too small: more than 0"), ("1.1", "1.1 is too large: at most 1"),
-        ("nan", "no number to count with"), ("inf", "no number to count with"), ("", "'' is not a number"),
+        ("nan", "nan is not a finite number"), ("inf", "inf is not a finite number"), ("", "'' is not a number"),
     ],
 )  # fmt: skip
 def test_what_is_no_number_within_its_bounds_says_so_in_plain_words(text: str, why: str) -> None:

@@ -172,7 +172,7 @@ def test_a_file_that_has_become_shorter_is_not_the_same(shell: Shell, broker: Br
 def test_a_place_where_no_checkpoint_can_be_written(shell: Shell, broker: Broker, topic: str) -> None:
     done = shell.run("q-pipe", topic, "--checkpoint", "no/such/place", *broker.flags, input=b"1\n2\n")
     assert done.status == 3
-    assert done.err_lines[-1] == "q-pipe: cannot write the checkpoint no/such/place: no/such is no directory"
+    assert done.err_lines[-1] == "q-pipe: cannot write the checkpoint no/such/place: no/such is not a directory"
     assert broker.published(topic) == 0  # said before anything is sent
 
 

@@ -306,7 +306,7 @@ def test_the_checkpoint_of_another_run_is_refused(shell: Shell, broker: Broker, 
         (["--since", "yesterday"], 2, "'yesterday' is not a time such as 2026-11-23T08:00, 2026-11-23 or 1763884800"),
         (["--since", "2026-11-24", "--until", "2026-11-24"], 2, "--since is not before --until"),
         (["--s3-endpoint", "http://h"], 2, "an S3 endpoint goes with an s3:// URL only"),
-        (["--checkpoint", "no/such"], 3, "cannot write the checkpoint no/such: no is no directory"),
+        (["--checkpoint", "no/such"], 3, "cannot write the checkpoint no/such: no is not a directory"),
     ],
 )
 def test_wrong_words(
@@ -323,7 +323,7 @@ def test_wrong_words(
 def test_a_subcommand_comes_first(shell: Shell) -> None:
     done = shell.run("q-to-file", "--quiet", "replay", "archive", "topic")
     assert done.status == 2
-    assert done.err.endswith("(q-to-file replay comes before its flags)\n")
+    assert done.err.endswith("(write q-to-file replay before any flag)\n")
 
 
 def test_nothing_to_replay(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:

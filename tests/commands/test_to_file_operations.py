@@ -77,7 +77,7 @@ def test_it_syncs_before_the_broker_gives_up_waiting(shell: Shell, broker: Broke
     running = shell.start(
         "q-to-file", f"{topic}/me", "-o", tmp_path, "--msg-timeout", "1s", "--sync-interval", "5m", *broker.flags
     )
-    running.wait_err("the broker waits 1s for a message: syncing every 500ms")
+    running.wait_err("the message timeout of the broker is 1s: syncing every 500ms")
     broker.wait_clients(topic, "me")
     broker.fill(topic, [b"x"])
     wait_until(lambda: broker.depth(topic, "me").held == 0)

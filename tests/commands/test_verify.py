@@ -142,7 +142,7 @@ def test_credentials_from_a_profile(
     (shell.home / ".aws" / "credentials").write_text("aws_secret_access_key = hidden\n")
     done = shell.run("q-to-file", "verify", place.url)
     assert done.status == 3
-    assert "is not a file of profiles: its form is broken" in done.err
+    assert "is not a valid file of profiles" in done.err
     assert "hidden" not in done.err
 
 
@@ -207,7 +207,7 @@ def test_a_signal_ends_it(shell: Shell, own_seaweed: Seaweed, tmp_path: Path, mo
         (["ftp://host"], 2, "'ftp://host' is no place for an archive: s3://, gs://, az://, file:// or a directory"),
         ([], 2, "missing argument 'URL'"),
         ([".", "--fail-on-duplicates"], 2, "--fail-on-duplicates needs --deep"),
-        (["s3://bucket", "--s3-endpoint", "host:80"], 2, "the S3 endpoint is no address such as https://HOST:PORT"),
+        (["s3://bucket", "--s3-endpoint", "host:80"], 2, "the S3 endpoint is not an address such as https://HOST:PORT"),
     ],
 )
 def test_wrong_words(shell: Shell, words: list[str], status: int, told: str) -> None:

@@ -27,10 +27,10 @@ def test_a_key_that_has_changed_is_read(environ: dict[str, str]) -> None:
     assert not credentials.renew()  # it is the same
     tell(environ, "one", "second")
     assert credentials.renew()
-    assert credentials.told["config"]["secret_access_key"] == "second"
+    assert credentials.settings["config"]["secret_access_key"] == "second"
     tell(environ, "one", "second", "a token")
     assert credentials.renew()
-    assert credentials.told["config"]["session_token"] == "a token"
+    assert credentials.settings["config"]["session_token"] == "a token"
     assert not credentials.renew()
 
 
@@ -42,7 +42,7 @@ def test_a_file_that_is_half_written_changes_nothing(
     credentials = S3Credentials(environ)
     Path(environ["AWS_SHARED_CREDENTIALS_FILE"]).write_text(text)
     assert not credentials.renew()
-    assert credentials.told["config"]["access_key_id"] == "one"
+    assert credentials.settings["config"]["access_key_id"] == "one"
     assert "first-secret" not in caplog.text
     tell(environ, "two", "second")
     assert credentials.renew()

@@ -252,4 +252,4 @@ def test_what_was_being_named_when_it_went_is_said(tmp_path: Path, caplog: pytes
     remove_parts(house)
     house.close(house.open())
     assert "neither" in caplog.text
-    assert "which it was to become, is there any more" in caplog.text
+    assert "the name it was being given" in caplog.text
