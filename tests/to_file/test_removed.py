@@ -251,5 +251,5 @@ def test_what_was_being_named_when_it_went_is_said(tmp_path: Path, caplog: pytes
     house.dir.close()  # it dies here
     remove_parts(house)
     house.close(house.open())
-    assert "neither" in caplog.text
+    assert "is gone, and so is" in caplog.text
     assert "the name it was being given" in caplog.text
