@@ -154,6 +154,11 @@ class LogReader:
             self._ready.extend(log for log in list(self.logs.values()) if log.has_news(now))
             self._look_at = now + POLL + POLL_PER_LOG * len(self.logs)
 
+    @property
+    def lag(self) -> dict[str, int]:
+        """Log, as the user names it → bytes in its files that are not confirmed. May be asked from another thread."""
+        return {log.name: log.lag for log in list(self.logs.values())}
+
     def close(self) -> None:
         for log in self.logs.values():
             log.close()
@@ -292,8 +297,12 @@ class RotatingLog:
                 return None
             file = self._files[0]
             try:
-                if file.is_blank and self._open_copies(file):
-                    continue
+                if file.is_blank:
+                    opened = self._open_copies(file)
+                    if opened is None:
+                        return None
+                    if opened:
+                        continue
                 chunk = file.read()
             except FileReplaced:
                 if file.is_blank:
@@ -351,6 +360,18 @@ class RotatingLog:
         """Bytes of a last message whose end has not come."""
         return self._files[0].position - self._files[0].taken if self._files else 0
 
+    @property
+    def lag(self) -> int:
+        """Bytes in its files that are not confirmed, as far as the files were seen, and the current one whole."""
+        entries = self.entries
+        behind = sum(max(0, each.size - each.offset) for each in entries)
+        try:
+            info = os.stat(self.path)
+        except OSError:
+            return behind
+        seen = next((each for each in entries if (each.device, each.inode) == (info.st_dev, info.st_ino)), None)
+        return behind + max(0, info.st_size - (max(seen.size, seen.offset) if seen is not None else 0))
+
     def close(self) -> None:
         for file in [*self._files, *(each for each, _ in self._late)]:
             file.close()
@@ -386,7 +407,7 @@ class RotatingLog:
         for nth in range(TRIES):
             current = look_at(self.path, is_current=True)
             rotated = self._rotated(current)
-            reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, is_copy)
+            reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, self._is_copy)
             files = reads.files
             if reads.missing and nth < MISSING_TRIES:  # it may be under way from one name to the next
                 time.sleep(0.002)
@@ -452,7 +473,7 @@ class RotatingLog:
         for _ in range(TRIES):
             current = look_at(self.path, is_current=True)
             known = [each for each in self.entries if each is not file.entry]
-            reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), is_copy)
+            reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), self._is_copy)
             newer = [
                 (each, entry)
                 for each, entry in reads.files
@@ -470,9 +491,9 @@ class RotatingLog:
             return bool(opened)
         return False
 
-    def _open_copies(self, file: LogFile) -> bool:
+    def _open_copies(self, file: LogFile) -> bool | None:
         """Open what is to be read before `file`, which was empty when it was seen last: what was written to it since
-        may have been copied and cut. False where there is no such copy."""
+        may have been copied and cut. False where there is no such copy, None where one cannot be opened now."""
         for _ in range(TRIES):
             modified = file.modified
             if modified == file.entry.modified and not file.size:
@@ -483,7 +504,7 @@ class RotatingLog:
             is_current = current is not None and current.is_file_of(file.entry)
             rotated = self._reader.rotated_files(self.path)
             copies = choose_copies(
-                file.entry, head, rotated, is_current, self._is_read, is_compressed_of, is_copy
+                file.entry, head, rotated, is_current, self._is_read, is_compressed_of, self._is_copy
             )  # fmt: skip
             opened = self._open_all([(each, None) for each in copies])
             if opened is None:
@@ -493,14 +514,23 @@ class RotatingLog:
                 if not head:
                     file.entry.modified = modified
                 return False
+            if not opened:
+                return None
             self._files.extendleft(reversed(opened))
             place = next(place for place, each in enumerate(self.entries) if each is file.entry)
             fresh = [each.entry for each in opened]
             self.entries = keep_entries([*self.entries[:place], *fresh, *self.entries[place:]])
-            if opened:
-                file.entry.modified = max(each.modified for each in copies)
-            return bool(opened)
+            file.entry.modified = max(each.modified for each in copies)
+            return True
         raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
+
+    def _is_copy(self, candidate: Candidate, head: bytes) -> bool:
+        """Whether a rotated file is a copy, or a part of one, of a file that began with `head` before the rotated files
+        were looked for."""
+        if not head:  # it was empty then, and may have been written to and be copied since
+            current = look_at(self.path, is_current=True)
+            head = current.head if current is not None else b""
+        return is_copy(candidate, head)
 
     def _is_read(self, candidate: Candidate) -> bool:
         return self.has_open(candidate) or _is_known(candidate, self.entries)
@@ -510,7 +540,7 @@ class RotatingLog:
         as_read = file.as_read()
         for _ in range(TRIES):
             current = look_at(self.path, is_current=True)
-            reads = choose_files([as_read], self._rotated(current), current, has_contents_of, (), is_copy)
+            reads = choose_files([as_read], self._rotated(current), current, has_contents_of, (), self._is_copy)
             has_copy = bool(reads.files) and reads.files[0][1] is as_read
             files = [
                 (each, entry)

@@ -148,13 +148,16 @@ def choose_files(
     *earlier, last = entries
     at = None if last.is_blank else _find(last, files, matches)
     used = set() if at is None else {at}
-    for entry in earlier:
-        place = _find(entry, files[:at], matches)
+    found: dict[int, int] = {}  # entry → file, each by its place
+    # Contents say more than an inode, and nothing else is known of a file that had nothing in it.
+    for nth in sorted(range(len(earlier)), key=lambda nth: earlier[nth].is_blank):
+        place = _find(earlier[nth], files[:at], matches)
         if place is not None and place not in used:
             used.add(place)
-            reads.files.append((files[place], entry))
-        elif place is None and not entry.is_read:
-            reads.missing.append(entry)
+            found[nth] = place
+        elif place is None and not earlier[nth].is_read:
+            reads.missing.append(earlier[nth])
+    reads.files += [(files[found[nth]], earlier[nth]) for nth in sorted(found)]
     if at is not None:
         reads.files.append((files[at], last))
         newer = list(range(at + 1, len(files)))

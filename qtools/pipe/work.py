@@ -180,7 +180,15 @@ class _Pipe:
             *flow_families("q-pipe", self.flow.totals, empty=self.source.empty),
             *filter_families("q-pipe", self.filtered),
             *publisher_families("q-pipe", [self.publisher], self.latency),
+            *self._lag(),
         ]
+
+    def _lag(self) -> list[Family]:
+        """How far behind the files it is."""
+        if self.reader is None:
+            return []
+        lag: list[tuple[dict[str, str], float]] = [({"file": name}, size) for name, size in self.reader.lag.items()]
+        return [Family("qtools_pipe_lag_bytes", "gauge", "Bytes of each log that are not confirmed yet.", lag)]
 
     def _unready(self, signals: Signals) -> str:
         if signals.received is not None:

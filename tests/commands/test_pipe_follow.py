@@ -11,8 +11,14 @@ from pathlib import Path
 
 import pytest
 from harness.brokers import Broker
-from harness.shell import Running, Shell
+from harness.metrics import WITH_METRICS, wait_value, where
+from harness.shell import Running, Shell, words_for
 from harness.waiting import wait_until
+
+# root reads every file, whatever its mode; without these capabilities it is a user like others
+WITHOUT_RIGHTS = (
+    ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+)
 
 
 def append(path: Path, text: bytes) -> None:
@@ -112,16 +118,80 @@ def test_with_a_filter_and_a_rate(shell: Shell, broker: Broker, topic: str) -> N
     assert broker.bodies(topic) == [b"2", b"3"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_with_routes(shell: Shell, broker: Broker, topic: str) -> None:
+    """Over a rotation and a kill: each topic has its lines, in order."""
+    log = shell.home / "app.log"
+    append(log, b'{"to":"a","n":1}\n{"to":"b","n":2}\n')
+    (shell.home / "routes.toml").write_text(f"[[route]]\nwhen = '.to'\nto = '{topic}.\\(.to)'\nselect = '.n'\n")
+    words = ["-F", "--routes", "routes.toml", "app.log", "--checkpoint", "position", *broker.flags]
+    pipe = shell.start("q-pipe", *words)
+    wait_published(broker, f"{topic}.b", 1)
+    log.rename(f"{log}.1")
+    append(log, b'{"to":"a","n":3}\n')
+    wait_published(broker, f"{topic}.a", 2)
+    pipe.signal(signal.SIGKILL)
+    pipe.wait()
+    append(log, b'{"to":"a","n":4}\n{"to":"b","n":5}\n{"no":6}\n')
+    pipe = shell.start("q-pipe", *words)
+    wait_published(broker, f"{topic}.b", 2)
+    assert " by routes.toml; 1 went nowhere" in end(pipe)
+    numbers = [list(map(int, broker.bodies(f"{topic}.{name}"))) for name in "ab"]
+    assert [list(dict.fromkeys(each)) for each in numbers] == [[1, 3, 4], [2, 5]]
+
+
+def test_metrics_say_how_far_behind_it_is(shell: Shell, broker: Broker, topic: str) -> None:
+    log = shell.home / "app.log"
+    append(log, b"1\n2\n")
+    append(shell.home / "other.log", b"1\nhalf")
+    pipe = follow(shell, broker, topic, "*.log", "--checkpoint", "position", *WITH_METRICS)
+    base = where(pipe)
+    wait_value(base, "qtools_pipe_published_total", 3)
+    found = wait_value(base, "qtools_pipe_lag_bytes app.log", 0)
+    assert found["qtools_pipe_lag_bytes other.log"] == 4
+    broker.stop()
+    append(log, b"3\n")
+    log.rename(f"{log}.1")
+    append(log, b"4\n5\n")
+    wait_value(base, "qtools_pipe_lag_bytes app.log", 6)
+    broker.start()
+    wait_value(base, "qtools_pipe_lag_bytes app.log", 0)
+    end(pipe)
+
+
 def test_a_file_that_may_not_be_read_is_tried_again(shell: Shell, broker: Broker, topic: str) -> None:
+    """At the start, and after a rotation that made a file with other rights."""
     log = shell.home / "app.log"
     append(log, b"1\n")
     log.chmod(0)
-    pipe = follow(shell, broker, topic, "app.log")
-    pipe.wait_err("cannot read")
+    pipe = shell.start("q-pipe", topic, "-F", "app.log", *broker.flags, argv=[*WITHOUT_RIGHTS, *words_for("q-pipe")])
+    pipe.wait_err("cannot read app.log: Permission denied; it is tried again")
     log.chmod(0o600)
     wait_published(broker, topic, 1)
+    log.rename(f"{log}.1")
+    fresh = shell.home / "fresh"
+    append(fresh, b"2\n")
+    fresh.chmod(0)
+    fresh.rename(log)
+    wait_until(lambda: pipe.err.count("cannot read app.log: Permission denied") == 2)
+    log.chmod(0o600)
+    wait_published(broker, topic, 2)
     end(pipe)
+    assert broker.bodies(topic) == [b"1", b"2"]
+
+
+def test_without_follow_a_file_that_may_not_be_read_ends_the_run(shell: Shell, broker: Broker, topic: str) -> None:
+    log = shell.home / "app.log"
+    append(log, b"1\n")
+    words = [topic, "app.log", "--checkpoint", "position", *broker.flags]
+    assert shell.run("q-pipe", *words).status == 0
+    log.chmod(0)
+    done = shell.run("q-pipe", *words, argv=[*WITHOUT_RIGHTS, *words_for("q-pipe")])
+    assert done.status == 2
+    assert "q-pipe: cannot read app.log: Permission denied" in done.err
+    log.chmod(0o600)
+    append(log, b"2\n")
+    assert shell.run("q-pipe", *words).status == 0
+    assert broker.bodies(topic) == [b"1", b"2"]
 
 
 def test_a_line_is_sent_soon_and_idling_costs_little(shell: Shell, broker: Broker, topic: str) -> None:

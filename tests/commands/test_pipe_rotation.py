@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from harness.brokers import Broker
 from harness.shell import Shell
 from harness.waiting import wait_until
+
+zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+COMPRESSED = {".gz": gzip.compress, ".zst": zstd.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
 @pytest.fixture
@@ -24,7 +31,7 @@ def log(shell: Shell) -> Path:
 def rotate(log: Path, *, new: bytes = b"") -> None:
     """As logrotate does with `create`."""
     for number in (3, 2, 1):
-        for end in ("", ".gz"):
+        for end in ("", *COMPRESSED):
             if (old := Path(f"{log}.{number}{end}")).exists():
                 old.rename(f"{log}.{number + 1}{end}")
     log.rename(f"{log}.1")
@@ -54,8 +61,8 @@ def test_a_renamed_file_is_finished_first(shell: Shell, broker: Broker, topic: s
     assert broker.bodies(topic) == [b"1", b"2", b"3", b"4", b"5"]
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_several_rotations_between_two_runs(shell: Shell, broker: Broker, topic: str, log: Path, packed: bool) -> None:
+@pytest.mark.parametrize("packed", ["", *COMPRESSED])
+def test_several_rotations_between_two_runs(shell: Shell, broker: Broker, topic: str, log: Path, packed: str) -> None:
     run(shell, broker, topic)
     append(log, b"3\n")
     rotate(log, new=b"4\n")
@@ -64,7 +71,7 @@ def test_several_rotations_between_two_runs(shell: Shell, broker: Broker, topic:
     if packed:
         for number in (2, 3):
             old = Path(f"{log}.{number}")
-            Path(f"{old}.gz").write_bytes(gzip.compress(old.read_bytes()))
+            Path(f"{old}{packed}").write_bytes(COMPRESSED[packed](old.read_bytes()))
             old.unlink()
     run(shell, broker, topic)
     append(log, b"7\n")
@@ -225,6 +232,24 @@ def test_a_second_run_says_that_there_is_a_first(shell: Shell, broker: Broker, t
     assert first.wait().status == 0
     assert broker.bodies(topic) == [b"%d" % number for number in range(400)]
     assert sorted(path.name for path in shell.home.iterdir()) == ["app.log", "position", "run"]
+
+
+def test_runs_that_overlap_send_each_line_once(shell: Shell, broker: Broker, topic: str, log: Path) -> None:
+    """As cron starts them, whether or not the run before has ended, while the log is rotated."""
+    log.write_bytes(b"")
+    words = [topic, "app.log", "--checkpoint", "position", "--skip-if-running", "--batch-count", "50", *broker.flags]
+    assert shell.run("q-pipe", *words).status == 0
+    count = 0
+    for nth in range(4):
+        runs = [shell.start("q-pipe", *words, "--rate", "2000") for _ in range(3)]
+        for _ in range(5):
+            append(log, b"".join(b"%04d\n" % number for number in range(count, count + 40)))
+            count += 40
+        rotate(log, new=b"%04d\n" % count) if nth % 2 else append(log, b"%04d\n" % count)
+        count += 1
+        assert [each.wait().status for each in runs] == [0, 0, 0]
+    assert shell.run("q-pipe", *words).status == 0
+    assert broker.bodies(topic) == [b"%04d" % number for number in range(count)]
 
 
 def test_a_second_run_with_stdin(shell: Shell, broker: Broker, topic: str) -> None:

@@ -176,6 +176,21 @@ def test_a_stopped_one_goes_on_at_the_message(
     assert sorted(broker.bodies(topic)) == bodies(list(range(500, 510)))
 
 
+def test_a_second_run_with_the_checkpoint_is_refused(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:
+    place = Directory(tmp_path / "archive")
+    put(place, finish(tmp_path, "f", list(range(300))))
+    line = [*words(place, topic, broker), "--checkpoint", "position"]
+    first = shell.start("q-to-file", *line, "--rate", "50")
+    wait_until(lambda: broker.published(topic) > 0)
+    second = shell.run("q-to-file", *line)
+    assert second.status == 3
+    assert f"the checkpoint position is in use by process {first.pid}: two runs" in second.err
+    first.signal(signal.SIGKILL)
+    first.wait()
+    assert shell.run("q-to-file", *line).status == 0
+    assert sorted(set(broker.bodies(topic))) == bodies(list(range(300)))
+
+
 @pytest.mark.parametrize("kills", [4, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(
     shell: Shell, broker: Broker, topic: str, place: Place, tmp_path: Path, kills: int

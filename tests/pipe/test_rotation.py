@@ -152,6 +152,12 @@ def test_a_file_that_was_empty_and_is_renamed_has_only_older_ones_before_it() ->
     assert copies([one, two], is_current=False) == []  # it is found nowhere: nothing is known to be older
 
 
+def test_the_inode_of_a_file_that_had_nothing_in_it_may_be_another_files_by_now() -> None:
+    rotated = [file("log.1", 7)]
+    reads = choose_files([entry(7, 0), entry(7), entry(9)], rotated, LOG, contents())
+    assert read(reads) == [("log.1", 50), ("log", 50)]
+
+
 def test_entries_that_were_read_are_forgotten_in_time_and_others_never() -> None:
     entries = [entry(1), entry(2, size=80), *(entry(each) for each in range(3, 8))]
     assert [each.inode for each in keep_entries(entries)] == [2, 4, 5, 6, 7]

@@ -10,14 +10,18 @@ what may arrive twice: what was read and not confirmed when a run was killed.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import json
+import lzma
 import os
 import random
 import shutil
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,9 @@ from qtools.pipe.logreader import Idle, LogOptions, LogReader
 from qtools.pipe.logsource import LogSource
 
 KEEP = 6  # rotated files
+
+zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+COMPRESSED = {".gz": gzip, ".zst": zstd, ".bz2": bz2, ".xz": lzma}
 
 
 class Writer:
@@ -90,7 +97,7 @@ class Writer:
 
     def _shift(self) -> None:
         for number in range(KEEP, 0, -1):
-            for extension in ("", ".gz"):
+            for extension in ("", *COMPRESSED):
                 old = Path(f"{self.path}.{number}{extension}")
                 if not old.exists():
                     continue
@@ -101,7 +108,9 @@ class Writer:
                     old.rename(f"{self.path}.{number + 1}{extension}")
 
     def _lose(self, path: Path) -> None:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = path.read_bytes()
+        if path.suffix in COMPRESSED:
+            data = COMPRESSED[path.suffix].decompress(data)
         self.may_miss.update(data.split(b"\n"))
 
     def rename(self, between: bool) -> None:
@@ -151,9 +160,10 @@ class Writer:
         for number in (1, 2):
             old = Path(f"{self.path}.{number}")
             if old.exists() and self.chance.random() < 0.7:
-                packed = Path(f"{old}.gz")
+                extension = self.chance.choice(list(COMPRESSED))
+                packed = Path(f"{old}{extension}")
                 with packed.open("wb") as file:
-                    file.write(gzip.compress(old.read_bytes()))
+                    file.write(COMPRESSED[extension].compress(old.read_bytes()))
                 shutil.copystat(old, packed)
                 old.unlink()
 
