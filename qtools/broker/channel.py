@@ -257,7 +257,11 @@ class Channel:
 
     def touch(self, consumer: Consumer, ident: bytes, now: float) -> str:
         """Give `ident` its whole time again; answers why that cannot be, "" when it can."""
-        return "" if consumer.touch(ident, now) else self._why_not(ident)
+        run = consumer.touch(ident, now)
+        if run is None:
+            return self._why_not(ident)
+        self.backlog.touched(run)
+        return ""
 
     def _why_not(self, ident: bytes) -> str:
         others = any(consumer.has(ident) for consumer in (*self.consumers, *self._left))

@@ -203,11 +203,14 @@ class Consumer:
         self._tidy()
         return single
 
-    def touch(self, ident: bytes, now: float) -> bool:
-        """The time of a message in flight begins anew, but never goes past its limit; False when not in flight."""
+    def touch(self, ident: bytes, now: float) -> Run | None:
+        """The time of a message in flight begins anew, but never goes past its limit.
+
+        Answers the message as a run of its own, None when it is not in flight.
+        """
         single = self.take_back(ident)
         if single is None:
-            return False
+            return None
         single.left = 1
         latest = single.sent + self.max_msg_timeout
         single.deadline = min(now + self.msg_timeout, latest)
@@ -217,7 +220,7 @@ class Consumer:
             self._runs.append(single)
         else:
             self._capped.add(single.deadline, single)
-        return True
+        return single
 
     def expire(self, now: float) -> list[Run]:
         """What has been in flight for too long, out of flight."""

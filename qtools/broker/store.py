@@ -130,6 +130,10 @@ class Backlog(Holding, Protocol):
         """Put what is due at `wall`; True when there was something."""
         ...
 
+    def touched(self, run: Run) -> None:
+        """Messages that were taken stay with their client for longer."""
+        ...
+
     def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
         """Messages of `block` that were taken are done with, for good: places in it, or ids."""
         ...
@@ -292,6 +296,9 @@ class MemoryBacklog:
         return first
 
     def fetch(self) -> None:
+        pass
+
+    def touched(self, run: Run) -> None:
         pass
 
     def watch(self, on_ready: Callable[[], None]) -> None:

@@ -108,10 +108,16 @@ class ChannelBacklog:
         self._add(run)
 
     def _add(self, run: Run) -> None:
-        if run.block.is_cold:
-            self._again.append(run)
+        if not run.block.is_cold:
+            self._hot.put(run)
             return
-        self._hot.put(run)
+        if self._again:
+            last = self._again[-1]
+            # Neighbours that come back one by one, in order, become one run again.
+            if last.block.seq == run.block.seq and last.stop == run.start and last.attempts == run.attempts:
+                last.stop = run.stop
+                return
+        self._again.append(run)
 
     def defer(self, run: Run, due: int, wall: int) -> None:
         """Messages that were taken, or a block that was never put, wait until `due`."""
@@ -163,7 +169,12 @@ class ChannelBacklog:
             self._note()
         if self._hot.is_low:
             self.fetch()
+        self._store.in_flight.add(run)
         return run
+
+    def touched(self, run: Run) -> None:
+        """`run` was in flight, and is for longer."""
+        self._store.in_flight.add(run)
 
     def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
         """Messages of `block` are done with: places in it, or ids."""

@@ -30,6 +30,7 @@ from qtools.broker.disk.damage import Damage, UnreadableBlock
 from qtools.broker.disk.database import VERSION, told
 from qtools.broker.disk.gathering import Gathering
 from qtools.broker.disk.hot import Budget
+from qtools.broker.disk.in_flight import InFlight
 from qtools.broker.disk.job import Job, make_room
 from qtools.broker.disk.log import TopicLog
 from qtools.broker.disk.opening import check_later, open_sound
@@ -80,6 +81,7 @@ class DurableStore:
         self.clock = Clock(asyncio.get_running_loop().time)
         self.longest_deferral = round(longest_deferral * 1e9)  # ns
         self.budget = Budget(hot_messages)
+        self.in_flight = InFlight()
         self.sweeper = Sweeper(retain or Retain())
         self.on_failure: Callable[[str], None] = lambda why: None
         self.on_work: Callable[[], None] = lambda: None
