@@ -110,7 +110,7 @@ talk_options = _all(
 
 
 def operations_within(drain_timeout: str) -> Decorator:
-    """The flags of a long-running command whose stop may take `drain_timeout` unless it is told otherwise."""
+    """The flags of a long-running command; `drain_timeout` is the default of --drain-timeout."""
     return _all(
         click.option(
             "--metrics-address", type=Listen(), default=None, metavar="HOST:PORT",
@@ -119,18 +119,18 @@ def operations_within(drain_timeout: str) -> Decorator:
         ),
         click.option(
             "--statsd-address", type=Peer(STATSD_PORT), default=None, metavar="HOST:PORT",
-            help="Tell a statsd there, over UDP. Default: nobody.",
+            help="Send metrics to the statsd there, over UDP. Default: none.",
         ),
         click.option(
-            "--statsd-prefix", default="", metavar="TEXT", help="Begins each name told to statsd; %s is the host."
+            "--statsd-prefix", default="", metavar="TEXT", help="Prefix of each name sent to statsd; %s is the host."
         ),
         click.option(
             "--statsd-interval", type=Duration(0.1), default=None, metavar="DURATION",
-            help="How often statsd is told. Default: 60s.",
+            help="How often metrics are sent to statsd. Default: 60s.",
         ),
         click.option(
             "--drain-timeout", type=Duration(), default=drain_timeout, show_default=True, metavar="DURATION",
-            help="After a signal, let the writes under way go on for so long; the rest goes back.",
+            help="After a signal, wait so long for the writes in progress; the rest goes back.",
         ),
     )  # fmt: skip
 
@@ -139,7 +139,7 @@ operations_options = operations_within("10s")
 
 
 def filter_options(on_error: str) -> Decorator:
-    """--where and --select; `on_error` is what the command does, unless told otherwise, with what has no answer."""
+    """--where, --select and --on-error; `on_error` is the default of --on-error."""
     return _all(
         click.option(
             "--where", default=None, metavar="EXPR",

@@ -1,10 +1,10 @@
-"""What is counted, told to a statsd. In: families, every so often. Out: UDP datagrams.
+"""Metrics for statsd. In: families, at an interval. Out: UDP datagrams.
 
     qtools_tail_messages_total{outcome="finished"}   →   PREFIX qtools.tail.messages.finished:1204|c
 
-A counter is told as what was added since the last time, a gauge as it is, a histogram as how many were added, their
-mean and their 0.99 quantile. statsd has no labels: their values follow the name. Nobody answers UDP, and a name that
-cannot be resolved ends nothing: it is said, once, and tried again at the next interval.
+A counter is sent as the difference since the last time, a gauge as its value, a histogram as the number of new values,
+their mean and their 0.99 quantile. statsd has no labels: their values follow the name. UDP has no answers. A host name
+that cannot be resolved is logged once and tried again at the next interval.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _plain(value: float) -> str:
 
 
 class Deltas:
-    """Families → lines for statsd. Remembers what was told before, since counters are told as what was added."""
+    """Families → lines for statsd. It keeps the values that were sent last, as counters are sent as differences."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -45,11 +45,11 @@ class Deltas:
         self._now: dict[str, float | HistogramValue] = {}
 
     def told(self) -> None:
-        """The lines that were made last are on their way."""
+        """Record that the lines made last were sent."""
         self._before = self._now
 
     def lines(self, families: Iterable[Family]) -> list[str]:
-        """What is to be said of `families` now; what was not `told` is in it again."""
+        """The lines for `families` now, with the differences since the last call of `told`."""
         lines: list[str] = []
         self._now = {}
         for family in families:

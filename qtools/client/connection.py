@@ -269,7 +269,7 @@ class Connection(asyncio.Protocol):
                 self.acknowledgements_failed += event.error.code == "E_FIN_FAILED"
                 logger.debug("%r: %s", self, event.error)
                 return
-            if not isinstance(event.error, SizeError):  # that one is told with the message it is about
+            if not isinstance(event.error, SizeError):  # the publisher reports a SizeError with the message
                 event.error.args = (f"{self.address}: {event.error}",)
             if event.tag is not None:
                 event.tag.fail(event.error)
@@ -409,11 +409,11 @@ def _local_socket() -> str:
 def _refused_reason(address: Address, error: OSError) -> str:
     if error.errno == errno.ECONNREFUSED:
         hint = address.other_port_hint
-        return "nobody listens there" + (f" ({hint})" if hint else "; is nsqd running?")
+        return "nothing listens there" + (f" ({hint})" if hint else "; is nsqd running?")
     if error.errno == errno.ENOENT:
         return "there is no such socket; is q-broker running?"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many open files: this process may have no more (ulimit -n shows how many, and sets it)"
     if error.errno is None and "Multiple exceptions" in str(error):
-        return "nobody listens there; is nsqd running?"
+        return "nothing listens there; is nsqd running?"
     return error.strerror or str(error)

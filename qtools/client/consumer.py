@@ -92,7 +92,7 @@ class Consumer:
         return Links(discovery, self.settings, subscribe, self._on_down)
 
     async def start(self) -> None:
-        """Connect and subscribe; StartError when nobody could be reached."""
+        """Connect and subscribe; StartError when no broker could be reached."""
         self._links += [self._link(source) for source in self.sources]
         starting = [asyncio.create_task(links.start()) for links in self._links]
         try:
@@ -106,7 +106,7 @@ class Consumer:
         self._rebalancer = asyncio.create_task(self._rebalance())
 
     async def add(self, source: Subscription) -> None:
-        """Read `source` too, from now on; StartError when nobody could be reached, and then it is not read."""
+        """Read `source` too, from now on; StartError when no broker could be reached; then it is not read."""
         links = self._link(source)
         self.sources.append(source)
         self._links.append(links)

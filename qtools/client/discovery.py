@@ -18,7 +18,7 @@ from qtools.protocol.lookup import Producer, decode_producers
 logger = logging.getLogger("qtools.client")
 
 POLL_SECONDS = 15.0
-# While nobody has the topic yet somebody is waiting for it, and a question costs nsqlookupd next to nothing.
+# While no nsqd has the topic yet, the run waits for one, and a request costs nsqlookupd very little.
 POLL_SECONDS_EMPTY = 1.0
 
 

@@ -1,7 +1,7 @@
 """Many addresses, each kept connected. In: a Discovery. Out: calls when a connection is up, and when it is down.
 
-At the start somebody waits: when the first round of tries leads nowhere, `start` says why. After that a lost
-connection is tried again for ever, the first time within a quarter second, and said once.
+When no attempt of the first round succeeds, `start` raises the reason. Later a lost connection is logged once and
+opened again, for ever; the first attempt follows within a quarter second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError
 logger = logging.getLogger("qtools.client")
 
 STUBBORN = 5.0  # s: the least pause where the answer was a refusal, not a silence
-REMIND_AFTER = 60.0  # s: how often somebody who waits is told that we still try
+REMIND_AFTER = 60.0  # s between two log lines about an address that still cannot be connected
 
 
 class Links:
@@ -101,7 +101,8 @@ class Links:
             keeper.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """A task that ends with an error has a defect: whoever waits hears of it, else whoever hears of callbacks."""
+        """Handle a task that raised, which is a defect: re-raise its error from `start`, or pass it to the event loop's
+        exception handler."""
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
@@ -117,12 +118,12 @@ class Links:
             try:
                 found = await self.discovery.look()
             except StartError:
-                continue  # it has said so; what is connected goes on
+                continue  # discovery has logged it; open connections stay
             for address in found:
                 self._add(address)
 
     async def _keep(self, address: Address) -> None:
-        """Keep one address connected until we close, or nobody names it any more."""
+        """Keep one address connected until `close`, or until discovery no longer finds it."""
         clock = asyncio.get_running_loop().time
         failures, said_at = 0, clock()
         was_up, level = False, logging.WARNING

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # nsqd answers within milliseconds; longer than this and it is not there, or something else is.
 CONNECT_TIMEOUT = 10.0
-# Two missed ones and a connection counts as dead; half of nsqd's default, as a pulled plug tells nobody.
+# A connection counts as lost after two missed heartbeats. Half of nsqd's default, as an unplugged cable sends no error.
 HEARTBEAT_MS = 15_000
 
 

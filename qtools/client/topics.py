@@ -32,7 +32,7 @@ class Topics:
         self._failing = set() if failing is None else failing
 
     async def look(self) -> set[str]:
-        """All topics there are now. StartError when nobody answers."""
+        """All present topics. StartError when no broker answers."""
         answers = await asyncio.gather(*(self._ask(asker) for asker in self._askers), return_exceptions=True)
         found: set[str] = set()
         failures: list[str] = []

@@ -214,8 +214,8 @@ async def test_tls_that_fails_is_hopeless(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "told", "hopeless"),
     [
-        (Address("127.0.0.1", 1), "127.0.0.1:1: nobody listens there; is nsqd running?", False),
-        (Address("localhost", 1), "localhost:1: nobody listens there; is nsqd running?", False),
+        (Address("127.0.0.1", 1), "127.0.0.1:1: nothing listens there; is nsqd running?", False),
+        (Address("localhost", 1), "localhost:1: nothing listens there; is nsqd running?", False),
         (Address(path="/nonexistent/x"), "unix:/nonexistent/x: there is no such socket; is q-broker running?", False),
         (Address("a..b", 1), "a..b:1: the host name 'a..b' is not known", True),
         (Address("x" * 70, 1), "the host name '" + "x" * 70 + "' is not known", True),

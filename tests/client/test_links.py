@@ -85,14 +85,14 @@ async def test_it_begins_with_the_first_connection_that_is_up() -> None:
 async def test_when_nobody_can_be_reached_it_says_why_for_each() -> None:
     async with Scripted(lambda caller, command: caller.refuse("E_BAD_BODY", "no") or True) as peer:
         links = links_to(Named(NOBODY), Using())
-        with pytest.raises(StartError, match=r"^127\.0\.0\.1:1: nobody listens there; is nsqd running\?$"):
+        with pytest.raises(StartError, match=r"^127\.0\.0\.1:1: nothing listens there; is nsqd running\?$"):
             await links.start()
         links = links_to(Named(NOBODY, peer.address), Using())
         with pytest.raises(StartError) as caught:
             await links.start()
         assert sorted(str(caught.value).split("; ")) == sorted(
             [
-                "127.0.0.1:1: nobody listens there",
+                "127.0.0.1:1: nothing listens there",
                 "is nsqd running?",
                 f"{peer.address}: the broker refused IDENTIFY: E_BAD_BODY no",
             ]
@@ -108,7 +108,7 @@ async def test_one_of_two_that_is_down_is_said_once_and_the_other_is_used(caplog
         keeper_failed_again = asyncio.get_running_loop().time() + 0.7  # the second and the third try are over
         await until(lambda: asyncio.get_running_loop().time() > keeper_failed_again)
         assert [record.getMessage() for record in caplog.records] == [
-            "127.0.0.1:1: nobody listens there; is nsqd running?; trying again"
+            "127.0.0.1:1: nothing listens there; is nsqd running?; trying again"
         ]
         await links.close()
 

@@ -267,7 +267,7 @@ async def test_when_nobody_can_be_reached_at_the_start_that_is_told() -> None:
     async with Scripted() as peer:
         await peer.close()
         publisher = Publisher(Brokers(nsqd=(peer.address,)), settings())
-        with pytest.raises(StartError, match="nobody listens there"):
+        with pytest.raises(StartError, match="nothing listens there"):
             await publisher.start()
 
 

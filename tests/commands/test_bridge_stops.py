@@ -57,8 +57,8 @@ def test_while_the_destination_is_away(
 
 def test_nobody_to_read_from_or_to_send_to(shell: Shell, broker: Broker, topic: str) -> None:
     done = shell.run("q-bridge", topic, "--to", "out", "--nsqd", "127.0.0.1:1")
-    assert (done.status, "127.0.0.1:1: nobody listens there" in done.err) == (3, True)
+    assert (done.status, "127.0.0.1:1: nothing listens there" in done.err) == (3, True)
     done = shell.run("q-bridge", topic, "--to", "out", "--to-nsqd", "127.0.0.1:1", *broker.flags)
-    assert (done.status, "127.0.0.1:1: nobody listens there" in done.err) == (3, True)
+    assert (done.status, "127.0.0.1:1: nothing listens there" in done.err) == (3, True)
     assert len(done.err_lines) == 1
     assert broker.channels(topic) == []

@@ -75,4 +75,4 @@ def test_a_second_run_refuses_and_says_who_is_there(shell: Shell, broker: Broker
 def test_nobody_there_is_a_start_that_failed(shell: Shell, tmp_path: Path) -> None:
     done = shell.run("q-to-file", "t/me", "-o", tmp_path, "--nsqd", "127.0.0.1:1")
     assert done.status == 3
-    assert done.err == "q-to-file: 127.0.0.1:1: nobody listens there; is nsqd running?\n"
+    assert done.err == "q-to-file: 127.0.0.1:1: nothing listens there; is nsqd running?\n"

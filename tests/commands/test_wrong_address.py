@@ -27,7 +27,7 @@ def test_nobody_listens(shell: Shell, command: list[str]) -> None:
     address = f"127.0.0.1:{free_pair()}"
     done = run(shell, command, "--nsqd", address)
     assert done.status == 3
-    assert done.err == f"{command[0]}: {address}: nobody listens there; is nsqd running?\n"
+    assert done.err == f"{command[0]}: {address}: nothing listens there; is nsqd running?\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -121,7 +121,7 @@ def test_what_cannot_start_is_said_and_ends(make_gateway: MakeGateway, broker: B
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.status == 3
-    assert "nobody listens there" in done.err
+    assert "nothing listens there" in done.err
 
 
 def test_the_origin_of_the_own_page_may_ask_over_https(
