@@ -10,7 +10,8 @@ entry for each file that was read: the last entry is of the file that was writte
     is the current file                     it, from the entry's offset on
     is a rotated file                       it, from the entry's offset on; the rotated files newer than it, oldest
                                             first; the current file
-    had nothing in it yet                   the rotated files written to since, oldest first; the current file
+    had nothing in it yet                   the rotated files written to since, its own and those newer than it, oldest
+                                            first; the current file
     is not found                            it is missing; the rotated files written to since; the current file
     is not found, but a copy of its first   the same, and it is not missing: it was copied, and then read on, before it
     part, written to since                  was cut. The copy has nothing that was not read
@@ -162,7 +163,13 @@ def choose_files(
         reads.files.append((files[at], last))
         newer = list(range(at + 1, len(files)))
     else:
-        since = [place for place, each in enumerate(files) if each.is_current or each.modified > last.modified]
+        # What had nothing in it is known by its inode alone: times of writes may be older (a clock that was set back).
+        blank = _find(last, files, matches) if last.is_blank else None
+        since = [
+            place
+            for place, each in enumerate(files)
+            if each.is_current or each.modified > last.modified or (blank is not None and place >= blank)
+        ]
         copies = {place for place in since if _is_first_part(files[place], last, matches)}
         if not last.is_blank and not copies and (current is not None or not last.is_read):
             reads.missing.append(last)

@@ -61,6 +61,19 @@ def test_a_renamed_file_is_finished_first(shell: Shell, broker: Broker, topic: s
     assert broker.bodies(topic) == [b"1", b"2", b"3", b"4", b"5"]
 
 
+def test_a_log_that_was_empty_and_whose_times_are_older(shell: Shell, broker: Broker, topic: str, log: Path) -> None:
+    """The clock was set back between two runs."""
+    log.write_bytes(b"")
+    run(shell, broker, topic)
+    append(log, b"1\n2\n")
+    os.utime(log, (1_000_000_000, 1_000_000_000))
+    rotate(log, new=b"3\n")
+    os.utime(log, (1_000_000_100, 1_000_000_100))
+    run(shell, broker, topic)
+    run(shell, broker, topic)
+    assert broker.bodies(topic) == [b"1", b"2", b"3"]
+
+
 @pytest.mark.parametrize("packed", ["", *COMPRESSED])
 def test_several_rotations_between_two_runs(shell: Shell, broker: Broker, topic: str, log: Path, packed: str) -> None:
     run(shell, broker, topic)

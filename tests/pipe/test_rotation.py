@@ -97,6 +97,14 @@ def test_a_file_that_had_nothing_in_it_is_never_missing() -> None:
     assert reads.missing == []
 
 
+def test_a_file_that_had_nothing_in_it_is_known_by_its_inode_though_its_times_are_older() -> None:
+    """The clock was set back, or a copying program keeps times: what was written since must not look old."""
+    blank = entry(8, 0, modified=20)
+    rotated = [file("log.3", 5, modified=10), file("log.2", 8, modified=5), file("log.1", 7, modified=6)]
+    reads = choose_files([blank], rotated, LOG, contents())
+    assert read(reads) == [("log.2", 0), ("log.1", None), ("log", None)]
+
+
 def test_a_shorter_copy_has_nothing_that_was_not_read() -> None:
     """The copy was made, then the log was read on, then it was cut."""
     rotated = [file("log.1", 8, size=40, modified=99)]
