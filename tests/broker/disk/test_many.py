@@ -5,6 +5,7 @@ Calls are counted, not seconds: the machine may be slow, and the square of a num
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import sqlite3
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from broker.inside import come_true
+from qtools.broker.broker import YOUNG
 from qtools.broker.disk.backlog import ChannelBacklog
 from qtools.broker.disk.database import FILE
 from qtools.broker.disk.sweep import ALL, Age, Removal, Retain, Sweeper
@@ -287,3 +289,24 @@ async def test_json_in_pieces_is_the_same_as_at_once(tmp_path: Path, monkeypatch
         told = collect(world.broker, (), **chosen)  # type: ignore[arg-type]
         assert json.loads(in_one(as_json(told))) == told
     world.close()
+
+
+# ── the garbage collector ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_with_many_channels_the_collector_stops_the_loop_for_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qtools.broker.broker.SET_ASIDE", 10)
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(50_000, 20, 100)  # as the programs of qtools
+        world = await world_with(tmp_path, 1, 8)
+        assert gc.get_threshold() == (50_000, 20, 100)
+        world.broker.channel("t0", "one")
+        assert gc.get_threshold() == (YOUNG, 20, 100)
+        assert gc.get_freeze_count()
+        world.close()
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
