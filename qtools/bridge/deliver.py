@@ -74,13 +74,13 @@ class Deliver:
         self._dead_letters = dead_letters
         self._on_error = on_error
         self._dead_topics = dead_topics
-        self._channels: dict[str, str] = {}  # of each topic; of several nobody can tell which it was
+        self._channels: dict[str, str] = {}  # topic → its channel, or channels, as a message does not say which
         for source in sources:
             known = self._channels.get(source.topic)
             self._channels[source.topic] = f"{known},{source.channel}" if known else source.channel
         self._max_attempts = max_attempts
         self._once = once
-        self._told = Told()
+        self._failure_log = FailureLog()
 
     async def write(self, batch: Batch) -> None:
         """Return when every message is where it belongs.
@@ -118,7 +118,7 @@ class Deliver:
         """Send what is planned; what a broker refuses goes into `failed`, which is empty if all of it is passed on."""
         if failed and self._on_error == "pass":
             _pass_on(batch, sorted(failed), plan, planning.passing)
-            self._tell("passed on as they are", failed)
+            self._log_failures("passed on as they are", failed)
             failed.clear()
         if plan.groups:
             refused = await self._publisher.publish(plan.groups)
@@ -146,7 +146,7 @@ class Deliver:
         if self._on_error == "fail":
             back.update(failed)
         elif self._on_error == "drop":
-            self._tell("dropped", failed)
+            self._log_failures("dropped", failed)
             self.counts.dropped += len(failed)
         else:
             postponed = await self._dead_letter(batch, failed)
@@ -180,7 +180,7 @@ class Deliver:
                 letters.append(encode_dead_letter(message, origin.topic, channel, origin.address, failed[place]))
                 at.append(place)
         for topic, (_, at) in groups.items():
-            self._tell(f"sent to {topic}", {place: failed[place] for place in at})
+            self._log_failures(f"sent to {topic}", {place: failed[place] for place in at})
         refused = await self._dead_letters.publish([(topic, letters) for topic, (letters, _) in groups.items()])
         postponed: dict[int, QtoolsError] = {}
         homes = [at for _, at in groups.values()]
@@ -191,11 +191,11 @@ class Deliver:
             delay = min(MOST_POSTPONED_MS, POSTPONE_MS * max(1, batch.messages[place].attempts))
             postponed[place] = Postponed(f"{failed[place]}; as a dead letter {error}", delay)
         if postponed:
-            self._tell("given back for a while, as not even a dead letter can hold them", postponed)
+            self._log_failures("given back for a while, as not even a dead letter can hold them", postponed)
         return postponed
 
-    def _tell(self, fate: str, failed: Mapping[int, QtoolsError]) -> None:
-        self._told.tell(fate, len(failed), str(next(iter(failed.values()))))
+    def _log_failures(self, fate: str, failed: Mapping[int, QtoolsError]) -> None:
+        self._failure_log.log(fate, len(failed), str(next(iter(failed.values()))))
 
     def __repr__(self) -> str:
         return f"<Deliver {self._publisher!r} {self.counts}>"
@@ -218,19 +218,20 @@ def _blame(refused: Refused, plan: Plan, fixed: Sequence[str], failed: dict[int,
         failed.setdefault(plan.places[group][nth], RouteFailed(f"to {topic}: {error}"))
 
 
-class Told:
-    """Lines about messages that could not be routed: the first at once, then a few a minute, however many there are."""
+class FailureLog:
+    """Logs messages that could not be routed: the first of each fate at once, later ones as counts, at most one line
+    every QUIET s."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._last: dict[str, float] = {}
-        self._untold: Counter[str] = Counter()
+        self._unlogged: Counter[str] = Counter()  # messages since the last line, by fate
 
-    def tell(self, fate: str, count: int, why: str) -> None:
+    def log(self, fate: str, count: int, why: str) -> None:
         now = self._loop.time()
         if now - self._last.get(fate, -QUIET) < QUIET:
-            self._untold[fate] += count
+            self._unlogged[fate] += count
             return
         self._last[fate] = now
-        count += self._untold.pop(fate, 0)
+        count += self._unlogged.pop(fate, 0)
         logger.warning("%s %s: %s", f"{count:,} message{'' if count == 1 else 's'}", fate, why)

@@ -70,8 +70,8 @@ def _parts(condition: Expression, value: Any) -> list[str]:
     for text, evaluate in condition.parts:
         try:
             result = evaluate(value)
-            told = "nothing" if result is NOTHING else dump(result)
+            shown = "nothing" if result is NOTHING else dump(result)
         except EvaluationError as error:
-            told = f"fails: {error}"
-        lines.append(f"    {text:<{WIDTH}}  {told}")
+            shown = f"fails: {error}"
+        lines.append(f"    {text:<{WIDTH}}  {shown}")
     return lines

@@ -188,8 +188,10 @@ class _Bridge:
 
     def _summarize(self, meter: Meter) -> None:
         totals = self.flow.totals
-        told = ", ".join(f"{count:,} {name}" for name, count in self._outcomes().items() if count or name == "routed")
-        notes = [f"{meter.summary(totals.read, totals.finished_bytes)} read: {told}"]
+        outcomes = ", ".join(
+            f"{count:,} {name}" for name, count in self._outcomes().items() if count or name == "routed"
+        )
+        notes = [f"{meter.summary(totals.read, totals.finished_bytes)} read: {outcomes}"]
         resent = self.publisher.resent + (self.dead_letters.resent if self.dead_letters is not self.publisher else 0)
         if resent:
             notes.append(f"{plural(resent, 'message')} sent again after a lost connection")
