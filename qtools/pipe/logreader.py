@@ -496,7 +496,7 @@ class RotatingLog:
         may have been copied and cut. False where there is no such copy, None where one cannot be opened now."""
         for _ in range(TRIES):
             modified = file.modified
-            if modified == file.entry.modified and not file.size:
+            if modified == file.entry.modified and not file.peek():
                 return False
             # A copy that is made after this has these first bytes: it is found when `file` is found to be cut.
             head = file.peek()
