@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.broker import YOUNG
+from qtools.broker.broker import COLLECT_AT
 from qtools.broker.disk.backlog import ChannelBacklog
 from qtools.broker.disk.database import FILE
 from qtools.broker.disk.sweep import ALL, Age, Removal, Retain, Sweeper
@@ -304,7 +304,7 @@ async def test_with_many_channels_the_collector_stops_the_loop_for_less(
         world = await world_with(tmp_path, 1, 8)
         assert gc.get_threshold() == (50_000, 20, 100)
         world.broker.channel("t0", "one")
-        assert gc.get_threshold() == (YOUNG, 20, 100)
+        assert gc.get_threshold() == COLLECT_AT
         assert gc.get_freeze_count()
         world.close()
     finally:
