@@ -39,6 +39,8 @@ class StateFile:
             raise StartError(f"cannot write the checkpoint {self.path}: {directory} is not a directory")
         if os.path.isdir(self.path):
             raise StartError(f"cannot write the checkpoint {self.path}: it is a directory")
+        if os.path.exists(self.path) and not os.path.isfile(self.path):  # reading a FIFO or a device has no end
+            raise StartError(f"cannot write the checkpoint {self.path}: it is not a regular file")
         if not os.access(directory, os.W_OK | os.X_OK):
             raise StartError(f"cannot write the checkpoint {self.path}: {directory} is not writable")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -174,6 +175,16 @@ def test_a_place_where_no_checkpoint_can_be_written(shell: Shell, broker: Broker
     assert done.status == 3
     assert done.err_lines[-1] == "q-pipe: cannot write the checkpoint no/such/place: no/such is not a directory"
     assert broker.published(topic) == 0  # said before anything is sent
+
+
+@pytest.mark.parametrize("follow", [[], ["--follow"]])
+def test_a_fifo_is_no_checkpoint(shell: Shell, broker: Broker, topic: str, follow: list[str]) -> None:
+    """Nothing is ever read from it: the run would wait for ever, and end by SIGKILL only."""
+    (shell.home / "log").write_bytes(b"1\n")
+    os.mkfifo(shell.home / "fifo")
+    done = shell.run("q-pipe", topic, "log", "--checkpoint", "fifo", *follow, *broker.flags, timeout=10)
+    assert done.status == 3
+    assert done.err == "q-pipe: cannot write the checkpoint fifo: it is not a regular file\n"
 
 
 def test_a_crash_leaves_no_litter_and_a_good_checkpoint(shell: Shell, broker: Broker, topic: str) -> None:
