@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness.brokers import Q_BROKER, Broker
+from harness.metrics import WITH_METRICS, scrape, where
 from harness.shell import Shell
 from harness.waiting import wait_until
 
@@ -31,13 +32,15 @@ def live(
         input_ = shell.home / f"{nth}.in"
         input_.write_bytes(numbered(nth * share, (nth + 1) * share))
         pace = str(share * 2 // kills)  # so that there is something to be confirmed at each kill
-        pipes.append(shell.start("q-pipe", "t", input_, *broker.flags, "--batch-count", "300", "--rate", pace))
+        words = ["t", input_, *broker.flags, "--batch-count", "300", "--rate", pace, *WITH_METRICS]
+        pipes.append(shell.start("q-pipe", *words))
     outputs = {name: shell.home / f"{name}.out" for name in ("one", "two")}
     for name, path in outputs.items():
         with path.open("wb") as out:
             tails.append(shell.start("q-tail", f"t/{name}", *broker.flags, "--max-in-flight", "700", stdout=out))
     try:
-        wait_until(lambda: broker.published("t") > 300)
+        for base in map(where, pipes):  # one that has never been connected ends at the first kill
+            wait_until(lambda base=base: scrape(base)["qtools_pipe_published_total"] > 0)  # type: ignore[misc]
         for name in outputs:
             broker.wait_clients("t", name)
         for _ in range(kills):
