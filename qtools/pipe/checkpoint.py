@@ -104,7 +104,7 @@ class LogCheckpoint:
             topic = told["topic"]
             logs = {str(path): [_entry(each) for each in entries] for path, entries in told["logs"].items()}
             names = list(told["inputs"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._file.foreign() from error
         ours = {*names, *logs}
         if topic != self._topic or (ours and not ours.intersection(self._names) and not self._is_matched(logs)):
@@ -169,7 +169,7 @@ def _parse_position(file: StateFile, told: Any) -> tuple[Position, str, list[str
     try:
         position = Position(*(int(told[key]) for key in ("file", "offset", "total", "messages")))
         return position, told["topic"], list(told["inputs"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise file.foreign() from error
 
 

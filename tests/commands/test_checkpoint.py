@@ -140,7 +140,7 @@ def test_more_files_than_before_are_the_same_run(shell: Shell, broker: Broker, t
     assert broker.bodies(topic) == [b"1", b"2", b"3"]  # what is not read now is not forgotten
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"not json", b"[1]", b'{"file": "x"}'])
+@pytest.mark.parametrize("text", [b"", b"{}", b"not json", b"[1]", b'{"file": "x"}', b'{"file": 1e400}'])
 def test_what_is_no_checkpoint_is_refused_and_kept(shell: Shell, broker: Broker, topic: str, text: bytes) -> None:
     (shell.home / "position").write_bytes(text)
     done = shell.run("q-pipe", topic, "--checkpoint", "position", *broker.flags, input=b"1\n")
@@ -158,7 +158,7 @@ def test_a_file_that_has_become_shorter_is_not_the_same(shell: Shell, broker: Br
     done = shell.run("q-pipe", *words)
     assert done.status == 1
     assert (
-        f"{shell.home}/log: the file that was read up to byte 6 is not found, neither there nor as {shell.home}/log.*:"
+        "log: the file that was read up to byte 6 is not found, neither there nor as log.*:"
         " what was written to it after that is missing, if anything (name them with --rotated GLOB, or leave out what"
         " is missing with --on-missing skip)" in done.err
     )
@@ -185,6 +185,14 @@ def test_a_fifo_is_no_checkpoint(shell: Shell, broker: Broker, topic: str, follo
     done = shell.run("q-pipe", topic, "log", "--checkpoint", "fifo", *follow, *broker.flags, timeout=10)
     assert done.status == 3
     assert done.err == "q-pipe: cannot write the checkpoint fifo: it is not a regular file\n"
+
+
+def test_a_checkpoint_without_a_name_is_refused(shell: Shell, broker: Broker, topic: str) -> None:
+    """`--checkpoint "$POSITION"` with a variable that is not set: without a checkpoint each run would send all."""
+    done = shell.run("q-pipe", topic, "--checkpoint", "", *broker.flags, input=b"1\n")
+    assert done.status == 2
+    assert "--checkpoint needs the name of a file" in done.err
+    assert broker.published(topic) == 0
 
 
 def test_a_crash_leaves_no_litter_and_a_good_checkpoint(shell: Shell, broker: Broker, topic: str) -> None:
