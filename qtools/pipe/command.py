@@ -176,8 +176,6 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         raise UsageError("--delimiter and -0 go with --format raw only")
     if given["delimiter"] == b"" and (given["checkpoint"] or given["follow"]):
         raise UsageError("-d '' makes an input one message, and no part is sent: leave out --checkpoint, --follow")
-    if given["checkpoint"] == "":
-        raise UsageError("--checkpoint needs the name of a file, and '' is none")
     if given["checkpoint"] and given["skip_bytes"]:
         raise UsageError("give --checkpoint or --skip-bytes, not both")
     _check_follow(given, files)

@@ -187,14 +187,6 @@ def test_a_fifo_is_no_checkpoint(shell: Shell, broker: Broker, topic: str, follo
     assert done.err == "q-pipe: cannot write the checkpoint fifo: it is not a regular file\n"
 
 
-def test_a_checkpoint_without_a_name_is_refused(shell: Shell, broker: Broker, topic: str) -> None:
-    """`--checkpoint "$POSITION"` with a variable that is not set: without a checkpoint each run would send all."""
-    done = shell.run("q-pipe", topic, "--checkpoint", "", *broker.flags, input=b"1\n")
-    assert done.status == 2
-    assert "--checkpoint needs the name of a file" in done.err
-    assert broker.published(topic) == 0
-
-
 def test_a_crash_leaves_no_litter_and_a_good_checkpoint(shell: Shell, broker: Broker, topic: str) -> None:
     (shell.home / "input").write_bytes(b"".join([b"%d\n" % number for number in range(5000)]))
     done = shell.run("q-pipe", topic, "input", "--checkpoint", "position", "--batch-count", "10", *broker.flags)
