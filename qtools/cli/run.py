@@ -1,8 +1,10 @@
 """A coroutine as a program: event loop, signals, exit status.
 
 The first SIGINT or SIGTERM calls the function that the run has registered with `on_stop`, and the run stops in order.
-The second signal ends the process at once. After SIGINT the process ends by that signal, whatever its exit status would
-be (ending.py).
+A second signal that arrives later than ONE_SIGNAL_SECONDS after the first ends the process at once. One that arrives
+sooner is the same request: `timeout` signals its child and then the whole process group, so that the child may receive
+the signal twice within milliseconds. After SIGINT the process ends by that signal, whatever its exit status would be
+(ending.py).
 A server runs on uvloop if it is installed, which takes a third less time with many connections. For a command that
 reads in batches it saves nothing measurable, and the import takes 8 ms.
 """
@@ -13,19 +15,28 @@ import asyncio
 import gc
 import logging
 import signal
+import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from qtools.cli import logs
 from qtools.cli.ending import end_by, note_interrupt
 from qtools.errors import StartError
 
+ONE_SIGNAL_SECONDS = 1.0  # the signals of `timeout` are milliseconds apart, and a user waits longer before the second
+
 
 class Signals:
-    """Calls the registered function at the first signal, and ends the process at the second."""
+    """Calls the registered function at the first signal, and ends the process at the second.
+
+    received: the first signal, or None. at_abrupt_end: what the log line of an end by the second signal adds about
+    messages, or "".
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.at_abrupt_end = ""
+        self._received_at = 0.0
         self._on_stop: Callable[[], None] | None = None
 
     def on_stop(self, call: Callable[[], None]) -> None:
@@ -40,12 +51,29 @@ class Signals:
 
     def handle(self, number: signal.Signals) -> None:
         if self.received is not None:
-            end_by(number)
+            if time.monotonic() - self._received_at >= ONE_SIGNAL_SECONDS:
+                self._end_now(number)
+            return
         self.received = number
+        self._received_at = time.monotonic()
         if number == signal.SIGINT:
             note_interrupt()
         if self._on_stop is not None:
             self._on_stop()
+
+    def _end_now(self, number: signal.Signals) -> NoReturn:
+        for each in STOPPING:  # if stderr is blocked, a third signal ends the process
+            signal.signal(each, signal.SIG_DFL)
+        logs.say(logging.ERROR, abrupt_end(number, self.at_abrupt_end))
+        end_by(number)
+
+
+MESSAGES_COME_AGAIN = "messages that were in flight are delivered again after their msg_timeout"
+
+
+def abrupt_end(number: signal.Signals, about_messages: str) -> str:
+    """The log line of an end by a second signal."""
+    return f"ended at once by a second {number.name}" + (about_messages and f"; {about_messages}")
 
 
 def none_is_failure(asked: bool, count: int, done: str, signals: Signals) -> int:
@@ -72,16 +100,22 @@ def run_program(
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
+    signals = Signals()
+
     async def with_signals() -> int:
-        signals = Signals()
         loop = asyncio.get_running_loop()
         for number in stopping:
             loop.add_signal_handler(number, signals.handle, number)
         loop.set_exception_handler(_report)
         return await main(signals)
 
-    with asyncio.Runner(loop_factory=_uvloop() if server else None) as runner:
-        return runner.run(with_signals())
+    try:
+        with asyncio.Runner(loop_factory=_uvloop() if server else None) as runner:
+            return runner.run(with_signals())
+    finally:
+        if signals.received is not None:  # the run is over, and a repeated signal must not change the exit status
+            for number in stopping:
+                signal.signal(number, signal.SIG_IGN)
 
 
 # Three streams, three of the event loop, a connection, a file, a directory, a module that is imported; and some spare.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from qtools.cli import logs
 from qtools.cli.families import Family
 from qtools.cli.metrics import Operations
-from qtools.cli.run import Signals
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals
 from qtools.errors import StartError
 from qtools.listen import listen, shown, unix_path
 from qtools.pubsub_http.counted import count, families
@@ -57,6 +57,7 @@ async def serve_on(
 ) -> int:
     """Serve on `listening`, alone or at a `place` among several workers."""
     stopped = asyncio.Event()
+    signals.at_abrupt_end = MESSAGES_COME_AGAIN
     signals.on_stop(stopped.set)
     tls = tls_context(options)
     gateway = Gateway(options, "" if place is None else f"{place.number}-")

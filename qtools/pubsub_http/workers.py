@@ -25,7 +25,7 @@ from pathlib import Path
 
 from qtools.cli import logs
 from qtools.cli.ending import note_interrupt
-from qtools.cli.run import Signals, run_program
+from qtools.cli.run import MESSAGES_COME_AGAIN, ONE_SIGNAL_SECONDS, Signals, abrupt_end, run_program
 from qtools.errors import QtoolsError
 from qtools.listen import listen
 from qtools.pubsub_http.counted import Board
@@ -76,6 +76,7 @@ class _Parent:
         self._workers: dict[int, tuple[int, float]] = {}  # pid → number, when it began
         self._lifeline, self._held = os.pipe()
         self._stopping = False
+        self._stopping_since = 0.0
         self._status = 0
 
     def run(self) -> int:
@@ -89,8 +90,17 @@ class _Parent:
             else:
                 if received == signal.SIGINT:
                     note_interrupt()
-                self._stop(signal.SIGKILL if self._stopping else signal.SIGTERM)
+                self._stop_for(signal.Signals(received))
         return self._status
+
+    def _stop_for(self, received: signal.Signals) -> None:
+        """Stop in order at the first signal, and at once at a second one (run.py)."""
+        if not self._stopping:
+            self._stopping_since = time.monotonic()
+            self._stop(signal.SIGTERM)
+        elif time.monotonic() - self._stopping_since >= ONE_SIGNAL_SECONDS:
+            logs.say(logging.ERROR, abrupt_end(received, MESSAGES_COME_AGAIN))
+            self._stop(signal.SIGKILL)
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping = True

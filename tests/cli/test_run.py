@@ -1,4 +1,4 @@
-"""A coroutine as a program: the first signal ends it in order, the second at once."""
+"""A coroutine as a program: the first signal ends it in order, one that comes later than a second after it at once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+from qtools.cli.run import ONE_SIGNAL_SECONDS
 
 TIMEOUT = 20
 
@@ -88,12 +91,53 @@ def test_the_second_signal_ends_at_once(first: str, second: str) -> None:
         wait_line(process, "ready")
         process.send_signal(signal.Signals[first])
         wait_line(process, "stopping")
-        process.send_signal(signal.Signals[second])
+        time.sleep(ONE_SIGNAL_SECONDS + 0.1)
         number = signal.Signals[second]
+        process.send_signal(number)
         assert process.wait(TIMEOUT) == (-number if number == signal.SIGINT else 128 + number)
         assert process.stdout is not None
         assert process.stderr is not None
-        assert (process.stdout.read(), process.stderr.read()) == ("", "")
+        assert (process.stdout.read(), process.stderr.read()) == ("", f"ended at once by a second {second}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_signals_within_a_moment_are_one(number: signal.Signals) -> None:
+    code = """
+    async def main(signals):
+        stopped = asyncio.Event()
+        signals.on_stop(stopped.set)
+        say("ready")
+        await stopped.wait()
+        say("stopping")
+        await asyncio.sleep(0.5)
+        say("in order")
+        return 7
+    sys.exit(run_program(main))
+    """
+    with program(code) as process:
+        wait_line(process, "ready")
+        process.send_signal(number)
+        wait_line(process, "stopping")
+        for _ in range(3):
+            time.sleep(0.05)
+            process.send_signal(number)
+        wait_line(process, "in order")
+        assert process.wait(TIMEOUT) == 7
+
+
+def test_a_repeated_signal_after_the_run_does_not_change_the_status() -> None:
+    code = """
+    async def main(signals):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while signals.received is None:
+            await asyncio.sleep(0)
+        return 7
+    status = run_program(main)
+    os.kill(os.getpid(), signal.SIGTERM)
+    sys.exit(status)
+    """
+    with program(code) as process:
+        assert process.wait(TIMEOUT) == 7
 
 
 def test_a_signal_that_came_before_anybody_asked_is_told_when_somebody_does() -> None:

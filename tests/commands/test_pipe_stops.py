@@ -75,12 +75,13 @@ def test_a_second_signal_ends_it_at_once(
     pipe.end_input()
     pipe.signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
-        pipe.process.wait(0.5)  # it waits for the confirmation
+        pipe.process.wait(1.2)  # it waits for the confirmation
     begun = time.monotonic()
     pipe.signal(signal.SIGINT)
     done = pipe.wait()
     assert done.status == -signal.SIGINT
     assert time.monotonic() - begun < 1
+    assert done.err_lines[-1] == "q-pipe: ended at once by a second SIGINT"
 
 
 @pytest.mark.slow

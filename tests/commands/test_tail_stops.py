@@ -68,17 +68,39 @@ def test_a_second_signal_ends_it_at_once(shell: Shell, broker: Broker, topic: st
     broker.create(topic, "me")
     broker.fill(topic, [b"%05d " % number + b"x" * 994 for number in range(3000)])
     read, write = os.pipe()
-    tail = shell.start("q-tail", f"{topic}/me", *broker.flags, stdout=write)
+    tail = shell.start("q-tail", f"{topic}/me", "--drain-timeout", "30s", *broker.flags, stdout=write)
     os.close(write)
     wait_pipe_full(read)
     tail.signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
-        tail.process.wait(0.3)
+        tail.process.wait(1.2)
     begun = time.monotonic()
     tail.signal(signal.SIGTERM)
     done = tail.wait(5)
-    assert (done.status, done.err) == (128 + signal.SIGTERM, "")
+    assert (done.status, done.err) == (
+        128 + signal.SIGTERM,
+        "q-tail: ended at once by a second SIGTERM; messages that were in flight are delivered again after their"
+        " msg_timeout\n",
+    )
     assert time.monotonic() - begun < 1
+    os.close(read)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_two_signals_within_a_moment_are_one(shell: Shell, broker: Broker, topic: str, number: signal.Signals) -> None:
+    broker.create(topic, "me")
+    broker.fill(topic, [b"%05d " % number + b"x" * 994 for number in range(3000)])
+    read, write = os.pipe()
+    tail = shell.start("q-tail", f"{topic}/me", "--drain-timeout", "0.6s", *broker.flags, stdout=write)
+    os.close(write)
+    wait_pipe_full(read)
+    tail.signal(number)
+    time.sleep(0.05)
+    tail.signal(number)
+    done = tail.wait(9)
+    assert (done.status, done.err) == (stopped_by(number), "")
+    wait_until(lambda: broker.depth(topic, "me").in_flight == 0)
+    assert broker.depth(topic, "me").timed_out == 0
     os.close(read)
 
 
