@@ -16,7 +16,7 @@ from qtools.cli.counts import by_outcome, consumer_families, publisher_families
 from qtools.cli.families import Family, Histogram, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
-from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
 from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
@@ -61,6 +61,7 @@ class _Bridge:
         self.consumer = Consumer(
             options.sources, options.brokers, options.settings,
             max_in_flight=options.max_in_flight, limit=options.count, by_quota=options.ends.until_now,
+            ends_when_empty=bool(options.ends.flag),
         )  # fmt: skip
         self.once = self._once() if options.dedupe is not None else None
         self.deliver = Deliver(
@@ -95,6 +96,7 @@ class _Bridge:
             for end in ends:
                 await end.start()
                 started.append(end)
+            signals.at_abrupt_end = MESSAGES_COME_AGAIN
             signals.on_stop(self.flow.stop)
             if self.options.routes:
                 signals.on_hangup(self._reload)
@@ -121,7 +123,7 @@ class _Bridge:
     async def _move(self) -> None:
         ends = self.options.ends
         ending = asyncio.create_task(end_consumer(self.consumer, ends))
-        warning = asyncio.create_task(warn_after(ends.settling_time, self.consumer))
+        warning = asyncio.create_task(warn_after(ends.settling_time, self.consumer, self.options.sources))
         if ends.flag:  # `run` has warned already
             warning.cancel()
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 
 from qtools.client.consumer import Consumer
 from qtools.client.ends import Asker
@@ -30,18 +30,28 @@ NAMED = 3  # channels that a warning names; the others are counted
 
 
 def warn_of_backlog_elsewhere(depths: Mapping[tuple[Subscription, str], Depth], level: int = logging.WARNING) -> None:
-    """Log, for each source whose channel does not exist yet, how many messages other channels of its topic hold.
+    """Log, for each source whose channel does not exist yet, how many messages other channels of its topic hold, or
+    that the topic does not exist either.
 
     depths: by (source, nsqd), as `ask_first` returns them before anything is subscribed to.
     """
+    new: dict[str, None] = {}
     for source, own in _by_source([(source, depth) for (source, _), depth in depths.items()]).items():
-        if not any(depth.exists for depth in own):
+        if all(depth.new_topic for depth in own):
+            new[source.topic] = None
+        elif not any(depth.exists for depth in own):
             _log_elsewhere(source, own, {each.channel for each, _ in depths if each.topic == source.topic}, level)
+    for topic in new:
+        logger.warning("%s is a new topic: nothing was ever published to it", topic)
 
 
-async def warn_after(seconds: float, consumer: Consumer) -> None:
+async def warn_after(seconds: float, consumer: Consumer, named: Collection[Subscription]) -> None:
     """Wait `seconds`, then log of each source of `consumer` that its channel is new while other channels hold messages,
-    or that it is paused and nothing was received. Where nsqd cannot be asked, that is logged as information."""
+    that it is paused and nothing was received, or that nothing was published to its topic.
+
+    named: the sources that the user wrote down, and may have mistyped. Where nsqd cannot be asked, that is logged as
+    information.
+    """
     await asyncio.sleep(seconds)
     if consumer.received:
         await asyncio.sleep(BUSY_SECONDS)
@@ -65,6 +75,9 @@ async def warn_after(seconds: float, consumer: Consumer) -> None:
         for source, nsqd, depth in found:
             if depth.paused:
                 logger.warning("%s until it is unpaused", SourcePaused(str(source), nsqd, depth.left))
+        empty = [source.topic for source, own in sources.items() if source in named and all(map(_is_unused, own))]
+        for topic in dict.fromkeys(empty):
+            logger.warning("nothing was published to the topic %s since nsqd started", topic)
 
 
 async def wait_for_warnings(ending: asyncio.Task[bool], warning: asyncio.Task[None], consumer: Consumer) -> None:
@@ -73,6 +86,11 @@ async def wait_for_warnings(ending: asyncio.Task[bool], warning: asyncio.Task[No
     ended = ending.done() and not ending.exception() and ending.result()
     if ended and not consumer.received and not warning.done():
         await asyncio.wait((warning,), timeout=PATIENCE)
+
+
+def _is_unused(depth: Depth) -> bool:
+    """Whether the topic has no messages, had none since nsqd started, and has no channel but the run's own."""
+    return not depth.topic_given and not depth.left and not depth.elsewhere and depth.channels <= 1
 
 
 def _by_source(depths: Iterable[tuple[Subscription, Depth]]) -> dict[Subscription, list[Depth]]:

@@ -38,6 +38,7 @@ class Consumer:
 
     limit: how many messages to read in all; not one more is left in flight than that.
     by_quota: read from each connection only as much as `set_quota` says, and nothing before it does.
+    ends_when_empty: the run ends when there is nothing to read, so that it does not wait for a topic that no nsqd has.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Consumer:
         max_in_flight: int = 2500,
         limit: int | None = None,
         by_quota: bool = False,
+        ends_when_empty: bool = False,
     ) -> None:
         self.sources = list(sources)
         self.failing: set[str] = set()  # nsqlookupds that did not answer the last time
@@ -60,6 +62,7 @@ class Consumer:
         self._unread_limit = limit  # of the limit: how many may still be handed over
         # (topic, channel, nsqd) → how many may still be finished; None: any number
         self._quotas: dict[tuple[str, str, str], int] | None = {} if by_quota else None
+        self._ends_when_empty = ends_when_empty
         self._brokers = brokers
         self.settings = settings
         self.on_received: Callable[[int], None] | None = None  # called with the bytes of each read of a socket
@@ -89,7 +92,7 @@ class Consumer:
             self._share()
 
         discovery = Discovery(self._brokers, source.topic, self.settings, self.failing)
-        return Links(discovery, self.settings, subscribe, self._on_down)
+        return Links(discovery, self.settings, subscribe, self._on_down, waits=not self._ends_when_empty)
 
     async def start(self) -> None:
         """Connect and subscribe; StartError when no broker could be reached."""

@@ -34,9 +34,9 @@ class Discovery:
         self, brokers: Brokers, topic: str | None, settings: Settings, failing: set[str] | None = None
     ) -> None:
         self.known: set[Address] = set(brokers.nsqd)
+        self.topic = topic
         self.is_static = not brokers.lookupd
         self._brokers = brokers
-        self._topic = topic
         self._askers = [HttpAsker(base, settings.http_tls_context()) for base in brokers.lookupd]
         self._failing = set() if failing is None else failing
 
@@ -64,7 +64,7 @@ class Discovery:
         return found
 
     async def _ask(self, asker: HttpAsker) -> list[Producer]:
-        path = "/nodes" if self._topic is None else f"/lookup?topic={self._topic}"
+        path = "/nodes" if self.topic is None else f"/lookup?topic={self.topic}"
         status, body = await ask_lookupd(asker, path)
         if status == 404:
             return []

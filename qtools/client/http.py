@@ -138,7 +138,7 @@ class Depth:
     depth includes what the topic has not yet copied to its channels. channels: how many the topic has. exists: the
     channel is one of them. given, topic_given: messages that were put into the channel, and into the topic, since nsqd
     started. elsewhere: messages in other channels of the topic, by channel. paused: the channel or its topic is paused,
-    and has messages.
+    and has messages. new_topic: this nsqd does not have the topic.
     """
 
     depth: int = 0
@@ -150,6 +150,7 @@ class Depth:
     topic_given: int = 0
     elsewhere: dict[str, int] = field(default_factory=dict)
     paused: bool = False
+    new_topic: bool = False
 
     @property
     def left(self) -> int:
@@ -180,7 +181,10 @@ async def ask_depths(asker: HttpAsker, sources: Sequence[Subscription]) -> list[
             answer = await asker.get_json(f"/stats?format=json{query}&include_clients=false")
             answer = answer.get("data", answer)  # nsqd before 1.0 wrapped its answers
             stats.update((topic["topic_name"], topic) for topic in answer.get("topics") or [])
-        return [_depth(stats[source.topic], source) if source.topic in stats else Depth() for source in sources]
+        return [
+            _depth(stats[source.topic], source) if source.topic in stats else Depth(new_topic=True)
+            for source in sources
+        ]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:  # overflow: Infinity
         raise PeerError(f"{asker.base}/stats answers with JSON that is not nsqd's") from error
 

@@ -29,6 +29,7 @@ class Links:
     on_up: called with a connection fit for use, and may use it before it returns (to subscribe).
     on_down: called when a connection that was up is lost.
     on_forgotten: called with an address that is not tried again, as it is not connected and discovery finds it no more.
+    waits: whether the run goes on while there is no address at all; it decides the words of the log line.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class Links:
         on_up: Callable[[Connection], Awaitable[None]],
         on_down: Callable[[Connection], None],
         on_forgotten: Callable[[Address], None] | None = None,
+        *,
+        waits: bool = True,
     ) -> None:
         self.up: dict[Address, Connection] = {}
         self.discovery = discovery
@@ -46,6 +49,7 @@ class Links:
         self._on_up = on_up
         self._on_down = on_down
         self._on_forgotten = on_forgotten
+        self._waits = waits
         self._keepers: dict[Address, asyncio.Task[None]] = {}
         self._first_errors: dict[Address, QtoolsError] = {}
         self._changed = asyncio.Event()
@@ -69,7 +73,9 @@ class Links:
         for address in await self.discovery.look():
             self._add(address)
         if not self._keepers:
-            logger.warning("no nsqd is known for it yet; looking again every second")
+            topic = self.discovery.topic
+            which = "no nsqd is known" if topic is None else f"no nsqd has the topic {topic}"
+            logger.warning("%s yet; looking again every second" if self._waits else "%s: nothing to read", which)
         self._poller = asyncio.create_task(self._poll())
         self._poller.add_done_callback(self._task_ended)
         while self._keepers and not self.up and len(self._first_errors) < len(self._keepers):

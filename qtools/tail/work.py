@@ -13,7 +13,7 @@ from qtools.cli.counts import consumer_families, filter_families, flow_families
 from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
-from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
 from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
@@ -52,7 +52,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
         options.sources, options.brokers, options.settings,
         max_in_flight=options.max_in_flight,
         limit=None if choosing else options.count,  # messages that are left out do not count
-        by_quota=options.ends.until_now,
+        by_quota=options.ends.until_now, ends_when_empty=bool(options.ends.flag),
     )  # fmt: skip
     form = _form(options)
     output = Output(
@@ -72,6 +72,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     await operations.start()
     try:
         await consumer.start()
+        signals.at_abrupt_end = MESSAGES_COME_AGAIN
         signals.on_stop(flow.stop)
         await _print(consumer, output, filtered, flow, options)
         return none_is_failure(options.fail_if_none, output.printed, "printed", signals)
@@ -108,7 +109,7 @@ async def _print(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
     ending = asyncio.create_task(end_consumer(consumer, options.ends))
-    warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer))
+    warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer, options.sources))
     if options.ends.flag or options.guarded or options.since:  # `tail` has warned already, or there is no need to
         warning.cancel()
     try:

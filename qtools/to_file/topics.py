@@ -32,12 +32,17 @@ class Followed:
         self._refresh = refresh
         self._failed: set[str] = set()
 
-    async def begin(self, consumer: Consumer) -> None:
-        """Give `consumer`, which has not started yet, what there is; StartError when nobody can say."""
+    async def begin(self, consumer: Consumer, *, waits: bool) -> None:
+        """Add the topics that exist to the sources of `consumer`, which has not started yet.
+
+        waits: whether the run goes on without any topic. StartError when no broker or nsqlookupd answers.
+        """
         found = await self._look(consumer)
         consumer.sources.extend(found)
         if not consumer.sources:
-            logger.warning("no topic matches yet; looking again every second")
+            logger.warning(
+                "no topic matches yet; looking again every second" if waits else "no topic matches: nothing to read"
+            )
 
     async def _look(self, consumer: Consumer) -> list[Subscription]:
         known = {source.topic for source in consumer.sources}

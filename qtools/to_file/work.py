@@ -15,7 +15,7 @@ from qtools.cli.counts import consumer_families, flow_families
 from qtools.cli.families import Family, counter
 from qtools.cli.meter import Meter
 from qtools.cli.metrics import Operations
-from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
 from qtools.cli.trial import Trial
 from qtools.cli.types import format_duration, plural
 from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
@@ -95,6 +95,7 @@ class _Run:
         self._consumer = Consumer(
             options.sources, options.brokers, options.settings,
             max_in_flight=options.max_in_flight, by_quota=options.ends.until_now,
+            ends_when_empty=bool(options.ends.flag),
         )  # fmt: skip
         # Half of the messages in flight are synced together, so that the other half can arrive in the meantime.
         count = min(options.sync.count, max(1, options.max_in_flight // 2))
@@ -125,7 +126,7 @@ class _Run:
                 await self._deduped.start()
             await sink.start()  # files of the last run are finished before any message is read
             if followed is not None:
-                await followed.begin(self._consumer)
+                await followed.begin(self._consumer, waits=not options.ends.flag)
             warn_of_backlog_elsewhere(
                 await ask_first(self._consumer.sources, options.brokers, options.settings, options.ends)
             )
@@ -145,13 +146,14 @@ class _Run:
     async def _archive(self, followed: Followed | None) -> None:
         options, consumer, sink, flow = self._options, self._consumer, self._sink, self._flow
         self._limit_age()
+        self._signals.at_abrupt_end = MESSAGES_COME_AGAIN
         self._signals.on_stop(self._stop)
         if options.max_runtime is not None:
             asyncio.get_running_loop().call_later(options.max_runtime, self._stop)
         meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
         ending = asyncio.create_task(end_consumer(consumer, options.ends))
         watching: list[asyncio.Task[Any]] = [ending]
-        warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer))
+        warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer, options.sources))
         watching.append(warning)
         if options.ends.flag:  # `run` has warned already
             warning.cancel()

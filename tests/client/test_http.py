@@ -41,9 +41,9 @@ HELD = Depth(3, 3, 4, 2, exists=True, given=900, elsewhere={"other": 180})
         (b'{"status_code":200,"status_txt":"OK","data":' + stats(depth=1, channels=CHANNELS) + b"}", HELD),
         (stats(depth=7, channels=[]), Depth(7, 0, 0, 0)),
         (stats(depth=7, channels=None), Depth(7, 0, 0, 0)),
-        (b'{"topics":[]}', Depth()),
-        (b'{"topics":null}', Depth()),
-        (b'{"topics":[{"topic_name":"another","depth":9,"channels":[]}]}', Depth()),
+        (b'{"topics":[]}', Depth(new_topic=True)),
+        (b'{"topics":null}', Depth(new_topic=True)),
+        (b'{"topics":[{"topic_name":"another","depth":9,"channels":[]}]}', Depth(new_topic=True)),
     ],
 )
 async def test_what_waits_for_a_channel_is_its_own_and_the_topic_s(body: bytes, depth: Depth) -> None:
@@ -90,7 +90,7 @@ async def test_another_status_is_told_with_its_message() -> None:
 async def test_a_unix_socket_is_asked_like_any_other(tmp_path: Path) -> None:
     async with web({STATS: (200, b'{"topics":[]}')}, str(tmp_path / "http.sock")) as server:
         asker = HttpAsker(server.base)
-        assert await ask_depth(asker, SOURCE) == Depth()
+        assert await ask_depth(asker, SOURCE) == Depth(new_topic=True)
         await asker.close()
 
 

@@ -78,9 +78,19 @@ def test_none_that_answers_is_the_end(shell: Shell, cluster: Cluster, topic: str
 
 def test_a_topic_that_appears_later_is_found(shell: Shell, cluster: Cluster, topic: str) -> None:
     tail = shell.start("q-tail", f"{topic}/me", "-n", "1", *cluster.flags)
-    tail.wait_err("no nsqd is known for it yet; looking again every second")
+    tail.wait_err(f"no nsqd has the topic {topic} yet; looking again every second")
     cluster.nsqds[0].fill(topic, [b"here it is"])
     assert tail.wait(10).out == b"here it is\n"
+
+
+@pytest.mark.parametrize("program", ["q-tail", "q-bridge", "q-to-file"])
+@pytest.mark.parametrize("flag", ["--until-empty", "--until-now"])
+def test_a_topic_that_no_nsqd_has_is_not_waited_for(
+    shell: Shell, cluster: Cluster, topic: str, program: str, flag: str
+) -> None:
+    where = {"q-tail": [], "q-bridge": ["--to", f"{topic}.copy"], "q-to-file": ["--output", "out"]}[program]
+    done = shell.run(program, f"{topic}/me", *where, flag, *cluster.flags)
+    assert (done.status, done.err_lines[0]) == (0, f"{program}: no nsqd has the topic {topic}: nothing to read")
 
 
 def test_an_nsqd_that_appears_later_is_found(shell: Shell, cluster: Cluster, topic: str) -> None:

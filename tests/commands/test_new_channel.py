@@ -58,10 +58,28 @@ def test_not_of_a_channel_that_has_had_its_messages(shell: Shell, broker: Broker
 
 
 def test_nor_of_the_first_channel_nor_with_quiet(shell: Shell, broker: Broker, topic: str, backlog: str) -> None:
+    broker.create(f"{topic}.none", "another")
     done = shell.run("q-tail", f"{topic}.none/me", "--idle-timeout", "500ms", *broker.flags)
     assert (done.status, done.err) == (0, "")
     done = shell.run("q-tail", f"{backlog}/new", "--idle-timeout", "500ms", "-q", *broker.flags)
     assert (done.status, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("program", ["q-tail", "q-bridge", "q-to-file"])
+def test_a_topic_that_is_new_is_named(shell: Shell, broker: Broker, topic: str, program: str) -> None:
+    where = {"q-tail": [], "q-bridge": ["--to", f"{topic}.copy"], "q-to-file": ["--output", "out"]}[program]
+    done = shell.run(program, f"{topic}/me", *where, "--until-empty", *broker.flags)
+    told = f"{program}: {topic} is a new topic: nothing was ever published to it"
+    assert (done.status, done.err_lines[0]) == (0, told)
+    done = shell.run(program, f"{topic}.quiet/me", *where, "--until-empty", "-q", *broker.flags)
+    assert (done.status, done.err) == (0, "")
+    waiting = shell.start(program, f"{topic}.late/me", *where, *broker.flags)
+    waiting.wait_err(f"{program}: nothing was published to the topic {topic}.late since nsqd started\n")
+
+
+def test_also_for_a_temporary_channel(shell: Shell, broker: Broker, topic: str) -> None:
+    tail = shell.start("q-tail", topic, *broker.flags)
+    tail.wait_err(f"q-tail: {topic} is a new topic: nothing was ever published to it\n")
 
 
 def test_of_a_temporary_channel_a_person_is_told(

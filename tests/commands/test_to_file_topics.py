@@ -71,8 +71,10 @@ def test_no_topic_yet_is_waited_for(shell: Shell, make_broker: MakeBroker, tmp_p
 
 
 def test_no_topic_at_all_is_empty(shell: Shell, make_broker: MakeBroker, tmp_path: Path) -> None:
-    words = ["--topic-pattern", "^ev", "-o", tmp_path / "a", "--until-empty", "-q", *make_broker().flags]
+    words = ["--topic-pattern", "^ev", "-o", tmp_path / "a", "--until-empty", *make_broker().flags]
     done = shell.run("q-to-file", *words)
+    assert (done.status, done.err_lines[0]) == (0, "q-to-file: no topic matches: nothing to read")
+    done = shell.run("q-to-file", "-q", *words)
     assert (done.status, done.err) == (0, "")
 
 
