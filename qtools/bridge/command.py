@@ -174,14 +174,16 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     elif bool(given["to"]) is bool(given["routes"]):
         raise UsageError("give --to TOPIC or --routes FILE" + (", not both" if given["to"] else ""))
     if given["dry_run"] or explain:
+        mode = "--dry-run" if given["dry_run"] else "--explain"
         for flag in ("until_empty", "until_now"):
             if given[flag]:
                 raise UsageError(
-                    f"--{flag.replace('_', '-')}: a look has only what comes from now on, through a temporary channel"
+                    f"{mode} and --{flag.replace('_', '-')} do not go together: {mode} sees only what is published"
+                    " after it starts"
                 )
         for flag in ("rate", "defer", "dedupe", "metrics_address", "statsd_address"):
             if given[flag]:
-                raise UsageError(f"--{flag.replace('_', '-')} does not go with a look, which sends nothing")
+                raise UsageError(f"{mode} and --{flag.replace('_', '-')} do not go together: {mode} sends nothing")
     if given["select"] is not None and given["routes"]:
         raise UsageError("--select goes with --to; in a routes file each route has a select of its own")
     if given["dedupe"] is None:

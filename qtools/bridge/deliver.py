@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # few bridges have one, and its modules take time to import
 logger = logging.getLogger("qtools.bridge")
 
 QUIET = 5.0  # s between two lines about messages that could not be routed
+NAMED_REASONS = 3  # that such a line names; the other messages are counted together
+MOST_REASONS = 100  # that are counted one by one until the next line: a reason may quote the message
+OTHER_REASONS = "other reasons"
 POSTPONE_MS = 60_000  # for each attempt: how long a message waits that not even a dead letter can hold
 EQUAL_MS = 1000  # how long a message waits for what has the same key
 MOST_POSTPONED_MS = 3_600_000  # nsqd's --max-req-timeout
@@ -195,7 +198,7 @@ class Deliver:
         return postponed
 
     def _log_failures(self, fate: str, failed: Mapping[int, QtoolsError]) -> None:
-        self._failure_log.log(fate, len(failed), str(next(iter(failed.values()))))
+        self._failure_log.log(fate, map(str, failed.values()))
 
     def __repr__(self) -> str:
         return f"<Deliver {self._publisher!r} {self.counts}>"
@@ -225,13 +228,28 @@ class FailureLog:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._last: dict[str, float] = {}
-        self._unlogged: Counter[str] = Counter()  # messages since the last line, by fate
+        self._unlogged: dict[str, Counter[str]] = {}  # messages since the last line, by fate and reason
 
-    def log(self, fate: str, count: int, why: str) -> None:
+    def log(self, fate: str, reasons: Iterable[str]) -> None:
+        """Note messages with the same `fate`: why each could not be routed."""
+        counts = self._unlogged.setdefault(fate, Counter())
+        for why in reasons:
+            counts[why if why in counts or len(counts) < MOST_REASONS else OTHER_REASONS] += 1
         now = self._loop.time()
         if now - self._last.get(fate, -QUIET) < QUIET:
-            self._unlogged[fate] += count
             return
         self._last[fate] = now
-        count += self._unlogged.pop(fate, 0)
-        logger.warning("%s %s: %s", f"{count:,} message{'' if count == 1 else 's'}", fate, why)
+        del self._unlogged[fate]
+        count = counts.total()
+        logger.warning("%s %s: %s", f"{count:,} message{'' if count == 1 else 's'}", fate, _listed(counts))
+
+
+def _listed(counts: Counter[str]) -> str:
+    """`REASON`, or `REASON (20), REASON (12), other reasons (7)`, the most frequent first."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    others = counts.pop(OTHER_REASONS, 0)
+    named = counts.most_common(NAMED_REASONS)
+    others += counts.total() - sum(count for _, count in named)
+    texts = [f"{why} ({count:,})" for why, count in named] + ([f"{OTHER_REASONS} ({others:,})"] if others else [])
+    return ", ".join(texts)

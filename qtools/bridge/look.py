@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from qtools.bridge.explain import explain, outcome
 from qtools.bridge.feeding import forbidden_topics
@@ -34,11 +35,13 @@ PATIENCE = 2.0  # s after a signal for which a stalled reader of stdout is waite
 async def look(options: BridgeOptions, signals: Signals) -> int:
     """Print the destinations of arriving messages until the run ends; return the exit status."""
     channel = f"q-bridge-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
+    mode = "--explain" if options.explain else "--dry-run"
+    advice = partial(_use_another_way, mode, {source.topic: source.channel for source in options.sources})
     sources = tuple(dict.fromkeys(Subscription(source.topic, channel) for source in options.sources))
     options = replace(options, sources=sources)
     planner = plan_for(options, await forbidden_topics(options)).planner
     assert isinstance(planner, Routes)
-    await refuse_to_take_backlog(sources, options.brokers, options.settings)
+    await refuse_to_take_backlog(sources, options.brokers, options.settings, advice)
     consumer = Consumer(
         sources, options.brokers, options.settings, max_in_flight=options.max_in_flight, limit=options.count
     )
@@ -52,6 +55,19 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
         ending.cancel()
         await consumer.close()
     return none_is_failure(options.fail_if_none, flow.totals.finished, "printed", signals)
+
+
+def _use_another_way(mode: str, channels: dict[str, str], topic: str, waiting: int) -> str:
+    """What to do where the temporary channel would take the messages that wait in `topic`.
+
+    mode: "--dry-run" or "--explain". channels: topic → the channel that the bridge itself reads.
+    """
+    channel = channels[topic]
+    return (
+        f"{mode} reads through a temporary channel, which would take {'it' if waiting == 1 else 'them all'};"
+        f" start the bridge once, so that {topic}/{channel} exists;"
+        f" then q-tail {topic}/{channel} --peek | q-bridge --explain … shows what waits"
+    )
 
 
 def explain_stdin(options: BridgeOptions) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,14 @@ from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog
 from qtools.client.balance import balance_of
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
+from qtools.client.http import Depth
 from qtools.client.publisher import Publisher
 from qtools.errors import QtoolsError, UsageError
 from qtools.flow.contract import Source
 from qtools.flow.run import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
+from qtools.names import Subscription
 
 if TYPE_CHECKING:
     from qtools.bridge.once import Once
@@ -70,8 +73,9 @@ class _Bridge:
             max_attempts=options.max_attempts, once=self.once,
         )  # fmt: skip
         source: Source = self.consumer
+        self.trial: Trial | None = None
         if options.on_trial:
-            source = Trial(self.consumer, self.deliver.failures, most=options.max_in_flight)
+            source = self.trial = Trial(self.consumer, self.deliver.failures, most=options.max_in_flight)
         self.flow = Flow(
             source, self.deliver,
             window=WINDOW if self.once is None else 1,  # two batches may have equal keys
@@ -90,7 +94,10 @@ class _Bridge:
         started: list[Publisher | Consumer | Once] = []
         meter: Meter | None = None
         options = self.options
-        warn_of_backlog_elsewhere(await ask_first(options.sources, options.brokers, options.settings, options.ends))
+        depths = await ask_first(options.sources, options.brokers, options.settings, options.ends)
+        warn_of_backlog_elsewhere(depths)
+        if options.redrive:
+            _warn_of_taken_letters(depths)
         await operations.start()
         try:
             for end in ends:
@@ -144,7 +151,7 @@ class _Bridge:
         except UsageError as error:
             logs.say(logging.ERROR, f"not reloaded, the old routes stay: {error}")
         else:
-            logs.say(logging.WARNING, f"reloaded {path}")
+            logs.say_result(f"reloaded {path}")
 
     def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
         """With --on-error fail: end the run at the first message that cannot be routed."""
@@ -156,7 +163,7 @@ class _Bridge:
         totals, counts = self.flow.totals, self.deliver.counts
         routes = [({"route": name}, copies) for name, copies in sorted(counts.hits.items())]
         return [
-            counter("qtools_bridge_read_total", "Messages read.", totals.read),
+            counter("qtools_bridge_read_total", "Messages read.", totals.read + self._failed_in_trial()),
             by_outcome("q-bridge", self._outcomes()),
             counter("qtools_bridge_bytes_total", "Bytes of the bodies of finished messages.", totals.finished_bytes),
             Family(
@@ -175,8 +182,12 @@ class _Bridge:
             "duplicate": counts.duplicates,
             "dead-lettered": counts.dead_lettered,
             "dropped": counts.dropped,
-            "requeued": self.flow.totals.requeued,
+            "requeued": self.flow.totals.requeued + self._failed_in_trial(),
         }
+
+    def _failed_in_trial(self) -> int:
+        """Messages that were given back because the first messages have all failed; the flow did not read them."""
+        return 0 if self.trial is None else self.trial.given_back
 
     def _unready(self, signals: Signals) -> str:
         if signals.received is not None:
@@ -193,7 +204,7 @@ class _Bridge:
         outcomes = ", ".join(
             f"{count:,} {name}" for name, count in self._outcomes().items() if count or name == "routed"
         )
-        notes = [f"{meter.summary(totals.read, totals.finished_bytes)} read: {outcomes}"]
+        notes = [f"{meter.summary(totals.read + self._failed_in_trial(), totals.finished_bytes)} read: {outcomes}"]
         resent = self.publisher.resent + (self.dead_letters.resent if self.dead_letters is not self.publisher else 0)
         if resent:
             notes.append(f"{plural(resent, 'message')} sent again after a lost connection")
@@ -201,4 +212,14 @@ class _Bridge:
             late = plural(self.consumer.acknowledgements_failed, "message")
             notes.append(f"{late} had timed out before being finished and will come again")
         if self.options.show:
-            logs.say(logging.WARNING, "; ".join(notes))
+            logs.say_result("; ".join(notes))
+
+
+def _warn_of_taken_letters(depths: Mapping[tuple[Subscription, str], Depth]) -> None:
+    """Log, for each source of a redrive whose channel is new, how many dead letters other channels got before."""
+    for source in dict.fromkeys(source for source, _ in depths):
+        own = [depth for (each, _), depth in depths.items() if each == source]
+        taken = sum(depth.topic_given for depth in own if depth.channels)
+        if taken and not any(depth.exists for depth in own):
+            text = f"{source} is a new channel: other channels got the {plural(taken, 'message')} published before"
+            logs.say(logging.WARNING, f"{text}; --redrive {source.topic}/CHANNEL puts back what waits in one of them")

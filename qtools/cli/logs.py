@@ -37,7 +37,7 @@ class _Talk(logging.Handler):
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         told = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
+            "level": getattr(record, "json_level", record.levelname.lower()),
             "program": self.program,
             "message": record.getMessage(),
         }
@@ -96,3 +96,9 @@ def lift_with(lift: Callable[[], None]) -> None:
 def say(level: int, text: str) -> None:
     """One line of talk from the command itself."""
     logging.getLogger("qtools").log(level, "%s", text)
+
+
+def say_result(text: str) -> None:
+    """One line about what went well, such as the summary: shown by default, as warnings are; its level as JSON is
+    "info"."""
+    logging.getLogger("qtools").warning("%s", text, extra={"json_level": "info"})

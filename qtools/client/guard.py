@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qtools.client.address import Address, Brokers
 from qtools.client.discovery import Discovery
@@ -23,10 +23,24 @@ logger = logging.getLogger("qtools.client")
 PATIENCE = 2.0  # s: a broker that answers no sooner is not waited for, as most topics have channels
 
 
+def _name_a_channel(topic: str, waiting: int) -> str:
+    them = "it" if waiting == 1 else "them all"
+    return (
+        f"a temporary channel would take {them}, and lose what you do not read;"
+        f" name a channel that keeps {them.split()[0]}: {topic}/NAME"
+    )
+
+
 async def refuse_to_take_backlog(
-    sources: Sequence[Subscription], brokers: Brokers, settings: Settings
+    sources: Sequence[Subscription],
+    brokers: Brokers,
+    settings: Settings,
+    advice: Callable[[str, int], str] = _name_a_channel,
 ) -> dict[tuple[Subscription, str], Depth]:
-    """The depth of each source on each nsqd that answered; UsageError if a topic has messages and no channel yet."""
+    """The depth of each source on each nsqd that answered; UsageError if a topic has messages and no channel yet.
+
+    advice: what the error says to do, for a topic and the number of its messages.
+    """
     found: dict[tuple[Subscription, str], Depth] = {}
     for source in sources:
         discovery = Discovery(brokers, source.topic, settings)
@@ -38,11 +52,9 @@ async def refuse_to_take_backlog(
         found.update(((source, str(address)), depth) for address, depth in zip(addresses, depths, strict=True) if depth)
         waiting = sum(depth.depth for depth in depths if depth and not depth.channels)
         if waiting:
-            them = "it" if waiting == 1 else "them all"
             raise UsageError(
                 f"{source.topic} has no channel yet and {waiting:,} message{'' if waiting == 1 else 's'}:"
-                f" a temporary channel would take {them}, and lose what you do not read;"
-                f" name a channel that keeps {them.split()[0]}: {source.topic}/NAME"
+                f" {advice(source.topic, waiting)}"
             )
     return found
 

@@ -10,7 +10,7 @@ from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import NameInvalid, UsageError
-from qtools.names import check_topic
+from qtools.names import check_topic, is_valid_name
 
 if TYPE_CHECKING:
     from qtools.flow.filter import OnError
@@ -179,6 +179,8 @@ def main(words: tuple[str, ...], **given: Any) -> int:
     if given["checkpoint"] and given["skip_bytes"]:
         raise UsageError("give --checkpoint or --skip-bytes, not both")
     _check_follow(given, files)
+    if routes:
+        _check_no_topic(files, given)
     if topic:
         _hint_at_mistaken_words(topic, files, given)
     if files.count("-") > 1:
@@ -231,6 +233,14 @@ def _hint_at_mistaken_words(topic: str, files: tuple[str, ...], given: dict[str,
         raise UsageError(f"{missing}; {topic} is a file: the topic comes first: q-pipe {files[0]} {topic}")
     if not (given["follow"] or given["checkpoint"] or "/" in files[0] or "." in files[0]):
         raise UsageError(f"{missing}; to send the text itself: echo {shlex.quote(files[0])} | q-pipe {topic}")
+
+
+def _check_no_topic(files: tuple[str, ...], given: dict[str, Any]) -> None:
+    """Raise UsageError where the first word with --routes is a topic, and so a file that does not exist."""
+    import os
+
+    if files and is_valid_name(files[0]) and not given["follow"] and not os.path.lexists(files[0]):
+        raise UsageError(f"with --routes there is no TOPIC; {files[0]!r} is taken for a file, and there is none")
 
 
 def _topic_and_files(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

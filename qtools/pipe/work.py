@@ -106,7 +106,7 @@ class _Pipe:
         await self.publisher.start()
         signals.on_stop(self.flow.stop)
         if self.checkpoint and self.start.total:
-            logs.say(logging.WARNING, f"going on behind {plural(self.start.messages, 'message')} sent before")
+            logs.say_result(f"going on after the {plural(self.start.messages, 'message')} sent before")
         typing = "-" in self.options.files and os.isatty(0)  # a progress line would be drawn over what is typed
         meter = Meter("sent", self._counts, show=self.options.show and not typing)
         error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
@@ -215,7 +215,7 @@ class _Pipe:
         if self.options.show:
             done = meter.summary(*self._counts())
             where = f"by {self.options.routes}" if self.options.routes else f"to {self.options.topic}"
-            logs.say(logging.WARNING, "; ".join([f"{done} {where}", *notes]))
+            logs.say_result("; ".join([f"{done} {where}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
         """What ended it, how far everything is safe, and how to go on exactly there."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtools.cli import logs
@@ -179,8 +180,8 @@ def _summarize(
     # finished without being printed are gone from the queue, so the summary is always shown then.
     unprinted = left_out > 0 or (filtered is not None and filtered.unmatched > 0)
     wanted = unprinted or (not totals.closed and not os.isatty(STDOUT) and sys.stderr.isatty())
-    level = logging.WARNING if options.show and wanted else logging.INFO
+    say = logs.say_result if options.show and wanted else partial(logs.say, logging.INFO)
     done = f"{meter.summary(output.printed, output.printed_bytes)} printed"
     if unprinted:
         notes.insert(0, f"{plural(totals.finished, 'message')} taken from the queue")
-    logs.say(level, "; ".join([done, *notes]))
+    say("; ".join([done, *notes]))

@@ -112,7 +112,7 @@ class _Replay:
         await self.publisher.start()
         signals.on_stop(self.flow.stop)
         if self.start.sent:
-            logs.say(logging.WARNING, f"going on behind {plural(self.start.sent, 'message')} sent before")
+            logs.say_result(f"going on after the {plural(self.start.sent, 'message')} sent before")
         meter = Meter("sent", self._counts, show=self.options.show)
         error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
         if error is None and signals.received is None:
@@ -143,7 +143,7 @@ class _Replay:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
         if self.options.show:
             done = meter.summary(*self._counts())
-            logs.say(logging.WARNING, "; ".join([f"{done} to {self.options.topic}", *notes]))
+            logs.say_result("; ".join([f"{done} to {self.options.topic}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
         """What ended it, and how far everything is safe."""

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from qtools.cli import logs
@@ -253,8 +254,8 @@ class _Run:
             notes.append(f"{late} had timed out before being finished and will come again")
         if totals.requeued:
             notes.append(f"{plural(totals.requeued, 'message')} given back")
-        level = logging.WARNING if self._options.show else logging.INFO
-        logs.say(level, "archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
+        say = logs.say_result if self._options.show else partial(logs.say, logging.INFO)
+        say("archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
 
 
 def _named(batch: Batch, place: int) -> str:

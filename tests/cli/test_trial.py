@@ -71,11 +71,12 @@ async def test_a_thousand_failures_are_the_end_and_none_was_handed_on(monkeypatc
     fed = Fed()
     for _ in range(10):
         fed.feed(*[b"bad"] * 100)
+    trial = Trial(fed, failures)
     with pytest.raises(
-        QtoolsError, match=r"failed on each of the first 1,000 messages, on the first one with: no b'bad'"
+        QtoolsError, match=r"failed on each of the first 1,000 messages; on the first one: no b'bad'\. Stopping"
     ) as it:
-        await read(Trial(fed, failures))
-    assert it.value.exit_status == 1
+        await read(trial)
+    assert (it.value.exit_status, trial.given_back) == (1, 1000)
 
 
 async def test_one_less_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

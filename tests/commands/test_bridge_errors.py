@@ -183,3 +183,27 @@ def test_a_name_too_long_for_dead_letters_is_said_at_the_start(shell: Shell, bro
     assert done.status == 2
     assert "has 65 characters, at most 64 are allowed (--dead-letter-topic names another)" in done.err
     assert broker.topic(long) is None
+
+
+def test_several_reasons_are_counted_one_by_one(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.fill(
+        topic, [b"not json", b'{"n":{}}', b"not json", b'{"n":[]}', b'{"n":true}', b'{"n":{"a":"b"}}', b'{"n":1}']
+    )
+    done = shell.run("q-bridge", topic, "--to", f"{topic}.out", "--where", ".n + 1 > 1", "--until-empty", *broker.flags)
+    assert done.status == 0
+    (line,) = [line for line in done.err_lines if " sent to " in line]
+    start = f"q-bridge: 6 messages sent to {topic}.dead: it is not JSON ("
+    assert line.startswith(start), line
+    assert re.search(r"\) \(2\), object .* \(1\), array .* \(1\), other reasons \(2\)$", line), line
+
+
+def test_all_that_fail_are_counted_as_read_and_requeued(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.fill(topic, [b"not json"] * 1500)
+    words = ["--to", f"{topic}.out", "--where", ".n > 1", "--until-empty"]
+    done = shell.run("q-bridge", topic, *words, *broker.flags)
+    assert done.status == 1
+    found = counts(done)
+    assert found["requeued"] >= 1000
+    assert "on the first one: it is not JSON" in done.err
+    assert "Stopping: they are given back to the queue. Give --on-error to go on regardless" in done.err
+    broker.wait_held(topic, "q-bridge", 1500)

@@ -25,6 +25,20 @@ def test_there_and_back(shell: Shell, broker: Broker, topic: str) -> None:
     assert broker.depth(f"{topic}.dead", "q-bridge").held == 0
 
 
+def test_letters_that_another_channel_got_are_named(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.create(f"{topic}.dead", "look")
+    broker.fill(f"{topic}.dead", BAD)
+    assert len(broker.bodies(f"{topic}.dead", "look")) == len(BAD)
+    done = shell.run("q-bridge", "--redrive", f"{topic}.dead", *broker.flags)
+    told = (
+        f"q-bridge: {topic}.dead/q-bridge is a new channel: other channels got the 4 messages published before;"
+        f" --redrive {topic}.dead/CHANNEL puts back what waits in one of them"
+    )
+    assert (done.status, told in done.err_lines) == (0, True)
+    again = shell.run("q-bridge", "--redrive", f"{topic}.dead", *broker.flags)
+    assert (again.status, "is a new channel" in again.err) == (0, False)
+
+
 def test_letters_of_several_topics_in_one(shell: Shell, broker: Broker, topic: str) -> None:
     for name in "ab":
         broker.fill(f"{topic}.{name}", [name.encode()])

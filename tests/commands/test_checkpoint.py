@@ -63,7 +63,7 @@ def test_a_file_that_grows_is_read_on(shell: Shell, broker: Broker, topic: str) 
     assert broker.bodies(topic) == [b"1", b"2"]
     again = shell.run("q-pipe", *words)
     assert again.status == 0
-    assert again.err_lines[0] == "q-pipe: going on behind 2 messages sent before"
+    assert again.err_lines[0] == "q-pipe: going on after the 2 messages sent before"
     assert broker.bodies(topic) == []
     with log.open("ab") as file:
         file.write(b"3\n\n4\n")

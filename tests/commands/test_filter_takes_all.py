@@ -59,7 +59,7 @@ def test_an_expression_that_always_fails_ends_the_run_and_takes_nothing(
     done = shell.run(program, *words(program, topic), "--where", FAILS, "--until-empty", "-q", *broker.flags)
     assert (done.status, done.out) == (1, b"")
     (line,) = done.err_lines
-    assert "messages, on the first one with:" in line
+    assert "messages; on the first one:" in line
     found = broker.wait_held(topic, "me", 1500)
     assert found.timed_out == 0
     assert not broker.topic(f"{topic}.dead")

@@ -246,7 +246,7 @@ def killed_while_rotating(shell: Shell, broker: Broker, topic: str, seed: int, k
         pipe.signal(signal.SIGKILL)
         pipe.wait()
     pipe = shell.start("q-pipe", *words)
-    pipe.wait_err("going on behind")  # from now on it ends in order
+    pipe.wait_err("going on after")  # from now on it ends in order
     found: Counter[bytes] = Counter()
 
     def arrived() -> bool:

@@ -228,7 +228,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read(shell: Shell, broker: Broker
     told |= {"file": 1, "offset": 2, "total": 6, "messages": 3}
     (shell.home / "position").write_text(json.dumps(told) + "\n")
     append(log, b"3\n")
-    assert "going on behind 3 messages sent before" in run(shell, broker, topic, "app.log", "other")
+    assert "going on after the 3 messages sent before" in run(shell, broker, topic, "app.log", "other")
     assert broker.bodies(topic) == [b"3", b"b"]
     assert "logs" in json.loads((shell.home / "position").read_text())
 

@@ -136,7 +136,7 @@ def test_a_checkpoint_is_of_its_routes(shell: Shell, broker: Broker, topic: str,
     [
         (["--routes", "nothing.toml"], "cannot read the routes file nothing.toml"),
         (["--routes", "R", "--select", ".x"], "in a routes file each route has a select of its own"),
-        (["--routes", "R", "no-such-file"], "cannot read no-such-file"),
+        (["--routes", "R", "./no-such-file"], "cannot read ./no-such-file"),
         (["--on-error", "skip", "topic"], "--on-error goes with"),
         (["a b"], "invalid value for 'TOPIC': topic name 'a b' has ' '"),
     ],
@@ -152,3 +152,11 @@ def test_pass_needs_a_default(shell: Shell, routes: Path) -> None:
     routes.write_text(ROUTES)
     done = shell.run("q-pipe", "--routes", routes, "--on-error", "pass", input=b"x\n")
     assert (done.status, "needs a [default] with a fixed topic" in done.err) == (2, True)
+
+
+def test_a_topic_beside_routes_is_taken_for_a_file(shell: Shell, routes: Path) -> None:
+    done = shell.run("q-pipe", "shop", "--routes", routes, input=b"{}\n")
+    assert (done.status, done.err) == (
+        2,
+        "q-pipe: with --routes there is no TOPIC; 'shop' is taken for a file, and there is none (see q-pipe --help)\n",
+    )

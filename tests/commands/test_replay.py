@@ -169,7 +169,7 @@ def test_a_stopped_one_goes_on_at_the_message(
     assert sent < 90
     done = shell.run("q-to-file", *line, environ=environ(place))
     assert done.status == 0, done.err
-    assert done.err_lines[0] == f"q-to-file replay: going on behind {sent} messages sent before"
+    assert done.err_lines[0] == f"q-to-file replay: going on after the {sent} messages sent before"
     assert sorted(broker.bodies(topic)) == bodies(list(range(90)))  # each once
     put(place, finish(tmp_path, "late", list(range(500, 510))))
     assert shell.run("q-to-file", *line, environ=environ(place)).status == 0

@@ -48,7 +48,7 @@ def test_quiet_says_nothing_but_errors(shell: Shell, broker: Broker, topic: str)
 def test_json_lines_for_machines(shell: Shell, broker: Broker, topic: str) -> None:
     done = shell.run("q-pipe", topic, "--log-format", "json", *broker.flags, input=b"a\n")
     told = [json.loads(line) for line in done.err_lines]
-    assert [(each["level"], each["program"]) for each in told] == [("warning", "q-pipe")]
+    assert [(each["level"], each["program"]) for each in told] == [("info", "q-pipe")]
     assert told[0]["message"].startswith("1 message (1 B) in ")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told[0]["time"])
 
