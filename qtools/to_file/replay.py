@@ -53,9 +53,9 @@ class ReplayOptions:
 async def replay(options: ReplayOptions, signals: Signals) -> int:
     """Publish what the archive has; the exit status. StartError, UsageError, StoreError before anything was sent."""
     checkpoint = _checkpoint(options)
-    start = checkpoint.load() if checkpoint else Place()
     if checkpoint:
         checkpoint.check()
+    start = checkpoint.load() if checkpoint else Place()
     store = await open_to_read(options.url, endpoint=options.endpoint)
     archive = await read_archive(store)
     plan = make_plan(archive, options.span, options.from_topic, start)

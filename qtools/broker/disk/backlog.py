@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qtools.broker.block import Block, Run
-from qtools.broker.disk.deferred import Deferred
+from qtools.broker.disk.deferred import Deferred, due_runs
 from qtools.broker.disk.hot import BYTES, Hot
 from qtools.broker.disk.progress import Progress, Row
 from qtools.broker.disk.seq_set import SeqSet
@@ -528,11 +528,12 @@ class ChannelBacklog:
         self._store.touched(self)
 
     def peek(self, count: int, answer: Callable[[list[Run] | None], None]) -> None:
-        """The first that wait: those in memory, those that come again, and then what was never read."""
+        """The first that wait: those in memory, those that come again, those that are due and not read yet, and then
+        what was never read."""
         runs = first_runs(self._hot, count)
         again = first_runs(self._again, count - sum(map(len, runs)))
         if not again:
-            self._peek_cold(runs, count, answer)
+            self._peek_late(runs, count, answer)
             return
 
         def found(blocks: list[Block] | None) -> None:
@@ -543,9 +544,26 @@ class ChannelBacklog:
             for run in again:
                 if run.block.seq in have:
                     runs.append(Run(have[run.block.seq], run.start, run.stop, run.attempts))
-            self._peek_cold(runs, count, answer)
+            self._peek_late(runs, count, answer)
 
         self._store.reader.these(self._log.ident, sorted({run.block.seq for run in again}), BYTES, found)
+
+    def _peek_late(self, runs: list[Run], count: int, answer: Callable[[list[Run] | None], None]) -> None:
+        missing = count - sum(map(len, runs))
+        if missing <= 0 or not self._deferred.late:
+            self._peek_cold(runs, count, answer)
+            return
+
+        def found(blocks: list[tuple[Block, Row | None]] | None) -> None:
+            if blocks is None:
+                answer(None)
+                return
+            wall = self.wall()
+            late = [run for block, row in blocks if not block.is_cold for run in due_runs(block, row, wall)]
+            self._peek_cold(runs + first_runs(late, missing), count, answer)
+
+        first = self._deferred.late.first(missing)
+        self._store.reader.these_with_progress(self._log.ident, self.ident, first, BYTES, found)
 
     def _peek_cold(self, runs: list[Run], count: int, answer: Callable[[list[Run] | None], None]) -> None:
         missing = count - sum(map(len, runs))

@@ -346,3 +346,11 @@ class Deferred:
         if len(self._window) > self._evict_at:
             self._evict(self._limit // 2)
         return ready
+
+
+def due_runs(block: Block, row: Row | None, wall: int) -> list[Run]:
+    """What of a block, of which a channel has the progress `row`, is due at `wall` (ns)."""
+    if row is None:
+        return [Run(block, 0, block.count)]
+    stretches = Progress.load(*row).stretches()
+    return [Run(block, start, stop, attempts) for start, stop, attempts, due in stretches if due <= wall]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sqlite3
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.inside import come_true
+from qtools.broker.block import Run
 from qtools.broker.channel import Channel
 from qtools.broker.disk.backlog import ChannelBacklog
 from qtools.broker.disk.checksum import row_checksum
@@ -30,6 +32,15 @@ def in_memory(channel: Channel) -> int:
     """How many blocks the channel knows one by one."""
     own = backlog(channel)
     return len(own._open) + len(own._aside) + len(own._rows) + len(own._skip) + len(own._deferred._window)
+
+
+async def peeked(channel: Channel, count: int) -> int:
+    """How many messages a look at the first `count` sees."""
+    found: asyncio.Future[list[Run] | None] = asyncio.get_running_loop().create_future()
+    channel.backlog.peek(count, found.set_result)
+    runs = await found
+    assert runs is not None
+    return sum(map(len, runs))
 
 
 async def requeue_all(world: World, count: int, delay: float) -> Channel:
@@ -86,6 +97,8 @@ async def test_what_is_due_and_waits_is_counted_as_depth_and_not_read(tmp_path: 
     channel = world.broker.topics["t"].channels["c"]
     assert (channel.depth, channel.deferred) == (300, 0)
     assert in_memory(channel) < 60
+    assert await peeked(channel, 1000) == 300  # a look sees what is not read yet
+    assert await peeked(channel, 150) == 150
     await world.drain()
     world.close()
 

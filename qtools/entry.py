@@ -1,0 +1,50 @@
+"""The console scripts. In: the words of a command line. Out: the command's exit status.
+
+A command's modules are imported here and not before, once Ctrl-C ends the process as the signal does: a command that
+is interrupted while it is still being imported prints no traceback. A run installs its own handlers later.
+"""
+
+from __future__ import annotations
+
+import signal
+from importlib import import_module
+
+
+def _run(module: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import_module(module).main()
+
+
+def bridge() -> None:
+    """q-bridge."""
+    _run("qtools.bridge.command")
+
+
+def broker() -> None:
+    """q-broker."""
+    _run("qtools.broker.command")
+
+
+def pipe() -> None:
+    """q-pipe."""
+    _run("qtools.pipe.command")
+
+
+def pubsub_http() -> None:
+    """q-pubsub-http."""
+    _run("qtools.pubsub_http.command")
+
+
+def tail() -> None:
+    """q-tail."""
+    _run("qtools.tail.command")
+
+
+def to_file() -> None:
+    """q-to-file."""
+    _run("qtools.to_file.command")
+
+
+def qtools() -> None:
+    """qtools."""
+    _run("qtools.__main__")
