@@ -36,6 +36,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "bridge": COMMAND,
     "to_file": COMMAND,
     "pubsub_http": COMMAND | {"web"},
+    # Runs the command of a console script, whose module it names and imports late.
+    "entry": frozenset({"__main__", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"}),
     # `qtools` lists the commands and runs them.
     "__main__": BASE | {"cli", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"},
 }

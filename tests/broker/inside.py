@@ -17,7 +17,7 @@ from qtools.broker.store import Store
 from qtools.message import Message
 from qtools.protocol.frames import Frame, FrameReader
 
-PATIENCE = 10.0
+PATIENCE = 20.0  # s; a busy machine takes its time
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ def test_times(text: str, quarters: int) -> None:
     "text", ["", "now", "-1", "1.", "1e9", "2023-11-14", "2023-11-14T22:13:20", "9" * 19, "9" * 30, "１７０"]
 )
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(ValueError, match=r"Invalid isoformat|time zone|must be in|any message|a time as"):
+    with pytest.raises(ValueError, match=r"is not a time|Invalid isoformat|time zone|must be in|any message|a time as"):
         parse_time(text)
 
 

@@ -35,7 +35,7 @@ from qtools.protocol.reader import (
     Touch,
 )
 
-DEADLINE = 5.0
+DEADLINE = 20.0
 
 
 async def until(condition: Callable[[], object], deadline: float = DEADLINE) -> None:
