@@ -19,6 +19,8 @@ _IGNORED = f"{__name__}.ignored"  # in a context's meta: what is said about opti
 class _Group(Program, click.Group):
     """The program itself runs the broker; its subcommands ask the private local one."""
 
+    refuses_empty_names = False  # nsqd takes an empty flag for one that is left out
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ignored: list[str] = ctx.meta.setdefault(_IGNORED, [])
         return super().parse_args(ctx, from_go(args, self.params, ignored))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -18,16 +19,32 @@ from qtools import __version__
 from qtools.cli.ending import end_process, note_interrupt
 from qtools.errors import QtoolsError, UsageError
 
+_NAMED = re.compile(r"FILE|DIR|URL|HOST|ADDRESS")  # metavars of flags whose value names something
+
 
 class Program(click.Command):
     """A command whose errors look like those of other UNIX programs, and whose help is the manual.
 
+    refuses_empty_names: whether an empty name of a file or an address is an error.
     subcommands: name of a subcommand (the first word) → the module whose `main` is its Program, imported when it runs.
     """
+
+    refuses_empty_names = True
 
     def __init__(self, *args: Any, subcommands: Mapping[str, str] | None = None, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.subcommands = subcommands or {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; the name of a file or an address that is empty is an error, not the flag's absence: it is a
+        variable that is not set, as in --token-file "$TOKENS"."""
+        rest = super().parse_args(ctx, args)
+        for param in self.params if self.refuses_empty_names else ():
+            if ctx.params.get(param.name or "") != "" or not _NAMED.search(getattr(param, "metavar", None) or ""):
+                continue
+            if ctx.get_parameter_source(param.name or "") is click.core.ParameterSource.COMMANDLINE:
+                raise UsageError(f"{param.opts[0]} is empty: name a {param.metavar}, or leave the flag out")
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

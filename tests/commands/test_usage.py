@@ -107,3 +107,28 @@ def test_values_that_cannot_be(shell: Shell, words: list[str], told: str) -> Non
 def test_as_a_module(shell: Shell, program: str) -> None:
     done = shell.run(program, "--version", argv=[sys.executable, "-m", MODULES[program]])
     assert done.out.decode() == f"{program} {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["q-pipe", "t", "--checkpoint", ""], "--checkpoint"),
+        (["q-pubsub-http", "--token-file", ""], "--token-file"),
+        (["q-tail", "t/c", "--auth-secret-file="], "--auth-secret-file"),
+        (["q-bridge", "a/b", "--to", "c", "--routes", ""], "--routes"),
+        (["q-to-file", "t/c", "-o", ""], "--output"),
+        (["q-to-file", "replay", "x", "t", "--checkpoint", ""], "--checkpoint"),
+    ],
+)
+def test_an_empty_name_of_a_file_is_a_variable_that_is_not_set(shell: Shell, words: list[str], flag: str) -> None:
+    done = shell.run(words[0], *words[1:])
+    assert done.status == 2
+    assert f"{flag} is empty: name a " in done.err
+    assert "or leave the flag out" in done.err
+
+
+def test_q_broker_takes_empty_flags_as_nsqd_does(shell: Shell) -> None:
+    broker = shell.start(
+        "q-broker", "--tls-cert=", "--statsd-address", "", "--tcp-address=127.0.0.1:0", "--data-path=."
+    )
+    broker.wait_err("TCP: listening on")
