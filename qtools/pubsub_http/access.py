@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 
 from qtools.flow.throttle import Throttle
-from qtools.pubsub_http.proxies import as_asked
+from qtools.pubsub_http.proxies import FORWARDED, as_asked
 from qtools.pubsub_http.tokens import Caller, Tokens
 from qtools.web.bodies import Refusal
 from qtools.web.hosts import bare_host, is_loopback
@@ -122,12 +122,19 @@ class Access:
         origin = head.get(b"origin")
         if origin is not None:
             if origin != (b"https://" if secure else b"http://") + host and not self._is_allowed(origin):
-                raise Refusal(403, "ORIGIN_NOT_ALLOWED", "pages of other sites may not ask; --allow-origin lets them")
+                raise Refusal(403, "ORIGIN_NOT_ALLOWED", self._advice(head))
             return
         site = head.get(b"sec-fetch-site")
         if site is not None and site not in _OWN_SITE and b"*" not in self._origins:
             # A GET without Origin, as of <img>: it takes messages, and nobody says for whom.
-            raise Refusal(403, "ORIGIN_NOT_ALLOWED", "pages of other sites may not ask; --allow-origin lets them")
+            raise Refusal(403, "ORIGIN_NOT_ALLOWED", self._advice(head))
+
+    def _advice(self, head: Head) -> str:
+        """Why a page's request is refused, and which flag allows it."""
+        behind = not self._behind_proxy and any(name in head for name in FORWARDED)
+        return "pages of other sites may not ask; --allow-origin lets them" + (
+            "; or, if a proxy passes requests on to this gateway, start it with --behind-proxy" if behind else ""
+        )
 
     def _is_allowed(self, origin: bytes) -> bool:
         return origin in self._origins or b"*" in self._origins

@@ -141,7 +141,10 @@ class App:
             if b"access-control-request-method" in head:
                 headers += self._access.preflight(head, methods)
             raise _Done(Answer(b"", headers, 204))
-        raise Refusal(405, "METHOD_NOT_ALLOWED", "", [(b"allow", methods)])
+        allowed = methods.decode()
+        raise Refusal(
+            405, "METHOD_NOT_ALLOWED", f"{path} takes {allowed}, and not {method[:20]}", [(b"allow", methods)]
+        )
 
     async def _send(self, answer: Answer, scope: Scope, head: dict[bytes, bytes], send: Send, ended: bool) -> None:
         self.count(answer.status)
@@ -241,7 +244,8 @@ def _check_right(right: str, caller: Caller, values: Values) -> None:
     if right == "publish":
         refuse_unless(caller.may_publish(topic), f"publish to {topic}")
     else:
-        refuse_unless(caller.may_subscribe(topic, values.get("channel") or ""), f"read {topic}")
+        channel = values.get("channel") or ""
+        refuse_unless(caller.may_subscribe(topic, channel), f"read {topic}/{channel}" if channel else f"read {topic}")
 
 
 def _has_much(head: dict[bytes, bytes]) -> bool:

@@ -76,7 +76,9 @@ class Query:
         for each in self.parameters:
             if each.name not in values:
                 if each.required:
-                    raise Refusal(400, f"MISSING_ARG_{each.name.upper()}", f"{each.name} is needed: {each.help}")
+                    raise Refusal(
+                        400, f"MISSING_ARG_{each.name.upper()}", f"the parameter {each.name} is missing: {each.help}"
+                    )
                 values[each.name] = each.default
         return values
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 log = logging.getLogger("qtools.pubsub")
 
 _SIGNS = (b"via", b"forwarded", b"x-forwarded-for")  # RFC 9110, 7.6.3; RFC 7239; what most proxies send in its place
+FORWARDED = (b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-forwarded-for")
 _PAIR = re.compile(rb'(?:^|[;,])\s*(proto|host)=(?:"([^"]*)"|([^;,"\s]*))', re.IGNORECASE)
 WARNING = b"ack=auto behind a proxy: a message is finished when the proxy has taken it; use ack=client"
 

@@ -20,6 +20,11 @@ from qtools.web.bodies import Refusal
 SWEEP_SECONDS = 0.25
 ELSEWHERE_MS = 1000  # a message whose id another nsqd's has too waits for that one to be finished
 
+_NO_SESSION = (
+    "there is no such session: it ends when its client hangs up or, where the stream ended in order (count, timeout,"
+    " until_empty), when all its messages are acknowledged, or after msg_timeout"
+)
+
 Told = tuple[int, list[str]]  # how many it happened to, and the ids of those that are not held
 
 
@@ -155,7 +160,7 @@ class Sessions:
         """The session of that name, if it is the caller's."""
         session = self._open.get(name)
         if session is None or session.caller is not caller:
-            raise Refusal(404, "SESSION_NOT_FOUND", "there is no such session, or no longer: it ends with its stream")
+            raise Refusal(404, "SESSION_NOT_FOUND", _NO_SESSION)
         return session
 
     def __len__(self) -> int:

@@ -214,7 +214,10 @@ def test_tokens_are_asked_for(guarded: Gateway, broker: Broker, topic: str) -> N
     assert guarded.post("/pub", b"x", bearer(SECRET), topic=orders).status_code == 200
     answer = guarded.post("/pub", b"x", bearer(SECRET), topic=topic)
     assert (answer.status_code, answer.json()["message"]) == (403, "FORBIDDEN")
+    assert answer.json()["detail"] == f"this token may not publish to {topic}"
     assert guarded.post("/pub", b"x", bearer(OTHER), topic=orders).status_code == 403
+    reading = guarded.client.get("/message", params={"topic": topic, "channel": "x"}, headers=bearer(SECRET))
+    assert (reading.status_code, reading.json()["detail"]) == (403, f"this token may not read {topic}/x")
     assert guarded.get("/ping").text == "OK"  # whether it is there is no secret
     assert broker.bodies(orders) == [b"x"]
     assert SECRET not in guarded.process.err

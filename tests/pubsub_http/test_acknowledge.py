@@ -209,6 +209,7 @@ def test_sessions_cannot_be_guessed_and_end(gateway: Gateway, broker: Broker, to
     wait_until(lambda: gateway.post("/finish", b"x", session=session).status_code == 404)
     answer = gateway.post("/finish", b"x", session="guessed")
     assert (answer.status_code, answer.json()["message"]) == (404, "SESSION_NOT_FOUND")
+    assert "when all its messages are acknowledged, or after msg_timeout" in answer.json()["detail"]
     assert gateway.post("/finish", session=session).json()["message"] == "MISSING_ARG_ID"
 
 

@@ -59,3 +59,4 @@ def test_a_client_that_closes_after_it_has_read_has_taken_it(gateway: Gateway, b
 def test_a_channel_is_needed(gateway: Gateway, topic: str) -> None:
     answer = gateway.get("/message", topic=topic)
     assert (answer.status_code, answer.json()["message"]) == (400, "MISSING_ARG_CHANNEL")
+    assert answer.json()["detail"].startswith("the parameter channel is missing: ")

@@ -129,6 +129,11 @@ def test_without_the_flag_a_proxy_is_not_believed(
     own = f"https://127.0.0.1:{start_proxy(gateway)}"
     answer = httpx.post(f"{own}/pub", params={"topic": topic}, content=b"x", headers={"origin": own}, verify=False)
     assert (answer.status_code, answer.json()["message"]) == (403, "ORIGIN_NOT_ALLOWED")
+    assert answer.json()["detail"].endswith(
+        "if a proxy passes requests on to this gateway, start it with --behind-proxy"
+    )
+    direct = gateway.post("/pub", b"x", {"origin": "https://other.example"}, topic=topic)
+    assert direct.json()["detail"] == "pages of other sites may not ask; --allow-origin lets them"
 
 
 def test_ack_auto_behind_a_proxy_is_warned_of(
