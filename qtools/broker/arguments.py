@@ -120,10 +120,12 @@ def read_config(
             continue
         option = by_key.get(key)
         if option is None or option.name is None:
+            from difflib import get_close_matches
+
             meant = _KEYS.get(key.replace("_", "-"))
-            raise UsageError(
-                f"--config {path} has {key}, which is no key of nsqd's" + (f": that is {meant}" if meant else "")
-            )
+            near = [meant] if meant else get_close_matches(key, by_key, 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise UsageError(f"--config {path} has {key}, which is no key of nsqd's{hint}")
         if value == "" and isinstance(option.type, click.Choice):
             continue  # as in nsqd: not chosen
         try:

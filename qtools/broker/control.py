@@ -53,7 +53,8 @@ def status() -> tuple[int, list[str]]:
     for topic in stats["topics"] or ():
         paused = ", paused" if topic["paused"] else ""
         lines.append(
-            f"topic   {topic['topic_name']}: depth {topic['depth']:,}, {topic['message_count']:,} came{paused}"
+            f"topic   {topic['topic_name']}: depth {topic['depth']:,},"
+            f" {topic['message_count']:,} came since it started{paused}"
         )
         for channel in topic["channels"]:
             paused = ", paused" if channel["paused"] else ""

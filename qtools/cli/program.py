@@ -27,13 +27,21 @@ class Program(click.Command):
 
     refuses_empty_names: whether an empty name of a file or an address is an error.
     subcommands: name of a subcommand (the first word) → the module whose `main` is its Program, imported when it runs.
+    habits: a flag of similar programs, without dashes → what to write here in its place; "" for a word too many.
     """
 
     refuses_empty_names = True
 
-    def __init__(self, *args: Any, subcommands: Mapping[str, str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        subcommands: Mapping[str, str] | None = None,
+        habits: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(*args, **settings)
         self.subcommands = subcommands or {}
+        self.habits = habits or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's; the name of a file or an address that is empty is an error, not the flag's absence: it is a
@@ -55,6 +63,15 @@ class Program(click.Command):
             if logs.is_json():
                 raise click.Abort from None  # click would end the line that the terminal's ^C stands in
             raise
+
+    def _explained(self, error: click.UsageError, words: Sequence[str]) -> str:
+        """The text of a usage error; for a habit from a similar program, what to write in its place."""
+        text = _one_line(error.format_message())
+        if isinstance(error, click.NoSuchOption):
+            names = (word.lstrip("-").partition("=")[0] for word in words if word.startswith("-"))
+            habit = next((self.habits[name] for name in names if name and name in self.habits), "")
+            return f"no such option {error.option_name!r}: {habit}" if habit else text
+        return f"{text}: {self.habits['']}" if "" in self.habits and "extra argument" in text else text
 
     def _advice(self, words: Sequence[str]) -> str:
         """What to do about a usage error: read the help, or, as for `NAME -q verify …`, put the subcommand first."""
@@ -79,7 +96,7 @@ class Program(click.Command):
         except click.exceptions.Exit as stop:
             status = stop.exit_code
         except click.UsageError as error:
-            _complain(name, f"{_one_line(error.format_message())} ({self._advice(words)})")
+            _complain(name, f"{self._explained(error, words)} ({self._advice(words)})")
             status = 2
         except (click.Abort, KeyboardInterrupt):
             note_interrupt()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 @program(
     "q-pipe",
+    habits={"topic": "the topic is an argument: q-pipe TOPIC"},
     epilog="""
 \b
 Examples:

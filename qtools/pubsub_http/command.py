@@ -16,6 +16,7 @@ DEFAULT_ADDRESS = "127.0.0.1:8080"
 
 @program(
     "q-pubsub-http",
+    habits={"port": "the address is --http-address HOST:PORT", "": "the address is --http-address HOST:PORT"},
     epilog="""
 \b
 Examples:

@@ -14,6 +14,7 @@ from qtools.errors import UsageError
 
 @program(
     "q-tail",
+    habits={"topic": "the topic is an argument: q-tail TOPIC[/CHANNEL]"},
     epilog="""
 \b
 Examples:

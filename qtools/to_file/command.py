@@ -16,6 +16,7 @@ CHANNEL = "q-to-file"
 
 @program(
     "q-to-file",
+    habits={"topic": "the topic is an argument: q-to-file TOPIC[/CHANNEL]"},
     subcommands={"verify": "qtools.to_file.verify_command", "replay": "qtools.to_file.replay_command"},
     epilog="""
 \b

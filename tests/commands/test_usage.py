@@ -132,3 +132,23 @@ def test_q_broker_takes_empty_flags_as_nsqd_does(shell: Shell) -> None:
         "q-broker", "--tls-cert=", "--statsd-address", "", "--tcp-address=127.0.0.1:0", "--data-path=."
     )
     broker.wait_err("TCP: listening on")
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "told"),
+    [
+        ("q-tail", ["--topic=x"], "no such option '--topic': the topic is an argument: q-tail TOPIC[/CHANNEL]"),
+        ("q-tail", ["-topic", "x"], "the topic is an argument: q-tail TOPIC[/CHANNEL]"),
+        ("q-pipe", ["--topic", "x"], "no such option '--topic': the topic is an argument: q-pipe TOPIC"),
+        (
+            "q-to-file",
+            ["--topic", "x"],
+            "no such option '--topic': the topic is an argument: q-to-file TOPIC[/CHANNEL]",
+        ),
+        ("q-pubsub-http", ["--port", "1"], "no such option '--port': the address is --http-address HOST:PORT"),
+        ("q-pubsub-http", ["127.0.0.1:1"], "(127.0.0.1:1): the address is --http-address HOST:PORT"),
+    ],
+)
+def test_habits_from_similar_programs(shell: Shell, program: str, words: list[str], told: str) -> None:
+    done = shell.run(program, *words)
+    assert (done.status, done.err.endswith(f"{told} (see {program} --help)\n")) == (2, True), done.err

@@ -100,7 +100,7 @@ def check(directory: Path, tell: Callable[[str], None]) -> bool:
     finally:
         connection.close()
     if found:
-        tell(found)
+        tell(found if problems else f"all good: {found}")
     return not problems
 
 
@@ -111,15 +111,14 @@ def _check_all(connection: sqlite3.Connection, path: Path, wrong: Callable[[str]
     damage = find_damage(connection, whole=True)
     if damage:
         wrong(f"{path}: {damage}")
-    blocks = messages = 0
+    messages = 0
     names = dict(connection.execute("SELECT id, name FROM topic"))
     for topic, name in names.items():
         for block in topic_blocks(connection, topic):
-            blocks += 1
             messages += block.count
             if isinstance(block, UnreadableBlock):
                 wrong(sentence(Lost(name or "(deleted)", block.seq, block.seq, block.count, "", "", block.reason)))
-    return f"{path}: {len(names):,} topics, {blocks:,} blocks, {messages:,} messages read"
+    return f"{path}: {len(names):,} topic{'' if len(names) == 1 else 's'}, {messages:,} messages read"
 
 
 def topic_blocks(connection: sqlite3.Connection, topic: int) -> Iterator[Block]:

@@ -27,8 +27,8 @@ def test_a_whole_database(broker: Broker, shell: Shell) -> None:
     files = {path: path.read_bytes() for path in broker.room.iterdir() if path.is_file()}
     done = shell.run("q-broker", "check", broker.room)
     assert (done.status, done.err) == (0, "")
-    assert done.out.decode().startswith(f"{broker.room / FILE}: 1 topics, ")
-    assert done.out.decode().endswith(" blocks, 5,000 messages read\n")
+    assert done.out.decode().startswith(f"all good: {broker.room / FILE}: 1 topic, ")
+    assert done.out.decode().endswith(" 1 topic, 5,000 messages read\n")
     assert all(path.read_bytes() == data for path, data in files.items() if path.name != "lock")
 
 
