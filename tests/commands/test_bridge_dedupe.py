@@ -122,7 +122,7 @@ def test_a_file_in_use_or_of_something_else(shell: Shell, broker: Broker, topic:
         (["--dedupe", ".a", "--dedupe-window", "0s"], "--dedupe-window"),
         (["--dedupe", ".a", "--dedupe-keys", "0"], "--dedupe-keys"),
         (["--dedupe-window", "1m"], "--dedupe-window goes with --dedupe"),
-        (["--dedupe", ".a", "--dry-run"], "--dedupe does not go with a look"),
+        (["--dedupe", ".a", "--dry-run"], "--dry-run and --dedupe do not go together: --dry-run sends nothing"),
     ],
 )
 def test_what_cannot_be(shell: Shell, words: list[str], told: str) -> None:
