@@ -6,12 +6,12 @@ is interrupted while it is still being imported prints no traceback. A run insta
 
 from __future__ import annotations
 
-import signal
+import _signal  # type: ignore[import-not-found]  # signal itself makes enumerations, long enough to be interrupted
 from importlib import import_module
 
 
 def _run(module: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     import_module(module).main()
 
 

@@ -201,8 +201,8 @@ def test_an_address_that_is_taken(shell: Shell, broker: Broker, topic: str, prog
         port = taken.getsockname()[1]
         done = shell.run(program, topic, "--metrics-address", str(port), *broker.flags, input=b"")
     assert (done.status, done.out) == (3, b"")
-    assert done.err == (
-        f"{program}: cannot listen on 127.0.0.1:{port}: address already in use; choose another with --metrics-address\n"
+    assert done.err_lines[-1] == (
+        f"{program}: cannot listen on 127.0.0.1:{port}: address already in use; choose another with --metrics-address"
     )
 
 
