@@ -14,9 +14,13 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 from typing import Any
 
 from qtools.errors import StartError, UsageError
+
+
+MAX_SIZE = 64 * 1024 * 1024  # bytes of a checkpoint: an entry takes some 300, a log five entries
 
 
 class StateInUse(StartError):
@@ -33,21 +37,25 @@ class StateFile:
         self._fresh = f"{path}.{os.getpid()}.tmp"
 
     def check(self) -> None:
-        """StartError if a later `save` could not succeed, as the directory is missing or not writable."""
+        """StartError if a later `save` could not succeed, as the directory is missing or not writable. UsageError if
+        the path leads to something that is no regular file."""
         directory = os.path.dirname(self.path) or "."
+        if not os.path.exists(directory):
+            raise StartError(f"cannot write the checkpoint {self.path}: the directory {directory} does not exist")
         if not os.path.isdir(directory):
             raise StartError(f"cannot write the checkpoint {self.path}: {directory} is not a directory")
         if os.path.isdir(self.path):
             raise StartError(f"cannot write the checkpoint {self.path}: it is a directory")
-        if os.path.exists(self.path) and not os.path.isfile(self.path):  # reading a FIFO or a device has no end
-            raise StartError(f"cannot write the checkpoint {self.path}: it is not a regular file")
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise self._irregular()
         if not os.access(directory, os.W_OK | os.X_OK):
             raise StartError(f"cannot write the checkpoint {self.path}: {directory} is not writable")
 
     def load(self) -> Any:
         """Lock the file and return the saved state; None if there is no file, and then nothing is locked.
 
-        StateInUse when another process uses the file, StartError when it cannot be read, UsageError when it is no JSON.
+        StateInUse when another process uses the file, StartError when it cannot be read, UsageError when it is no
+        regular file, or no JSON.
         """
         try:
             while (opened := self._open()) is not None:
@@ -57,12 +65,17 @@ class StateFile:
             if opened is None:
                 return None
             self._locked = opened
-            with open(opened, encoding="utf-8", closefd=False) as file:
-                return json.load(file)
+            if os.fstat(opened).st_size > MAX_SIZE:
+                raise self.foreign()
+            with open(opened, "rb", closefd=False) as file:
+                return json.loads(file.read(MAX_SIZE))
         except OSError as error:
             raise StartError(f"cannot read the checkpoint {self.path}: {error.strerror or error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self.foreign() from error
+
+    def _irregular(self) -> UsageError:
+        return UsageError(f"the checkpoint {self.path} is not a regular file: name another")
 
     def foreign(self) -> UsageError:
         """The error for a file whose contents are not a checkpoint of this program."""
@@ -119,7 +132,11 @@ class StateFile:
     def _open(self) -> int | None:
         for flags in (os.O_RDWR, os.O_RDONLY):  # some file systems lock only what is open for writing
             try:
-                return os.open(self.path, flags | os.O_CLOEXEC)
+                opened = os.open(self.path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block the open
+                if stat.S_ISREG(os.fstat(opened).st_mode):
+                    return opened
+                os.close(opened)
+                raise self._irregular()
             except FileNotFoundError:
                 return None
             except PermissionError:

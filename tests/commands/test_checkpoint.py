@@ -173,7 +173,8 @@ def test_a_file_that_has_become_shorter_is_not_the_same(shell: Shell, broker: Br
 def test_a_place_where_no_checkpoint_can_be_written(shell: Shell, broker: Broker, topic: str) -> None:
     done = shell.run("q-pipe", topic, "--checkpoint", "no/such/place", *broker.flags, input=b"1\n2\n")
     assert done.status == 3
-    assert done.err_lines[-1] == "q-pipe: cannot write the checkpoint no/such/place: no/such is not a directory"
+    told = "q-pipe: cannot write the checkpoint no/such/place: the directory no/such does not exist"
+    assert done.err_lines[-1] == told
     assert broker.published(topic) == 0  # said before anything is sent
 
 
@@ -194,3 +195,15 @@ def test_a_crash_leaves_no_litter_and_a_good_checkpoint(shell: Shell, broker: Br
     assert sorted(path.name for path in shell.home.iterdir()) == ["input", "position", "run"]
     told = json.loads((shell.home / "position").read_text())
     assert (told["messages"], told["total"]) == (5000, (shell.home / "input").stat().st_size)
+
+
+def test_a_checkpoint_that_is_no_regular_file(shell: Shell, broker: Broker, topic: str) -> None:
+    """An endless device would be read until the memory is full, and a FIFO blocks the process that opens it."""
+    (shell.home / "input").write_bytes(b"1\n")
+    os.mkfifo(shell.home / "fifo")
+    for path in ("/dev/full", "/dev/zero", "fifo"):
+        for names, text in ((["input"], None), ([], b"1\n")):
+            done = shell.run("q-pipe", topic, *names, "--checkpoint", path, *broker.flags, input=text)
+            assert done.status == 2
+            assert done.err_lines == [f"q-pipe: the checkpoint {path} is not a regular file: name another"]
+    assert broker.published(topic) == 0

@@ -321,7 +321,7 @@ def test_the_checkpoint_of_another_run_is_refused(shell: Shell, broker: Broker, 
         (["--since", "yesterday"], 2, "'yesterday' is not a time such as 2026-11-23T08:00, 2026-11-23 or 1763884800"),
         (["--since", "2026-11-24", "--until", "2026-11-24"], 2, "--since is not before --until"),
         (["--s3-endpoint", "http://h"], 2, "an S3 endpoint goes with an s3:// URL only"),
-        (["--checkpoint", "no/such"], 3, "cannot write the checkpoint no/such: no is not a directory"),
+        (["--checkpoint", "no/such"], 3, "cannot write the checkpoint no/such: the directory no does not exist"),
     ],
 )
 def test_wrong_words(
