@@ -5,7 +5,8 @@ sent and not yet confirmed, a window at most, is sent again, and nothing is left
 
     of files      {"topic": …, "messages": N, "total": BYTES, "logs": {PATH: [ENTRY, …], …}}
     ENTRY         {"dev": …, "ino": …, "offset": …, "size": …, "modified": NS,
-                   "head": [START, LENGTH, HASH] or null, "mark": the same}      see rotation.py
+                   "head": [START, LENGTH, HASH] or null, "mark": the same,
+                   "checksum": [LENGTH, CRC-32] or null}                         see rotation.py
     of stdin      {"topic": …, "inputs": ["-", …], "file": N, "offset": …, "total": BYTES, "messages": N}
 
 The second form was that of files too in earlier versions, and is read for them still.
@@ -189,6 +190,7 @@ def _told(entry: Entry) -> dict[str, Any]:
         "modified": entry.modified,
         "head": _print_told(entry.head),
         "mark": _print_told(entry.mark),
+        "checksum": entry.checksum,
     }
 
 
@@ -198,7 +200,9 @@ def _print_told(made: Fingerprint | None) -> list[Any] | None:
 
 def _entry(told: Any) -> Entry:
     device, inode, offset, size, modified = (int(told[key]) for key in ("dev", "ino", "offset", "size", "modified"))
-    return Entry(device, inode, offset, size, modified, _print(told["head"]), _print(told["mark"]))
+    length, value = told.get("checksum") or (0, 0)  # earlier versions had none
+    checksum = (int(length), int(value)) if length else None
+    return Entry(device, inode, offset, size, modified, _print(told["head"]), _print(told["mark"]), checksum)
 
 
 def _print(told: Any) -> Fingerprint | None:

@@ -17,6 +17,8 @@ from hashlib import blake2b
 from importlib import import_module
 from typing import IO
 
+from isal.isal_zlib import crc32
+
 from qtools.errors import InputError
 from qtools.flow.lines import Splitter
 from qtools.pipe.rotation import Candidate, Entry, Fingerprint, compression_of
@@ -24,6 +26,7 @@ from qtools.pipe.rotation import Candidate, Entry, Fingerprint, compression_of
 BLOCK = 256 * 1024
 HEAD = 1024  # bytes that tell a file from others of the same log: several lines, most often with the time in them
 MARK = 256  # bytes before an offset, for files that all begin alike
+WHOLE_CHECK = 16 * 1024 * 1024  # bytes of a file with the recorded inode that are compared in each run
 OVERLAP = 64  # bytes that each read looks at again
 
 
@@ -74,6 +77,11 @@ def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
                 _go_to(file, wanted.start)
                 if fingerprint(_read(file, wanted.length), wanted.start) != wanted:
                     return False
+            if entry.checksum is not None and not (candidate.is_file_of(entry) and entry.offset > WHOLE_CHECK):
+                length, wanted_sum = entry.checksum
+                _go_to(file, 0)
+                if _checksum(file, length, 0) != wanted_sum:
+                    return False
             _go_to(file, entry.offset)
     except (OSError, EOFError, InputError):
         return False
@@ -121,6 +129,7 @@ class LogFile:
             self.entry = replace(entry or Entry(0, 0), device=info.st_dev, inode=info.st_ino)
             self.entry.modified = max(self.entry.modified, candidate.modified)
             self.position = self.entry.offset
+            self._sum: int | None = 0  # CRC-32 of all bytes before the position; None where it is not known
             self._head = b""
             self._recent = b""
             self._begin(candidate)
@@ -132,6 +141,7 @@ class LogFile:
         self.taken = self.position  # behind the last whole message, or the end of what was read
         self.lines = 0
         self.position_split = self.position  # how far what was read went to the splitter
+        self.sum_split: int | None = self._sum  # CRC-32 of all bytes before that; None where it is not known
         self.tail = b""  # the bytes before that
         self.quiet_since = 0.0  # s, monotonic: when its end was seen first
 
@@ -142,6 +152,7 @@ class LogFile:
         if self.compression:
             with _damage_named(self.name):
                 self._head = _read(self._file, HEAD)
+                self._sum_position()
                 _go_to(self._file, self.position)
             self.entry.size = max(self.entry.size, len(self._head))
         else:
@@ -154,7 +165,16 @@ class LogFile:
             known = self.entry.head
             if known is not None and fingerprint(self._head[: known.length], 0) != known:
                 raise FileReplaced
+            self._sum_position()
         self._set_head()
+
+    def _sum_position(self) -> None:
+        """Have the checksum of what stands before the position: of the entry, and what that leaves out."""
+        length, value = self.entry.checksum or (0, 0)
+        self._sum = None
+        if self.position - length <= WHOLE_CHECK:
+            _go_to(self._file, length)
+            self._sum = _checksum(self._file, self.position - length, value)
 
     @property
     def is_blank(self) -> bool:
@@ -168,6 +188,7 @@ class LogFile:
 
     def read(self) -> bytes:
         """What comes next, at most a block; b"" at the end. FileReplaced, and InputError for damage."""
+        modified = self.modified  # before the read: a later write may be to other contents
         if self.compression:
             with _damage_named(self.name):
                 chunk = _read(self._file, BLOCK)
@@ -178,6 +199,8 @@ class LogFile:
                 raise FileReplaced
             chunk = data[early:]
         if not chunk:
+            if not self.is_blank:
+                self.entry.modified = max(self.entry.modified, modified)
             return chunk
         if len(self._head) < HEAD or self.entry.head is None:
             self._see_head()
@@ -185,7 +208,9 @@ class LogFile:
         self._recent = (self._recent + chunk[-OVERLAP:])[-OVERLAP:]
         more = len(chunk) == BLOCK  # only after a read is it sure that the size is of the same contents
         self.entry.size = max(self.entry.size, self.size if more else self.position)
-        self.entry.modified = max(self.entry.modified, self.modified)
+        self.entry.modified = max(self.entry.modified, modified)
+        if self._sum is not None:
+            self._sum = crc32(chunk, self._sum)
         self.quiet_since = 0.0
         return chunk
 
@@ -230,12 +255,13 @@ class LogFile:
             self.entry.modified,
             self.entry.head,
             mark,
+            None if self._sum is None else (self.position, self._sum),
         )
 
     def take_over(self, other: LogFile) -> None:
         """Go on for `other`, of which this file is a copy: the same messages, the same entry."""
         self.splitter, self.base, self.taken, self.lines = other.splitter, other.base, other.taken, other.lines
-        self.tail, self.position_split = other.tail, other.position_split
+        self.tail, self.position_split, self.sum_split = other.tail, other.position_split, other.sum_split
         device, inode = self.entry.device, self.entry.inode
         self.entry = other.entry
         self.entry.device, self.entry.inode = device, inode
@@ -268,6 +294,15 @@ def _read(file: IO[bytes], count: int) -> bytes:
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
+
+
+def _checksum(file: IO[bytes], length: int, value: int) -> int | None:
+    """The CRC-32 of the next `length` bytes, and of what has the CRC-32 `value` before them; None where the file ends
+    before."""
+    while length and (data := file.read(min(BLOCK, length))):
+        value = crc32(data, value)
+        length -= len(data)
+    return None if length else value
 
 
 def _go_to(file: IO[bytes], place: int) -> None:

@@ -31,6 +31,7 @@ from qtools.pipe.rotation import (
     base_names,
     choose_copies,
     choose_files,
+    find_copied_away,
     in_rotation_order,
     keep_entries,
     without_unfinished,
@@ -42,6 +43,9 @@ RESCAN = 1.0  # s between two expansions of the globs, and two looks for a succe
 QUIET = 1.0  # s without a write until a rotated file's last line counts as its last, with its end or without
 LATE = 30.0  # s that a file is read on after its successor was begun
 SETTLED = 1_000_000_000  # ns since a directory was changed until its time tells of every later change
+COPY_QUIET = 300_000_000  # ns since a copy was written to until it counts as made, and the log as cut
+CUT_WAIT = 1.0  # s at most that a run waits for that
+CUT_POLL = 0.05  # s between two looks at it
 MISSING_TRIES = 5  # of finding a file before it is missing
 TRIES = 20  # of opening files that are renamed meanwhile
 
@@ -248,6 +252,17 @@ class LogReader:
                 self._names[directory] = kept
         return kept[1]
 
+    def rotated_changed(self, path: str) -> int | None:
+        """When the directory of the log's rotated files was changed last, ns since 1970; None where that does not tell
+        of every change."""
+        if self.options.rotated:
+            return None
+        try:
+            changed = os.stat(os.path.dirname(path)).st_mtime_ns
+        except OSError:
+            return None
+        return changed if time.time_ns() - changed > SETTLED else None
+
     def entry_elsewhere(self, candidate: Candidate, path: str) -> tuple[bool, Entry | None]:
         """Whether another log reads this file now, under the name that it had; else that log's entry for it."""
         for other in self.logs.values():
@@ -284,6 +299,7 @@ class RotatingLog:
         self._late: list[tuple[LogFile, float]] = []  # ended ones, and until when they are looked at
         self._complained = ""  # of what the user was told and has not changed since
         self._searched = 0.0  # s, monotonic: when a successor was looked for
+        self._compared: int | None = None  # when its directory was changed that has no copy of what was read
 
     # ── steps ──
 
@@ -296,6 +312,11 @@ class RotatingLog:
             if not self._files and not self._open():
                 return None
             file = self._files[0]
+            if self._is_copied_away(file):
+                ended = self._replace(file)
+                if ended is not None:
+                    return ended
+                continue
             try:
                 if file.is_blank:
                     opened = self._open_copies(file)
@@ -315,8 +336,6 @@ class RotatingLog:
                 raise InputError(f"{file.name}: cannot read on: {error.strerror or error}") from error
             if chunk:
                 return Chunk(self, file, chunk)
-            if not file.is_blank:
-                file.entry.modified = max(file.entry.modified, file.modified)
             if len(self._files) == 1:
                 if self._open_successors(file):
                     continue  # what was written before there was a successor
@@ -404,6 +423,7 @@ class RotatingLog:
 
     def _open(self) -> bool:
         """Open what there is to read; False when there is nothing, or it cannot be opened now."""
+        self._wait_for_cut()
         for nth in range(TRIES):
             current = look_at(self.path, is_current=True)
             rotated = self._rotated(current)
@@ -427,6 +447,9 @@ class RotatingLog:
             self._files.extend(opened)
             for entry in reads.missing:
                 self._reader.note_missing(self._missing(entry))
+            if reads.is_doubtful and opened:
+                self._reader.notes.append((logging.WARNING, f"{self.name} is another file than the one read last time,"
+                    " with the same contents: it is read from its beginning, and lines may be sent twice"))  # fmt: skip
             if opened:
                 self.entries = keep_entries([file.entry for file in opened])
             else:
@@ -435,6 +458,20 @@ class RotatingLog:
                     self._complain(f"{self.name} is not there now")
             return bool(opened)
         raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
+
+    def _wait_for_cut(self) -> None:
+        """Wait while a copy of the current file is being made, which is cut after it: before the cut nothing tells the
+        log from one that was cut and has the same lines again."""
+        for _ in range(round(CUT_WAIT / CUT_POLL)):
+            current = look_at(self.path, is_current=True)
+            if current is None or not any(
+                not each.compression
+                and abs(time.time_ns() - each.modified) < COPY_QUIET
+                and is_copy(each, current.head)
+                for each in self._rotated(current)
+            ):
+                return
+            time.sleep(CUT_POLL)
 
     def _open_all(self, files: Sequence[tuple[Candidate, Entry | None]]) -> list[LogFile] | None:
         """Open them; [] where one of them cannot be now, None where one of them was renamed meanwhile."""
@@ -535,12 +572,31 @@ class RotatingLog:
     def _is_read(self, candidate: Candidate) -> bool:
         return self.has_open(candidate) or _is_known(candidate, self.entries)
 
+    def _is_copied_away(self, file: LogFile) -> bool:
+        """Whether the file was copied and cut since it was read, and begins again with all that was read of it."""
+        if file.compression or not file.position:
+            return False
+        changed = self._reader.rotated_changed(self.path)
+        if (changed is not None and changed == self._compared) or file.modified == file.entry.modified:
+            return False
+        current = look_at(self.path)
+        if current is None or not current.is_file_of(file.entry):
+            return False
+        rotated = self._rotated(current)
+        if all(each.modified < file.entry.modified for each in rotated):
+            self._compared = changed
+            return False
+        others = [each for each in self.entries if each is not file.entry]
+        return find_copied_away([*others, file.as_read()], rotated, current, has_contents_of) is not None
+
     def _replace(self, file: LogFile) -> End | None:
         """`file` was cut while it was read: go on in a copy of what it was, if there is one, then at its beginning."""
         as_read = file.as_read()
         for _ in range(TRIES):
             current = look_at(self.path, is_current=True)
-            reads = choose_files([as_read], self._rotated(current), current, has_contents_of, (), self._is_copy)
+            reads = choose_files(
+                [as_read], self._rotated(current), current, has_contents_of, (), self._is_copy, is_cut=True
+            )
             has_copy = bool(reads.files) and reads.files[0][1] is as_read
             files = [
                 (each, entry)
@@ -599,10 +655,12 @@ class RotatingLog:
 
 
 def _is_known(candidate: Candidate, entries: Sequence[Entry]) -> bool:
-    """Whether one of the entries is of this file. The inode of a removed file is soon another's."""
+    """Whether one of the entries is of this file, and nothing was written to it since but lines that came late. The
+    inode of a removed file is soon another's, and several files may have the same contents."""
     return any(
-        (candidate.is_file_of(entry) or candidate.compression)
+        (candidate.compression or candidate.is_file_of(entry))
         and not entry.is_blank
+        and (candidate.modified <= entry.modified or (not candidate.compression and candidate.size > entry.offset))
         and has_contents_of(candidate, entry)
         for entry in entries
     )

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from isal.isal_zlib import crc32
+
 from qtools.cli import logs
 from qtools.cli.worker import Worker
 from qtools.errors import InputError
@@ -24,10 +26,11 @@ from qtools.pipe.rotation import Fingerprint
 
 @dataclass(slots=True)
 class LogBlock(Block):
-    """A block of `file`. mark: of the bytes before its end."""
+    """A block of `file`. mark: of the bytes before its end. checksum: of all that stands before its end."""
 
     file: LogFile | None = None
     mark: Fingerprint | None = None
+    checksum: tuple[int, int] | None = None
 
 
 class LogSource:
@@ -116,7 +119,10 @@ class LogSource:
             block.file.entry.offset = self.confirmed.offset
             if block.left:
                 break
-            block.file.entry.mark = block.mark or block.file.entry.mark
+            if block.mark is not None:
+                block.file.entry.mark = block.mark
+            if block.checksum is not None:
+                block.file.entry.checksum = block.checksum
             self._blocks.popleft()
         if self.confirmed.total != before.total:
             self._on_confirm()
@@ -153,6 +159,7 @@ class LogSource:
         block.file = file
         seen = file.tail + data[-2 * MARK :] if len(data) < MARK else data
         block.mark = _mark(seen, file.position_split + len(data), taken)
+        _add_to_sum(file, block, data, taken)
         file.tail = (file.tail + data)[-MARK:] if len(data) < MARK else data[-MARK:]
         file.position_split += len(data)
         if splitter.empty_at and self._fail_on_empty:
@@ -161,7 +168,7 @@ class LogSource:
             self._broken = InputError(
                 f"{name}: message {line} is empty, and NSQ has no empty messages (--empty skip leaves them out)"
             )
-            block.mark = None
+            block.mark = block.checksum = None
         self.empty += len(block.empty_at)
         file.lines += len(bodies) + len(splitter.empty_at)
         file.taken = taken
@@ -172,6 +179,20 @@ class LogSource:
     def _say_notes(self) -> None:
         while self._reader.notes:
             logs.say(*self._reader.notes.popleft())
+
+
+def _add_to_sum(file: LogFile, block: LogBlock, data: bytes, taken: int) -> None:
+    """Have the checksum of what stands before `taken`, where `data` has that place, and of all with `data`."""
+    if file.sum_split is None:
+        return
+    count = taken - file.position_split
+    if 0 <= count <= len(data):
+        view = memoryview(data)
+        value = crc32(view[:count], file.sum_split)
+        block.checksum = taken, value
+        file.sum_split = crc32(view[count:], value)
+    else:
+        file.sum_split = crc32(data, file.sum_split)
 
 
 def _mark(seen: bytes, seen_end: int, at: int) -> Fingerprint | None:

@@ -29,12 +29,24 @@ entry for each file that was read: the last entry is of the file that was writte
 
     a rotated file                          what is read of it
     ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
-    begins as the current file does now     nothing: it is a copy, made or being made, and the current file is not cut
-                                            yet. Once it is cut, the copy is found by its contents
+    begins as the current file does now,    nothing: it is a copy, made or being made, and the current file is not cut
+    and was written to after that           yet. Once it is cut, the copy is found by its contents
 
-A file is an entry's file when its contents say so: its first bytes, and the bytes before the entry's offset. Device and
-inode only say where to look first: inodes are used again, and a copy has another one. An entry of a file that had
-nothing in it has nothing else.
+A file is an entry's file when its contents say so: its first bytes, the bytes before the entry's offset, and a checksum
+of all before it. Several files may have the same contents, such as logs in which every line is "ok". Then:
+
+    these have the last entry's contents    its file is
+    ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
+    rotated files that no earlier entry     the oldest of them: it was renamed or copied away, and the current file was
+    has, written to at the recorded time    begun anew. A plain copy that is newer than the current file's last
+    or later                                write does not count where that has the recorded inode: it is not cut yet
+    else the current file, which has the    the current file
+    recorded inode
+    else a rotated file                     that one, if the current file has other contents
+    else the current file, which has        none: the current file is read from its beginning, and a warning says that
+    another inode                           lines may be sent twice
+
+Inodes are used again, and a copy has another one. An entry of a file that had nothing in it has nothing else.
 """
 
 from __future__ import annotations
@@ -67,7 +79,8 @@ class Fingerprint:
 @dataclass(slots=True)
 class Entry:
     """A file that was read. device, inode: as stat says. offset: everything before it is confirmed. size: how much of
-    the file was seen. modified: when it was last written to, ns since 1970. prints: what its contents must have."""
+    the file was seen. modified: when it was last written to, ns since 1970. prints: what its contents must have.
+    checksum: a length, at most the offset, and the CRC-32 of so many bytes from the beginning."""
 
     device: int
     inode: int
@@ -76,6 +89,7 @@ class Entry:
     modified: int = 0
     head: Fingerprint | None = None
     mark: Fingerprint | None = None
+    checksum: tuple[int, int] | None = None
 
     @property
     def is_blank(self) -> bool:
@@ -113,10 +127,12 @@ class Candidate:
 @dataclass(slots=True)
 class Reads:
     """What to read, in this order: a file and its entry, None where it is begun at its beginning. missing: entries
-    whose file was not found, though it has or may have what was not read."""
+    whose file was not found, though it has or may have what was not read. is_doubtful: the current file may be the last
+    entry's, and is read from its beginning."""
 
     files: list[tuple[Candidate, Entry | None]] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
+    is_doubtful: bool = False
 
 
 Matches = Callable[[Candidate, Entry], bool]
@@ -134,12 +150,15 @@ def choose_files(
     matches: Matches,
     named: Collection[str] = (),
     is_copy: IsCopy = _is_no_copy,
+    *,
+    is_cut: bool = False,
 ) -> Reads:
     """What to read of one log.
 
     entries: of the checkpoint, oldest first. rotated: oldest first. current: the file at the log's path, if any.
     matches: whether a file's contents are those that an entry says. named: paths of rotated files given by the user.
-    is_copy: whether a rotated file is a copy of a file with these first bytes, or the beginning of one.
+    is_copy: whether a rotated file is a copy of a file with these first bytes, or the beginning of one. is_cut: the
+    current file was seen to be cut after the last entry was made.
     """
     files = [*rotated, current] if current is not None else list(rotated)
     reads = Reads()
@@ -147,13 +166,15 @@ def choose_files(
         reads.files = [(each, None) for each in files if each.is_current or each.path in named]
         return reads
     *earlier, last = entries
-    at = None if last.is_blank else _find(last, files, matches)
+    at = None
+    if not last.is_blank:
+        at, reads.is_doubtful = _find_last(entries, rotated, current, matches, is_cut)
     used = set() if at is None else {at}
     found: dict[int, int] = {}  # entry → file, each by its place
     # Contents say more than an inode, and nothing else is known of a file that had nothing in it.
     for nth in sorted(range(len(earlier)), key=lambda nth: earlier[nth].is_blank):
-        place = _find(earlier[nth], files[:at], matches)
-        if place is not None and place not in used:
+        place = _find(earlier[nth], files[:at], matches, used)
+        if place is not None:
             used.add(place)
             found[nth] = place
         elif place is None and not earlier[nth].is_read:
@@ -171,14 +192,15 @@ def choose_files(
             if each.is_current or each.modified > last.modified or (blank is not None and place >= blank)
         ]
         copies = {place for place in since if _is_first_part(files[place], last, matches)}
-        if not last.is_blank and not copies and (current is not None or not last.is_read):
+        if not last.is_blank and not copies and not reads.is_doubtful and (current is not None or not last.is_read):
             reads.missing.append(last)
         newer = [place for place in since if place not in copies]
     for place in newer:
         each = files[place]
         if place in used:
             continue
-        if current is not None and not each.is_current and is_copy(each, current.head):
+        is_later = current is not None and not each.is_current and each.modified > current.modified
+        if is_later and current is not None and is_copy(each, current.head):
             continue
         reads.files.append((each, last if last.is_blank and each.is_file_of(last) else None))
     return reads
@@ -209,9 +231,59 @@ def choose_copies(
     ]
 
 
-def _find(entry: Entry, files: Sequence[Candidate], matches: Matches) -> int | None:
-    """Where in `files` the entry's file is: that with its inode is asked first, then the newest."""
-    places = sorted(range(len(files)), key=lambda place: (not files[place].is_file_of(entry), -place))
+def find_copied_away(
+    entries: Sequence[Entry], rotated: Sequence[Candidate], current: Candidate | None, matches: Matches
+) -> int | None:
+    """The place in `rotated` of the file that the last entry's file was renamed or copied to; None where nothing says
+    that it is not the current file."""
+    *earlier, last = entries
+    is_same = current is not None and current.inode == last.inode
+    for place, each in enumerate(rotated):
+        if each.modified < last.modified or any(
+            each.is_file_of(entry) and each.modified <= entry.modified and matches(each, entry) for entry in earlier
+        ):
+            continue
+        if is_same and current is not None and not each.compression and current.modified < each.modified:
+            continue  # if it is a copy, the current file is not cut yet
+        if matches(each, last):
+            return place
+    return None
+
+
+def _find_last(
+    entries: Sequence[Entry],
+    rotated: Sequence[Candidate],
+    current: Candidate | None,
+    matches: Matches,
+    is_cut: bool,
+) -> tuple[int | None, bool]:
+    """Where the last entry's file is among the rotated files and the current one, and whether the current one has its
+    contents and is taken for another all the same."""
+    last = entries[-1]
+    place = find_copied_away(entries, rotated, current, matches)
+    if place is not None:
+        return place, False
+    is_like = current is not None and not is_cut and matches(current, last)
+    # Devices are numbered anew at a restart. A checkpoint of an earlier version may know no inode.
+    if is_like and current is not None and (current.inode == last.inode or not last.prints):
+        return len(rotated), False
+    place = _find(last, rotated, matches)
+    if place is not None and (not is_like or rotated[place].is_file_of(last)):
+        return place, False
+    return None, is_like
+
+
+def _find(
+    entry: Entry, files: Sequence[Candidate], matches: Matches, used: Collection[int] = frozenset()
+) -> int | None:
+    """Where in `files` the entry's file is: that with its inode is asked first, then those written to since, oldest
+    first, then the newest of the others."""
+
+    def order(place: int) -> tuple[bool, bool, int]:
+        is_older = files[place].modified < entry.modified
+        return not files[place].is_file_of(entry), is_older, -place if is_older else place
+
+    places = sorted((place for place in range(len(files)) if place not in used), key=order)
     return next((place for place in places if matches(files[place], entry)), None)
 
 
@@ -219,7 +291,7 @@ def _is_first_part(file: Candidate, entry: Entry, matches: Matches) -> bool:
     """Whether a rotated file begins as the entry's file did, and is shorter than what was read of that."""
     if file.is_current or file.compression or entry.head is None or file.size >= entry.offset:
         return False
-    return matches(file, replace(entry, offset=entry.head.length, mark=None))
+    return matches(file, replace(entry, offset=entry.head.length, mark=None, checksum=None))
 
 
 def keep_entries(entries: list[Entry]) -> list[Entry]:

@@ -131,6 +131,36 @@ def test_a_copy_of_a_log_that_is_not_cut_yet_is_not_read() -> None:
         assert [path for path, _ in read(reads)] == ["log.2", "log"]
 
 
+def same(candidate: Candidate, entry: Entry) -> bool:
+    """Every line is the same in all files."""
+    return bool(candidate.compression) or candidate.size >= entry.offset
+
+
+@pytest.mark.parametrize("name", ["log.1", "log.1.gz"])
+@pytest.mark.parametrize("inode", [9, 5])
+def test_a_copy_made_since_is_the_file_where_all_files_have_the_same_contents(name: str, inode: int) -> None:
+    """The current file was cut, or is another, and was written to after the copy."""
+    rotated = [file("log.2", 7, modified=10), file(name, 8, modified=30)]
+    current = file("log", inode, modified=40, is_current=True)
+    assert read(choose_files([entry(7), entry(9, modified=30)], rotated, current, same))[-2:] == [
+        (name, 50), ("log", None),
+    ]  # fmt: skip
+
+
+def test_before_the_cut_a_plain_copy_is_not_the_file() -> None:
+    rotated = [file("log.1", 8, modified=31)]
+    current = file("log", 9, modified=30, is_current=True)
+    assert read(choose_files([entry(9, modified=30)], rotated, current, same)) == [("log", 50)]
+    assert read(choose_files([entry(9, modified=30)], rotated, current, same, is_cut=True)) == [
+        ("log.1", 50), ("log", None),
+    ]  # fmt: skip
+
+
+def test_another_current_file_with_the_same_contents_is_begun_anew() -> None:
+    reads = choose_files([entry(9)], [], file("log", 5, modified=40, is_current=True), same)
+    assert (read(reads), reads.missing, reads.is_doubtful) == ([("log", None)], [], True)
+
+
 def copies(rotated: list[Candidate], *, is_current: bool = True, known: str = "", same: str = "") -> list[str]:
     """What is read before the file with inode 9, which was empty at 20 and begins with "now" since."""
     chosen = choose_copies(
