@@ -37,8 +37,8 @@ class StateFile:
         self._fresh = f"{path}.{os.getpid()}.tmp"
 
     def check(self) -> None:
-        """StartError if a later `save` could not succeed, as the directory is missing or not writable. UsageError if
-        the path leads to something that is no regular file."""
+        """StartError if a later `save` could not succeed, as the directory is missing or not writable, or the path
+        leads to something that is no regular file: reading a FIFO or a device has no end."""
         directory = os.path.dirname(self.path) or "."
         if not os.path.exists(directory):
             raise StartError(f"cannot write the checkpoint {self.path}: the directory {directory} does not exist")
@@ -54,8 +54,8 @@ class StateFile:
     def load(self) -> Any:
         """Lock the file and return the saved state; None if there is no file, and then nothing is locked.
 
-        StateInUse when another process uses the file, StartError when it cannot be read, UsageError when it is no
-        regular file, or no JSON.
+        StateInUse when another process uses the file, StartError when it cannot be read or is no regular file,
+        UsageError when it is no JSON.
         """
         try:
             while (opened := self._open()) is not None:
@@ -74,8 +74,8 @@ class StateFile:
         except (ValueError, RecursionError) as error:
             raise self.foreign() from error
 
-    def _irregular(self) -> UsageError:
-        return UsageError(f"the checkpoint {self.path} is not a regular file: name another")
+    def _irregular(self) -> StartError:
+        return StartError(f"cannot write the checkpoint {self.path}: it is not a regular file")
 
     def foreign(self) -> UsageError:
         """The error for a file whose contents are not a checkpoint of this program."""

@@ -93,11 +93,15 @@ def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
 
 
 def is_copy(candidate: Candidate, head: bytes) -> bool:
-    """Whether the candidate is a copy of a file that begins with `head`, or the beginning of such a copy."""
+    """Whether the candidate is a copy of a file that begins with `head`, or the beginning of such a copy. False where
+    its path leads to another file by now: to open it raises FileReplaced."""
     if candidate.compression or not head:
         return False
     try:
         with _open(candidate.path, "") as file:
+            info = os.fstat(file.fileno())
+            if (info.st_dev, info.st_ino) != (candidate.device, candidate.inode):
+                return False
             data = _read(file, len(head))
     except OSError:
         return False

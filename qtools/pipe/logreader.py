@@ -86,6 +86,10 @@ class LogOptions:
     skip_missing: bool = False
 
 
+class FileMissing(InputError):
+    """A file that has, or may have, what was not read is found nowhere."""
+
+
 class LogReader:
     """Reads `inputs`, paths and globs. known: path → entries, as the checkpoint has them."""
 
@@ -279,8 +283,9 @@ class LogReader:
     def note_missing(self, text: str) -> None:
         """Say that something is missing; InputError where that is to be the end."""
         if not self.options.skip_missing:
-            raise InputError(
-                f"{text} (name them with --rotated GLOB, or leave out what is missing with --on-missing skip)"
+            raise FileMissing(
+                f"{text}. The log was read no further; --rotated GLOB says where the file is, --on-missing skip goes on"
+                " without it"
             )
         self.missing += 1
         self.notes.append((logging.ERROR, f"{text}; going on without"))
@@ -639,10 +644,10 @@ class RotatingLog:
 
     def _missing(self, entry: Entry) -> str:
         where = " ".join(self._reader.options.rotated) or f"{self.name}.*"
-        behind = f", of which {entry.size - entry.offset} bytes were seen" if not entry.is_read else ", if anything"
+        seen = f" ({entry.size - entry.offset} bytes were seen)" if not entry.is_read else ""
         return (
-            f"{self.name}: the file that was read up to byte {entry.offset} is not found, neither there nor as"
-            f" {where}: what was written to it after that is missing{behind}"
+            f"{self.name}: the file read last time (up to byte {entry.offset}) is gone: it is neither {self.name} nor"
+            f" any {where}; lines written to it after that{seen} may be lost"
         )
 
     def _complain(self, text: str) -> None:

@@ -26,7 +26,7 @@ from qtools.flow.throttle import Throttle
 from qtools.message import Batch
 from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
 from qtools.pipe.input import Block, InputSource, Position
-from qtools.pipe.logreader import LogOptions, LogReader
+from qtools.pipe.logreader import FileMissing, LogOptions, LogReader
 from qtools.pipe.logsource import LogSource
 from qtools.pipe.options import PipeOptions
 
@@ -63,7 +63,7 @@ async def pipe(options: PipeOptions, signals: Signals) -> int:
     except StateInUse as error:
         if not options.skip_if_running:
             raise
-        logs.say(logging.WARNING, f"{error}; nothing is done here")
+        logs.say(logging.INFO, f"{error}; nothing is done here")
         return 0
     return await made.run(signals)
 
@@ -227,6 +227,8 @@ class _Pipe:
             logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the input")
         count = plural(confirmed.messages - self.start.messages, "message")
         size = confirmed.total - self.start.total
+        if isinstance(error, FileMissing) and not size:
+            return  # the same command would end here again
         if self.options.follow and not self.checkpoint:
             how = "with --checkpoint a next run"
         else:
