@@ -204,8 +204,6 @@ def test_a_checkpoint_that_is_no_regular_file(shell: Shell, broker: Broker, topi
     for path in ("/dev/full", "/dev/zero", "fifo"):
         for names, text in ((["input"], None), ([], b"1\n")):
             done = shell.run("q-pipe", topic, *names, "--checkpoint", path, *broker.flags, input=text)
-            assert done.status == 2
-            assert done.err_lines == [
-                f"q-pipe: the checkpoint {path} is not a regular file: name another (see q-pipe --help)"
-            ]
+            assert done.status == 3
+            assert done.err_lines == [f"q-pipe: cannot write the checkpoint {path}: it is not a regular file"]
     assert broker.published(topic) == 0
