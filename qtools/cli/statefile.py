@@ -19,7 +19,6 @@ from typing import Any
 
 from qtools.errors import StartError, UsageError
 
-
 MAX_SIZE = 64 * 1024 * 1024  # bytes of a checkpoint: an entry takes some 300, a log five entries
 
 

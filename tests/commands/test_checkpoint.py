@@ -159,8 +159,8 @@ def test_a_file_that_has_become_shorter_is_not_the_same(shell: Shell, broker: Br
     assert done.status == 1
     assert (
         "log: the file read last time (up to byte 6) is gone: it is neither log nor any log.*; lines written to it"
-        " after that may be lost. The log was read no further; --rotated GLOB says where the file is, --on-missing skip goes"
-        " on without it"
+        " after that may be lost. The log was read no further; --rotated GLOB says where the file is, --on-missing skip"
+        " goes on without it"
     ) in done.err_lines[-1]
     assert broker.bodies(topic) == [b"1", b"2", b"3"]
     again = shell.run("q-pipe", *words, "--on-missing", "skip")
