@@ -32,7 +32,7 @@ test: $(VENV)/.compiled ## run every check: ruff, mypy --strict, pytest
 	check ruff check .; \
 	check ruff format --check .; \
 	check mypy; \
-	check pytest --no-header -n 4 -m "not slow"; \
+	check pytest --no-header -n 4 --dist worksteal -m "not slow"; \
 	test -z "$$failed" || { echo "failed: $${failed#, }" >&2; exit 1; }
 
 prove: $(VENV)/.compiled ## run the tests that take long, then the benchmarks
