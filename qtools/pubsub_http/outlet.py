@@ -91,12 +91,10 @@ class Outlet:
                 done.set_exception(_away())
                 return done
             self._away = False
-        if self._held > self._budget.limit * PUBLISHES or self._budget.is_exhausted:
-            self.refused_for_memory += 1
+        order = self._admit(topic, bodies, done)
+        if order is None:
             done.set_exception(_no_memory())
             return done
-        order = _Order(topic, bodies, done)
-        self._held += order.memory
         self._waiting.append(order)
         if not self._due and len(self._writing) < WINDOW:
             self._due = True
@@ -105,10 +103,21 @@ class Outlet:
 
     async def defer(self, topic: str, body: bytes, delay_ms: int) -> None:
         """Publish one message that the broker holds back. There is no MPUB for that, so it goes alone."""
-        order = _Order(topic, [body], self._loop.create_future())
-        self._held += order.memory
+        order = self._admit(topic, [body], self._loop.create_future())
+        if order is None:
+            raise _no_memory()
         await self._publish([order], delay_ms)
         await order.done
+
+    def _admit(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> _Order | None:
+        """An order whose memory is counted until it is answered; None where there is no room for it. An exception
+        raised here would keep this frame, and so the bodies, for as long as the client's answer takes."""
+        if self._held > self._budget.limit * PUBLISHES or self._budget.is_exhausted:
+            self.refused_for_memory += 1
+            return None
+        order = _Order(topic, bodies, done)
+        self._held += order.memory
+        return order
 
     def memory(self) -> int:
         """Bytes of what waits for the broker's answer."""

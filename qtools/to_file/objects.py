@@ -303,7 +303,7 @@ class ObjectStore:
         try:
             return await self._ask_once(name, call, but)
         except Denied:
-            if self._store is library_store:  # nobody else has renewed them meanwhile
+            if self._store is library_store:  # no other task has renewed them meanwhile
                 newer = await asyncio.to_thread(self._renew)
                 if newer is None:
                     raise

@@ -129,3 +129,19 @@ async def test_deferred_ones_go_alone() -> None:
             (0, b"now"),
             (500, b"later"),
         ]
+
+
+@pytest.mark.parametrize("delay_ms", [0, 5])
+async def test_what_there_is_no_memory_for_is_refused_deferred_or_not(delay_ms: int) -> None:
+    async with Scripted(lambda caller, command: isinstance(command, Publish)) as peer:  # it answers nothing
+        outlet = Outlet(Brokers(nsqd=(peer.address,)), settings(), 0.5, MemoryBudget(1000))
+        await outlet.start()
+        first = outlet.hand_in("t", [b"x" * 600])
+        await until(lambda: publishes(peer))
+        with pytest.raises(Refusal) as caught:
+            await (outlet.defer("t", b"y", delay_ms) if delay_ms else outlet.hand_in("t", [b"y"]))
+        assert (caught.value.status, caught.value.word, outlet.refused_for_memory) == (503, "OUT_OF_MEMORY", 1)
+        with pytest.raises(Refusal, match="PUB_TIMEOUT"):
+            await first
+        assert outlet.memory() == 0
+        await outlet.close()

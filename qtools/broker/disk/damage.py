@@ -99,7 +99,7 @@ class Damage:
         self.report(Lost(topic, block.seq, block.seq, block.count, ids, _time(block.timestamp), block.reason))
         if block.content and self._files < MOST_SAVED:
             self._files += 1
-            with contextlib.suppress(OSError):  # the report says what is missing; this is for whoever wants to look
+            with contextlib.suppress(OSError):  # the report says what is missing; the copy only helps to look into it
                 (self._directory / f"block-{block.seq}").write_bytes(block.content)
 
     def report_structure(self, why: str) -> None:
