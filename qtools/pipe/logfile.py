@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 from importlib import import_module
@@ -190,8 +190,12 @@ class LogFile:
         self._head = os.pread(self._file.fileno(), HEAD, 0)
         return self._head
 
-    def read(self) -> bytes:
-        """What comes next, at most a block; b"" at the end. FileReplaced, and InputError for damage."""
+    def read(self, is_replaced: Callable[[], bool] = lambda: False) -> bytes:
+        """What comes next, at most a block; b"" at the end. FileReplaced, and InputError for damage.
+
+        is_replaced: is asked when the bytes were read and do not count as read yet. A copy that was made of the file
+        before it was cut is there by then, if these bytes are of the new contents. FileReplaced where it says so.
+        """
         modified = self.modified  # before the read: a later write may be to other contents
         if self.compression:
             with _damage_named(self.name):
@@ -202,12 +206,14 @@ class LogFile:
             if data[:early] != self._recent or (not self.position and not data.startswith(self._head)):
                 raise FileReplaced
             chunk = data[early:]
+            if is_replaced() or (not self.position and not data.startswith(self._head)):
+                raise FileReplaced
         if not chunk:
             if not self.is_blank:
                 self.entry.modified = max(self.entry.modified, modified)
             return chunk
         if len(self._head) < HEAD or self.entry.head is None:
-            self._see_head()
+            self._see_head(chunk)
         self.position += len(chunk)
         self._recent = (self._recent + chunk[-OVERLAP:])[-OVERLAP:]
         more = len(chunk) == BLOCK  # only after a read is it sure that the size is of the same contents
@@ -218,12 +224,13 @@ class LogFile:
         self.quiet_since = 0.0
         return chunk
 
-    def _see_head(self) -> None:
-        if not self.compression:
-            head = os.pread(self._file.fileno(), HEAD, 0)
-            if not head.startswith(self._head):
+    def _see_head(self, chunk: bytes) -> None:
+        """Have the first bytes as they were read. To look at the file again might show other contents."""
+        if not self.compression and self.position < HEAD:
+            head = (self._head[: self.position] + chunk)[:HEAD]
+            if not head.startswith(self._head[: len(head)]):
                 raise FileReplaced
-            self._head = head
+            self._head = max(head, self._head, key=len)
         self._set_head()
 
     def _set_head(self) -> None:

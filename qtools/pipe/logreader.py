@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 
 from qtools.errors import InputError, UsageError
 from qtools.pipe.logfile import FileReplaced, LogFile, has_contents_of, is_compressed_of, is_copy, look_at
@@ -33,6 +34,7 @@ from qtools.pipe.rotation import (
     choose_files,
     find_copied_away,
     in_rotation_order,
+    is_uncut_copy,
     keep_entries,
     without_unfinished,
 )
@@ -304,6 +306,7 @@ class RotatingLog:
         self._late: list[tuple[LogFile, float]] = []  # ended ones, and until when they are looked at
         self._complained = ""  # of what the user was told and has not changed since
         self._searched = 0.0  # s, monotonic: when a successor was looked for
+        self._copies_fail = False  # a copy that is to be read first cannot be opened now
         self._compared: int | None = None  # when its directory was changed that has no copy of what was read
 
     # ── steps ──
@@ -317,21 +320,14 @@ class RotatingLog:
             if not self._files and not self._open():
                 return None
             file = self._files[0]
-            if self._is_copied_away(file):
-                ended = self._replace(file)
-                if ended is not None:
-                    return ended
-                continue
+            if file.is_blank and not file.compression:
+                file.peek()
             try:
-                if file.is_blank:
-                    opened = self._open_copies(file)
-                    if opened is None:
-                        return None
-                    if opened:
-                        continue
-                chunk = file.read()
+                chunk = file.read(partial(self._is_other, file))
             except FileReplaced:
                 if file.is_blank:
+                    if self._copies_fail:
+                        return None
                     continue
                 ended = self._replace(file)
                 if ended is not None:
@@ -432,7 +428,7 @@ class RotatingLog:
         for nth in range(TRIES):
             current = look_at(self.path, is_current=True)
             rotated = self._rotated(current)
-            reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, self._is_copy)
+            reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, self._is_uncut)
             files = reads.files
             if reads.missing and nth < MISSING_TRIES:  # it may be under way from one name to the next
                 time.sleep(0.002)
@@ -515,7 +511,7 @@ class RotatingLog:
         for _ in range(TRIES):
             current = look_at(self.path, is_current=True)
             known = [each for each in self.entries if each is not file.entry]
-            reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), self._is_copy)
+            reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), self._is_uncut)
             newer = [
                 (each, entry)
                 for each, entry in reads.files
@@ -533,6 +529,15 @@ class RotatingLog:
             return bool(opened)
         return False
 
+    def _is_other(self, file: LogFile) -> bool:
+        """Whether something comes before what `file` has now: it was copied and cut since it was read, or since it was
+        seen to be empty."""
+        if not file.is_blank:
+            return self._is_copied_away(file)
+        opened = self._open_copies(file)
+        self._copies_fail = opened is None
+        return opened is not False
+
     def _open_copies(self, file: LogFile) -> bool | None:
         """Open what is to be read before `file`, which was empty when it was seen last: what was written to it since
         may have been copied and cut. False where there is no such copy, None where one cannot be opened now."""
@@ -542,18 +547,21 @@ class RotatingLog:
                 return False
             # A copy that is made after this has these first bytes: it is found when `file` is found to be cut.
             head = file.peek()
+            rotated = self._reader.rotated_files(self.path)
             current = look_at(self.path)
             is_current = current is not None and current.is_file_of(file.entry)
-            rotated = self._reader.rotated_files(self.path)
-            copies = choose_copies(
-                file.entry, head, rotated, is_current, self._is_read, is_compressed_of, self._is_copy
+            seen = Candidate(
+                self.path, file.entry.device, file.entry.inode, file.size, modified, "", is_current, head
+            )  # fmt: skip
+            copies, until = choose_copies(
+                file.entry, seen, rotated, self._is_read, is_compressed_of, self._is_uncut
             )  # fmt: skip
             opened = self._open_all([(each, None) for each in copies])
             if opened is None:
                 time.sleep(0.001)
                 continue
             if not copies:
-                if not head:
+                if not head and until == file.entry.modified:
                     file.entry.modified = modified
                 return False
             if not opened:
@@ -562,24 +570,25 @@ class RotatingLog:
             place = next(place for place, each in enumerate(self.entries) if each is file.entry)
             fresh = [each.entry for each in opened]
             self.entries = keep_entries([*self.entries[:place], *fresh, *self.entries[place:]])
-            file.entry.modified = max(each.modified for each in copies)
+            file.entry.modified = until
             return True
         raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
 
-    def _is_copy(self, candidate: Candidate, head: bytes) -> bool:
-        """Whether a rotated file is a copy, or a part of one, of a file that began with `head` before the rotated files
-        were looked for."""
-        if not head:  # it was empty then, and may have been written to and be copied since
-            current = look_at(self.path, is_current=True)
-            head = current.head if current is not None else b""
-        return is_copy(candidate, head)
+    def _is_uncut(self, candidate: Candidate, current: Candidate) -> bool:
+        """Whether a rotated file is a copy, or a part of one, of what is in the log, which is not cut yet. current: the
+        log as it was before the rotated files were looked for."""
+        modified, head = current.modified, current.head
+        now = look_at(self.path, is_current=True)
+        if now is not None and (now.device, now.inode) == (current.device, current.inode):
+            modified, head = now.modified, head or now.head  # it may have been empty then, and been written to since
+        return is_copy(candidate, head) and is_uncut_copy(candidate, modified, head)
 
     def _is_read(self, candidate: Candidate) -> bool:
         return self.has_open(candidate) or _is_known(candidate, self.entries)
 
     def _is_copied_away(self, file: LogFile) -> bool:
         """Whether the file was copied and cut since it was read, and begins again with all that was read of it."""
-        if file.compression or not file.position:
+        if file.compression:
             return False
         changed = self._reader.rotated_changed(self.path)
         if (changed is not None and changed == self._compared) or file.modified == file.entry.modified:
@@ -600,7 +609,7 @@ class RotatingLog:
         for _ in range(TRIES):
             current = look_at(self.path, is_current=True)
             reads = choose_files(
-                [as_read], self._rotated(current), current, has_contents_of, (), self._is_copy, is_cut=True
+                [as_read], self._rotated(current), current, has_contents_of, (), self._is_uncut, is_cut=True
             )
             has_copy = bool(reads.files) and reads.files[0][1] is as_read
             files = [

@@ -29,8 +29,10 @@ entry for each file that was read: the last entry is of the file that was writte
 
     a rotated file                          what is read of it
     ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
-    begins as the current file does now,    nothing: it is a copy, made or being made, and the current file is not cut
-    and was written to after that           yet. Once it is cut, the copy is found by its contents
+    is a copy of what the current file      nothing: once the current file is cut, the copy is found by its contents
+    has now, made or being made
+
+Files are read in the order of their rotation, the oldest first, whichever entry is older.
 
 A file is an entry's file when its contents say so: its first bytes, the bytes before the entry's offset, and a checksum
 of all before it. Several files may have the same contents, such as logs in which every line is "ok". Then:
@@ -46,6 +48,23 @@ of all before it. Several files may have the same contents, such as logs in whic
     else the current file, which has        none: the current file is read from its beginning, and a warning says that
     another inode                           lines may be sent twice
 
+    these have an earlier entry's contents  its file is
+    ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
+    files last written to at its time       that with its inode, else the oldest: compressing keeps the time
+    else others                             that with its inode, else the oldest written to since
+
+Whether the current file was cut after a copy was made is known by these facts, in this order:
+
+    1. One rotation ends before the next begins: only the newest rotated file may be a copy of a file not cut yet.
+    2. The copy is written before the cut, and the cut changes the current file's time. A copy with a later time than
+       the current file is of a file not cut yet.
+    3. A line with a date, a time or a number in it is not written twice. Where the current file begins with one that it
+       has once, a copy that begins alike is of what is in it now, and it is not cut yet.
+    4. Otherwise the file counts as cut, and the copy is read: a line may be sent twice, and none is left out.
+
+The copy is complete before the cut. So the rotated files are asked for after bytes were read from the current file and
+before they count as read: if these bytes were written after a cut, the copy of what was there before is found.
+
 Inodes are used again, and a copy has another one. An entry of a file that had nothing in it has nothing else.
 """
 
@@ -53,7 +72,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -136,10 +155,11 @@ class Reads:
 
 
 Matches = Callable[[Candidate, Entry], bool]
-IsCopy = Callable[[Candidate, bytes], bool]
+IsSame = Callable[[Candidate, bytes], bool]
+IsUncut = Callable[[Candidate, Candidate], bool]
 
 
-def _is_no_copy(candidate: Candidate, head: bytes) -> bool:
+def _is_cut(candidate: Candidate, current: Candidate) -> bool:
     return False
 
 
@@ -149,7 +169,7 @@ def choose_files(
     current: Candidate | None,
     matches: Matches,
     named: Collection[str] = (),
-    is_copy: IsCopy = _is_no_copy,
+    is_uncut: IsUncut = _is_cut,
     *,
     is_cut: bool = False,
 ) -> Reads:
@@ -157,8 +177,8 @@ def choose_files(
 
     entries: of the checkpoint, oldest first. rotated: oldest first. current: the file at the log's path, if any.
     matches: whether a file's contents are those that an entry says. named: paths of rotated files given by the user.
-    is_copy: whether a rotated file is a copy of a file with these first bytes, or the beginning of one. is_cut: the
-    current file was seen to be cut after the last entry was made.
+    is_uncut: whether a rotated file is a copy of what the current file has now, see is_uncut_copy. is_cut: the current
+    file was seen to be cut after the last entry was made.
     """
     files = [*rotated, current] if current is not None else list(rotated)
     reads = Reads()
@@ -169,19 +189,18 @@ def choose_files(
     at = None
     if not last.is_blank:
         at, reads.is_doubtful = _find_last(entries, rotated, current, matches, is_cut)
-    used = set() if at is None else {at}
-    found: dict[int, int] = {}  # entry → file, each by its place
-    # Contents say more than an inode, and nothing else is known of a file that had nothing in it.
-    for nth in sorted(range(len(earlier)), key=lambda nth: earlier[nth].is_blank):
-        place = _find(earlier[nth], files[:at], matches, used)
-        if place is not None:
-            used.add(place)
-            found[nth] = place
-        elif place is None and not earlier[nth].is_read:
-            reads.missing.append(earlier[nth])
-    reads.files += [(files[found[nth]], earlier[nth]) for nth in sorted(found)]
+    chosen: dict[int, Entry | None] = {} if at is None else {at: last}  # by the place of the file
+    # Contents say more than an inode, and nothing else is known of a file that had nothing in it. Where contents are the
+    # same, the time of the last write says most: compressing keeps it.
+    left = sorted(earlier, key=lambda entry: entry.is_blank)
+    for of_same_time in (True, False):
+        for entry in left:
+            place = _find(entry, files[:at], matches, chosen, of_same_time=of_same_time)
+            if place is not None:
+                chosen[place] = entry
+        left = [entry for entry in left if not any(entry is each for each in chosen.values())]
+    reads.missing = [entry for entry in earlier if not entry.is_read and any(entry is each for each in left)]
     if at is not None:
-        reads.files.append((files[at], last))
         newer = list(range(at + 1, len(files)))
     else:
         # What had nothing in it is known by its inode alone: times of writes may be older (a clock that was set back).
@@ -196,39 +215,60 @@ def choose_files(
             reads.missing.append(last)
         newer = [place for place in since if place not in copies]
     for place in newer:
-        each = files[place]
-        if place in used:
+        if place not in chosen:
+            chosen[place] = last if last.is_blank and files[place].is_file_of(last) else None
+    for place, of in sorted(chosen.items()):
+        is_newest = place == len(rotated) - 1
+        if is_newest and current is not None and (of is None or of.is_blank) and is_uncut(files[place], current):
             continue
-        is_later = current is not None and not each.is_current and each.modified > current.modified
-        if is_later and current is not None and is_copy(each, current.head):
-            continue
-        reads.files.append((each, last if last.is_blank and each.is_file_of(last) else None))
+        reads.files.append((files[place], of))
     return reads
 
 
 def choose_copies(
     blank: Entry,
-    head: bytes,
+    file: Candidate,
     rotated: Sequence[Candidate],
-    is_current: bool,
     is_known: Callable[[Candidate], bool],
-    is_same: IsCopy,
-    is_copy: IsCopy,
-) -> list[Candidate]:
-    """What to read, oldest first, before a file that was empty when it was seen last.
+    is_same: IsSame,
+    is_uncut: IsUncut,
+) -> tuple[list[Candidate], int]:
+    """What to read, oldest first, before a file that was empty when it was seen last; and the time, ns since 1970,
+    up to which rotated files need not be asked for again.
 
-    blank: the file's entry, as it was then. head: its first bytes now. rotated: oldest first. is_current: whether the
-    file was at the log's path just before they were looked for. is_known: whether a file is read already, or
-    has an entry. is_same: whether a compressed file begins with these bytes. is_copy: as above.
+    blank: the file's entry, as it was then. file: the same file, as it was just before the rotated files were looked
+    for; is_current: it was still at the log's path just after that. rotated: oldest first. is_known: whether a file is read already, or has an entry. is_same: whether a compressed
+    file begins with these bytes. is_uncut: as above.
     """
-    places = (place for place, each in enumerate(rotated) if each.is_file_of(blank) or is_same(each, head))
-    older = rotated[: next(places, len(rotated) if is_current else 0)]
-    return [
+    older = rotated
+    if not file.is_current:  # it was renamed, and may have been compressed: what is older than it comes before it
+        places = (place for place, each in enumerate(rotated) if each.is_file_of(blank) or is_same(each, file.head))
+        older = rotated[: next(places, 0)]
+    copies = [
         each
         for each in older
         if each.modified > blank.modified and (each.size or each.compression)
-        if not is_known(each) and not is_copy(each, head)
+        if not is_known(each)
     ]
+    until = max((each.modified for each in copies), default=blank.modified)
+    if copies and copies[-1] is rotated[-1] and is_uncut(copies[-1], file):
+        left_out = copies.pop()
+        until = min(max((each.modified for each in copies), default=blank.modified), left_out.modified - 1)
+    return copies, until
+
+
+def is_uncut_copy(copy: Candidate, modified: int, head: bytes) -> bool:
+    """Whether the log was not cut yet after `copy` was made of it. modified: when the log was written to last. head:
+    its first bytes, with which the copy begins too."""
+    return copy.modified > modified or has_own_contents(head)
+
+
+def has_own_contents(head: bytes) -> bool:
+    """Whether a file with these first bytes is unlike every other of its log: its first line has a date, a time or a
+    number in it, and comes only once. False where lines are repeated, and where there is no whole line."""
+    first, end, rest = head.partition(b"\n")
+    digits = sum(map(first.count, (b"%d" % digit for digit in range(10))))
+    return bool(end) and digits >= _DATE_DIGITS and first not in rest.split(b"\n")
 
 
 def find_copied_away(
@@ -274,17 +314,24 @@ def _find_last(
 
 
 def _find(
-    entry: Entry, files: Sequence[Candidate], matches: Matches, used: Collection[int] = frozenset()
+    entry: Entry,
+    files: Sequence[Candidate],
+    matches: Matches,
+    used: Container[int] = frozenset(),
+    *,
+    of_same_time: bool = False,
 ) -> int | None:
     """Where in `files` the entry's file is: that with its inode is asked first, then those written to since, oldest
-    first, then the newest of the others."""
+    first, then the newest of the others. of_same_time: only those that were last written to when the entry says."""
 
     def order(place: int) -> tuple[bool, bool, int]:
         is_older = files[place].modified < entry.modified
         return not files[place].is_file_of(entry), is_older, -place if is_older else place
 
-    places = sorted((place for place in range(len(files)) if place not in used), key=order)
-    return next((place for place in places if matches(files[place], entry)), None)
+    places = [place for place in range(len(files)) if place not in used]
+    if of_same_time:
+        places = [place for place in places if files[place].modified == entry.modified]
+    return next((place for place in sorted(places, key=order) if matches(files[place], entry)), None)
 
 
 def _is_first_part(file: Candidate, entry: Entry, matches: Matches) -> bool:

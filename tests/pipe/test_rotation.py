@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qtools.pipe.rotation import (
     Candidate,
     Entry,
     Fingerprint,
+    IsUncut,
     Matches,
     base_names,
     choose_copies,
     choose_files,
+    has_own_contents,
     in_rotation_order,
+    is_uncut_copy,
     keep_entries,
     without_unfinished,
 )
@@ -120,15 +125,54 @@ def test_an_earlier_file_is_read_on_and_missing_only_when_it_was_not_read() -> N
     assert choose_files([entry(5, size=70), entry(9)], rotated, LOG, contents()).missing == [entry(5, size=70)]
 
 
-def test_a_copy_of_a_log_that_is_not_cut_yet_is_not_read() -> None:
-    def is_copy(candidate: Candidate, head: bytes) -> bool:
-        return candidate.path == "log.1" and head == b"now"
+def uncut(*paths: str) -> IsUncut:
+    """Says of these files that they are copies of what the log with the first bytes "now" has."""
+    return lambda candidate, current: candidate.path in paths and current.head == b"now"
 
+
+CUT_LATER = Candidate("log", 1, 9, 100, 98, is_current=True, head=b"now")
+
+
+def test_a_copy_of_a_log_that_is_not_cut_yet_is_not_read() -> None:
     rotated = [file("log.3", 6), file("log.2", 7), file("log.1", 8, modified=99)]
-    current = Candidate("log", 1, 9, 100, 98, is_current=True, head=b"now")
     for known in (entry(7), entry(5, 0, modified=6)):
-        reads = choose_files([known], rotated, current, contents(), (), is_copy)
+        reads = choose_files([known], rotated, CUT_LATER, contents(), (), uncut("log.1"))
         assert [path for path, _ in read(reads)] == ["log.2", "log"]
+
+
+def test_a_copy_that_has_a_newer_file_behind_it_was_cut() -> None:
+    """It looks like what is in the log now, as every line is the same."""
+    rotated = [file("log.2", 7, modified=98), file("log.1", 8, modified=99)]
+    reads = choose_files([entry(5, 0, modified=6)], rotated, CUT_LATER, contents(), (), uncut("log.2", "log.1"))
+    assert [path for path, _ in read(reads)] == ["log.2", "log"]
+
+
+def test_a_copy_with_the_inode_of_an_empty_file_of_before_is_not_read_before_the_cut() -> None:
+    """The empty file was compressed, and its inode was used again."""
+    rotated = [file("log.3", 6), file("log.2", 7), file("log.1", 8, modified=99)]
+    known = [entry(8, 0), entry(7), entry(9)]
+    reads = choose_files(known, rotated, CUT_LATER, contents(), (), uncut("log.1"))
+    assert read(reads) == [("log.2", 50), ("log", 50)]
+    reads = choose_files(known, rotated, CUT_LATER, contents())
+    assert read(reads) == [("log.2", 50), ("log.1", 0), ("log", 50)]  # the oldest first, whichever entry is older
+
+
+@pytest.mark.parametrize(
+    ("head", "own"),
+    [
+        (b"2026-11-29 ok\n2026-11-30 ok\n", True),
+        (b"2026-11-29 ok\n2026-11-30 o", True),
+        (b"2026-11-29 ok\n2026-11-29 ok\n", False),
+        (b"2026-11-29 o", False),
+        (b"ok 1\nok 2\n", False),
+        (b"", False),
+    ],
+)
+def test_contents_that_no_other_file_has_are_those_of_the_log(head: bytes, own: bool) -> None:
+    assert has_own_contents(head) is own
+    copy = file("log.1", 8, modified=30)
+    assert is_uncut_copy(copy, 31, head) is own
+    assert is_uncut_copy(copy, 29, head)  # to cut the log would have made its time later than that of the copy
 
 
 def same(candidate: Candidate, entry: Entry) -> bool:
@@ -163,31 +207,50 @@ def test_another_current_file_with_the_same_contents_is_begun_anew() -> None:
 
 def copies(rotated: list[Candidate], *, is_current: bool = True, known: str = "", same: str = "") -> list[str]:
     """What is read before the file with inode 9, which was empty at 20 and begins with "now" since."""
-    chosen = choose_copies(
-        entry(9, 0, modified=20), b"now", rotated, is_current,
+    chosen, _ = choose(rotated, is_current, known, same)
+    return [each.path for each in chosen]
+
+
+def choose(
+    rotated: list[Candidate], is_current: bool = True, known: str = "", same: str = ""
+) -> tuple[list[Candidate], int]:
+    return choose_copies(
+        entry(9, 0, modified=20), replace(CUT_LATER, is_current=is_current), rotated,
         is_known=lambda each: each.path == known,
         is_same=lambda each, head: each.path == same and head == b"now",
-        is_copy=lambda each, head: each.path == "log.now" and head == b"now",
+        is_uncut=uncut("log.now", "log.like"),
     )  # fmt: skip
-    return [each.path for each in chosen]
 
 
 def test_before_a_file_that_was_empty_come_the_copies_made_since() -> None:
     old, one, two = file("log.3", 6, modified=20), file("log.2.gz", 7, modified=21), file("log.1", 8, modified=22)
-    assert copies([old, one, two]) == ["log.2.gz", "log.1"]
+    assert choose([old, one, two]) == ([one, two], 22)
     assert copies([old, one, two], known="log.2.gz") == ["log.1"]
     assert copies([old, one, file("log.1", 8, modified=22, size=0)]) == ["log.2.gz"]
-    assert copies([one, file("log.now", 8, modified=22)]) == ["log.2.gz"]
+    assert choose([one, file("log.now", 8, modified=22)]) == ([one], 21)
+
+
+def test_a_copy_that_was_left_out_is_asked_for_again() -> None:
+    """Its log was cut meanwhile: only the newest is left out, and nothing of a later time hides it."""
+    like, one, now = file("log.like", 7, modified=21), file("log.2", 6, modified=30), file("log.now", 8, modified=22)
+    assert choose([like, now]) == ([like], 21)
+    assert choose([one, now]) == ([one], 21)  # the clock was set back
+    assert choose([now]) == ([], 20)
+    assert choose([like, file("log.1", 5, modified=23)])[0] == [like, file("log.1", 5, modified=23)]
 
 
 def test_a_file_that_was_empty_and_is_renamed_has_only_older_ones_before_it() -> None:
     one, two = file("log.2", 7, modified=21), file("log.1", 8, modified=23)
     itself = file("log.9", 9, modified=22)
     assert copies([one, itself, two], is_current=False) == ["log.2"]
-    assert copies([one, itself, two]) == ["log.2"]  # renamed while it was looked for
     packed = file("log.9.gz", 5, modified=22)
     assert copies([one, packed, two], is_current=False, same="log.9.gz") == ["log.2"]
     assert copies([one, two], is_current=False) == []  # it is found nowhere: nothing is known to be older
+
+
+def test_a_compressed_file_that_looks_like_the_current_one_is_another() -> None:
+    packed, one = file("log.2.gz", 5, modified=22), file("log.1", 8, modified=23)
+    assert copies([packed, one], same="log.2.gz") == ["log.2.gz", "log.1"]
 
 
 def test_the_inode_of_a_file_that_had_nothing_in_it_may_be_another_files_by_now() -> None:
