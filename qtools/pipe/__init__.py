@@ -6,8 +6,11 @@ work.py         one run: input, publisher, the loop, what is said at the end
 input.py        files and stdin as one Source that knows how far it is confirmed
 routed.py       the topics that a routes file says, as a Sink
 rotation.py     which files of a rotated log are read, in what order, and where: rules only
+rotated_names.py, rotated_files.py   the names of rotated files, and where they are
 logfile.py      one file of a log, and what tells it from others
-logreader.py    logs, over their rotations, as chunks
+open_files.py   the open files of one log, over its rotations
+rotating_log.py one log as chunks
+logreader.py    all logs as chunks
 logsource.py    the same as one Source
 checkpoint.py   how far a run has come, in a file
 """

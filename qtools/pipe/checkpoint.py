@@ -31,7 +31,8 @@ PROGRAM = "q-pipe"
 class Log(Protocol):
     """What is read under one path."""
 
-    entries: list[Entry]
+    @property
+    def entries(self) -> list[Entry]: ...
 
 
 class Checkpoint:

@@ -21,7 +21,8 @@ from isal.isal_zlib import crc32
 
 from qtools.errors import InputError
 from qtools.flow.lines import Splitter
-from qtools.pipe.rotation import Candidate, Entry, Fingerprint, compression_of
+from qtools.pipe.rotated_names import compression_of
+from qtools.pipe.rotation import Candidate, Entry, Fingerprint
 
 BLOCK = 256 * 1024
 HEAD = 1024  # bytes that tell a file from others of the same log: several lines, most often with the time in them

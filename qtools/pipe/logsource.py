@@ -20,7 +20,8 @@ from qtools.flow.lines import Splitter
 from qtools.message import Batch
 from qtools.pipe.input import Block, Position, cut_batches
 from qtools.pipe.logfile import MARK, LogFile, fingerprint
-from qtools.pipe.logreader import Chunk, End, Idle, LogReader, Step
+from qtools.pipe.logreader import LogReader
+from qtools.pipe.rotating_log import Chunk, End, Idle, Step
 from qtools.pipe.rotation import Fingerprint
 
 

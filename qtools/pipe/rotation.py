@@ -70,20 +70,11 @@ Inodes are used again, and a copy has another one. An entry of a file that had n
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+OWN_DIGITS = 6  # in a line that is not written twice: a date, a time, or a large number has so many
 MOST_ENTRIES = 4  # of one log, beside those that were not read to their end
-
-# What a rotation puts behind a name, or before its extension: app.log.1, app.log-20261128, app-2026-11-28.log
-_NUMBERED = re.compile(
-    r"(?P<stem>.+?)(?P<sign>[._-])(?P<number>[0-9]+(?:[-._T:]?[0-9]+)*)(?P<extension>\.[A-Za-z][A-Za-z0-9]*)?"
-)
-_DATE_DIGITS = 6  # so many digits are a date or a time, and the larger is the newer; fewer count from the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +181,8 @@ def choose_files(
     if not last.is_blank:
         at, reads.is_doubtful = _find_last(entries, rotated, current, matches, is_cut)
     chosen: dict[int, Entry | None] = {} if at is None else {at: last}  # by the place of the file
-    # Contents say more than an inode, and nothing else is known of a file that had nothing in it. Where contents are the
-    # same, the time of the last write says most: compressing keeps it.
+    # Contents say more than an inode, and nothing else is known of a file that had nothing in it. Where contents are
+    # the same, the time of the last write says most: compressing keeps it.
     left = sorted(earlier, key=lambda entry: entry.is_blank)
     for of_same_time in (True, False):
         for entry in left:
@@ -237,8 +228,8 @@ def choose_copies(
     up to which rotated files need not be asked for again.
 
     blank: the file's entry, as it was then. file: the same file, as it was just before the rotated files were looked
-    for; is_current: it was still at the log's path just after that. rotated: oldest first. is_known: whether a file is read already, or has an entry. is_same: whether a compressed
-    file begins with these bytes. is_uncut: as above.
+    for; is_current: it was still at the log's path just after that. rotated: oldest first. is_known: whether a file is
+    read already, or has an entry. is_same: whether a compressed file begins with these bytes. is_uncut: as above.
     """
     older = rotated
     if not file.is_current:  # it was renamed, and may have been compressed: what is older than it comes before it
@@ -268,7 +259,7 @@ def has_own_contents(head: bytes) -> bool:
     number in it, and comes only once. False where lines are repeated, and where there is no whole line."""
     first, end, rest = head.partition(b"\n")
     digits = sum(map(first.count, (b"%d" % digit for digit in range(10))))
-    return bool(end) and digits >= _DATE_DIGITS and first not in rest.split(b"\n")
+    return bool(end) and digits >= OWN_DIGITS and first not in rest.split(b"\n")
 
 
 def find_copied_away(
@@ -341,65 +332,8 @@ def _is_first_part(file: Candidate, entry: Entry, matches: Matches) -> bool:
     return matches(file, replace(entry, offset=entry.head.length, mark=None, checksum=None))
 
 
-def keep_entries(entries: list[Entry]) -> list[Entry]:
-    """`entries` without the oldest that were read to their end."""
+def keep_entries(entries: list[Entry], being_read: Sequence[Entry] = ()) -> list[Entry]:
+    """`entries` without the oldest that were read to their end. being_read: entries of files that are being read, or
+    will be: of a compressed file no more is known to be in it than was read."""
     old, new = entries[:-MOST_ENTRIES], entries[-MOST_ENTRIES:]
-    return [each for each in old if not each.is_read] + new
-
-
-# ── names ──
-
-
-def compression_of(name: str) -> str:
-    """ "gzip" and the like, by the end of the name; "" for a plain file."""
-    return COMPRESSIONS.get(os.path.splitext(name)[1], "")
-
-
-def base_names(name: str) -> list[str]:
-    """The names of logs that `name` may be a rotated file of: `app.log.2.gz` → `app.log`; [] when of none."""
-    if compression_of(name):
-        name = os.path.splitext(name)[0]
-    found = _NUMBERED.fullmatch(name)
-    if found is None or (found["sign"] != "." and sum(map(str.isdigit, found["number"])) < _DATE_DIGITS):
-        return []  # worker-1.log is no rotated worker.log
-    return [found["stem"] + (found["extension"] or "")]
-
-
-def in_rotation_order(files: Sequence[Candidate]) -> list[Candidate]:
-    """`files` of one log, oldest first.
-
-    By name where a rule for names holds for all of them: dates ascend, numbers count from the newest file, or from the
-    oldest when the times of the last writes say so. Otherwise by the time of the last write.
-    """
-    numbers = [_number(os.path.basename(each.path)) for each in files]
-    by_time = sorted(files, key=lambda each: (each.modified, _natural(each.path)))
-    if not files or not all(numbers):
-        return by_time
-    digits = [sum(map(str.isdigit, number)) for number in numbers]
-    pairs = sorted(zip(files, numbers, strict=True), key=lambda pair: _natural(pair[1]))
-    by_name = [each for each, _ in pairs]
-    if min(digits) >= _DATE_DIGITS:
-        return by_name
-    if max(digits) >= _DATE_DIGITS:
-        return by_time
-    times = [each.modified for each in by_name if not each.compression]  # compressing may set another
-    ascends = len(times) > 1 and all(one < two for one, two in pairwise(times))
-    return by_name if ascends else by_name[::-1]
-
-
-def _number(name: str) -> str:
-    if compression_of(name):
-        name = os.path.splitext(name)[0]
-    found = _NUMBERED.fullmatch(name)
-    return found["number"] if found is not None else ""
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sorts `app.log.10` behind `app.log.9`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
-
-
-def without_unfinished(files: Sequence[Candidate]) -> list[Candidate]:
-    """`files` without compressed ones that stand beside their plain file: they are still being written."""
-    plain = {each.path for each in files if not each.compression}
-    return [each for each in files if not each.compression or os.path.splitext(each.path)[0] not in plain]
+    return [each for each in old if not each.is_read or any(each is other for other in being_read)] + new

@@ -26,8 +26,9 @@ from qtools.flow.throttle import Throttle
 from qtools.message import Batch
 from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
 from qtools.pipe.input import Block, InputSource, Position
-from qtools.pipe.logreader import FileMissing, LogOptions, LogReader
+from qtools.pipe.logreader import FileMissing, LogReader
 from qtools.pipe.logsource import LogSource
+from qtools.pipe.open_files import LogOptions
 from qtools.pipe.options import PipeOptions
 
 if TYPE_CHECKING:

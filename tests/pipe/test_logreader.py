@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from qtools.pipe import logreader
+from pipe.waits import no_waiting
 from qtools.pipe.logfile import LogFile
-from qtools.pipe.logreader import Chunk, LogOptions, LogReader
+from qtools.pipe.logreader import LogReader
+from qtools.pipe.open_files import LogOptions
+from qtools.pipe.rotating_log import Chunk
 
 BEFORE = 10**18  # ns since 1970, long ago
 
@@ -18,8 +20,7 @@ BEFORE = 10**18  # ns since 1970, long ago
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty file, last written to long ago."""
-    for name in ("POLL", "POLL_PER_LOG", "RESCAN", "QUIET"):
-        monkeypatch.setattr(logreader, name, 0.0)
+    no_waiting(monkeypatch)
     path = tmp_path / "app.log"
     path.touch()
     os.utime(path, ns=(BEFORE, BEFORE))

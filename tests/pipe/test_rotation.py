@@ -6,20 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from qtools.pipe.rotated_names import base_names, in_rotation_order, without_unfinished
 from qtools.pipe.rotation import (
     Candidate,
     Entry,
     Fingerprint,
     IsUncut,
     Matches,
-    base_names,
     choose_copies,
     choose_files,
     has_own_contents,
-    in_rotation_order,
     is_uncut_copy,
     keep_entries,
-    without_unfinished,
 )
 
 
@@ -262,6 +260,7 @@ def test_the_inode_of_a_file_that_had_nothing_in_it_may_be_another_files_by_now(
 def test_entries_that_were_read_are_forgotten_in_time_and_others_never() -> None:
     entries = [entry(1), entry(2, size=80), *(entry(each) for each in range(3, 8))]
     assert [each.inode for each in keep_entries(entries)] == [2, 4, 5, 6, 7]
+    assert [each.inode for each in keep_entries(entries, [entries[2]])] == [2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(

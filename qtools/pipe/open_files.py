@@ -1,0 +1,368 @@
+"""The open files of one log, in the order in which they are read. In: what the log's directory has. Out: open files.
+
+Files are opened when a run begins (open), when the current file was renamed (open_successors), when it was empty and
+may have been copied and cut since (is_other), and when it was cut while it was read (replace_cut). Which files are
+opened is decided in rotation.py. All of this blocks, and runs in the reader's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from qtools.errors import InputError
+from qtools.pipe.logfile import FileReplaced, LogFile, has_contents_of, is_compressed_of, is_copy, look_at
+from qtools.pipe.rotated_files import RotatedFiles
+from qtools.pipe.rotation import (
+    Candidate,
+    Entry,
+    choose_copies,
+    choose_files,
+    find_copied_away,
+    is_uncut_copy,
+    keep_entries,
+)
+
+LATE = 30.0  # s that a file is read on after its successor was begun
+RESCAN = 1.0  # s between two looks for a successor that is not there yet
+COPY_QUIET = 300_000_000  # ns since a copy was written to until it counts as made, and the log as cut
+CUT_WAIT = 1.0  # s at most that a run waits for that
+CUT_POLL = 0.05  # s between two looks at it
+MISSING_TRIES = 5  # of finding a file before it is missing
+TRIES = 20  # of opening files that are renamed meanwhile
+
+
+@dataclass(slots=True)
+class LogOptions:
+    """rotated: globs of rotated files, `{name}` is the log's file name; () for those beside it."""
+
+    follow: bool = False
+    rotated: tuple[str, ...] = ()
+    skip_missing: bool = False
+
+
+class Logs(Protocol):
+    """All logs that are read. notes: what the user should know, each with its level."""
+
+    notes: deque[tuple[int, str]]
+
+    def note_missing(self, text: str) -> None:
+        """Say that something is missing; InputError where that is to be the end."""
+
+    def entry_elsewhere(self, candidate: Candidate, path: str) -> tuple[bool, Entry | None]:
+        """Whether a log other than that at `path` reads this file now; else another log's entry for it."""
+
+
+class OpenFiles:
+    """Of the log at `path`, which messages call `name`. entries: its files as the checkpoint has them, replaced as
+    files come and go. named: paths of rotated files that the user named.
+
+    files: the one that is read, and those after it. late: files that were read to their end and may still be written
+    to, and until when they are looked at (s, monotonic). searched: when a successor was looked for. copies_fail: a copy
+    that is to be read first cannot be opened now.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        entries: list[Entry],
+        named: Sequence[str],
+        options: LogOptions,
+        rotated_files: RotatedFiles,
+        logs: Logs,
+    ) -> None:
+        self.path = path
+        self.name = name
+        self.entries = entries
+        self.files: deque[LogFile] = deque()
+        self.late: list[tuple[LogFile, float]] = []
+        self.searched = 0.0
+        self.copies_fail = False
+        self._named = named
+        self._options = options
+        self._rotated_files = rotated_files
+        self._logs = logs
+        self._complained = ""  # what the user was warned of, and has not changed since
+        self._compared: int | None = None  # when its directory was changed that has no copy of what was read
+
+    def has_open(self, candidate: Candidate) -> bool:
+        """Whether the file is one of those that are read."""
+        files = [*self.files, *(file for file, _ in self.late)]
+        return any(candidate.is_file_of(file.entry) for file in files)
+
+    def end(self) -> None:
+        """The first file was read to its end, and nothing more of it is read now but lines that come late."""
+        file = self.files.popleft()
+        if self._options.follow and not file.compression:
+            self.late.append((file, time.monotonic() + LATE))
+        else:
+            file.close()
+        self._keep(self.entries)
+
+    def _keep(self, entries: list[Entry]) -> None:
+        """Have these entries, without old ones that are of no use any more."""
+        self.entries = keep_entries(entries, [file.entry for file in self.files])
+
+    def close(self) -> None:
+        for file in [*self.files, *(each for each, _ in self.late)]:
+            file.close()
+
+    def open(self) -> bool:
+        """Open what there is to read; False when there is nothing, or it cannot be opened now."""
+        self._wait_for_cut()
+        for nth in range(TRIES):
+            current = look_at(self.path, is_current=True)
+            rotated = self._rotated(current)
+            reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, self._is_uncut)
+            files = reads.files
+            if reads.missing and nth < MISSING_TRIES:  # it may be under way from one name to the next
+                time.sleep(0.002)
+                continue
+            if current is not None and not self.entries:
+                busy, entry = self._logs.entry_elsewhere(current, self.path)
+                if busy:
+                    return False
+                if entry is not None:
+                    files = [(each, replace(entry) if each is current else old) for each, old in files]
+            opened = self._open_all(files)
+            if opened is None:
+                time.sleep(0.001)
+                continue
+            if files and not opened:
+                return False
+            self.files.extend(opened)
+            for entry in reads.missing:
+                self._logs.note_missing(self._missing(entry))
+            if reads.is_doubtful and opened:
+                self._logs.notes.append((logging.WARNING, f"{self.name} is another file than the one read last time,"
+                    " with the same contents: it is read from its beginning, and lines may be sent twice"))  # fmt: skip
+            if opened:
+                self.entries = [file.entry for file in opened]
+            else:
+                self.entries = [each for each in self.entries if each not in reads.missing]
+                if not self._options.follow:
+                    self.complain(f"{self.name} is not there now")
+            return bool(opened)
+        raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
+
+    def _wait_for_cut(self) -> None:
+        """Wait while a copy of the current file is being made, which is cut after it: before the cut nothing tells the
+        log from one that was cut and has the same lines again."""
+        for _ in range(round(CUT_WAIT / CUT_POLL)):
+            current = look_at(self.path, is_current=True)
+            if current is None or not any(
+                not each.compression
+                and abs(time.time_ns() - each.modified) < COPY_QUIET
+                and is_copy(each, current.head)
+                for each in self._rotated(current)
+            ):
+                return
+            time.sleep(CUT_POLL)
+
+    def _open_all(self, files: Sequence[tuple[Candidate, Entry | None]]) -> list[LogFile] | None:
+        """Open them; [] where one of them cannot be now, None where one of them was renamed meanwhile."""
+        opened: list[LogFile] = []
+        for candidate, entry in files:
+            try:
+                opened.append(LogFile(candidate, entry, self._rotated_files.name_of(candidate.path)))
+            except (OSError, FileReplaced, InputError) as error:
+                for file in opened:
+                    file.close()
+                if isinstance(error, InputError):
+                    raise
+                if isinstance(error, (FileReplaced, FileNotFoundError)):
+                    return None
+                text = f"cannot read {self._rotated_files.name_of(candidate.path)}: {error.strerror or error}"
+                if not self._options.follow:
+                    raise InputError(text) from error
+                self.complain(f"{text}; it is tried again")
+                return []
+        self._complained = ""
+        return opened
+
+    def open_successors(self, file: LogFile) -> bool:
+        """Where `file` is not the current one any more: open the files that come after it, once there is something in
+        one of them."""
+        try:
+            info = os.stat(self.path)
+        except OSError:
+            info = None
+        if info is not None and file.is_file(info):
+            return False
+        now = time.monotonic()
+        if self._options.follow and not (info and info.st_size) and now - self.searched < RESCAN:
+            return False
+        self.searched = now
+        for _ in range(TRIES):
+            current = look_at(self.path, is_current=True)
+            known = [each for each in self.entries if each is not file.entry]
+            reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), self._is_uncut)
+            newer = [
+                (each, entry)
+                for each, entry in reads.files
+                if not each.is_file_of(file.entry) and (entry is None or entry.is_blank)
+                if each.is_current or not is_known(each, known)
+            ]
+            if not any(each.size or each.compression for each, _ in newer):
+                return False
+            opened = self._open_all([(each, None) for each, _ in newer])
+            if opened is None:
+                time.sleep(0.001)
+                continue
+            self.files.extend(opened)
+            self._keep([*self.entries, *(each.entry for each in opened)])
+            return bool(opened)
+        return False
+
+    def is_other(self, file: LogFile) -> bool:
+        """Whether something comes before what `file` has now: it was copied and cut since it was read, or since it was
+        seen to be empty."""
+        if not file.is_blank:
+            return self._is_copied_away(file)
+        opened = self._open_copies(file)
+        self.copies_fail = opened is None
+        return opened is not False
+
+    def _open_copies(self, file: LogFile) -> bool | None:
+        """Open what is to be read before `file`, which was empty when it was seen last: what was written to it since
+        may have been copied and cut. False where there is no such copy, None where one cannot be opened now."""
+        for _ in range(TRIES):
+            modified = file.modified
+            if modified == file.entry.modified and not file.peek():
+                return False
+            # A copy that is made after this has these first bytes: it is found when `file` is found to be cut.
+            head = file.peek()
+            rotated = self._rotated_files.find(self.path)
+            current = look_at(self.path)
+            is_current = current is not None and current.is_file_of(file.entry)
+            seen = Candidate(
+                self.path, file.entry.device, file.entry.inode, file.size, modified, "", is_current, head
+            )  # fmt: skip
+            copies, until = choose_copies(
+                file.entry, seen, rotated, self._is_read, is_compressed_of, self._is_uncut
+            )  # fmt: skip
+            opened = self._open_all([(each, None) for each in copies])
+            if opened is None:
+                time.sleep(0.001)
+                continue
+            if not copies:
+                if not head and until == file.entry.modified:
+                    file.entry.modified = modified
+                return False
+            if not opened:
+                return None
+            self.files.extendleft(reversed(opened))
+            place = next(place for place, each in enumerate(self.entries) if each is file.entry)
+            fresh = [each.entry for each in opened]
+            self._keep([*self.entries[:place], *fresh, *self.entries[place:]])
+            file.entry.modified = until
+            return True
+        raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
+
+    def _is_uncut(self, candidate: Candidate, current: Candidate) -> bool:
+        """Whether a rotated file is a copy, or a part of one, of what is in the log, which is not cut yet. current: the
+        log as it was before the rotated files were looked for."""
+        modified, head = current.modified, current.head
+        now = look_at(self.path, is_current=True)
+        if now is not None and (now.device, now.inode) == (current.device, current.inode):
+            modified, head = now.modified, head or now.head  # it may have been empty then, and been written to since
+        return is_copy(candidate, head) and is_uncut_copy(candidate, modified, head)
+
+    def _is_read(self, candidate: Candidate) -> bool:
+        return self.has_open(candidate) or is_known(candidate, self.entries)
+
+    def _is_copied_away(self, file: LogFile) -> bool:
+        """Whether the file was copied and cut since it was read, and begins again with all that was read of it."""
+        if file.compression:
+            return False
+        changed = self._rotated_files.changed(self.path)
+        if (changed is not None and changed == self._compared) or file.modified == file.entry.modified:
+            return False
+        current = look_at(self.path)
+        if current is None or not current.is_file_of(file.entry):
+            return False
+        rotated = self._rotated(current)
+        if all(each.modified < file.entry.modified for each in rotated):
+            self._compared = changed
+            return False
+        others = [each for each in self.entries if each is not file.entry]
+        return find_copied_away([*others, file.as_read()], rotated, current, has_contents_of) is not None
+
+    def replace_cut(self, file: LogFile) -> bool:
+        """`file` was cut while it was read: go on in a copy of what it was, if there is one, then at its beginning.
+        False where there is no copy, and nothing more comes of `file`."""
+        as_read = file.as_read()
+        for _ in range(TRIES):
+            current = look_at(self.path, is_current=True)
+            reads = choose_files(
+                [as_read], self._rotated(current), current, has_contents_of, (), self._is_uncut, is_cut=True
+            )
+            has_copy = bool(reads.files) and reads.files[0][1] is as_read
+            files = [
+                (each, entry)
+                for each, entry in reads.files
+                if entry is not None or each.is_current or not is_known(each, self.entries)
+            ]
+            opened = self._open_all(files)
+            if opened is not None:
+                break
+            time.sleep(0.001)
+        else:
+            raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
+        self.files.remove(file)
+        file.close()
+        unread = max(file.entry.size, as_read.offset) - as_read.offset
+        if has_copy and opened:
+            opened[0].take_over(file)
+        else:
+            if unread:
+                file.entry.size = as_read.offset
+                self._logs.note_missing(f"{self.name} was cut with {unread} bytes in it that were not read yet, and"
+                    " no copy of it is found")  # fmt: skip
+            else:
+                self._logs.notes.append(
+                    (logging.WARNING, f"{self.name} was cut at byte {as_read.offset}: going on at its beginning")
+                )
+        fresh = [each for each in opened if not any(each.entry is old for old in self.entries)]
+        self.files.extendleft(reversed(opened))
+        self._keep([*self.entries, *(each.entry for each in fresh)])
+        return has_copy and bool(opened)
+
+    def _rotated(self, current: Candidate | None) -> list[Candidate]:
+        """Rotated files, oldest first, without another name of the current file."""
+        found = self._rotated_files.find(self.path)
+        if current is None:
+            return found
+        return [each for each in found if (each.device, each.inode) != (current.device, current.inode)]
+
+    def _missing(self, entry: Entry) -> str:
+        where = self._rotated_files.place or f"{self.name}.*"
+        seen = f" ({entry.size - entry.offset} bytes were seen)" if not entry.is_read else ""
+        return (
+            f"{self.name}: the file read last time (up to byte {entry.offset}) is gone: it is neither {self.name} nor"
+            f" any {where}; lines written to it after that{seen} may be lost"
+        )
+
+    def complain(self, text: str) -> None:
+        """Warn once, until another warning comes or the files can be opened."""
+        if text != self._complained:
+            self._logs.notes.append((logging.WARNING, text))
+        self._complained = text
+
+
+def is_known(candidate: Candidate, entries: Sequence[Entry]) -> bool:
+    """Whether one of the entries is of this file, and nothing was written to it since but lines that came late. The
+    inode of a removed file is soon another's, and several files may have the same contents."""
+    return any(
+        (candidate.compression or candidate.is_file_of(entry))
+        and not entry.is_blank
+        and (candidate.modified <= entry.modified or (not candidate.compression and candidate.size > entry.offset))
+        and has_contents_of(candidate, entry)
+        for entry in entries
+    )

@@ -1,0 +1,110 @@
+"""Finds the rotated files of logs. In: the path of a log. Out: its rotated files, and how the user names them."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+from qtools.pipe.logfile import look_at
+from qtools.pipe.rotated_names import base_names, in_rotation_order, without_unfinished
+from qtools.pipe.rotation import Candidate
+
+SETTLED = 1_000_000_000  # ns since a directory was changed until its time tells of every later change
+FINE_SETTLED = 50_000_000  # the same where times are finer than a second: a tick of the clock takes up to 10 ms
+TRIES = 20  # of seeing the same files twice, while they are renamed
+
+
+class RotatedFiles:
+    """patterns: globs of rotated files, `{name}` is the log's file name; () for the files beside the log."""
+
+    def __init__(self, patterns: Sequence[str] = ()) -> None:
+        self._patterns = patterns
+        self._typed: dict[str, str] = {}  # absolute path of a directory → as the user typed it
+        self._names: dict[str, _Directory] = {}
+
+    @property
+    def place(self) -> str:
+        """Where rotated files are looked for, as the user says it; "" for beside their log."""
+        return " ".join(self._patterns)
+
+    def note_directory(self, path: str) -> str:
+        """Keep how the user names the directory of `path`; its absolute path."""
+        absolute = os.path.abspath(path)
+        self._typed.setdefault(os.path.dirname(absolute), os.path.dirname(path))
+        return absolute
+
+    def name_of(self, path: str) -> str:
+        """An absolute path as the user would write it."""
+        directory, name = os.path.split(path)
+        typed = self._typed.get(directory)
+        return path if typed is None else os.path.join(typed, name)
+
+    def find(self, path: str) -> list[Candidate]:
+        """The rotated files that the log at `path` has now, oldest first."""
+        found = self._look(path)
+        for _ in range(TRIES):  # a file that is renamed meanwhile is seen under neither name, or under both
+            before, found = found, self._look(path)
+            if [(each.path, each.inode) for each in found] == [(each.path, each.inode) for each in before]:
+                break
+        return in_rotation_order(without_unfinished(found))
+
+    def changed(self, path: str) -> int | None:
+        """When the directory of the log's rotated files was changed last, ns since 1970; None where that does not tell
+        of every change."""
+        if self._patterns:
+            return None
+        try:
+            changed = os.stat(os.path.dirname(path)).st_mtime_ns
+        except OSError:
+            return None
+        return changed if _is_settled(changed) else None
+
+    def _look(self, path: str) -> list[Candidate]:
+        directory, name = os.path.split(path)
+        if self._patterns:
+            patterns = [each.replace("{name}", glob.escape(name)) for each in self._patterns]
+            paths = sorted({self.note_directory(each) for pattern in patterns for each in glob.glob(pattern)} - {path})
+        else:
+            paths = [os.path.join(directory, each) for each in self._names_in(directory).get(name, [])]
+        return [each for each in map(look_at, paths) if each is not None]
+
+    def _names_in(self, directory: str) -> dict[str, list[str]]:
+        """Name of a log → its rotated files in the directory. Kept while the directory stays as it is: a thousand
+        logs in one directory are not a thousand times a thousand names."""
+        kept = self._names.get(directory)
+        try:
+            changed = os.stat(directory).st_mtime_ns
+            if kept is not None and kept.changed == changed:
+                return kept.rotated
+            names = os.listdir(directory)
+        except OSError:
+            return {}
+        if kept is None or kept.names != names:
+            kept = self._names[directory] = _Directory(names)
+        kept.changed = changed if _is_settled(changed) else -1  # what happens within one tick leaves no trace
+        return kept.rotated
+
+
+class _Directory:
+    """names: in the directory. rotated: name of a log → the names that may be rotated files of it. changed: when the
+    directory was changed, ns since 1970; -1 where that does not tell of every change."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self.changed = -1
+        self.rotated: dict[str, list[str]] = {}
+        for name, base in _names_and_bases(names):
+            self.rotated.setdefault(base, []).append(name)
+
+
+def _names_and_bases(names: list[str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(names):
+        for base in base_names(name):
+            yield name, base
+
+
+def _is_settled(changed: int) -> bool:
+    """Whether a change that happens now gives the directory another time."""
+    return time.time_ns() - changed > (FINE_SETTLED if changed % 1_000_000_000 else SETTLED)
