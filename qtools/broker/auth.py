@@ -17,6 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qtools.imports import import_in_thread
+
 if TYPE_CHECKING:
     import httpx
 
@@ -96,6 +98,7 @@ class Authority:
 
     async def ask(self, secret: bytes, remote_ip: str, tls: Tls | None) -> Authorization:
         """What a client with `secret` may do; AuthFailed when nobody says."""
+        await import_in_thread("httpx")
         import httpx
 
         if self._client is None:

@@ -1,7 +1,7 @@
 """Requests to the HTTP APIs of nsqd and nsqlookupd. In: a base address, as in Address.http. Out: plain values.
 
-httpx is imported where it is used, since the import takes longer than a short command runs. Its exceptions are
-translated here and nowhere else.
+httpx is imported where it is used, since the import takes longer than a short command runs, and in a thread, since a
+run may be under way. Its exceptions are translated here and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtools.client.address import LOCAL, lookupd_hint
 from qtools.errors import ConnectFailed, PeerError, ProtocolError
+from qtools.imports import import_in_thread
 from qtools.names import Subscription, is_valid_name
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class HttpAsker:
         return await self._ask("POST", path)
 
     async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
+        await import_in_thread("httpx")
         import httpx
 
         base = _local_socket() if self.base == LOCAL else self.base

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from qtools.imports import import_in_thread
 from qtools.pubsub_http.app import App
 from qtools.pubsub_http.resume import Resume, Resumption
 from qtools.web.bodies import Receive, Refusal, Scope, Send, read_body
@@ -90,6 +91,7 @@ class Neighbours:
         found = _STREAM.match(resume.stream)
         if found is None or int(found[1]) >= self._place.count:
             return []
+        await import_in_thread("httpx")
         import httpx
 
         try:
@@ -119,6 +121,7 @@ class Neighbours:
         return None
 
     async def _pass_on(self, owner: int, scope: Scope, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        await import_in_thread("httpx")
         import httpx
 
         target = httpx.URL(scheme="http", host="worker", raw_path=scope["raw_path"] + b"?" + scope["query_string"])

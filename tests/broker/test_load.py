@@ -159,7 +159,10 @@ def test_twenty_that_never_read_cost_bounded_memory_are_dropped_and_lose_nothing
 
     with running() as broker:
         asyncio.run(all_of_it(broker))
-        assert sum("has read nothing for 1 s: dropped" in line for line in broker.log) == 20
+        # On a busy machine a client may be missed by its heartbeats before it is by its full socket.
+        reasons = ("has read nothing for 1 s: dropped", "was silent for two heartbeats: dropped")
+        assert sum(any(reason in line for reason in reasons) for line in broker.log) == 20
+        assert any(reasons[0] in line for line in broker.log)
 
 
 async def test_a_slow_reader_is_kept_and_gets_everything() -> None:

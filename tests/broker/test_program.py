@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from harness.shell import NOT_MEASURED
+from harness.waiting import children_cpu
 
 from .inside import mpub, pub
 from .running import Running, running, until
@@ -41,18 +43,20 @@ def talk(address: tuple[str, int], said: bytes, wanted: int) -> bytes:
         return heard
 
 
+@NOT_MEASURED
 def test_help_says_what_it_is_and_costs_little() -> None:
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = children_cpu()
         told = q_broker("--help")
-        times.append(time.perf_counter() - began)
+        times.append(children_cpu() - began)
     assert told.returncode == 0
     assert "--max-msg-size" in told.stdout
     assert "status" in told.stdout
-    assert min(times) < 0.5  # a tenth of that here; the build machine may be busy
+    assert min(times) < 0.3  # s of CPU, as the time that passes depends on what else the machine does; 0.05 here
 
 
+@NOT_MEASURED
 def test_help_imports_nothing_that_it_does_not_need() -> None:
     code = "import qtools.broker.command, sys; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

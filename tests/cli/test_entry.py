@@ -6,11 +6,12 @@ import signal
 import subprocess
 import time
 
-from harness.shell import MODULES, base_environment, words_for
+from harness.shell import MODULES, NOT_MEASURED, base_environment, words_for
 
 PROGRAMS = sorted(MODULES)
 
 
+@NOT_MEASURED
 def test_an_interrupt_at_any_moment_of_the_start_prints_no_traceback() -> None:
     """The interpreter itself, before it runs the script, is not ours: what ends there is not looked at."""
     seen = 0

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -239,13 +240,14 @@ def test_a_checkpoint_of_an_earlier_version_is_read(shell: Shell, broker: Broker
 def test_a_second_run_says_that_there_is_a_first(shell: Shell, broker: Broker, topic: str, log: Path) -> None:
     log.write_bytes(b"".join(b"%d\n" % number for number in range(400)))
     words = [topic, "app.log", "--checkpoint", "position", *broker.flags]
-    first = shell.start("q-pipe", *words, "--rate", "200")
-    wait_until(lambda: broker.published(topic) > 0)
+    first = shell.start("q-pipe", *words, "--follow")  # goes on until it is stopped
+    wait_until(lambda: broker.published(topic) == 400)
     second = shell.run("q-pipe", *words)
     assert second.status == 3
     assert f"the checkpoint position is in use by process {first.pid}: two runs" in second.err
     skipped = shell.run("q-pipe", *words, "--skip-if-running")
     assert (skipped.status, skipped.err) == (0, "")
+    first.signal(signal.SIGTERM)
     assert first.wait().status == 0
     assert broker.bodies(topic) == [b"%d" % number for number in range(400)]
     assert sorted(path.name for path in shell.home.iterdir()) == ["app.log", "position", "run"]

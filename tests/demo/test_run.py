@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.shell import NOT_MEASURED
 
 RUN = Path(__file__).parents[2] / "demo" / "run.sh"
 PROGRAMS = Path(sys.executable).parent
@@ -85,6 +86,7 @@ def test_a_lost_message_ends_it_with_one_clear_line(room: Path, tmp_path: Path) 
     assert is_gone(int(STARTED.findall(told)[0]))
 
 
+@NOT_MEASURED
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_nothing(room: Path, number: signal.Signals) -> None:
     demo = start(environment(room))

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.ports import free_pair
 from harness.reader import Delivered, Reader
-from harness.shell import MARK, SESSION, base_environment, words_for
+from harness.shell import MARK, SESSION, base_environment, end, words_for
 from harness.waiting import DEADLINE, wait_until
 
 Q_BROKER, NSQD = "q-broker", "nsqd"
@@ -128,8 +128,8 @@ class Server:
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.thaw()
-            self.kill()
+            end(self.process)
+            self.process.wait(DEADLINE)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self.process is not None

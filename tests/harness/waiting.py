@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import resource
 import select
 import struct
 import termios
@@ -43,3 +44,9 @@ def wait_pipe_full(read: int) -> None:
         return bool(held > size - select.PIPE_BUF)
 
     wait_until(is_full, what="a full pipe")
+
+
+def children_cpu() -> float:
+    """The CPU time that all children that have ended and were waited for have used, s."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

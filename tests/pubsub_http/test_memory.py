@@ -13,6 +13,7 @@ from harness.brokers import Broker
 from harness.gateway import Bare, Gateway
 from harness.metrics import scrape, where
 from harness.proxy import Proxy
+from harness.shell import NOT_MEASURED
 from harness.waiting import wait_until
 
 from tests.pubsub_http.conftest import MakeGateway
@@ -111,6 +112,7 @@ class Honest(threading.Thread):
                 self.arrived += [int(line[:8]) for line in lines]
 
 
+@NOT_MEASURED
 @pytest.mark.parametrize(
     ("query", "is_websocket"),
     [("", False), ("", True), ("&format=msgpack", True), ("&channel={n}", False), ("&channel={n}", True),

@@ -1,0 +1,55 @@
+"""Slow modules are imported in a thread, whatever asks for them first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from qtools.imports import import_in_thread
+
+WATCHED = """
+import asyncio, sys, threading
+class Watch:
+    threads = []
+    def find_spec(self, name, path=None, target=None):
+        if name == "httpx":
+            self.threads.append(threading.current_thread() is threading.main_thread())
+watch = Watch()
+sys.meta_path.insert(0, watch)
+async def main():
+    {call}
+asyncio.run(main())
+assert watch.threads == [False], watch.threads
+"""
+CALLS = {
+    "client": """
+    from qtools.client.http import HttpAsker
+    from qtools.errors import ConnectFailed
+    try:
+        await HttpAsker("http://127.0.0.1:9").get("/ping")
+    except ConnectFailed:
+        pass
+""",
+    "auth": """
+    from qtools.broker.auth import AuthFailed, Authority
+    try:
+        await Authority(("127.0.0.1:9",), 1.0, 1.0).ask(b"secret", "127.0.0.1", None)
+    except AuthFailed:
+        pass
+""",
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_httpx_is_not_imported_in_the_event_loop(call: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED.format(call=call.strip())], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_a_module_that_is_missing() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        await import_in_thread("qtools.no_such_module")
