@@ -1,7 +1,8 @@
 """A checkpoint: one line of JSON in a file. In: the state of a run, as it progresses. Out: the last saved state.
 
-The file is always replaced as a whole: a new file is renamed over the old one. A run that is killed at any moment
-therefore finds the state it saved last, never a part of it.
+The file is replaced as a whole: a new file is renamed over the old one. A run that is killed at any moment therefore
+finds the state it saved last, never a part of it. Where a state is large and little of it changes, records of what has
+changed may be appended, one a line. A last line that is not whole is ignored: it was being written when a run ended.
 
 One process at a time uses the file. The lock is a flock on the file itself, which the system releases when the process
 ends. Each new file is locked before it is renamed into place, so the path always leads to a locked file. A process that
@@ -32,6 +33,7 @@ class StateFile:
     def __init__(self, path: str, program: str) -> None:
         self.path = path
         self._program = program
+        self.records: list[Any] = []  # what was appended to the state that was loaded, oldest first
         self._locked = -1  # descriptor of the file that was loaded or saved last
         self._fresh = f"{path}.{os.getpid()}.tmp"
 
@@ -67,11 +69,18 @@ class StateFile:
             if os.fstat(opened).st_size > MAX_SIZE:
                 raise self.foreign()
             with open(opened, "rb", closefd=False) as file:
-                return json.loads(file.read(MAX_SIZE))
+                return self._parse(file.read(MAX_SIZE))
         except OSError as error:
             raise StartError(f"cannot read the checkpoint {self.path}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
             raise self.foreign() from error
+
+    def _parse(self, data: bytes) -> Any:
+        state, *records = data.split(b"\n")
+        if len(records) < 2:
+            return json.loads(data)
+        self.records = [json.loads(each) for each in records[:-1]]
+        return json.loads(state)
 
     def _irregular(self) -> StartError:
         return StartError(f"cannot write the checkpoint {self.path}: it is not a regular file")
@@ -112,6 +121,20 @@ class StateFile:
         if self._locked >= 0:
             os.close(self._locked)
         self._locked = fresh
+
+    def append(self, text: str) -> bool:
+        """Add a record, the JSON of what has changed, to the state that was saved last. False where that file is not at
+        the path any more: then the whole state has to be saved. StartError when it cannot be written."""
+        try:
+            if self._locked < 0 or not self._is_named(self._locked):
+                return False
+            os.lseek(self._locked, 0, os.SEEK_END)
+            data = text.encode() + b"\n"
+            while data:
+                data = data[os.write(self._locked, data) :]
+        except OSError as error:
+            raise StartError(f"cannot write the checkpoint {self.path}: {error.strerror or error}") from error
+        return True
 
     def close(self) -> None:
         """Let another process use the file."""

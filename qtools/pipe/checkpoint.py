@@ -7,6 +7,8 @@ sent and not yet confirmed, a window at most, is sent again, and nothing is left
     ENTRY         {"dev": …, "ino": …, "offset": …, "size": …, "modified": NS,
                    "head": [START, LENGTH, HASH] or null, "mark": the same,
                    "checksum": [LENGTH, CRC-32] or null}                         see rotation.py
+    and then      {"messages": N, "total": BYTES, "logs": {PATH: [ENTRY, …], …}}, one a line: what has changed since, of
+                  a run that reads so many logs that all of them would be much to write each time
     of stdin      {"topic": …, "inputs": ["-", …], "file": N, "offset": …, "total": BYTES, "messages": N}
 
 The second form was that of files too in earlier versions, and is read for them still.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -26,6 +28,8 @@ from qtools.pipe.input import Position
 from qtools.pipe.rotation import Entry, Fingerprint
 
 PROGRAM = "q-pipe"
+SMALL = 64 * 1024  # bytes of a state that is saved as a whole each time
+MOST_APPENDED = 1024 * 1024  # bytes of records, or as many as the state has, until it is saved as a whole again
 
 
 class Log(Protocol):
@@ -87,6 +91,8 @@ class LogCheckpoint:
         self._topic = topic
         self._known: dict[str, list[Entry]] = {}  # as loaded; what is not read now is kept
         self._texts: dict[str, tuple[tuple[tuple[int, int, int], ...], str]] = {}  # path → (of what, its JSON)
+        self._size = 0  # bytes of the state as it was saved last
+        self._appended = 0  # bytes of records after it
         self.logs: Mapping[str, Log] = {}
 
     def check(self) -> None:
@@ -106,6 +112,9 @@ class LogCheckpoint:
             topic = told["topic"]
             logs = {str(path): [_entry(each) for each in entries] for path, entries in told["logs"].items()}
             names = list(told["inputs"])
+            for record in self._file.records:
+                position = Position(0, 0, int(record["total"]), int(record["messages"]))
+                logs |= {str(path): [_entry(each) for each in entries] for path, entries in record["logs"].items()}
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._file.foreign() from error
         ours = {*names, *logs}
@@ -114,8 +123,20 @@ class LogCheckpoint:
         self._known = logs
         return position, logs
 
-    def save(self, position: Position, *, sync: bool = False) -> None:
-        """Remember `position`, and what is confirmed of each log; `sync` as above."""
+    def save(self, position: Position, changed: Iterable[str] | None = None, *, sync: bool = False) -> None:
+        """Remember `position`, and what is confirmed of each log; `sync` as above. changed: the paths of the logs that
+        differ from what was saved last, None where that is not known."""
+        if changed is None or self._size <= SMALL or not self._append(position, changed):
+            self._save_all(position, sync=sync)
+
+    def _append(self, position: Position, changed: Iterable[str]) -> bool:
+        """Add what has changed; False where all is to be saved anew."""
+        logs = {path: [_told(each) for each in self.logs[path].entries] for path in changed}
+        text = json.dumps({"messages": position.messages, "total": position.total, "logs": logs})
+        self._appended += len(text) + 1
+        return self._appended <= max(self._size, MOST_APPENDED) and self._file.append(text)
+
+    def _save_all(self, position: Position, *, sync: bool) -> None:
         for path, log in list(self.logs.items()):
             entries = list(log.entries)
             state = tuple((each.inode, each.offset, each.size) for each in entries)
@@ -136,7 +157,9 @@ class LogCheckpoint:
                 "pid": os.getpid(),
             }
         )
-        self._file.save_text(f'{head[:-1]}, "logs": {{{logs}}}}}', sync=sync)
+        text = f'{head[:-1]}, "logs": {{{logs}}}}}'
+        self._file.save_text(text, sync=sync)
+        self._size, self._appended = len(text), 0
 
     def _is_matched(self, paths: Mapping[str, Any]) -> bool:
         from fnmatch import fnmatchcase

@@ -8,15 +8,18 @@ own; what a person should know is left in `notes`.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
-from qtools.errors import InputError, UsageError
+from qtools.cli.types import plural
+from qtools.errors import InputError, StartError, UsageError
 from qtools.pipe.logfile import has_contents_of
 from qtools.pipe.open_files import RESCAN, LogOptions
 from qtools.pipe.rotated_files import RotatedFiles
@@ -53,6 +56,7 @@ class LogReader:
         self._waiting: list[RotatingLog] = []
         self._look_at = 0.0  # s, monotonic: when all logs are looked at again
         self._scan_at = 0.0  # when the globs are expanded again
+        self._limit_noted = False
         self._has_begun = False  # the logs that there were at the beginning are open, or have entries
         self._has_globs = any(map(_is_glob, self._inputs))
 
@@ -72,6 +76,8 @@ class LogReader:
                     os.close(os.open(each, os.O_RDONLY))
                 except OSError as error:
                     raise UsageError(f"cannot read {name}: {error.strerror or error}") from error
+        if self.options.follow:
+            _allow_open_files()
         self._scan()
         for log in self.logs.values():
             log.begin()
@@ -172,6 +178,19 @@ class LogReader:
                 return False, entry
         return False, None
 
+    def note_limit(self) -> None:
+        """Say that the process may not open more files; StartError while it starts."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        text = (
+            f"{plural(len(self.logs), 'log')} cannot be followed: each takes an open file, and this process may have"
+            f" {most} of them: raise the limit (ulimit -n, LimitNOFILE=), or follow fewer logs with each process"
+        )
+        if not self._has_begun:
+            raise StartError(text)
+        if not self._limit_noted:
+            self.notes.append((logging.WARNING, text))
+        self._limit_noted = True
+
     def note_missing(self, text: str) -> None:
         """Say that something is missing; InputError where that is to be the end."""
         if not self.options.skip_missing:
@@ -186,3 +205,11 @@ class LogReader:
 def _is_glob(path: str) -> bool:
     """Whether it is a pattern, and no file has it as its name."""
     return glob.has_magic(path) and not os.path.lexists(path)
+
+
+def _allow_open_files() -> None:
+    """Have as many files open as the system lets this user."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -27,9 +27,11 @@ from qtools.pipe.rotation import Fingerprint
 
 @dataclass(slots=True)
 class LogBlock(Block):
-    """A block of `file`. mark: of the bytes before its end. checksum: of all that stands before its end."""
+    """A block of `file`, of the log at `path`. mark: of the bytes before its end. checksum: of all that stands before
+    its end."""
 
     file: LogFile | None = None
+    path: str = ""
     mark: Fingerprint | None = None
     checksum: tuple[int, int] | None = None
 
@@ -63,6 +65,7 @@ class LogSource:
         self._worker = Worker("input")
         self._pieces: deque[Batch] = deque()  # of the block that was read last
         self._blocks: deque[LogBlock] = deque()
+        self._changed: set[str] = set()  # paths of logs of which more is confirmed since take_changed()
         self._reached = start
         self._broken: InputError | None = None  # raised when what stands before it was handed over
         self._step: asyncio.Future[Step | None] | None = None
@@ -118,6 +121,7 @@ class LogSource:
             assert block.file is not None
             self.confirmed = block.reached
             block.file.entry.offset = self.confirmed.offset
+            self._changed.add(block.path)
             if block.left:
                 break
             if block.mark is not None:
@@ -127,6 +131,11 @@ class LogSource:
             self._blocks.popleft()
         if self.confirmed.total != before.total:
             self._on_confirm()
+
+    def take_changed(self) -> set[str]:
+        """The paths of the logs of which more is confirmed than when this was asked last."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def _split(self, step: Chunk | End) -> None:
         """The messages that end in a chunk, or with the file, as batches."""
@@ -139,14 +148,14 @@ class LogSource:
             bodies = splitter.feed(data) if data else splitter.end()
         except InputError as error:
             raise InputError(f"{file.name}: {error}", error.offset) from error
-        block = self._block(file, splitter, bodies, data)
+        block = self._block(step.log.path, file, splitter, bodies, data)
         if block.left:
             pieces = cut_batches(block.bodies, self._batch_count, self._batch_bytes)
             self._pieces.extend(Batch.of_bodies(block, piece) for piece in pieces)
         else:
             self.confirm()
 
-    def _block(self, file: LogFile, splitter: Splitter, bodies: list[bytes], data: bytes) -> LogBlock:
+    def _block(self, path: str, file: LogFile, splitter: Splitter, bodies: list[bytes], data: bytes) -> LogBlock:
         begin = Position(0, file.taken, self._reached.total, self._reached.messages)
         taken = file.base + splitter.consumed
         end = Position(0, taken, begin.total + taken - file.taken, begin.messages + len(bodies))
@@ -157,7 +166,7 @@ class LogSource:
         block = LogBlock(
             self, name, bodies, begin, end, file.lines + 1, splitter.overhead, ends, splitter.empty_at, len(bodies)
         )
-        block.file = file
+        block.file, block.path = file, path
         seen = file.tail + data[-2 * MARK :] if len(data) < MARK else data
         block.mark = _mark(seen, file.position_split + len(data), taken)
         _add_to_sum(file, block, data, taken)

@@ -7,6 +7,7 @@ opened is decided in rotation.py. All of this blocks, and runs in the reader's t
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -53,6 +54,9 @@ class Logs(Protocol):
 
     def note_missing(self, text: str) -> None:
         """Say that something is missing; InputError where that is to be the end."""
+
+    def note_limit(self) -> None:
+        """Say that the process may not open more files; StartError while it starts."""
 
     def entry_elsewhere(self, candidate: Candidate, path: str) -> tuple[bool, Entry | None]:
         """Whether a log other than that at `path` reads this file now; else another log's entry for it."""
@@ -178,6 +182,9 @@ class OpenFiles:
                     raise
                 if isinstance(error, (FileReplaced, FileNotFoundError)):
                     return None
+                if error.errno == errno.EMFILE and self._options.follow:
+                    self._logs.note_limit()
+                    return []
                 text = f"cannot read {self._rotated_files.name_of(candidate.path)}: {error.strerror or error}"
                 if not self._options.follow:
                     raise InputError(text) from error

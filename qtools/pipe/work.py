@@ -197,7 +197,9 @@ class _Pipe:
         return "" if self.publisher.connected else "no nsqd is connected"
 
     def _confirmed(self) -> None:
-        if self.checkpoint:
+        if isinstance(self.checkpoint, LogCheckpoint) and isinstance(self.source, LogSource):
+            self.checkpoint.save(self.source.confirmed, self.source.take_changed())
+        elif self.checkpoint:
             self.checkpoint.save(self.source.confirmed)
 
     def _summarize(self, meter: Meter) -> None:

@@ -32,7 +32,7 @@ from pipe.waits import no_waiting
 from qtools.cli.statefile import StateInUse
 from qtools.flow.lines import DelimiterSplitter
 from qtools.message import Batch
-from qtools.pipe import open_files, rotated_files
+from qtools.pipe import checkpoint, open_files, rotated_files
 from qtools.pipe.checkpoint import LogCheckpoint
 from qtools.pipe.logfile import LogFile
 from qtools.pipe.logreader import LogReader
@@ -244,16 +244,16 @@ class Runs:
 
     def run(self, writers: list[Writer], *, follow: bool, copies: bool, kill: bool, busy: bool) -> None:
         """One run. busy: the writers go on in the midst of it. kill: it ends at a random step."""
-        checkpoint = LogCheckpoint(str(self.room / "position"), "topic", self.inputs)
-        start, known = checkpoint.load()
+        position = LogCheckpoint(str(self.room / "position"), "topic", self.inputs)
+        start, known = position.load()
         reader = LogReader(self.inputs, known, LogOptions(follow, (), True))
         source = LogSource(
             reader, lambda base: DelimiterSplitter(base=base), start,
-            batch_count=5, on_confirm=lambda: checkpoint.save(source.confirmed),
+            batch_count=5, on_confirm=lambda: position.save(source.confirmed, source.take_changed()),
         )  # fmt: skip
         source.check()
-        checkpoint.logs = reader.logs
-        checkpoint.save(start)
+        position.logs = reader.logs
+        position.save(start)
         under_way: deque[Batch] = deque()
         steps = self.chance.randrange(1, 60) if kill else 100_000
         idle = taken = 0
@@ -293,10 +293,10 @@ class Runs:
         else:
             while under_way:
                 under_way.popleft().finish()
-            checkpoint.save(source.confirmed)
+            position.save(source.confirmed)
         self.missing += reader.missing
         reader.close()
-        checkpoint._file.close()
+        position._file.close()
 
 
 async def run_model(room: Path, seed: int, copies: bool | None = None, same: bool = False) -> None:
@@ -350,6 +350,13 @@ async def run_model(room: Path, seed: int, copies: bool | None = None, same: boo
     if same:
         told = f"{written} {sent} {may_miss} {runs.twice} {told}"
     assert not any(wrong.values()), f"seed {seed}, copies {copies}: {wrong}; the writers did {told}"
+
+
+@pytest.fixture(autouse=True)
+def _saves_what_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a checkpoint of many logs: most saves are records of what has changed."""
+    monkeypatch.setattr(checkpoint, "SMALL", 2000)
+    monkeypatch.setattr(checkpoint, "MOST_APPENDED", 10_000)
 
 
 @pytest.fixture(autouse=True)
