@@ -3,6 +3,7 @@
 command.py      flags → options → run
 options.py      what a run needs, as plain data
 work.py         one run: input, publisher, the loop, what is said at the end
+blocks.py       blocks of input, and how far they are confirmed
 input.py        files and stdin as one Source that knows how far it is confirmed
 routed.py       the topics that a routes file says, as a Sink
 rotation.py     which files of a rotated log are read, in what order, and where: rules only

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from qtools.cli.statefile import StateFile
 from qtools.errors import UsageError
-from qtools.pipe.input import Position
+from qtools.pipe.blocks import Position
 from qtools.pipe.rotation import Entry, Fingerprint
 
 PROGRAM = "q-pipe"

@@ -57,7 +57,7 @@ def look_at(path: str, *, is_current: bool = False) -> Candidate | None:
                 head = os.pread(fd, HEAD, 0) if stat.S_ISREG(info.st_mode) else b""
             finally:
                 os.close(fd)
-    compression = "" if is_current else compression_of(path)
+    compression = compression_of(path)
     return Candidate(path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, compression, is_current, head)
 
 
@@ -70,7 +70,7 @@ def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
     if not entry.prints:  # of a checkpoint that kept an offset only: the size has to do, for the file that it was
         return candidate.is_current
     try:
-        with _open(candidate.path, candidate.compression) as file:
+        with open_file(candidate.path, candidate.compression) as file:
             info = os.fstat(file.fileno())
             if (info.st_dev, info.st_ino) != (candidate.device, candidate.inode):
                 return False  # renamed in the meantime
@@ -99,7 +99,7 @@ def is_copy(candidate: Candidate, head: bytes) -> bool:
     if candidate.compression or not head:
         return False
     try:
-        with _open(candidate.path, "") as file:
+        with open_file(candidate.path, "") as file:
             info = os.fstat(file.fileno())
             if (info.st_dev, info.st_ino) != (candidate.device, candidate.inode):
                 return False
@@ -126,7 +126,7 @@ class LogFile:
     def __init__(self, candidate: Candidate, entry: Entry | None, name: str) -> None:
         self.name = name
         self.compression = candidate.compression
-        self._file = _open(candidate.path, candidate.compression)
+        self._file = open_file(candidate.path, candidate.compression)
         try:
             info = os.fstat(self._file.fileno())
             if (info.st_dev, info.st_ino) != (candidate.device, candidate.inode):
@@ -155,7 +155,7 @@ class LogFile:
         if candidate.is_current and not candidate.head and not self.position:
             return  # it was empty when the rotated files were looked for: what is in it now may be the second contents
         if self.compression:
-            with _damage_named(self.name):
+            with damage_named(self.name):
                 self._head = _read(self._file, HEAD)
                 self._sum_position()
                 _go_to(self._file, self.position)
@@ -199,7 +199,7 @@ class LogFile:
         """
         modified = self.modified  # before the read: a later write may be to other contents
         if self.compression:
-            with _damage_named(self.name):
+            with damage_named(self.name):
                 chunk = _read(self._file, BLOCK)
         else:
             early = len(self._recent)
@@ -285,8 +285,8 @@ class LogFile:
         return f"<LogFile {self.name} inode={self.entry.inode} {self.entry.offset}/{self.position}>"
 
 
-def _open(path: str, compression: str) -> IO[bytes]:
-    """The file, for reading and seeking in what is in it."""
+def open_file(path: str, compression: str) -> IO[bytes]:
+    """The file, for reading and seeking in what is in it. compression: "gzip" and the like, "" for none. OSError."""
     if not compression:
         return open(path, "rb", buffering=0)
     module = {
@@ -324,7 +324,7 @@ def _go_to(file: IO[bytes], place: int) -> None:
 
 
 @contextlib.contextmanager
-def _damage_named(name: str) -> Iterator[None]:
+def damage_named(name: str) -> Iterator[None]:
     """Raise what a decompressor finds as InputError."""
     try:
         yield

@@ -7,18 +7,17 @@ blocks before them, the entries of their files move on, each to the end of a who
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from isal.isal_zlib import crc32
 
 from qtools.cli import logs
-from qtools.cli.worker import Worker
 from qtools.errors import InputError
 from qtools.flow.lines import Splitter
 from qtools.message import Batch
-from qtools.pipe.input import Block, Position, cut_batches
+from qtools.pipe.blocks import Block, BlockSource, Position
 from qtools.pipe.logfile import MARK, LogFile, fingerprint
 from qtools.pipe.logreader import LogReader
 from qtools.pipe.rotating_log import Chunk, End, Idle, Step
@@ -36,40 +35,16 @@ class LogBlock(Block):
     checksum: tuple[int, int] | None = None
 
 
-class LogSource:
-    """What `reader` reads, as messages. start: what was confirmed before, in total.
+class LogSource(BlockSource):
+    """What `reader` reads, as messages. start: what was confirmed before, in total. Other arguments: as BlockSource has
+    them. held_back: bytes of messages whose end has not come, known once it is closed."""
 
-    batch_count, batch_bytes: the most that one batch has. on_confirm: called whenever `confirmed` has moved on.
-    """
-
-    def __init__(
-        self,
-        reader: LogReader,
-        splitter: Callable[[int], Splitter],
-        start: Position,
-        *,
-        batch_count: int = 5000,
-        batch_bytes: int = 1024 * 1024,
-        fail_on_empty: bool = False,
-        on_confirm: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.confirmed = start
-        self.empty = 0
-        self.held_back = 0  # bytes of messages whose end has not come
+    def __init__(self, reader: LogReader, splitter: Callable[[int], Splitter], start: Position, **options: Any) -> None:
+        super().__init__(splitter, start, **options)
+        self.held_back = 0
         self._reader = reader
-        self._make_splitter = splitter
-        self._batch_count = batch_count
-        self._batch_bytes = batch_bytes
-        self._fail_on_empty = fail_on_empty
-        self._on_confirm = on_confirm
-        self._worker = Worker("input")
-        self._pieces: deque[Batch] = deque()  # of the block that was read last
-        self._blocks: deque[LogBlock] = deque()
         self._changed: set[str] = set()  # paths of logs of which more is confirmed since take_changed()
-        self._reached = start
-        self._broken: InputError | None = None  # raised when what stands before it was handed over
         self._step: asyncio.Future[Step | None] | None = None
-        self._done = False
 
     def check(self) -> None:
         """Raise now what would fail later: UsageError."""
@@ -80,10 +55,8 @@ class LogSource:
     async def read(self) -> Batch | None:
         """The messages of the next chunk that has any, or of a part of it that makes a batch."""
         while not self._done:
-            if self._pieces:
-                return self._pieces.popleft()
-            if self._broken is not None:
-                raise self._broken
+            if (piece := self._next_piece()) is not None:
+                return piece
             if self._step is None:
                 self._step = self._worker.call(self._reader.step)
             try:
@@ -113,24 +86,15 @@ class LogSource:
 
     # ── positions ──
 
-    def confirm(self) -> None:
-        """Move on over every block that is finished, up to the first that is not."""
-        before = self.confirmed
-        while self._blocks:
-            block = self._blocks[0]
-            assert block.file is not None
-            self.confirmed = block.reached
-            block.file.entry.offset = self.confirmed.offset
-            self._changed.add(block.path)
-            if block.left:
-                break
-            if block.mark is not None:
-                block.file.entry.mark = block.mark
-            if block.checksum is not None:
-                block.file.entry.checksum = block.checksum
-            self._blocks.popleft()
-        if self.confirmed.total != before.total:
-            self._on_confirm()
+    def _note_confirmed(self, block: Block) -> None:
+        assert isinstance(block, LogBlock)
+        assert block.file is not None
+        entry = block.file.entry
+        entry.offset = self.confirmed.offset
+        self._changed.add(block.path)
+        if not block.left:
+            entry.mark = block.mark or entry.mark
+            entry.checksum = block.checksum or entry.checksum
 
     def take_changed(self) -> set[str]:
         """The paths of the logs of which more is confirmed than when this was asked last."""
@@ -149,11 +113,7 @@ class LogSource:
         except InputError as error:
             raise InputError(f"{file.name}: {error}", error.offset) from error
         block = self._block(step.log.path, file, splitter, bodies, data)
-        if block.left:
-            pieces = cut_batches(block.bodies, self._batch_count, self._batch_bytes)
-            self._pieces.extend(Batch.of_bodies(block, piece) for piece in pieces)
-        else:
-            self.confirm()
+        self._cut_up(block)
 
     def _block(self, path: str, file: LogFile, splitter: Splitter, bodies: list[bytes], data: bytes) -> LogBlock:
         begin = Position(0, file.taken, self._reached.total, self._reached.messages)
@@ -172,18 +132,10 @@ class LogSource:
         _add_to_sum(file, block, data, taken)
         file.tail = (file.tail + data)[-MARK:] if len(data) < MARK else data[-MARK:]
         file.position_split += len(data)
-        if splitter.empty_at and self._fail_on_empty:
-            line = block.first_line + splitter.empty_at[0]
-            block.cut(splitter.empty_at[0])
-            self._broken = InputError(
-                f"{name}: message {line} is empty, and NSQ has no empty messages (--empty skip leaves them out)"
-            )
+        file.lines += self._add(block)
+        if self._broken is not None:
             block.mark = block.checksum = None
-        self.empty += len(block.empty_at)
-        file.lines += len(bodies) + len(splitter.empty_at)
         file.taken = taken
-        self._reached = block.end
-        self._blocks.append(block)
         return block
 
     def _say_notes(self) -> None:

@@ -47,6 +47,11 @@ class PipeOptions:
     show: bool = True
 
     @property
+    def is_whole(self) -> bool:
+        """Each input is one message."""
+        return self.format == "raw" and not self.delimiter
+
+    @property
     def reads_logs(self) -> bool:
         """The files may be rotated and written to while they are read, and there is a place to go on at."""
         if self.follow:

@@ -135,6 +135,8 @@ class RotatingLog:
             return info is not None
         file = self._open.files[0]
         if info is not None and file.is_file(info):
+            if file.compression:
+                return False  # nothing is appended to it
             return info.st_size != file.position or info.st_mtime_ns != file.entry.modified
         return (
             file.size != file.position or (info is not None and info.st_size > 0) or now - self._open.searched > RESCAN

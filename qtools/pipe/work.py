@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtools.cli import logs
 from qtools.cli.counts import filter_families, flow_families, publisher_families
@@ -24,8 +24,9 @@ from qtools.flow.lines import DelimiterSplitter, LengthSplitter, Splitter, Whole
 from qtools.flow.run import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
+from qtools.pipe.blocks import Block, Position
 from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
-from qtools.pipe.input import Block, InputSource, Position
+from qtools.pipe.input import InputSource
 from qtools.pipe.logreader import FileMissing, LogReader
 from qtools.pipe.logsource import LogSource
 from qtools.pipe.open_files import LogOptions
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
     """Makes the splitter for the input's format, one for each file, given the byte that it is begun at."""
-    if options.format == "raw" and not options.delimiter:
+    if options.is_whole:
         return lambda base: WholeSplitter(base=base)
     if options.format == "raw":
         return lambda base: DelimiterSplitter(options.delimiter, base=base)
@@ -117,6 +118,16 @@ class _Pipe:
         self._say_failed(error, signals)
         return 1
 
+    def _source_options(self) -> dict[str, Any]:
+        """What both sources of blocks need."""
+        options = self.options
+        return {
+            "batch_count": options.batch_count,
+            "batch_bytes": options.batch_bytes,
+            "fail_on_empty": options.fail_on_empty,
+            "on_confirm": self._confirmed,
+        }
+
     def _read_input(self) -> InputSource:
         """stdin and files, each to its end."""
         options = self.options
@@ -127,10 +138,8 @@ class _Pipe:
         else:
             start = Position(total=options.skip_bytes)
         source = InputSource(
-            options.files, splitter_for(options), start,
-            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
-            fail_on_empty=options.fail_on_empty, on_confirm=self._confirmed,
-        )  # fmt: skip
+            options.files, splitter_for(options), start, decompress=not options.is_whole, **self._source_options()
+        )
         source.check()
         if checkpoint is not None and not start.total:
             checkpoint.save(start)  # from now on the file is locked
@@ -146,11 +155,7 @@ class _Pipe:
         start, known = checkpoint.load() if checkpoint is not None else (Position(), {})
         log_options = LogOptions(options.follow, options.rotated, options.skip_missing)
         self.reader = LogReader(options.files, known, log_options)
-        source = LogSource(
-            self.reader, splitter_for(options), start,
-            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
-            fail_on_empty=options.fail_on_empty, on_confirm=self._confirmed,
-        )  # fmt: skip
+        source = LogSource(self.reader, splitter_for(options), start, **self._source_options())
         source.check()
         if checkpoint is not None:
             checkpoint.logs = self.reader.logs
