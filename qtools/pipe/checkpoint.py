@@ -16,6 +16,8 @@ The second form was that of files too in earlier versions, and is read for them 
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +25,7 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 from qtools.cli.statefile import StateFile
+from qtools.cli.types import plural
 from qtools.errors import UsageError
 from qtools.pipe.blocks import Position
 from qtools.pipe.rotation import Entry, Fingerprint
@@ -58,6 +61,12 @@ class Checkpoint:
         if told is None:
             return Position()
         if isinstance(told, dict) and isinstance(told.get("logs"), dict):
+            for name in self._names:
+                if name in told["logs"] and os.path.exists(name) and not os.path.isfile(name):
+                    kind = "a directory" if os.path.isdir(name) else "no regular file"
+                    raise UsageError(
+                        f"{name} is {kind} now, and was a log when the checkpoint {self._file.path} was made"
+                    )
             raise _of_another(self._file.path, told.get("topic"), told["logs"])
         position, topic, names = _parse_position(self._file, told)
         if topic != self._topic or names != self._names:
@@ -85,7 +94,8 @@ class LogCheckpoint:
 
     def __init__(self, path: str, topic: str, names: Sequence[str]) -> None:
         self._names = [os.path.abspath(name) for name in names]
-        if path.endswith("/") or os.path.isdir(path):
+        self._directory = path if path.endswith("/") or os.path.isdir(path) else ""
+        if self._directory:
             path = os.path.join(path, _file_name(topic, self._names))
         self._file = StateFile(path, PROGRAM)
         self._topic = topic
@@ -94,6 +104,7 @@ class LogCheckpoint:
         self._size = 0  # bytes of the state as it was saved last
         self._appended = 0  # bytes of records after it
         self.logs: Mapping[str, Log] = {}
+        self.note = ""  # what the user should know of what was loaded
 
     def check(self) -> None:
         """Raise now what would fail later: no directory to write to; StartError."""
@@ -104,6 +115,7 @@ class LogCheckpoint:
         when another process uses it."""
         told = self._file.load()
         if told is None:
+            self.note = self._note_others() if self._directory else ""
             return Position(), {}
         if isinstance(told, dict) and "logs" not in told:
             return self._load_position(told)
@@ -165,6 +177,24 @@ class LogCheckpoint:
         from fnmatch import fnmatchcase
 
         return any(fnmatchcase(path, name) for path in paths for name in self._names)
+
+    def _note_others(self) -> str:
+        """That the directory has checkpoints of this topic for other inputs: the user may have changed a glob."""
+        others = []
+        for path in glob.glob(
+            os.path.join(glob.escape(self._directory), f"{glob.escape(_readable(self._topic))}-*.json")
+        ):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, "rb") as file:
+                told = json.loads(file.readline(SMALL))
+                if told["topic"] == self._topic:
+                    others.append(" ".join(map(str, told["inputs"])))
+        if not others:
+            return ""
+        more = f" and {plural(len(others) - 1, 'other')}" if len(others) > 1 else ""
+        return (
+            f"no checkpoint for these inputs in {self._directory} yet (there is one for {min(others)}{more}):"
+            " beginning anew"
+        )
 
     def _load_position(self, told: dict[str, Any]) -> tuple[Position, dict[str, list[Entry]]]:
         """A checkpoint of an earlier version: one position in all files together."""
@@ -246,5 +276,9 @@ def _size(path: str) -> int:
 def _file_name(topic: str, names: Sequence[str]) -> str:
     """For this run, in a directory of checkpoints."""
     what = blake2b("\0".join([topic, *names]).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
-    readable = "".join(char if char.isalnum() or char in "._-" else "_" for char in topic.rpartition("/")[2])
-    return f"{readable}-{what}.json"
+    return f"{_readable(topic)}-{what}.json"
+
+
+def _readable(topic: str) -> str:
+    """As much of a topic, or of the path of a routes file, as a file name may have."""
+    return "".join(char if char.isalnum() or char in "._-" else "_" for char in topic.rpartition("/")[2])

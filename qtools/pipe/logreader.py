@@ -67,10 +67,14 @@ class LogReader:
                 found = self._expand(each)
                 if not found and not self.options.follow and not any(map(self._is_of(each), self._known)):
                     raise UsageError(f"{name} leads to no file")
+                if not found and self.options.follow:
+                    self.notes.append((logging.WARNING, f"nothing matches {name!r} yet; waiting"))
             elif os.path.isdir(each):
                 raise UsageError(f"{name} is a directory")
             elif os.path.exists(each) and not os.path.isfile(each):
                 raise UsageError(f"{name} is no regular file, and only those are followed")
+            elif self.options.follow and not os.path.lexists(each):
+                self.notes.append((logging.WARNING, f"{name} is not there yet; waiting"))
             elif not self.options.follow and (os.path.lexists(each) or each not in self._known):
                 try:
                     os.close(os.open(each, os.O_RDONLY))

@@ -153,6 +153,8 @@ class _Pipe:
         if checkpoint is not None:
             checkpoint.check()
         start, known = checkpoint.load() if checkpoint is not None else (Position(), {})
+        if checkpoint is not None and checkpoint.note:
+            logs.say(logging.WARNING, checkpoint.note)
         log_options = LogOptions(options.follow, options.rotated, options.skip_missing)
         self.reader = LogReader(options.files, known, log_options)
         source = LogSource(self.reader, splitter_for(options), start, **self._source_options())
@@ -241,4 +243,5 @@ class _Pipe:
             how = "with --checkpoint a next run"
         else:
             how = "the same command" if self.checkpoint else f"--skip-bytes {confirmed.total}"
-        logs.say(logging.ERROR, f"confirmed: {count}, {size} bytes of input ({format_size(size)}); {how} goes on there")
+        said = plural(size, "byte").replace(",", "") + " of input" + (f" ({format_size(size)})" if size >= 1000 else "")
+        logs.say(logging.ERROR, f"confirmed: {count}, {said}; {how} goes on there")

@@ -62,7 +62,7 @@ def test_damage_is_named_and_what_stood_before_is_sent(
     assert len(done.err_lines) == 2, done.err
     assert done.err_lines[0].startswith(f"q-pipe: {path}: " + told.format(line=good + 1, offset=len(text)))
     confirmed = "1 message" if good == 1 else f"{good:,} messages"
-    assert done.err_lines[1].startswith(f"q-pipe: confirmed: {confirmed}, {len(text)} bytes of input ")
+    assert done.err_lines[1].startswith(f"q-pipe: confirmed: {confirmed}, {len(text)} bytes of input")
     assert done.err_lines[1].endswith(f"; --skip-bytes {len(text)} goes on there")
     assert sorted(broker.bodies(topic)) == sorted(b"message %d" % number for number in range(good))
 
@@ -72,7 +72,7 @@ def test_nothing_but_damage(shell: Shell, broker: Broker, topic: str, form: str)
     done = shell.run("q-pipe", topic, "-f", form, *broker.flags, input=b"\xc1\xc1\xc1\xc1\n")
     assert done.status == 1
     assert done.err_lines[0].startswith("q-pipe: stdin: ")
-    assert done.err_lines[1] == "q-pipe: confirmed: 0 messages, 0 bytes of input (0 B); --skip-bytes 0 goes on there"
+    assert done.err_lines[1] == "q-pipe: confirmed: 0 messages, 0 bytes of input; --skip-bytes 0 goes on there"
     assert broker.published(topic) == 0
 
 

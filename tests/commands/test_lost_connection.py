@@ -161,7 +161,7 @@ def test_it_gives_up_after_retry_timeout_and_says_how_far_it_came(
     assert 0.6 < time.monotonic() - begun < 6
     assert done.status == 1
     assert done.err_lines[-2] == f"q-pipe: {broker.address}: no broker could be reached for 0.7 s"
-    assert done.err_lines[-1] == ("q-pipe: confirmed: 1 message, 7 bytes of input (7 B); --skip-bytes 7 goes on there")
+    assert done.err_lines[-1] == ("q-pipe: confirmed: 1 message, 7 bytes of input; --skip-bytes 7 goes on there")
 
 
 @pytest.mark.slow

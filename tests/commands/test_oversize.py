@@ -19,7 +19,7 @@ def test_the_first_that_is_too_big_is_the_end(shell: Shell, broker: Broker, topi
         f"q-pipe: input: message 4 was not sent: it has {LIMIT + 1} bytes, the broker takes at most {LIMIT}"
         " (its --max-msg-size) (--on-oversize skip leaves such messages out)"
     )
-    assert done.err_lines[1].startswith("q-pipe: confirmed: 2 messages, 5 bytes of input ")
+    assert done.err_lines[1].startswith("q-pipe: confirmed: 2 messages, 5 bytes of input;")
     assert sorted(broker.bodies(topic)) in ([b"a", b"b"], [b"a", b"b", b"c"])
 
 

@@ -131,7 +131,7 @@ def test_pipe_ends_at_what_has_no_answer_and_goes_on_there(shell: Shell, broker:
     done = shell.run(*words)
     assert done.status == 1
     assert re.match(r"q-pipe: input: message 4: it is not JSON \(.*\) \(--on-error skip leaves such messages", done.err)
-    assert done.err_lines[-1].startswith("q-pipe: confirmed: 2 messages, 19 bytes of input ")
+    assert done.err_lines[-1].startswith("q-pipe: confirmed: 2 messages, 19 bytes of input;")
     assert told(done) == 1 + len(BROKEN[0]) + 1 + len(BROKEN[1]) + 1
     assert broker.bodies(topic) == [BROKEN[1]]
     done = shell.run(*words, "--skip-bytes", str(told(done)), "--on-error", "skip")
