@@ -26,7 +26,7 @@ def test_the_first_signal_ends_it_in_order(shell: Shell, broker: Broker, topic: 
     assert done.status == stopped_by(number, 1)
     assert done.err_lines[0] == f"q-pipe: stopped by {number.name} before the end of the input"
     found = re.fullmatch(
-        r"q-pipe: confirmed: (\d+) messages, (\d+) bytes of input ?(?:\([0-9.]+ .?B\))?; --skip-bytes (\d+) goes on there",
+        r"q-pipe: confirmed: (\d+) messages, (\d+) bytes of input(?: \(\S+ .?B\))?; --skip-bytes (\d+) goes on there",
         done.err_lines[1].replace(".0 kB", " kB"),
     )
     assert found, done.err
