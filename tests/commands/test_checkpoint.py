@@ -78,9 +78,7 @@ def test_several_files_are_gone_on_with_in_the_right_one(shell: Shell, broker: B
     words = [topic, "one", "two", "three", "--checkpoint", "position", *broker.flags]
     failed = shell.run("q-pipe", *words)
     assert failed.status == 1
-    assert failed.err_lines[-1] == (
-        "q-pipe: confirmed: 3 messages, 6 bytes of input; the same command goes on there"
-    )
+    assert failed.err_lines[-1] == ("q-pipe: confirmed: 3 messages, 6 bytes of input; the same command goes on there")
     before = broker.bodies(topic)
     done = shell.run("q-pipe", *words, "--on-oversize", "skip")
     assert done.status == 0, done.err
