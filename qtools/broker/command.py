@@ -146,6 +146,14 @@ _BYTES = Size(least=1)
 @click.option("--max-msg-size", type=_BYTES, default="1MiB", show_default=True, help="Of one message.")
 @click.option("--max-body-size", type=_BYTES, default="5MiB", show_default=True, help="Of one command, so of one MPUB.")
 @click.option(
+    "--max-memory",
+    type=_BYTES,
+    default=None,
+    metavar="SIZE",
+    help="Of all clients together, for commands and requests that have not come whole and answers that are not read."
+    " Beyond it publishers wait, and the slowest are ended.  [default: a quarter of the memory there is]",
+)
+@click.option(
     "--max-req-timeout", type=Duration(), default="1h", show_default=True, help="How long a message may be deferred."
 )
 @click.option(

@@ -22,7 +22,9 @@ from qtools.broker.options import Options
 from qtools.broker.statsd import Statsd
 from qtools.broker.store import MemoryStore, Store
 from qtools.broker.tcp_door import TcpDoor
+from qtools.broker.unfinished_commands import memory_limit
 from qtools.listen import is_local, listen, port_of, shown, unix_path
+from qtools.web.memory_budget import MemoryBudget
 
 if TYPE_CHECKING:
     from qtools.web.door import HttpDoor
@@ -49,6 +51,7 @@ class Daemon:
         self._https: socket.socket | None = None
         self._tcp_door: TcpDoor | None = None
         self._http_door: HttpDoor | None = None
+        self._budget: MemoryBudget | None = None
         self._lookups: Lookups | None = None
         self._statsd: Statsd | None = None
         self._idle: Entry[Alarm] | None = None
@@ -66,7 +69,8 @@ class Daemon:
             self.broker = Broker(options, self._make_store() if self._store is None else self._store)
             if options.id is not None and self.broker.store.last_id >= options.first_id(time.time_ns()):
                 log.warning("--node-id %d: what is kept here has higher ids; new ones go on from there", options.id)
-            self._tcp_door = TcpDoor(self.broker, self._nobody_there)
+            budget = self._budget = MemoryBudget(memory_limit(options))
+            self._tcp_door = TcpDoor(self.broker, budget, self._nobody_there)
             http_port = options.broadcast_http_port or port_of(self._http)
             self._statsd = Statsd(self.broker, http_port)
             self._lookups = Lookups(self.broker, options.broadcast_tcp_port or port_of(self._tcp), http_port)
@@ -78,7 +82,7 @@ class Daemon:
 
                 config = Config(options, self._lookups)
                 api = HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._https, config)
-                self._http_door = HttpDoor(api, short=api.short)
+                self._http_door = HttpDoor(api, short=api.short, budget=budget)
                 if self._http is not None:
                     await self._http_door.open(self._http)
                 if self._https is not None:
@@ -152,6 +156,8 @@ class Daemon:
             await self._lookups.close()
         await asyncio.gather(*(door.see_out() for door in (self._tcp_door, self._http_door) if door is not None))
         self.broker.close()
+        if self._budget is not None:
+            self._budget.close()
         self._remove_sockets()
         lost = 0 if self.broker.store.durable else self.broker.held()
         if lost:

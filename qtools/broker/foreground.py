@@ -44,6 +44,7 @@ def run(flags: Mapping[str, Any], ignored: Sequence[str] = ()) -> int:
         given["tls_required"] = "true"
     if not given["broadcast_address"]:
         del given["broadcast_address"]
+    given["max_memory"] = given["max_memory"] or 0
     retain = given.pop("retain")
     given["retain_age"], given["retain_size"] = retain if retain is not None else (0.0, 0)
     in_memory = given.pop("memory")

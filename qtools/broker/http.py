@@ -294,7 +294,7 @@ class HttpApi:
     async def _metrics(self, query: Query) -> bytes:
         from qtools.broker.metrics import as_prometheus
 
-        return await in_slices(as_prometheus(self._broker, len(self._door.connections)))
+        return await in_slices(as_prometheus(self._broker, len(self._door.connections), self._door.unfinished.budget))
 
     async def _config(self, name: str, method: str, scope: Scope, receive: Receive) -> bytes | Any:
         if method == "PUT":

@@ -179,6 +179,8 @@ class Link(asyncio.Protocol):
             self.take(data)
             return
         for piece in self.packing.decode(data):
+            if self.over:
+                return
             self.take(piece)
 
     def put_in(self, *, tls: Tls | None = None, packing: Filter | None = None, rest: bytes = b"") -> None:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from qtools.broker.broker import Broker
 from qtools.broker.slices import Steps
 from qtools.broker.stats import collecting
-from qtools.cli.families import Family, gauge, head_lines, process_families, sample_lines
+from qtools.cli.families import Family, counter, gauge, head_lines, process_families, sample_lines
+from qtools.web.memory_budget import MemoryBudget
 
 _AT_ONCE = 500  # samples that are rendered before the event loop may go on with something else
 
@@ -53,11 +54,11 @@ _CHANNEL = (
 )
 
 
-def as_prometheus(broker: Broker, connections: int) -> Steps[bytes]:
+def as_prometheus(broker: Broker, connections: int, budget: MemoryBudget) -> Steps[bytes]:
     """Everything, as a page; `connections` is how many NSQ clients are connected."""
     told = yield from collecting(broker, (), include_clients=False, include_mem=False)
     parts: list[str] = []
-    for family in _families(told, broker, connections):  # each has a name of its own
+    for family in _families(told, broker, connections, budget):  # each has a name of its own
         parts += head_lines(family)
         yield
         for start in range(0, len(family.samples), _AT_ONCE):
@@ -66,7 +67,7 @@ def as_prometheus(broker: Broker, connections: int) -> Steps[bytes]:
     return "\n".join([*parts, ""]).encode()
 
 
-def _families(told: Plain, broker: Broker, connections: int) -> Iterator[Family]:
+def _families(told: Plain, broker: Broker, connections: int, budget: MemoryBudget) -> Iterator[Family]:
     topics = [({"topic": topic["topic_name"]}, topic) for topic in told["topics"]]
     channels = [
         (labels | {"channel": channel["channel_name"]}, channel)
@@ -96,4 +97,8 @@ def _families(told: Plain, broker: Broker, connections: int) -> Iterator[Family]
         [({"topic": name}, count) for name, count in sorted(unreadable.items())],
     )
     yield gauge("q_broker_connections", "NSQ clients that are connected.", connections)
+    yield gauge("q_broker_client_memory_bytes", "Bytes that clients have begun to send, or do not read.", budget.used)
+    yield counter(
+        "q_broker_ended_for_memory_total", "Clients that were ended, as --max-memory was exceeded.", budget.shed
+    )
     yield from process_families("q-broker")

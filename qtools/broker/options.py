@@ -45,6 +45,7 @@ class Options:
     max_msg_size: int = 1024 * 1024
     max_body_size: int = 5 * 1024 * 1024
     max_req_timeout: float = 3600.0
+    max_memory: int = 0  # for what clients have begun to send and not read; 0: a quarter of the memory there is
 
     max_heartbeat_interval: float = 60.0
     max_rdy_count: int = 2500

@@ -71,6 +71,7 @@ class Connection(Link):
         self._owed = Owed()
         self._held_back = False  # too much waits to be written: not listened to until what it published is safe
         self._settling: Commit | None = None  # what it asked for has to be safe before it is asked for more
+        self._waits_for_memory = False  # not listened to, as what clients have begun to send takes too much memory
         self._last_word = False  # hang up when nothing is owed any more
         self._upgrades: deque[str] = deque()
         self._asking: asyncio.Task[None] | None = None  # the auth server
@@ -95,6 +96,8 @@ class Connection(Link):
         if commands:
             self._todo.extend(commands)
             self._go_on()
+        if self._reader.is_within_body:
+            self.door.unfinished.note(self, len(data), is_new=bool(commands))
 
     def _go_on(self) -> None:
         """Do what was asked, until something has to be waited for."""
@@ -122,6 +125,7 @@ class Connection(Link):
         """The last answer: why this connection ends. Without a code it ends without a word."""
         self.over = True
         self.leave()
+        self._reader = self._make_reader()  # nothing of an unfinished command stays in memory
         if code:
             told = f"{code} {text}" if text else code
             log.info("%s: %s", self.address, told)
@@ -167,7 +171,33 @@ class Connection(Link):
         return bool(self._owed)
 
     def may_listen(self) -> bool:
-        return len(self._owed) < OWED and not self._held_back and self._settling is None
+        is_free = not self._held_back and self._settling is None and not self._waits_for_memory
+        return len(self._owed) < OWED and is_free
+
+    # ── memory of a command that is not whole (unfinished_commands.py) ──────────────────────────
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes in memory of the command that is not whole; 0 when there is none."""
+        return 0 if self.over else self._reader.unfinished_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes until that command is whole, at most."""
+        return self._reader.missing_bytes
+
+    def set_waiting_for_memory(self, waits: bool) -> None:
+        """Listen to the client no more, or again."""
+        if waits != self._waits_for_memory:
+            self._waits_for_memory = waits
+            if waits and not self.over:
+                self.stop_listening()
+            elif self._asking is None:
+                self.listen_again()
+
+    def end_unfinished(self) -> None:
+        """End the connection, as its command takes too long to become whole. The client may try again."""
+        self.refuse("E_PUB_FAILED", "PUB failed: too slow for a broker that has no more memory for unfinished commands")
 
     # ── who it is ───────────────────────────────────────────────────────────────────────────────
 

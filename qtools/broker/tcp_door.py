@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from qtools.broker.auth import Authority
 from qtools.broker.link import LINGER, Link
 from qtools.broker.tcp import Connection
+from qtools.broker.unfinished_commands import UnfinishedCommands
 from qtools.errors import StartError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from qtools.broker.broker import Broker
     from qtools.broker.options import Options
+    from qtools.web.memory_budget import MemoryBudget
 
 
 PARTING = 0.1  # s for a client to hang up too when the broker ends
@@ -30,8 +32,9 @@ PARTING = 0.1  # s for a client to hang up too when the broker ends
 class TcpDoor:
     """Lets NSQ clients in, and knows who is inside."""
 
-    def __init__(self, broker: Broker, on_empty: Callable[[], None] | None = None) -> None:
+    def __init__(self, broker: Broker, budget: MemoryBudget, on_empty: Callable[[], None] | None = None) -> None:
         options = broker.options
+        self.unfinished = UnfinishedCommands(budget)
         self.broker = broker
         self.connections: set[Connection] = set()
         self.limits = options.limits()

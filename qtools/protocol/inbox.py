@@ -45,6 +45,16 @@ class Inbox:
         self._have, self._need = len(rest), count
         self.data, self.at = b"", 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether what `need` asked for has not arrived."""
+        return bool(self._waiting)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that have to arrive until then."""
+        return self._need - self._have if self._waiting else 0
+
     def take_rest(self) -> bytes:
         """Everything not yet understood, and forget it: for a filter that is put in between."""
         rest = b"".join(self._waiting) + self.data[self.at :]

@@ -20,6 +20,7 @@ from qtools.names import is_valid_name
 from qtools.protocol.commands import fin
 from qtools.protocol.inbox import Inbox
 
+_OBJECT_BYTES = 48  # of a message of an MPUB, beside its bytes and their length: an object, and its place in a list
 FIN_LENGTH = 21  # bytes of a line that says FIN
 MAX_LINE = 16 * 1024  # nsqd's read buffer; a longer line ends the connection without a word
 
@@ -189,6 +190,29 @@ class CommandReader:
                 self._dead = True
                 commands.append(stop.refused)
         return commands
+
+    @property
+    def is_within_body(self) -> bool:
+        """Whether a body has begun and is not whole."""
+        return self._inbox.is_waiting
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes in memory of a command that is not whole, about; 0 between two commands."""
+        if not self._inbox.is_waiting:
+            return 0
+        size = len(self._inbox)
+        if self._mpub is not None:
+            _, _, bodies, total = self._mpub
+            size += total + len(bodies) * _OBJECT_BYTES
+        return size
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that have to arrive until the command is whole, at most."""
+        if self._mpub is not None:  # what it declared may be wrong
+            return self._limits.max_body_size - self._mpub[3] - len(self._inbox)
+        return self._inbox.missing
 
     def take_rest(self) -> bytes:
         """What follows the last command given, for a filter that is put in between."""

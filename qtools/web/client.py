@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from qtools.web.hosts import is_good_host
 from qtools.web.short import HEAD_TOO_BIG, INVALID_REQUEST, ShortCycle, closing_answer, length_of
 from qtools.web.wire import Wire
 
@@ -33,6 +34,7 @@ def _is_post(cycle: RequestResponseCycle | ShortCycle) -> bool:
 
 _NO_SUCH_CODING = closing_answer(501, "UNSUPPORTED_TRANSFER_ENCODING")
 _TOO_SLOW = closing_answer(408, "REQUEST_TIMEOUT")
+_OUT_OF_MEMORY = closing_answer(503, "OUT_OF_MEMORY", (b"retry-after", b"1"))
 _TOO_MANY = closing_answer(503, "TOO_MANY_CONNECTIONS", (b"retry-after", b"1"))
 
 
@@ -79,6 +81,7 @@ class HttpClient(HttpToolsProtocol):
     _unseen = 0  # bytes since something came out of the parser
     _body = 0  # bytes of the bodies of requests that the application has not taken
     _fed = 0  # bytes of the chunk that is being parsed
+    _trailers = 0  # bytes of the trailers of the request whose body comes
     _in_head = False  # a request has begun, and its head is not whole
     _extends = False  # whether each piece of the body puts the deadline off
 
@@ -222,17 +225,29 @@ class HttpClient(HttpToolsProtocol):
         return self._deaf or self.wire.is_closing()
 
     def on_message_begin(self) -> None:
-        self._unseen = 0
+        self._unseen = self._trailers = 0
         if not self._is_over:
             self._in_head = True
             self._wait(self._limits.request)
         super().on_message_begin()
         self.scope["wire"] = self.wire  # type: ignore[typeddict-unknown-key]
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head, or of the trailers behind a chunked body: those are counted, and not used."""
+        if self._in_head:
+            super().on_header(name, value)
+        elif not self._is_over:
+            self._trailers += len(name) + len(value)
+            if self._trailers > self._limits.head:
+                self._refuse(HEAD_TOO_BIG)
+
     def on_headers_complete(self) -> None:
         if self._is_over or self._is_read_again:
             return
         self._in_head = False
+        if not is_good_host([value for name, value in self.headers if name == b"host"], self.parser.get_http_version()):
+            self._refuse(INVALID_REQUEST)
+            return
         if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head:
@@ -333,6 +348,11 @@ class HttpClient(HttpToolsProtocol):
             self.wire.close()  # nothing was asked
         else:
             self._refuse(_TOO_SLOW)
+
+    def refuse_for_memory(self) -> None:
+        """Answer 503 instead of reading on, and forget what has come."""
+        self._refuse(_OUT_OF_MEMORY)
+        self._body = 0
 
     def _refuse(self, answer: bytes) -> None:
         """Answer in the application's stead, and hang up. What was asked before, and has come whole, is answered first,

@@ -88,8 +88,8 @@ class HttpDoor:
         self.state = ServerState()
         self.loop = asyncio.get_running_loop()
         self._servers: list[asyncio.Server] = []
-        if budget is not None:
-            budget.add(ClientMemory(self.state))
+        self._budget = budget
+        self._memory = ClientMemory(self.state)
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
@@ -104,8 +104,10 @@ class HttpDoor:
         self._servers.append(server)
 
     def watch(self) -> None:
-        """Look at the deadlines from now on, as long as anybody is there."""
+        """Look at the deadlines, and at the memory of clients, from now on and as long as there are clients."""
         if self._sweeping is None:
+            if self._budget is not None:
+                self._budget.add(self._memory)
             self._sweeping = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
@@ -117,6 +119,8 @@ class HttpDoor:
         self._sweeping = None
         if self.state.connections:
             self.watch()
+        elif self._budget is not None:
+            self._budget.remove(self._memory)
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -164,13 +168,16 @@ class ClientMemory:
         return sum(self._held.values())
 
     def shed(self) -> str | None:
-        """Abort the connection of the client for which the most is held."""
+        """End the client for which the most is held: with an answer where that is the body of a request."""
         while self._held:
             client = max(self._held, key=self._held.__getitem__)
             size = self._held.pop(client)
             transport = client.transport
             if transport.is_closing():
                 continue
+            if isinstance(client, HttpClient) and client.unanswered_bytes > transport.unsent:
+                client.refuse_for_memory()
+                return f"refused the request of {transport.peer}, of which {size:,} bytes are held"
             transport.abort()
             return f"aborted the connection of {transport.peer}, for which {size:,} bytes are held"
         return None

@@ -7,6 +7,18 @@ the page was loaded (DNS rebinding). Host then has that name, and so tells such 
 from __future__ import annotations
 
 import ipaddress
+import re
+
+# A name, an address, a port: what a URL may have between `//` and the next `/` (RFC 3986, 3.2.2), without a user.
+_HOST = re.compile(rb"[a-zA-Z0-9!$%&'()*+,\-.:;=\[\]_~]*")
+
+
+def is_good_host(hosts: list[bytes], version: str) -> bool:
+    """Whether a server accepts a request of HTTP/`version` with the Host headers `hosts` (RFC 9112, 3.2): with one that
+    is well-formed, or empty; with none only before HTTP/1.1."""
+    if len(hosts) != 1:
+        return not hosts and version != "1.1"
+    return _HOST.fullmatch(hosts[0]) is not None
 
 
 def bare_host(header: bytes) -> str:

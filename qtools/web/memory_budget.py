@@ -31,7 +31,7 @@ class Holder(Protocol):
     """Something that holds memory for clients."""
 
     def memory(self) -> int:
-        """Bytes that it holds now, about."""
+        """Bytes that it holds now, about. It may remove itself from the budget."""
 
     def shed(self) -> str | None:
         """Give up what the slowest of its clients holds; what was done, for the log, or None when nothing can be."""
@@ -78,18 +78,22 @@ class MemoryBudget:
     def look(self) -> None:
         """Hold what there is against the limit now."""
         self._noted = 0
-        held = {holder: holder.memory() for holder in self._holders}
+        held = {holder: holder.memory() for holder in tuple(self._holders)}
         used = sum(held.values())
         if used > self.limit:
             for holder in sorted(held, key=held.__getitem__, reverse=True):
                 while used > self.limit * KEEP and held[holder] >= WORTH_ENDING and (what := holder.shed()) is not None:
-                    self.shed += 1
+                    self.used = used
+                    self.ended(what)
                     left = min(holder.memory(), held[holder])
-                    log.warning("%s: %s bytes are held for clients, --max-memory is %s",
-                                what, f"{used:,}", f"{self.limit:,}")  # fmt: skip
                     used -= held[holder] - left
                     held[holder] = left
         self.used = used
+
+    def ended(self, what: str) -> None:
+        """Count, and log, that a client was ended for its memory."""
+        self.shed += 1
+        log.warning("%s: %s bytes are held for clients, --max-memory is %s", what, f"{self.used:,}", f"{self.limit:,}")
 
     def _look(self) -> None:
         self.look()

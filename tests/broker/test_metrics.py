@@ -15,6 +15,7 @@ from qtools import __version__
 from qtools.broker.metrics import as_prometheus
 from qtools.broker.slices import in_one
 from qtools.cli.families import Sample, sample_lines
+from qtools.web.memory_budget import MemoryBudget
 
 from .inside import Peer, come_true, mpub, serving, subscribed
 
@@ -115,7 +116,7 @@ async def test_a_page_of_many_channels_is_made_in_pieces(monkeypatch: pytest.Mon
         for at_once in (1000, 7):
             monkeypatch.setattr("qtools.broker.metrics._AT_ONCE", at_once)
             sizes.clear()
-            lines = in_one(as_prometheus(daemon.broker, 3)).decode().split("\n")
+            lines = in_one(as_prometheus(daemon.broker, 3, MemoryBudget(1))).decode().split("\n")
             assert max(sizes) == min(at_once, 50)
             pages.append([line for line in lines if "nsq_" in line or "q_broker" in line])
         assert pages[0] == pages[1]

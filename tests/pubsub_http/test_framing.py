@@ -138,3 +138,65 @@ def test_an_upgrade_from_http_1_0_is_ignored(gateway: Gateway) -> None:
     answer = said(gateway.port, b"GET /topics HTTP/1.0\r\n" + UPGRADE + b"\r\n")
     assert status_of(answer) == 200
     assert isinstance(json.loads(answer.partition(b"\r\n\r\n")[2])["topics"], list)
+
+
+# What Go's net/http, and so nsqd, answers 400 to (RFC 9112, 3.2): the head's Host lines, and the status.
+HOSTS = [
+    (b"1.1", b"", 400),
+    (b"1.0", b"", 200),
+    (b"1.1", b"Host: localhost\r\nHost: localhost\r\n", 400),
+    (b"1.0", b"Host: localhost\r\nHost: localhost\r\n", 400),
+    (b"1.1", b"Host: local host\r\n", 400),
+    (b"1.1", b"Host: localhost/x\r\n", 400),
+    (b"1.1", b"Host: me@localhost\r\n", 400),
+    (b"1.1", b"Host: localhost:80\r\n", 200),
+]
+
+
+@pytest.mark.parametrize(("version", "hosts", "status"), HOSTS)
+@pytest.mark.parametrize("server", ["gateway", "broker"])
+def test_a_request_names_one_host(
+    gateway: Gateway, broker: Broker, server: str, version: bytes, hosts: bytes, status: int
+) -> None:
+    port = gateway.port if server == "gateway" else int(broker.http.rpartition(":")[2])
+    for head in (b"GET /ping HTTP/%b\r\n", b"POST /ping HTTP/%b\r\nContent-Length: 0\r\n"):
+        answer = said(port, head % version + hosts + b"Connection: close\r\n\r\n")
+        assert status_of(answer) == status or (head.startswith(b"POST") and status == 200)
+
+
+def test_a_handshake_names_one_host(gateway: Gateway) -> None:
+    asked = b"GET /ws?topic=t HTTP/1.1\r\n" + UPGRADE + b"\r\n"
+    assert status_of(said(gateway.port, asked.replace(HOST, HOST + HOST))) == 400
+    assert status_of(said(gateway.port, asked.replace(HOST, b""))) == 400
+    refused = said(gateway.port, asked.replace(HOST, b"Host: evil.example\r\n"))
+    assert (status_of(refused), b"HOST_NOT_ALLOWED" in refused) == (403, True)
+
+
+@pytest.mark.parametrize("server", ["gateway", "broker"])
+@pytest.mark.parametrize(("lines", "taken"), [(10, True), (140, False)])
+def test_trailers_are_bounded(
+    gateway: Gateway, broker: Broker, topic: str, server: str, lines: int, taken: bool
+) -> None:
+    """q-broker's limit is the gateway's; nsqd answers an error of its own."""
+    port = gateway.port if server == "gateway" else int(broker.http.rpartition(":")[2])
+    trailers = b"".join(b"X-%d: %b\r\n" % (number, b"y" * 900) for number in range(lines))
+    asked = b"POST /pub?topic=%b HTTP/1.1\r\n" % topic.encode() + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    client = Bare(port)
+    client.say(asked + CHUNKED[:-2] + trailers + b"\r\n")
+    status = status_of(client.read_until(b"\r\n\r\n"))
+    client.close()
+    assert status == 200 if taken else status in (431, 500)
+    assert bool(broker.topic(topic)) == taken
+
+
+def test_trailers_are_no_headers(make_gateway: MakeGateway, broker: Broker, topic: str) -> None:
+    """The answer to a request does not depend on what follows its body."""
+    gateway = make_gateway(broker)
+    trailers = b"Idempotency-Key: one\r\nOrigin: https://elsewhere.example\r\n"
+    asked = b"POST /pub?topic=%b HTTP/1.1\r\n" % topic.encode() + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    for _ in range(2):
+        client = Bare(gateway.port)
+        client.say(asked + CHUNKED[:-2] + trailers + b"\r\n")
+        assert status_of(client.read_until(b"OK")) == 200
+        client.close()
+    assert broker.bodies(topic) == [b"a", b"a"]
