@@ -52,10 +52,13 @@ class PublishRequest:
     """
 
     __slots__ = ("commands", "confirmed", "delay_ms", "done", "groups", "is_split_final", "order", "refusal",
-                 "refused", "sent", "sent_at", "version")  # fmt: skip
+                 "refused", "sent", "sent_at", "submitted_at", "version")  # fmt: skip
 
-    def __init__(self, order: int, groups: Sequence[Group], delay_ms: int, done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, order: int, groups: Sequence[Group], delay_ms: int, done: asyncio.Future[None], submitted_at: float
+    ) -> None:
         self.order = order
+        self.submitted_at = submitted_at  # loop time
         self.groups = groups
         self.delay_ms = delay_ms
         self.done = done
@@ -78,8 +81,8 @@ class PublishQueue:
     name: the broker or brokers, as log lines and errors name them.
     splitter: splits requests into commands. learn_limits: asks the brokers for their limits and updates `splitter`.
     on_published: called for each write that was answered OK.
-    retry_timeout: s without a connection after which all waiting requests fail with NetworkError, and s of nothing but
-        temporary refusals after which a request fails with that BrokerError; None for no limit.
+    retry_timeout: s without a connection after which a waiting request fails with NetworkError, and s of nothing but
+        temporary refusals after which it fails with that BrokerError, both since it was submitted; None for no limit.
     """
 
     def __init__(
@@ -107,6 +110,9 @@ class PublishQueue:
         self._not_before = 0.0  # loop time of the next attempt after a temporary refusal
         self._refused_since: float | None = None  # loop time of the first temporary refusal since the last OK
         self._last_refusal = ""
+        # Loop time and error: what was submitted by then, and not accepted, has failed or fails when it is answered.
+        self._given_up: tuple[float, BrokerError] | None = None
+        self._cancelled = 0  # requests that were cancelled since `_forget_cancelled` removed some
         self._sender: asyncio.Task[None] | None = None
         self._defect: BaseException | None = None  # what ended the sender task
         self._abandoned = False
@@ -117,12 +123,13 @@ class PublishQueue:
         `done` raises NetworkError when no broker was reachable for `retry_timeout`, and BrokerError when brokers kept
         refusing for that long. Messages that are refused for good are in `refused` and raise nothing.
         """
-        request = PublishRequest(order, groups, delay_ms, self._loop.create_future())
+        request = PublishRequest(order, groups, delay_ms, self._loop.create_future(), self._loop.time())
         if self._defect is not None:
             request.done.set_exception(self._defect)
             return request
         self._split(request)
         heapq.heappush(self._waiting, request)
+        request.done.add_done_callback(self._forget_cancelled)
         self._changed.set()
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all())
@@ -192,13 +199,13 @@ class PublishQueue:
                 await self._changed.wait()
                 continue
             unreachable_since = unreachable_since or self._loop.time()
+            deadline = max(unreachable_since, request.submitted_at) + self._retry_timeout
             try:
-                async with asyncio.timeout_at(unreachable_since + self._retry_timeout):
+                async with asyncio.timeout_at(deadline):
                     await self._changed.wait()
             except TimeoutError:
-                unreachable_since = None
                 error = NetworkError(self._name, f"no broker could be reached for {self._retry_timeout:.4g} s")
-                self._fail_all(error)
+                self._fail_submitted_by(deadline - self._retry_timeout, error)
 
     def _send(self, connection: Connection, request: PublishRequest) -> None:
         parts = request.commands
@@ -218,7 +225,7 @@ class PublishQueue:
         parts = request.commands
         accepted = len(parts) if error is None else len(parts) - answers.left
         if accepted:
-            self._refused_since, self._last_refusal = None, ""
+            self._refused_since, self._last_refusal, self._given_up = None, "", None
             count = sum(len(part.bodies) for part in parts[:accepted])
             self._counters.published += count
             self._counters.published_bytes += size * accepted // len(parts)  # exact if all were accepted
@@ -237,10 +244,13 @@ class PublishQueue:
                 request.refusal = error
             elif error.code not in TRANSIENT:
                 self._refuse_topic(request, error)
-            elif self._may_retry(error):
+            elif self._may_retry(request, error):
                 self._not_before = self._loop.time() + TRANSIENT_PAUSE
             else:
                 request.done.set_exception(error)
+                assert self._retry_timeout is not None
+                self._given_up = self._loop.time() - self._retry_timeout, error
+                self._fail_submitted_by(*self._given_up)
                 return
             request.sent = False  # the broker queued nothing of it: sending it again makes no duplicates
         elif not isinstance(error, ConnectionLost):
@@ -248,6 +258,8 @@ class PublishQueue:
             return
         if self._abandoned:
             self._end_unconfirmed(request)
+        elif self._given_up is not None and request.submitted_at <= self._given_up[0]:
+            request.done.set_exception(self._given_up[1])
         else:
             heapq.heappush(self._waiting, request)
 
@@ -287,12 +299,14 @@ class PublishQueue:
                 request.refused.update(((command.group, place), error) for place in command.places)
         request.commands = [command for command in request.commands if command.topic != topic]
 
-    def _may_retry(self, error: BrokerError) -> bool:
-        """Whether to try again after a temporary refusal. Equal refusals are logged once until a broker accepts."""
+    def _may_retry(self, request: PublishRequest, error: BrokerError) -> bool:
+        """Whether to try `request` again after a temporary refusal: unless brokers have accepted nothing for
+        `retry_timeout` since it was submitted. Equal refusals are logged once until a broker accepts."""
         now = self._loop.time()
         if self._refused_since is None:
             self._refused_since = now
-        elif self._retry_timeout is not None and now - self._refused_since >= self._retry_timeout:
+        refused_since = max(self._refused_since, request.submitted_at)
+        if self._retry_timeout is not None and now - refused_since >= self._retry_timeout:
             return False
         if str(error) != self._last_refusal:
             self._last_refusal = str(error)
@@ -305,6 +319,32 @@ class PublishQueue:
         request.confirmed = False
         if not request.done.done():
             request.done.set_result(None)
+
+    def _forget_cancelled(self, done: asyncio.Future[None]) -> None:
+        """Remove cancelled requests from the queue once they are half of it: they may have to wait for long until they
+        are its head, and hold their messages. So each removal costs no more than a few comparisons."""
+        if not done.cancelled():
+            return
+        self._cancelled += 1
+        if 2 * self._cancelled >= len(self._waiting):
+            self._cancelled = 0
+            self._keep([request for request in self._waiting if not request.done.done()])
+
+    def _keep(self, requests: list[PublishRequest]) -> None:
+        """Let only `requests` wait."""
+        heapq.heapify(requests)
+        self._waiting = requests
+        self._changed.set()
+
+    def _fail_submitted_by(self, latest: float, error: BaseException) -> None:
+        """Fail the waiting requests that were submitted at the loop time `latest` or before."""
+        kept = []
+        for request in self._waiting:
+            if request.submitted_at > latest:
+                kept.append(request)
+            elif not request.done.done():
+                request.done.set_exception(error)
+        self._keep(kept)
 
     def _fail_all(self, error: BaseException) -> None:
         for request in self._waiting:
