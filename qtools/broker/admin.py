@@ -117,12 +117,17 @@ class Admin:
             self._broker.delete_channel(topic, channel.name)
 
     async def _channel_peek(self, query: Query) -> dict[str, Any]:
-        topic, name = self._existing_channel(query)
+        topic, name = self._topic_and_channel(query)
+        if name not in topic.channels and topic.channels:
+            raise Refusal(404, "CHANNEL_NOT_FOUND")
+        topic.seal(*self._moment())
         told = query["count"][0] if "count" in query else "10"
         if not re.fullmatch(r"[0-9]{1,6}", told) or not 0 < int(told) <= MOST:
             raise Refusal(400, "INVALID_ARG_COUNT")
         found: asyncio.Future[list[Run] | None] = asyncio.get_running_loop().create_future()
-        topic.channels[name].backlog.peek(int(told), lambda runs: None if found.done() else found.set_result(runs))
+        # Where there is no channel, the first one gets all that waits in the topic, whatever its name.
+        peek = topic.channels[name].backlog.peek if name in topic.channels else topic.peek
+        peek(int(told), lambda runs: None if found.done() else found.set_result(runs))
         runs = await found
         if runs is None:
             raise Refusal(503, "CANNOT_READ")

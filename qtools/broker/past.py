@@ -1,7 +1,8 @@
 """Points in time as requests write them, and messages as a look at them tells. In: text, runs. Out: ns, plain data.
 
 POST /channel/create?topic=T&channel=C&from=TIME      TIME: beginning, RFC 3339, s to ns since 1970
-GET  /channel/peek?topic=T&channel=C&count=N          the first N that wait, neither delivered nor counted as it
+GET  /channel/peek?topic=T&channel=C&count=N          the first N that wait, neither delivered nor counted as it;
+                                                      of a topic without channels, what C would get as its first
 """
 
 from __future__ import annotations

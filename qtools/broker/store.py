@@ -146,6 +146,10 @@ class Backlog(Holding, Protocol):
 class Holder(Holding, Protocol):
     """What waits in a topic that has no channel yet, or is paused."""
 
+    def peek(self, count: int, answer: Callable[[list[Run] | None], None]) -> None:
+        """As a channel's."""
+        ...
+
     def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[Run]]:
         """Give everything to all of `into`. Answers how many messages went, and the runs that did not, and are for
         the caller to give to each. What is deferred waits until `not_before` (ns since 1970) at least."""

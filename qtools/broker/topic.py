@@ -13,7 +13,7 @@ later one only what comes after it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qtools.broker.block import HEAD, Block, Run
@@ -82,6 +82,11 @@ class Topic:
     def cold(self) -> int:
         """How many of those are not in memory."""
         return self._backlog.cold
+
+    def peek(self, count: int, answer: Callable[[list[Run] | None], None]) -> None:
+        """`answer` is called with the first that wait for a first channel, `count` at most, or with None when they
+        cannot be read."""
+        self._backlog.peek(count, answer)
 
     @property
     def held(self) -> int:

@@ -93,7 +93,9 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
     parsed = tuple(dict.fromkeys(parse_source(source, own) for source in sources))
     if given["peek"] and any(source.channel == own for source in parsed):
-        raise UsageError("--peek looks into a channel: name it, as in TOPIC/CHANNEL")
+        raise UsageError(
+            "--peek looks into a channel: name it, as in TOPIC/CHANNEL; while the topic has none, with any name"
+        )
     brokers = shared.brokers_of(given)
     options = TailOptions(
         sources=parsed,

@@ -139,6 +139,23 @@ async def test_a_look_tells_what_waits_in_its_order(tmp_path: Path, durable: boo
         await peer.close()
 
 
+@pytest.mark.parametrize("durable", [True, False])
+async def test_a_look_into_a_topic_without_channels(tmp_path: Path, durable: bool) -> None:
+    async with asked(**({"data_path": str(tmp_path)} if durable else {})) as (daemon, client):
+        await client.post("/topic/create?topic=t")
+        assert (await client.get("/channel/peek?topic=t&channel=c")).json() == {"messages": []}
+        for number in range(12):
+            await client.post("/pub?topic=t", content=b"%d" % number)
+        if durable:
+            await client.post("/pub?topic=t&defer=60000", content=b"late")
+        told = (await client.get("/channel/peek?topic=t&channel=c&count=11")).json()["messages"]
+        assert [(one["body"], one["attempts"]) for one in told] == [(str(number), 0) for number in range(11)]
+        assert not daemon.broker.topics["t"].channels
+        peer = await subscribed(daemon, "t", "c")
+        assert [message.body for message in await peer.messages(12)] == [b"%d" % number for number in range(12)]
+        await peer.close()
+
+
 @pytest.mark.parametrize("count", ["0", "-1", "x", "10001", ""])
 async def test_a_look_is_bounded(count: str) -> None:
     async with asked() as (_, client):
@@ -146,6 +163,6 @@ async def test_a_look_is_bounded(count: str) -> None:
         await client.post("/channel/create?topic=t&channel=c")
         reply = await client.get(f"/channel/peek?topic=t&channel=c&count={count}")
         assert (reply.status_code, reply.json()) == (400, {"message": "INVALID_ARG_COUNT"})
-        reply = await client.get("/channel/peek?topic=t&channel=nobody")
+        reply = await client.get("/channel/peek?topic=t&channel=other")
         assert (reply.status_code, reply.json()) == (404, {"message": "CHANNEL_NOT_FOUND"})
         assert (await client.post("/channel/peek?topic=t&channel=c")).status_code == 405

@@ -100,6 +100,24 @@ def test_a_look_at_what_is_not_there(shell: Shell, broker: Broker, topic: str) -
     assert broker.topic(topic) is None
 
 
+def test_a_look_into_a_topic_without_a_channel(shell: Shell, broker: Broker, topic: str) -> None:
+    """It shows what the first channel would get, and creates none."""
+    if broker.kind == NSQD:
+        pytest.skip("nsqd has no words for it")
+    bodies = [b"%d" % n for n in range(20)]
+    broker.fill(topic, bodies)
+    done = shell.run("q-tail", f"{topic}/archive", "--peek", "-n", "5", *broker.flags)
+    assert (done.status, done.lines) == (0, bodies[:5])
+    assert broker.channels(topic) == []
+    done = shell.run("q-tail", topic, "--peek", *broker.flags)
+    assert done.status == 2
+    assert "name it, as in TOPIC/CHANNEL; while the topic has none, with any name" in done.err
+    broker.create(topic, "other")
+    done = shell.run("q-tail", f"{topic}/archive", "--peek", *broker.flags)
+    assert f"{topic}/archive does not exist on any broker" in done.err
+    assert [one.body for one in broker.drain(topic, "other")] == bodies
+
+
 @pytest.mark.parametrize("words", [["--since", "1m"], ["--until-empty"], ["--idle-timeout", "1s"]])
 def test_a_look_is_one_look(shell: Shell, words: list[str]) -> None:
     done = shell.run("q-tail", "t/c", "--peek", *words)

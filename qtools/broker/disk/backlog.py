@@ -559,7 +559,8 @@ class ChannelBacklog:
                 answer(None)
                 return
             wall = self.wall()
-            late = [run for block, row in blocks if not block.is_cold for run in due_runs(block, row, wall)]
+            latest = self.latest_due(wall)
+            late = [run for block, row in blocks if not block.is_cold for run in due_runs(block, row, wall, latest)]
             self._peek_cold(runs + first_runs(late, missing), count, answer)
 
         first = self._deferred.late.first(missing)

@@ -111,20 +111,23 @@ def _check_all(connection: sqlite3.Connection, path: Path, wrong: Callable[[str]
     damage = find_damage(connection, whole=True)
     if damage:
         wrong(f"{path}: {damage}")
-    messages = 0
+    messages = damaged = 0
     names = dict(connection.execute("SELECT id, name FROM topic"))
     for topic, name in names.items():
         for block in topic_blocks(connection, topic):
-            messages += block.count
-            if isinstance(block, UnreadableBlock):
+            if not isinstance(block, UnreadableBlock):
+                messages += block.count
+            else:
+                damaged += block.count
                 wrong(sentence(Lost(name or "(deleted)", block.seq, block.seq, block.count, "", "", block.reason)))
-    return f"{path}: {len(names):,} topic{'' if len(names) == 1 else 's'}, {messages:,} messages read"
+    lost = f", {damaged:,} damaged" if damaged else ""
+    return f"{path}: {len(names):,} topic{'' if len(names) == 1 else 's'}, {messages:,} messages read{lost}"
 
 
 def topic_blocks(connection: sqlite3.Connection, topic: int) -> Iterator[Block]:
     """Every block of a topic, deferred ones too; an UnreadableBlock for each that is damaged."""
     (stop,) = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM block").fetchone()
-    for seq, count, timestamp in numbers(connection, topic, 0, stop, patient=False, deferred=True):
+    for seq, count, timestamp in numbers(connection, topic, 0, stop, patient=False, deferred=None):
         block = read_one(connection, topic, seq, count, timestamp, patient=False)
         if block is not None:
             yield block

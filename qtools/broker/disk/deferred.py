@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from qtools.broker.block import Block, Run
 from qtools.broker.deferral import DeferralQueue
-from qtools.broker.disk.progress import Progress, Row
+from qtools.broker.disk.progress import Progress, Row, Stretch
 from qtools.broker.disk.seq_set import SeqSet
 
 if TYPE_CHECKING:
@@ -308,36 +308,31 @@ class Deferred:
         self.late.discard(seq)
         if row is None:
             backlog.hold(seq, None)
-            run = Run(block, 0, block.count)
-            due = min(block.due, backlog.latest_due(wall))
-            if due <= wall:
-                return [run]
-            backlog.depth -= block.count
-            self.count += block.count
-            self._window.add(Run(block.cold(), 0, block.count), due)
-            return []
+            ready, later = split_by_due(block, None, wall, backlog.latest_due(wall))
+            for start, stop, attempts, due in later:
+                backlog.depth -= stop - start
+                self.count += stop - start
+                self._window.add(Run(block.cold(), start, stop, attempts), due)
+            return _runs(block, ready)
         progress = Progress.load(*row)
         backlog.hold(seq, progress)
         backlog.touch(seq)
         before = self.count
-        ready = self.take_ready(block, progress, wall)
+        runs = self.take_ready(block, progress, wall)
         backlog.depth -= self.count - before
-        return ready
+        return runs
 
     def take_ready(self, block: Block, progress: Progress, wall: int) -> list[Run]:
         """Answers what of a block may be delivered; the rest is deferred."""
-        if progress.cap(self._backlog.latest_due(wall)):
+        latest = self._backlog.latest_due(wall)
+        if progress.cap(latest):
             self._backlog.touch(block.seq)
-        cold: Block | None = None
-        ready: list[Run] = []
-        for start, stop, attempts, due in list(progress.stretches()):
-            if due <= wall:
-                if due:
-                    progress.came_back(start, stop, attempts)
-                ready.append(Run(block, start, stop, attempts))
-                continue
-            if cold is None:
-                cold = block if block.is_cold else block.cold()
+        ready, later = split_by_due(block, progress, wall, latest)
+        for start, stop, attempts, due in ready:
+            if due:
+                progress.came_back(start, stop, attempts)
+        cold = block.cold() if later and not block.is_cold else block
+        for start, stop, attempts, due in later:
             self.count += stop - start
             if (due, block.seq) <= self._horizon:
                 self._window.add(Run(cold, start, stop, attempts), due)
@@ -345,12 +340,32 @@ class Deferred:
                 self._is_far(cold, due)
         if len(self._window) > self._evict_at:
             self._evict(self._limit // 2)
-        return ready
+        return _runs(block, ready)
 
 
-def due_runs(block: Block, row: Row | None, wall: int) -> list[Run]:
-    """What of a block, of which a channel has the progress `row`, is due at `wall` (ns)."""
-    if row is None:
-        return [Run(block, 0, block.count)]
-    stretches = Progress.load(*row).stretches()
-    return [Run(block, start, stop, attempts) for start, stop, attempts, due in stretches if due <= wall]
+def due_runs(block: Block, row: Row | None, wall: int, latest: int) -> list[Run]:
+    """What of a block, of which a channel has the progress `row`, is due at `wall`: as `take_ready` answers it, without
+    taking it. Times as for `split_by_due`."""
+    ready, _ = split_by_due(block, None if row is None else Progress.load(*row), wall, latest)
+    return _runs(block, ready)
+
+
+def split_by_due(
+    block: Block, progress: Progress | None, wall: int, latest: int
+) -> tuple[list[Stretch], list[Stretch]]:
+    """What of a block is not finished: the stretches that are due at `wall`, and those that are due later.
+
+    progress: None for a block that was never delivered. latest: no message is due after it, whatever was stored while
+    the clock was ahead. All times are ns since 1970.
+    """
+    ready: list[Stretch] = []
+    later: list[Stretch] = []
+    stretches = ((0, block.count, 0, block.due),) if progress is None else progress.stretches()
+    for start, stop, attempts, due in stretches:
+        due = min(due, latest)
+        (ready if due <= wall else later).append((start, stop, attempts, due))
+    return ready, later
+
+
+def _runs(block: Block, stretches: list[Stretch]) -> list[Run]:
+    return [Run(block, start, stop, attempts) for start, stop, attempts, _ in stretches]

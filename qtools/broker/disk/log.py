@@ -7,13 +7,14 @@ block ──┬─▶ each channel's backlog      `spread`; when the last is don
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qtools.broker.block import Block, Run
 from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.disk.hot import BYTES
 from qtools.broker.disk.seq_set import SeqSet
-from qtools.broker.store import Backlog, MemoryBacklog
+from qtools.broker.store import Backlog, MemoryBacklog, first_runs
 from qtools.names import is_ephemeral
 
 if TYPE_CHECKING:
@@ -280,6 +281,22 @@ class TopicBacklog:
                     backlog.defer(Run(block, 0, block.count), max(block.due, not_before), 0)
         self._set(None)
         return depth, []
+
+    def peek(self, count: int, answer: Callable[[list[Run] | None], None]) -> None:
+        """`answer` is called with the first that wait, `count` at most, or with None when they cannot be read. What was
+        published deferred is not among them."""
+        if self.held_from is None:
+            answer([])
+            return
+
+        def found(blocks: list[Block] | None) -> None:
+            if blocks is None:
+                answer(None)
+            else:
+                answer(first_runs((Run(block, 0, block.count) for block in blocks if not block.is_cold), count))
+
+        log = self._log
+        log.store.reader.range(log.ident, self.held_from, log.next, count, BYTES, found)
 
     def clear(self) -> None:
         """What waits here is gone."""

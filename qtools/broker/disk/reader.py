@@ -27,8 +27,9 @@ from qtools.broker.disk.progress import Row
 from qtools.broker.disk.worker import Worker
 
 _COLUMNS = "seq, topic, base, count, timestamp, due, offsets, frames, checksum"
-_RANGE = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ? AND due = 0 ORDER BY seq"
-_DEFERRED = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ? AND due > 0 ORDER BY seq"
+_IN_RANGE = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ?"
+_RANGE = f"{_IN_RANGE} AND due = 0 ORDER BY seq"
+_DEFERRED = f"{_IN_RANGE} AND due > 0 ORDER BY seq"
 _NEXT_DUE = """
     SELECT d.due, d.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due
     FROM (
@@ -103,16 +104,7 @@ class Reader:
         patient = self._failures < RETRIES
 
         def read(connection: sqlite3.Connection) -> list[Block]:
-            blocks: list[Block] = []
-            left = size
-            for seq in wanted:
-                block = read_one(connection, topic, seq, patient=patient)
-                if block is not None:
-                    blocks.append(block)
-                    left -= len(block.frames)
-                if left <= 0:
-                    break
-            return blocks
+            return read_these(connection, topic, wanted, size, patient=patient)
 
         self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, blocks or (), error))
 
@@ -162,16 +154,8 @@ class Reader:
         patient = self._failures < RETRIES
 
         def read(connection: sqlite3.Connection) -> list[WithProgress]:
-            found: list[WithProgress] = []
-            left = size
-            for seq in wanted:
-                block = read_one(connection, topic, seq, patient=patient)
-                if block is not None:
-                    found.append((block, _read_progress(connection, channel, seq, patient=patient)))
-                    left -= len(block.frames)
-                if left <= 0:
-                    break
-            return found
+            blocks = read_these(connection, topic, wanted, size, patient=patient)
+            return [(block, _read_progress(connection, channel, block.seq, patient=patient)) for block in blocks]
 
         def found(rows: list[WithProgress] | None, error: Exception | None) -> None:
             self._answer(answer, topic, rows, [block for block, _ in rows or ()], error)
@@ -220,24 +204,14 @@ class Reader:
         ).fetchone()
         return int(row[0]) if row else 1 << 62
 
-    def now(self, topic: int, start: int, stop: int, messages: int) -> list[Block]:
-        """Blocks as `range` finds them, waited for, without those that are damaged: for what is small, and rare."""
-        blocks = read_range(self._quick, topic, start, stop, messages, 1 << 62, patient=False)
+    def now(self, topic: int, start: int, stop: int, messages: int, *, deferred: bool = False) -> list[Block]:
+        """Blocks as `range` finds them, waited for, without those that are damaged: for what is small, and rare.
+
+        deferred: only what was published deferred.
+        """
+        blocks = read_range(self._quick, topic, start, stop, messages, 1 << 62, patient=False, deferred=deferred)
         self._report(topic, blocks)
         return [block for block in blocks if not block.is_cold]
-
-    def deferred_now(self, topic: int, start: int, stop: int, messages: int) -> list[Block]:
-        """As `now`, of what was published deferred."""
-        blocks: list[Block] = []
-        for row in self._quick.execute(_DEFERRED, (topic, start, stop)):
-            block = checked(row, topic, row[0])
-            self._report(topic, [block])
-            if not block.is_cold:
-                blocks.append(block)
-                messages -= block.count
-            if messages <= 0:
-                break
-        return blocks
 
     def close(self) -> None:
         self._worker.close()
@@ -245,15 +219,24 @@ class Reader:
 
 
 def read_range(
-    connection: sqlite3.Connection, topic: int, start: int, stop: int, messages: int, size: int, *, patient: bool
+    connection: sqlite3.Connection,
+    topic: int,
+    start: int,
+    stop: int,
+    messages: int,
+    size: int,
+    *,
+    patient: bool,
+    deferred: bool = False,
 ) -> list[Block]:
     """Blocks in order, with an UnreadableBlock for each that is damaged.
 
-    patient: an error that is no damage is raised; else it counts as damage.
+    patient: an error that is no damage is raised; else it counts as damage. deferred: what was published deferred, and
+    nothing else; without it nothing of that.
     """
     blocks: list[Block] = []
     try:
-        rows = connection.execute(_RANGE, (topic, start, stop))
+        rows = connection.execute(_DEFERRED if deferred else _RANGE, (topic, start, stop))
         for row in rows:
             block = checked(row, topic, row[0])
             if block.is_cold:
@@ -271,9 +254,9 @@ def read_range(
     # The way through the table is damaged from here on: block by block, as the index has them.
     start = blocks[-1].seq + 1 if blocks else start
     unreadable = 0
-    for seq, count, timestamp in numbers(connection, topic, start, stop, patient=patient):
+    for seq, count, timestamp in numbers(connection, topic, start, stop, patient=patient, deferred=deferred):
         found = read_one(connection, topic, seq, count, timestamp, patient=patient)
-        if found is None:
+        if found is None or (not found.is_cold and bool(found.due) != deferred):  # a damaged index does not tell which
             continue
         blocks.append(found)
         messages -= found.count
@@ -284,18 +267,36 @@ def read_range(
     return blocks
 
 
+def read_these(
+    connection: sqlite3.Connection, topic: int, wanted: Sequence[int], size: int, *, patient: bool
+) -> list[Block]:
+    """The first of the blocks `wanted` that are there, until there are `size` bytes; as `read_range` otherwise."""
+    blocks: list[Block] = []
+    for seq in wanted:
+        block = read_one(connection, topic, seq, patient=patient)
+        if block is not None:
+            blocks.append(block)
+            size -= len(block.frames)
+        if size <= 0:
+            break
+    return blocks
+
+
 def numbers(
-    connection: sqlite3.Connection, topic: int, start: int, stop: int, *, patient: bool, deferred: bool = False
+    connection: sqlite3.Connection, topic: int, start: int, stop: int, *, patient: bool, deferred: bool | None
 ) -> Iterable[tuple[int, int, int]]:
     """The blocks of a topic that the index has: number, count, timestamp. (number, -1, 0) from where it is damaged on:
-    one of any topic, or of none."""
+    one of any topic, or of none.
+
+    deferred: those that were published deferred, or those that were not; None: both.
+    """
     last = start - 1
     try:
         for seq, count, timestamp, due in connection.execute(_INDEX, (topic, start, stop)):
             if not all(isinstance(one, int) for one in (seq, count, timestamp, due)) or seq <= last:
                 raise sqlite3.DatabaseError("the index is out of order")
             last = seq
-            if not due or deferred:
+            if deferred is None or bool(due) == deferred:
                 yield seq, count, timestamp
     except sqlite3.Error as error:
         if patient and not is_damage(error) and isinstance(error, sqlite3.OperationalError):

@@ -175,8 +175,7 @@ class DurableStore:
 
     def read_now(self, topic: int, start: int, stop: int, *, deferred: bool = False) -> list[Block]:
         """Some of a topic's blocks, at most as many as fit into a channel's memory; or of those published deferred."""
-        read = self.reader.deferred_now if deferred else self.reader.now
-        return read(topic, start, stop, self.budget.messages)
+        return self.reader.now(topic, start, stop, self.budget.messages, deferred=deferred)
 
     # ── what is to be written ───────────────────────────────────────────────────────────────────
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -54,7 +55,11 @@ def test_a_damaged_block_is_named_and_the_status_is_1(broker: Broker, shell: She
     first, last = done.out.decode().splitlines()
     assert first.startswith("topic t: ")
     assert first.endswith(" messages cannot be read (block 1): its checksum is wrong")
-    assert last.endswith("5,000 messages read")
+    counts = re.fullmatch(r".*: 1 topic, ([0-9,]+) messages read, ([0-9,]+) damaged", last)
+    assert counts is not None, last
+    read, damaged = (int(count.replace(",", "")) for count in counts.groups())
+    assert f"{damaged:,} messages cannot be read" in first
+    assert (damaged > 0, read + damaged) == (True, 5000)
 
 
 def test_a_directory_without_a_database(tmp_path: Path, shell: Shell) -> None:

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.block import Run
+from qtools.broker.block import Block, Run
 from qtools.broker.channel import Channel
 from qtools.broker.disk.backlog import ChannelBacklog
 from qtools.broker.disk.checksum import row_checksum
 from qtools.broker.disk.database import FILE
+from qtools.broker.disk.deferred import due_runs, split_by_due
 from qtools.broker.disk.progress import NEVER, Progress
+from qtools.broker.disk.store import DurableStore
 from tests.broker.disk.world import World
 
 HOUR = 3600 * 10**9
@@ -216,4 +218,49 @@ async def test_a_clock_that_is_set_while_the_broker_runs_moves_nothing(
         client.leave()
         world.clients.clear()
     assert not world.wrong  # the account goes by `time.time`, which was not touched
+    world.close()
+
+
+def test_one_rule_says_what_of_a_block_is_due() -> None:
+    """What a look tells of a block that waits on disk is what a read of it makes ready."""
+    block = Block.stored(7, 1, 6, 1000, 90)
+    assert split_by_due(block, None, 100, 200) == ([(0, 6, 0, 90)], [])
+    assert split_by_due(block, None, 80, 200) == ([], [(0, 6, 0, 90)])
+    assert split_by_due(block, None, 80, 80) == ([(0, 6, 0, 80)], [])  # stored while the clock was ahead
+    progress = Progress(6)
+    progress.count(6)
+    progress.came_back(1, 3, 2, 150)
+    progress.came_back(3, 4, 2, 900)
+    ready, later = split_by_due(block, progress, 100, 200)
+    assert (ready, later) == ([(0, 1, 1, 0), (4, 6, 1, 0)], [(1, 3, 2, 150), (3, 4, 2, 200)])
+    for wall, latest in ((100, 200), (150, 200), (100, 100), (950, 2000)):
+        runs = due_runs(block, progress.row(), wall, latest)
+        ready, _ = split_by_due(block, progress, wall, latest)
+        assert [(run.start, run.stop, run.attempts) for run in runs] == [stretch[:3] for stretch in ready]
+    assert due_runs(block, None, 80, 200) == []
+
+
+async def test_what_was_published_deferred_is_read_round_damage_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the way through the table is damaged the index leads to the blocks, deferred ones like the others."""
+    world = World(tmp_path, hot_messages=10)
+    for number in range(20):
+        world.publish("t", 1, 20, 60.0 if number % 2 else 0.0)
+        await world.quiet()
+    store = world.broker.store
+    assert isinstance(store, DurableStore)
+    topic = store.log("t").ident  # type: ignore[attr-defined]
+    counts = {deferred: len(store.reader.now(topic, 0, 1000, 1000, deferred=deferred)) for deferred in (False, True)}
+    assert sum(counts.values()) == 20
+    for name in ("_RANGE", "_DEFERRED"):
+        monkeypatch.setattr(f"qtools.broker.disk.reader.{name}", "SELECT 1 FROM nowhere WHERE ? AND ? AND ?")
+    for deferred, count in counts.items():
+        blocks = store.reader.now(topic, 0, 1000, 1000, deferred=deferred)
+        assert [bool(block.due) for block in blocks] == [deferred] * count
+    monkeypatch.setattr("qtools.broker.disk.reader._INDEX", "SELECT 1, 1, 1, 1 FROM nowhere WHERE ? AND ? AND ?")
+    for deferred, count in counts.items():
+        blocks = store.reader.now(topic, 0, 1000, 1000, deferred=deferred)
+        assert [bool(block.due) for block in blocks] == [deferred] * count
+    monkeypatch.undo()
     world.close()
