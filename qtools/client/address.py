@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from qtools.errors import AddressInvalid, UsageError
 
@@ -136,10 +136,14 @@ def local_address(environ: Mapping[str, str] = os.environ) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class Brokers:
-    """Which brokers to speak to: `nsqd` addresses, or those that the `lookupd`s name; never both."""
+    """Which brokers to speak to: `nsqd` addresses, or those that the `lookupd`s name; never both.
+
+    failing: the HTTP APIs that did not answer the last time, so that a run logs each outage once (discovery.py).
+    """
 
     nsqd: tuple[Address, ...] = ()
     lookupd: tuple[str, ...] = ()
+    failing: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def uses_https(self) -> bool:

@@ -53,7 +53,6 @@ class Consumer:
         ends_when_empty: bool = False,
     ) -> None:
         self.sources = list(sources)
-        self.failing: set[str] = set()  # nsqlookupds that did not answer the last time
         self.received = 0
         self.redelivered = 0  # of those received: that had been delivered before
         self._newest = (NO_STAMP, 0.0)  # the stamp that came last, and when (s since 1970)
@@ -91,7 +90,7 @@ class Consumer:
             self._connections.append(connection)
             self._share()
 
-        discovery = Discovery(self._brokers, source.topic, self.settings, self.failing)
+        discovery = Discovery(self._brokers, source.topic, self.settings)
         return Links(discovery, self.settings, subscribe, self._on_down, waits=not self._ends_when_empty)
 
     async def start(self) -> None:

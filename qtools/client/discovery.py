@@ -17,6 +17,7 @@ from qtools.protocol.lookup import Producer, decode_producers
 
 logger = logging.getLogger("qtools.client")
 
+ALL = ""  # in `Brokers.failing` while no nsqlookupd answers
 POLL_SECONDS = 15.0
 # While no nsqd has the topic yet, the run waits for one, and a request costs nsqlookupd very little.
 POLL_SECONDS_EMPTY = 1.0
@@ -26,42 +27,54 @@ class Discovery:
     """The addresses for `topic`, or of every nsqd when it is None (to publish anywhere).
 
     settings: the TLS files that requests to https:// addresses use.
-    failing: the nsqlookupds that did not answer the last time. Share this set between instances, so that each outage is
-        logged once and not once per topic.
+    The nsqlookupds that did not answer the last time are in `brokers.failing`, so that all instances of a run log an
+    outage once.
     """
 
-    def __init__(
-        self, brokers: Brokers, topic: str | None, settings: Settings, failing: set[str] | None = None
-    ) -> None:
+    def __init__(self, brokers: Brokers, topic: str | None, settings: Settings) -> None:
         self.known: set[Address] = set(brokers.nsqd)
         self.topic = topic
         self.is_static = not brokers.lookupd
         self._brokers = brokers
         self._askers = [HttpAsker(base, settings.http_tls_context()) for base in brokers.lookupd]
-        self._failing = set() if failing is None else failing
+        self._failing = brokers.failing
 
     async def look(self) -> set[Address]:
-        """All addresses there are now. StartError when no nsqlookupd answers."""
+        """All addresses there are now. StartError when no nsqlookupd answers; that some do not is logged."""
         if self.is_static:
             return self.known
         answers = await asyncio.gather(*(self._ask(asker) for asker in self._askers), return_exceptions=True)
         found: set[Address] = set()
         failures: list[str] = []
+        news: list[str] = []
         for asker, answer in zip(self._askers, answers, strict=True):
             if isinstance(answer, (NetworkError, PeerError)):
                 failures.append(str(answer))
                 if asker.base not in self._failing:
                     self._failing.add(asker.base)
-                    logger.warning("nsqlookupd %s", answer)
+                    news.append(str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 self._failing.discard(asker.base)
                 found.update(_address(producer) for producer in answer if producer.tcp_port)
         if len(failures) == len(self._askers):
-            raise StartError(f"no nsqlookupd answers: {failures[0]}")
+            raise StartError(f"no nsqlookupd answers: {'; '.join(failures)}")
+        self._failing.discard(ALL)
+        for failure in news:
+            logger.warning("nsqlookupd %s", failure)
         self.known = found
         return found
+
+    async def look_again(self) -> set[Address]:
+        """As `look`. When no nsqlookupd answers this is logged once, and what was known before is returned."""
+        try:
+            return await self.look()
+        except StartError as error:
+            if ALL not in self._failing:
+                self._failing.add(ALL)
+                logger.warning("%s; looking again", error)
+            return self.known
 
     async def _ask(self, asker: HttpAsker) -> list[Producer]:
         path = "/nodes" if self.topic is None else f"/lookup?topic={self.topic}"

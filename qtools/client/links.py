@@ -121,11 +121,7 @@ class Links:
     async def _poll(self) -> None:
         while True:
             await self.discovery.wait_next_poll()
-            try:
-                found = await self.discovery.look()
-            except StartError:
-                continue  # discovery has logged it; open connections stay
-            for address in found:
+            for address in await self.discovery.look_again():
                 self._add(address)
 
     async def _keep(self, address: Address) -> None:

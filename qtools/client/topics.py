@@ -10,6 +10,7 @@ import asyncio
 import logging
 
 from qtools.client.address import Brokers
+from qtools.client.discovery import ALL
 from qtools.client.http import HttpAsker, ask_lookupd, ask_topics
 from qtools.client.settings import Settings
 from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
@@ -19,9 +20,9 @@ logger = logging.getLogger("qtools.client")
 
 
 class Topics:
-    """Asks `brokers` for their topics. settings, failing: as in Discovery."""
+    """Asks `brokers` for their topics. settings: as in Discovery."""
 
-    def __init__(self, brokers: Brokers, settings: Settings, failing: set[str] | None = None) -> None:
+    def __init__(self, brokers: Brokers, settings: Settings) -> None:
         """StartError where an nsqd's HTTP API is not known."""
         for address in brokers.nsqd:
             if not address.http:
@@ -29,28 +30,42 @@ class Topics:
         self._by_lookup = bool(brokers.lookupd)
         bases = brokers.lookupd or tuple(address.http for address in brokers.nsqd)
         self._askers = [HttpAsker(base, settings.http_tls_context()) for base in bases]
-        self._failing = set() if failing is None else failing
+        self._failing = brokers.failing
 
     async def look(self) -> set[str]:
-        """All present topics. StartError when no broker answers."""
+        """All present topics. StartError when no broker answers; that some do not is logged."""
         answers = await asyncio.gather(*(self._ask(asker) for asker in self._askers), return_exceptions=True)
         found: set[str] = set()
         failures: list[str] = []
+        news: list[str] = []
         who = "nsqlookupd" if self._by_lookup else "nsqd"
         for asker, answer in zip(self._askers, answers, strict=True):
             if isinstance(answer, (NetworkError, PeerError)):
                 failures.append(str(answer))
                 if asker.base not in self._failing:
                     self._failing.add(asker.base)
-                    logger.warning("%s %s", who, answer)
+                    news.append(str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 self._failing.discard(asker.base)
                 found.update(answer)
         if len(failures) == len(self._askers):
-            raise StartError(f"no {who} answers which topics there are: {failures[0]}")
+            raise StartError(f"no {who} answers which topics there are: {'; '.join(failures)}")
+        self._failing.discard(ALL)
+        for failure in news:
+            logger.warning("%s %s", who, failure)
         return found
+
+    async def look_again(self) -> set[str]:
+        """As `look`; none when no broker answers, which is logged once."""
+        try:
+            return await self.look()
+        except StartError as error:
+            if ALL not in self._failing:
+                self._failing.add(ALL)
+                logger.warning("%s; looking again", error)
+            return set()
 
     async def close(self) -> None:
         for asker in self._askers:

@@ -37,18 +37,19 @@ class Followed:
 
         waits: whether the run goes on without any topic. StartError when no broker or nsqlookupd answers.
         """
-        found = await self._look(consumer)
+        found = self._fresh(consumer, await self._topics.look())
         consumer.sources.extend(found)
         if not consumer.sources:
             logger.warning(
                 "no topic matches yet; looking again every second" if waits else "no topic matches: nothing to read"
             )
 
-    async def _look(self, consumer: Consumer) -> list[Subscription]:
+    def _fresh(self, consumer: Consumer, topics: set[str]) -> list[Subscription]:
+        """What matches of `topics`, and is not read yet."""
         known = {source.topic for source in consumer.sources}
         return [
             Subscription(topic, self._channel)
-            for topic in sorted(await self._topics.look())
+            for topic in sorted(topics)
             if topic not in known and self._pattern.search(topic)
         ]
 
@@ -57,11 +58,7 @@ class Followed:
         while True:
             pause = self._refresh if consumer.sources else min(self._refresh, REFRESH_SECONDS_EMPTY)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))
-            try:
-                found = await self._look(consumer)
-            except StartError:
-                continue  # it has been said
-            for source in found:
+            for source in self._fresh(consumer, await self._topics.look_again()):
                 await self._add(consumer, source)
 
     async def _add(self, consumer: Consumer, source: Subscription) -> None:

@@ -12,6 +12,7 @@ import pytest
 from qtools.client import discovery as module
 from qtools.client.address import Address, Brokers
 from qtools.client.discovery import Discovery
+from qtools.client.topics import Topics
 from qtools.errors import StartError
 from tests.client.scripted import Answer, settings, web
 
@@ -123,6 +124,35 @@ async def test_when_nobody_answers_what_was_known_stays_known() -> None:
             await discovery.look()
         assert discovery.known == found
         await discovery.close()
+
+
+async def test_an_error_that_is_raised_is_not_logged_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    async with web({LOOKUP: (500, b"{}")}) as one, web({LOOKUP: (500, b"{}")}) as two:
+        brokers = Brokers(lookupd=(one.base, two.base))
+        discovery = Discovery(brokers, "events", settings())
+        with pytest.raises(StartError, match=f"{one.base} answers 500.*; {two.base} answers 500"):
+            await discovery.look()
+        assert not caplog.records
+        for _ in range(2):
+            assert await discovery.look_again() == set()
+        assert [record.getMessage().endswith("; looking again") for record in caplog.records] == [True]
+        await discovery.close()
+
+
+async def test_an_outage_is_logged_once_in_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    """What asks before the run, the consumer, and what looks for topics share what they know of nsqlookupds."""
+    pages = {LOOKUP: producers(("a", 1, 2)), "/topics": (200, b'{"topics":["events"]}')}
+    async with web(pages) as good, web({}) as weak:
+        weak.pages = {LOOKUP: (500, b"{}"), "/topics": (500, b"{}")}
+        brokers = Brokers(lookupd=(weak.base, good.base))
+        first, second = (Discovery(brokers, "events", settings()) for _ in range(2))
+        topics = Topics(brokers, settings())
+        await first.look()
+        await second.look()
+        await topics.look()
+        assert len(caplog.records) == 1
+        for each in (first, second, topics):
+            await each.close()
 
 
 async def test_addresses_that_were_given_are_asked_of_nobody() -> None:

@@ -58,22 +58,40 @@ def test_the_union_of_what_they_know_is_read(shell: Shell, cluster: Cluster, top
     assert sorted(done.lines) == [b"of 0", b"of 1"]
 
 
-def test_one_that_is_down_is_said_and_done_without(shell: Shell, cluster: Cluster, topic: str) -> None:
+@pytest.mark.parametrize("flags", [["-n", "1"], ["--until-empty"]])
+def test_one_that_is_down_is_said_once_and_done_without(
+    shell: Shell, cluster: Cluster, topic: str, flags: list[str]
+) -> None:
     cluster.create(topic, "me")
     cluster.lookupds[0].kill()
     cluster.nsqds[1].fill(topic, [b"there"])
-    done = shell.run("q-tail", f"{topic}/me", "-n", "1", *cluster.flags)
+    done = shell.run("q-tail", f"{topic}/me", *flags, *cluster.flags)
     assert (done.status, done.out) == (0, b"there\n")
     assert len(done.err_lines) == 1
     assert cluster.lookupds[0].http in done.err
 
 
-def test_none_that_answers_is_the_end(shell: Shell, cluster: Cluster, topic: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["q-tail", "TOPIC/me", "-n", "1"],
+        ["q-tail", "TOPIC/me", "--until-empty"],
+        ["q-tail", "TOPIC/me", "--peek"],
+        ["q-bridge", "TOPIC/me", "--to", "elsewhere"],
+        ["q-to-file", "TOPIC/me", "--output", "out"],
+        ["q-to-file", "--topic-pattern", "^t", "--output", "out"],
+        ["q-pipe", "TOPIC"],
+    ],
+)
+def test_none_that_answers_is_the_end_in_one_line(shell: Shell, cluster: Cluster, topic: str, words: list[str]) -> None:
     for lookupd in cluster.lookupds:
         lookupd.kill()
-    done = shell.run("q-tail", f"{topic}/me", "-n", "1", *cluster.flags)
+    program, *rest = (word.replace("TOPIC", topic) for word in words)
+    done = shell.run(program, *rest, *cluster.flags, input=b"")
     assert done.status == 3
-    assert "no nsqlookupd answers" in done.err_lines[-1]
+    (line,) = done.err_lines
+    assert "no nsqlookupd answers" in line
+    assert all(lookupd.http.removeprefix("http://") in line for lookupd in cluster.lookupds)
 
 
 def test_a_topic_that_appears_later_is_found(shell: Shell, cluster: Cluster, topic: str) -> None:
