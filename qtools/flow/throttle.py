@@ -1,19 +1,20 @@
 """How many messages may pass now. In: the time. Out: a count, and how long to wait for more. No clock.
 
 A token bucket that holds a tenth of a second's worth, at least one, unless told otherwise: a batch is not held back
-longer than it must be, and within any second so much more than the rate may pass, after a pause.
+longer than it must be, and within any second so much more than the rate may pass, after a pause. At first it holds one
+message, so that no more than the rate passes in the first second of a run.
 """
 
 from __future__ import annotations
 
 
 class Throttle:
-    """`rate` messages a second; `room` is how many may pass at once after a pause."""
+    """`rate` messages a second; `room` is how many may pass at once after a pause, and at first where it is given."""
 
     def __init__(self, rate: float, room: float | None = None) -> None:
         self._rate = rate
         self._room = max(1.0, rate / 10) if room is None else room
-        self._tokens = self._room
+        self._tokens = 1.0 if room is None else room
         self._at: float | None = None
 
     def take(self, wanted: int, now: float) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,17 @@ def test_within_any_second_at_most_a_burst_more_than_the_rate_passes(rate: float
         within -= count
 
 
+@pytest.mark.parametrize("rate", [1, 3, 10, 99.5, 1000, 20_000])
+@pytest.mark.parametrize("wanted", [1, 7, 5000])
+def test_in_the_first_second_no_more_than_the_rate_passes(rate: float, wanted: int) -> None:
+    assert rate * 0.85 - 1 <= sum(count for _, count in passed(rate, wanted, 0.999)) <= math.ceil(rate)
+
+
+def test_a_room_that_is_given_is_full_at_first() -> None:
+    throttle = Throttle(5, 5.0)
+    assert throttle.take(10, 0.0) == 5
+
+
 def test_after_an_idle_hour_a_tenth_of_a_second_passes_at_once() -> None:
     throttle = Throttle(100)
     throttle.take(1000, 0.0)
@@ -70,10 +83,11 @@ def test_a_slow_rate_lets_one_through_at_once_and_the_next_when_it_is_due() -> N
 
 def test_the_wait_is_for_all_that_is_wanted_or_as_much_as_ever_passes() -> None:
     throttle = Throttle(100)
-    assert throttle.take(10, 0.0) == 10
+    throttle.take(0, 0.0)
+    assert throttle.take(10, 1.0) == 10
     assert throttle.wait_for(4) == pytest.approx(0.04)
     assert throttle.wait_for(4000) == pytest.approx(0.1)
-    throttle.take(0, 1.0)
+    throttle.take(0, 2.0)
     assert throttle.wait_for(4) == 0.0
 
 
