@@ -9,6 +9,7 @@
     ├── InputError            the input's: what was read is not what it was said to be, exit 1
     ├── EvaluationError       one message's: an expression has no result for it
     ├── SourcePaused          the broker's operator: a paused channel hands out nothing, exit 1
+    ├── SourceDeleted         the broker's operator: what it held is gone unread, exit 1
     ├── PeerError             the peer's: the connection closes
     │   ├── ProtocolError       its bytes are not NSQ's protocol
     │   ├── BrokerError         it answered with an error frame
@@ -105,6 +106,14 @@ class SourcePaused(QtoolsError):
         self.source, self.nsqd, self.left = source, nsqd, left
         count = f"{left:,} message{'' if left == 1 else 's'}"
         super().__init__(f"{source} is paused on {nsqd}, and keeps {count} back")
+
+
+class SourceDeleted(QtoolsError):
+    """The `kind` ("topic" or "channel") called `name` was deleted on `nsqd` during a run that was to read all of it."""
+
+    def __init__(self, kind: str, name: str, nsqd: str) -> None:
+        self.kind, self.name, self.nsqd = kind, name, nsqd
+        super().__init__(f"the {kind} {name} was deleted on {nsqd} during the run; what it still held was not read")
 
 
 # ── the peer's ──────────────────────────────────────────────────────────────────────────────────

@@ -108,7 +108,7 @@ class _Bridge:
             if self.options.routes:
                 signals.on_hangup(self._reload)
             meter = Meter("routed", self._counts, show=self.options.show)
-            await self._move()
+            await self._move(depths)
         finally:
             for end in reversed(started):
                 await end.close()
@@ -127,9 +127,9 @@ class _Bridge:
         path = Path(options.dedupe_file) if options.dedupe_file else default_path(options.sources)
         return Once(key, path, options.dedupe_window, options.dedupe_keys)
 
-    async def _move(self) -> None:
+    async def _move(self, depths: Mapping[tuple[Subscription, str], Depth]) -> None:
         ends = self.options.ends
-        ending = asyncio.create_task(end_consumer(self.consumer, ends))
+        ending = asyncio.create_task(end_consumer(self.consumer, ends, depths))
         warning = asyncio.create_task(warn_after(ends.settling_time, self.consumer, self.options.sources))
         if ends.flag:  # `run` has warned already
             warning.cancel()

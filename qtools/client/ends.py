@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qtools.client.address import Address, Brokers
@@ -22,11 +22,20 @@ from qtools.client.consumer import Consumer
 from qtools.client.discovery import Discovery
 from qtools.client.http import Depth, HttpAsker, ask_depths
 from qtools.client.settings import Settings
-from qtools.errors import ConnectFailed, NetworkError, PeerError, QtoolsError, SourcePaused, StartError
+from qtools.errors import (
+    ConnectFailed,
+    NetworkError,
+    PeerError,
+    QtoolsError,
+    SourceDeleted,
+    SourcePaused,
+    StartError,
+)
 from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
 
+SAY_AFTER_SECONDS = 1.5  # of waiting for nothing but messages that other readers hold, or that are deferred
 QUIET_SECONDS = 0.1  # between two checks while messages arrive or are in flight, and with --until-now
 POLL_SECONDS = 0.5  # between two requests for depths while nothing arrives
 # How long a request for depths is repeated during a run. An nsqd that is busy, or writes its metadata, does not answer
@@ -77,12 +86,18 @@ class Asker:
         found: dict[int, Depth] = {}
 
         async def ask(base: str, nths: list[int]) -> None:
-            asker = self._askers.setdefault(base, HttpAsker(base, self._consumer.settings.http_tls_context()))
-            depths = await ask_depths(asker, [places[nth][0] for nth in nths])
+            depths = await self.ask(base, [places[nth][0] for nth in nths])
             found.update(zip(nths, depths, strict=True))
 
         await asyncio.gather(*(ask(base, nths) for base, nths in by_base.items()))
         return [(source, nsqd, found[nth]) for nth, (source, nsqd, _) in enumerate(places)]
+
+    async def ask(self, base: str, sources: Sequence[Subscription]) -> list[Depth]:
+        """The depth of each of `sources` on the nsqd whose HTTP API is at `base`. Errors as for `ask_depths`."""
+        asker = self._askers.get(base)
+        if asker is None:
+            asker = self._askers[base] = HttpAsker(base, self._consumer.settings.http_tls_context())
+        return await ask_depths(asker, sources)
 
     async def close(self) -> None:
         for asker in self._askers.values():
@@ -163,15 +178,18 @@ async def _ask_first(address: Address, sources: list[Subscription], settings: Se
 # ── during the run ──────────────────────────────────────────────────────────────────────────────
 
 
-async def end_consumer(consumer: Consumer, ends: Ends) -> bool:
+async def end_consumer(
+    consumer: Consumer, ends: Ends, first: Mapping[tuple[Subscription, str], Depth] | None = None
+) -> bool:
     """Wait for the first condition of `ends`, end `consumer`, and return True; False at once without a condition.
 
+    first: what `ask_first` returned. SourceDeleted when a topic or channel that was there at first is deleted.
     Raises SourcePaused when --idle-timeout ends a run whose channels still hold messages because they are paused, or
     at once with `fail_if_paused`; NetworkError or PeerError when an nsqd has not told its depths for RETRY_SECONDS.
     `consumer` is ended in these cases too.
     """
     waits: list[asyncio.Task[None]] = []
-    drained = _Drained(consumer, ends)
+    drained = _Drained(consumer, ends, first)
     if ends.flag:
         waits.append(asyncio.create_task(drained.wait()))
     if ends.idle_timeout is not None:
@@ -204,8 +222,15 @@ class _Drained:
     paused: (source, nsqd) → messages that are not delivered because of a pause, as of the last answer.
     """
 
-    def __init__(self, consumer: Consumer, ends: Ends) -> None:
+    def __init__(
+        self, consumer: Consumer, ends: Ends, first: Mapping[tuple[Subscription, str], Depth] | None = None
+    ) -> None:
         self.paused: dict[tuple[str, str], int] = {}
+        self._seen = dict(first or {})  # by source and nsqd, as of the last answer
+        self._bases: dict[tuple[Subscription, str], str] = {}  # HTTP addresses of all that were read from
+        self._received_before = -1
+        self._waiting_since: float | None = None  # for nothing but what others hold, or what is deferred
+        self._explained: set[Subscription] = set()  # sources of which this was logged
         self._consumer = consumer
         self._ends = ends
         self._asker = Asker(consumer)
@@ -217,6 +242,7 @@ class _Drained:
         try:
             while not await reached():
                 pass
+            await self._check_vanished()
         finally:
             await self._asker.close()
 
@@ -268,7 +294,10 @@ class _Drained:
         if self._failing_since is not None:
             logger.warning("%s: the HTTP API answers again", self._ends.flag)
             self._failing_since = None
+        self._bases.update(((source, nsqd), base) for source, nsqd, base in self._consumer.askable())
+        self._check_deleted(depths)
         self._note_paused(depths)
+        self._note_waiting(depths, clock())
         return depths
 
     async def _fail(self, error: QtoolsError, now: float) -> None:
@@ -282,6 +311,68 @@ class _Drained:
             raise error
         await asyncio.sleep(POLL_SECONDS)
 
+    def _check_deleted(self, depths: Iterable[tuple[Subscription, str, Depth]]) -> None:
+        """Raise SourceDeleted when a topic or a channel of `depths` is not the one that the last answer was about: this
+        client has created it again by subscribing, or it is gone.
+
+        nsqd counts what it was given from its start on, so a smaller count from the same process means another topic.
+        A temporary one is deleted whenever its last reader has lost its connection: that is not an operator's doing.
+        """
+        for source, nsqd, depth in depths:
+            before = self._seen.get((source, nsqd))
+            self._seen[source, nsqd] = depth
+            if before is None or not depth.nsqd_since or before.nsqd_since != depth.nsqd_since:
+                continue
+            if before.new_topic or source.topic.endswith("#ephemeral"):
+                continue
+            if depth.new_topic or depth.topic_given < before.topic_given:
+                raise SourceDeleted("topic", source.topic, nsqd)
+            is_gone = before.exists and (not depth.exists or depth.given < before.given)
+            if is_gone and not source.channel.endswith("#ephemeral"):
+                raise SourceDeleted("channel", str(source), nsqd)
+
+    async def _check_vanished(self) -> None:
+        """Ask each nsqd that is not read from any more, as nsqlookupd no longer lists it, whether that is because its
+        topic was deleted. An nsqd that is gone itself does not answer."""
+        now = {(source, nsqd) for source, nsqd, _ in self._consumer.askable()}
+        for (source, nsqd), base in self._bases.items():
+            if (source, nsqd) not in now and base:
+                try:
+                    (depth,) = await self._asker.ask(base, [source])
+                except (NetworkError, PeerError) as error:
+                    logger.debug("%s", error)
+                else:
+                    self._check_deleted([(source, nsqd, depth)])
+
+    def _note_waiting(self, depths: list[tuple[Subscription, str, Depth]], now: float) -> None:
+        """Log once for each source what the run waits for when for SAY_AFTER_SECONDS no message has come, and all that
+        is left is in flight at other readers, or deferred."""
+        consumer = self._consumer
+        in_flight: dict[Subscription, int] = {}
+        deferred: dict[Subscription, int] = {}
+        ready = 0
+        for source, _, depth in depths:
+            in_flight[source] = in_flight.get(source, 0) + depth.in_flight
+            deferred[source] = deferred.get(source, 0) + depth.deferred
+            ready += 0 if depth.paused else depth.depth
+        if ready or consumer.in_flight or consumer.received != self._received_before:
+            self._received_before = consumer.received
+            self._waiting_since = None
+            return
+        if self._waiting_since is None:
+            self._waiting_since = now
+        if now - self._waiting_since < SAY_AFTER_SECONDS:
+            return
+        for source in in_flight:
+            if source not in self._explained and in_flight[source] + deferred[source]:
+                self._explained.add(source)
+                parts = []
+                if in_flight[source]:
+                    parts.append(f"{_messages(in_flight[source])} in flight at other readers of {source}")
+                if deferred[source]:
+                    parts.append(f"{_messages(deferred[source])} of {source} deferred until later")
+                logger.warning("waiting for %s", " and ".join(parts))
+
     def _note_paused(self, depths: list[tuple[Subscription, str, Depth]]) -> None:
         """Log each source once when it becomes paused; raise SourcePaused with `fail_if_paused`."""
         before = self.paused
@@ -293,6 +384,10 @@ class _Drained:
             if self._ends.fail_if_paused:
                 raise error
             logger.warning("%s; %s waits until it is unpaused (--fail-if-paused does not)", error, self._ends.flag)
+
+
+def _messages(count: int) -> str:
+    return f"{count:,} message{'' if count == 1 else 's'}"
 
 
 async def wait_until_idle(consumer: Consumer, seconds: float) -> None:

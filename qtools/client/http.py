@@ -140,7 +140,8 @@ class Depth:
     depth includes what the topic has not yet copied to its channels. channels: how many the topic has. exists: the
     channel is one of them. given, topic_given: messages that were put into the channel, and into the topic, since nsqd
     started. elsewhere: messages in other channels of the topic, by channel. paused: the channel or its topic is paused,
-    and has messages. new_topic: this nsqd does not have the topic.
+    and has messages. new_topic: this nsqd does not have the topic. nsqd_since: when nsqd started, s since 1970; 0 if
+    it does not say.
     """
 
     depth: int = 0
@@ -153,6 +154,7 @@ class Depth:
     elsewhere: dict[str, int] = field(default_factory=dict)
     paused: bool = False
     new_topic: bool = False
+    nsqd_since: int = 0
 
     @property
     def left(self) -> int:
@@ -178,23 +180,28 @@ async def ask_depths(asker: HttpAsker, sources: Sequence[Subscription]) -> list[
     topics = list(dict.fromkeys(source.topic for source in sources))
     narrow = [f"&topic={topic}" for topic in topics] if len(topics) <= SINGLE_TOPICS else ["&include_mem=false"]
     stats: dict[str, dict[str, Any]] = {}
+    since = 0
     try:
         for query in narrow:
             answer = await asker.get_json(f"/stats?format=json{query}&include_clients=false")
             answer = answer.get("data", answer)  # nsqd before 1.0 wrapped its answers
+            since = int(answer.get("start_time") or 0)
             stats.update((topic["topic_name"], topic) for topic in answer.get("topics") or [])
         return [
-            _depth(stats[source.topic], source) if source.topic in stats else Depth(new_topic=True)
+            _depth(stats[source.topic], source, since)
+            if source.topic in stats
+            else Depth(new_topic=True, nsqd_since=since)
             for source in sources
         ]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:  # overflow: Infinity
         raise PeerError(f"{asker.base}/stats answers with JSON that is not nsqd's") from error
 
 
-def _depth(topic: dict[str, Any], source: Subscription) -> Depth:
+def _depth(topic: dict[str, Any], source: Subscription, since: int) -> Depth:
     held = int(topic["depth"])
     channels = topic["channels"] or []
     found = Depth(depth=held, channels=len(channels), paused=bool(held and topic.get("paused")))
+    found.nsqd_since = since
     found.topic_given = int(topic.get("message_count") or 0)
     for channel in channels:
         depth, in_flight, deferred = (int(channel[name]) for name in ("depth", "in_flight_count", "deferred_count"))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,13 @@ from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
 from qtools.client.guard import refuse_to_take_backlog
+from qtools.client.http import Depth
 from qtools.client.past import begin_in_the_past
 from qtools.flow.contract import Source
 from qtools.flow.formats import Format
 from qtools.flow.run import Flow
 from qtools.message import Batch
+from qtools.names import Subscription
 from qtools.tail.look import AT_MOST, Look
 from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
@@ -75,7 +78,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
         await consumer.start()
         signals.at_abrupt_end = MESSAGES_COME_AGAIN
         signals.on_stop(flow.stop)
-        await _print(consumer, output, filtered, flow, options)
+        await _print(consumer, output, filtered, flow, options, depths)
         return none_is_failure(options.fail_if_none, output.printed, "printed", signals)
     finally:
         await output.close()
@@ -104,12 +107,17 @@ async def _look(options: TailOptions, signals: Signals) -> int:
 
 
 async def _print(
-    consumer: Consumer, output: Output, filtered: FilteredSink | None, flow: Flow, options: TailOptions
+    consumer: Consumer,
+    output: Output,
+    filtered: FilteredSink | None,
+    flow: Flow,
+    options: TailOptions,
+    depths: Mapping[tuple[Subscription, str], Depth],
 ) -> None:
     meter = Meter(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
-    ending = asyncio.create_task(end_consumer(consumer, options.ends))
+    ending = asyncio.create_task(end_consumer(consumer, options.ends, depths))
     warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer, options.sources))
     if options.ends.flag or options.guarded or options.since:  # `tail` has warned already, or there is no need to
         warning.cancel()

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,12 +22,14 @@ from qtools.cli.types import format_duration, plural
 from qtools.client.backlog import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
 from qtools.client.consumer import Consumer
 from qtools.client.ends import ask_first, end_consumer
+from qtools.client.http import Depth
 from qtools.client.topics import Topics
 from qtools.flow.contract import Sink, Source
 from qtools.flow.filter import FilteredSink
 from qtools.flow.gather import Gather
 from qtools.flow.run import Flow
 from qtools.message import Batch
+from qtools.names import Subscription
 from qtools.to_file.complete import Partitions, refuse_recurring
 from qtools.to_file.completing import Completing
 from qtools.to_file.compress import SUFFIXES
@@ -118,7 +120,7 @@ class _Run:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sink.hang_up)
         followed = None
         if options.pattern is not None:
-            topics = Topics(options.brokers, options.settings, self._consumer.failing)
+            topics = Topics(options.brokers, options.settings)
             followed = Followed(topics, options.pattern, options.channel, options.topic_refresh)
         operations = Operations(options.operations, "q-to-file", self._families, self._unready)
         await operations.start()
@@ -128,11 +130,10 @@ class _Run:
             await sink.start()  # files of the last run are finished before any message is read
             if followed is not None:
                 await followed.begin(self._consumer, waits=not options.ends.flag)
-            warn_of_backlog_elsewhere(
-                await ask_first(self._consumer.sources, options.brokers, options.settings, options.ends)
-            )
+            depths = await ask_first(self._consumer.sources, options.brokers, options.settings, options.ends)
+            warn_of_backlog_elsewhere(depths)
             await self._consumer.start()
-            await self._archive(followed)
+            await self._archive(followed, depths)
         finally:
             await self._consumer.close()
             await sink.close()
@@ -144,7 +145,7 @@ class _Run:
         none = none_is_failure(options.fail_if_none, sink.written, "archived", self._signals)
         return 1 if sink.failed else none
 
-    async def _archive(self, followed: Followed | None) -> None:
+    async def _archive(self, followed: Followed | None, depths: Mapping[tuple[Subscription, str], Depth]) -> None:
         options, consumer, sink, flow = self._options, self._consumer, self._sink, self._flow
         self._limit_age()
         self._signals.at_abrupt_end = MESSAGES_COME_AGAIN
@@ -152,7 +153,7 @@ class _Run:
         if options.max_runtime is not None:
             asyncio.get_running_loop().call_later(options.max_runtime, self._stop)
         meter = Meter("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
-        ending = asyncio.create_task(end_consumer(consumer, options.ends))
+        ending = asyncio.create_task(end_consumer(consumer, options.ends, depths))
         watching: list[asyncio.Task[Any]] = [ending]
         warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer, options.sources))
         watching.append(warning)

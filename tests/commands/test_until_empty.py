@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from conftest import MakeBroker
 from harness.brokers import Broker
+from harness.reader import Reader
 from harness.shell import Shell
 from harness.waiting import wait_until
 
@@ -163,3 +164,80 @@ def test_a_paused_source_is_a_failure_in_the_end(
         assert done.status == 1
         assert done.err_lines == [f"{program}: {topic}/me is paused on {broker.address}, and keeps 1 message back"]
     assert broker.wait_held(topic, "me", 1)
+
+
+def held_by_another(broker: Broker, topic: str) -> Reader:
+    """One of three messages is in flight at another reader."""
+    broker.create(topic, "me")
+    broker.fill(topic, [b"a", b"b", b"c"])
+    reader = broker.reader(topic, "me", ready=1)
+    reader.take(1)
+    reader.ready(0)
+    return reader
+
+
+def wait_only_held(broker: Broker, topic: str) -> None:
+    """Wait until the run has finished all but the message that is in flight elsewhere."""
+    wait_until(lambda: (broker.depth(topic, "me").depth, broker.depth(topic, "me").in_flight) == (0, 1))
+
+
+@pytest.mark.parametrize("flag", ["--until-empty", "--until-now"])
+@pytest.mark.parametrize("program", ["q-tail", "q-bridge", "q-to-file"])
+def test_a_topic_that_is_deleted_meanwhile_is_a_failure(
+    shell: Shell, broker: Broker, topic: str, program: str, flag: str
+) -> None:
+    """The run was to read all of it, and cannot any more."""
+    reader = held_by_another(broker, topic)
+    where = {"q-tail": [], "q-bridge": ["--to", f"{topic}.copy"], "q-to-file": ["--output", "out"]}[program]
+    run = shell.start(program, f"{topic}/me", *where, flag, *broker.flags)
+    wait_only_held(broker, topic)
+    broker.tell(f"/topic/delete?topic={topic}")
+    done = run.wait(20)
+    assert done.status == 1
+    said = f"the topic {topic} was deleted on {broker.address} during the run; what it still held was not read"
+    assert sum(said in line for line in done.err_lines) == 1
+    reader.close()
+
+
+def test_a_channel_that_is_deleted_meanwhile_is_a_failure(shell: Shell, broker: Broker, topic: str) -> None:
+    reader = held_by_another(broker, topic)
+    tail = shell.start("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    wait_only_held(broker, topic)
+    broker.tell(f"/channel/delete?topic={topic}&channel=me")
+    done = tail.wait(20)
+    assert (done.status, sorted(done.lines)) == (1, [b"b", b"c"])
+    assert f"the channel {topic}/me was deleted on {broker.address} during the run" in done.err
+    reader.close()
+
+
+def test_a_topic_that_is_emptied_meanwhile_is_empty(shell: Shell, broker: Broker, topic: str) -> None:
+    reader = held_by_another(broker, topic)
+    tail = shell.start("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    wait_only_held(broker, topic)
+    broker.tell(f"/channel/empty?topic={topic}&channel=me")
+    assert tail.wait(20).status == 0
+    reader.close()
+
+
+@pytest.mark.parametrize("flag", ["--until-empty", "--until-now"])
+def test_what_is_waited_for_is_said_once(shell: Shell, broker: Broker, topic: str, flag: str) -> None:
+    reader = held_by_another(broker, topic)
+    tail = shell.start("q-tail", f"{topic}/me", flag, *broker.flags)
+    line = f"waiting for 1 message in flight at other readers of {topic}/me"
+    tail.wait_err(line)
+    with pytest.raises(subprocess.TimeoutExpired):
+        tail.process.wait(1.2)  # it looks twice a second
+    reader.close()
+    broker.tell(f"/channel/empty?topic={topic}&channel=me")
+    done = tail.wait(20)
+    assert done.status == 0
+    assert sum(line in each for each in done.err_lines) == 1
+
+
+def test_deferred_messages_that_are_waited_for_are_said(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.create(topic, "me")
+    broker.tell(f"/pub?topic={topic}&defer=4000", b"late")
+    wait_until(lambda: broker.depth(topic, "me").deferred == 1)
+    done = shell.run("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    assert (done.status, done.out) == (0, b"late\n")
+    assert done.err_lines == [f"q-tail: waiting for 1 message of {topic}/me deferred until later"]
