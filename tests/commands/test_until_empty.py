@@ -236,8 +236,11 @@ def test_what_is_waited_for_is_said_once(shell: Shell, broker: Broker, topic: st
 
 def test_deferred_messages_that_are_waited_for_are_said(shell: Shell, broker: Broker, topic: str) -> None:
     broker.create(topic, "me")
-    broker.tell(f"/pub?topic={topic}&defer=4000", b"late")
+    broker.tell(f"/pub?topic={topic}&defer=600000", b"late")
     wait_until(lambda: broker.depth(topic, "me").deferred == 1)
-    done = shell.run("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
-    assert (done.status, done.out) == (0, b"late\n")
+    tail = shell.start("q-tail", f"{topic}/me", "--until-empty", *broker.flags)
+    tail.wait_err("waiting for 1 message")
+    broker.tell(f"/channel/empty?topic={topic}&channel=me")
+    done = tail.wait(20)
+    assert (done.status, done.out) == (0, b"")
     assert done.err_lines == [f"q-tail: waiting for 1 message of {topic}/me deferred until later"]
