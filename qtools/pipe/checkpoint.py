@@ -57,18 +57,18 @@ class Checkpoint:
     def load(self) -> Position:
         """Where to begin: the very start when there is no file. UsageError when it is another run's, StateInUse when
         another process uses it."""
-        told = self._file.load()
-        if told is None:
+        loaded = self._file.load()
+        if loaded is None:
             return Position()
-        if isinstance(told, dict) and isinstance(told.get("logs"), dict):
+        if isinstance(loaded, dict) and isinstance(loaded.get("logs"), dict):
             for name in self._names:
-                if name in told["logs"] and os.path.exists(name) and not os.path.isfile(name):
+                if name in loaded["logs"] and os.path.exists(name) and not os.path.isfile(name):
                     kind = "a directory" if os.path.isdir(name) else "no regular file"
                     raise UsageError(
                         f"{name} is {kind} now, and was a log when the checkpoint {self._file.path} was made"
                     )
-            raise _of_another(self._file.path, told.get("topic"), told["logs"])
-        position, topic, names = _parse_position(self._file, told)
+            raise _of_another(self._file.path, loaded.get("topic"), loaded["logs"])
+        position, topic, names = _parse_position(self._file, loaded)
         if topic != self._topic or names != self._names:
             raise _of_another(self._file.path, topic, names)
         return position
@@ -113,17 +113,17 @@ class LogCheckpoint:
     def load(self) -> tuple[Position, dict[str, list[Entry]]]:
         """What was sent in all, and the entries of each path. UsageError when the file is another run's, StateInUse
         when another process uses it."""
-        told = self._file.load()
-        if told is None:
+        loaded = self._file.load()
+        if loaded is None:
             self.note = self._note_others() if self._directory else ""
             return Position(), {}
-        if isinstance(told, dict) and "logs" not in told:
-            return self._load_position(told)
+        if isinstance(loaded, dict) and "logs" not in loaded:
+            return self._load_position(loaded)
         try:
-            position = Position(0, 0, int(told["total"]), int(told["messages"]))
-            topic = told["topic"]
-            logs = {str(path): [_entry(each) for each in entries] for path, entries in told["logs"].items()}
-            names = list(told["inputs"])
+            position = Position(0, 0, int(loaded["total"]), int(loaded["messages"]))
+            topic = loaded["topic"]
+            logs = {str(path): [_entry(each) for each in entries] for path, entries in loaded["logs"].items()}
+            names = list(loaded["inputs"])
             for record in self._file.records:
                 position = Position(0, 0, int(record["total"]), int(record["messages"]))
                 logs |= {str(path): [_entry(each) for each in entries] for path, entries in record["logs"].items()}
@@ -143,7 +143,7 @@ class LogCheckpoint:
 
     def _append(self, position: Position, changed: Iterable[str]) -> bool:
         """Add what has changed; False where all is to be saved anew."""
-        logs = {path: [_told(each) for each in self.logs[path].entries] for path in changed}
+        logs = {path: [_as_json(each) for each in self.logs[path].entries] for path in changed}
         text = json.dumps({"messages": position.messages, "total": position.total, "logs": logs})
         self._appended += len(text) + 1
         return self._appended <= max(self._size, MOST_APPENDED) and self._file.append(text)
@@ -153,9 +153,9 @@ class LogCheckpoint:
             entries = list(log.entries)
             state = tuple((each.inode, each.offset, each.size) for each in entries)
             if path not in self._texts or self._texts[path][0] != state:
-                self._texts[path] = state, f"{json.dumps(path)}: {json.dumps([_told(each) for each in entries])}"
+                self._texts[path] = state, f"{json.dumps(path)}: {json.dumps([_as_json(each) for each in entries])}"
         kept = [
-            f"{json.dumps(path)}: {json.dumps([_told(each) for each in entries])}"
+            f"{json.dumps(path)}: {json.dumps([_as_json(each) for each in entries])}"
             for path, entries in self._known.items()
             if path not in self.logs
         ]
@@ -181,13 +181,12 @@ class LogCheckpoint:
     def _note_others(self) -> str:
         """That the directory has checkpoints of this topic for other inputs: the user may have changed a glob."""
         others = []
-        for path in glob.glob(
-            os.path.join(glob.escape(self._directory), f"{glob.escape(_readable(self._topic))}-*.json")
-        ):
+        names = f"{_readable(self._topic)}-*.json"  # has nothing that a glob would take for a pattern
+        for path in filter(os.path.isfile, glob.glob(os.path.join(glob.escape(self._directory), names))):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, "rb") as file:
-                told = json.loads(file.readline(SMALL))
-                if told["topic"] == self._topic:
-                    others.append(" ".join(map(str, told["inputs"])))
+                loaded = json.loads(file.readline(MOST_APPENDED))
+                if loaded["topic"] == self._topic:
+                    others.append(" ".join(map(str, loaded["inputs"])))
         if not others:
             return ""
         more = f" and {plural(len(others) - 1, 'other')}" if len(others) > 1 else ""
@@ -196,9 +195,9 @@ class LogCheckpoint:
             " beginning anew"
         )
 
-    def _load_position(self, told: dict[str, Any]) -> tuple[Position, dict[str, list[Entry]]]:
+    def _load_position(self, loaded: dict[str, Any]) -> tuple[Position, dict[str, list[Entry]]]:
         """A checkpoint of an earlier version: one position in all files together."""
-        position, topic, names = _parse_position(self._file, told)
+        position, topic, names = _parse_position(self._file, loaded)
         if topic != self._topic or names != self._names:
             raise _of_another(self._file.path, topic, names)
         entries: dict[str, list[Entry]] = {}
@@ -220,10 +219,10 @@ class LogCheckpoint:
         return Position(0, 0, position.total, position.messages), entries
 
 
-def _parse_position(file: StateFile, told: Any) -> tuple[Position, str, list[str]]:
+def _parse_position(file: StateFile, loaded: Any) -> tuple[Position, str, list[str]]:
     try:
-        position = Position(*(int(told[key]) for key in ("file", "offset", "total", "messages")))
-        return position, told["topic"], list(told["inputs"])
+        position = Position(*(int(loaded[key]) for key in ("file", "offset", "total", "messages")))
+        return position, loaded["topic"], list(loaded["inputs"])
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise file.foreign() from error
 
@@ -235,34 +234,34 @@ def _of_another(path: str, topic: object, names: Any) -> UsageError:
     )
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _as_json(entry: Entry) -> dict[str, Any]:
     return {
         "dev": entry.device,
         "ino": entry.inode,
         "offset": entry.offset,
         "size": entry.size,
         "modified": entry.modified,
-        "head": _print_told(entry.head),
-        "mark": _print_told(entry.mark),
+        "head": _print_as_json(entry.head),
+        "mark": _print_as_json(entry.mark),
         "checksum": entry.checksum,
     }
 
 
-def _print_told(made: Fingerprint | None) -> list[Any] | None:
+def _print_as_json(made: Fingerprint | None) -> list[Any] | None:
     return None if made is None else [made.start, made.length, made.digest]
 
 
-def _entry(told: Any) -> Entry:
-    device, inode, offset, size, modified = (int(told[key]) for key in ("dev", "ino", "offset", "size", "modified"))
-    length, value = told.get("checksum") or (0, 0)  # earlier versions had none
+def _entry(loaded: Any) -> Entry:
+    device, inode, offset, size, modified = (int(loaded[key]) for key in ("dev", "ino", "offset", "size", "modified"))
+    length, value = loaded.get("checksum") or (0, 0)  # earlier versions had none
     checksum = (int(length), int(value)) if length else None
-    return Entry(device, inode, offset, size, modified, _print(told["head"]), _print(told["mark"]), checksum)
+    return Entry(device, inode, offset, size, modified, _print(loaded["head"]), _print(loaded["mark"]), checksum)
 
 
-def _print(told: Any) -> Fingerprint | None:
-    if told is None:
+def _print(loaded: Any) -> Fingerprint | None:
+    if loaded is None:
         return None
-    start, length, digest = told
+    start, length, digest = loaded
     return Fingerprint(int(start), int(length), str(digest))
 
 

@@ -138,7 +138,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     default="fail",
     show_default=True,
     help="What to do when the file that was read last is found nowhere: end with status 1 before anything of that log "
-    "is sent, or go on with what there is; either way it is said, and skip too has status 1 at the end.",
+    "is sent, or go on with what there is; either way a message says so, and skip too has status 1 at the end.",
 )
 @click.option("--skip-if-running", is_flag=True, help="If another run uses the checkpoint, end at once with status 0.")
 @shared.operations_options
@@ -253,8 +253,8 @@ def _topic_and_files(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     except NameInvalid as error:
         import os
 
-        told = f"{error}; it is a file, and the topic comes before it" if os.path.isfile(words[0]) else str(error)
-        raise click.BadParameter(told, param_hint="'TOPIC'") from error
+        text = f"{error}; it is a file, and the topic comes before it" if os.path.isfile(words[0]) else str(error)
+        raise click.BadParameter(text, param_hint="'TOPIC'") from error
 
 
 if __name__ == "__main__":

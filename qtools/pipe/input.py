@@ -24,7 +24,7 @@ from qtools.pipe.logfile import damage_named, open_file
 from qtools.pipe.rotated_names import compression_of
 
 BLOCK = 256 * 1024
-PIPE_SIZE = 1024 * 1024  # what Linux lets anybody ask for (/proc/sys/fs/pipe-max-size)
+PIPE_SIZE = 1024 * 1024  # what Linux lets every process ask for (/proc/sys/fs/pipe-max-size)
 
 
 class InputSource(BlockSource):
@@ -61,7 +61,7 @@ class InputSource(BlockSource):
                 mode = os.stat(name).st_mode
                 if stat.S_ISDIR(mode):
                     raise UsageError(f"{name} is a directory")
-                if stat.S_ISREG(mode):  # others may notice: who writes to a pipe would lose his reader
+                if stat.S_ISREG(mode):  # opening a pipe is seen by its writer, which would lose its reader
                     os.close(os.open(name, os.O_RDONLY))
             except OSError as error:
                 raise UsageError(f"cannot read {name}: {error.strerror or error}") from error

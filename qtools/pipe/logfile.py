@@ -62,7 +62,8 @@ def look_at(path: str, *, is_current: bool = False) -> Candidate | None:
 
 
 def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
-    """Whether the contents are those of the entry's file. False where they cannot be read."""
+    """Whether the contents are those of the entry's file. False where they cannot be read. FileReplaced where the path
+    leads to another file by now, or to none: the files have to be looked for again."""
     if entry.is_blank:
         return candidate.is_file_of(entry) and not candidate.compression
     if not candidate.compression and candidate.size < entry.offset:
@@ -73,7 +74,7 @@ def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
         with open_file(candidate.path, candidate.compression) as file:
             info = os.fstat(file.fileno())
             if (info.st_dev, info.st_ino) != (candidate.device, candidate.inode):
-                return False  # renamed in the meantime
+                raise FileReplaced
             for wanted in sorted(entry.prints, key=lambda each: each.start):
                 _go_to(file, wanted.start)
                 if fingerprint(_read(file, wanted.length), wanted.start) != wanted:
@@ -84,10 +85,12 @@ def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
                 if _checksum(file, length, 0) != wanted_sum:
                     return False
             _go_to(file, entry.offset)
+    except FileNotFoundError:
+        raise FileReplaced from None
     except (OSError, EOFError, InputError):
         return False
     except Exception as error:
-        if not candidate.compression or not _is_damage(error):
+        if isinstance(error, FileReplaced) or not candidate.compression or not _is_damage(error):
             raise
         return False
     return True

@@ -12,9 +12,9 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from qtools.errors import InputError
 from qtools.pipe.logfile import FileReplaced, LogFile, has_contents_of, is_compressed_of, is_copy, look_at
@@ -36,6 +36,8 @@ CUT_WAIT = 1.0  # s at most that a run waits for that
 CUT_POLL = 0.05  # s between two looks at it
 MISSING_TRIES = 5  # of finding a file before it is missing
 TRIES = 20  # of opening files that are renamed meanwhile
+
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -123,19 +125,20 @@ class OpenFiles:
         for nth in range(TRIES):
             current = look_at(self.path, is_current=True)
             rotated = self._rotated(current)
-            reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, self._is_uncut)
-            files = reads.files
-            if reads.missing and nth < MISSING_TRIES:  # it may be under way from one name to the next
-                time.sleep(0.002)
-                continue
-            if current is not None and not self.entries:
-                busy, entry = self._logs.entry_elsewhere(current, self.path)
-                if busy:
-                    return False
-                if entry is not None:
-                    files = [(each, replace(entry) if each is current else old) for each, old in files]
-            opened = self._open_all(files)
-            if opened is None:
+            try:
+                reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, self._is_uncut)
+                files = reads.files
+                if reads.missing and nth < MISSING_TRIES:  # it may be under way from one name to the next
+                    time.sleep(0.002)
+                    continue
+                if current is not None and not self.entries:
+                    busy, entry = self._logs.entry_elsewhere(current, self.path)
+                    if busy:
+                        return False
+                    if entry is not None:
+                        files = [(each, replace(entry) if each is current else old) for each, old in files]
+                opened = self._open_all(files)
+            except FileReplaced:
                 time.sleep(0.001)
                 continue
             if files and not opened:
@@ -169,8 +172,8 @@ class OpenFiles:
                 return
             time.sleep(CUT_POLL)
 
-    def _open_all(self, files: Sequence[tuple[Candidate, Entry | None]]) -> list[LogFile] | None:
-        """Open them; [] where one of them cannot be now, None where one of them was renamed meanwhile."""
+    def _open_all(self, files: Sequence[tuple[Candidate, Entry | None]]) -> list[LogFile]:
+        """Open them; [] where one of them cannot be now, FileReplaced where one of them was renamed meanwhile."""
         opened: list[LogFile] = []
         for candidate, entry in files:
             try:
@@ -181,7 +184,7 @@ class OpenFiles:
                 if isinstance(error, InputError):
                     raise
                 if isinstance(error, (FileReplaced, FileNotFoundError)):
-                    return None
+                    raise FileReplaced from None
                 if error.errno == errno.EMFILE and self._options.follow:
                     self._logs.note_limit()
                     return []
@@ -206,80 +209,83 @@ class OpenFiles:
         if self._options.follow and not (info and info.st_size) and now - self.searched < RESCAN:
             return False
         self.searched = now
+        return self._retry(lambda: self._try_successors(file))
+
+    def _try_successors(self, file: LogFile) -> bool:
+        current = look_at(self.path, is_current=True)
+        known = [each for each in self.entries if each is not file.entry]
+        reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), self._is_uncut)
+        newer = [
+            (each, entry)
+            for each, entry in reads.files
+            if not each.is_file_of(file.entry) and (entry is None or entry.is_blank)
+            if each.is_current or not is_known(each, known)
+        ]
+        if not any(each.size or each.compression for each, _ in newer):
+            return False
+        opened = self._open_all([(each, None) for each, _ in newer])
+        self.files.extend(opened)
+        self._keep([*self.entries, *(each.entry for each in opened)])
+        return bool(opened)
+
+    def _retry(self, attempt: Callable[[], Result]) -> Result:
+        """What `attempt` returns once no file is renamed while it looks; InputError where that does not come to be."""
         for _ in range(TRIES):
-            current = look_at(self.path, is_current=True)
-            known = [each for each in self.entries if each is not file.entry]
-            reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), self._is_uncut)
-            newer = [
-                (each, entry)
-                for each, entry in reads.files
-                if not each.is_file_of(file.entry) and (entry is None or entry.is_blank)
-                if each.is_current or not is_known(each, known)
-            ]
-            if not any(each.size or each.compression for each, _ in newer):
-                return False
-            opened = self._open_all([(each, None) for each, _ in newer])
-            if opened is None:
+            try:
+                return attempt()
+            except FileReplaced:
                 time.sleep(0.001)
-                continue
-            self.files.extend(opened)
-            self._keep([*self.entries, *(each.entry for each in opened)])
-            return bool(opened)
-        return False
+        raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
 
     def is_other(self, file: LogFile) -> bool:
         """Whether something comes before what `file` has now: it was copied and cut since it was read, or since it was
         seen to be empty."""
         if not file.is_blank:
             return self._is_copied_away(file)
-        opened = self._open_copies(file)
+        opened = self._retry(lambda: self._open_copies(file))
         self.copies_fail = opened is None
         return opened is not False
 
     def _open_copies(self, file: LogFile) -> bool | None:
         """Open what is to be read before `file`, which was empty when it was seen last: what was written to it since
         may have been copied and cut. False where there is no such copy, None where one cannot be opened now."""
-        for _ in range(TRIES):
-            modified = file.modified
-            if modified == file.entry.modified and not file.peek():
-                return False
-            # A copy that is made after this has these first bytes: it is found when `file` is found to be cut.
-            head = file.peek()
-            rotated = self._rotated_files.find(self.path)
-            current = look_at(self.path)
-            is_current = current is not None and current.is_file_of(file.entry)
-            seen = Candidate(
-                self.path, file.entry.device, file.entry.inode, file.size, modified, "", is_current, head
-            )  # fmt: skip
-            copies, until = choose_copies(
-                file.entry, seen, rotated, self._is_read, is_compressed_of, self._is_uncut
-            )  # fmt: skip
-            opened = self._open_all([(each, None) for each in copies])
-            if opened is None:
-                time.sleep(0.001)
-                continue
-            if not copies:
-                if not head and until == file.entry.modified:
-                    file.entry.modified = modified
-                return False
-            if not opened:
-                return None
-            self.files.extendleft(reversed(opened))
-            place = next(place for place, each in enumerate(self.entries) if each is file.entry)
-            fresh = [each.entry for each in opened]
-            self._keep([*self.entries[:place], *fresh, *self.entries[place:]])
-            file.entry.modified = until
-            return True
-        raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
+        modified = file.modified
+        if modified == file.entry.modified and not file.peek():
+            return False
+        # A copy that is made after this has these first bytes: it is found when `file` is found to be cut.
+        head = file.peek()
+        rotated = self._rotated_files.find(self.path)
+        current = look_at(self.path)
+        is_current = current is not None and current.is_file_of(file.entry)
+        seen = Candidate(
+            self.path, file.entry.device, file.entry.inode, file.size, modified, "", is_current, head
+        )  # fmt: skip
+        copies, until = choose_copies(
+            file.entry, seen, rotated, self._is_read, is_compressed_of, self._is_uncut
+        )  # fmt: skip
+        opened = self._open_all([(each, None) for each in copies])
+        if not copies:
+            if not head and until == file.entry.modified:
+                file.entry.modified = modified
+            return False
+        if not opened:
+            return None
+        self.files.extendleft(reversed(opened))
+        place = next(place for place, each in enumerate(self.entries) if each is file.entry)
+        fresh = [each.entry for each in opened]
+        self._keep([*self.entries[:place], *fresh, *self.entries[place:]])
+        file.entry.modified = until
+        return True
 
     def _is_uncut(self, candidate: Candidate, current: Candidate) -> bool:
         """Whether a rotated file is a copy, or a part of one, of what is in the log, which is not cut yet. current: the
         log as it was before the rotated files were looked for."""
-        modified, head = current.modified, current.head
         now = look_at(self.path, is_current=True)
-        if now is not None and (now.device, now.inode) == (current.device, current.inode):
-            modified, head = now.modified, head or now.head  # it may have been empty then, and been written to since
-        return is_copy(candidate, head) and is_uncut_copy(candidate, modified, head)
+        if now is None or (now.device, now.inode) != (current.device, current.inode):
+            now = current
+        # It may have been empty then, and have been written to since.
+        seen = replace(now, head=current.head or now.head)
+        return is_copy(candidate, seen.head) and is_uncut_copy(candidate, seen)
 
     def _is_read(self, candidate: Candidate) -> bool:
         return self.has_open(candidate) or is_known(candidate, self.entries)
@@ -294,34 +300,22 @@ class OpenFiles:
         current = look_at(self.path)
         if current is None or not current.is_file_of(file.entry):
             return False
-        rotated = self._rotated(current)
-        if all(each.modified < file.entry.modified for each in rotated):
-            self._compared = changed
-            return False
         others = [each for each in self.entries if each is not file.entry]
-        return find_copied_away([*others, file.as_read()], rotated, current, has_contents_of) is not None
+
+        def is_found() -> bool:
+            rotated = self._rotated(current)
+            if all(each.modified < file.entry.modified for each in rotated):
+                self._compared = changed
+                return False
+            return find_copied_away([*others, file.as_read()], rotated, current, has_contents_of) is not None
+
+        return self._retry(is_found)
 
     def replace_cut(self, file: LogFile) -> bool:
         """`file` was cut while it was read: go on in a copy of what it was, if there is one, then at its beginning.
         False where there is no copy, and nothing more comes of `file`."""
         as_read = file.as_read()
-        for _ in range(TRIES):
-            current = look_at(self.path, is_current=True)
-            reads = choose_files(
-                [as_read], self._rotated(current), current, has_contents_of, (), self._is_uncut, is_cut=True
-            )
-            has_copy = bool(reads.files) and reads.files[0][1] is as_read
-            files = [
-                (each, entry)
-                for each, entry in reads.files
-                if entry is not None or each.is_current or not is_known(each, self.entries)
-            ]
-            opened = self._open_all(files)
-            if opened is not None:
-                break
-            time.sleep(0.001)
-        else:
-            raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
+        opened, has_copy = self._retry(lambda: self._open_after_cut(as_read))
         self.files.remove(file)
         file.close()
         unread = max(file.entry.size, as_read.offset) - as_read.offset
@@ -340,6 +334,18 @@ class OpenFiles:
         self.files.extendleft(reversed(opened))
         self._keep([*self.entries, *(each.entry for each in fresh)])
         return has_copy and bool(opened)
+
+    def _open_after_cut(self, as_read: Entry) -> tuple[list[LogFile], bool]:
+        """Open what comes after a file that was cut; and whether the first of it is a copy of that."""
+        current = look_at(self.path, is_current=True)
+        rotated = self._rotated(current)
+        reads = choose_files([as_read], rotated, current, has_contents_of, (), self._is_uncut, is_cut=True)
+        files = [
+            (each, entry)
+            for each, entry in reads.files
+            if entry is not None or each.is_current or not is_known(each, self.entries)
+        ]
+        return self._open_all(files), bool(reads.files) and reads.files[0][1] is as_read
 
     def _rotated(self, current: Candidate | None) -> list[Candidate]:
         """Rotated files, oldest first, without another name of the current file."""

@@ -56,11 +56,12 @@ of all before it. Several files may have the same contents, such as logs in whic
 Whether the current file was cut after a copy was made is known by these facts, in this order:
 
     1. One rotation ends before the next begins: only the newest rotated file may be a copy of a file not cut yet.
-    2. The copy is written before the cut, and the cut changes the current file's time. A copy with a later time than
+    2. A file only grows until it is cut: where a copy is larger than the current file, that was cut.
+    3. The copy is written before the cut, and the cut changes the current file's time. A copy with a later time than
        the current file is of a file not cut yet.
-    3. A line with a date, a time or a number in it is not written twice. Where the current file begins with one that it
+    4. A line with a date, a time or a number in it is not written twice. Where the current file begins with one that it
        has once, a copy that begins alike is of what is in it now, and it is not cut yet.
-    4. Otherwise the file counts as cut, and the copy is read: a line may be sent twice, and none is left out.
+    5. Otherwise the file counts as cut, and the copy is read: a line may be sent twice, and none is left out.
 
 The copy is complete before the cut. So the rotated files are asked for after bytes were read from the current file and
 before they count as read: if these bytes were written after a cut, the copy of what was there before is found.
@@ -248,10 +249,10 @@ def choose_copies(
     return copies, until
 
 
-def is_uncut_copy(copy: Candidate, modified: int, head: bytes) -> bool:
-    """Whether the log was not cut yet after `copy` was made of it. modified: when the log was written to last. head:
-    its first bytes, with which the copy begins too."""
-    return copy.modified > modified or has_own_contents(head)
+def is_uncut_copy(copy: Candidate, current: Candidate) -> bool:
+    """Whether the log was not cut yet after `copy`, which begins as it does, was made of it. current: the log as it was
+    seen after the copy."""
+    return copy.size <= current.size and (copy.modified > current.modified or has_own_contents(current.head))
 
 
 def has_own_contents(head: bytes) -> bool:

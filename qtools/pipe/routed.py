@@ -89,7 +89,7 @@ class RoutedSink:
         return dict(sorted(refused.items()))
 
     async def close(self) -> None:
-        """The publisher is closed by who made it."""
+        """The caller that made the publisher closes it."""
 
     def notes(self, done: str) -> list[str]:
         """For the summary: what was not `done`, and why."""

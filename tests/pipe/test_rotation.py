@@ -169,8 +169,10 @@ def test_a_copy_with_the_inode_of_an_empty_file_of_before_is_not_read_before_the
 def test_contents_that_no_other_file_has_are_those_of_the_log(head: bytes, own: bool) -> None:
     assert has_own_contents(head) is own
     copy = file("log.1", 8, modified=30)
-    assert is_uncut_copy(copy, 31, head) is own
-    assert is_uncut_copy(copy, 29, head)  # to cut the log would have made its time later than that of the copy
+    log = Candidate("log", 1, 9, 100, 31, is_current=True, head=head)
+    assert is_uncut_copy(copy, log) is own
+    assert is_uncut_copy(copy, replace(log, modified=29))  # to cut it would have made its time later than the copy's
+    assert not is_uncut_copy(copy, replace(log, modified=29, size=99))  # a file only grows until it is cut
 
 
 def same(candidate: Candidate, entry: Entry) -> bool:

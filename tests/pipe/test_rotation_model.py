@@ -397,7 +397,7 @@ async def test_every_line_arrives_over_copies_and_cuts_in_many_runs(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("copies", [False, True])
-@pytest.mark.parametrize("first", range(30, 80, 10))
+@pytest.mark.parametrize("first", [*range(30, 80, 10), 1040, 1060])
 async def test_no_line_is_lost_where_all_lines_are_the_same_in_many_runs(
     tmp_path: Path, first: int, copies: bool
 ) -> None:
