@@ -107,6 +107,8 @@ class HttpClient(HttpToolsProtocol):
         self._fed = len(data)
         self._unseen += len(data)
         self._feed(data)
+        if self._body and not self._is_over:  # a body that is not whole, or waits: not so between small requests
+            self._door.note(len(data))
         if self._unseen > self._limits.head:
             self._refuse(HEAD_TOO_BIG)
 
@@ -350,8 +352,12 @@ class HttpClient(HttpToolsProtocol):
             self._refuse(_TOO_SLOW)
 
     def refuse_for_memory(self) -> None:
-        """Answer 503 instead of reading on, and forget what has come."""
+        """Answer 503 instead of reading on, and forget what has come: at once, as in one turn of the loop as much may
+        come from others before the application notices."""
+        incomplete = [cycle for cycle in self._unanswered() if cycle.more_body]
         self._refuse(_OUT_OF_MEMORY)
+        for cycle in incomplete:
+            cycle.body = b""
         self._body = 0
 
     def _refuse(self, answer: bytes) -> None:

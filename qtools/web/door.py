@@ -103,6 +103,11 @@ class HttpDoor:
             server = await self.loop.create_server(lambda: HttpClient(self), sock=listening, ssl=tls, **deadlines)
         self._servers.append(server)
 
+    def note(self, size: int) -> None:
+        """`size` bytes came for bodies of requests that are not answered."""
+        if self._budget is not None:
+            self._budget.note(size)
+
     def watch(self) -> None:
         """Look at the deadlines, and at the memory of clients, from now on and as long as there are clients."""
         if self._sweeping is None:
