@@ -352,9 +352,10 @@ class ChannelBacklog:
         for seq in wanted:
             if seq not in there and (not found or seq < found[-1][0].seq):
                 self._is_lost(seq)
-        missing = self.depth - self._hot.count
-        if missing and not self._deferred.late and not self._again and self._cold_from is None:
-            self._store.missing(self._log, wanted[0], wanted[-1], missing)
+        if not self._deferred.late:  # then it is known how many messages the blocks had that are not there
+            missing = self.depth - self._hot.count - self._cold_count - sum(map(len, self._again))
+            if missing > 0:
+                self._store.missing(self._log, wanted[0], wanted[-1], missing)
             self.depth -= missing
         if self.cold and not self.ready:
             self.fetch()
@@ -364,6 +365,9 @@ class ChannelBacklog:
     def _is_lost(self, seq: int) -> None:
         """A block that was due is not there, or damaged: nothing more is to be expected of it."""
         self._deferred.late.discard(seq)
+        if self._cold_from is not None and seq >= self._cold_from:
+            self._skip.add(seq)  # what is cold was counted without it
+        self._rows.add(seq)  # there may be one, which must not count at the next start
         self._log.finished(seq)
         self.touch(seq)
 
@@ -573,11 +577,17 @@ class ChannelBacklog:
             return
         skip = set(self._skip)
 
+        def is_cold(block: Block) -> bool:
+            """Whether it waits, was not looked at above, and can be read."""
+            seq = block.seq
+            goes_its_own_way = seq in skip or seq in self._skip or seq in self._aside or self._deferred.has(seq)
+            return not goes_its_own_way and not block.is_cold
+
         def found(blocks: list[Block] | None) -> None:
             if blocks is None:
                 answer(None)
                 return
-            cold = [run for block in blocks if block.seq not in skip and not block.is_cold for run in self._runs(block)]
+            cold = [run for block in blocks if is_cold(block) for run in self._runs(block)]
             answer(runs + first_runs(cold, missing))
 
         self._store.reader.range(self._log.ident, self._cold_from, self._log.given, missing, BYTES, found)
