@@ -14,7 +14,7 @@ SOURCES := $(shell find qtools -name __pycache__ -prune -o -print)
 INSTALLED := $(if $(wildcard $(VENV)/.tested),$(VENV)/.compiled,$(VENV)/.used)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover prove bench clean
+.PHONY: help demo test cover prove bench site clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would spoil it
 
@@ -48,8 +48,12 @@ bench: $(VENV)/.compiled ## measure the hot loops, then the commands side by sid
 	@echo '$$ bench/over_http.py'; PATH="$(BIN):$$PATH" python bench/over_http.py
 	@echo '$$ bench/many.py'; PATH="$(BIN):$$PATH" python bench/many.py
 
+site: $(VENV)/.tested ## make a web site of docs/ in site/; a link that leads nowhere fails
+	@"$(BIN)/mkdocs" build --strict --quiet
+	@echo "open site/index.html"
+
 clean: ## remove the environment and everything else that was made
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site htmlcov .coverage .coverage.* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

@@ -9,6 +9,7 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, whi
     client/      the rooms with sockets: connection, consumer, publisher, discovery
     web/         HTTP served: the door, its limits, what a client has taken of an answer
     broker/      an nsqd in Python
+    manual/      docs/ as man pages and as `qtools help`
     entry.py     the console scripts: a command is imported once Ctrl-C ends it quietly
     cli/         what the commands share: options, types, logs, the progress line, signals, metrics
     pipe/ tail/ bridge/ to_file/ pubsub_http/

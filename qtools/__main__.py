@@ -1,4 +1,7 @@
-"""`qtools`: lists the commands, and runs them: `qtools tail …` is `q-tail …`. A command is imported when it is run."""
+"""`qtools`: lists the commands, and runs them: `qtools tail …` is `q-tail …`; `qtools help tail` shows the manual.
+
+A command is imported when it is run.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,11 @@ COMMANDS = {
 _LIST = "\n".join(f"  {name:<12} {job}" for name, job in COMMANDS.items())
 
 
-@program("qtools", epilog=f"\b\nCommands:\n{_LIST}\n\n`qtools pipe --help` tells all about one.")
+@program(
+    "qtools",
+    epilog=f"\b\nCommands:\n{_LIST}\n\n`qtools pipe --help` lists the options of one; `qtools help pipe` shows its"
+    " manual, and `qtools help` lists all pages.",
+)
 @click.argument("command", nargs=-1, metavar="COMMAND [ARGUMENT]...")
 @click.pass_context
 def _qtools(context: click.Context, command: tuple[str, ...]) -> None:
@@ -47,6 +54,8 @@ def main() -> None:
     if words and words[0] in COMMANDS:
         command: Program = import_module(f"qtools.{words[0].replace('-', '_')}.command").main
         run_with(command, words[1:])
+    if words and words[0] == "help":
+        run_with(import_module("qtools.manual.help").main, words[1:])
     # An unknown command's own options are not ours to judge.
     _qtools.main(words[:1])
 

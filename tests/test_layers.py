@@ -37,10 +37,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "bridge": COMMAND,
     "to_file": COMMAND,
     "pubsub_http": COMMAND | {"web"},
+    "manual": BASE | {"cli"},  # the pages of docs/, shown by `qtools help` and made into man pages by the build
     # Runs the command of a console script, whose module it names and imports late.
     "entry": frozenset({"__main__", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"}),
     # `qtools` lists the commands and runs them.
-    "__main__": BASE | {"cli", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"},
+    "__main__": BASE | {"cli", "manual", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"},
 }
 
 # One file of a room may do what the room may not, each for its reason.

@@ -1,8 +1,8 @@
 """Filter expressions: a total subset of jq, compiled once, run on every message.
 
 In: text such as `.type == "purchase" and .amount > 100`. Out: an Expression, a function from a parsed JSON value to the
-one result, or NOTHING where `select(…)` lets nothing pass. What is accepted means what jq means by it; the README has
-the language on one page. Everything ends, in time and memory bounded by the text's and the value's size.
+one result, or NOTHING where `select(…)` lets nothing pass. What is accepted means what jq means by it;
+docs/expressions.md has the language. Everything ends, in time and memory bounded by the text's and the value's size.
 
     expression_syntax.py  text → tree (…_tokens, …_tree)    expression_hints.py  what to say of what only jq has
                                                             expression_foreign.py  and of what other languages have

@@ -42,7 +42,8 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     "--token-file",
     default="",
     metavar="FILE",
-    help="Who may do what (TOML, see the README). Without it everybody who can connect may do everything.",
+    help="Which token may do what (TOML, see `qtools help pubsub-http`). Without it everybody who can connect may do "
+    "everything.",
 )
 @click.option(
     "--insecure", is_flag=True, help="Listen on more than this machine with neither --token-file nor --https-cert."

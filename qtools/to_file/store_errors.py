@@ -27,7 +27,7 @@ _OLD_KEYS = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshReq
 _WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
 
-# What each kind of request needs, in S3's words; the README has the policy.
+# What each kind of request needs, in S3's words; docs/q-to-file.md has the policy.
 _NEEDED = {
     "GET": "s3:GetObject and s3:ListBucket",
     "HEAD": "s3:GetObject and s3:ListBucket",

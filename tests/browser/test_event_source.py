@@ -8,7 +8,7 @@ from harness.waiting import wait_until
 
 from tests.browser.conftest import Browser
 from tests.pubsub_http.conftest import MakeGateway
-from tests.pubsub_http.test_readme import block, served
+from tests.pubsub_http.test_documented import block, served
 
 LISTEN = """(() => {
     window.came = []; window.sessions = [];

@@ -1,4 +1,4 @@
-"""Behind real proxies that end TLS: nginx and haproxy, configured as the README says."""
+"""Behind real proxies that end TLS: nginx and haproxy, configured as docs/q-pubsub-http.md says."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from websockets.sync.client import connect
 from qtools.pubsub_http.proxies import as_asked
 from tests.pubsub_http.conftest import MakeGateway
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/q-pubsub-http.md").read_text()
 
 
 def block(kind: str) -> str:
-    """The configuration that the README shows."""
-    found = re.search(rf"^```{kind}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    """The configuration that the page shows."""
+    found = re.search(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert found is not None
     return found[1]
 

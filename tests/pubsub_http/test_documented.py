@@ -1,4 +1,4 @@
-"""README's examples over HTTP do what they say: the curl commands, the Python program, the page's script."""
+"""The examples of docs/q-pubsub-http.md do what they say: the curl commands and the Python program."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from harness.gateway import Gateway
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("\n## q-pubsub-http\n")[2].partition("\n## ")[0]
+PAGE = (Path(__file__).parents[2] / "docs/q-pubsub-http.md").read_text(encoding="utf-8")
 ADDRESS = "127.0.0.1:8080"
 
 
 def block(kind: str) -> str:
-    found = re.findall(rf"^```{kind}\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert len(found) == 1, kind
     return str(found[0])
 
@@ -29,7 +28,7 @@ def served(text: str, gateway: Gateway, topic: str) -> str:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on PATH")
 def test_what_curl_prints(gateway: Gateway, topic: str) -> None:
-    steps = [step.partition("\n")[::2] for step in re.split(r"^\$ ", block("console http"), flags=re.MULTILINE)[1:]]
+    steps = [step.partition("\n")[::2] for step in re.split(r"^\$ ", block("console"), flags=re.MULTILINE)[1:]]
     assert len(steps) > 4
     for command, printed in steps:
         done = subprocess.run(
@@ -50,4 +49,4 @@ def test_every_parameter_of_sub_is_explained() -> None:
     from qtools.pubsub_http.routes import SUBSCRIBE
 
     for parameter in SUBSCRIBE.parameters:
-        assert f"`{parameter.name}`" in SECTION or parameter.name == "topic"
+        assert f"`{parameter.name}`" in PAGE or parameter.name == "topic"
