@@ -96,6 +96,7 @@ def command_lines(markdown: str) -> Iterator[tuple[list[str], set[str]]]:
     """(command, its flags) of each command in the code of a page, up to a pipe, a semicolon or the end of the line."""
     shown = "\n".join(re.findall(r"^```(?:console|sh|ini|text)\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL))
     shown += "\n" + "\n".join(re.findall(r"`(q(?:tools|-[a-z-]+) [^`]*)`", markdown))
+    shown += "\n" + "\n".join(re.findall(r"args: \[(q-.*)\]", markdown)).replace(",", "")
     for line in shown.replace("\\\n", " ").splitlines():
         if re.match(r"q-[a-z-]+( \w+)?: ", line):
             continue  # what a command prints

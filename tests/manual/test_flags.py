@@ -34,12 +34,17 @@ def flags_of(module: str) -> set[str]:
     return set().union(*map(flags_in, definitions))
 
 
-def explained(module: str) -> set[str]:
+def section(module: str) -> str:
+    """The part of the documentation that has the table of a command."""
     page, heading = COMMANDS[module]
     markdown = text(page)
     if heading:
-        markdown = re.split(r"^## ", markdown.partition(f"\n## {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
-    return tabled_flags(markdown)
+        return re.split(r"^## ", markdown.partition(f"\n## {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return markdown
+
+
+def explained(module: str) -> set[str]:
+    return tabled_flags(section(module))
 
 
 @pytest.mark.parametrize("module", COMMANDS)
@@ -61,3 +66,48 @@ def test_shared_flags_are_shared() -> None:
     shared_by_all = set.intersection(*(flags_of(f"qtools.{name}") for name in ("pipe", "tail", "bridge", "to_file")))
     assert len(SHARED) > 20
     assert shared_by_all >= SHARED
+
+
+# ── defaults ──
+
+# Defaults in words, for which the tables have other words.
+WORDS = frozenset({"none", "nowhere", "any", "false", "snappy", "deflate", "statsd-mem-stats"})
+
+
+def defaults_in_help(module: str) -> dict[str, str]:
+    """flag → its default, where --help says `[default: …]` or `Default: ….`."""
+    printed = subprocess.run(
+        [sys.executable, "-m", *module.split(), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    options = printed.partition("Options:")[2].partition("Examples:")[0].partition("Commands:")[0]
+    found = {}
+    for entry in re.split(r"\n(?=  -)", options):
+        told = re.search(r"\[default: ([^];]+)|Default: (.+?)\.(?: |$)", " ".join(entry.split()))
+        definition = re.match(r"\s*(-.*?)(?:\s{2,}|\n)", entry + "\n")
+        if told and definition:
+            found |= dict.fromkeys(flags_in(definition[1]), (told[1] or told[2]).strip())
+    return found
+
+
+def defaults_in_table(markdown: str) -> dict[str, list[str]]:
+    """flag → the words of the last cell of its row, in a table with the column "default"."""
+    found: dict[str, list[str]] = {}
+    for table in re.findall(r"^\|[^\n]* default \|\n\|[-|]+\n((?:\|.*\n?)+)", markdown, re.MULTILINE):
+        for row in table.splitlines():
+            cells = row.strip("| ").split(" | ")
+            last = row.rstrip("| ").rpartition(" | ")[2] if not row.endswith("| |") else ""
+            found |= dict.fromkeys(flags_in(cells[0]), re.findall(r"[^\s,;`]+", last))
+    return found
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_defaults_are_those_of_help(module: str) -> None:
+    shown = defaults_in_table(text("options")) | defaults_in_table(section(module))
+    compared = 0
+    for flag, default in defaults_in_help(module).items():
+        # Names and numbers are compared, sentences are not.
+        if re.fullmatch(r"[\w.:%/-]+", default) and default not in WORDS:
+            wanted = default.replace("$", "")
+            assert any(wanted in word for word in shown.get(flag, [])), f"{flag}: {default}, not {shown.get(flag)}"
+            compared += 1
+    assert compared >= (0 if module.endswith("verify") else 3)
