@@ -27,7 +27,9 @@ def test_mkdocs_builds_it_without_a_warning(tmp_path: Path) -> None:
     assert made >= PAGES.keys() - {"README"}
     # What mkdocs does not read as Markdown it shows as it is.
     for page in sorted(PAGES.keys() - {"README"}):
-        assert "```" not in (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8"), page
+        html = (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8")
+        assert "```" not in html, page
+        assert re.findall(r"<script[^>]* src=\"http|<link[^>]* href=\"http", html) == [], page
 
 
 @pytest.mark.parametrize("link", ["nowhere.md", "q-tail.md#nowhere", "#nowhere"])
