@@ -6,6 +6,7 @@ of its own, and whoever stops or floods a broker takes one of his own from `make
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,6 +27,13 @@ NO_NSQLOOKUPD = "no nsqlookupd on PATH, beside nsqd, nor named by QTOOLS_NSQLOOK
 NO_SEAWEED = "no weed (SeaweedFS) beside this Python nor on PATH"
 
 MakeBroker = Callable[..., Broker]
+
+
+def pytest_configure() -> None:
+    """A shell without job control starts background jobs with SIGINT ignored, and what they start inherits that: a test
+    that interrupts a shell would wait for ever. Programs here start as they do in a terminal."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
