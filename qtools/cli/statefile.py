@@ -12,6 +12,7 @@ has locked a file has to check that the path still leads to it, since the file m
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -20,6 +21,8 @@ from typing import Any
 
 from qtools.errors import StartError, UsageError
 
+# os.link fails with one of these where a file system has no hard links: FAT, and some that are reached over a network.
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 MAX_SIZE = 64 * 1024 * 1024  # bytes of a checkpoint: an entry takes some 300, a log five entries
 
 
@@ -77,8 +80,6 @@ class StateFile:
 
     def _parse(self, data: bytes) -> Any:
         state, *records = data.split(b"\n")
-        if len(records) < 2:
-            return json.loads(data)
         self.records = [json.loads(each) for each in records[:-1]]
         return json.loads(state)
 
@@ -145,7 +146,15 @@ class StateFile:
     def _create(self) -> None:
         """Give the new file its path, where no file was; StateInUse when there is one by now."""
         try:
-            os.link(self._fresh, self.path)
+            try:
+                os.link(self._fresh, self.path)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                # The empty file reserves the path. Until it is replaced, another process takes it for no checkpoint.
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+                os.replace(self._fresh, self.path)
+                return
         except FileExistsError:
             os.unlink(self._fresh)
             raise self._in_use() from None

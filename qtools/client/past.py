@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -80,7 +81,8 @@ def _there_already(source: Subscription) -> UsageError:
 async def peek(source: Subscription, brokers: Brokers, settings: Settings, count: int) -> list[Batch]:
     """The first messages that wait in `source`, `count` at most, as one batch from each broker; they stay there.
 
-    UsageError when a broker is an nsqd, or no broker has the channel; StartError when a broker cannot be reached.
+    UsageError when a broker is an nsqd, or no broker has the channel; StartError when a broker cannot be reached;
+    PeerError for any other answer.
     """
     batches: list[Batch] = []
     found = False
@@ -95,7 +97,10 @@ async def peek(source: Subscription, brokers: Brokers, settings: Settings, count
         if status != 200:
             raise PeerError(f"{address} answers {status} {body.decode('utf-8', 'replace')}")
         found = True
-        messages = Messages.of(map(_message, json.loads(body)["messages"]))
+        try:
+            messages = Messages.of(map(_message, json.loads(body)["messages"]))
+        except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
+            raise PeerError(f"{asker.base}/channel/peek answers with JSON that is not q-broker's") from error
         if len(messages):
             batches.append(Batch.of(Glance(source.topic, str(address)), messages))
             count -= len(messages)
@@ -107,7 +112,7 @@ async def peek(source: Subscription, brokers: Brokers, settings: Settings, count
 
 
 def _message(shown: dict[str, Any]) -> Message:
-    body = base64.b64decode(shown["body_base64"]) if "body_base64" in shown else shown["body"].encode()
+    body = base64.b64decode(shown["body_base64"], validate=True) if "body_base64" in shown else shown["body"].encode()
     return Message(shown["timestamp"], shown["attempts"], shown["id"].encode(), body)
 
 

@@ -161,6 +161,7 @@ class Delivery:
         self._pieces: Pieces = partial(event_pieces, suffix=suffix) if suffix else PIECES[form]
         self._pending: deque[_Sent] = deque()  # not known to be taken
         self._sending = 0  # bytes of what is being sent
+        self._interrupted: Batch | None = None  # its sending did not end: the client may have a part of it
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
         self._pause = FIRST_LOOK
@@ -182,8 +183,9 @@ class Delivery:
             self._settle(singly=True)
 
     def unsettled(self) -> list[bytes]:
-        """The ids of what was sent and not known to be taken, in order."""
-        return [ident for sent in self._pending for ident in sent.batch.ids]
+        """The ids of what was sent, whole or in part, and not known to be taken, in order."""
+        ids = [ident for sent in self._pending for ident in sent.batch.ids]
+        return ids if self._interrupted is None else [*ids, *self._interrupted.ids]
 
     def expected(self) -> set[bytes]:
         """The ids of what the client has already, and what has not come again."""
@@ -211,12 +213,14 @@ class Delivery:
         else:
             data = parcel.render(self._form) if whole else render(batch, self._form)
         self._sending = 0 if parcel.shared else parcel.size + len(data)
+        self._interrupted = batch
         try:
             await self._stream.send(data, batch)
         except ClientGone:
             return  # the batch goes back when the source is closed
         finally:
             self._sending = 0
+        self._interrupted = None
         self.sent += len(batch)
         self._counts.sent += len(batch)
         self._counts.sent_bytes += len(data)

@@ -22,6 +22,7 @@ DEFAULT_PARTITION = "dt=%Y-%m-%d/hour=%H"
 EXTENSIONS = {"raw": ".log", "envelope": ".jsonl", "msgpack": ".msgpack", "length32": ".length32"}
 
 LONGEST_PART = 255 - 32  # NAME_MAX, less <REV> and what a file is called on its way
+MOST_REMEMBERED = 10_000  # partitions, by the time that each belongs to
 LONGEST = 3000  # PATH_MAX is 4096, and the output has a path of its own
 
 FIELDS = ("TOPIC", "HOST", "PID", "DATETIME", "REV")
@@ -89,17 +90,22 @@ class Layout:
         unit = when // (self._unit * 1_000_000_000)
         found = self._partitions.get(unit)
         if found is None:
-            if len(self._partitions) >= 10_000:  # times may be anything
-                self._partitions.clear()
             found = self._partitions[unit] = self.shown_partition(unit * self._unit)
         return found
+
+    def forget_partitions(self) -> None:
+        """Drop the remembered partitions where they are many: times may be anything. Called between two batches, as
+        `time_in` has to know every partition of a batch."""
+        if len(self._partitions) >= MOST_REMEMBERED:
+            self._partitions.clear()
 
     def shown_partition(self, when: float) -> str:
         """The same, without keeping it."""
         return self._shown(self._partition, when)
 
     def time_in(self, partition: str) -> float:
-        """A time that belongs to `partition`, which was asked for lately; KeyError otherwise."""
+        """A time that belongs to `partition`, which was asked for since the last
+        `forget_partitions`; KeyError otherwise."""
         for unit, name in reversed(self._partitions.items()):
             if name == partition:
                 return float(unit * self._unit)

@@ -43,6 +43,7 @@ class Sorter:
         return [(topic, partition, batch.pick(chosen)) for (topic, partition), chosen in groups.items()]
 
     def _partitions(self, batch: Batch) -> list[str]:
+        self._layout.forget_partitions()
         partition = self._layout.partition
         accepted = [timestamp_of(stamp) for stamp in batch.messages.stamps]
         if self._when is None:

@@ -49,8 +49,8 @@ class Spool:
         self._loop.call_soon_threadsafe(self.uploader.add, finished)
 
     def has(self, partition: str) -> bool:
-        """Whether files of `partition` wait here."""
-        return any(path.is_file() for path in (self.place / partition).glob("*"))
+        """Whether files of `partition` wait here, in whatever directory of it."""
+        return any(path.is_file() for path in (self.place / partition).rglob("*"))
 
     async def start(self) -> None:
         """Begin to upload; StartError where the store will never take anything."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from harness.brokers import NSQD, Broker
@@ -149,3 +151,52 @@ def test_since_asks_every_broker_before_it_makes_a_channel(
     assert (done.status, done.out) == (2, b"")
     assert f"{topic}/mine exists already" in done.err
     assert one.channels(topic) == ["other"]
+
+
+class Nonsense(ThreadingHTTPServer):
+    """The HTTP API of a q-broker, but for what it answers to /channel/peek."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.peek = b""
+        self.flags = ["--nsqd", "127.0.0.1:1", "--nsqd-http-address", f"127.0.0.1:{self.server_port}"]
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Nonsense)
+        body = self.server.peek if self.path.startswith("/channel/peek") else b'{"durable": true}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def nonsense() -> Iterator[Nonsense]:
+    with Nonsense() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"OK", b"[]", b"{}", b'{"messages": null}', b'{"messages": [{}]}', b'{"messages": [5]}', b"\xff",
+        b'{"messages": [{"timestamp": "x", "attempts": 1, "id": "0123456789abcdef", "body": "b"}]}',
+        b'{"messages": [{"timestamp": 1, "attempts": 70000, "id": "0123456789abcdef", "body": "b"}]}',
+        b'{"messages": [{"timestamp": 1, "attempts": 1, "id": "0123456789abcdef", "body": 5}]}',
+        b'{"messages": [{"timestamp": 1, "attempts": 1, "id": "0123456789abcdef", "body_base64": "%"}]}',
+    ],
+)  # fmt: skip
+def test_what_no_broker_answers_is_no_traceback(shell: Shell, nonsense: Nonsense, answer: bytes) -> None:
+    nonsense.peek = answer
+    done = shell.run("q-tail", "events/archive", "--peek", *nonsense.flags)
+    assert (done.status, done.out) == (1, b"")
+    url = f"http://127.0.0.1:{nonsense.server_port}/channel/peek"
+    assert done.err == f"q-tail: {url} answers with JSON that is not q-broker's\n"

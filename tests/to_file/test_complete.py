@@ -8,8 +8,13 @@ import pytest
 
 from qtools.errors import StartError, UsageError
 from qtools.to_file.complete import Partitions, end_of, refuse_recurring
+from qtools.to_file.finished import beside
 from qtools.to_file.layout import Layout
-from to_file.house import NOW
+from qtools.to_file.sort import Sorter
+from qtools.to_file.spool import Spool
+from to_file.house import NOW, batch
+from to_file.spool import finish
+from to_file.stores import Directory
 
 DAY = 86400
 
@@ -67,3 +72,23 @@ def test_damage_is_said(tmp_path: Path) -> None:
     (tmp_path / "kept").write_bytes(b"[1")
     with pytest.raises(StartError, match="kept is damaged"):
         Partitions(layout("%F"), 0, tmp_path / "kept").load()
+
+
+def test_a_batch_with_more_times_than_are_remembered(tmp_path: Path) -> None:
+    """Times that are taken from the messages may be any."""
+    hours = layout("%Y-%m-%d_%H")
+    partitions = Partitions(hours, 600, tmp_path / "kept")
+    minutes = batch(range(0, 60_000 * 12_000, 60_000))
+    for _, partition, _ in Sorter(hours, partitioned=True).sort(minutes):
+        partitions.begin(partition)
+    assert len(partitions.over(NOW + DAY * 365)) == 200
+
+
+async def test_a_file_in_a_directory_of_its_partition_waits_in_the_spool(tmp_path: Path) -> None:
+    spool = Spool(Directory(tmp_path / "archive").open(), tmp_path / "spool")
+    made = finish(tmp_path / "spool" / "dt=2026-11-24" / "events", "file", [1])
+    assert spool.has("dt=2026-11-24")
+    assert not spool.has("dt=2026-11-25")
+    made.path.unlink()
+    beside(made.path).unlink()
+    assert not spool.has("dt=2026-11-24")
