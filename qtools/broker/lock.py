@@ -24,7 +24,7 @@ def try_lock(directory: Path, sockets: Sequence[Path] = ()) -> int | None:
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(f"cannot open {path}: {error.strerror}") from error
+        raise StartError(f"cannot open {path}: {(error.strerror or str(error)).lower()}") from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -32,7 +32,7 @@ def try_lock(directory: Path, sockets: Sequence[Path] = ()) -> int | None:
         return None
     except OSError as error:
         os.close(held)
-        raise StartError(f"cannot lock {path}: {error.strerror}") from error
+        raise StartError(f"cannot lock {path}: {(error.strerror or str(error)).lower()}") from error
     try:
         os.ftruncate(held, 0)
         os.write(held, b"".join([b"%d\n" % os.getpid(), *(os.fsencode(path) + b"\n" for path in sockets)]))

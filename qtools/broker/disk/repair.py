@@ -43,8 +43,26 @@ def repair(directory: Path, why: str, damage: Damage) -> None:
     path = directory / FILE
     log.error("%s is damaged (%s): what can be read of it is copied to a new one", path, why)
     new = path.with_name(FILE + ".repaired")
-    for ending in ("", "-wal", "-shm", "-journal"):
-        new.with_name(new.name + ending).unlink(missing_ok=True)
+    _remove(new)
+    try:
+        kept = _copy(path, new, damage)
+        _sync(new)
+        _put_in_place(path, new)
+    except BaseException:
+        with contextlib.suppress(OSError):  # half a copy takes the room that the next try needs
+            _remove(new)
+        raise
+    log.error("%s: %d blocks were copied; the damaged file is in %s", path, kept, directory / DIRECTORY)
+
+
+def _remove(path: Path) -> None:
+    """A database, with all that may lie beside it."""
+    for ending in ("", "-wal", "-shm", "-journal", ".new", ".new-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _copy(path: Path, new: Path, damage: Damage) -> int:
+    """What can be read of the database at `path`, to a new one at `new`; answers how many blocks were copied."""
     make_database(new)
     old, target = connect(path, is_cut=True), connect(new)
     try:
@@ -55,13 +73,10 @@ def repair(directory: Path, why: str, damage: Damage) -> None:
         old.execute("PRAGMA query_only = ON")
         old.execute("PRAGMA cell_size_check = ON")
         target.execute("PRAGMA synchronous = OFF")
-        kept = _Copy(old, target, damage).run()
+        return _Copy(old, target, damage).run()
     finally:
         old.close()
         target.close()
-    _sync(new)
-    _put_in_place(path, new)
-    log.error("%s: %d blocks were copied; the damaged file is in %s", path, kept, directory / DIRECTORY)
 
 
 def _put_in_place(path: Path, new: Path) -> None:
@@ -72,10 +87,10 @@ def _put_in_place(path: Path, new: Path) -> None:
     while kept.exists():
         nth += 1
         kept = kept.with_name(f"{kept.name}.{nth}")
+    os.link(path, kept)
     for ending in ("-wal", "-shm"):  # they would be taken for the new one's
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + ending).replace(kept.with_name(kept.name + ending))
-    os.link(path, kept)
     new.replace(path)
     _sync(path.parent)
     _sync(aside)
@@ -113,6 +128,8 @@ class _Copy:
             if len(rows) >= _STEP:
                 self._write(rows)
         self._write(rows)
+        # How far a channel is with a block that is missing would be counted as messages that wait.
+        self._new.execute("DELETE FROM progress WHERE seq NOT IN (SELECT seq FROM block)")
         return copied
 
     def _write(self, rows: list[tuple[object, ...]]) -> None:

@@ -54,8 +54,11 @@ class Sizes:
 
 
 def free_bytes(directory: Path) -> int:
-    """What an ordinary user may still write to the volume."""
-    told = os.statvfs(directory)
+    """What an ordinary user may still write to the volume; 0 where that cannot be asked."""
+    try:
+        told = os.statvfs(directory)
+    except OSError:  # the directory is gone, or the disk does not answer
+        return 0
     return told.f_bavail * told.f_frsize
 
 
@@ -86,17 +89,29 @@ class Journal:
     """Statements that the database could not take, in room that is there already."""
 
     def __init__(self, directory: Path, slot: int) -> None:
+        """slot: bytes of one slot of a new file. One that is there has slots as it was made, whatever the volume has
+        become since."""
         self._path = directory / "acknowledgements"
-        self._slot = slot
+        self._wanted = slot
+        self._slot = 0
         self._number = 0
         self._is_used = False
         with contextlib.suppress(OSError):
-            self._slot = max(slot, self._path.stat().st_size // 2)  # as it was made
+            self._slot = self._path.stat().st_size // 2
 
     def allocate(self) -> None:
-        """Make sure of its room, while there is some."""
-        if not self._path.exists():
-            allocate(self._path, 2 * self._slot)
+        """Make sure of its room, while there is some: a new file where there is none, or a smaller one with nothing in
+        it, as on a volume that was enlarged."""
+        if self._slot >= self._wanted or self._is_used:
+            return
+        new = self._path.with_name(self._path.name + ".new")
+        if allocate(new, 2 * self._wanted):
+            try:
+                new.replace(self._path)
+            except OSError as error:
+                log.debug("cannot make %s: %s", self._path, error)
+                return
+            self._slot = self._wanted
 
     def write(self, statements: Sequence[Statement]) -> bool:
         """Keep `statements`, in place of those before; False when they do not fit, or it cannot be written."""

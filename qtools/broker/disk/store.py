@@ -110,6 +110,7 @@ class DurableStore:
         self._damage = Damage(directory)
         self._sizes = Sizes.of(directory)
         self._journal = Journal(directory, self._sizes.journal)
+        self._is_noted = True  # what could not be written to the database last is in the journal
         connection = open_sound(directory, sync, self._sizes.log, self._damage)
         try:
             self._replay(connection)
@@ -261,12 +262,21 @@ class DurableStore:
             self._keep_in_journal(job)
             raise
         self._journal.clear()
+        self._is_noted = True
         return more
 
     def _keep_in_journal(self, job: Job) -> None:
         statements = job.before + job.after
-        if statements and not self._journal.write(statements):
-            log.debug("%s: no room to note what was finished: it comes again after a restart", self._directory)
+        if not statements:
+            return
+        is_noted = self._journal.write(statements)
+        if self._is_noted and not is_noted:
+            log.warning(
+                "%s: what consumers finish cannot be noted: it comes again if q-broker is restarted before the"
+                " directory can be written to",
+                self._directory,
+            )
+        self._is_noted = is_noted
 
     def _take_blocks(self) -> list[tuple[int, Block]]:
         blocks, self._blocks = self._blocks, []
@@ -319,7 +329,7 @@ class DurableStore:
             if job.removal is not None:
                 self.sweeper.give_back(job.removal, failed=True)
             why = self._why(error)
-            self._failed(why)
+            self._failed(why, is_full=getattr(error, "sqlite_errorname", "") == "SQLITE_FULL")
             if commit is not None:
                 commit.settle(StoreError(why))
         self.on_work()
@@ -353,15 +363,14 @@ class DurableStore:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._journal.replay(connection)
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, *, is_full: bool) -> None:
         if self._failure != why:
-            log.error(
-                "cannot write to %s: %s (%s are); what is published is refused until then, consumers are served",
-                self._directory,
-                why,
-                told_size(free_bytes(self._directory)),
-            )
             self._failure = why
+            log.error(
+                "cannot write to %s: %s; what is published is refused until it can be written to, consumers are served",
+                self._directory,
+                f"{why} ({told_size(free_bytes(self._directory))} are)" if is_full else why,
+            )
             self.on_failure(why)
         with contextlib.suppress(OSError):
             self._reserve.unlink()
