@@ -95,6 +95,21 @@ async def test_ephemeral_ones_can_be_left_out() -> None:
         await consumer.close()
 
 
+async def test_latencies_are_pushed_in_nsqds_names() -> None:
+    shares = {"e2e_processing_latency_percentiles": (0.99, 0.5)}
+    async with serving(statsd_address="127.0.0.1:1", statsd_mem_stats=False, statsd_prefix="q", **shares) as daemon:
+        consumer = await subscribed(daemon)
+        daemon.broker.publish("t", [b"xyz"] * 4)
+        for message in await consumer.messages(4):
+            consumer.say(b"FIN %b\n" % message.id)
+        await come_true(lambda: daemon.broker.held() == 0)
+        lines = pushed(daemon)
+        for where in ("q.topic.t", "q.topic.t.channel.c"):
+            for share in (99, 50):
+                assert re.fullmatch("[1-9][0-9]*\\|g", lines[f"{where}.e2e_processing_latency_{share}"])
+        await consumer.close()
+
+
 async def test_packets_are_no_larger_than_asked_for_and_whole_lines() -> None:
     async with serving(statsd_address="127.0.0.1:1", statsd_udp_packet_size=200) as daemon:
         for number in range(30):

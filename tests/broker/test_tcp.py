@@ -6,12 +6,15 @@ import asyncio
 import logging
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from qtools.broker.disk import store as store_module
+from qtools.broker.disk.store import DurableStore
 from qtools.broker.link import ANSWERS, HIGH_WATER, ROOM
 from qtools.broker.store import Commit, MemoryStore
 from qtools.broker.tcp import Connection
@@ -175,6 +178,30 @@ async def test_a_client_that_reads_nothing_for_a_heartbeat_is_dropped(caplog: py
         assert any("has read nothing for 1 s: dropped" in line for line in caplog.messages)
         assert daemon.broker.topics["t"].channels["c"].held == 500
         await stuck.close()
+        await writer.close()
+
+
+async def test_a_client_that_reads_slowly_is_not_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "qtools.broker")
+    async with serving() as daemon:
+        slow = await subscribed(daemon, ready=2500, heartbeat_interval=1000)
+        slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer = await Peer.to(daemon)
+        writer.say(mpub("t", *[b"x" * 50_000] * 100) * 5)
+        connection = next(one for one in daemon._tcp_door.connections if one.consumer is not None)
+        await come_true(lambda: connection._full_at >= 0)
+        ended = time.monotonic() + 3.5
+        while time.monotonic() < ended:
+            slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            for _ in range(10):
+                await slow.reader.read(1 << 17)
+            slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            slow.say(b"NOP\n")
+            await asyncio.sleep(0.2)
+        assert connection in daemon._tcp_door.connections
+        assert not any("dropped" in line for line in caplog.messages)
+        slow.writer.transport.abort()
+        await slow.close()
         await writer.close()
 
 
@@ -379,3 +406,55 @@ async def test_what_could_not_be_sealed_is_not_confirmed(tmp_path: Path, monkeyp
         assert (await consumer.message()).body == b"a"
         await peer.close()
         await consumer.close()
+
+
+async def test_publishers_are_not_listened_to_while_too_much_waits_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is confirmed in the end, and what comes behind it, however the client speaks."""
+    monkeypatch.setattr(store_module, "CROWD", 100_000)
+    async with serving(data_path=str(tmp_path), sync="off") as daemon:
+        store = daemon.broker.store
+        assert isinstance(store, DurableStore)
+        writer = store._writer
+        is_free = threading.Event()
+        writer.do(lambda _: is_free.wait(20), lambda *_: None)
+        peers = [await Peer.to(daemon) for _ in range(3)]
+        for peer in peers:
+            for _ in range(20):
+                peer.say(mpub("t", b"x" * 30_000, b"y" * 30_000))
+        connections = list(daemon._tcp_door.connections)
+        await come_true(lambda: all(connection._held_back for connection in connections))
+        assert all(connection._deaf for connection in connections)
+        leaving = peers.pop()
+        leaving.writer.transport.abort()
+        is_free.set()
+        for peer in peers:
+            for _ in range(20):
+                assert await peer.answer() == b"OK"
+            peer.say(pub("t", b"z"))
+            assert await peer.answer() == b"OK"
+            assert not any(connection._held_back for connection in connections)
+            await peer.close()
+
+
+async def test_a_touch_never_goes_past_the_longest_time() -> None:
+    """Where a message that was delivered later has a later deadline too."""
+    async with serving(msg_timeout=1.0, max_msg_timeout=1.2) as daemon:
+        peer = await subscribed(daemon, ready=1, msg_timeout=1000)
+        daemon.broker.publish("t", [b"first"])
+        first = await peer.message()
+        began = time.monotonic()
+        await asyncio.sleep(0.5)
+        daemon.broker.publish("t", [b"second", b"third"])
+        peer.say(b"RDY 2\n")
+        second = await peer.message()
+        peer.say(b"TOUCH %b\nRDY 0\n" % first.id)
+        other = await subscribed(daemon, ready=10)
+        got = {(await other.message()).body, (await other.message()).body}
+        assert got == {b"first", b"third"}
+        assert 1.1 < time.monotonic() - began < 1.45
+        peer.say(b"FIN %b\n" % second.id)
+        await come_true(lambda: daemon.broker.topics["t"].channels["c"].held == 2)
+        for one in (peer, other):
+            await one.close()

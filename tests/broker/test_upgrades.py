@@ -18,6 +18,7 @@ import cramjam
 import pytest
 import trustme
 
+from qtools.broker import stats
 from qtools.broker.daemon import Daemon
 from qtools.errors import StartError, UsageError
 
@@ -290,6 +291,53 @@ async def test_without_a_secret_nothing_is_open() -> None:
         assert await peer.answer() == b"E_AUTH_FIRST AUTH required before PUB"
         await peer.close()
         assert auth.asked == []
+
+
+async def test_without_a_secret_no_channel_is_made() -> None:
+    async with guarded() as (daemon, _):
+        peer = await Peer.to(daemon, b"SUB open mine\n")
+        assert await peer.answer() == b"E_AUTH_FIRST AUTH required before SUB"
+        assert await peer.hung_up()
+        assert not daemon.broker.topics
+        await peer.close()
+
+
+async def test_the_statistics_say_what_the_auth_server_said() -> None:
+    async with guarded() as (daemon, _):
+        peer = await Peer.to(daemon, secret() + b"SUB open mine\n")
+        await peer.answer()
+        assert await peer.answer() == b"OK"
+        assert daemon._tcp_door is not None
+        told = stats.collect(daemon.broker, daemon._tcp_door.connections)
+        ((channel,),) = [topic["channels"] for topic in told["topics"]]
+        (client,) = channel["clients"]
+        said = (client["authed"], client["auth_identity"], client["auth_identity_url"])
+        assert said == (True, "someone", "http://someone")
+        await peer.close()
+
+
+async def test_a_client_that_leaves_while_the_auth_server_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+    asked = asyncio.Event()
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        left.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, serving(auth_http_addresses=(address,)) as daemon:
+        peer = await Peer.to(daemon, secret() + pub("open.a", b"behind"))
+        await asked.wait()
+        peer.writer.transport.abort()
+        async with asyncio.timeout(10):
+            await left.wait()  # the question is given up with the client
+        await come_true(lambda: not daemon._tcp_door.connections)  # type: ignore[union-attr]
+        assert not daemon.broker.topics
+    assert "internal error" not in caplog.text
 
 
 SIZE = struct.pack(">i", 1000)

@@ -110,6 +110,7 @@ class _Copy:
     def __init__(self, old: sqlite3.Connection, new: sqlite3.Connection, damage: Damage) -> None:
         self._old, self._new, self._damage = old, new, damage
         self._topics: Rows = {}
+        self._without_row: set[int] = set()  # topics of which nothing but the number, and perhaps the name, is known
         self._indexed: dict[int, tuple[int, int, int]] = {}  # seq → topic, count, timestamp
 
     def run(self) -> int:
@@ -130,6 +131,12 @@ class _Copy:
         self._write(rows)
         # How far a channel is with a block that is missing would be counted as messages that wait.
         self._new.execute("DELETE FROM progress WHERE seq NOT IN (SELECT seq FROM block)")
+        # A channel has what it was not given yet behind all else. Without one the messages wait in the topic.
+        self._new.executemany(
+            "UPDATE topic SET held_from = 0, checksum = row_checksum(id, name, paused, 0)"
+            " WHERE id = ? AND NOT EXISTS (SELECT 1 FROM channel WHERE channel.topic = topic.id)",
+            [(topic,) for topic in self._without_row],
+        )
         return copied
 
     def _write(self, rows: list[tuple[object, ...]]) -> None:
@@ -170,6 +177,7 @@ class _Copy:
         ):
             if isinstance(ident, int) and isinstance(name, str) and ident not in rows:
                 rows[ident] = (ident, name, 0, None)
+                self._without_row.add(ident)
                 self._report("its row is damaged: whether it was paused is unknown, and it is not", name)
         for row in rows.values():
             self._add_topic(row)
@@ -185,7 +193,8 @@ class _Copy:
         """A topic's name; one that is not known gets a name, and keeps its messages."""
         if topic not in self._topics:
             name = f"damaged-topic-{topic}"
-            self._add_topic((topic, name, 0, 0))
+            self._add_topic((topic, name, 0, None))
+            self._without_row.add(topic)
             self._report(f"the name of topic number {topic} cannot be read: its messages are in this topic", name)
         return str(self._topics[topic][1] or "(deleted)")
 

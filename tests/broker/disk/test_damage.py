@@ -14,6 +14,7 @@ from broker.inside import come_true
 from qtools.broker import stats
 from qtools.broker.block import HEAD, Block
 from qtools.broker.broker import Broker
+from qtools.broker.channel import Channel
 from qtools.broker.disk import opening, reader
 from qtools.broker.disk.damage import DIRECTORY, REPORT
 from qtools.broker.disk.database import FILE
@@ -48,6 +49,23 @@ async def make_database(room: Path) -> tuple[Path, set[bytes], set[bytes]]:
     return world.directory, left, set(account) - left
 
 
+async def drain(channel: Channel) -> set[bytes]:
+    """What the channel delivers until nothing waits any more."""
+    found: set[bytes] = set()
+
+    def drained() -> bool:
+        while channel.backlog.ready:
+            run = channel.backlog.take(100, 1 << 20)
+            block = run.block
+            found.update(block.frames[block.offset(n) + HEAD : block.offset(n + 1)] for n in range(run.start, run.stop))
+            channel.backlog.finish(block, range(run.start, run.stop))
+        channel.backlog.fetch()
+        return not channel.backlog.depth
+
+    await come_true(drained)
+    return found
+
+
 async def read_all(directory: Path) -> tuple[set[bytes], set[bytes]]:
     """What topic `t` delivers to channel `c` until nothing waits any more, and the topics that have something lost."""
     store = DurableStore(directory, sync="off", hot_messages=50)
@@ -56,20 +74,7 @@ async def read_all(directory: Path) -> tuple[set[bytes], set[bytes]]:
     topic = broker.topics.get("t")
     try:
         if topic is not None and "c" in topic.channels:
-            channel = topic.channels["c"]
-
-            def drained() -> bool:
-                while channel.backlog.ready:
-                    run = channel.backlog.take(100, 1 << 20)
-                    block = run.block
-                    found.update(
-                        block.frames[block.offset(n) + HEAD : block.offset(n + 1)] for n in range(run.start, run.stop)
-                    )
-                    channel.backlog.finish(block, range(run.start, run.stop))
-                channel.backlog.fetch()
-                return not channel.backlog.depth
-
-            await come_true(drained)
+            found = await drain(topic.channels["c"])
             await come_true(lambda: store._checker is None or store._checker.is_done)
             assert broker.health == "OK" if not store.lost else broker.health.startswith("NOK")
         return found, {one.topic for one in store.lost}
@@ -114,6 +119,57 @@ async def test_a_page_of_every_table_and_of_an_index(table: str, length: int, tm
     outcome = await judge(directory, left, finished)
     assert outcome == "whole" if table != "block" else outcome in ("whole", "reported")
     assert list((directory / DIRECTORY).glob(f"{FILE}-*"))
+
+
+async def test_a_topic_whose_name_cannot_be_read_anywhere_keeps_its_messages_and_channels(tmp_path: Path) -> None:
+    """It gets another name; a message that it had finished may come again, and none is missing."""
+    directory, left, finished = await make_database(tmp_path)
+    connection = sqlite3.connect(directory / FILE)
+    connection.execute("DELETE FROM topic WHERE name = 't'")
+    connection.execute("UPDATE topic SET paused = 1")  # its checksum is wrong then, so that a repair is begun
+    connection.commit()
+    connection.close()
+    store = DurableStore(directory, sync="off", hot_messages=50)
+    broker = Broker(Options(), store)
+    try:
+        name = "damaged-topic-1"
+        assert sorted(broker.topics) == sorted([name, "u"])
+        assert any(
+            one.topic == name and "the name of topic number 1 cannot be read" in one.reason for one in store.lost
+        )
+        channel = broker.topics[name].channels["c"]
+        found = await drain(channel)
+        assert left <= found <= left | finished
+        assert channel.depth == 0
+        assert not [one for one in store.lost if one.messages]
+    finally:
+        broker.close()
+
+
+@pytest.mark.parametrize("change", ["UPDATE topic SET paused = 1", "DELETE FROM topic"])
+async def test_what_waits_in_a_topic_without_a_channel_is_there_when_its_row_is_not(
+    change: str, tmp_path: Path
+) -> None:
+    world = World(tmp_path)
+    await world.channel("u", "c")
+    for delay in (0.0, 0.1, 0.0):
+        world.publish("t", 10, delay=delay)
+    await world.quiet()
+
+    def damage(directory: Path) -> None:
+        connection = sqlite3.connect(directory / FILE)
+        connection.execute(f"{change} WHERE name = 't'")
+        connection.execute("UPDATE topic SET paused = 1 WHERE name = 'u'")  # so that a repair is begun
+        connection.commit()
+        connection.close()
+
+    world.restart_with(damage)
+    name = "t" if "UPDATE" in change else "damaged-topic-3"
+    assert world.broker.topics[name].depth == 30
+    world.held[name] = world.held.pop("t")
+    await world.channel(name, "c")
+    await world.drain()
+    world.close()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from broker.inside import come_true
 from qtools.broker.disk.checksum import UNCHECKED, block_checksum, row_checksum
-from qtools.broker.disk.database import FILE, VERSION
+from qtools.broker.disk.database import FILE, VERSION, connect
 from qtools.broker.disk.store import DurableStore
 from qtools.broker.disk.sweep import Retain
 from qtools.errors import StartError
@@ -367,3 +368,45 @@ async def test_an_empty_database_is_not_taken_for_a_new_one(world: World) -> Non
     text = await refused(world.directory)
     assert f"{world.directory / FILE} is empty" in text
     assert "put a copy of it back, or remove it" in text
+
+
+async def test_a_channel_does_not_get_what_was_published_before_it_and_is_not_safe_yet(world: World) -> None:
+    """Neither when it is safe, nor after a restart."""
+    await world.channel("t", "c")
+    is_free = threading.Event()
+    world.store._writer.do(lambda _: is_free.wait(20), lambda *_: None)
+    world.publish("t", 3)
+    await come_true(lambda: world.store._writing)  # its block has its number
+    world.broker.channel("t", "d")
+    is_free.set()
+    await world.quiet()
+    for _ in range(2):
+        channels = world.broker.topics["t"].channels
+        assert (channels["c"].depth, channels["d"].depth) == (3, 0)
+        world.restart()
+    await world.drain()
+
+
+async def test_a_topic_that_was_killed_while_it_waited_gives_everything_to_its_channels(world: World) -> None:
+    """As where its channels were still being asked for at nsqlookupd."""
+    world.publish("t", 5)
+    world.publish("t", 2, delay=0.3)
+    await world.quiet()
+    world.restart_with(
+        lambda directory: change(
+            directory,
+            "INSERT INTO channel (id, topic, name, paused, low, sent, checksum)"
+            " SELECT 77, id, 'c', 0, held_from, 0, row_checksum(77, id, 'c', 0, held_from, 0) FROM topic",
+        )
+    )
+    channel = world.broker.topics["t"].channels["c"]
+    assert (channel.depth + channel.deferred, world.broker.topics["t"].depth) == (7, 0)
+    world.accounts["t", "c"] = world.held.pop("t")
+    await world.drain()
+
+
+def change(directory: Path, statement: str) -> None:
+    """A change of the database between two runs of the broker."""
+    connection = connect(directory / FILE)
+    connection.execute(statement)
+    connection.close()
