@@ -31,7 +31,10 @@ _IN_RANGE = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq 
 _RANGE = f"{_IN_RANGE} AND due = 0 ORDER BY seq"
 _DEFERRED = f"{_IN_RANGE} AND due > 0 ORDER BY seq"
 _NEXT_DUE = """
-    SELECT d.due, d.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due
+    SELECT d.due, d.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due,
+        p.done IS NULL OR p.checksum IS row_checksum(
+            p.channel, p.seq, p.done, p.attempts, p.due, p.next_due, p.unfinished
+        )
     FROM (
         SELECT due, seq FROM block INDEXED BY block_by_due
             WHERE topic = :topic AND due > 0 AND (due, seq) > (:due, :seq) AND due <= :upto
@@ -120,7 +123,7 @@ class Reader:
         """The next `limit` blocks by due time, without their frames, and the channel's progress.
 
         After the due time and the block number `after`, up to the due time `upto`; what was published deferred, and
-        what the channel deferred.
+        what the channel deferred, without blocks of which the row of the channel's progress is damaged.
         """
 
         def read(connection: sqlite3.Connection) -> list[Due]:
@@ -134,9 +137,10 @@ class Reader:
             }
             return [
                 (when, Block.stored(seq, base, count, timestamp, due), None if done is None else (done, attempts, dues))
-                for when, seq, done, attempts, dues, base, count, timestamp, due in connection.execute(
+                for when, seq, done, attempts, dues, base, count, timestamp, due, is_whole in connection.execute(
                     _NEXT_DUE, values
                 )
+                if is_whole
             ]
 
         self._worker.do(read, lambda rows, error: self._answer(answer, topic, rows, [], error))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from qtools.broker.disk.store import DurableStore
 
 _PROGRESS = (
-    "SELECT p.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due"
+    "SELECT p.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due, p.checksum"
+    " IS row_checksum(p.channel, p.seq, p.done, p.attempts, p.due, p.next_due, p.unfinished)"
     " FROM progress p JOIN block b ON b.seq = p.seq WHERE p.channel = ? AND p.next_due = 0 ORDER BY p.seq"
 )
 # Whole rows of bits, as there may be millions of blocks: _BITS of them, beginning with a multiple of it, in a row.
@@ -46,7 +47,10 @@ _COUNT = (
 
 
 def restore(store: DurableStore, connection: sqlite3.Connection, logs: dict[str, TopicLog]) -> tuple[int, int, int]:
-    """Fill `logs`. Answers the highest message number there is, the next free ident, and the next block's number."""
+    """Fill `logs`. Answers the highest message number there is, the next free ident, and the next block's number.
+
+    ValueError, TypeError or OverflowError when a row is not what was written.
+    """
     execute = connection.execute
     wall = store.clock.wall()
     _cap(connection, wall + store.longest_deferral)
@@ -113,7 +117,11 @@ def _restore_channel(
     backlog = ChannelBacklog(log, ident, name, first=0, sent=sent)
     backlog.is_paused = bool(paused)
     kept: dict[int, tuple[Block, Progress | None]] = {}
-    for seq, done, attempts, due, base, count, timestamp, block_due in connection.execute(_PROGRESS, (ident,)):
+    for seq, done, attempts, due, base, count, timestamp, block_due, is_whole in connection.execute(
+        _PROGRESS, (ident,)
+    ):
+        if not is_whole:
+            raise ValueError("the checksum of a row of table progress is wrong")
         progress = None if done is None else Progress.load(done, attempts, due)
         kept[seq] = (Block.stored(seq, base, count, timestamp, block_due), progress)
     values = {"topic": log.ident, "channel": ident, "low": low, "stop": log.given, "wall": wall}

@@ -113,14 +113,22 @@ class DurableStore:
         self._is_noted = True  # what could not be written to the database last is in the journal
         connection = open_sound(directory, sync, self._sizes.log, self._damage)
         try:
-            self._replay(connection)
-            self.reader = Reader(directory, self._loop, self._cannot_read, self._is_damaged)
-            self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
-        except sqlite3.Error as error:
+            try:
+                self._restore(connection)
+            except (ValueError, TypeError, OverflowError) as error:
+                # A row of a table that is too large to be compared with its checksums at each start.
+                connection.close()
+                self.reader.close()
+                self._damage.report_structure(str(error))
+                self._forget(Sweeper(retain or Retain()))
+                connection = open_sound(directory, sync, self._sizes.log, self._damage)  # it repairs what is reported
+                self._restore(connection)
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             connection.close()
             from qtools.errors import StartError
 
-            raise StartError(f"cannot use {directory}: {told(error)}; it was left as it is") from error
+            why = told(error) if isinstance(error, sqlite3.Error) else f"it is damaged ({error})"
+            raise StartError(f"cannot use {directory}: {why}; it was left as it is") from error
         self._connection = connection
         self._checker = check_later(directory, self._loop, self._damage)
         self._writer = Worker("q-broker writer", connection, self._loop)
@@ -128,6 +136,18 @@ class DurableStore:
         self._keep_reserve()
         if retain:
             self._sweep_old()
+
+    def _restore(self, connection: sqlite3.Connection) -> None:
+        """What the database holds, as topics and channels. Errors as those of `restore`, and sqlite3.Error."""
+        self._replay(connection)
+        self.reader = Reader(self._directory, self._loop, self._cannot_read, self._is_damaged)
+        self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
+
+    def _forget(self, sweeper: Sweeper) -> None:
+        """Nothing was restored so far."""
+        self.sweeper = sweeper
+        for kept in (self._logs, self._touched, self._strays, self._before, self._after):
+            kept.clear()
 
     # ── topics ──────────────────────────────────────────────────────────────────────────────────
 

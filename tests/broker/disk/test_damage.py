@@ -369,3 +369,56 @@ async def test_an_order_by_due_time_that_is_damaged_makes_the_health_nok(tmp_pat
         assert (directory / DIRECTORY / REPORT).exists()
     finally:
         broker.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "attempts = x'01'",
+        "attempts = x'0100'",
+        "due = x'01'",
+        "done = 'text'",
+        "done = 7",
+        "done = zeroblob(3)",
+        "done = zeroblob(3000)",
+        "due = 1.5",
+        "unfinished = 'many'",
+    ],
+)
+@pytest.mark.parametrize("delay", [0.0, 0.3, pytest.param(60.0, marks=pytest.mark.slow)])
+async def test_a_progress_row_that_is_damaged_in_a_large_database(
+    change: str, delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are not compared with their checksums at the start: the messages come again, all of them."""
+    monkeypatch.setattr(opening, "CHECK_WHOLE", 0)
+    monkeypatch.setattr(opening, "MOST_ROWS", 0)
+    world = World(tmp_path)
+    await world.channel("t", "c")
+    for _ in range(3):
+        world.publish("t", 20)
+        await world.quiet()
+    client = world.subscribe("t", "c", 60)
+    await come_true(lambda: len(client.holds) == 60)
+    client.consumer.ready = 0
+    idents = sorted(client.holds)
+    client.finish(idents[::2])
+    for ident in idents[1::2]:
+        client.requeue(ident, delay)
+    await world.quiet()
+    left = {body for body, owed in world.accounts["t", "c"].owed.items() if not owed.finished}
+
+    def damage(directory: Path) -> None:
+        connection = sqlite3.connect(directory / FILE)
+        connection.execute(f"UPDATE progress SET {change} WHERE seq = 2")
+        assert connection.total_changes == 1
+        connection.commit()
+        connection.close()
+
+    world.restart_with(damage)
+    channel = world.broker.topics["t"].channels["c"]
+    if delay > 1:
+        assert channel.depth + channel.deferred >= 30
+    else:
+        await come_true(lambda: not channel.deferred)
+        assert await drain(channel) >= left
+    world.close()

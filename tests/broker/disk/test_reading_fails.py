@@ -145,8 +145,8 @@ async def make_all_kinds(world: World) -> int:
     idents = sorted(client.holds)
     client.finish(idents[:12:3])
     for ident in idents[15:]:
-        client.requeue(ident, 0.2)
-    due = time.time() + 0.2
+        client.requeue(ident, 1.5)  # not before the broker has ended
+    due = time.time() + 1.5
     await world.quiet()
     world.restart_with(lambda _: time.sleep(max(due - time.time(), 0) + 0.01))
     return 56
