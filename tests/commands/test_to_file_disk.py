@@ -133,6 +133,27 @@ def test_an_output_that_forbids_pauses_too(
     assert len(finished(small_disk)) >= 2
 
 
+def test_stopped_while_the_output_forbids_the_next_run_gives_the_file_its_name(
+    shell: Shell, broker: Broker, topic: str, tmp_path: Path, small_disk: Path
+) -> None:
+    broker.create(topic, "me")
+    broker.fill(topic, numbered(20))
+    words = ["-o", small_disk, "--work-dir", tmp_path / "w", *broker.flags]
+    running = shell.start("q-to-file", f"{topic}/me", *words)
+    wait_until(lambda: broker.depth(topic, "me").held == 0)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    running.signal(signal.SIGTERM)
+    done = running.wait(10)
+    assert done.status == 1
+    assert "Read-only file system; 1 file left in the work directory, which the next run ends" in done.err
+    assert finished(small_disk) == []
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    done = shell.run("q-to-file", f"{topic}/me", *words, "--until-empty")
+    assert done.status == 0
+    assert "found 1 file that the last run left in the work directory" in done.err
+    assert sorted(lines(small_disk)) == numbered(20)
+
+
 def test_a_directory_that_cannot_be_used_is_said_at_the_start(
     shell: Shell, broker: Broker, topic: str, tmp_path: Path
 ) -> None:
