@@ -141,6 +141,26 @@ def test_subscribers_that_do_not_read(
             assert broker.depth(topic, f"c{n}").held > COUNT - 2000
 
 
+def test_readers_without_a_channel_that_hold_too_much_are_ended(
+    make_gateway: MakeGateway, broker: Broker, topic: str, subscribe: Subscribe
+) -> None:
+    """What they share is given up when the last of them is ended; a reader that keeps pace misses nothing."""
+    gateway = make_gateway(broker, "--max-memory", "20MB", "--metrics-address", "0")
+    broker.create(topic)
+    slow = [subscribe(gateway, topic, "", is_websocket) for is_websocket in (False, True)]
+    with gateway.stream(topic) as stream:
+        for number in range(100):
+            broker.fill(topic, [b"%08d" % number + b"x" * 500_000])
+            assert stream.message()["body"].startswith(f"{number:08}")
+        wait_until(lambda: metric(gateway, "ended_for_memory_total") == 2)
+        broker.fill(topic, [b"last"])
+        assert stream.message()["body"] == "last"
+        assert metric(gateway, "memory_bytes") < 20 * MB
+    for client in slow:
+        name = f"ended the slow subscriber 127.0.0.1:{client.socket.getsockname()[1]} of {topic}: "
+        assert gateway.process.err.count(name) == 1
+
+
 def test_publishes_that_wait_for_the_broker(
     make_gateway: MakeGateway, broker: Broker, topic: str, make_proxy: MakeProxy
 ) -> None:
