@@ -55,7 +55,13 @@ async def check(options: CheckOptions, signals: Signals) -> int:
         return 1
     lines = _json_lines(report) if options.as_json else _table(report)
     data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
-    _, error = await Worker("output").call(write_all, STDOUT, data)
+    try:
+        _, error = await Worker("output").call(write_all, STDOUT, data)
+    except asyncio.CancelledError:
+        if signals.received is None:
+            raise
+        logs.say(logging.ERROR, f"stopped by {signals.received.name} before the report was written")
+        return 1
     if error is not None and not isinstance(error, BrokenPipeError):
         raise SinkError(f"cannot write to stdout: {error.strerror or error}")
     return 1 if report.findings or (options.fail_on_duplicates and report.again) else 0

@@ -214,3 +214,22 @@ def test_wrong_words(shell: Shell, words: list[str], status: int, told: str) -> 
     done = shell.run("q-to-file", "verify", *words)
     assert (done.status, len(done.err_lines)) == (status, 1)
     assert done.err.startswith(f"q-to-file verify: {told}")
+
+
+def test_a_signal_while_the_report_waits_for_its_reader(shell: Shell, tmp_path: Path) -> None:
+    """As in `q-to-file verify DIRECTORY | less`."""
+    place = Directory(tmp_path / "archive")
+    put(place, finish(tmp_path, "f", [1]))
+    for number in range(1500):
+        place.write(f"stray-{number:06}-{'x' * 60}", b"")
+    reading, writing = os.pipe()
+    check = shell.start("q-to-file", "verify", place.root, stdout=writing)
+    os.close(writing)
+    os.read(reading, 1)
+    check.signal(signal.SIGTERM)
+    done = check.wait(10)
+    os.close(reading)
+    assert (done.status, done.err) == (
+        1,
+        "q-to-file verify: stopped by SIGTERM before the report was written\n",
+    )
