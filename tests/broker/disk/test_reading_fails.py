@@ -13,6 +13,7 @@ import pytest
 
 from broker.inside import come_true
 from qtools.broker.block import Run
+from qtools.broker.clock import Clock
 from qtools.broker.disk import reader
 from qtools.broker.disk import store as store_module
 from qtools.broker.disk.backlog import ChannelBacklog
@@ -145,10 +146,14 @@ async def make_all_kinds(world: World) -> int:
     idents = sorted(client.holds)
     client.finish(idents[:12:3])
     for ident in idents[15:]:
-        client.requeue(ident, 1.5)  # not before the broker has ended
-    due = time.time() + 1.5
+        client.requeue(ident, 1000.0)  # they are due after the restart, at which the clock is set forward
     await world.quiet()
-    world.restart_with(lambda _: time.sleep(max(due - time.time(), 0) + 0.01))
+    for owed in world.accounts["t", "c"].owed.values():
+        owed.not_before = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_module, "Clock", lambda monotonic: Clock(monotonic, time.time_ns() + round(1001e9)))
+        world.restart()
+    assert world.broker.topics["t"].channels["c"].depth == 56
     return 56
 
 

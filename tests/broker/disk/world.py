@@ -334,11 +334,17 @@ class World:
         assert not self.wrong, self.wrong[:3]
         await self.quiet()
         with sqlite3.connect(self.directory / "messages.db") as connection:
-            held = {name: account for name, account in self.held.items() if account.owed}
-            blocks = connection.execute(
-                "SELECT DISTINCT name FROM block JOIN topic ON topic.id = block.topic"
-            ).fetchall()
-            assert {name for (name,) in blocks} == set(held)
+            blocks: dict[str, set[bytes]] = {}
+            for name, frames in connection.execute(
+                "SELECT name, frames FROM block JOIN topic ON topic.id = block.topic"
+            ):
+                blocks.setdefault(name, set()).update(message.body for message in FrameReader().read(frames)[0])
+            for name in blocks.keys() | self.held.keys():
+                held, stored = self.held.get(name, Account()), blocks.get(name, set())
+                lost, extra = held.owed.keys() - stored, stored - held.owed.keys() - held.perhaps
+                assert not lost, f"confirmed, and not on disk: {name} {sorted(lost)[:5]}"
+                # A broker that ended before it confirmed a transaction may have written it all the same.
+                assert not extra, f"on disk, and no channel needs it: {name} {sorted(extra)[:5]}"
             assert connection.execute("SELECT count(*) FROM progress").fetchone() == (0,)
         connection.close()
         assert self.store.budget.used == 0
