@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from qtools.flow.expression import compile_expression
+from qtools.expressions.expression import compile_expression
 from qtools.flow.filter import Filter
 
 EVENT = {"type": "purchase", "amount": 150, "messageId": "m-1", "user": {"name": "Ada", "tags": ["new", "vip"]}}

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from qtools.engines.nsq.protocol import commands
+from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader
+from qtools.engines.nsq.protocol.frames import FrameReader, encode_frame, encode_message
+from qtools.engines.nsq.protocol.identify import IdentifyRequest, IdentifyResponse
+from qtools.engines.nsq.protocol.session import ClientSession
+from qtools.engines.nsq.protocol.transforms import Deflate, Snappy, Transform
 from qtools.message import Message
-from qtools.protocol import commands
-from qtools.protocol.filters import Deflate, Filter, Snappy
-from qtools.protocol.frames import FrameReader, encode_frame, encode_message
-from qtools.protocol.identify import Agreed, Wishes
-from qtools.protocol.reader import CommandReader, Limits
-from qtools.protocol.session import Session
 
 COUNT = 1000
 BODIES = [b'{"n": %6d, "type": "purchase", "text": "%s"}' % (place, b"x" * 145) for place in range(COUNT)]
@@ -68,9 +68,9 @@ def test_decode_answers(measure: Measure) -> None:
 
 
 def test_session_receives_messages(measure: Measure) -> None:
-    session = Session(Wishes())
+    session = ClientSession(IdentifyRequest())
     session.start()
-    session.receive(encode_frame(0, Agreed().encode()))
+    session.receive(encode_frame(0, IdentifyResponse().encode()))
     messages, _ = measure(session.receive, FRAMES)
     assert len(messages) == COUNT
 
@@ -100,7 +100,7 @@ def test_encode_fin(measure: Measure) -> None:
     ],
 )
 def test_read_commands(measure: Measure, stream: bytes, commands_: int) -> None:
-    reader = CommandReader(Limits())
+    reader = CommandReader(CommandLimits())
     assert len(measure(reader.feed, stream)) == commands_
 
 
@@ -112,11 +112,11 @@ def test_encode_messages(measure: Measure) -> None:
 
 
 @pytest.mark.parametrize("make", [Deflate, Snappy])
-def test_pack(measure: Measure, make: Callable[[], Filter]) -> None:
+def test_pack(measure: Measure, make: Callable[[], Transform]) -> None:
     assert measure(make().encode, FRAMES)
 
 
 @pytest.mark.parametrize("make", [Deflate, Snappy])
-def test_unpack(measure: Measure, make: Callable[[], Filter]) -> None:
+def test_unpack(measure: Measure, make: Callable[[], Transform]) -> None:
     packed = make().encode(FRAMES)
     assert measure(lambda: sum(map(len, make().decode(packed)))) == len(FRAMES)

@@ -1,24 +1,26 @@
 """qtools: small, independent commands for message queues, in the UNIX manner.
 
-They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, which comes along. The house:
+They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, the embedded broker. The layout:
 
-    errors.py names.py message.py places.py times.py    the base: plain data, imported by all
-    listen.py    of the base too: the one way to open a socket to listen on
-    protocol/    bytes ↔ meaning; no sockets, no clock, no async
-    flow/        what happens between a source and a sink; pure, but for the one loop in run.py
-    client/      the rooms with sockets: connection, consumer, publisher, discovery
-    web/         HTTP served: the door, its limits, what a client has taken of an answer
-    broker/      an nsqd in Python
-    manual/      docs/ as man pages and as `qtools help`
-    entry.py     the console scripts: a command is imported once Ctrl-C ends it quietly
-    cli/         what the commands share: options, types, logs, the progress line, signals, metrics
+    errors.py names.py message.py paths.py times.py    the base: plain data and rules, imported by everything
+    sockets.py    opens sockets to listen on
+    imports.py    imports slow modules in a thread
+    entry.py      the console scripts
+    formats/      raw lines, length32, envelope, msgpack: bytes to messages, and back
+    expressions/  the filter language, a subset of jq: text to one Python function
+    routing/      routes files: messages to topics; dead letters
+    flow/         what happens between a source and a sink: the loop, batches, rates, filter, dedupe
+    engines/      the message systems: nsq/, with its protocol
+    web/          HTTP served: the server, its limits, what a client has taken
+    broker/       q-broker, an nsqd in Python
+    manual/       docs/ as man pages and as `qtools help`
+    cli/          what the commands share: options, types, logs, progress line, signals, metrics
     pipe/ tail/ bridge/ to_file/ pubsub_http/
-                 the commands: command.py parses, the files beside it know what only this command knows
+                  the commands: command.py parses, app.py runs; the files beside them know what only this command knows
 
-Imports go one way, and tests/test_layers.py checks it: base ← protocol ← client, broker; base ← flow;
-base ← cli; base ← web ← broker; a command imports base, cli, flow, client (and q-pubsub-http web), never another
-command, protocol or broker. One file stands across: cli/options.py turns the shared flags into the client's
-settings and a filter, and imports client and flow for that.
+Imports go one way, and tests/test_layers.py checks it: base ← formats, expressions ← flow ← routing; base ← engines;
+base ← cli; base ← web ← broker. A command imports these, but never another command, a protocol or the broker. One file
+stands across: cli/options.py turns the shared flags into an engine's settings and a filter.
 """
 
 __version__ = "0.1.0"

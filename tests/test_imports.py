@@ -25,15 +25,15 @@ assert watch.threads == [False], watch.threads
 """
 CALLS = {
     "client": """
-    from qtools.client.http import HttpAsker
+    from qtools.engines.nsq.http_client import HttpClient
     from qtools.errors import ConnectFailed
     try:
-        await HttpAsker("http://127.0.0.1:9").get("/ping")
+        await HttpClient("http://127.0.0.1:9").get("/ping")
     except ConnectFailed:
         pass
 """,
     "auth": """
-    from qtools.broker.auth import AuthFailed, Authority
+    from qtools.broker.tcp.auth import AuthFailed, Authority
     try:
         await Authority(("127.0.0.1:9",), 1.0, 1.0).ask(b"secret", "127.0.0.1", None)
     except AuthFailed:

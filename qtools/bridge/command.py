@@ -8,7 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Duration, Integer, Number, Topic
+from qtools.cli.types import Duration, Integer, Number, TopicType
 from qtools.errors import UsageError
 
 CHANNEL = "q-bridge"
@@ -70,7 +70,7 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--dead-letter-topic",
-    type=Topic(),
+    type=TopicType(),
     default=None,
     metavar="TOPIC",
     help="Dead letters go here. Default: SOURCE.dead.",
@@ -147,10 +147,10 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     import sys
     from dataclasses import replace
 
+    from qtools.bridge.app import bridge
     from qtools.bridge.options import BridgeOptions
-    from qtools.bridge.work import bridge
     from qtools.cli.run import run_program
-    from qtools.client.address import choose_brokers
+    from qtools.engines.nsq.address import choose_brokers
     from qtools.names import parse_source
 
     show = shared.set_up_talk("q-bridge", given)
@@ -217,11 +217,11 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     if explain and not sources:
         if sys.stdin is None:
             raise UsageError("stdin is closed: pipe messages in, or name a topic")
-        from qtools.bridge.look import explain_stdin
+        from qtools.bridge.dry_run import explain_stdin
 
         return explain_stdin(options)
     if options.explain or options.dry_run:
-        from qtools.bridge.look import look
+        from qtools.bridge.dry_run import look
 
         if options.explain and options.count is None:
             options = replace(options, count=1)
@@ -235,7 +235,7 @@ def _check(path: str) -> int:
 
     from qtools.cli import logs
     from qtools.cli.types import plural
-    from qtools.flow.routes_file import read_routes
+    from qtools.routing.routes_file import read_routes
 
     try:
         file = read_routes(path)

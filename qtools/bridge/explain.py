@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from qtools.errors import EvaluationError, RouteFailed
-from qtools.flow.expression import NOTHING, Expression, truthy
-from qtools.flow.expression_values import dump
+from qtools.expressions.expression import NOTHING, Expression, truthy
+from qtools.expressions.values import dump
 from qtools.flow.filter import parse_exactly
-from qtools.flow.routes import Routes
+from qtools.routing.routes import Routes
 
 WIDTH = 40  # of the conditions' column
 

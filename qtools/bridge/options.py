@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qtools.cli.metrics import OperationsOptions
-from qtools.client.address import Brokers
-from qtools.client.ends import Ends
-from qtools.client.settings import Settings
-from qtools.flow.routes import MAX_TOPICS
+from qtools.cli.metrics.operations import OperationsOptions
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.consume.drain import EndConditions
+from qtools.engines.nsq.settings import Settings
 from qtools.names import Subscription
+from qtools.routing.routes import MAX_TOPICS
 
 ON_ERROR = ("dead-letter", "drop", "fail", "pass")
 
@@ -41,7 +41,7 @@ class BridgeOptions:
     defer: float = 0.0
     max_in_flight: int = 2500
     count: int | None = None
-    ends: Ends = field(default_factory=Ends)
+    ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False
     dry_run: bool = False
     explain: bool = False

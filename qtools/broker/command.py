@@ -379,6 +379,6 @@ def _check(*, directory: Path) -> None:
     Example:
         q-broker check ~/.local/state/qtools/q-broker
     """
-    from qtools.broker.disk.check import check
+    from qtools.broker.disk.integrity.check import check
 
     sys.exit(0 if check(directory, click.echo) else 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 from qtools.broker.lock import holder
 from qtools.errors import QtoolsError
-from qtools.places import LocalPlaces, local_places
+from qtools.paths import LocalPlaces, local_places
 
 PATIENCE = 15.0  # seconds for it to end in order
 _PAUSE = 0.02
@@ -34,7 +34,7 @@ def _ask(places: LocalPlaces) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def status() -> tuple[int, list[str]]:
     """The exit status, and lines to print: 0 when it runs, 1 when it does not."""
-    from qtools.broker.stats import duration
+    from qtools.broker.observe.stats import duration
 
     places = local_places()
     pid = holder(places.data)

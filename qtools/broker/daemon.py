@@ -15,19 +15,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtools.broker.broker import Alarm, Broker
-from qtools.broker.deadlines import Entry
+from qtools.broker.core.broker import Alarm, Broker
+from qtools.broker.core.deadlines import Deadline
+from qtools.broker.core.store import MemoryStore, Store
 from qtools.broker.lookup import Lookups
+from qtools.broker.observe.statsd import StatsdPusher
 from qtools.broker.options import Options
-from qtools.broker.statsd import Statsd
-from qtools.broker.store import MemoryStore, Store
-from qtools.broker.tcp_door import TcpDoor
-from qtools.broker.unfinished_commands import memory_limit
-from qtools.listen import is_local, listen, port_of, shown, unix_path
+from qtools.broker.tcp.tcp_server import TcpServer
+from qtools.broker.tcp.unfinished_commands import memory_limit
+from qtools.sockets import is_local, listen, port_of, shown, unix_path
 from qtools.web.memory_budget import MemoryBudget
 
 if TYPE_CHECKING:
-    from qtools.web.door import HttpDoor
+    from qtools.web.http_server import HttpServer
 
 log = logging.getLogger("qtools.broker")
 
@@ -49,12 +49,12 @@ class Daemon:
         self._tcp: socket.socket | None = None
         self._http: socket.socket | None = None
         self._https: socket.socket | None = None
-        self._tcp_door: TcpDoor | None = None
-        self._http_door: HttpDoor | None = None
+        self._tcp_server: TcpServer | None = None
+        self._http_server: HttpServer | None = None
         self._budget: MemoryBudget | None = None
         self._lookups: Lookups | None = None
-        self._statsd: Statsd | None = None
-        self._idle: Entry[Alarm] | None = None
+        self._statsd: StatsdPusher | None = None
+        self._idle: Deadline[Alarm] | None = None
         self._stopped = asyncio.Event()
 
     async def start(self) -> None:
@@ -70,24 +70,24 @@ class Daemon:
             if options.id is not None and self.broker.store.last_id >= options.first_id(time.time_ns()):
                 log.warning("--node-id %d: what is kept here has higher ids; new ones go on from there", options.id)
             budget = self._budget = MemoryBudget(memory_limit(options))
-            self._tcp_door = TcpDoor(self.broker, budget, self._nobody_there)
+            self._tcp_server = TcpServer(self.broker, budget, self._nobody_there)
             http_port = options.broadcast_http_port or port_of(self._http)
-            self._statsd = Statsd(self.broker, http_port)
+            self._statsd = StatsdPusher(self.broker, http_port)
             self._lookups = Lookups(self.broker, options.broadcast_tcp_port or port_of(self._tcp), http_port)
             self._lookups.check(options.nsqlookupd_tcp_addresses)
             if self._http is not None or self._https is not None:
-                from qtools.broker.config import Config
-                from qtools.broker.http import HttpApi
-                from qtools.web.door import HttpDoor
+                from qtools.broker.http.api import HttpApi
+                from qtools.broker.http.config import Config
+                from qtools.web.http_server import HttpServer
 
                 config = Config(options, self._lookups)
-                api = HttpApi(self.broker, self._tcp_door, self._tcp, self._http, self._https, config)
-                self._http_door = HttpDoor(api, short=api.short, budget=budget)
+                api = HttpApi(self.broker, self._tcp_server, self._tcp, self._http, self._https, config)
+                self._http_server = HttpServer(api, short=api.short, budget=budget)
                 if self._http is not None:
-                    await self._http_door.open(self._http)
+                    await self._http_server.open(self._http)
                 if self._https is not None:
-                    await self._http_door.open(self._https, self._tcp_door.tls)
-            await self._tcp_door.open(self._tcp)
+                    await self._http_server.open(self._https, self._tcp_server.tls)
+            await self._tcp_server.open(self._tcp)
             self._lookups.follow(options.nsqlookupd_tcp_addresses)  # last, as whoever it sends here has to be let in
             self._statsd.start()
         except BaseException:
@@ -108,8 +108,8 @@ class Daemon:
         options = self.options
         if not options.data_path:
             return MemoryStore()
+        from qtools.broker.disk.retention import Retain
         from qtools.broker.disk.store import DurableStore
-        from qtools.broker.disk.sweep import Retain
 
         return DurableStore(
             Path(options.data_path),
@@ -143,9 +143,9 @@ class Daemon:
             self._lookups.stop()  # first, so that nobody is sent to a closed door
         if self._statsd is not None:
             self._statsd.close()
-        for door in (self._tcp_door, self._http_door):
-            if door is not None:
-                door.close()
+        for server in (self._tcp_server, self._http_server):
+            if server is not None:
+                server.close()
         self._stopped.set()
 
     async def serve(self) -> None:
@@ -154,7 +154,9 @@ class Daemon:
         log.info("stopping")
         if self._lookups is not None:
             await self._lookups.close()
-        await asyncio.gather(*(door.see_out() for door in (self._tcp_door, self._http_door) if door is not None))
+        await asyncio.gather(
+            *(server.see_out() for server in (self._tcp_server, self._http_server) if server is not None)
+        )
         self.broker.close()
         if self._budget is not None:
             self._budget.close()
@@ -178,8 +180,8 @@ class Daemon:
         """Time to go, if still nobody is there. From here to the closed doors nothing else runs, so that whoever
         comes now is either served or refused, and never accepted and forgotten."""
         self._idle = None
-        assert self._tcp_door is not None
-        if self._tcp_door.connections:
+        assert self._tcp_server is not None
+        if self._tcp_server.connections:
             return  # it is asked again when they leave
         if not self.broker.store.durable and self.broker.held():
             self._nobody_there()

@@ -13,7 +13,7 @@ from qtools.broker.options import LOG_LEVELS, Options
 from qtools.cli.logs import set_up
 from qtools.cli.run import Signals, run_program
 from qtools.errors import StartError, UsageError
-from qtools.places import broker_data, make_directory
+from qtools.paths import broker_data, make_directory
 
 log = logging.getLogger("qtools.broker")
 

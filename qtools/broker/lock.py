@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qtools.errors import StartError
-from qtools.places import lock_path
+from qtools.paths import lock_path
 
 
 def try_lock(directory: Path, sockets: Sequence[Path] = ()) -> int | None:

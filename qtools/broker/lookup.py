@@ -24,12 +24,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qtools.broker.broker import Broker
+from qtools.broker.core.broker import Broker
+from qtools.broker.core.topic import Topic
 from qtools.broker.options import NSQD_VERSION
-from qtools.broker.topic import Topic
-from qtools.errors import AddressInvalid, ProtocolError, QtoolsError, UsageError
-from qtools.names import is_ephemeral
-from qtools.protocol.lookup import (
+from qtools.engines.nsq.protocol.lookup import (
     MAGIC_V1,
     OK,
     PING,
@@ -42,6 +40,8 @@ from qtools.protocol.lookup import (
     register,
     unregister,
 )
+from qtools.errors import AddressInvalid, ProtocolError, QtoolsError, UsageError
+from qtools.names import is_ephemeral
 
 if TYPE_CHECKING:
     import httpx

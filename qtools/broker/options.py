@@ -12,8 +12,8 @@ import socket
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from qtools.protocol.negotiate import Grants
-from qtools.protocol.reader import Limits
+from qtools.engines.nsq.protocol.command_reader import CommandLimits
+from qtools.engines.nsq.protocol.negotiate import ServerLimits
 
 # nsqd's VERSION is what clients and nsqadmin look at to know which commands there are.
 NSQD_VERSION = "1.3.0"
@@ -94,17 +94,17 @@ class Options:
         """
         return wall if self.id is None else self.id << 53 | wall >> 8
 
-    def limits(self) -> Limits:
+    def limits(self) -> CommandLimits:
         """What a client may send."""
-        return Limits(
+        return CommandLimits(
             max_msg_size=self.max_msg_size,
             max_body_size=self.max_body_size,
             max_req_timeout_ms=round(self.max_req_timeout * 1000),
         )
 
-    def grants(self, *, tls: bool, snappy: bool) -> Grants:
+    def grants(self, *, tls: bool, snappy: bool) -> ServerLimits:
         """What a client may ask for; `tls` and `snappy` say whether they can be had at all."""
-        return Grants(
+        return ServerLimits(
             max_rdy_count=self.max_rdy_count,
             msg_timeout=round(self.msg_timeout * 1000),
             max_msg_timeout=round(self.max_msg_timeout * 1000),

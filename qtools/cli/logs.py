@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 
-class _Talk(logging.Handler):
+class _StderrHandler(logging.Handler):
     def __init__(self, program: str, as_json: bool, prefix: str) -> None:
         super().__init__()
         self.program = program
@@ -51,7 +51,7 @@ class _Talk(logging.Handler):
         return logging.Formatter().formatException(record.exc_info)
 
 
-_talk: _Talk | None = None
+_talk: _StderrHandler | None = None
 
 
 def set_up(
@@ -65,7 +65,7 @@ def set_up(
     logger = logging.getLogger("qtools")
     if _talk is not None:
         logger.removeHandler(_talk)
-    _talk = _Talk(program, as_json, f"{program}: " if prefix is None else prefix)
+    _talk = _StderrHandler(program, as_json, f"{program}: " if prefix is None else prefix)
     logger.addHandler(_talk)
     logging.lastResort = _talk  # what a library warns of has the same form
     logger.propagate = False

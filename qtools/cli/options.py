@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtools.cli.types import Delimiter, Duration, Integer, Listen, Peer
+from qtools.cli.types import Delimiter, Duration, Integer, Listen, PeerType
 from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
-    from qtools.cli.metrics import OperationsOptions
-    from qtools.client.address import Brokers
-    from qtools.client.ends import Ends
-    from qtools.client.settings import Settings
+    from qtools.cli.metrics.operations import OperationsOptions
+    from qtools.engines.nsq.address import Brokers
+    from qtools.engines.nsq.consume.drain import EndConditions
+    from qtools.engines.nsq.settings import Settings
     from qtools.flow.filter import Filter, OnError
 
 Decorator = Callable[[Any], Any]
@@ -118,7 +118,7 @@ def operations_within(drain_timeout: str) -> Decorator:
             "a free one, 127.0.0.1 when no host is given. Default: nowhere.",
         ),
         click.option(
-            "--statsd-address", type=Peer(STATSD_PORT), default=None, metavar="HOST:PORT",
+            "--statsd-address", type=PeerType(STATSD_PORT), default=None, metavar="HOST:PORT",
             help="Send metrics to the statsd there, over UDP. Default: none.",
         ),
         click.option(
@@ -175,14 +175,14 @@ null_option = click.option("--null", "-0", "null", is_flag=True, help="The delim
 
 def brokers_of(given: dict[str, Any]) -> Brokers:
     """Take the broker flags out of `given`."""
-    from qtools.client.address import choose_brokers
+    from qtools.engines.nsq.address import choose_brokers
 
     return choose_brokers(given.pop("nsqd"), given.pop("lookupd"), given.pop("nsqd_http"))
 
 
 def settings_of(program: str, given: dict[str, Any], *brokers: Brokers | None) -> Settings:
     """Take the connection flags to `brokers` out of `given`; the secret is read here."""
-    from qtools.client.settings import Settings, read_secret
+    from qtools.engines.nsq.settings import Settings, read_secret
 
     settings = Settings(
         program=program,
@@ -209,12 +209,12 @@ def settings_of(program: str, given: dict[str, Any], *brokers: Brokers | None) -
     return settings
 
 
-def ends_of(given: dict[str, Any]) -> Ends:
+def ends_of(given: dict[str, Any]) -> EndConditions:
     """Take the flags of `end_options`, except --fail-if-none, out of `given`; UsageError if they contradict."""
-    from qtools.client.ends import Ends
+    from qtools.engines.nsq.consume.drain import EndConditions
 
     names = ("until_empty", "until_now", "idle_timeout", "fail_if_paused")
-    ends = Ends(**{name: given.pop(name) for name in names})
+    ends = EndConditions(**{name: given.pop(name) for name in names})
     if ends.until_empty and ends.until_now:
         raise UsageError("give --until-empty or --until-now, not both")
     if ends.fail_if_paused and not ends.flag:
@@ -224,7 +224,7 @@ def ends_of(given: dict[str, Any]) -> Ends:
 
 def operations_of(given: dict[str, Any]) -> OperationsOptions:
     """Take the flags of `operations_options` out of `given`."""
-    from qtools.cli.metrics import OperationsOptions
+    from qtools.cli.metrics.operations import OperationsOptions
 
     statsd, prefix, interval = (given.pop(f"statsd_{name}") for name in ("address", "prefix", "interval"))
     if statsd is None and (prefix or interval is not None):
@@ -247,7 +247,7 @@ def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
         if chosen is not None:
             raise UsageError("--on-error goes with --where or --select only")
         return None
-    from qtools.flow.expression import Expression, compile_expression
+    from qtools.expressions.expression import Expression, compile_expression
     from qtools.flow.filter import Filter
 
     compiled: dict[str, Expression | None] = {"where": None, "select": None}

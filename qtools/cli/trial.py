@@ -23,7 +23,7 @@ PAUSE_SECONDS = 0.3  # a broker that has more messages delivers them within mill
 MOST_BYTES = 8 * 1024 * 1024  # of bodies in the buffer: as much as a consumer buffers of unread messages
 
 
-class Source(Protocol):
+class TrialSource(Protocol):
     async def read(self) -> Batch | None: ...
 
     async def close(self) -> None: ...
@@ -39,7 +39,11 @@ class Trial:
     """
 
     def __init__(
-        self, source: Source, failures: Callable[[Sequence[bytes]], Mapping[int, QtoolsError]], *, most: int = FIRST
+        self,
+        source: TrialSource,
+        failures: Callable[[Sequence[bytes]], Mapping[int, QtoolsError]],
+        *,
+        most: int = FIRST,
     ) -> None:
         self._source = source
         self._failures = failures

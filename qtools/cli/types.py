@@ -198,7 +198,7 @@ class Delimiter(click.ParamType[bytes]):
             self.fail(str(error), param, ctx)
 
 
-class Topic(click.ParamType[str]):
+class TopicType(click.ParamType[str]):
     """A topic's name, checked before anything is sent."""
 
     name = "topic"
@@ -270,7 +270,7 @@ class Listen(click.ParamType[Endpoint]):
             self.fail(f"{error}, nor unix:/path" if "HOST:PORT" in str(error) else str(error), param, ctx)
 
 
-class Peer(click.ParamType[Endpoint]):
+class PeerType(click.ParamType[Endpoint]):
     """An address to send to, at `default_port` unless it has another."""
 
     name = "address"

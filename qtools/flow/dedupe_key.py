@@ -12,7 +12,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from qtools.flow.expression_values import NOTHING, number_text
+from qtools.expressions.values import NOTHING, number_text
 from qtools.flow.filter import encode
 
 # Decimals of up to 15 significant digits have distinct doubles (IEEE 754, DBL_DIG).

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import orjson
 
 from qtools.errors import EvaluationError, PartialFailure, QtoolsError, SinkError
+from qtools.expressions.expression import NOTHING, Expression
+from qtools.expressions.values import dump
 from qtools.flow.contract import Sink
-from qtools.flow.expression import NOTHING, Expression
-from qtools.flow.expression_values import dump
 from qtools.message import Batch
 
 OnError = Literal["fail", "skip", "pass"]

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from qtools.cli.worker import Worker
 from qtools.errors import InputError
-from qtools.flow.lines import Splitter
+from qtools.formats.lines import Splitter
 from qtools.message import Batch
 
 

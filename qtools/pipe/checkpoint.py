@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from qtools.cli.statefile import StateFile
+from qtools.cli.checkpoint import StateFile
 from qtools.cli.types import plural
 from qtools.errors import UsageError
 from qtools.pipe.blocks import Position

@@ -157,8 +157,8 @@ def main(words: tuple[str, ...], **given: Any) -> int:
 
     from qtools.cli import logs
     from qtools.cli.run import run_program
+    from qtools.pipe.app import pipe
     from qtools.pipe.options import PipeOptions
-    from qtools.pipe.work import pipe
 
     show = shared.set_up_talk("q-pipe", given)
     routes = given["routes"]

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import IO, Any
 
 from qtools.errors import InputError, StartError, UsageError
-from qtools.flow.lines import Splitter
+from qtools.formats.lines import Splitter
 from qtools.message import Batch
 from qtools.pipe.blocks import Block, BlockSource, Position
 from qtools.pipe.logfile import damage_named, open_file

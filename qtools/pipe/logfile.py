@@ -20,7 +20,7 @@ from typing import IO
 from isal.isal_zlib import crc32
 
 from qtools.errors import InputError
-from qtools.flow.lines import Splitter
+from qtools.formats.lines import Splitter
 from qtools.pipe.rotated_names import compression_of
 from qtools.pipe.rotation import Candidate, Entry, Fingerprint
 

@@ -15,7 +15,7 @@ from isal.isal_zlib import crc32
 
 from qtools.cli import logs
 from qtools.errors import InputError
-from qtools.flow.lines import Splitter
+from qtools.formats.lines import Splitter
 from qtools.message import Batch
 from qtools.pipe.blocks import Block, BlockSource, Position
 from qtools.pipe.logfile import MARK, LogFile, fingerprint

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qtools.cli.metrics import OperationsOptions
-from qtools.client.address import Brokers
-from qtools.client.settings import Settings
+from qtools.cli.metrics.operations import OperationsOptions
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.settings import Settings
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.flow.filter import Filter, OnError

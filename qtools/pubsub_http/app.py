@@ -1,272 +1,147 @@
-"""Requests in, answers out, as a plain ASGI application. Who may ask, what there is, how errors are told.
+"""One process serving. In: options, a listening socket, signals. Out: HTTP served until a signal, and an orderly end.
 
-    Host, Origin ─▶ address, method ─▶ token, rate ─▶ rights ─▶ query ─▶ the room that knows
-
-Errors are JSON in nsqd's words, {"message": "MSG_TOO_BIG"}, with a "detail" for people. Never here: a token, a session
-or a query in a log.
+door closes to newcomers ─▶ streams end, what they hold goes back ─▶ what is being answered is answered ─▶ brokers
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import orjson
-from uvicorn.protocols.utils import ClientDisconnected
+from qtools.cli import logs
+from qtools.cli.metrics.metrics_format import Family
+from qtools.cli.metrics.operations import Operations
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals
+from qtools.errors import StartError
+from qtools.pubsub_http.gateway import Gateway
+from qtools.pubsub_http.metrics import count, families
+from qtools.pubsub_http.options import GatewayOptions
+from qtools.sockets import listen, shown, unix_path
+from qtools.web.http_server import App, HttpLimits, HttpServer
 
-from qtools.pubsub_http.access import SUBPROTOCOL, Access, refuse_unless
-from qtools.pubsub_http.page import FILES
-from qtools.pubsub_http.parameters import Values
-from qtools.pubsub_http.routes import ROUTES, Route
-from qtools.pubsub_http.tokens import Caller
-from qtools.web.bodies import Receive, Refusal, Scope, Send
-from qtools.web.dates import Dated
+if TYPE_CHECKING:
+    from qtools.pubsub_http.workers import WorkerContext
 
 log = logging.getLogger("qtools.pubsub")
 
-SMALL = 64 * 1024  # bytes of a body that is rather read and forgotten than its connection closed
+NAME = "q-pubsub-http"
 
-_NSQ = (b"x-nsq-content-type", b"nsq; version=1.0")
-_JSON = (b"content-type", b"application/json; charset=utf-8")
-_TEXT = (b"content-type", b"text/plain; charset=utf-8")
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
+BOARD_SECONDS = 0.5  # how old a worker's numbers may be when another tells them
 
 
-class Request:
-    """One request on its way through the house."""
-
-    __slots__ = ("caller", "ended", "head", "receive_raw", "replayed", "scope", "send", "values")
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, head: dict[bytes, bytes], caller: Caller) -> None:
-        self.scope = scope
-        self.receive_raw = receive
-        self.send = send
-        self.head = head
-        self.caller = caller
-        self.values: Values = {}
-        self.replayed = False  # the answer is that of an earlier request
-        self.ended = False  # the whole body has come
-
-    async def receive(self) -> dict[str, Any]:
-        message = await self.receive_raw()
-        self.ended = not message.get("more_body")
-        return message
+async def serve(options: GatewayOptions, signals: Signals) -> int:
+    """Serve until a signal; the exit status."""
+    listening = listen(options.http_address, "--http-address")
+    try:
+        return await serve_on(listening, options, signals)
+    finally:
+        close(listening, options)
 
 
-class Answer:
-    """What is answered whole."""
-
-    __slots__ = ("body", "headers", "status")
-
-    def __init__(self, body: bytes, headers: list[tuple[bytes, bytes]], status: int = 200) -> None:
-        self.body = body
-        self.headers = headers
-        self.status = status
+def close(listening: socket.socket, options: GatewayOptions) -> None:
+    """Let go of the address."""
+    listening.close()
+    path = unix_path(options.http_address)
+    if path is not None:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
 
 
-def json_answer(told: Any, status: int = 200) -> Answer:
-    return Answer(orjson.dumps(told), [_JSON], status)
-
-
-Handler = Callable[[Request], Awaitable[Answer | None]]  # None: it has answered by itself
-
-
-class App:
-    """`handlers` by operation, as routes.py names them; `websocket` serves /sub where that was asked for."""
-
-    def __init__(self, access: Access, handlers: dict[str, Handler], websocket: Handler) -> None:
-        self.requests: dict[int, int] = {}  # how many were answered with each status
-        self._access = access
-        self._websocket = websocket
-        self._routes: dict[str, dict[str, tuple[Route, Handler]]] = {}
-        for route in ROUTES:
-            self._routes.setdefault(route.path, {})[route.method] = (route, handlers[route.operation])
-        self._dated = Dated()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await self._upgrade(scope, receive, send)
-            return
-        head = dict(scope["headers"])
-        request: Request | None = None
-        try:
-            self._access.admit(head, scope["scheme"] == "https", public=scope["path"] in FILES)
-            route, handler = self._find(scope, head)
-            caller = self._access.identify(head) if not route.is_open else _NOBODY
-            request = Request(scope, receive, send, head, caller)
-            request.values = route.query.read(scope["query_string"])
-            if route.right:
-                _check_right(route.right, caller, request.values)
-            answer = await handler(request)
-        except Refusal as refusal:
-            answer = refused(refusal)
-        except _Done as done:
-            answer = done.answer
-        except Exception as error:
-            log.error("internal error in %s %s: %s: %s", scope["method"], scope["path"], type(error).__name__, error)
-            log.debug("internal error", exc_info=True)
-            answer = refused(Refusal(500, "INTERNAL_ERROR"))
-        if answer is None:
-            self.count(200)
-            return
-        await self._send(answer, scope, head, send, request is not None and request.ended)
-
-    def vouch(self, scope: Scope) -> None:
-        """Refuse what would be refused for its Host, its Origin or its token, before it is passed on."""
-        head = dict(scope["headers"])
-        self._access.admit(head, scope["scheme"] == "https")
-        self._access.who(head)
-
-    async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
-        await self._send(refused(refusal), scope, dict(scope["headers"]), send, False)
-
-    def _find(self, scope: Scope, head: dict[bytes, bytes]) -> tuple[Route, Handler]:
-        path, method = scope["path"], scope["method"]
-        known = self._routes.get(path, {})
-        if known:
-            found = known.get(method)
-            if found is None and method == "HEAD":  # as GET: the server leaves the body out
-                found = known.get("GET")
-                found = found if found is not None and found[0].is_safe else None
-            if found is not None:
-                return found
-        elif path not in FILES and path != "*":
-            raise Refusal(404, "NOT_FOUND", f"there is no {path[:80]!r} here; /openapi.json tells what there is")
-        elif path in FILES and method in ("GET", "HEAD"):
-            raise _Done(Answer(*FILES[path]))
-        methods = ", ".join(_methods(known.values())).encode()
-        if method == "OPTIONS":
-            headers = [(b"allow", methods)]
-            if b"access-control-request-method" in head:
-                headers += self._access.preflight(head, methods)
-            raise _Done(Answer(b"", headers, 204))
-        allowed = methods.decode()
-        raise Refusal(
-            405, "METHOD_NOT_ALLOWED", f"{path} takes {allowed}, and not {method[:20]}", [(b"allow", methods)]
-        )
-
-    async def _send(self, answer: Answer, scope: Scope, head: dict[bytes, bytes], send: Send, ended: bool) -> None:
-        self.count(answer.status)
-        if log.isEnabledFor(logging.INFO):
-            log.info("%s %s %d", scope["method"], scope["path"], answer.status)
-        headers = self.headers(answer, head)
-        if not ended and _has_much(head):
-            headers.append((b"connection", b"close"))  # what is still to come is not worth reading
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
-
-    def headers(self, answer: Answer, head: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """All of an answer to a request that came with `head`."""
-        headers = [*answer.headers, self._dated.header(), *self._access.cors(head)]
-        if answer.status not in (204, 304):
-            headers.append((b"content-length", b"%d" % len(answer.body)))
-        return headers
-
-    def stream_headers(self, request: Request, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """The head of an answer that a room sends by itself."""
-        return [
-            *more,
-            (b"cache-control", b"no-store"),
-            _NOSNIFF,
-            self._dated.header(),
-            *self._access.cors(request.head),
-        ]
-
-    def count(self, status: int) -> None:
-        self.requests[status] = self.requests.get(status, 0) + 1
-
-    # ── WebSockets ──
-
-    async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head = dict(scope["headers"])
-        await receive()  # websocket.connect
-        try:
-            self._access.admit(head, scope["scheme"] == "wss")
-            if scope["path"] != "/sub":
-                raise Refusal(404, "NOT_FOUND", "WebSockets are served at /sub")
-            route = self._routes["/sub"]["GET"][0]
-            caller = self._access.identify(head, scope["subprotocols"])
-            request = Request(scope, receive, send, head, caller)
-            request.values = route.query.read(scope["query_string"])
-            _check_right(route.right, caller, request.values)
-            answer = await self._websocket(request)
-        except Refusal as refusal:
-            answer = refused(refusal)
-        except ClientDisconnected:
-            return  # it hung up, or was too slow, before its handshake was answered
-        except Exception as error:
-            log.error("internal error in a WebSocket: %s: %s", type(error).__name__, error)
-            log.debug("internal error", exc_info=True)
-            answer = refused(Refusal(500, "INTERNAL_ERROR"))
-        if answer is not None:
-            self.count(answer.status)
-            await send(
-                {
-                    "type": "websocket.http.response.start",
-                    "status": answer.status,
-                    "headers": [*answer.headers, _NOSNIFF],
-                }
+async def serve_on(
+    listening: socket.socket, options: GatewayOptions, signals: Signals, place: WorkerContext | None = None
+) -> int:
+    """Serve on `listening`, alone or at a `place` among several workers."""
+    stopped = asyncio.Event()
+    signals.at_abrupt_end = MESSAGES_COME_AGAIN
+    signals.on_stop(stopped.set)
+    tls = tls_context(options)
+    gateway = Gateway(options, "" if place is None else f"{place.number}-")
+    limits = HttpLimits(options.max_head_size, options.request_timeout, options.idle_timeout, options.max_connections)
+    async with contextlib.AsyncExitStack() as stack:
+        app: App = gateway.app
+        if place is not None:
+            app = await _among_others(gateway, place, options, stack)
+        server = HttpServer(app, limits, short=gateway.short, websockets=True,
+                        heartbeat=options.heartbeat, budget=gateway.budget)  # fmt: skip
+        if place is None or place.number == 0:
+            operations = Operations(
+                options.operations, NAME, lambda: _families(gateway, server, place), lambda: _unready(gateway, signals)
             )
-            await send({"type": "websocket.http.response.body", "body": answer.body})
+            await operations.start()
+            stack.push_async_callback(operations.close)
+        await gateway.start()
+        stack.push_async_callback(gateway.close)
+        stack.push_async_callback(server.see_out, options.operations.drain_timeout)
+        stack.callback(gateway.stop)
+        stack.callback(server.close)
+        await server.open(listening, tls)
+        if place is not None:
+            place.board.set_serving(place.number, True)
+            keeping = asyncio.create_task(_keep_board(gateway, server, place))
+            stack.callback(keeping.cancel)
+        if place is None or place.number == 0:
+            logs.say(logging.WARNING, f"serving {address_of(listening, tls is not None)}")
+        await stopped.wait()
+        log.info("stopping")
+    return 0
 
 
-def _methods(served: Iterable[tuple[Route, Handler]]) -> list[str]:
-    """What may be asked of an address that is served so; of a file, where there is no route."""
-    methods = [route.method for route, _ in served] or ["GET"]
-    if methods == ["GET"] and all(route.is_safe for route, _ in served):
-        methods.append("HEAD")
-    return [*methods, "OPTIONS"]
+async def _among_others(
+    gateway: Gateway, place: WorkerContext, options: GatewayOptions, stack: contextlib.AsyncExitStack
+) -> App:
+    """Open the door for the other workers; what to let clients in to."""
+    from qtools.pubsub_http.worker_proxy import Inner, WorkerProxy
+
+    path = place.socket_of(place.number)
+    inner = HttpServer(Inner(gateway.app, gateway.resumption), HttpLimits(head=2 * options.max_head_size))
+    await inner.open(listen(f"unix:{path}", "--workers"))
+    neighbours = WorkerProxy(gateway.app, place, options.max_body_size, options.publish_timeout + 5.0)
+    gateway.resumption.ask_owner = neighbours.ask_owner
+    stack.push_async_callback(neighbours.close)
+    stack.push_async_callback(inner.see_out)
+    stack.callback(inner.close)
+    return neighbours
 
 
-_NOBODY = Caller("nobody", publish=(), subscribe=())
+def _families(gateway: Gateway, server: HttpServer, place: WorkerContext | None) -> list[Family]:
+    own = count(gateway, len(server.state.connections))
+    if place is None:
+        return families(own)
+    place.board.write(place.number, own)
+    return families(place.board.sums())
 
 
-class _Done(Exception):
-    """The answer is there before any room was asked."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-
-
-def refused(refusal: Refusal) -> Answer:
-    """nsqd's word for it, and what people are told."""
-    told = {"message": refusal.word}
-    if refusal.detail:
-        told["detail"] = refusal.detail
-    return Answer(orjson.dumps(told | refusal.fields), [_NSQ, _JSON, _NOSNIFF, *refusal.headers], refusal.status)
+def _unready(gateway: Gateway, signals: Signals) -> str:
+    if signals.received is not None:
+        return f"stopping after {signals.received.name}"
+    return "" if gateway.batcher.connected else "no nsqd is connected"
 
 
-def _check_right(right: str, caller: Caller, values: Values) -> None:
-    topic = values.get("topic")
-    if topic is None:
-        return  # a session's; it belongs to whoever opened it
-    if right == "publish":
-        refuse_unless(caller.may_publish(topic), f"publish to {topic}")
-    else:
-        channel = values.get("channel") or ""
-        refuse_unless(caller.may_subscribe(topic, channel), f"read {topic}/{channel}" if channel else f"read {topic}")
+async def _keep_board(gateway: Gateway, server: HttpServer, place: WorkerContext) -> None:
+    while True:
+        place.board.write(place.number, count(gateway, len(server.state.connections)))
+        await asyncio.sleep(BOARD_SECONDS)
 
 
-def _has_much(head: dict[bytes, bytes]) -> bool:
-    """Whether a request has a body of unknown or of considerable length."""
-    length = head.get(b"content-length", b"0")
-    return b"transfer-encoding" in head or not length.isdigit() or int(length[:18]) > SMALL
+def address_of(listening: socket.socket, secure: bool) -> str:
+    where = shown(listening)
+    return where if where.startswith("unix:") else f"{'https' if secure else 'http'}://{where}"
 
 
-def published(count: int, replayed: bool = False) -> Answer:
-    """nsqd's OK, and how many messages it is about."""
-    headers = [_TEXT, (b"q-published", b"%d" % count)]
-    if replayed:
-        headers.append((b"idempotent-replayed", b"true"))
-    return Answer(b"OK", headers)
-
-
-def text_answer(body: bytes) -> Answer:
-    return Answer(body, [_TEXT])
-
-
-async def accept(request: Request, headers: list[tuple[bytes, bytes]]) -> None:
-    """Open the WebSocket that was asked for."""
-    chosen = SUBPROTOCOL if SUBPROTOCOL in request.scope["subprotocols"] else None
-    await request.send({"type": "websocket.accept", "subprotocol": chosen, "headers": headers})
+def tls_context(options: GatewayOptions) -> ssl.SSLContext | None:
+    """What HTTPS is served with; StartError when the certificate cannot be used."""
+    if not options.https_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(options.https_cert, options.https_key or None)
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise StartError(f"cannot use the certificate {options.https_cert}: {reason}") from error
+    return context

@@ -183,8 +183,8 @@ def main(**given: Any) -> int:
     once. At / there is a page to look at topics and their messages.
     """  # fmt: skip
     from qtools.cli.run import run_program
+    from qtools.pubsub_http.api.startup_checks import check_address, check_origins, raise_file_limit
     from qtools.pubsub_http.options import GatewayOptions
-    from qtools.pubsub_http.safety import check_address, check_origins, raise_file_limit
 
     shared.set_up_talk("q-pubsub-http", given)
     insecure = given.pop("insecure")
@@ -211,14 +211,14 @@ def main(**given: Any) -> int:
     )
     raise_file_limit()
     if options.token_file:
-        from qtools.pubsub_http.tokens import read_tokens
+        from qtools.pubsub_http.api.tokens import read_tokens
 
         read_tokens(options.token_file)  # what is wrong with it is said now, once
     if options.workers > 1:
         from qtools.pubsub_http.workers import serve_with_workers
 
         return serve_with_workers(options)
-    from qtools.pubsub_http.work import serve
+    from qtools.pubsub_http.app import serve
 
     # uvloop does not show how much waits beneath TLS, which says what a client has taken.
     return run_program(lambda signals: serve(options, signals), server=not options.https_cert)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from qtools.pubsub_http.access import Access
-from qtools.pubsub_http.acknowledge import Acknowledging
-from qtools.pubsub_http.app import Answer, App, Handler, Request, json_answer, published, text_answer
-from qtools.pubsub_http.hub import Hubs
-from qtools.pubsub_http.idempotency import Idempotency
-from qtools.pubsub_http.openapi import document
+from qtools.pubsub_http.api.access import Access
+from qtools.pubsub_http.api.asgi_app import Answer, App, Handler, Request, json_answer, published, text_answer
+from qtools.pubsub_http.api.openapi import document
+from qtools.pubsub_http.api.tokens import read_tokens
+from qtools.pubsub_http.api.topics import TopicDepths
 from qtools.pubsub_http.options import GatewayOptions
-from qtools.pubsub_http.outlet import Outlet
-from qtools.pubsub_http.publish import Publishing
-from qtools.pubsub_http.resume import Resumption
-from qtools.pubsub_http.sessions import Sessions
-from qtools.pubsub_http.short import ShortPub
-from qtools.pubsub_http.subscribe import Subscribing
-from qtools.pubsub_http.take import Taking
-from qtools.pubsub_http.tokens import read_tokens
-from qtools.pubsub_http.topics import Topics
-from qtools.pubsub_http.websocket import WebSockets
+from qtools.pubsub_http.publish.endpoint import PublishEndpoint
+from qtools.pubsub_http.publish.fast_path import ShortPub
+from qtools.pubsub_http.publish.idempotency import Idempotency
+from qtools.pubsub_http.publish.publish_batcher import PublishBatcher
+from qtools.pubsub_http.subscribe.acknowledge import Acknowledging
+from qtools.pubsub_http.subscribe.fanout import Fanouts
+from qtools.pubsub_http.subscribe.get_message import GetMessage
+from qtools.pubsub_http.subscribe.http_stream import Subscribing
+from qtools.pubsub_http.subscribe.resume import Resumption
+from qtools.pubsub_http.subscribe.sessions import AckSessions
+from qtools.pubsub_http.subscribe.websocket import WebSockets
 from qtools.web.memory_budget import MemoryBudget
 
 
@@ -33,17 +33,17 @@ class Gateway:
             behind_proxy=options.behind_proxy,
         )  # fmt: skip
         self.budget = MemoryBudget(options.max_memory // options.workers)
-        self.outlet = Outlet(options.brokers, options.settings, options.publish_timeout, self.budget)
+        self.batcher = PublishBatcher(options.brokers, options.settings, options.publish_timeout, self.budget)
         self.idempotency = Idempotency(options.idempotency_window)
-        self.sessions = Sessions(worker)
-        self.hubs = Hubs(options, self.budget)
+        self.sessions = AckSessions(worker)
+        self.fanouts = Fanouts(options, self.budget)
         self.resumption = Resumption(worker)
-        self.subscribing = Subscribing(options, access, self.sessions, self.hubs, self.resumption, self.budget)
-        self.budget.add(self.outlet)
+        self.subscribing = Subscribing(options, access, self.sessions, self.fanouts, self.resumption, self.budget)
+        self.budget.add(self.batcher)
         self.budget.add(self.resumption)
-        self._topics = Topics(options)
-        self._publishing = Publishing(self.outlet, self.idempotency, options.max_msg_size, options.max_body_size)
-        self._taking = Taking(self.subscribing)
+        self._topics = TopicDepths(options)
+        self._publishing = PublishEndpoint(self.batcher, self.idempotency, options.max_msg_size, options.max_body_size)
+        self._taking = GetMessage(self.subscribing)
         acknowledging = Acknowledging(self.sessions)
         handlers: dict[str, Handler] = {
             "pub": self._pub,
@@ -59,11 +59,11 @@ class Gateway:
         }
         self._document = document()
         self.app = App(access, handlers, WebSockets(options, self.subscribing, self.sessions).serve)
-        self.short = ShortPub(self.app, access, self.outlet, options.max_msg_size)
+        self.short = ShortPub(self.app, access, self.batcher, options.max_msg_size)
 
     async def start(self) -> None:
         """Connect; StartError when no broker can be reached."""
-        await self.outlet.start()
+        await self.batcher.start()
 
     def stop(self) -> None:
         """Let every stream come to its end; nobody new is let in by the door."""
@@ -71,8 +71,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Once the door has seen everybody out."""
-        await self.outlet.close()
-        await self.hubs.close()
+        await self.batcher.close()
+        await self.fanouts.close()
         await self._topics.close()
         self.budget.close()
 

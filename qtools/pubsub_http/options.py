@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qtools.cli.metrics import OperationsOptions
-from qtools.client.address import Brokers
-from qtools.client.settings import Settings
+from qtools.cli.metrics.operations import OperationsOptions
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ from qtools.cli import logs
 from qtools.cli.ending import note_interrupt
 from qtools.cli.run import MESSAGES_COME_AGAIN, ONE_SIGNAL_SECONDS, Signals, abrupt_end, run_program
 from qtools.errors import QtoolsError
-from qtools.listen import listen
-from qtools.pubsub_http.counted import Board
+from qtools.pubsub_http.app import close, serve_on
+from qtools.pubsub_http.metrics import Board
 from qtools.pubsub_http.options import GatewayOptions
-from qtools.pubsub_http.work import close, serve_on
+from qtools.sockets import listen
 
 log = logging.getLogger("qtools.pubsub")
 
@@ -38,7 +38,7 @@ AGAIN = 1.0  # s: a worker that lived shorter is not started again at once
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerContext:
     """A worker's place among the others. `lifeline` ends when the parent does."""
 
     number: int
@@ -118,7 +118,7 @@ class _Parent:
         # A terminal sends Ctrl-C to every process of the job: the parent passes it on, once.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
-        place = Place(number, self._options.workers, self._room, self._board, self._lifeline)
+        place = WorkerContext(number, self._options.workers, self._room, self._board, self._lifeline)
         status = 1
         try:
             status = run_program(
@@ -157,7 +157,7 @@ class _Parent:
                 self._start(number)
 
 
-async def _work(listening: socket.socket, options: GatewayOptions, place: Place, signals: Signals) -> int:
+async def _work(listening: socket.socket, options: GatewayOptions, place: WorkerContext, signals: Signals) -> int:
     """One worker's run."""
     loop = asyncio.get_running_loop()
 

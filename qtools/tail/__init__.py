@@ -1,8 +1,9 @@
-"""q-tail: channels → stdout.
+"""q-tail: channels to stdout.
 
-command.py      flags → options → run
+command.py      flags to options
 options.py      what a run needs, as plain data
-work.py         one run: consumer, output, the loop, when it ends
+app.py          one run: consumer, output, the loop, the end
 output.py       stdout as a Sink: formats, whole messages only
-terminal.py     control characters made visible
+peek_source.py  --peek: waiting messages as a Source
+terminal.py     makes control characters visible
 """

@@ -77,8 +77,8 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
 
     from qtools.cli.run import run_program
     from qtools.names import EPHEMERAL, parse_source
+    from qtools.tail.app import tail
     from qtools.tail.options import TailOptions
-    from qtools.tail.work import tail
 
     show = shared.set_up_talk("q-tail", given)
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"] or given["print_topic"]):

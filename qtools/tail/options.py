@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qtools.cli.metrics import OperationsOptions
-from qtools.client.address import Brokers
-from qtools.client.ends import Ends
-from qtools.client.settings import Settings
+from qtools.cli.metrics.operations import OperationsOptions
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.consume.drain import EndConditions
+from qtools.engines.nsq.settings import Settings
 from qtools.names import Subscription
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
@@ -28,7 +28,7 @@ class TailOptions:
     sample: float = 1.0
     rules: Filter | None = None  # what is printed, and how
     print_topic: bool = False
-    ends: Ends = field(default_factory=Ends)
+    ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False
     since: float | None = None  # s since 1970: where new channels begin
     peek: bool = False  # look, and take nothing

@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from qtools.cli.stdout import write_all
 from qtools.cli.worker import Worker
 from qtools.errors import SinkClosed, SinkError
-from qtools.flow import formats
-from qtools.flow.formats import Format
+from qtools.formats import encoders
+from qtools.formats.encoders import Format
 from qtools.message import Batch
 from qtools.tail.terminal import visible
 
 
 def make_format(name: str, delimiter: bytes, *, print_topic: bool, on_terminal: bool) -> Format:
     """The format called `name`, with `TOPIC | ` before each raw message if asked, and harmless on a terminal."""
-    form = _with_topic(delimiter) if print_topic else formats.make_format(name, delimiter)
+    form = _with_topic(delimiter) if print_topic else encoders.make_format(name, delimiter)
     if not on_terminal or name in ("msgpack", "length32"):
         return form
     # What ends a raw message is the user's own. JSON escapes C0 itself; C1 and the reordering marks it does not.

@@ -17,7 +17,7 @@ CHANNEL = "q-to-file"
 @program(
     "q-to-file",
     habits={"topic": "the topic is an argument: q-to-file TOPIC[/CHANNEL]"},
-    subcommands={"verify": "qtools.to_file.verify_command", "replay": "qtools.to_file.replay_command"},
+    subcommands={"verify": "qtools.to_file.read.verify_command", "replay": "qtools.to_file.read.replay_command"},
     epilog="""
 \b
 Examples:
@@ -181,8 +181,8 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     another one. After a crash the next run ends what was left. A full disk pauses, and loses nothing.
     """  # fmt: skip
     from qtools.cli.run import run_program
+    from qtools.to_file.app import archive
     from qtools.to_file.flags import options_of
-    from qtools.to_file.work import archive
 
     if not sources and not given["topic_pattern"] and not given["topic_glob"]:
         raise UsageError("give a TOPIC, --topic-pattern or --topic-glob")

@@ -12,12 +12,12 @@ from urllib.parse import unquote
 
 from qtools.cli import options as shared
 from qtools.errors import ExpressionError, UsageError
-from qtools.flow.expression import Expression, compile_expression
+from qtools.expressions.expression import Expression, compile_expression
 from qtools.names import check_channel, parse_source
-from qtools.places import state_place
-from qtools.to_file.archive import Rotation
-from qtools.to_file.compress import LEVELS
-from qtools.to_file.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS
+from qtools.paths import state_place
+from qtools.to_file.archive.archive import Rotation
+from qtools.to_file.archive.compression import LEVELS
+from qtools.to_file.archive.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS
 from qtools.to_file.options import ArchiveOptions, DedupeOptions, Sync
 
 LATENESS = 600.0  # s

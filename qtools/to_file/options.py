@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qtools.cli.metrics import OperationsOptions
-from qtools.client.address import Brokers
-from qtools.client.ends import Ends
-from qtools.client.settings import Settings
-from qtools.flow.expression import Expression
+from qtools.cli.metrics.operations import OperationsOptions
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.consume.drain import EndConditions
+from qtools.engines.nsq.settings import Settings
+from qtools.expressions.expression import Expression
 from qtools.flow.filter import Filter
 from qtools.names import Subscription
-from qtools.to_file.archive import Rotation
+from qtools.to_file.archive.archive import Rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class ArchiveOptions:
     pattern: re.Pattern[str] | None = None
     channel: str = ""
     topic_refresh: float = 15.0
-    ends: Ends = field(default_factory=Ends)
+    ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False
     max_runtime: float | None = None
     skip_if_running: bool = False

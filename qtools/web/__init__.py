@@ -1,11 +1,17 @@
-"""HTTP served, for whoever has an API: q-broker and q-pubsub-http.
+"""HTTP, served: used by q-broker and q-pubsub-http, and knows nothing of either.
 
-    wire.py      one client's transport: writes once a turn, knows what the client has taken and whether it is dead
-    door.py      uvicorn's protocol classes on a socket of ours;  client.py the one for HTTP, with limits;
-                 websocket.py the one for WebSockets
-    short.py     the short way: small requests answered without an application
-    bodies.py    bodies of requests, read within a limit, and taken apart;  encodings.py decodes them
-    dates.py     when an answer was made
+    http_server.py           accepts clients on a listening socket, within limits
+    http_connection.py       one HTTP client: uvicorn's protocol class, with limits
+    websocket.py             one WebSocket client: uvicorn's protocol class, with deadlines
+    fast_path.py             small POST requests, answered without an application
+    tracked_transport.py     one client's transport: what the client has taken, and whether it is dead
+    sender.py                sends the parts of an answer, or raises ClientGone
+    request_body.py          reads a body within a limit
+    content_codings.py       decodes gzip, deflate and zstd
+    memory_budget.py         one memory limit for all clients of the process
+    host_header.py           which machine a request means
+    header_names.py          header names in the usual capitals
+    date_header.py           the Date header, made once a second
 
-In: a listening socket and a plain ASGI application. Nothing here knows what the application is about.
+In: a listening socket and an ASGI application.
 """

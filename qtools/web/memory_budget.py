@@ -27,7 +27,7 @@ OVERHEAD = 100  # bytes that a message or an id needs in memory beside its own
 SHARE = 4  # the default limit is this part of the machine's memory
 
 
-class Holder(Protocol):
+class MemoryHolder(Protocol):
     """Something that holds memory for clients."""
 
     def memory(self) -> int:
@@ -44,18 +44,18 @@ class MemoryBudget:
         self.limit = limit
         self.used = 0  # bytes, at the last look
         self.shed = 0  # how often a client was ended
-        self._holders: set[Holder] = set()
+        self._holders: set[MemoryHolder] = set()
         self._noted = 0  # bytes since the last look
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
-    def add(self, holder: Holder) -> None:
+    def add(self, holder: MemoryHolder) -> None:
         """Count what `holder` holds, until it is removed."""
         self._holders.add(holder)
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
-    def remove(self, holder: Holder) -> None:
+    def remove(self, holder: MemoryHolder) -> None:
         self._holders.discard(holder)
 
     def note(self, size: int) -> None:

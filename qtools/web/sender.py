@@ -3,16 +3,16 @@
 uvicorn's `send` returns silently when the client has disconnected, and raises in some states of a WebSocket only. An
 application that acknowledges messages must know which of its bytes were written, so it sends them through a Sender.
 
-In: ASGI messages. Out: bytes in the client's Wire, or ClientGone. Never here: the last piece of an HTTP answer, after
-which the connection may close in order.
+In: ASGI messages. Out: bytes in the client's TrackedTransport, or ClientGone. Never here: the last piece of an HTTP
+answer, after which the connection may close in order.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from qtools.web.bodies import Send
-from qtools.web.wire import Wire
+from qtools.web.request_body import Send
+from qtools.web.tracked_transport import TrackedTransport
 
 
 class ClientGone(OSError):
@@ -23,9 +23,9 @@ class Sender:
     """Sends to one client. `wire` is None where an application runs without a server, as tests do: then every message
     counts as written."""
 
-    def __init__(self, send: Send, wire: Wire | None) -> None:
+    def __init__(self, send: Send, tracked: TrackedTransport | None) -> None:
         self._send = send
-        self._wire = wire
+        self._tracked = tracked
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send `message` when the transport takes more. Raises ClientGone unless all of it was handed over.
@@ -33,22 +33,22 @@ class Sender:
         The transport writes synchronously before `send` returns. A transport that is still open then, and through which
         at least the message's own bytes went, has them; one that is closing may have dropped them.
         """
-        wire = self._wire
-        if wire is None:
+        tracked = self._tracked
+        if tracked is None:
             await self._send(message)
             return
-        if wire.is_closing():
+        if tracked.is_closing():
             raise ClientGone
-        before = wire.written
+        before = tracked.written
         try:
             await self._send(message)
         except OSError as error:  # uvicorn's ClientDisconnected
             raise ClientGone from error
         except RuntimeError as error:  # uvicorn has sent a close frame by itself meanwhile
-            if wire.is_closing():
+            if tracked.is_closing():
                 raise ClientGone from error
             raise
-        if wire.is_closing() or wire.written - before < _size(message):
+        if tracked.is_closing() or tracked.written - before < _size(message):
             raise ClientGone
 
 

@@ -1,15 +1,15 @@
-"""One WebSocket client: uvicorn's protocol class on our Wire, with deadlines. In: a handshake, bytes. Out: frames.
+"""One WebSocket client: uvicorn's protocol class, with deadlines. In: a handshake, bytes. Out: frames.
 
     state                                   ends within                            by
     handshake not yet accepted or refused   Limits.request                         deadline, looked at by the door
     open, the client's kernel is silent     some three heartbeats                  send_keepalive_ping
-    closing, the client does not answer     CLOSE_SECONDS, then the Wire's LINGER  uvicorn's close timer
+    closing, the client does not answer     CLOSE_SECONDS, then the transport's LINGER  uvicorn's close timer
 
 The library parses only what makes up a handshake. The limits that it has for a request's head (8 KiB a line, 128
 headers) are not ours: cookies and a long query are refused by Limits.head alone, as for any other request.
 
 A slow client answers a ping only after it has read everything that was sent before. So whether a client lives is asked
-of its kernel, as with HTTP streams (Wire.is_dead); a ping keeps proxies from closing an idle connection.
+of its kernel, as with HTTP streams (TrackedTransport.is_dead); a ping keeps proxies from closing an idle connection.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from qtools.web.bodies import Headers
-from qtools.web.short import HEAD_TOO_BIG, INVALID_REQUEST, closing_answer
-from qtools.web.wire import Wire
+from qtools.web.fast_path import HEAD_TOO_BIG, INVALID_REQUEST, closing_answer
+from qtools.web.request_body import Headers
+from qtools.web.tracked_transport import TrackedTransport
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -48,7 +48,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     deadline = FOREVER
     write_deadline = FOREVER  # a subscriber may read as slowly as it likes
-    transport: Wire  # type: ignore[assignment]  # a transport in all but name
+    transport: TrackedTransport  # type: ignore[assignment]  # a transport in all but name
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         super().__init__(config, server_state, app_state)
@@ -61,12 +61,12 @@ class WebSocket(WebSocketsSansIOProtocol):
         self._control_frames = 0  # since `_control_frames_since`, a loop time
         self._control_frames_since = 0.0
 
-    def begin(self, wire: Wire, target: bytes, headers: Headers, seconds: float) -> None:
+    def begin(self, tracked: TrackedTransport, target: bytes, headers: Headers, seconds: float) -> None:
         """Take `wire` over after the head of a GET for `target` asked for a WebSocket. The application has `seconds`
         to accept or refuse it; what is no handshake is answered here."""
         self._headers, self._target = list(headers), target
         self.deadline = self.loop.time() + seconds
-        self.connection_made(wire)  # type: ignore[arg-type]
+        self.connection_made(tracked)  # type: ignore[arg-type]
         kept = [pair for pair in headers if pair[0] in _HANDSHAKE or pair[0].startswith(b"sec-websocket-")]
         if len(kept) > MOST_LINES or any(len(value) > LONGEST_LINE for _, value in kept):
             self._end(HEAD_TOO_BIG)
@@ -192,7 +192,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.scope["raw_path"] = url.path
         self.scope["path"] = urllib.parse.unquote(path)
         self.scope["query_string"] = url.query or b""
-        self.scope["wire"] = self.transport  # type: ignore[typeddict-unknown-key]
+        self.scope["tracked"] = self.transport  # type: ignore[typeddict-unknown-key]
 
     # ── whether the client is there ──
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from qtools.bridge.deliver import Deliver
-from qtools.bridge.planning import Planning
-from qtools.client.address import Brokers
-from qtools.client.publisher import Publisher
+from qtools.bridge.routing import Planning
+from qtools.bridge.sink import BridgeSink
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.protocol.command_reader import Command, Publish
+from qtools.engines.nsq.publish.publisher import Publisher
 from qtools.errors import BrokerError, PartialFailure, Postponed, RouteFailed
-from qtools.flow.expression import compile_expression
-from qtools.flow.routes import Route, Routes
-from qtools.flow.routes_file import to_of
+from qtools.expressions.expression import compile_expression
 from qtools.message import Batch, Message, Messages
 from qtools.names import Subscription
-from qtools.protocol.reader import Command, Publish
-from tests.client.scripted import Caller, Scripted, settings
+from qtools.routing.routes import Route, Routes
+from qtools.routing.routes_file import to_of
+from tests.engines.nsq.scripted import Caller, Scripted, settings
 from tests.flow.memory import Ledger
 
 
@@ -42,7 +42,7 @@ def refuse(topic: str) -> Any:
 
 
 @asynccontextmanager
-async def delivering(peer: Scripted, to: str, when: str | None = None, **some: Any) -> AsyncIterator[Deliver]:
+async def delivering(peer: Scripted, to: str, when: str | None = None, **some: Any) -> AsyncIterator[BridgeSink]:
     publisher = Publisher(Brokers(nsqd=(peer.address,)), settings())
     await publisher.start()
     routes = Routes([Route("one", (to_of(to),), compile_expression(when) if when else None)])
@@ -50,7 +50,7 @@ async def delivering(peer: Scripted, to: str, when: str | None = None, **some: A
     some = {"on_error": "dead-letter", **some}
     dead, sources = {"events": "events.dead"}, [Subscription("events", "me")]
     try:
-        yield Deliver(planning, publisher, publisher, dead_topics=dead, sources=sources, **some)
+        yield BridgeSink(planning, publisher, publisher, dead_topics=dead, sources=sources, **some)
     finally:
         await publisher.close()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from qtools.broker.channel import Channel
-from qtools.broker.clock import Clock
-from qtools.broker.consumer import Consumer
-from qtools.broker.store import Commit, MemoryStore, Store
-from qtools.broker.topic import Topic
+from qtools.broker.core.channel import Channel
+from qtools.broker.core.clock import Clock
+from qtools.broker.core.consumer import ChannelConsumer
+from qtools.broker.core.store import Commit, MemoryStore, Store
+from qtools.broker.core.topic import Topic
+from qtools.engines.nsq.protocol.frames import FrameReader
 from qtools.message import Message
-from qtools.protocol.frames import FrameReader
 
 FIRST = 0x1000
 
@@ -109,10 +109,12 @@ def consume(
     msg_timeout: float = 60.0,
     max_msg_timeout: float = 900.0,
     sample_rate: int = 0,
-) -> tuple[Consumer, Reader]:
+) -> tuple[ChannelConsumer, Reader]:
     """A client on `channel`."""
     reader = Reader()
-    consumer = Consumer(reader, msg_timeout=msg_timeout, max_msg_timeout=max_msg_timeout, sample_rate=sample_rate)
+    consumer = ChannelConsumer(
+        reader, msg_timeout=msg_timeout, max_msg_timeout=max_msg_timeout, sample_rate=sample_rate
+    )
     consumer.room = reader.room
     channel.add(consumer)
     consumer.ready = ready

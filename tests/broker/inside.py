@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from qtools.broker.core.store import Store
 from qtools.broker.daemon import Daemon
 from qtools.broker.options import Options
-from qtools.broker.store import Store
+from qtools.engines.nsq.protocol.frames import Frame, FrameReader
 from qtools.message import Message
-from qtools.protocol.frames import Frame, FrameReader
 
 PATIENCE = 20.0  # s; a busy machine takes its time
 

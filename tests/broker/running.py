@@ -89,7 +89,7 @@ class Running:
 @contextmanager
 def running(*flags: str, **settings: Any) -> Iterator[Running]:
     """A broker on free ports, with a data directory of its own unless `flags` say otherwise."""
-    ports = [f"--{door}-address=127.0.0.1:0" for door in ("tcp", "http", "https")]
+    ports = [f"--{server}-address=127.0.0.1:0" for server in ("tcp", "http", "https")]
     with tempfile.TemporaryDirectory() as data:
         own = [] if {"--memory", "--data-path"} & set(flags) else ["--data-path", data]
         broker = Running(*ports, *own, *flags, **settings)

@@ -16,8 +16,8 @@ import pytest
 from harness.brokers import nsqd_binary
 
 from qtools.broker.arguments import IGNORED, from_go, read_config
-from qtools.broker.block import message_ids
 from qtools.broker.command import main
+from qtools.broker.core.block import message_ids
 from qtools.broker.options import Options
 from qtools.errors import StartError, UsageError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from qtools.broker.block import Block, message_fins, message_ids
+from qtools.broker.core.block import Block, message_fins, message_ids
+from qtools.engines.nsq.protocol import commands
+from qtools.engines.nsq.protocol.frames import FrameReader, encode_message
 from qtools.message import Message
-from qtools.protocol import commands
-from qtools.protocol.frames import FrameReader, encode_message
 
 BODIES = [b"a", b"bb", b"", b"x" * 5000, b"\0\xff\n"]
 FIRST = 0x18A0_0000_0000_00FE  # so that the ids carry over a byte

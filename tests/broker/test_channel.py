@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qtools.broker.channel import NOT_IN_FLIGHT, NOT_THE_OWNER, Channel, TooMany
-from qtools.broker.topic import Topic
+from qtools.broker.core.channel import NOT_IN_FLIGHT, NOT_THE_OWNER, Channel, TooMany
+from qtools.broker.core.topic import Topic
 
 from .house import House, consume, ids
 

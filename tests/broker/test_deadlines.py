@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtools.broker.deadlines import Deadlines
+from qtools.broker.core.deadlines import Deadlines
 
 
 def test_items_come_in_order_of_their_times() -> None:

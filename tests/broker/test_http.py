@@ -58,16 +58,16 @@ async def test_a_body_over_the_limit_is_refused_while_it_comes() -> None:
 @pytest.mark.parametrize("target", ["/pub?topic=t", "/pub?topic=t&defer=1"])  # the short way, the long way
 async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(target: str) -> None:
     async with asked() as (daemon, _):
-        door = daemon._http_door
-        assert door is not None
+        server = daemon._http_server
+        assert server is not None
         host, _, port = daemon.http_address.rpartition(":")
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf" % target.encode())
         await writer.drain()
-        (client,) = await come_true(lambda: door.state.connections)
+        (client,) = await come_true(lambda: server.state.connections)
         await come_true(lambda: client.cycle is not None)
         writer.close()
-        await come_true(lambda: not door.state.connections and not door.state.tasks)
+        await come_true(lambda: not server.state.connections and not server.state.tasks)
         assert daemon.broker.topics == {}
 
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from harness.brokers import Broker
 
-from qtools.broker.block import Block
-from qtools.broker.latency import Latency, shown, told
+from qtools.broker.core.block import Block
+from qtools.broker.core.latency import Latency, shown, told
 
 from .house import House, consume, ids
 from .inside import Peer, come_true, mpub, serving, subscribed

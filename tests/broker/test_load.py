@@ -18,7 +18,7 @@ import pytest
 from qtools.broker.options import Options
 from qtools.errors import ProtocolError
 from qtools.message import Message
-from qtools.web import door, wire
+from qtools.web import http_server, tracked_transport
 
 from .inside import Peer, come_true, identify, mpub, pub, serving, subscribed
 from .running import Running, running
@@ -212,15 +212,15 @@ async def test_one_that_has_only_half_closed_is_let_go() -> None:
         peer = await subscribed(daemon)
         peer.writer.write_eof()
         assert await peer.hung_up()
-        await come_true(lambda: not daemon._tcp_door.connections)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
         await peer.close()
 
 
 async def test_those_who_never_say_what_they_want_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Options, "client_timeout", 0.3)
-    monkeypatch.setattr(door, "Limits", partial(door.Limits, request=0.3))
-    monkeypatch.setattr(door, "SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr(wire, "LINGER", 0.1)
+    monkeypatch.setattr(http_server, "HttpLimits", partial(http_server.HttpLimits, request=0.3))
+    monkeypatch.setattr(http_server, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(tracked_transport, "LINGER", 0.1)
     async with serving(http_address="127.0.0.1:0") as daemon:
         host, _, port = daemon.http_address.rpartition(":")
         mute = [await Peer.to(daemon) for _ in range(50)]  # they have said which protocol, and get heartbeats

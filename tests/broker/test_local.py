@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qtools.broker.lock import holder, try_lock
-from qtools.places import LocalPlaces, local_places
+from qtools.paths import LocalPlaces, local_places
 
 from .inside import Peer as PeerInside
 from .inside import come_true, pub, serving
@@ -40,7 +40,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPla
 def start(*arguments: str) -> subprocess.Popen[str]:
     """As a client starts it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "qtools.broker.local", *arguments],
+        [sys.executable, "-m", "qtools.broker.local_broker", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -150,7 +150,7 @@ async def test_it_stays_while_a_client_is_there_and_while_it_holds_messages() ->
         daemon._look(daemon.broker.now())
         assert not daemon.broker.stopping
         await peer.close()
-        await come_true(lambda: not daemon._tcp_door.connections)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
         daemon._look(daemon.broker.now())
         assert not daemon.broker.stopping
         daemon.broker.topics["t"].empty(daemon.broker.now(), time.time_ns())

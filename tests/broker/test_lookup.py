@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from qtools.broker import lookup
-from qtools.broker.channel import Channel
+from qtools.broker.core.channel import Channel
 from qtools.broker.daemon import Daemon
 from qtools.broker.lookup import parse_lookupd
 from qtools.errors import AddressInvalid, UsageError

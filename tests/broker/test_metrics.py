@@ -12,9 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from qtools import __version__
-from qtools.broker.metrics import as_prometheus
-from qtools.broker.slices import in_one
-from qtools.cli.families import Sample, sample_lines
+from qtools.broker.core.slices import in_one
+from qtools.broker.observe.metrics import as_prometheus
+from qtools.cli.metrics.metrics_format import Sample, sample_lines
 from qtools.web.memory_budget import MemoryBudget
 
 from .inside import Peer, come_true, mpub, serving, subscribed
@@ -111,10 +111,10 @@ async def test_a_page_of_many_channels_is_made_in_pieces(monkeypatch: pytest.Mon
             sizes.append(len(samples))
             return sample_lines(name, samples)
 
-        monkeypatch.setattr("qtools.broker.metrics.sample_lines", counted)
+        monkeypatch.setattr("qtools.broker.observe.metrics.sample_lines", counted)
         pages = []
         for at_once in (1000, 7):
-            monkeypatch.setattr("qtools.broker.metrics._AT_ONCE", at_once)
+            monkeypatch.setattr("qtools.broker.observe.metrics._AT_ONCE", at_once)
             sizes.clear()
             lines = in_one(as_prometheus(daemon.broker, 3, MemoryBudget(1))).decode().split("\n")
             assert max(sizes) == min(at_once, 50)

@@ -9,10 +9,10 @@ import random
 
 import pytest
 
-from qtools.broker.channel import NOT_IN_FLIGHT, NOT_THE_OWNER, Channel
-from qtools.broker.consumer import Consumer
-from qtools.protocol.commands import fin
-from qtools.protocol.reader import Finish
+from qtools.broker.core.channel import NOT_IN_FLIGHT, NOT_THE_OWNER, Channel
+from qtools.broker.core.consumer import ChannelConsumer
+from qtools.engines.nsq.protocol.command_reader import Finish
+from qtools.engines.nsq.protocol.commands import fin
 
 from .house import House, Reader, consume, ids
 
@@ -27,7 +27,7 @@ class Life:
         self.house = House()
         self.topic = self.house.topic()
         self.channel: Channel = self.house.channel(self.topic)
-        self.clients: list[tuple[Consumer, Reader]] = []
+        self.clients: list[tuple[ChannelConsumer, Reader]] = []
         self.held: list[list[bytes]] = []
         for _ in range(2):
             self.join()

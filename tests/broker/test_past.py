@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qtools.broker.daemon import Daemon
-from qtools.broker.past import parse_time
+from qtools.broker.http.history import parse_time
 
 from .inside import come_true, subscribed
 from .test_http import asked
@@ -98,7 +98,7 @@ async def test_memory_has_no_past() -> None:
 
 
 async def test_a_temporary_one_that_nobody_comes_for_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.broker.admin.COME_WITHIN", 0.1)
+    monkeypatch.setattr("qtools.broker.http.admin.COME_WITHIN", 0.1)
     async with asked(data_path=str(tmp_path)) as (daemon, client):
         await client.post("/topic/create?topic=t")
         await client.post("/channel/create?topic=t&channel=keeps")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from qtools.broker.daemon import Daemon
-from qtools.web import short
-from qtools.web.client import QUEUED
+from qtools.web import fast_path
+from qtools.web.http_connection import QUEUED
 
 from .inside import come_true, serving
 from .test_tcp import SlowStore
@@ -69,14 +69,14 @@ async def clients(count: int = 1, **options: Any) -> AsyncIterator[tuple[Daemon,
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The bodies that go the short way from now on."""
     bodies = []
-    real = short.ShortCycle.set
+    real = fast_path.FastPathRequest.set
 
-    def noted(cycle: short.ShortCycle) -> None:
+    def noted(cycle: fast_path.FastPathRequest) -> None:
         if not cycle.more_body and not cycle.disconnected and cycle._handler is not None:
             bodies.append(cycle.body)
         real(cycle)
 
-    monkeypatch.setattr(short.ShortCycle, "set", noted)
+    monkeypatch.setattr(fast_path.FastPathRequest, "set", noted)
     return bodies
 
 
@@ -150,9 +150,9 @@ async def test_one_request_is_one_message_however_it_comes(target: str) -> None:
             client.ask(target, b"hello")
             await client.answer()
         client.writer.close()
-        door = daemon._http_door
-        assert door is not None
-        await come_true(lambda: not door.state.connections)
+        server = daemon._http_server
+        assert server is not None
+        await come_true(lambda: not server.state.connections)
         assert daemon.broker.topics["t"].depth == 4
 
 
@@ -188,9 +188,9 @@ async def test_who_hangs_up_before_the_commit_is_published_for_all_the_same(targ
         sock = client.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not only an end
         client.writer.transport.abort()
-        door = daemon._http_door
-        assert door is not None
-        await come_true(lambda: not door.state.connections)
+        server = daemon._http_server
+        assert server is not None
+        await come_true(lambda: not server.state.connections)
         commit.settle()
         await come_true(lambda: daemon.broker.topics["t"].messages == 1)
 
@@ -231,9 +231,9 @@ async def test_what_is_whole_is_answered_though_garbage_follows(target: str, tog
         (commit,) = await come_true(lambda: store.turns)
         if not together:
             client.writer.write(garbage)
-            door = daemon._http_door
-            assert door is not None
-            (connection,) = door.state.connections
+            server = daemon._http_server
+            assert server is not None
+            (connection,) = server.state.connections
             await come_true(lambda: connection._deaf)  # type: ignore[union-attr]
         commit.settle()
         head, body = await client.answer()
@@ -305,9 +305,9 @@ async def test_who_reads_no_answers_is_not_listened_to(target: str) -> None:
     async with clients() as (daemon, (client,)):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.ask_much(target, 100_000, 300)  # fewer than QUEUED in one read
-        door = daemon._http_door
-        assert door is not None
-        (connection,) = await come_true(lambda: door.state.connections)
+        server = daemon._http_server
+        assert server is not None
+        (connection,) = await come_true(lambda: server.state.connections)
         await come_true(lambda: connection.flow is not None and connection.flow.write_paused)
         seen: list[int] = []
 
@@ -320,7 +320,7 @@ async def test_who_reads_no_answers_is_not_listened_to(target: str) -> None:
         assert len(connection.pipeline) <= QUEUED
         assert seen[-1] < 90_000
         client.writer.transport.abort()
-        await come_true(lambda: not door.state.connections)
+        await come_true(lambda: not server.state.connections)
 
 
 @WAYS
@@ -329,9 +329,9 @@ async def test_no_more_requests_wait_than_one_read_brings(target: str) -> None:
     async with clients(store=store) as (daemon, (client,)):
         client.ask_much(target, 50_000, 1)
         (commit,) = await come_true(lambda: store.turns)
-        door = daemon._http_door
-        assert door is not None
-        (connection,) = door.state.connections
+        server = daemon._http_server
+        assert server is not None
+        (connection,) = server.state.connections
         assert 100 < len(connection.pipeline) <= QUEUED
         commit.settle()
         for count in range(2, 6):
@@ -356,9 +356,9 @@ async def test_at_the_end_what_waits_for_a_commit_is_answered_though_more_was_as
 async def test_a_body_that_does_not_come_is_given_up(target: str) -> None:
     async with clients() as (daemon, (client,)):
         client.writer.write(f"POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhal".encode())
-        door = daemon._http_door
-        assert door is not None
-        (connection,) = await come_true(lambda: door.state.connections)
+        server = daemon._http_server
+        assert server is not None
+        (connection,) = await come_true(lambda: server.state.connections)
         await come_true(lambda: connection.cycle is not None)
         connection.deadline = 0.0  # type: ignore[union-attr]
         head, _ = await client.answer()

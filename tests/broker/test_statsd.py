@@ -13,7 +13,7 @@ from harness.brokers import Broker
 from harness.waiting import wait_until
 
 from qtools.broker.daemon import Daemon
-from qtools.broker.statsd import expand_prefix, parse_statsd
+from qtools.broker.observe.statsd import expand_prefix, parse_statsd
 from qtools.errors import AddressInvalid
 
 from .inside import come_true, serving, subscribed

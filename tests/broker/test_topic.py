@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from qtools.broker.block import Block
-from qtools.broker.store import Commit, MemoryStore
-from qtools.broker.topic import FIRST_LOOK, Topic
+from qtools.broker.core.block import Block
+from qtools.broker.core.store import Commit, MemoryStore
+from qtools.broker.core.topic import FIRST_LOOK, Topic
 
 from .house import FIRST, House, consume, ids
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from qtools.broker import unfinished_commands
 from qtools.broker.options import Options
-from qtools.broker.tcp import Connection
-from qtools.broker.unfinished_commands import memory_limit
+from qtools.broker.tcp import unfinished_commands
+from qtools.broker.tcp.client_connection import ClientConnection
+from qtools.broker.tcp.unfinished_commands import memory_limit
 from qtools.errors import UsageError
 
 from .inside import Peer, come_true, identify, mpub, pub, serving
@@ -24,11 +24,11 @@ SMALL = {"max_memory": LIMIT, "max_msg_size": MB, "max_body_size": MB}
 OUT_OF_MEMORY = b"E_PUB_FAILED PUB failed: too slow for a broker that has no more memory for unfinished commands"
 
 
-def deaf(connections: set[Connection]) -> int:
+def deaf(connections: set[ClientConnection]) -> int:
     return sum(connection._waits_for_memory for connection in connections)
 
 
-def held(connections: set[Connection]) -> int:
+def held(connections: set[ClientConnection]) -> int:
     return sum(connection.unfinished_bytes for connection in connections)
 
 
@@ -41,8 +41,8 @@ async def test_what_is_half_sent_is_bounded_and_becomes_whole_later(kind: str) -
     else:
         whole = pub("t", body) if kind == "PUB" else mpub("t", body[: MB // 2], body[: MB // 2 - 100])
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_door is not None
-        connections = daemon._tcp_door.connections
+        assert daemon._tcp_server is not None
+        connections = daemon._tcp_server.connections
         most = 0
 
         async def send(peer: Peer) -> bytes:
@@ -80,10 +80,10 @@ async def test_those_who_send_nothing_more_are_ended_and_the_others_go_on(
     caplog.set_level(logging.WARNING)
     body = b"x" * (MB - 100)
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_door is not None
+        assert daemon._tcp_server is not None
         assert daemon._budget is not None
         stuck = [await Peer.to(daemon, pub("t", body)[: -MB // 4]) for _ in range(40)]
-        await come_true(lambda: deaf(daemon._tcp_door.connections))  # type: ignore[union-attr]
+        await come_true(lambda: deaf(daemon._tcp_server.connections))  # type: ignore[union-attr]
 
         dripping = [asyncio.create_task(drip(peer)) for peer in stuck[1:]]
         small, large = await Peer.to(daemon, pub("t", b"a")), await Peer.to(daemon, pub("t", body))
@@ -102,11 +102,11 @@ async def test_those_who_send_nothing_more_are_ended_and_the_others_go_on(
 
 async def test_within_the_budget_nothing_waits() -> None:
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_door is not None
+        assert daemon._tcp_server is not None
         peers = [await Peer.to(daemon, pub("t", b"x" * MB)[:-1]) for _ in range(3)]
-        await come_true(lambda: held(daemon._tcp_door.connections) > 3 * MB)  # type: ignore[union-attr]
+        await come_true(lambda: held(daemon._tcp_server.connections) > 3 * MB)  # type: ignore[union-attr]
         await asyncio.sleep(0.15)  # a look at the memory comes every 0.1 s
-        assert not deaf(daemon._tcp_door.connections)
+        assert not deaf(daemon._tcp_server.connections)
         for peer in peers:
             peer.say(b"x")
             assert await peer.answer() == b"OK"
@@ -115,9 +115,9 @@ async def test_within_the_budget_nothing_waits() -> None:
 
 async def test_small_messages_of_an_mpub_count_with_what_their_objects_need() -> None:
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_door is not None
+        assert daemon._tcp_server is not None
         peer = await Peer.to(daemon, mpub("t", *[b"ab"] * 100_000)[:-1])
-        await come_true(lambda: held(daemon._tcp_door.connections) > 5 * MB)  # type: ignore[union-attr]
+        await come_true(lambda: held(daemon._tcp_server.connections) > 5 * MB)  # type: ignore[union-attr]
         peer.say(b"b")
         assert await peer.answer() == b"OK"
         await peer.close()
@@ -132,8 +132,8 @@ async def drip(peer: Peer) -> None:
 
 async def test_a_client_that_waits_for_memory_is_not_taken_for_silent() -> None:
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_door is not None
-        connections = daemon._tcp_door.connections
+        assert daemon._tcp_server is not None
+        connections = daemon._tcp_server.connections
         stuck = [await Peer.to(daemon, pub("t", b"x" * MB)[:-5000]) for _ in range(40)]
         await come_true(lambda: deaf(connections) > 3)
         for connection in tuple(connections):
@@ -167,7 +167,7 @@ async def test_over_http_the_largest_requests_are_refused(caplog: pytest.LogCapt
 
 
 async def test_with_no_client_nothing_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.web.door.SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr("qtools.web.http_server.SWEEP_SECONDS", 0.05)
     async with serving(**SMALL, http_address="127.0.0.1:0") as daemon:
         assert daemon._budget is not None
         peer = await Peer.to(daemon, identify() + pub("t", b"x" * MB)[:-1])

@@ -18,8 +18,8 @@ import cramjam
 import pytest
 import trustme
 
-from qtools.broker import stats
 from qtools.broker.daemon import Daemon
+from qtools.broker.observe import stats
 from qtools.errors import StartError, UsageError
 
 from .inside import Peer, come_true, identify, mpub, pub, serving
@@ -160,7 +160,7 @@ async def test_clients_may_need_a_certificate(
         if certificate:
             await peer.start_tls(trusting(files, certificate=True))
             assert await peer.answer() == b"OK"
-            (connection,) = daemon._tcp_door.connections  # type: ignore[union-attr]
+            (connection,) = daemon._tcp_server.connections  # type: ignore[union-attr]
             assert connection.tls is not None
             assert connection.tls.common_name == "a client"
             assert connection.tls.terms[0].startswith("TLSv1")
@@ -169,7 +169,7 @@ async def test_clients_may_need_a_certificate(
             with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):  # noqa: PT012 - either may find it out
                 await peer.start_tls(trusting(files))
                 await peer.answer()
-            await come_true(lambda: not daemon._tcp_door.connections)  # type: ignore[union-attr]
+            await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
             assert not [line for line in caplog.messages if "internal error" in line]
             assert len([line for line in caplog.messages if "TLS" in line]) == 1
         await peer.close()
@@ -183,7 +183,7 @@ async def test_a_client_that_speaks_no_tls_where_it_asked_for_it_is_sent_away(
         peer = await Peer.to(daemon, identify(tls_v1=True))
         await peer.answer()
         peer.say(b"GET / HTTP/1.1\r\n\r\n" * 10)
-        await come_true(lambda: not daemon._tcp_door.connections)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
         assert not [line for line in caplog.messages if "internal error" in line]
         await peer.close()
 
@@ -307,8 +307,8 @@ async def test_the_statistics_say_what_the_auth_server_said() -> None:
         peer = await Peer.to(daemon, secret() + b"SUB open mine\n")
         await peer.answer()
         assert await peer.answer() == b"OK"
-        assert daemon._tcp_door is not None
-        told = stats.collect(daemon.broker, daemon._tcp_door.connections)
+        assert daemon._tcp_server is not None
+        told = stats.collect(daemon.broker, daemon._tcp_server.connections)
         ((channel,),) = [topic["channels"] for topic in told["topics"]]
         (client,) = channel["clients"]
         said = (client["authed"], client["auth_identity"], client["auth_identity_url"])
@@ -335,7 +335,7 @@ async def test_a_client_that_leaves_while_the_auth_server_is_asked(caplog: pytes
         peer.writer.transport.abort()
         async with asyncio.timeout(10):
             await left.wait()  # the question is given up with the client
-        await come_true(lambda: not daemon._tcp_door.connections)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
         assert not daemon.broker.topics
     assert "internal error" not in caplog.text
 
@@ -395,7 +395,7 @@ async def test_an_authorization_is_asked_for_again_when_its_time_is_over() -> No
     async with guarded() as (daemon, auth):
         peer = await Peer.to(daemon, secret())
         await peer.answer()
-        (connection,) = daemon._tcp_door.connections  # type: ignore[union-attr]
+        (connection,) = daemon._tcp_server.connections  # type: ignore[union-attr]
         assert connection.authorization is not None
         connection.authorization.expires = 0.0
         auth.answer["authorizations"] = [{"topic": "^new$", "channels": [".*"], "permissions": ["publish"]}]
@@ -449,6 +449,6 @@ async def test_what_is_no_handshake_behind_an_answer_that_was_owed_ends_one_conn
         later.settle()
         assert await good.answer() == b"OK"
         assert await bad.alone() == b"OK"
-        await come_true(lambda: len(daemon._tcp_door.connections) == 1)  # type: ignore[union-attr]
+        await come_true(lambda: len(daemon._tcp_server.connections) == 1)  # type: ignore[union-attr]
         await bad.close()
         await good.close()

@@ -10,8 +10,8 @@ import pytest
 
 from qtools.cli.dedupe import DedupeStage, make_steady_clock
 from qtools.errors import StartError
+from qtools.expressions.expression import compile_expression
 from qtools.flow.dedupe import DUPLICATE, NEW, PENDING, Verdict
-from qtools.flow.expression import compile_expression
 
 WINDOW = 100.0
 

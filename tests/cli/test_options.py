@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from harness.certificates import Certificates
 
 from qtools.cli import options as shared
-from qtools.client.address import Address
-from qtools.client.settings import Settings
+from qtools.engines.nsq.address import Address
+from qtools.engines.nsq.settings import Settings
 from qtools.errors import StartError, UsageError
 
 

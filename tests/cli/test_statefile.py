@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qtools.cli.statefile import StateFile, StateInUse
+from qtools.cli.checkpoint import StateFile, StateInUse
 from qtools.errors import StartError, UsageError
 
 

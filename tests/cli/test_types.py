@@ -17,7 +17,7 @@ from qtools.cli.types import (
     Integer,
     Number,
     Size,
-    Topic,
+    TopicType,
     format_duration,
     format_size,
     parse_delimiter,
@@ -145,9 +145,9 @@ def test_delimiters_and_topics_are_checked() -> None:
     assert converted(Delimiter(), b"x") == b"x"
     with pytest.raises(click.BadParameter, match="unknown escape"):
         converted(Delimiter(), r"\z")
-    assert converted(Topic(), "events") == "events"
+    assert converted(TopicType(), "events") == "events"
     with pytest.raises(click.BadParameter, match="topic name 'bad topic' has ' '"):
-        converted(Topic(), "bad topic")
+        converted(TopicType(), "bad topic")
 
 
 @pytest.mark.parametrize(

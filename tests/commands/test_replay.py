@@ -18,8 +18,8 @@ from harness.waiting import wait_until
 from to_file.spool import DAY, bodies, finish
 from to_file.stores import Bucket, Directory, Place
 
-from qtools.to_file.finished import Finished
-from qtools.to_file.upload import object_name, upload
+from qtools.to_file.archive.file_record import FileRecord
+from qtools.to_file.sinks.upload import object_name, upload
 
 
 @pytest.fixture(params=["s3", "directory"])
@@ -29,7 +29,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return Bucket(request.getfixturevalue("seaweed"), monkeypatch)
 
 
-def put(place: Place, *files: Finished) -> None:
+def put(place: Place, *files: FileRecord) -> None:
     async def run() -> None:
         store = place.open()
         for each in files:
@@ -75,7 +75,7 @@ def test_bodies_that_are_no_text(shell: Shell, broker: Broker, topic: str, tmp_p
     broker.create(topic, "archive")
     broker.fill(topic, bodies)
     tail = shell.run("q-tail", f"{topic}/archive", "-n", "5", "--format", "msgpack", *broker.flags)
-    finished = Finished(
+    finished = FileRecord(
         tmp_path / "f", "f", topic, 5, sum(map(len, bodies)), len(tail.out), hashlib.sha256(tail.out).hexdigest(),
         DAY, DAY, "ab" * 16, "msgpack", "none",
     )  # fmt: skip
@@ -108,7 +108,7 @@ def test_where_and_select(shell: Shell, broker: Broker, topic: str, tmp_path: Pa
     lines = [b'{"n":%d,"kind":"%s"}' % (n, b"even" if n % 2 == 0 else b"odd") for n in range(200)]
     content = b"".join(line + b"\n" for line in lines)
     (tmp_path / "f").write_bytes(content)
-    finished = Finished(
+    finished = FileRecord(
         tmp_path / "f", "f", topic, 200, sum(map(len, lines)), len(content), hashlib.sha256(content).hexdigest(),
         DAY, DAY, "ab" * 16, "raw", "none",
     )  # fmt: skip

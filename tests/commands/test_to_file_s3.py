@@ -16,9 +16,9 @@ from harness.seaweed import Seaweed
 from harness.shell import Running, Shell
 from harness.waiting import wait_until
 
-from qtools.to_file.compress import zstandard
-from qtools.to_file.objects import open_store
-from qtools.to_file.verify import Verifier, read_archive
+from qtools.to_file.archive.compression import zstandard
+from qtools.to_file.read.verify import Verifier, read_archive
+from qtools.to_file.stores.objects import open_store
 
 LINES = [b"%05d" % number for number in range(6000)]
 

@@ -15,12 +15,12 @@ from harness.waiting import wait_until
 from to_file.spool import finish
 from to_file.stores import Bucket, Directory, Place
 
-from qtools.to_file.finished import Finished
-from qtools.to_file.manifest import mark_complete
-from qtools.to_file.upload import object_name, upload
+from qtools.to_file.archive.file_record import FileRecord
+from qtools.to_file.archive.manifest import mark_complete
+from qtools.to_file.sinks.upload import object_name, upload
 
 
-def put(place: Place, *files: Finished) -> None:
+def put(place: Place, *files: FileRecord) -> None:
     async def run() -> None:
         store = place.open()
         for each in files:

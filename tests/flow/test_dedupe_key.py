@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qtools.errors import EvaluationError
+from qtools.expressions.expression import compile_expression
 from qtools.flow.dedupe_key import make_key
-from qtools.flow.expression import compile_expression
 from qtools.flow.filter import parser_for
 
 

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtools.errors import EvaluationError, MessageRefused, PartialFailure, QtoolsError, SinkClosed, SinkError
-from qtools.flow.expression import compile_expression, truthy
+from qtools.expressions.expression import compile_expression, truthy
 from qtools.flow.filter import Filter, FilteredSink, OnError, encode, encode_all, parse, parse_exactly, parser_for
-from qtools.flow.run import Flow
+from qtools.flow.loop import Flow
 from qtools.message import Batch, Message, Messages
 from tests.flow.memory import Calls, Feed, Ledger, numbers
-from tests.flow.test_envelope import Place
+from tests.formats.test_envelope import Place
 
 
 def rules(where: str | None = None, select: str | None = None, on_error: OnError = "fail") -> Filter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-from qtools.to_file.compress import zstandard
+from qtools.to_file.archive.compression import zstandard
 
 
 def finished(output: Path) -> list[Path]:

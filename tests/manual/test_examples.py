@@ -146,7 +146,7 @@ def test_routes_files_hold_what_their_tests_say(page: str, home: dict[str, str])
 
 
 def test_the_token_file_is_accepted(tmp_path: Path) -> None:
-    from qtools.pubsub_http.tokens import read_tokens
+    from qtools.pubsub_http.api.tokens import read_tokens
 
     (block,) = blocks("q-pubsub-http", "toml")
     path = tmp_path / "tokens.toml"

@@ -29,8 +29,8 @@ from typing import Any
 import pytest
 
 from pipe.waits import no_waiting
-from qtools.cli.statefile import StateInUse
-from qtools.flow.lines import DelimiterSplitter
+from qtools.cli.checkpoint import StateInUse
+from qtools.formats.lines import DelimiterSplitter
 from qtools.message import Batch
 from qtools.pipe import checkpoint, open_files, rotated_files
 from qtools.pipe.checkpoint import LogCheckpoint

@@ -9,7 +9,7 @@ from harness.brokers import Broker
 from harness.gateway import Gateway
 from harness.shell import Shell
 
-from tests.client.conftest import tidy
+from tests.engines.nsq.conftest import tidy
 
 __all__ = ["tidy"]
 

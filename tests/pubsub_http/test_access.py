@@ -17,10 +17,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from qtools.errors import UsageError
-from qtools.pubsub_http.access import Access, is_loopback
-from qtools.pubsub_http.safety import check_address, check_origins
-from qtools.pubsub_http.tokens import Caller, read_tokens
-from qtools.web.bodies import Refusal
+from qtools.pubsub_http.api.access import Access, is_loopback
+from qtools.pubsub_http.api.startup_checks import check_address, check_origins
+from qtools.pubsub_http.api.tokens import Caller, read_tokens
+from qtools.web.request_body import Refusal
 from tests.pubsub_http.conftest import MakeGateway
 
 SECRET, OTHER = "a-long-secret-token", "another-secret-token"

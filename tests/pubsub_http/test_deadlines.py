@@ -24,7 +24,7 @@ from harness.proxy import Proxy
 from harness.shell import Shell
 
 REQUEST, IDLE = 1.0, 1.5  # s, as the flags below
-CLOSE, LINGER = 5.0, 2.0  # s: web/websocket.py, web/wire.py
+CLOSE, LINGER = 5.0, 2.0  # s: web/websocket.py, web/tracked_transport.py
 SWEEP = 1.0  # s: how often the gateway looks
 SLACK = 12.0  # s, for a machine that is busy: without a deadline a connection stays for ever
 

@@ -46,7 +46,7 @@ def test_the_python_program(gateway: Gateway, topic: str) -> None:
 
 
 def test_every_parameter_of_sub_is_explained() -> None:
-    from qtools.pubsub_http.routes import SUBSCRIBE
+    from qtools.pubsub_http.api.routes import SUBSCRIBE
 
     for parameter in SUBSCRIBE.parameters:
         assert f"`{parameter.name}`" in PAGE or parameter.name == "topic"

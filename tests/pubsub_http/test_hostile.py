@@ -57,7 +57,7 @@ def test_what_is_no_request(gateway: Gateway, data: bytes, status: int) -> None:
         "/%2e%2e/%2e%2e/etc/passwd",
         "/..%2f..%2fetc%2fpasswd",
         "//etc/passwd",
-        "/page/../app.py",
+        "/page/../pubsub_http/api/asgi_app.py",
         "/%00",
     ],
 )

@@ -8,8 +8,8 @@ import pytest
 from harness.brokers import Broker
 from harness.gateway import Gateway
 
-from qtools.pubsub_http.idempotency import Idempotency
-from qtools.web.bodies import Refusal
+from qtools.pubsub_http.publish.idempotency import Idempotency
+from qtools.web.request_body import Refusal
 
 
 def test_a_repeated_key_is_answered_without_publishing_again(gateway: Gateway, broker: Broker, topic: str) -> None:

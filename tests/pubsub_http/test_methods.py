@@ -8,7 +8,7 @@ import pytest
 from harness.brokers import Broker
 from harness.gateway import Gateway
 
-from qtools.pubsub_http.routes import ROUTES
+from qtools.pubsub_http.api.routes import ROUTES
 from tests.pubsub_http.test_hostile import said, status_of
 
 SAFE = ["/ping", "/topics", "/openapi.json", "/", "/page.js", "/page.css"]

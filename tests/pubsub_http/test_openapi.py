@@ -24,8 +24,8 @@ from schemathesis.specs.openapi.checks import (
     use_after_free,
 )
 
-from qtools.pubsub_http.openapi import document
-from qtools.pubsub_http.routes import ROUTES
+from qtools.pubsub_http.api.openapi import document
+from qtools.pubsub_http.api.routes import ROUTES
 
 
 def accepted_or_refused_by_a_rule(ctx: Any, response: Any, case: Any) -> None:

@@ -12,7 +12,7 @@ from harness.gateway import Gateway
 from harness.waiting import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
-from qtools.pubsub_http.counted import COUNTED
+from qtools.pubsub_http.metrics import COUNTED
 from tests.pubsub_http.conftest import MakeGateway
 
 

@@ -8,24 +8,24 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from qtools.client.address import Brokers
-from qtools.protocol.reader import Command, Publish
-from qtools.pubsub_http.outlet import Outlet, Refused
-from qtools.web.bodies import Refusal
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.protocol.command_reader import Command, Publish
+from qtools.pubsub_http.publish.publish_batcher import PublishBatcher, PublishRefused
 from qtools.web.memory_budget import MemoryBudget
-from tests.client.scripted import Caller, Scripted, settings, until
+from qtools.web.request_body import Refusal
+from tests.engines.nsq.scripted import Caller, Scripted, settings, until
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
 
 @asynccontextmanager
-async def outlet_to(peer: Scripted, patience: float = 5.0) -> AsyncIterator[Outlet]:
-    outlet = Outlet(Brokers(nsqd=(peer.address,)), settings(), patience, MemoryBudget(1 << 30))
-    await outlet.start()
+async def outlet_to(peer: Scripted, patience: float = 5.0) -> AsyncIterator[PublishBatcher]:
+    batcher = PublishBatcher(Brokers(nsqd=(peer.address,)), settings(), patience, MemoryBudget(1 << 30))
+    await batcher.start()
     try:
-        yield outlet
+        yield batcher
     finally:
-        await outlet.close()
+        await batcher.close()
 
 
 def publishes(peer: Scripted) -> list[Publish]:
@@ -33,13 +33,13 @@ def publishes(peer: Scripted) -> list[Publish]:
 
 
 async def test_what_comes_within_a_turn_leaves_as_one_command_for_each_topic() -> None:
-    async with Scripted() as peer, outlet_to(peer) as outlet:
-        done = [outlet.hand_in(f"topic{nth % 2}", [b"%d" % nth]) for nth in range(50)]
+    async with Scripted() as peer, outlet_to(peer) as batcher:
+        done = [batcher.hand_in(f"topic{nth % 2}", [b"%d" % nth]) for nth in range(50)]
         await asyncio.gather(*done)
         commands = publishes(peer)
         assert [(command.topic, len(command.bodies)) for command in commands] == [("topic0", 25), ("topic1", 25)]
         assert commands[0].bodies == [b"%d" % nth for nth in range(0, 50, 2)]
-        assert outlet.published == 50
+        assert batcher.published == 50
 
 
 async def test_while_publishes_are_under_way_what_comes_gathers() -> None:
@@ -51,12 +51,12 @@ async def test_while_publishes_are_under_way_what_comes_gathers() -> None:
             return True
         return False
 
-    async with Scripted(hold) as peer, outlet_to(peer) as outlet:
+    async with Scripted(hold) as peer, outlet_to(peer) as batcher:
         first = []
         for nth in range(4):  # as many as may be unanswered
-            first.append(outlet.hand_in("t", [b"first %d" % nth]))
+            first.append(batcher.hand_in("t", [b"first %d" % nth]))
             await until(lambda nth=nth: len(held) == nth + 1)
-        rest = [outlet.hand_in("t", [b"rest"]) for _ in range(30)]
+        rest = [batcher.hand_in("t", [b"rest"]) for _ in range(30)]
         await asyncio.sleep(0.01)
         assert len(held) == 4
         held[0].say(b"OK")
@@ -70,16 +70,16 @@ async def test_while_publishes_are_under_way_what_comes_gathers() -> None:
 
 
 async def test_each_is_told_of_its_own_message_only() -> None:
-    async with Scripted() as peer, outlet_to(peer) as outlet:
-        good = outlet.hand_in("t", [b"good"])
-        mixed = outlet.hand_in("t", [b"a", b"x" * (1024 * 1024 + 1), b"b"])
-        other = outlet.hand_in("t", [b"other"])
+    async with Scripted() as peer, outlet_to(peer) as batcher:
+        good = batcher.hand_in("t", [b"good"])
+        mixed = batcher.hand_in("t", [b"a", b"x" * (1024 * 1024 + 1), b"b"])
+        other = batcher.hand_in("t", [b"other"])
         await asyncio.gather(good, other)
-        with pytest.raises(Refused) as told:
+        with pytest.raises(PublishRefused) as told:
             await mixed
         assert (told.value.status, told.value.word, told.value.count) == (413, "MSG_TOO_BIG", 1)
         assert sorted(peer.published) == [b"a", b"b", b"good", b"other"]
-        assert outlet.published == 4
+        assert batcher.published == 4
 
 
 async def test_a_topic_that_is_refused_spoils_no_other() -> None:
@@ -89,8 +89,8 @@ async def test_a_topic_that_is_refused_spoils_no_other() -> None:
             return True
         return False
 
-    async with Scripted(refuse) as peer, outlet_to(peer) as outlet:
-        good, bad = outlet.hand_in("good", [b"a"]), outlet.hand_in("bad", [b"b"])
+    async with Scripted(refuse) as peer, outlet_to(peer) as batcher:
+        good, bad = batcher.hand_in("good", [b"a"]), batcher.hand_in("bad", [b"b"])
         await good
         with pytest.raises(Refusal) as told:
             await bad
@@ -98,33 +98,33 @@ async def test_a_topic_that_is_refused_spoils_no_other() -> None:
 
 
 async def test_a_broker_that_is_away_is_503_and_at_once_the_next_time() -> None:
-    async with Scripted() as peer, outlet_to(peer, patience=0.3) as outlet:
+    async with Scripted() as peer, outlet_to(peer, patience=0.3) as batcher:
         await peer.close()
         with pytest.raises(Refusal) as told:
-            await outlet.hand_in("t", [b"a"])
+            await batcher.hand_in("t", [b"a"])
         assert (told.value.status, dict(told.value.headers)) == (503, {b"retry-after": b"1"})
-        again = outlet.hand_in("t", [b"a"])
+        again = batcher.hand_in("t", [b"a"])
         assert again.done()
         assert isinstance(again.exception(), Refusal)
         await peer.open()
-        await until(lambda: outlet.connected)
-        await outlet.hand_in("t", [b"b"])
+        await until(lambda: batcher.connected)
+        await batcher.hand_in("t", [b"b"])
         assert peer.published == [b"b"]
 
 
 async def test_a_broker_that_does_not_answer_is_504() -> None:
     async with (
         Scripted(lambda _, command: isinstance(command, Publish)) as peer,
-        outlet_to(peer, patience=0.1) as outlet,
+        outlet_to(peer, patience=0.1) as batcher,
     ):
         with pytest.raises(Refusal) as told:
-            await outlet.hand_in("t", [b"a"])
+            await batcher.hand_in("t", [b"a"])
         assert (told.value.status, told.value.word) == (504, "PUB_TIMEOUT")
 
 
 async def test_deferred_ones_go_alone() -> None:
-    async with Scripted() as peer, outlet_to(peer) as outlet:
-        await asyncio.gather(outlet.defer("t", b"later", 500), outlet.hand_in("t", [b"now"]))
+    async with Scripted() as peer, outlet_to(peer) as batcher:
+        await asyncio.gather(batcher.defer("t", b"later", 500), batcher.hand_in("t", [b"now"]))
         assert sorted((command.delay_ms, command.bodies[0]) for command in publishes(peer)) == [
             (0, b"now"),
             (500, b"later"),
@@ -134,14 +134,14 @@ async def test_deferred_ones_go_alone() -> None:
 @pytest.mark.parametrize("delay_ms", [0, 5])
 async def test_what_there_is_no_memory_for_is_refused_deferred_or_not(delay_ms: int) -> None:
     async with Scripted(lambda caller, command: isinstance(command, Publish)) as peer:  # it answers nothing
-        outlet = Outlet(Brokers(nsqd=(peer.address,)), settings(), 0.5, MemoryBudget(1000))
-        await outlet.start()
-        first = outlet.hand_in("t", [b"x" * 600])
+        batcher = PublishBatcher(Brokers(nsqd=(peer.address,)), settings(), 0.5, MemoryBudget(1000))
+        await batcher.start()
+        first = batcher.hand_in("t", [b"x" * 600])
         await until(lambda: publishes(peer))
         with pytest.raises(Refusal) as caught:
-            await (outlet.defer("t", b"y", delay_ms) if delay_ms else outlet.hand_in("t", [b"y"]))
-        assert (caught.value.status, caught.value.word, outlet.refused_for_memory) == (503, "OUT_OF_MEMORY", 1)
+            await (batcher.defer("t", b"y", delay_ms) if delay_ms else batcher.hand_in("t", [b"y"]))
+        assert (caught.value.status, caught.value.word, batcher.refused_for_memory) == (503, "OUT_OF_MEMORY", 1)
         with pytest.raises(Refusal, match="PUB_TIMEOUT"):
             await first
-        assert outlet.memory() == 0
-        await outlet.close()
+        assert batcher.memory() == 0
+        await batcher.close()

@@ -21,7 +21,7 @@ from harness.waiting import wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from qtools.pubsub_http.proxies import as_asked
+from qtools.pubsub_http.api.proxies import as_asked
 from tests.pubsub_http.conftest import MakeGateway
 
 PAGE = (Path(__file__).parents[2] / "docs/q-pubsub-http.md").read_text()

@@ -14,7 +14,7 @@ import pytest
 from harness.brokers import Broker
 from harness.gateway import Bare, Gateway
 
-from qtools.pubsub_http.resume import MOST, MOST_IDS, Resume, Resumption
+from qtools.pubsub_http.subscribe.resume import MOST, MOST_IDS, Resume, Resumption
 
 COUNT = 20
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtools.message import Batch, Message, Messages
-from qtools.pubsub_http.sessions import Session
-from qtools.pubsub_http.tokens import Caller
+from qtools.pubsub_http.api.tokens import Caller
+from qtools.pubsub_http.subscribe.sessions import AckSession
 
 
 class Ledger:
@@ -35,8 +35,8 @@ def ident(number: int) -> str:
     return f"{number:016d}"
 
 
-def session() -> Session:
-    return Session("name", Caller("anybody"), 10.0)
+def session() -> AckSession:
+    return AckSession("name", Caller("anybody"), 10.0)
 
 
 def test_each_is_finished_once() -> None:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qtools.flow.formats import make_format
+from qtools.formats.encoders import make_format
 from qtools.message import Batch, Message, Messages
-from qtools.to_file.archive import Archive, Encoding, Rotation
-from qtools.to_file.compress import SUFFIXES, zstandard
-from qtools.to_file.finished import Finished
-from qtools.to_file.ids import IdsHash
-from qtools.to_file.layout import Layout
-from qtools.to_file.sort import Sorter
-from qtools.to_file.workdir import WorkDir
+from qtools.to_file.archive.archive import Archive, Encoding, Rotation
+from qtools.to_file.archive.compression import SUFFIXES, zstandard
+from qtools.to_file.archive.content_hash import ContentHash
+from qtools.to_file.archive.file_record import FileRecord
+from qtools.to_file.archive.layout import Layout
+from qtools.to_file.archive.partitioner import Partitioner
+from qtools.to_file.archive.workdir import WorkDir
 
 NOW = 1_795_420_800.0  # 2026-11-23 08:00:00 UTC
 
@@ -51,7 +51,7 @@ class House:
         self.work = root / "work"
         self.compression = compression
         self.settings = settings
-        self.told: list[Finished] = []
+        self.told: list[FileRecord] = []
         self.wall, self.steady = NOW, 1000.0
         self.output.mkdir(exist_ok=True)
 
@@ -69,14 +69,14 @@ class House:
         )
         self.dir = WorkDir(self.work)
         archive = Archive(
-            self.dir, self.output, layout, Sorter(layout, partitioned=bool(partition), **sorting),
+            self.dir, self.output, layout, Partitioner(layout, partitioned=bool(partition), **sorting),
             Encoding(format, make_format(format), self.compression), rotation or Rotation(), self.tell,
             wall=lambda: self.wall, steady=lambda: self.steady, **self.settings,
         )  # fmt: skip
         archive.adopt()
         return archive
 
-    def tell(self, finished: Finished, again: bool) -> None:
+    def tell(self, finished: FileRecord, again: bool) -> None:
         self.told.append(finished)
 
     def close(self, archive: Archive) -> None:
@@ -110,11 +110,11 @@ class House:
             yield from (int(line) for line in lines)
 
 
-def check(finished: Finished, lines: list[bytes]) -> None:
+def check(finished: FileRecord, lines: list[bytes]) -> None:
     """`finished` is true of its file, whose raw messages are `lines`."""
     stored = finished.path.read_bytes()
     numbers = [int(line) for line in lines]
-    ids = IdsHash(finished.topic)
+    ids = ContentHash(finished.topic)
     ids.add(Place().address, [ident(number) for number in numbers])
     assert finished.size == len(stored)
     assert finished.sha256 == hashlib.sha256(stored).hexdigest()

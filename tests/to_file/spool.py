@@ -15,10 +15,10 @@ from pathlib import Path
 import orjson
 
 from qtools.cli import logs
-from qtools.to_file.finished import Finished, write_beside
-from qtools.to_file.ids import IdsHash
-from qtools.to_file.objects import open_store
-from qtools.to_file.upload import Uploader
+from qtools.to_file.archive.content_hash import ContentHash
+from qtools.to_file.archive.file_record import FileRecord, write_beside
+from qtools.to_file.sinks.upload import Uploader
+from qtools.to_file.stores.objects import open_store
 
 DAY = 1_795_507_200_000_000_000  # 2026-11-24T08:00:00Z in ns
 NSQD = "127.0.0.1:4150"
@@ -64,12 +64,12 @@ def compressed(compression: str, data: bytes) -> bytes:
 def finish(
     spool: Path, name: str, numbers: list[int], *, format: str = "envelope", compression: str = "gzip",
     topic: str = "events", directory: str = "dt=2026-11-24", attempts: int = 1, size: int = 40,
-) -> Finished:  # fmt: skip
+) -> FileRecord:  # fmt: skip
     """A file of messages with these numbers, closed in the spool."""
     content = compressed(compression, encoded(format, topic, numbers, attempts, size))
-    ids = IdsHash(topic)
+    ids = ContentHash(topic)
     ids.add(NSQD, [b"%016x" % number for number in numbers])
-    finished = Finished(
+    finished = FileRecord(
         path=spool / name, relative=f"{directory}/{name}" if directory else name, topic=topic, count=len(numbers),
         bytes=sum(map(len, bodies(numbers, size))), size=len(content), sha256=hashlib.sha256(content).hexdigest(),
         first_timestamp=DAY + min(numbers) * 1_000_000_000, last_timestamp=DAY + max(numbers) * 1_000_000_000,

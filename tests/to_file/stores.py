@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness.seaweed import Seaweed
 
-from qtools.to_file.objects import ObjectStore, open_store
+from qtools.to_file.stores.objects import ObjectStore, open_store
 
 
 class Place:

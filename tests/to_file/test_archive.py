@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from qtools.flow.expression import compile_expression
+from qtools.expressions.expression import compile_expression
 from qtools.message import Batch
-from qtools.to_file.archive import Rotation
-from qtools.to_file.finished import read_beside
+from qtools.to_file.archive.archive import Rotation
+from qtools.to_file.archive.file_record import read_beside
 from to_file.house import NOW, House, Place, batch, check, unpacked
 
 HOUR = 3600.0
@@ -170,8 +170,8 @@ def test_no_more_files_are_open_than_allowed_even_within_a_batch(tmp_path: Path)
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 @pytest.mark.parametrize("format", ["envelope", "msgpack", "length32"])
 def test_formats_that_keep_any_body(tmp_path: Path, format: str, compression: str) -> None:
-    from qtools.flow.envelope import EnvelopeSplitter, MsgpackSplitter
-    from qtools.flow.lines import LengthSplitter
+    from qtools.formats.envelope import EnvelopeSplitter, MsgpackSplitter
+    from qtools.formats.lines import LengthSplitter
 
     bodies = [b"a\nb\n", b"\xff\x00\n", b"\n", "schön\n".encode()]
     house = House(tmp_path, compression)

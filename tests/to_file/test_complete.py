@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from qtools.errors import StartError, UsageError
-from qtools.to_file.complete import Partitions, end_of, refuse_recurring
-from qtools.to_file.finished import beside
-from qtools.to_file.layout import Layout
-from qtools.to_file.sort import Sorter
-from qtools.to_file.spool import Spool
+from qtools.to_file.archive.file_record import beside
+from qtools.to_file.archive.layout import Layout
+from qtools.to_file.archive.partitioner import Partitioner
+from qtools.to_file.archive.partitions import Partitions, end_of, refuse_recurring
+from qtools.to_file.sinks.spool import Spool
 from to_file.house import NOW, batch
 from to_file.spool import finish
 from to_file.stores import Directory
@@ -79,7 +79,7 @@ def test_a_batch_with_more_times_than_are_remembered(tmp_path: Path) -> None:
     hours = layout("%Y-%m-%d_%H")
     partitions = Partitions(hours, 600, tmp_path / "kept")
     minutes = batch(range(0, 60_000 * 12_000, 60_000))
-    for _, partition, _ in Sorter(hours, partitioned=True).sort(minutes):
+    for _, partition, _ in Partitioner(hours, partitioned=True).sort(minutes):
         partitions.begin(partition)
     assert len(partitions.over(NOW + DAY * 365)) == 200
 

@@ -11,7 +11,7 @@ import zlib
 
 import pytest
 
-from qtools.to_file.compress import COMPRESSIONS, ending, open_stream
+from qtools.to_file.archive.compression import COMPRESSIONS, ending, open_stream
 from to_file.house import unpacked
 
 READERS = {"none": "cat", "gzip": "zcat", "zstd": "zstdcat"}

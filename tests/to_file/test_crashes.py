@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from qtools.to_file.archive import Archive, Rotation
+from qtools.to_file.archive.archive import Archive, Rotation
 from to_file.house import House, batch
 
 CALLS = ("open", "pwrite", "fsync", "fdatasync", "ftruncate", "link", "unlink", "replace", "mkdir")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qtools.errors import StartError
-from qtools.to_file.credentials import S3Credentials
+from qtools.to_file.stores.credentials import S3Credentials
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from qtools.errors import InputError
-from qtools.to_file.finished import Finished, beside, read_beside, write_beside
-from qtools.to_file.ids import IdsHash
+from qtools.to_file.archive.content_hash import ContentHash
+from qtools.to_file.archive.file_record import FileRecord, beside, read_beside, write_beside
 
 
-def finished(path: Path) -> Finished:
-    return Finished(path, "dt=1/a.log", "events", 2, 10, 12, "ab" * 32, 5, 9, "cd" * 16, "raw", "none")
+def finished(path: Path) -> FileRecord:
+    return FileRecord(path, "dt=1/a.log", "events", 2, 10, 12, "ab" * 32, 5, 9, "cd" * 16, "raw", "none")
 
 
 def test_comes_back_from_json() -> None:
     there = finished(Path("/spool/a.log"))
-    assert Finished.from_dict(json.loads(json.dumps(there.to_dict()))) == there
+    assert FileRecord.from_dict(json.loads(json.dumps(there.to_dict()))) == there
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_says_what_is_wrong(key: str, value: object, told: str) -> None:
     if value is None:
         del known[key]
     with pytest.raises(InputError, match=told):
-        Finished.from_dict(known)
+        FileRecord.from_dict(known)
 
 
 def test_kept_beside_a_file_it_knows_where_that_is_now(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_kept_beside_a_file_it_knows_where_that_is_now(tmp_path: Path) -> None:
 
 
 def hashed(topic: str, *runs: tuple[str, list[bytes]]) -> str:
-    hasher = IdsHash(topic)
+    hasher = ContentHash(topic)
     for nsqd, ids in runs:
         hasher.add(nsqd, ids)
     return hasher.hexdigest()
@@ -84,9 +84,9 @@ def test_ids_hash_depends_on_which_messages_only() -> None:
 
 def test_ids_hash_goes_on_from_its_state() -> None:
     ids = [b"%016x" % number for number in range(1000)]
-    first = IdsHash("t")
+    first = ContentHash("t")
     first.add("n", ids[:400])
-    second = IdsHash("t", first.value, first.count)
+    second = ContentHash("t", first.value, first.count)
     second.add("n", ids[400:])
     assert second.hexdigest() == hashed("t", ("n", ids))
 

@@ -6,7 +6,7 @@ import pytest
 
 from qtools.errors import UsageError
 from qtools.times import parse_time
-from qtools.to_file.layout import Layout, fill_rev
+from qtools.to_file.archive.layout import Layout, fill_rev
 
 S = 1_000_000_000
 NOW = 1_795_420_800.0 + 754  # 2026-11-23 08:12:34 UTC

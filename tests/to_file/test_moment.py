@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qtools.to_file.moment import parse_moment
+from qtools.to_file.time_type import parse_moment
 
 S = 1_000_000_000
 

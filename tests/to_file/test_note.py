@@ -7,28 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from qtools.to_file.note import HEAD_SIZE, SLOT_SIZE, Head, Note, State, fits
+from qtools.to_file.archive.journal import HEAD_SIZE, SLOT_SIZE, FileJournal, FileState, Head, fits
 
 HEAD = Head("events", "dt=2026-11-23/hour=08/events<REV>.log", "raw", "gzip")
 BIG = 2**63 - 1
-FULL = State(BIG, BIG, BIG, BIG, 2**32 - 1, BIG, BIG, f"{(1 << 127) - 1:x}", BIG, "f" * 64, 10**9)
+FULL = FileState(BIG, BIG, BIG, BIG, 2**32 - 1, BIG, BIG, f"{(1 << 127) - 1:x}", BIG, "f" * 64, 10**9)
 
 
 def test_the_last_state_comes_back_and_the_next_one_after_it(tmp_path: Path) -> None:
     path = tmp_path / "n.note"
-    note = Note.create(path, HEAD)
+    note = FileJournal.create(path, HEAD)
     for length in range(1, 8):
-        note.write(State(length=length))
-        found = Note.open(path)
+        note.write(FileState(length=length))
+        found = FileJournal.open(path)
         assert found is not None
-        assert found[1:] == (HEAD, State(length=length))
+        assert found[1:] == (HEAD, FileState(length=length))
         found[0].close()
     note.close()
-    reopened = Note.open(path)
+    reopened = FileJournal.open(path)
     assert reopened is not None
     reopened[0].write(FULL)
     reopened[0].close()
-    again = Note.open(path)
+    again = FileJournal.open(path)
     assert again is not None
     assert again[2] == FULL
     again[0].close()
@@ -38,7 +38,7 @@ def test_the_last_state_comes_back_and_the_next_one_after_it(tmp_path: Path) -> 
 @pytest.mark.parametrize("torn", range(0, SLOT_SIZE, 37))
 def test_a_torn_slot_leaves_the_one_before(tmp_path: Path, torn: int) -> None:
     path = tmp_path / "n.note"
-    note = Note.create(path, HEAD)
+    note = FileJournal.create(path, HEAD)
     before, after = replace(FULL, length=1), replace(FULL, length=2, sha256="0" * 64)
     note.write(before)
     old = path.read_bytes()
@@ -47,10 +47,10 @@ def test_a_torn_slot_leaves_the_one_before(tmp_path: Path, torn: int) -> None:
     new = path.read_bytes()
     (at,) = [at for at in (HEAD_SIZE, HEAD_SIZE + SLOT_SIZE) if old[at : at + SLOT_SIZE] != new[at : at + SLOT_SIZE]]
     path.write_bytes(new[: at + torn] + old[at + torn : at + SLOT_SIZE] + new[at + SLOT_SIZE :])
-    found = Note.open(path)
+    found = FileJournal.open(path)
     assert found is not None
     found[0].close()
-    assert found[2] in (before, State(), after)
+    assert found[2] in (before, FileState(), after)
     assert (found[2] == after) == (path.read_bytes() == new)
 
 
@@ -58,7 +58,7 @@ def test_a_torn_slot_leaves_the_one_before(tmp_path: Path, torn: int) -> None:
 def test_what_is_no_note_is_none(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "n.note"
     path.write_bytes(data)
-    assert Note.open(path) is None
+    assert FileJournal.open(path) is None
 
 
 def test_a_head_that_is_too_long_does_not_fit() -> None:

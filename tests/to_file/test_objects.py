@@ -11,8 +11,8 @@ from harness.seaweed import Seaweed
 from harness.waiting import wait_until
 
 from qtools.errors import InputError, ObjectDiffers, QtoolsError, StartError, StoreError, UsageError
-from qtools.to_file.digests import SINGLE_PUT, Digests, measure
-from qtools.to_file.objects import Entry, ObjectStore, open_store
+from qtools.to_file.stores.digests import SINGLE_PUT, Digests, measure
+from qtools.to_file.stores.objects import ObjectStore, StoredObject, open_store
 
 from .stores import Bucket, Directory, Place, noise
 
@@ -20,7 +20,7 @@ NAME = "dt=2026-11-23/hour=08/events ü%20.log.gz"
 LARGE = SINGLE_PUT + 3 * 1024 * 1024 + 1
 
 
-async def listed(store: ObjectStore, below: str = "") -> list[Entry]:
+async def listed(store: ObjectStore, below: str = "") -> list[StoredObject]:
     return sorted([entry async for chunk in store.list(below) for entry in chunk])
 
 
@@ -263,7 +263,7 @@ async def test_what_is_wrong_is_one_line(
 
 
 async def test_a_server_that_is_frozen(own_seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.to_file.remote_store.REQUEST_TIMEOUT", 1.0)
+    monkeypatch.setattr("qtools.to_file.stores.remote_store.REQUEST_TIMEOUT", 1.0)
     bucket = Bucket(own_seaweed, monkeypatch)
     store = bucket.open(patience=0.5)
     own_seaweed.freeze()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qtools.to_file.archive import Rotation
+from qtools.to_file.archive.archive import Rotation
 from to_file.house import House, Place, batch
 
 

@@ -13,7 +13,7 @@ import pytest
 from harness.certificates import Certificates
 
 from qtools.errors import StoreError
-from qtools.to_file.objects import open_store
+from qtools.to_file.stores.objects import open_store
 
 
 @contextmanager

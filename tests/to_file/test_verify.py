@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from qtools.to_file.finished import Finished
-from qtools.to_file.manifest import (
+from qtools.to_file.archive.file_record import FileRecord
+from qtools.to_file.archive.manifest import (
     COMPLETE,
     DIRECTORY_MANIFEST,
     OBJECT_MANIFEST,
@@ -20,9 +20,9 @@ from qtools.to_file.manifest import (
     mark_complete,
     read_manifest,
 )
-from qtools.to_file.objects import Entry
-from qtools.to_file.upload import object_name, upload
-from qtools.to_file.verify import Finding, Report, Verifier, read_archive
+from qtools.to_file.read.verify import Finding, Report, Verifier, read_archive
+from qtools.to_file.sinks.upload import object_name, upload
+from qtools.to_file.stores.objects import StoredObject
 
 from .spool import compressed, encoded, finish
 from .stores import Directory, Place
@@ -39,7 +39,7 @@ def verify(place: Place, *, deep: bool = False) -> Report:
     return asyncio.run(run())
 
 
-def put(place: Place, *files: Finished) -> None:
+def put(place: Place, *files: FileRecord) -> None:
     async def run() -> None:
         store = place.open()
         for each in files:
@@ -211,7 +211,7 @@ async def test_an_archive_that_grows_meanwhile(place: Place, tmp_path: Path) -> 
     class Listed(type(store)):  # type: ignore[misc]
         """Its listing has passed the place of a file before that comes."""
 
-        async def list(self, below: str = "") -> AsyncIterator[list[Entry]]:
+        async def list(self, below: str = "") -> AsyncIterator[list[StoredObject]]:
             async for entries in super().list(below):
                 yield entries
             place.write(object_name(three), three.path.read_bytes())
@@ -310,7 +310,7 @@ def test_a_manifest_that_is_all_torn(tmp_path: Path) -> None:
 
 
 def test_what_is_decompressed_comes_in_blocks() -> None:
-    from qtools.to_file.inflate import BLOCK, Inflater
+    from qtools.to_file.read.decompressor import BLOCK, Inflater
 
     data = encoded("raw", "", [1]) * 100_000
     for compression in ("gzip", "zstd"):

@@ -11,8 +11,8 @@ from importlib import import_module
 
 import pytest
 
-from qtools.web.bodies import Refusal
-from qtools.web.encodings import MOST_PARTS, PIECE, Decoder, coding_of, read_decoded
+from qtools.web.content_codings import MOST_PARTS, PIECE, Decoder, coding_of, read_decoded
+from qtools.web.request_body import Refusal
 
 zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 

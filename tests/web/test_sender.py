@@ -20,34 +20,34 @@ async def test_a_message_that_was_written_arrives() -> None:
     async with connected() as (served, client):
 
         async def write(message: dict[str, Any]) -> None:
-            served.wire.write(message["body"])
+            served.tracked.write(message["body"])
 
-        await Sender(write, served.wire).send(MESSAGE)
+        await Sender(write, served.tracked).send(MESSAGE)
         await read(client, 5)
 
 
 async def test_a_send_that_writes_nothing_is_an_error() -> None:
     async with connected() as (served, _):
         with pytest.raises(ClientGone):
-            await Sender(nothing, served.wire).send(MESSAGE)
+            await Sender(nothing, served.tracked).send(MESSAGE)
 
 
 async def test_bytes_that_others_write_meanwhile_do_not_count_once_the_connection_is_closing() -> None:
     async with connected() as (served, _):
 
         async def drop(message: dict[str, Any]) -> None:
-            served.wire.write(b"a pong, longer than the message")
-            served.wire.abort()
+            served.tracked.write(b"a pong, longer than the message")
+            served.tracked.abort()
 
         with pytest.raises(ClientGone):
-            await Sender(drop, served.wire).send(MESSAGE)
+            await Sender(drop, served.tracked).send(MESSAGE)
 
 
 async def test_nothing_is_sent_to_a_connection_that_is_closing() -> None:
     async with connected() as (served, _):
-        served.wire.abort()
+        served.tracked.abort()
         with pytest.raises(ClientGone):
-            await Sender(nothing, served.wire).send({"type": "http.response.start"})
+            await Sender(nothing, served.tracked).send({"type": "http.response.start"})
 
 
 @pytest.mark.parametrize("error", [OSError(), RuntimeError("after sending 'websocket.close'")])
@@ -55,11 +55,11 @@ async def test_a_send_that_fails_as_the_connection_closes(error: Exception) -> N
     async with connected() as (served, _):
 
         async def fail(message: dict[str, Any]) -> None:
-            served.wire.abort()
+            served.tracked.abort()
             raise error
 
         with pytest.raises(ClientGone):
-            await Sender(fail, served.wire).send(MESSAGE)
+            await Sender(fail, served.tracked).send(MESSAGE)
 
 
 async def test_a_mistake_of_the_application_is_not_taken_for_a_disconnect() -> None:
@@ -69,4 +69,4 @@ async def test_a_mistake_of_the_application_is_not_taken_for_a_disconnect() -> N
             raise RuntimeError("Expected ASGI message 'http.response.start'")
 
         with pytest.raises(RuntimeError, match=r"http\.response\.start"):
-            await Sender(refuse, served.wire).send(MESSAGE)
+            await Sender(refuse, served.tracked).send(MESSAGE)

@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from qtools.web.wire import Wire
-from tests.client.scripted import until
+from qtools.web.tracked_transport import TrackedTransport
+from tests.engines.nsq.scripted import until
 
 
 class Served(asyncio.Protocol):
     """The gateway's side of one connection."""
 
-    wire: Wire
+    tracked: TrackedTransport
 
     def __init__(self, made: asyncio.Future[Served]) -> None:
         self._made = made
@@ -25,15 +25,15 @@ class Served(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.wire = Wire(transport, asyncio.get_running_loop())
+        self.tracked = TrackedTransport(transport, asyncio.get_running_loop())
         self._made.set_result(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.wire.is_closing():
-            self.wire.discard(len(data))
+        if self.tracked.is_closing():
+            self.tracked.discard(len(data))
 
     def eof_received(self) -> None:
-        self.wire.note_end()
+        self.tracked.note_end()
         self.ended = True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,7 +55,7 @@ async def connected() -> AsyncIterator[tuple[Served, socket.socket]]:
         yield served, client
     finally:
         client.close()
-        served.wire.abort()
+        served.tracked.abort()
         server.close()
         await until(lambda: served.lost)
 
@@ -71,8 +71,8 @@ async def steady(served: Served) -> int:
     before, same = -1, 0
     while same < 20:
         await asyncio.sleep(0.005)
-        same = same + 1 if served.wire.taken == before else 0
-        before = served.wire.taken
+        same = same + 1 if served.tracked.taken == before else 0
+        before = served.tracked.taken
     return before
 
 
@@ -81,49 +81,49 @@ SIZE = 4_000_000
 
 async def test_what_is_read_is_taken_and_no_more_than_the_clients_kernel_holds() -> None:
     async with connected() as (served, client):
-        served.wire.write(b"x" * SIZE)
-        assert served.wire.written == SIZE
+        served.tracked.write(b"x" * SIZE)
+        assert served.tracked.written == SIZE
         first = await steady(served)
         assert 0 < first < SIZE // 4
         await read(client, SIZE)
-        await until(lambda: served.wire.taken == SIZE)
+        await until(lambda: served.tracked.taken == SIZE)
 
 
 async def test_a_reset_takes_nothing_more_with_it() -> None:
     async with connected() as (served, client):
-        served.wire.write(b"x" * SIZE)
+        served.tracked.write(b"x" * SIZE)
         before = await steady(served)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         await until(lambda: served.lost)
-        assert served.wire.taken == before
+        assert served.tracked.taken == before
 
 
 async def test_who_ends_in_order_has_read_what_it_acknowledged() -> None:
     async with connected() as (served, client):
-        served.wire.write(b"hello")
+        served.tracked.write(b"hello")
         await read(client, 5)
         client.close()
         await until(lambda: served.ended)
-        assert served.wire.taken == 5
+        assert served.tracked.taken == 5
 
 
 async def test_what_was_written_before_hanging_up_may_still_be_taken() -> None:
     async with connected() as (served, client):
-        served.wire.write(b"x" * SIZE)
-        served.wire.close()
-        assert served.wire.is_closing()
+        served.tracked.write(b"x" * SIZE)
+        served.tracked.close()
+        assert served.tracked.is_closing()
         await read(client, SIZE)
-        await until(lambda: served.wire.taken >= SIZE)
+        await until(lambda: served.tracked.taken >= SIZE)
 
 
 async def test_pieces_of_one_turn_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as (served, client):
         writes: list[bytes] = []
-        monkeypatch.setattr(type(served.wire._transport), "write", lambda _, data: writes.append(data))
+        monkeypatch.setattr(type(served.tracked._transport), "write", lambda _, data: writes.append(data))
         for piece in (b"a", b"b", b"c"):
-            served.wire.write(piece)
-        assert served.wire.taken == 0
+            served.tracked.write(piece)
+        assert served.tracked.taken == 0
         await asyncio.sleep(0)
         assert writes == [b"abc"]
         assert client.fileno() >= 0
@@ -131,6 +131,6 @@ async def test_pieces_of_one_turn_leave_in_one_write(monkeypatch: pytest.MonkeyP
 
 async def test_who_stands_still_is_not_dead() -> None:
     async with connected() as (served, _):
-        served.wire.write(b"x" * SIZE)
+        served.tracked.write(b"x" * SIZE)
         await steady(served)
-        assert not served.wire.is_dead(0.0)
+        assert not served.tracked.is_dead(0.0)

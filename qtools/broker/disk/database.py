@@ -11,7 +11,8 @@ the first of them is due (ns since 1970).
 Of a channel every block below `low` is finished, and every message whose number is below `sent` was delivered at
 least once. From `held_from` on a topic's blocks were given to no channel yet; NULL when all were.
 
-Whatever changes a row writes its checksum with it (checksum.py); `row_checksum` is a function of each connection.
+Whatever changes a row writes its checksum with it (integrity/checksum.py); `row_checksum` is a function of each
+connection.
 
 A file that is not ours, or not whole, is never written to.
 """
@@ -23,7 +24,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from qtools.broker.disk.checksum import UNCHECKED, row_checksum
+from qtools.broker.disk.integrity.checksum import UNCHECKED, row_checksum
 from qtools.errors import StartError
 
 log = logging.getLogger("qtools.broker")

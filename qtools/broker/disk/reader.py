@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qtools.broker.block import Block
-from qtools.broker.disk.checksum import UNCHECKED, block_checksum
-from qtools.broker.disk.damage import UnreadableBlock
+from qtools.broker.core.block import Block
+from qtools.broker.disk.channel.progress import Row
 from qtools.broker.disk.database import FILE, connect, told
-from qtools.broker.disk.progress import Row
-from qtools.broker.disk.worker import Worker
+from qtools.broker.disk.database_thread import DatabaseThread
+from qtools.broker.disk.integrity.checksum import UNCHECKED, block_checksum
+from qtools.broker.disk.integrity.damage import UnreadableBlock
 
 _COLUMNS = "seq, topic, base, count, timestamp, due, offsets, frames, checksum"
 _IN_RANGE = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ?"
@@ -69,7 +69,7 @@ Due = tuple[int, Block, Row | None]  # due time, block, the channel's progress i
 WithProgress = tuple[Block, Row | None]
 
 
-class Reader:
+class BlockReader:
     """on_error is called with the reason when something cannot be read, and whether it is damaged; with "" later;
     on_damage with a topic's number and a block of it that is damaged.
     """
@@ -82,7 +82,7 @@ class Reader:
         on_damage: OnDamage,
     ) -> None:
         self._quick = connect(directory / FILE, read_only=True)
-        self._worker = Worker("q-broker reader", connect(directory / FILE, read_only=True), loop)
+        self._worker = DatabaseThread("q-broker reader", connect(directory / FILE, read_only=True), loop)
         self._on_error = on_error
         self._on_damage = on_damage
         self._failures = 0

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
-from qtools.broker.block import Block
-from qtools.broker.disk.backlog import ChannelBacklog
-from qtools.broker.disk.checksum import UNCHECKED
-from qtools.broker.disk.log import TopicLog
-from qtools.broker.disk.progress import Progress
-from qtools.broker.disk.seq_set import SeqSet
+from qtools.broker.core.block import Block
+from qtools.broker.disk.channel.backlog import ChannelBacklog
+from qtools.broker.disk.channel.progress import Progress
+from qtools.broker.disk.channel.seq_set import SeqSet
+from qtools.broker.disk.integrity.checksum import UNCHECKED
+from qtools.broker.disk.topic_log import TopicLog
 
 if TYPE_CHECKING:
     from qtools.broker.disk.store import DurableStore

@@ -23,23 +23,23 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from qtools.broker.block import Block
-from qtools.broker.clock import Clock
-from qtools.broker.disk.backlog import ChannelBacklog, Statement
-from qtools.broker.disk.damage import Damage, UnreadableBlock
+from qtools.broker.core.block import Block
+from qtools.broker.core.clock import Clock
+from qtools.broker.core.store import Commit, Lost
+from qtools.broker.disk.channel.backlog import ChannelBacklog, Statement
+from qtools.broker.disk.channel.in_flight import InFlight
+from qtools.broker.disk.channel.memory_queue import Budget
 from qtools.broker.disk.database import VERSION, told
-from qtools.broker.disk.gathering import Gathering
-from qtools.broker.disk.hot import Budget
-from qtools.broker.disk.in_flight import InFlight
-from qtools.broker.disk.job import Job, make_room
-from qtools.broker.disk.log import TopicLog
-from qtools.broker.disk.opening import check_later, open_sound
-from qtools.broker.disk.reader import Reader
+from qtools.broker.disk.database_thread import DatabaseThread
+from qtools.broker.disk.group_commit import GroupCommit
+from qtools.broker.disk.integrity.damage import Damage, UnreadableBlock
+from qtools.broker.disk.integrity.opening import check_later, open_sound
+from qtools.broker.disk.reader import BlockReader
 from qtools.broker.disk.reserve import Journal, Sizes, allocate, free_bytes, told_size
 from qtools.broker.disk.restore import restore
-from qtools.broker.disk.sweep import Age, Key, Removal, Retain, Sweeper
-from qtools.broker.disk.worker import Worker
-from qtools.broker.store import Commit, Lost
+from qtools.broker.disk.retention import Age, Key, Removal, Retain, Sweeper
+from qtools.broker.disk.topic_log import TopicLog
+from qtools.broker.disk.transaction import Transaction, make_room
 
 log = logging.getLogger("qtools.broker")
 
@@ -54,7 +54,7 @@ SWEEP_AT_ONCE = 200  # topics in one look
 SWEEP_EVERY = 30.0  # s between two looks for what has been retained for long enough
 
 
-class StoreError(Exception):
+class StoreFailed(Exception):
     """Why something could not be kept."""
 
 
@@ -94,13 +94,13 @@ class DurableStore:
         self._pending: Commit | None = None
         self._before: list[Statement] = []
         self._blocks: list[tuple[int, Block]] = []
-        self._gathering = Gathering(self._loop, lambda: self.on_work())
+        self._gathering = GroupCommit(self._loop, lambda: self.on_work())
         self._writing_bytes = 0
         self._touched: dict[ChannelBacklog, None] = {}
         self._strays: dict[TopicLog, None] = {}
         self._after: list[Statement] = []
         self._being_written: dict[ChannelBacklog, None] = {}  # whose statements are in a transaction that is not done
-        self._writing: Job | None = None
+        self._writing: Transaction | None = None
         self._failure = ""
         self._read_failure = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -131,7 +131,7 @@ class DurableStore:
             raise StartError(f"cannot use {directory}: {why}; it was left as it is") from error
         self._connection = connection
         self._checker = check_later(directory, self._loop, self._damage)
-        self._writer = Worker("q-broker writer", connection, self._loop)
+        self._writer = DatabaseThread("q-broker writer", connection, self._loop)
         self._journal.allocate()
         self._keep_reserve()
         if retain:
@@ -140,7 +140,7 @@ class DurableStore:
     def _restore(self, connection: sqlite3.Connection) -> None:
         """What the database holds, as topics and channels. Errors as those of `restore`, and sqlite3.Error."""
         self._replay(connection)
-        self.reader = Reader(self._directory, self._loop, self._cannot_read, self._is_damaged)
+        self.reader = BlockReader(self._directory, self._loop, self._cannot_read, self._is_damaged)
         self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
 
     def _forget(self, sweeper: Sweeper) -> None:
@@ -274,7 +274,7 @@ class DurableStore:
         self._writing = job
         self._writer.do(partial(self._run, job), lambda more, error: self._written(job, commit, more, error))
 
-    def _run(self, job: Job, connection: sqlite3.Connection) -> bool:
+    def _run(self, job: Transaction, connection: sqlite3.Connection) -> bool:
         """In the writer's thread. What the database does not take of what was finished goes to the journal."""
         try:
             more = job.run(connection)
@@ -285,7 +285,7 @@ class DurableStore:
         self._is_noted = True
         return more
 
-    def _keep_in_journal(self, job: Job) -> None:
+    def _keep_in_journal(self, job: Transaction) -> None:
         statements = job.before + job.after
         if not statements:
             return
@@ -313,7 +313,7 @@ class DurableStore:
         self._is_due = True
         return taken
 
-    def _take_job(self, blocks: list[tuple[int, Block]]) -> Job:
+    def _take_job(self, blocks: list[tuple[int, Block]]) -> Transaction:
         before, self._before = self._before, []
         after, self._after = self._after, []
         touched = self._take_touched()
@@ -326,9 +326,9 @@ class DurableStore:
         gone, removal = self.sweeper.take()
         if gone:
             after.append(("DELETE FROM block WHERE seq = ?", list(gone)))
-        return Job(before, blocks, after, removal)
+        return Transaction(before, blocks, after, removal)
 
-    def _written(self, job: Job, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
+    def _written(self, job: Transaction, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
         self._writing = None
         self._writing_bytes = 0
         self._gathering.answered()
@@ -351,7 +351,7 @@ class DurableStore:
             why = self._why(error)
             self._failed(why, is_full=getattr(error, "sqlite_errorname", "") == "SQLITE_FULL")
             if commit is not None:
-                commit.settle(StoreError(why))
+                commit.settle(StoreFailed(why))
         self.on_work()
 
     # ── when the disk refuses ───────────────────────────────────────────────────────────────────
@@ -362,7 +362,7 @@ class DurableStore:
         self._blocks.clear()
         commit, self._pending = self._pending, None
         if commit is not None:
-            commit.settle(StoreError(why))
+            commit.settle(StoreFailed(why))
 
     def _why(self, error: Exception) -> str:
         if not isinstance(error, sqlite3.Error):
@@ -551,4 +551,4 @@ class DurableStore:
         for error in failures:
             log.error("cannot write to %s: %s", self._directory, told(error))
         if commit is not None:
-            commit.settle(StoreError(str(failures[0])) if failures else None)
+            commit.settle(StoreFailed(str(failures[0])) if failures else None)

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from broker.inside import come_true
-from qtools.broker import stats
-from qtools.broker.block import HEAD, Block
-from qtools.broker.broker import Broker
-from qtools.broker.channel import Channel
-from qtools.broker.disk import opening, reader
-from qtools.broker.disk.damage import DIRECTORY, REPORT
+from qtools.broker.core.block import HEAD, Block
+from qtools.broker.core.broker import Broker
+from qtools.broker.core.channel import Channel
+from qtools.broker.disk import reader
 from qtools.broker.disk.database import FILE
+from qtools.broker.disk.integrity import opening
+from qtools.broker.disk.integrity.damage import DIRECTORY, REPORT
+from qtools.broker.disk.integrity.wal import damage_of_log
 from qtools.broker.disk.store import DurableStore
-from qtools.broker.disk.wal import damage_of_log
+from qtools.broker.observe import stats
 from qtools.broker.options import Options
 from qtools.errors import StartError
 from tests.broker.disk.world import World

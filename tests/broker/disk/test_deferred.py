@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.block import Block, Run
-from qtools.broker.channel import Channel
-from qtools.broker.disk.backlog import ChannelBacklog
-from qtools.broker.disk.checksum import row_checksum
+from qtools.broker.core.block import Block, MessageRange
+from qtools.broker.core.channel import Channel
+from qtools.broker.disk.channel.backlog import ChannelBacklog
+from qtools.broker.disk.channel.deferred import due_runs, split_by_due
+from qtools.broker.disk.channel.progress import NEVER, Progress
 from qtools.broker.disk.database import FILE
-from qtools.broker.disk.deferred import due_runs, split_by_due
-from qtools.broker.disk.progress import NEVER, Progress
+from qtools.broker.disk.integrity.checksum import row_checksum
 from qtools.broker.disk.store import DurableStore
 from tests.broker.disk.world import World
 
@@ -38,7 +38,7 @@ def in_memory(channel: Channel) -> int:
 
 async def peeked(channel: Channel, count: int) -> int:
     """How many messages a look at the first `count` sees."""
-    found: asyncio.Future[list[Run] | None] = asyncio.get_running_loop().create_future()
+    found: asyncio.Future[list[MessageRange] | None] = asyncio.get_running_loop().create_future()
     channel.backlog.peek(count, found.set_result)
     runs = await found
     assert runs is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qtools.broker.disk import store as store_module
-from qtools.broker.disk.job import Job
+from qtools.broker.disk.transaction import Transaction
 from tests.broker.disk.world import World, wander
 
 POISON: tuple[str, list[tuple[object, ...]]] = ("INSERT INTO nowhere VALUES (?)", [(1,)])
@@ -19,9 +19,9 @@ POISON: tuple[str, list[tuple[object, ...]]] = ("INSERT INTO nowhere VALUES (?)"
 async def test_nothing_is_lost_on_a_disk_that_fails(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(seed)
     faults = 0
-    run = Job.run
+    run = Transaction.run
 
-    def failing(job: Job, connection: sqlite3.Connection) -> bool:
+    def failing(job: Transaction, connection: sqlite3.Connection) -> bool:
         nonlocal faults
         if chance.random() > 0.15 or world.store._closed:  # what is not written at the end comes again: no news
             return run(job, connection)
@@ -34,12 +34,12 @@ async def test_nothing_is_lost_on_a_disk_that_fails(seed: int, tmp_path: Path, m
         finally:
             del poisoned[place]
 
-    monkeypatch.setattr(Job, "run", failing)
+    monkeypatch.setattr(Transaction, "run", failing)
     monkeypatch.setattr(store_module, "AGAIN", 0.01)
     world = World(tmp_path, hot_messages=chance.choice([1, 50, 10_000]))
     try:
         await wander(world, chance, 120)
     finally:
-        monkeypatch.setattr(Job, "run", run)  # it ends in peace
+        monkeypatch.setattr(Transaction, "run", run)  # it ends in peace
         world.close()
     assert faults > 0

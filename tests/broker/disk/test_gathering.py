@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from qtools.broker.disk import gathering
-from qtools.broker.disk.gathering import Gathering
+from qtools.broker.disk import group_commit
+from qtools.broker.disk.group_commit import GroupCommit
 
 from ..inside import come_true
 
 
-def made() -> tuple[Gathering, list[int]]:
+def made() -> tuple[GroupCommit, list[int]]:
     calls: list[int] = []
-    return Gathering(asyncio.get_running_loop(), lambda: calls.append(1)), calls
+    return GroupCommit(asyncio.get_running_loop(), lambda: calls.append(1)), calls
 
 
 async def test_who_comes_alone_waits_for_nobody() -> None:
@@ -68,7 +68,7 @@ async def test_what_is_large_does_not_wait() -> None:
         waiting.come(1)
     waiting.take()
     waiting.answered()
-    waiting.come(gathering.ENOUGH)
+    waiting.come(group_commit.ENOUGH)
     assert waiting.is_complete
     assert calls
 
@@ -82,5 +82,5 @@ async def test_nobody_is_called_for_those_who_were_taken() -> None:
     waiting.come(1)
     waiting.wait()
     waiting.take()
-    await asyncio.sleep(3 * gathering.PATIENCE)
+    await asyncio.sleep(3 * group_commit.PATIENCE)
     assert not calls

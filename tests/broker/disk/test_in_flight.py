@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.block import Block, Run
-from qtools.broker.disk import in_flight
-from qtools.broker.disk.in_flight import InFlight
+from qtools.broker.core.block import Block, MessageRange
+from qtools.broker.disk.channel import in_flight
+from qtools.broker.disk.channel.in_flight import InFlight
 
 from .world import Client, World
 
@@ -94,14 +94,14 @@ def test_a_block_is_counted_once_for_the_runs_of_it() -> None:
     flight = InFlight()
     block = Block(1, [b"x" * 1000] * 50, 0)
     block.seq = 7
-    runs = [Run(block, place, place + 1) for place in range(50)]
+    runs = [MessageRange(block, place, place + 1) for place in range(50)]
     for run in runs:
         flight.add(run)
         run.left = 1
     assert not any(run.block.is_cold for run in runs)
     other = Block(100, [b"x" * 1000] * 80, 0)
     other.seq = 8
-    flight.add(Run(other, 0, 80))
+    flight.add(MessageRange(other, 0, 80))
     assert all(run.block.is_cold for run in runs[:1])
     assert sum(run.left for run in runs) == 50
 
@@ -110,11 +110,11 @@ def test_a_run_that_is_alone_keeps_its_frames() -> None:
     flight = InFlight()
     block = Block(1, [b"x" * 20 * SIZE], 0)
     block.seq = 1
-    run = Run(block, 0, 1)
+    run = MessageRange(block, 0, 1)
     flight.add(run)
     run.left = 1
     assert not run.block.is_cold
     after = Block(2, [b"x"], 0)
     after.seq = 2
-    flight.add(Run(after, 0, 1))
+    flight.add(MessageRange(after, 0, 1))
     assert run.block.is_cold

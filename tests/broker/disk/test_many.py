@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.broker import COLLECT_AT
-from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.core.broker import COLLECT_AT
+from qtools.broker.core.slices import in_one
+from qtools.broker.disk.channel.backlog import ChannelBacklog
 from qtools.broker.disk.database import FILE
-from qtools.broker.disk.sweep import ALL, Age, Removal, Retain, Sweeper
-from qtools.broker.slices import in_one
-from qtools.broker.stats import as_json, collect
+from qtools.broker.disk.retention import ALL, Age, Removal, Retain, Sweeper
+from qtools.broker.observe.stats import as_json, collect
 
 from .world import World
 
@@ -221,7 +221,7 @@ async def test_retention_takes_its_time_whatever_becomes_of_the_clock(
     world = await world_with(tmp_path, 1, 1, retain=Retain(age=1.0))
     real = time.time_ns
     ahead = ahead_when_published
-    monkeypatch.setattr("qtools.broker.broker.time.time_ns", lambda: real() + ahead)
+    monkeypatch.setattr("qtools.broker.core.broker.time.time_ns", lambda: real() + ahead)
     begun = time.monotonic()
     await publish(world, "t0")
     ahead = ahead_then
@@ -259,7 +259,7 @@ async def test_retention_is_honoured_for_2000_topics(tmp_path: Path, monkeypatch
 
 
 def test_a_removal_of_many_blocks_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.broker.disk.sweep.CHUNK", 10)
+    monkeypatch.setattr("qtools.broker.disk.retention.CHUNK", 10)
     taken: list[tuple[int, int]] = []
 
     def run(removal: Removal, connection: object, most: int) -> int:
@@ -282,7 +282,7 @@ def test_a_removal_of_many_blocks_goes_on_where_it_stopped(monkeypatch: pytest.M
 
 
 async def test_json_in_pieces_is_the_same_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.broker.stats._AT_ONCE", 3)
+    monkeypatch.setattr("qtools.broker.observe.stats._AT_ONCE", 3)
     world = await world_with(tmp_path, 4, 7)
     world.broker.topic("without")
     for chosen in ({}, {"topic": "t1"}, {"topic": "t1", "channel": "c2"}, {"topic": "none"}):
@@ -297,7 +297,7 @@ async def test_json_in_pieces_is_the_same_as_at_once(tmp_path: Path, monkeypatch
 async def test_with_many_channels_the_collector_stops_the_loop_for_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qtools.broker.broker.SET_ASIDE", 10)
+    monkeypatch.setattr("qtools.broker.core.broker.SET_ASIDE", 10)
     before = gc.get_threshold()
     try:
         gc.set_threshold(50_000, 20, 100)  # as the programs of qtools

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.block import Run
-from qtools.broker.clock import Clock
+from qtools.broker.core.block import MessageRange
+from qtools.broker.core.clock import Clock
 from qtools.broker.disk import reader
 from qtools.broker.disk import store as store_module
-from qtools.broker.disk.backlog import ChannelBacklog
+from qtools.broker.disk.channel.backlog import ChannelBacklog
 from qtools.broker.disk.database import FILE
 from tests.broker.disk.world import World
 
@@ -219,8 +219,8 @@ async def test_a_look_that_cannot_read_says_so(tmp_path: Path, monkeypatch: pyte
     await make_all_kinds(world)
     backlog = world.broker.topics["t"].channels["c"].backlog
 
-    async def peek() -> list[Run] | None:
-        found: asyncio.Future[list[Run] | None] = asyncio.get_running_loop().create_future()
+    async def peek() -> list[MessageRange] | None:
+        found: asyncio.Future[list[MessageRange] | None] = asyncio.get_running_loop().create_future()
         backlog.peek(1000, found.set_result)
         return await found
 

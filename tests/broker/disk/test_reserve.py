@@ -13,8 +13,8 @@ import pytest
 from broker.inside import come_true
 from qtools.broker.disk import store as store_module
 from qtools.broker.disk.database import FILE, make_database
-from qtools.broker.disk.job import Job
 from qtools.broker.disk.reserve import Journal
+from qtools.broker.disk.transaction import Transaction
 from tests.broker.disk.world import World
 
 
@@ -150,7 +150,7 @@ async def test_a_disk_that_does_not_even_say_how_full_it_is(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "run", fail)
+        patch.setattr(Transaction, "run", fail)
         patch.setattr(os, "statvfs", no_answer)
         assert await refused(world) == "disk I/O error"
         assert await refused(world) == "disk I/O error"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from qtools.broker.disk.seq_set import SeqSet
+from qtools.broker.disk.channel.seq_set import SeqSet
 
 
 def test_it_holds_what_a_set_holds() -> None:

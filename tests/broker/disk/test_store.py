@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.disk.checksum import UNCHECKED, block_checksum, row_checksum
 from qtools.broker.disk.database import FILE, VERSION, connect
+from qtools.broker.disk.integrity.checksum import UNCHECKED, block_checksum, row_checksum
+from qtools.broker.disk.retention import Retain
 from qtools.broker.disk.store import DurableStore
-from qtools.broker.disk.sweep import Retain
 from qtools.errors import StartError
 from tests.broker.disk.world import World
 

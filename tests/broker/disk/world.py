@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from broker.inside import come_true
-from qtools.broker.broker import Broker
-from qtools.broker.channel import Channel
-from qtools.broker.consumer import Consumer
+from qtools.broker.core.broker import Broker
+from qtools.broker.core.channel import Channel
+from qtools.broker.core.consumer import ChannelConsumer
+from qtools.broker.disk.retention import Retain
 from qtools.broker.disk.store import DurableStore
-from qtools.broker.disk.sweep import Retain
 from qtools.broker.options import Options
+from qtools.engines.nsq.protocol.command_reader import Finish
+from qtools.engines.nsq.protocol.commands import fin
+from qtools.engines.nsq.protocol.frames import FrameReader
 from qtools.message import Message
-from qtools.protocol.commands import fin
-from qtools.protocol.frames import FrameReader
-from qtools.protocol.reader import Finish
 
 SLOPPY = 0.02  # s: how exactly two clocks are compared
 
@@ -66,7 +66,7 @@ class Client:
         self.account = account
         self.holds: dict[bytes, bytes] = {}  # id → body
         self._frames = FrameReader()
-        self.consumer = Consumer(self, msg_timeout=msg_timeout)
+        self.consumer = ChannelConsumer(self, msg_timeout=msg_timeout)
         self.consumer.room = 1 << 30
         channel.add(self.consumer)
         self.consumer.ready = ready

@@ -1,0 +1,225 @@
+"""One run of q-bridge: a consumer, publishers, the loop between them, reload. In: options. Out: the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtools.bridge.loop_guard import dead_letter_topics, forbidden_topics
+from qtools.bridge.options import BridgeOptions
+from qtools.bridge.routing import compiled, plan_for
+from qtools.bridge.sink import BridgeSink
+from qtools.cli import logs
+from qtools.cli.metrics.metric_sets import by_outcome, consumer_families, publisher_families
+from qtools.cli.metrics.metrics_format import Family, Histogram, counter
+from qtools.cli.metrics.operations import Operations
+from qtools.cli.progress_line import ProgressLine
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
+from qtools.cli.trial import Trial
+from qtools.cli.types import plural
+from qtools.engines.nsq.consume.backlog_warnings import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
+from qtools.engines.nsq.consume.consumer import Consumer
+from qtools.engines.nsq.consume.drain import ask_first, end_consumer
+from qtools.engines.nsq.http_client import Depth
+from qtools.engines.nsq.publish.load_balancing import balance_of
+from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.errors import QtoolsError, UsageError
+from qtools.flow.contract import Source
+from qtools.flow.loop import Flow
+from qtools.flow.throttle import Throttle
+from qtools.message import Batch
+from qtools.names import Subscription
+
+if TYPE_CHECKING:
+    from qtools.bridge.dedupe import PlanDedupe
+
+# Batches in progress at once: while one waits for its answer, the next is planned. More would only cost memory.
+WINDOW = 4
+
+
+async def bridge(options: BridgeOptions, signals: Signals) -> int:
+    """Forward messages until the run ends; return the exit status. UsageError, StartError before anything is read."""
+    forbidden = await forbidden_topics(options)
+    return await _Bridge(options, forbidden).run(signals)
+
+
+class _Bridge:
+    def __init__(self, options: BridgeOptions, forbidden: frozenset[str]) -> None:
+        self.options = options
+        self.forbidden = forbidden
+        planning = plan_for(options, forbidden)
+        dead_topics = dead_letter_topics(options) if options.on_error in ("dead-letter", "pass") else {}
+        self.latency = Histogram()
+        self.publisher = Publisher(
+            options.to_brokers or options.brokers, options.settings,
+            delay_ms=round(options.defer * 1000), balance=balance_of(options.balance),
+            on_published=self.latency.observe,
+        )  # fmt: skip
+        # Dead letters stay where their source is, and are not deferred.
+        shared = not dead_topics or (options.to_brokers is None and not options.defer)
+        self.dead_letters = self.publisher if shared else Publisher(options.brokers, options.settings)
+        self.consumer = Consumer(
+            options.sources, options.brokers, options.settings,
+            max_in_flight=options.max_in_flight, limit=options.count, by_quota=options.ends.until_now,
+            ends_when_empty=bool(options.ends.flag),
+        )  # fmt: skip
+        self.once = self._once() if options.dedupe is not None else None
+        self.deliver = BridgeSink(
+            planning, self.publisher, self.dead_letters,
+            on_error=options.on_error, dead_topics=dead_topics, sources=options.sources,
+            max_attempts=options.max_attempts, once=self.once,
+        )  # fmt: skip
+        source: Source = self.consumer
+        self.trial: Trial | None = None
+        if options.on_trial:
+            source = self.trial = Trial(self.consumer, self.deliver.failures, most=options.max_in_flight)
+        self.flow = Flow(
+            source, self.deliver,
+            window=WINDOW if self.once is None else 1,  # two batches may have equal keys
+            throttle=Throttle(options.rate) if options.rate else None,
+            on_refused=self._refused,
+            drain_timeout=options.operations.drain_timeout,
+        )  # fmt: skip
+
+    async def run(self, signals: Signals) -> int:
+        operations = Operations(self.options.operations, "q-bridge", self._families, lambda: self._unready(signals))
+        ends: list[Publisher | Consumer | PlanDedupe] = [
+            *dict.fromkeys((self.publisher, self.dead_letters)),
+            *([self.once] if self.once is not None else []),
+            self.consumer,
+        ]
+        started: list[Publisher | Consumer | PlanDedupe] = []
+        meter: ProgressLine | None = None
+        options = self.options
+        depths = await ask_first(options.sources, options.brokers, options.settings, options.ends)
+        warn_of_backlog_elsewhere(depths)
+        if options.redrive:
+            _warn_of_taken_letters(depths)
+        await operations.start()
+        try:
+            for end in ends:
+                await end.start()
+                started.append(end)
+            signals.at_abrupt_end = MESSAGES_COME_AGAIN
+            signals.on_stop(self.flow.stop)
+            if self.options.routes:
+                signals.on_hangup(self._reload)
+            meter = ProgressLine("routed", self._counts, show=self.options.show)
+            await self._move(depths)
+        finally:
+            for end in reversed(started):
+                await end.close()
+            if meter is not None:
+                meter.close()
+                self._summarize(meter)
+            await operations.close()
+        return none_is_failure(options.fail_if_none, self.deliver.counts.routed, "routed", signals)
+
+    def _once(self) -> PlanDedupe:
+        from qtools.bridge.dedupe import PlanDedupe, default_path
+
+        options = self.options
+        assert options.dedupe is not None
+        key = compiled("--dedupe", options.dedupe)
+        path = Path(options.dedupe_file) if options.dedupe_file else default_path(options.sources)
+        return PlanDedupe(key, path, options.dedupe_window, options.dedupe_keys)
+
+    async def _move(self, depths: Mapping[tuple[Subscription, str], Depth]) -> None:
+        ends = self.options.ends
+        ending = asyncio.create_task(end_consumer(self.consumer, ends, depths))
+        warning = asyncio.create_task(warn_after(ends.settling_time, self.consumer, self.options.sources))
+        if ends.flag:  # `run` has warned already
+            warning.cancel()
+        try:
+            await self.flow.run()
+            await wait_for_warnings(ending, warning, self.consumer)
+        finally:
+            ending.cancel()
+            warning.cancel()
+            await asyncio.wait((ending, warning))
+        if not ending.cancelled():
+            ending.result()  # raises why the run could not find its end
+
+    def _reload(self) -> None:
+        """Read the routes file again; if it is invalid, log that and keep the present routes."""
+        path = self.options.routes
+        try:
+            self.deliver.planning = plan_for(self.options, self.forbidden)
+        except UsageError as error:
+            logs.say(logging.ERROR, f"not reloaded, the old routes stay: {error}")
+        else:
+            logs.say_result(f"reloaded {path}")
+
+    def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
+        """With --on-error fail: end the run at the first message that cannot be routed."""
+        origin, message = batch.parts[0][0], batch.messages[0]
+        error = next(iter(why.values()))
+        raise QtoolsError(f"message {message.id.decode('latin-1')} of {origin.topic} cannot be routed: {error}")
+
+    def _families(self) -> list[Family]:
+        totals, counts = self.flow.totals, self.deliver.counts
+        routes = [({"route": name}, copies) for name, copies in sorted(counts.hits.items())]
+        return [
+            counter("qtools_bridge_read_total", "Messages read.", totals.read + self._failed_in_trial()),
+            by_outcome("q-bridge", self._outcomes()),
+            counter("qtools_bridge_bytes_total", "Bytes of the bodies of finished messages.", totals.finished_bytes),
+            Family(
+                "qtools_bridge_route_copies_total", "counter", "Messages sent, by the route that sent them.", routes
+            ),
+            *consumer_families("q-bridge", self.consumer),
+            *publisher_families("q-bridge", dict.fromkeys((self.publisher, self.dead_letters)), self.latency),
+        ]
+
+    def _outcomes(self) -> dict[str, int]:
+        """How many of the messages read had each outcome; messages in progress have none yet."""
+        counts = self.deliver.counts
+        return {
+            "routed": counts.routed,
+            "filtered": counts.filtered,
+            "duplicate": counts.duplicates,
+            "dead-lettered": counts.dead_lettered,
+            "dropped": counts.dropped,
+            "requeued": self.flow.totals.requeued + self._failed_in_trial(),
+        }
+
+    def _failed_in_trial(self) -> int:
+        """Messages that were given back because the first messages have all failed; the flow did not read them."""
+        return 0 if self.trial is None else self.trial.given_back
+
+    def _unready(self, signals: Signals) -> str:
+        if signals.received is not None:
+            return f"stopping after {signals.received.name}"
+        if not self.consumer.connected:
+            return "no nsqd is connected to read from"
+        return "" if self.publisher.connected else "no nsqd is connected to send to"
+
+    def _counts(self) -> tuple[int, int]:
+        return self.deliver.counts.routed, self.flow.totals.finished_bytes
+
+    def _summarize(self, meter: ProgressLine) -> None:
+        totals = self.flow.totals
+        outcomes = ", ".join(
+            f"{count:,} {name}" for name, count in self._outcomes().items() if count or name == "routed"
+        )
+        notes = [f"{meter.summary(totals.read + self._failed_in_trial(), totals.finished_bytes)} read: {outcomes}"]
+        resent = self.publisher.resent + (self.dead_letters.resent if self.dead_letters is not self.publisher else 0)
+        if resent:
+            notes.append(f"{plural(resent, 'message')} sent again after a lost connection")
+        if self.consumer.acknowledgements_failed:
+            late = plural(self.consumer.acknowledgements_failed, "message")
+            notes.append(f"{late} had timed out before being finished and will come again")
+        if self.options.show:
+            logs.say_result("; ".join(notes))
+
+
+def _warn_of_taken_letters(depths: Mapping[tuple[Subscription, str], Depth]) -> None:
+    """Log, for each source of a redrive whose channel is new, how many dead letters other channels got before."""
+    for source in dict.fromkeys(source for source, _ in depths):
+        own = [depth for (each, _), depth in depths.items() if each == source]
+        taken = sum(depth.topic_given for depth in own if depth.channels)
+        if taken and not any(depth.exists for depth in own):
+            text = f"{source} is a new channel: other channels got the {plural(taken, 'message')} published before"
+            logs.say(logging.WARNING, f"{text}; --redrive {source.topic}/CHANNEL puts back what waits in one of them")

@@ -1,0 +1,118 @@
+"""--dry-run and --explain: print where messages would go. In: live messages, or lines of stdin. Out: lines on stdout.
+
+Nothing is published. Live messages are read from a temporary channel, which gets a copy of each message from now on and
+takes none from other channels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from qtools.bridge.explain import explain, outcome
+from qtools.bridge.loop_guard import forbidden_topics
+from qtools.bridge.options import BridgeOptions
+from qtools.bridge.routing import plan_for
+from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.stdout import STDOUT, write_all
+from qtools.cli.worker import Worker
+from qtools.engines.nsq.consume.backlog_guard import refuse_to_take_backlog
+from qtools.engines.nsq.consume.consumer import Consumer
+from qtools.engines.nsq.consume.drain import end_consumer
+from qtools.errors import SinkClosed, SinkError
+from qtools.flow.loop import Flow
+from qtools.message import Batch
+from qtools.names import EPHEMERAL, Subscription
+from qtools.routing.routes import Routes
+
+PATIENCE = 2.0  # s after a signal for which a stalled reader of stdout is waited for
+
+
+async def look(options: BridgeOptions, signals: Signals) -> int:
+    """Print the destinations of arriving messages until the run ends; return the exit status."""
+    channel = f"q-bridge-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
+    mode = "--explain" if options.explain else "--dry-run"
+    advice = partial(_use_another_way, mode, {source.topic: source.channel for source in options.sources})
+    sources = tuple(dict.fromkeys(Subscription(source.topic, channel) for source in options.sources))
+    options = replace(options, sources=sources)
+    planner = plan_for(options, await forbidden_topics(options)).planner
+    assert isinstance(planner, Routes)
+    await refuse_to_take_backlog(sources, options.brokers, options.settings, advice)
+    consumer = Consumer(
+        sources, options.brokers, options.settings, max_in_flight=options.max_in_flight, limit=options.count
+    )
+    await consumer.start()
+    flow = Flow(consumer, _Print(lambda body: describe(planner, body, options.explain)), drain_timeout=PATIENCE)
+    signals.on_stop(flow.stop)
+    ending = asyncio.create_task(end_consumer(consumer, options.ends))
+    try:
+        await flow.run()
+    finally:
+        ending.cancel()
+        await consumer.close()
+    return none_is_failure(options.fail_if_none, flow.totals.finished, "printed", signals)
+
+
+def _use_another_way(mode: str, channels: dict[str, str], topic: str, waiting: int) -> str:
+    """What to do where the temporary channel would take the messages that wait in `topic`.
+
+    mode: "--dry-run" or "--explain". channels: topic → the channel that the bridge itself reads.
+    """
+    channel = channels[topic]
+    return (
+        f"{mode} reads through a temporary channel, which would take {'it' if waiting == 1 else 'them all'};"
+        f" start the bridge once, so that {topic}/{channel} exists;"
+        f" then q-tail {topic}/{channel} --peek | q-bridge --explain … shows what waits"
+    )
+
+
+def explain_stdin(options: BridgeOptions) -> int:
+    """Print an explanation for each line of stdin; return the exit status. SinkError when stdout cannot be written."""
+    planner = plan_for(options, frozenset(source.topic for source in options.sources)).planner
+    assert isinstance(planner, Routes)
+    for line in _lines():
+        _, error = write_all(STDOUT, describe(planner, line, True).encode("utf-8", "backslashreplace"))
+        if isinstance(error, BrokenPipeError):
+            return 0
+        if error is not None:
+            raise SinkError(f"cannot write to stdout: {error.strerror or error}")
+    return 0
+
+
+def describe(routes: Routes, body: bytes, why: bool) -> str:
+    """The lines that are printed for one message, with control characters escaped. why: list routes and conditions."""
+    lines = explain(routes, body) if why else [f"{outcome(routes, body)}\t{body.decode('utf-8', 'backslashreplace')}"]
+    return "".join(f"{_harmless(line)}\n" for line in lines)
+
+
+def _harmless(line: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in line)
+
+
+def _lines() -> Iterator[bytes]:
+    while line := sys.stdin.buffer.readline():
+        line = line.removesuffix(b"\n")
+        if line:
+            yield line
+
+
+class _Print:
+    """A Sink that prints a text for each message."""
+
+    def __init__(self, text: Callable[[bytes], str]) -> None:
+        self._text = text
+        self._worker = Worker("output")
+
+    async def write(self, batch: Batch) -> None:
+        data = "".join(map(self._text, batch.bodies)).encode("utf-8", "backslashreplace")
+        _, error = await self._worker.call(write_all, STDOUT, data)
+        if isinstance(error, BrokenPipeError):
+            raise SinkClosed("the reader of stdout has closed it")
+        if error is not None:
+            raise SinkError(f"cannot write to stdout: {error.strerror or error}")
+
+    async def close(self) -> None: ...

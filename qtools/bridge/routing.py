@@ -1,0 +1,81 @@
+"""Flags or a routes file → where messages go. In: options. Out: a Planner, and where else a message may go.
+
+A routes file is read here, at the start and whenever SIGHUP comes; one that is not right, or whose own tests do not
+hold, is refused with what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from qtools.bridge.options import BridgeOptions
+from qtools.errors import ExpressionError, UsageError
+from qtools.expressions.expression import Expression, compile_expression
+from qtools.routing.dead_letter import Redrive
+from qtools.routing.routes import Planner, Route, Routes, To
+from qtools.routing.routes_file import tested_routes, to_of
+
+
+@dataclass(slots=True)
+class Planning:
+    """planner: tells where each message goes.
+    fixed: topics that no message has a say in. passing: those that take what cannot be routed, with --on-error pass.
+    """
+
+    planner: Planner
+    fixed: tuple[str, ...] = ()
+    passing: tuple[str, ...] = ()
+
+
+def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
+    """What `options` ask for. `forbidden`: topics that must not be written to, as they are read."""
+    if options.redrive:
+        return Planning(Redrive(frozenset(source.topic for source in options.sources)))
+    where = compiled("--where", options.where) if options.where is not None else None
+    settings: dict[str, Any] = {
+        "forbidden": forbidden,
+        "max_topics": options.max_topics,
+        "keep_values": options.dedupe is not None,
+    }
+    if options.routes:
+        file = tested_routes(options.routes)
+        routes = file.make(where=where, **settings)
+        passing = _fixed(file.default)
+        lacking = f"{options.routes} has no [default] with a fixed topic"
+    else:
+        targets = tuple(_target(text) for text in options.to)
+        select = compiled("--select", options.select) if options.select is not None else None
+        # The condition as the route's own: what it cannot be asked of is told without a route's name.
+        routes = Routes([Route("", targets, when=where, select=select)], **settings)
+        passing = _fixed(targets)
+        lacking = "--to is a template"
+    planning = Planning(routes, tuple(routes.fixed_topics), passing)
+    for topic in planning.fixed:
+        if topic in forbidden:
+            raise UsageError(
+                f"{topic} is read and written to on the same brokers: every message would come round again for ever"
+            )
+    if options.on_error == "pass" and not passing:
+        raise UsageError(f"--on-error pass needs a topic that takes what cannot be routed, and {lacking}")
+    return planning
+
+
+def _fixed(targets: tuple[To, ...]) -> tuple[str, ...]:
+    return tuple(to.text for to in targets if to.template is None)
+
+
+def compiled(flag: str, text: str) -> Expression:
+    """The expression that was given with `flag`; UsageError when it is none."""
+    try:
+        return compile_expression(text)
+    except ExpressionError as error:
+        raise UsageError(f"{flag}: {error}") from error
+
+
+def _target(text: str) -> To:
+    try:
+        return to_of(text)
+    except UsageError as error:
+        raise UsageError(f"--to: {error}") from error

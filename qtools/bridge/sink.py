@@ -1,0 +1,255 @@
+"""q-bridge's Sink: a batch is planned, published, and what cannot be routed dealt with, before `write` returns.
+
+    batch ─▶ plan ─▶ one MPUB a topic, all at once ─▶ OK from every destination ─▶ counted
+                └─▶ cannot be routed ─▶ dead letter to the source's brokers ─▶ OK ─▶ counted
+
+Each message is counted as one of routed (what is passed on among them), filtered, duplicate, dead-lettered, dropped;
+or it goes back, and the loop counts it as requeued. In: batches. Out: calls to publishers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qtools.bridge.routing import Planning
+from qtools.engines.nsq.publish.batch_splitter import Refused
+from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.errors import MessageRefused, PartialFailure, Postponed, QtoolsError, RouteFailed
+from qtools.message import Batch, Messages
+from qtools.names import Subscription
+from qtools.routing.dead_letter import encode_dead_letter
+from qtools.routing.routes import Plan
+
+if TYPE_CHECKING:  # few bridges have one, and its modules take time to import
+    from qtools.bridge.dedupe import PlanDedupe
+
+logger = logging.getLogger("qtools.bridge")
+
+QUIET = 5.0  # s between two lines about messages that could not be routed
+NAMED_REASONS = 3  # that such a line names; the other messages are counted together
+MOST_REASONS = 100  # that are counted one by one until the next line: a reason may quote the message
+OTHER_REASONS = "other reasons"
+POSTPONE_MS = 60_000  # for each attempt: how long a message waits that not even a dead letter can hold
+EQUAL_MS = 1000  # how long a message waits for what has the same key
+MOST_POSTPONED_MS = 3_600_000  # nsqd's --max-req-timeout
+
+
+@dataclass(slots=True)
+class BridgeCounts:
+    """What became of the messages that were not given back."""
+
+    routed: int = 0
+    filtered: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+    dropped: int = 0
+    hits: Counter[str] = field(default_factory=Counter)  # copies sent, by route
+
+
+class BridgeSink:
+    """Sends what `planning` says, which may be exchanged between two batches.
+
+    on_error: "dead-letter", "drop", "fail" or "pass".
+    dead: where the dead letters go: the topic for each source's topic, and who publishes them.
+    channels: of each source's topic, for the envelopes.
+    """
+
+    def __init__(
+        self,
+        planning: Planning,
+        publisher: Publisher,
+        dead_letters: Publisher,
+        *,
+        on_error: str,
+        dead_topics: Mapping[str, str],
+        sources: Sequence[Subscription],
+        max_attempts: int = 0,
+        once: PlanDedupe | None = None,
+    ) -> None:
+        self.planning = planning
+        self.counts = BridgeCounts()
+        self._publisher = publisher
+        self._dead_letters = dead_letters
+        self._on_error = on_error
+        self._dead_topics = dead_topics
+        self._channels: dict[str, str] = {}  # topic → its channel, or channels, as a message does not say which
+        for source in sources:
+            known = self._channels.get(source.topic)
+            self._channels[source.topic] = f"{known},{source.channel}" if known else source.channel
+        self._max_attempts = max_attempts
+        self._once = once
+        self._failure_log = FailureLog()
+
+    async def write(self, batch: Batch) -> None:
+        """Return when every message is where it belongs.
+
+        PartialFailure names those that are not: Postponed ones come again; with on_error "fail" the others end it.
+        """
+        planning = self.planning
+        failed = self._worn_out(batch.messages) if self._max_attempts else {}
+        plan = planning.planner.plan(batch.bodies, failed)
+        failed.update(plan.failed)
+        duplicates = 0
+        pending: list[int] = []
+        if self._once is None:
+            await self._publish(batch, plan, planning, failed)
+        else:
+            duplicates, pending = await self._publish_once(self._once, batch, plan, planning, failed)
+        back: dict[int, QtoolsError] = {place: Postponed("an equal one is on its way", EQUAL_MS) for place in pending}
+        if failed:
+            await self._deal_with(batch, failed, back)
+        counts = self.counts
+        counts.routed += len(batch) - plan.filtered - duplicates - len(pending) - len(failed)
+        counts.filtered += plan.filtered
+        counts.duplicates += duplicates
+        for name, copies in zip(planning.planner.names, plan.hits, strict=True):
+            if copies:
+                counts.hits[name] += copies
+        if back:
+            raise PartialFailure(back)
+
+    def failures(self, bodies: Sequence[bytes]) -> dict[int, QtoolsError]:
+        """Which of `bodies` cannot be routed, by place, and why; nothing is sent."""
+        return self.planning.planner.plan(bodies).failed
+
+    async def _publish(self, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]) -> None:
+        """Send what is planned; what a broker refuses goes into `failed`, which is empty if all of it is passed on."""
+        if failed and self._on_error == "pass":
+            _pass_on(batch, sorted(failed), plan, planning.passing)
+            self._log_failures("passed on as they are", failed)
+            failed.clear()
+        if plan.groups:
+            refused = await self._publisher.publish(plan.groups)
+            if refused:
+                _blame(refused, plan, planning.fixed, failed)
+
+    async def _publish_once(
+        self, once: PlanDedupe, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]
+    ) -> tuple[int, list[int]]:
+        """Send what was not sent before; how many were, and the places of what can be told only later."""
+        sifted = await once.sift(plan, batch.bodies, failed)
+        reserved = sifted.keys
+        try:
+            await self._publish(batch, plan, planning, failed)
+            await once.keep([key for place, key in reserved.items() if place not in failed])
+            reserved = {place: key for place, key in reserved.items() if place in failed}
+        finally:
+            if reserved:
+                once.release(list(reserved.values()))
+        duplicates, pending = await once.ask_again(sifted.pending)
+        return sifted.duplicates + duplicates, pending
+
+    async def _deal_with(self, batch: Batch, failed: dict[int, QtoolsError], back: dict[int, QtoolsError]) -> None:
+        """What becomes of what cannot be routed; what goes back, now or later, is put into `back`."""
+        if self._on_error == "fail":
+            back.update(failed)
+        elif self._on_error == "drop":
+            self._log_failures("dropped", failed)
+            self.counts.dropped += len(failed)
+        else:
+            postponed = await self._dead_letter(batch, failed)
+            self.counts.dead_lettered += len(failed) - len(postponed)
+            back.update(postponed)
+
+    async def close(self) -> None:
+        """The publishers are closed by who made them."""
+
+    # ── what cannot be routed ──
+
+    def _worn_out(self, messages: Messages) -> dict[int, QtoolsError]:
+        """Those that were delivered too often."""
+        most = self._max_attempts
+        limit = most.to_bytes(2, "big")  # attempts, as they stand on the wire behind the timestamp
+        return {
+            place: RouteFailed(f"it was delivered {int.from_bytes(stamp[8:])} times, more than --max-attempts {most}")
+            for place, stamp in enumerate(messages.stamps)
+            if stamp[8:] > limit
+        }
+
+    async def _dead_letter(self, batch: Batch, failed: dict[int, QtoolsError]) -> dict[int, QtoolsError]:
+        """Publish what `failed` as dead letters; those that not even so can be kept are returned."""
+        places = sorted(failed)
+        some = batch.pick(places)
+        groups: dict[str, tuple[list[bytes], list[int]]] = {}
+        for origin, start, stop in some.parts:
+            letters, at = groups.setdefault(self._dead_topics[origin.topic], ([], []))
+            channel = self._channels[origin.topic]
+            for place, message in zip(places[start:stop], some.messages[start:stop], strict=True):
+                letters.append(encode_dead_letter(message, origin.topic, channel, origin.address, failed[place]))
+                at.append(place)
+        for topic, (_, at) in groups.items():
+            self._log_failures(f"sent to {topic}", {place: failed[place] for place in at})
+        refused = await self._dead_letters.publish([(topic, letters) for topic, (letters, _) in groups.items()])
+        postponed: dict[int, QtoolsError] = {}
+        homes = [at for _, at in groups.values()]
+        for (group, nth), error in refused.items():
+            if not isinstance(error, MessageRefused):
+                raise error
+            place = homes[group][nth]
+            delay = min(MOST_POSTPONED_MS, POSTPONE_MS * max(1, batch.messages[place].attempts))
+            postponed[place] = Postponed(f"{failed[place]}; as a dead letter {error}", delay)
+        if postponed:
+            self._log_failures("given back for a while, as not even a dead letter can hold them", postponed)
+        return postponed
+
+    def _log_failures(self, fate: str, failed: Mapping[int, QtoolsError]) -> None:
+        self._failure_log.log(fate, map(str, failed.values()))
+
+    def __repr__(self) -> str:
+        return f"<Deliver {self._publisher!r} {self.counts}>"
+
+
+def _pass_on(batch: Batch, places: list[int], plan: Plan, topics: Sequence[str]) -> None:
+    """Add to `plan` that the messages at `places` go to `topics` as they came."""
+    bodies = [batch.bodies[place] for place in places]
+    for topic in topics:
+        plan.groups.append((topic, bodies))
+        plan.places.append(places)
+
+
+def _blame(refused: Refused, plan: Plan, fixed: Sequence[str], failed: dict[int, QtoolsError]) -> None:
+    """Put what a broker refused into `failed`; raise where it refused a topic that no message has chosen."""
+    for (group, nth), error in refused.items():
+        topic = plan.groups[group][0]
+        if topic in fixed and not isinstance(error, MessageRefused):
+            raise error
+        failed.setdefault(plan.places[group][nth], RouteFailed(f"to {topic}: {error}"))
+
+
+class FailureLog:
+    """Logs messages that could not be routed: the first of each fate at once, later ones as counts, at most one line
+    every QUIET s."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._last: dict[str, float] = {}
+        self._unlogged: dict[str, Counter[str]] = {}  # messages since the last line, by fate and reason
+
+    def log(self, fate: str, reasons: Iterable[str]) -> None:
+        """Note messages with the same `fate`: why each could not be routed."""
+        counts = self._unlogged.setdefault(fate, Counter())
+        for why in reasons:
+            counts[why if why in counts or len(counts) < MOST_REASONS else OTHER_REASONS] += 1
+        now = self._loop.time()
+        if now - self._last.get(fate, -QUIET) < QUIET:
+            return
+        self._last[fate] = now
+        del self._unlogged[fate]
+        count = counts.total()
+        logger.warning("%s %s: %s", f"{count:,} message{'' if count == 1 else 's'}", fate, _listed(counts))
+
+
+def _listed(counts: Counter[str]) -> str:
+    """`REASON`, or `REASON (20), REASON (12), other reasons (7)`, the most frequent first."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    others = counts.pop(OTHER_REASONS, 0)
+    named = counts.most_common(NAMED_REASONS)
+    others += counts.total() - sum(count for _, count in named)
+    texts = [f"{why} ({count:,})" for why, count in named] + ([f"{OTHER_REASONS} ({others:,})"] if others else [])
+    return ", ".join(texts)

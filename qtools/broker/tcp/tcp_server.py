@@ -1,0 +1,150 @@
+"""The door for NSQ clients. In: a listening socket. Out: connections, and the moment when nobody is there.
+
+Closing is in two steps, so that nobody is let in while those who are inside are seen out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from qtools.broker.tcp.auth import Authority
+from qtools.broker.tcp.client_connection import ClientConnection
+from qtools.broker.tcp.client_transport import LINGER, ClientTransport
+from qtools.broker.tcp.unfinished_commands import UnfinishedCommands
+from qtools.errors import StartError, UsageError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from qtools.broker.core.broker import Broker
+    from qtools.broker.options import Options
+    from qtools.web.memory_budget import MemoryBudget
+
+
+PARTING = 0.1  # s for a client to hang up too when the broker ends
+
+
+class TcpServer:
+    """Lets NSQ clients in, and knows who is inside."""
+
+    def __init__(self, broker: Broker, budget: MemoryBudget, on_empty: Callable[[], None] | None = None) -> None:
+        options = broker.options
+        self.unfinished = UnfinishedCommands(budget)
+        self.broker = broker
+        self.connections: set[ClientConnection] = set()
+        self.limits = options.limits()
+        self.tls = tls_context(options)
+        self.tls_required = options.tls_required != "false"
+        self.grants = options.grants(tls=self.tls is not None, snappy=importlib.util.find_spec("cramjam") is not None)
+        self.authority = None
+        if options.auth_http_addresses:
+            connect, request = options.http_client_connect_timeout, options.http_client_request_timeout
+            self.authority = Authority(options.auth_http_addresses, connect, request)
+        self._on_empty = on_empty
+        self._server: asyncio.Server | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def open(self, listening: socket.socket) -> None:
+        """Let clients in."""
+        loop = asyncio.get_running_loop()
+        if listening.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(lambda: ClientConnection(self), sock=listening)
+        else:
+            self._server = await loop.create_server(lambda: ClientConnection(self), sock=listening)
+
+    def came(self, connection: ClientTransport) -> None:
+        assert isinstance(connection, ClientConnection)
+        self.connections.add(connection)
+        self._empty.clear()
+
+    def gone(self, connection: ClientTransport) -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+            if self._on_empty is not None and not self.broker.stopping:
+                self._on_empty()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def see_out(self) -> None:
+        """Write what waits for every client, hang up, and wait until all are gone.
+
+        A client that has everything has PARTING to hang up too: a socket that is closed with unread bytes in it resets
+        the connection, and the client may lose what it has not read. A client that does not read does not hold up the
+        end: it is waited for as long as its buffer empties, or its answer waits for a commit.
+        """
+        for connection in tuple(self.connections):
+            connection.shut()
+        waiting: dict[ClientConnection, int] = {}
+        until = self.broker.now() + LINGER * 2
+        while self.connections:
+            try:
+                async with asyncio.timeout(PARTING):
+                    await self._empty.wait()
+            except TimeoutError:
+                is_late = self.broker.now() >= until
+                for connection in tuple(self.connections):
+                    size = connection.transport.get_write_buffer_size()
+                    is_idle = not connection.waits_for_commit and not 0 < size < waiting.get(connection, size + 1)
+                    if is_late or is_idle:
+                        connection.transport.abort()
+                    waiting[connection] = size
+        if self.authority is not None:
+            await self.authority.close()
+
+
+def tls_context(options: Options) -> ssl.SSLContext | None:
+    """The server's side of TLS, None when there is no certificate. UsageError and StartError say what is wrong."""
+    if not options.tls_cert and not options.tls_key:
+        if options.tls_required != "false" or options.tls_client_auth_policy:
+            raise UsageError("--tls-required needs a certificate: give --tls-cert and --tls-key")
+        return None
+    if not options.tls_cert or not options.tls_key:
+        raise UsageError("TLS needs both --tls-cert and --tls-key")
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _speak_from(context, options.tls_min_version)
+    _load(lambda: context.load_cert_chain(options.tls_cert or "", options.tls_key), options.tls_cert, "--tls-cert")
+    if options.tls_root_ca_file:
+        ca = options.tls_root_ca_file
+        _load(lambda: context.load_verify_locations(ca), ca, "--tls-root-ca-file")
+    if options.tls_client_auth_policy:
+        context.verify_mode = ssl.CERT_REQUIRED
+        if not options.tls_root_ca_file:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+    return context
+
+
+def _speak_from(context: ssl.SSLContext, version: str) -> None:
+    """Speak `version` and what is newer."""
+    import ssl
+    import warnings
+
+    versions = {"tls1.1": ssl.TLSVersion.TLSv1_1, "tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TLSv1_3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # who asks for an old one has to deal with old clients
+        context.minimum_version = versions.get(version, ssl.TLSVersion.TLSv1)
+    if version not in ("tls1.2", "tls1.3"):
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 has them in no other level
+
+
+def _load(what: Callable[[], None], path: str, flag: str) -> None:
+    import ssl
+
+    try:
+        what()
+    except ssl.SSLError as error:
+        raise StartError(f"{flag} {path} cannot be used: {error.reason or error}") from error
+    except OSError as error:
+        told = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise StartError(f"{flag} {path} cannot be read: {told}") from error

@@ -1,0 +1,8 @@
+"""Metrics and probes of a long-running command.
+
+operations.py      starts and stops the servers and senders below
+scrape.py          /metrics, /healthz and /readyz over HTTP
+statsd.py          metrics sent to a statsd
+metrics_format.py  metric families, and the text that Prometheus reads
+metric_sets.py     the families that commands share
+"""

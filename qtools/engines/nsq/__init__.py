@@ -1,0 +1,19 @@
+"""The NSQ engine: everything that opens connections to an nsqd, an nsqlookupd or q-broker.
+
+    address.py          an address in its forms; which brokers a command uses
+    settings.py         how to connect: TLS, AUTH, compression, names, timeouts
+    connection.py       one socket that drives one protocol session
+    in_flight.py        messages in flight on a connection, and commands that wait for their reply
+    connection_pool.py  many addresses, each kept connected
+    discovery.py        asks every nsqlookupd, and keeps the set of addresses
+    backoff.py          the delay before the next attempt
+    http_client.py      nsqd's HTTP API: size limits, depths, topics
+    topics.py           which topics there are
+    local_broker.py     the private local broker: found, or started as a process
+
+    consume/            messages from channels
+    publish/            messages to topics
+    protocol/           NSQ's V2 protocol, both sides, without I/O
+
+Events are logged to `qtools.client`; the commands decide how log lines look.
+"""

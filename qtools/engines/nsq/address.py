@@ -1,0 +1,191 @@
+"""What an address is, and which brokers a command shall speak to.
+
+    HOST:PORT   [IPv6]:PORT   HOST (nsqd's port, 4150)   unix:/path/to.sock   local (the private local broker)
+
+In: flags and the environment. Out: addresses. Nothing here connects.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from qtools.errors import AddressInvalid, UsageError
+
+NSQD_TCP_PORT = 4150
+NSQD_HTTP_PORT = 4151
+LOOKUPD_HTTP_PORT = 4161
+LOOKUPD_TCP_PORT = 4160
+LOCAL = "local"  # in place of an HTTP address: that of the private local broker
+
+# What the ports of NSQ's programs are, for those who gave the wrong one.
+_OTHER_PORTS = {
+    NSQD_HTTP_PORT: "that is nsqd's HTTP port, its TCP port is usually 4150",
+    LOOKUPD_TCP_PORT: "that is nsqlookupd's TCP port, nsqd's is usually 4150; for discovery use --lookupd HOST:4161",
+    LOOKUPD_HTTP_PORT: "that is nsqlookupd's HTTP port; for discovery use --lookupd",
+}
+
+
+# The same for those who gave it as nsqlookupd's HTTP address.
+_NOT_LOOKUPD = {
+    LOOKUPD_TCP_PORT: "that is nsqlookupd's TCP port, its HTTP port is usually 4161",
+    NSQD_TCP_PORT: "that is nsqd's TCP port, nsqlookupd's HTTP port is usually 4161; for one nsqd use --nsqd",
+    NSQD_HTTP_PORT: "that is nsqd's HTTP port, nsqlookupd's is usually 4161; for one nsqd use --nsqd HOST:4150",
+}
+
+
+def lookupd_hint(base: str) -> str:
+    """What to say of an address that was given as nsqlookupd's, and does not answer as one."""
+    from urllib.parse import urlsplit
+
+    port = urlsplit(base).port
+    return _NOT_LOOKUPD.get(port or 0, "is it nsqlookupd's HTTP port (usually 4161)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a broker listens: `host` and `port`, or `path` of a unix socket.
+
+    `http` is where its HTTP API can be asked ("http://host:port", "unix:/path", LOCAL), or "".
+    `local` marks the private local broker, which is started when it is not there. Its sockets are looked up for each
+    connection, as the one that runs then may have been started in another environment.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    http: str = ""
+    local: bool = False
+
+    def __str__(self) -> str:
+        if self.local:
+            return "the local broker"
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def other_port_hint(self) -> str:
+        """What this port usually is, when it is not nsqd's; "" if nothing is known."""
+        return _OTHER_PORTS.get(self.port, "")
+
+
+def parse_address(text: str, default_port: int = NSQD_TCP_PORT) -> Address:
+    """An address as users write it; AddressInvalid when it cannot be one."""
+    text = text.strip()
+    if text == "local":
+        return local_address()
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if not path.startswith("/"):
+            raise AddressInvalid(text, "needs an absolute path: unix:/path/to.sock")
+        return Address(path=path)
+    if "://" in text:
+        scheme, _, rest = text.partition("://")
+        if scheme not in ("tcp", "nsq", "nsqd"):
+            raise AddressInvalid(text, f"is a {scheme} URL; nsqd's TCP address is HOST:PORT")
+        text = rest.rstrip("/")
+    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]@,]+))(?::(?P<port>[0-9]+))?", text)
+    if found is None:
+        if text.startswith(":") and text[1:].isdigit():
+            raise AddressInvalid(text, f"has no host: did you mean localhost{text}?")
+        if "," in text:
+            raise AddressInvalid(text, "names several: give the flag once for each")
+        if text.count(":") > 1:
+            raise AddressInvalid(text, "looks like IPv6: write it as [ADDRESS]:PORT")
+        raise AddressInvalid(text, "is not HOST:PORT")
+    digits = found["port"]
+    port = default_port if digits is None else int(digits) if len(digits) < 9 else 0
+    if not 0 < port < 65536:
+        raise AddressInvalid(text, "has a port that is not between 1 and 65535")
+    host = found["six"] or found["host"]
+    if not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):  # RFC 1035, 2.3.4
+        raise AddressInvalid(text, "has a host that is no name: what stands between dots has 1 to 63 characters")
+    return Address(host=host, port=port)
+
+
+def parse_http_address(text: str, default_port: int) -> str:
+    """An HTTP address as users write it (HOST:PORT or a URL) → "http://host:port"; AddressInvalid otherwise."""
+    text = text.strip()
+    if "://" in text and not text.startswith("unix:"):
+        from urllib.parse import urlsplit
+
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise AddressInvalid(text, "is not HOST:PORT nor an http:// URL")
+        return text.rstrip("/")
+    address = parse_address(text, default_port)
+    if address.local:
+        raise AddressInvalid(text, "is not HOST:PORT nor an http:// URL")
+    return str(address) if address.path else f"http://{address}"
+
+
+def local_address(environ: Mapping[str, str] = os.environ) -> Address:
+    """The private local broker of this user. StartError when it can have no place."""
+    from qtools.paths import local_places
+
+    local_places(environ)
+    return Address(http=LOCAL, local=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Brokers:
+    """Which brokers to speak to: `nsqd` addresses, or those that the `lookupd`s name; never both.
+
+    failing: the HTTP APIs that did not answer the last time, so that a run logs each outage once (discovery.py).
+    """
+
+    nsqd: tuple[Address, ...] = ()
+    lookupd: tuple[str, ...] = ()
+    failing: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    @property
+    def uses_https(self) -> bool:
+        """Whether an address of an HTTP API among them begins with https://."""
+        return any(base.startswith("https://") for base in (*self.lookupd, *(each.http for each in self.nsqd)))
+
+    def __str__(self) -> str:
+        if self.lookupd:
+            return "nsqlookupd at " + ", ".join(self.lookupd)
+        return ", ".join(map(str, self.nsqd))
+
+
+def choose_brokers(
+    nsqd: Sequence[str] = (),
+    lookupd: Sequence[str] = (),
+    nsqd_http: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> Brokers:
+    """Flags, else QTOOLS_NSQD or QTOOLS_LOOKUPD (comma-separated), else the private local broker."""
+    if nsqd and lookupd:
+        raise UsageError("give --nsqd-tcp-address or --lookupd-http-address, not both")
+    if not nsqd and not lookupd:
+        nsqd = _listed(environ.get("QTOOLS_NSQD", ""))
+        lookupd = _listed(environ.get("QTOOLS_LOOKUPD", ""))
+        if nsqd and lookupd:
+            raise UsageError("QTOOLS_NSQD and QTOOLS_LOOKUPD are both set: unset one of them")
+    if nsqd_http and len(nsqd_http) != len(nsqd):
+        raise UsageError("give --nsqd-http-address once for each --nsqd-tcp-address, in the same order")
+    if lookupd:
+        return Brokers(lookupd=tuple(dict.fromkeys(parse_http_address(text, LOOKUPD_HTTP_PORT) for text in lookupd)))
+    if not nsqd:
+        return Brokers(nsqd=(local_address(environ),))
+    addresses = []
+    for place, text in enumerate(nsqd):
+        address = parse_address(text)
+        if nsqd_http:
+            address = replace(address, http=parse_http_address(nsqd_http[place], NSQD_HTTP_PORT))
+        elif address.port and address.port < 65535:
+            address = replace(address, http=f"http://{replace(address, port=address.port + 1)}")
+        addresses.append(address)
+    return Brokers(nsqd=tuple(dict.fromkeys(addresses)))
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

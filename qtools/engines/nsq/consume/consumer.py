@@ -1,0 +1,357 @@
+"""Many connections as one Source. In: sources to read and where. Out: batches, each knowing its connections.
+
+A read hands over everything that has come since the last one, as one batch. max-in-flight is shared among
+the connections (flow_control.py). What waits here unread is bounded by bytes too: beyond MAX_UNREAD no broker may
+send more, until the reader has caught up. Heartbeats are answered all the while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.connection import Connection
+from qtools.engines.nsq.connection_pool import ConnectionPool
+from qtools.engines.nsq.consume.flow_control import share
+from qtools.engines.nsq.discovery import Discovery
+from qtools.engines.nsq.in_flight import Delivery
+from qtools.engines.nsq.settings import Settings
+from qtools.message import NO_STAMP, Batch, Messages, redelivered, timestamp_of
+from qtools.names import Subscription
+
+logger = logging.getLogger("qtools.client")
+
+MAX_UNREAD = 8 * 1024 * 1024  # bytes
+REBALANCE_SECONDS = 3.0
+# A lower ready count is not answered; by now the broker has read it, and what it sent before has come.
+SETTLE_SECONDS = 0.1
+# Where there may be fewer places than connections, each has its turn soon: the one with the messages may be the last.
+TURN_SECONDS = 0.2
+
+
+class Consumer:
+    """Reads `sources` from `brokers`.
+
+    limit: how many messages to read in all; not one more is left in flight than that.
+    by_quota: read from each connection only as much as `set_quota` says, and nothing before it does.
+    ends_when_empty: the run ends when there is nothing to read, so that it does not wait for a topic that no nsqd has.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Subscription],
+        brokers: Brokers,
+        settings: Settings,
+        *,
+        max_in_flight: int = 2500,
+        limit: int | None = None,
+        by_quota: bool = False,
+        ends_when_empty: bool = False,
+    ) -> None:
+        self.sources = list(sources)
+        self.received = 0
+        self.redelivered = 0  # of those received: that had been delivered before
+        self._newest = (NO_STAMP, 0.0)  # the stamp that came last, and when (s since 1970)
+        self._max_in_flight = max_in_flight
+        self._unfinished = limit  # of the limit: how many may still be finished
+        self._unread_limit = limit  # of the limit: how many may still be handed over
+        # (topic, channel, nsqd) → how many may still be finished; None: any number
+        self._quotas: dict[tuple[str, str, str], int] | None = {} if by_quota else None
+        self._ends_when_empty = ends_when_empty
+        self._brokers = brokers
+        self.settings = settings
+        self.on_received: Callable[[int], None] | None = None  # called with the bytes of each read of a socket
+        self._pools: list[ConnectionPool] = []
+        self._connections: list[Connection] = []
+        self._lately: set[Connection] = set()
+        self._turn = 0
+        # The highest ready count of a moment ago where it is lower now, and when (loop time) it was lowered last.
+        self._asked: dict[Connection, tuple[int, float]] = {}
+        self._settling: asyncio.TimerHandle | None = None
+        self._tight = False  # a connection waits for room that others have not given up yet
+        self._failed_before = 0  # acknowledgements, on connections that are gone
+        self._unread: deque[tuple[Batch, int]] = deque()  # with the bytes that each came in
+        self._unread_bytes = 0
+        self._choked = False
+        self._something = asyncio.Event()
+        self._ended = False
+        self._resting = False
+        self._rebalancer: asyncio.Task[None] | None = None
+
+    def _make_pool(self, source: Subscription) -> ConnectionPool:
+        async def subscribe(connection: Connection) -> None:
+            connection.owner = self
+            await connection.subscribe(source.topic, source.channel)
+            logger.info("reading %s from %s", source, connection.address)
+            self._connections.append(connection)
+            self._share()
+
+        discovery = Discovery(self._brokers, source.topic, self.settings)
+        return ConnectionPool(discovery, self.settings, subscribe, self._on_down, waits=not self._ends_when_empty)
+
+    async def start(self) -> None:
+        """Connect and subscribe; StartError when no broker could be reached."""
+        self._pools += [self._make_pool(source) for source in self.sources]
+        starting = [asyncio.create_task(pool.start()) for pool in self._pools]
+        try:
+            await asyncio.gather(*starting)
+        except BaseException:
+            for task in starting:
+                task.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+            await self.close()
+            raise
+        self._rebalancer = asyncio.create_task(self._rebalance())
+
+    async def add(self, source: Subscription) -> None:
+        """Read `source` too, from now on; StartError when no broker could be reached; then it is not read."""
+        pool = self._make_pool(source)
+        self.sources.append(source)
+        self._pools.append(pool)
+        try:
+            await pool.start()
+        except BaseException:
+            self.sources.remove(source)
+            self._pools.remove(pool)
+            raise
+
+    # ── Source ──
+
+    async def read(self) -> Batch | None:
+        """All that has come since the last read, as one batch; None after `end`, or when the limit is reached."""
+        while not self._unread:
+            if self._ended or self._unread_limit == 0:
+                return None
+            self._something.clear()
+            await self._something.wait()
+        batch = Batch.joined([batch for batch, _ in self._unread])
+        self._unread.clear()
+        self._unread_bytes = 0
+        if self._unread_limit is not None:
+            if len(batch) > self._unread_limit:
+                batch, surplus = batch.split(self._unread_limit)
+                surplus.requeue()
+            self._unread_limit -= len(batch)
+        if self._choked:
+            self._choked = False
+            self._share()
+        return batch
+
+    async def close(self) -> None:
+        """Stop receiving, give back what was not finished, close."""
+        self.end()
+        if self._rebalancer is not None:
+            self._rebalancer.cancel()
+        if self._settling is not None:
+            self._settling.cancel()
+        self._unread.clear()  # the connections know what they hold, and give it back
+        await asyncio.gather(*(pool.close() for pool in self._pools))
+
+    # ── what else a command asks ──
+
+    def end(self) -> None:
+        """Let `read` return None once what has come was read; no more is asked for."""
+        self._ended = True
+        self._something.set()
+        self._share()
+
+    def discard(self) -> None:
+        """End, and drop what has not been read: it goes back to its channels when the consumer is closed."""
+        self.end()
+        self._unread.clear()
+        self._unread_bytes = 0
+
+    def rest(self) -> None:
+        """Ask for nothing more and give back what was not read; what was read may still be acknowledged."""
+        self._resting = True
+        for batch, _ in self._unread:
+            batch.requeue()
+        self._unread.clear()
+        self._unread_bytes = 0
+        self._choked = False
+        self._share()
+
+    def resume(self, limit: int | None) -> None:
+        """Go on after `rest`, for `limit` messages more."""
+        self._resting = False
+        self._unread_limit = limit
+        self._unfinished = None if limit is None else self.in_flight + limit
+        self._share()
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether there is a connection to resume, and `end` was not called."""
+        return bool(self._connections) and not self._ended
+
+    @property
+    def in_flight(self) -> int:
+        """Messages received and neither finished nor given back."""
+        return sum(connection.in_flight for connection in self._connections)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every nsqd that is known is connected; so it is where none is known at all."""
+        return all(len(pool.up) >= len(pool.discovery.known) for pool in self._pools)
+
+    @property
+    def connected(self) -> int:
+        """How many connections are subscribed."""
+        return len(self._connections)
+
+    @property
+    def lag(self) -> float:
+        """How old the message that came last was when it came, s by the two machines' clocks; 0.0 before the first."""
+        stamp, came = self._newest
+        return max(0.0, came - timestamp_of(stamp) / 1e9) if came else 0.0
+
+    @property
+    def msg_timeout(self) -> float | None:
+        """s until the first broker delivers an unfinished message again, untouched; None while none is connected."""
+        return min((connection.agreed.msg_timeout / 1000 for connection in self._connections), default=None)
+
+    @property
+    def reconnects(self) -> int:
+        return sum(pool.reconnects for pool in self._pools)
+
+    @property
+    def acknowledgements_failed(self) -> int:
+        """FINs that came too late at a broker: those messages come again."""
+        return self._failed_before + sum(connection.acknowledgements_failed for connection in self._connections)
+
+    def askable(self) -> list[tuple[Subscription, str, str]]:
+        """(source, nsqd, its HTTP address or "") of every connection there is."""
+        return [
+            (Subscription(connection.topic, connection.channel), connection.address, connection.address_.http)
+            for connection in self._connections
+        ]
+
+    def quota_of(self, source: Subscription, nsqd: str) -> int | None:
+        """How many messages of `source` on `nsqd` may still be finished; None before `set_quota` was called for it."""
+        return None if self._quotas is None else self._quotas.get((source.topic, source.channel, nsqd))
+
+    def set_quota(self, source: Subscription, nsqd: str, count: int) -> None:
+        """Read `source` on `nsqd` until `count` messages of it are finished; only with `by_quota`."""
+        assert self._quotas is not None
+        self._quotas[source.topic, source.channel, nsqd] = count
+        self._share()
+
+    # ── Owner ──
+
+    def on_messages(self, delivery: Delivery, messages: Messages, size: int) -> None:
+        if self._resting:
+            Batch.of(delivery, messages).requeue()
+            return
+        if self._ended:
+            return  # the connection gives them back when it is closed
+        self.received += len(messages)
+        self.redelivered += redelivered(messages)
+        self._newest = (messages.stamps[-1], time.time())
+        self._unread.append((Batch.of(delivery, messages), size))
+        self._unread_bytes += size
+        self._something.set()
+        connection = delivery.connection
+        if connection not in self._lately:
+            self._lately.add(connection)
+            self._share()
+        if self._unread_bytes > MAX_UNREAD and not self._choked:
+            self._choked = True
+            self._share()
+        if self.on_received is not None:
+            self.on_received(size)
+
+    def on_finish(self, connection: Connection, count: int) -> None:
+        if self._unfinished is not None:
+            # Before the FIN leaves: a ready count is a window, and each FIN would let one message more come.
+            self._unfinished = max(0, self._unfinished - count)
+        if self._quotas is not None:
+            key = (connection.topic, connection.channel, connection.address)
+            self._quotas[key] = max(0, self._quotas.get(key, 0) - count)
+        if self._unfinished is not None or self._quotas is not None or self._tight:
+            self._share()
+
+    def _on_down(self, connection: Connection) -> None:
+        self._lately.discard(connection)
+        self._asked.pop(connection, None)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._failed_before += connection.acknowledgements_failed
+        if self._unread:  # what it delivered comes again from elsewhere; handing it on would only double it
+            self._unread = deque(each for each in self._unread if not _came_from(each[0], connection))
+            self._unread_bytes = sum(size for _, size in self._unread)
+            self._choked = self._unread_bytes > MAX_UNREAD
+        self._share()
+
+    # ── ready counts ──
+
+    def _share(self) -> None:
+        connections = self._connections
+        total = 0 if self._choked or self._ended or self._resting else self._max_in_flight
+        if self._unfinished is not None:
+            total = min(total, self._unfinished)
+        shares = share(
+            total,
+            [connection in self._lately for connection in connections],
+            [self._cap(connection) for connection in connections],
+            self._turn,
+        )
+        # What is in flight somewhere, or was asked for a moment ago, has its place; who is to grow waits for it.
+        asked = [max(each.ready_count, self._asked.get(each, (0, 0.0))[0]) for each in connections]
+        taken = [max(each.in_flight, count) for each, count in zip(connections, asked, strict=True)]
+        room = max(0, total - sum(taken))
+        self._tight = False
+        for connection, count, before, has in zip(connections, shares, asked, taken, strict=True):
+            if count > has:
+                grown = min(count - has, room)
+                room -= grown
+                self._tight |= grown < count - has
+                count = has + grown
+            if count < connection.ready_count:
+                loop = asyncio.get_running_loop()
+                self._asked[connection] = (before, loop.time())
+                self._settling = self._settling or loop.call_later(SETTLE_SECONDS, self._settle)
+            connection.ready(count)
+
+    def _cap(self, connection: Connection) -> int:
+        """The highest ready count that `connection` may have."""
+        most = connection.agreed.max_rdy_count
+        if self._quotas is None:
+            return most
+        return min(most, self._quotas.get((connection.topic, connection.channel, connection.address), 0))
+
+    def _settle(self) -> None:
+        """Forget what was asked for long enough ago, and share what that leaves."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - SETTLE_SECONDS * 0.9  # timers keep time only so well
+        self._asked = {connection: asked for connection, asked in self._asked.items() if asked[1] > since}
+        self._settling = loop.call_later(SETTLE_SECONDS, self._settle) if self._asked else None
+        self._share()
+
+    async def _rebalance(self) -> None:
+        """Move ready counts off idle connections, now and then."""
+        before: dict[Connection, int] = {}
+        while True:
+            scarce = self._unfinished is not None or self._max_in_flight < len(self._connections)
+            await asyncio.sleep(TURN_SECONDS if scarce else REBALANCE_SECONDS)
+            self._turn += 1
+            busy = {connection for connection in self._connections if connection.in_flight}
+            self._lately = {c for c in self._connections if c in busy or before.get(c) != c.received}
+            before = {connection: connection.received for connection in self._connections}
+            self._share()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were received and not read."""
+        return self._unread_bytes
+
+    def __repr__(self) -> str:
+        sources = ", ".join(map(str, self.sources))
+        return f"<Consumer {sources} connections={len(self._connections)} unread={self._unread_bytes} B>"
+
+
+def _came_from(batch: Batch, connection: Connection) -> bool:
+    origin = batch.parts[0][0]  # a batch that was not read yet has one part
+    return isinstance(origin, Delivery) and origin.connection is connection

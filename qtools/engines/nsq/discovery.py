@@ -1,0 +1,109 @@
+"""Which addresses there are. In: addresses, or nsqlookupds to ask. Out: calls to `add` for each address found.
+
+All nsqlookupds are asked, and the union counts: one of them down is no failure. An nsqd that is no longer
+named is not dropped while its connection lives; when that ends, it is not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from qtools.engines.nsq.address import Address, Brokers
+from qtools.engines.nsq.http_client import HttpClient, ask_lookupd
+from qtools.engines.nsq.protocol.lookup import Producer, decode_producers
+from qtools.engines.nsq.settings import Settings
+from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
+
+logger = logging.getLogger("qtools.client")
+
+ALL = ""  # in `Brokers.failing` while no nsqlookupd answers
+POLL_SECONDS = 15.0
+# While no nsqd has the topic yet, the run waits for one, and a request costs nsqlookupd very little.
+POLL_SECONDS_EMPTY = 1.0
+
+
+class Discovery:
+    """The addresses for `topic`, or of every nsqd when it is None (to publish anywhere).
+
+    settings: the TLS files that requests to https:// addresses use.
+    The nsqlookupds that did not answer the last time are in `brokers.failing`, so that all instances of a run log an
+    outage once.
+    """
+
+    def __init__(self, brokers: Brokers, topic: str | None, settings: Settings) -> None:
+        self.known: set[Address] = set(brokers.nsqd)
+        self.topic = topic
+        self.is_static = not brokers.lookupd
+        self._brokers = brokers
+        self._http = [HttpClient(base, settings.http_tls_context()) for base in brokers.lookupd]
+        self._failing = brokers.failing
+
+    async def look(self) -> set[Address]:
+        """All addresses there are now. StartError when no nsqlookupd answers; that some do not is logged."""
+        if self.is_static:
+            return self.known
+        answers = await asyncio.gather(*(self._ask(http) for http in self._http), return_exceptions=True)
+        found: set[Address] = set()
+        failures: list[str] = []
+        news: list[str] = []
+        for http, answer in zip(self._http, answers, strict=True):
+            if isinstance(answer, (NetworkError, PeerError)):
+                failures.append(str(answer))
+                if http.base not in self._failing:
+                    self._failing.add(http.base)
+                    news.append(str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                self._failing.discard(http.base)
+                found.update(_address(producer) for producer in answer if producer.tcp_port)
+        if len(failures) == len(self._http):
+            raise StartError(f"no nsqlookupd answers: {'; '.join(failures)}")
+        self._failing.discard(ALL)
+        for failure in news:
+            logger.warning("nsqlookupd %s", failure)
+        self.known = found
+        return found
+
+    async def look_again(self) -> set[Address]:
+        """As `look`. When no nsqlookupd answers this is logged once, and what was known before is returned."""
+        try:
+            return await self.look()
+        except StartError as error:
+            if ALL not in self._failing:
+                self._failing.add(ALL)
+                logger.warning("%s; looking again", error)
+            return self.known
+
+    async def _ask(self, http: HttpClient) -> list[Producer]:
+        path = "/nodes" if self.topic is None else f"/lookup?topic={self.topic}"
+        status, body = await ask_lookupd(http, path)
+        if status == 404:
+            return []
+        try:
+            return decode_producers(body)
+        except ProtocolError as error:
+            raise ProtocolError(f"{http.base}: {error}") from error
+
+    async def wait_next_poll(self) -> None:
+        """Until it is time to look again; never, where addresses were given."""
+        if self.is_static:
+            await asyncio.get_running_loop().create_future()
+        import random
+
+        pause = POLL_SECONDS if self.known else POLL_SECONDS_EMPTY
+        await asyncio.sleep(pause * random.uniform(0.9, 1.1))
+
+    async def close(self) -> None:
+        for http in self._http:
+            await http.close()
+
+
+def _address(producer: Producer) -> Address:
+    host = f"[{producer.host}]" if ":" in producer.host else producer.host
+    return Address(
+        host=producer.host,
+        port=producer.tcp_port,
+        http=f"http://{host}:{producer.http_port}" if producer.http_port else "",
+    )

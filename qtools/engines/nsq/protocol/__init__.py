@@ -1,0 +1,14 @@
+"""NSQ's V2 protocol, both sides: bytes in, lists of messages, commands or events out; intents in, bytes out.
+
+No sockets, no clock, no asyncio here: a function that needs the time takes it as an argument.
+
+    receive_buffer.py  bytes that have arrived and are not parsed yet
+    frames.py          server to client: frames and messages, decoded and encoded
+    commands.py        client to server: each command encoded
+    command_reader.py  client to server, on the broker's side: bytes in, commands out
+    identify.py        the IDENTIFY request and response
+    negotiate.py       the broker's side of IDENTIFY: what a client is granted
+    session.py         one client connection as a state machine
+    transforms.py      TLS, snappy and deflate, between the socket and the frames
+    lookup.py          nsqlookupd's protocol and its HTTP answers
+"""

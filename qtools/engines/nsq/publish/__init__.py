@@ -1,0 +1,7 @@
+"""Messages to NSQ's topics.
+
+publisher.py       publishes over many connections; one topic of it as a Sink
+publish_queue.py   publish requests in order, over any open connection
+batch_splitter.py  splits messages into PUB, MPUB and DPUB commands within the broker's limits
+load_balancing.py  which of several brokers gets the next batch
+"""

@@ -1,0 +1,116 @@
+"""How to connect: TLS, AUTH, compression, names, timeouts. In: what the flags said. Out: what a connection needs.
+
+Secrets come from a file or the environment, never from a command line, where every user of the machine
+could read them; they have no place in a repr either.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qtools import __version__
+from qtools.engines.nsq.protocol.identify import IdentifyRequest
+from qtools.errors import StartError, UsageError
+
+if TYPE_CHECKING:
+    import ssl
+
+# nsqd answers within milliseconds; longer than this and it is not there, or something else is.
+CONNECT_TIMEOUT = 10.0
+# A connection counts as lost after two missed heartbeats. Half of nsqd's default, as an unplugged cable sends no error.
+HEARTBEAT_MS = 15_000
+
+
+@dataclass(slots=True)
+class Settings:
+    """Everything about a connection but the address. Times in ms unless they say s."""
+
+    program: str = "qtools"
+    client_id: str = ""
+    msg_timeout: int = 0
+    heartbeat_interval: int = HEARTBEAT_MS
+    tls: bool = False
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_insecure: bool = False
+    secret: bytes | None = field(default=None, repr=False)
+    snappy: bool = False
+    deflate: bool = False
+    deflate_level: int = 6
+    connect_timeout: float = CONNECT_TIMEOUT  # s
+    _context: ssl.SSLContext | None = field(default=None, repr=False)
+
+    def wishes(self) -> IdentifyRequest:
+        """What IDENTIFY shall ask for."""
+        host = socket.gethostname()
+        return IdentifyRequest(
+            client_id=self.client_id or host.partition(".")[0],
+            hostname=host,
+            user_agent=f"{self.program}/{__version__}",
+            heartbeat_interval=self.heartbeat_interval,
+            msg_timeout=self.msg_timeout,
+            tls_v1=self.tls,
+            snappy=self.snappy,
+            deflate=self.deflate,
+            deflate_level=self.deflate_level,
+        )
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The TLS context of a TCP connection, None for one in clear; StartError when a file it needs is unusable."""
+        return self._tls_context() if self.tls else None
+
+    def http_tls_context(self) -> ssl.SSLContext | None:
+        """The TLS context of an https:// request, or None for httpx's default where no flag speaks of TLS.
+
+        It does not depend on `tls`: nsqlookupd may be behind HTTPS where nsqd's TCP port is not encrypted.
+        """
+        return self._tls_context() if self.tls or self.tls_ca or self.tls_cert or self.tls_insecure else None
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._context is not None:
+            return self._context
+        import ssl
+
+        context = ssl.create_default_context()
+        try:
+            if self.tls_ca:
+                context = ssl.create_default_context(cafile=self.tls_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"cannot use the CA file {self.tls_ca}: {_why(error)}") from error
+        if self.tls_insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.tls_cert:
+            try:
+                context.load_cert_chain(self.tls_cert, self.tls_key or None)
+            except (OSError, ssl.SSLError) as error:
+                files = f"{self.tls_cert} and {self.tls_key}" if self.tls_key else self.tls_cert
+                raise StartError(f"cannot use the client certificate {files}: {_why(error)}") from error
+        self._context = context
+        return context
+
+
+def _why(error: OSError) -> str:
+    reason = getattr(error, "reason", None)
+    return str(error.strerror or reason or error) if reason is None else str(reason)
+
+
+def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | None:
+    """The AUTH secret from a file, else from QTOOLS_AUTH_SECRET, else none. A final newline is not part of it."""
+    if path:
+        try:
+            with open(path, "rb") as file:
+                secret = file.read()
+        except OSError as error:
+            raise StartError(f"cannot read the secret file {path}: {error.strerror or error}") from error
+        secret = secret.removesuffix(b"\n").removesuffix(b"\r")
+        if not secret:
+            raise UsageError(f"the secret file {path} is empty")
+        return secret
+    told = environ.get("QTOOLS_AUTH_SECRET", "")
+    return os.fsencode(told) if told else None

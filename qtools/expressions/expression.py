@@ -1,0 +1,123 @@
+"""Filter expressions: a total subset of jq, compiled once, run on every message.
+
+In: text such as `.type == "purchase" and .amount > 100`. Out: an Expression, a function from a parsed JSON value to the
+one result, or NOTHING where `select(…)` lets nothing pass. What is accepted means what jq means by it;
+docs/expressions.md has the language. Everything ends, in time and memory bounded by the text's and the value's size.
+
+    parser.py  text → tree (…_tokens, …_tree)    hints.py  what to say of what only jq has
+                                                            foreign_syntax.py  and of what other languages have
+    code_generator.py    tree → function                   functions.py, …_values.py  what it calls
+    regex.py   patterns of test(…)                 cost.py  what is too much
+
+Never here: parsing JSON (filter.py), reading anything but the value given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from qtools.expressions.code_generator import Evaluate, compile_node
+from qtools.expressions.cost import MODEST_SIZE, cost
+from qtools.expressions.parser import parse
+from qtools.expressions.syntax_tree import Binary, Call, Identity, Index, Literal, Many, Node
+from qtools.expressions.values import NOTHING
+
+__all__ = ["NOTHING", "Expression", "compile_expression", "truthy"]
+
+Path = tuple[str, ...]
+Scalar = str | int | float | bool | None
+
+
+def truthy(value: Any) -> bool:
+    """jq's truth: all but null and false. NOTHING is not true either."""
+    return value is not None and value is not False and value is not NOTHING
+
+
+class Expression:
+    """One compiled expression: call it with a parsed JSON value.
+
+    It yields the one result, or NOTHING, and raises EvaluationError where jq would fail. `evaluate` is the same as
+    calling it, without the step between: for loops.
+    """
+
+    __slots__ = ("_regex", "_tree", "evaluate", "text")
+
+    def __init__(self, text: str, tree: Node, regex: bool) -> None:
+        self.text, self._tree, self._regex = text, tree, regex
+        self.evaluate: Evaluate = compile_node(text, tree, regex=regex)
+
+    def __call__(self, value: Any) -> Any:
+        return self.evaluate(value)
+
+    def __repr__(self) -> str:
+        return f"<Expression {self.text}>"
+
+    @property
+    def is_modest(self) -> bool:
+        """Whether a result is never many times the size of its value."""
+        return cost(self._tree).size <= MODEST_SIZE
+
+    @property
+    def equalities(self) -> tuple[tuple[Path, Scalar], ...]:
+        """What must hold for the result to be true: (("a", "b"), 1) for `.a.b == 1 and …`.
+
+        Nothing is said that need not hold. A missing path counts as null; True is not 1, though Python has them equal.
+        """
+        return tuple(_equalities(self._tree))
+
+    @property
+    def parts(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+        """The conditions that the top-level and, or, not join, each with its text; one of them alone has no others."""
+        return tuple(
+            (self.text[node.start : node.end], compile_node(self.text, node, regex=self._regex))
+            for node in _leaves(self._tree)
+        )
+
+
+def _leaves(node: Node) -> Iterator[Node]:
+    if isinstance(node, Many) and node.kind in ("and", "or"):
+        for item in node.items:
+            yield from _leaves(item)
+    elif isinstance(node, Many) and node.kind == "|" and len(node.items) == 2 and _is_not(node.items[1]):
+        yield from _leaves(node.items[0])
+    else:
+        yield node
+
+
+def _is_not(node: Node) -> bool:
+    return isinstance(node, Call) and node.name == "not"
+
+
+def _equalities(node: Node) -> Iterator[tuple[Path, Scalar]]:
+    if isinstance(node, Many) and node.kind == "and":
+        for item in node.items:
+            yield from _equalities(item)
+    elif isinstance(node, Many) and node.kind == "|":
+        # What comes after is only reached when the select before it let the whole value pass.
+        if isinstance(node.items[0], Call):
+            yield from _equalities(node.items[0])
+    elif isinstance(node, Call) and node.name == "select":
+        yield from _equalities(node.arguments[0])
+    elif isinstance(node, Binary) and node.operator == "==":
+        for side, other in ((node.left, node.right), (node.right, node.left)):
+            path = _path(side)
+            if path is not None and isinstance(other, Literal):
+                yield path, other.value
+
+
+def _path(node: Node) -> Path | None:
+    if isinstance(node, Identity):
+        return ()
+    if isinstance(node, Index) and isinstance(node.key, Literal) and isinstance(node.key.value, str):
+        before = _path(node.base)
+        return None if before is None else (*before, node.key.value)
+    return None
+
+
+def compile_expression(text: str, *, regex: bool = True) -> Expression:
+    """Compile `text`; `regex=False` refuses test(…), for expressions from strangers.
+
+    Raises ExpressionError, which says the column and what was expected.
+    """
+    return Expression(text, parse(text), regex)

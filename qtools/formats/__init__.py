@@ -1,0 +1,6 @@
+"""The formats of messages outside a broker: bytes to messages, and back.
+
+lines.py     raw messages with a delimiter, whole inputs, and length-prefixed messages
+envelope.py  a message with its metadata, as JSON or msgpack, and back without loss
+encoders.py  the output formats by name
+"""

@@ -1,0 +1,36 @@
+"""The formats in which messages leave: raw, envelope, msgpack, length32. In: a batch. Out: bytes.
+
+q-pipe reads in each what was written in it. Who prints for a person (q-tail on a terminal) has formats of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qtools.formats.lines import join_lengths, join_lines
+from qtools.message import Batch
+
+
+class Format:
+    """A batch → bytes. `pieces` gives each message with what ends it; `join` all of them, as fast as may be."""
+
+    def __init__(self, pieces: Callable[[Batch], list[bytes]], join: Callable[[Batch], bytes] | None = None) -> None:
+        self.pieces = pieces
+        self.join = join or (lambda batch: b"".join(pieces(batch)))
+
+
+def make_format(name: str, delimiter: bytes = b"\n") -> Format:
+    """The format called `name`; only raw has a delimiter."""
+    if name == "raw":
+        return Format(
+            lambda batch: [body + delimiter for body in batch.bodies],
+            lambda batch: join_lines(batch.bodies, delimiter),
+        )
+    if name == "length32":
+        return Format(
+            lambda batch: [join_lengths([body]) for body in batch.bodies],
+            lambda batch: join_lengths(batch.bodies),
+        )
+    from qtools.formats.envelope import encode_envelopes, encode_msgpack
+
+    return Format({"envelope": encode_envelopes, "msgpack": encode_msgpack}[name])

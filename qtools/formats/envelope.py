@@ -1,0 +1,214 @@
+"""A message with all that is known of it, as JSON or msgpack, and back, without loss.
+
+    envelope    one JSON object a line   {"topic":…,"id":…,"timestamp":…,"attempts":…,"nsqd":…,"body":…}
+    msgpack     the same as a map, one behind the other, body as bin
+
+timestamp is in ns since 1970. A body that is not UTF-8 stands as "body_base64". Coming back, only the body is
+needed; unknown keys are left alone. In: messages, or bytes. Out: bytes, or bodies.
+"""
+
+from __future__ import annotations
+
+import base64
+from codecs import BOM_UTF8
+from typing import Any
+
+import orjson
+
+from qtools.errors import InputError
+from qtools.formats.lines import LONGEST, DelimiterSplitter
+from qtools.message import Batch, Message, Origin
+
+
+def _fields(message: Message, origin: Origin) -> dict[str, Any]:
+    return {
+        "topic": origin.topic,
+        "id": message.id.decode("latin-1"),
+        "timestamp": message.timestamp,
+        "attempts": message.attempts,
+        "nsqd": origin.address,
+    }
+
+
+def encode_envelopes(batch: Batch) -> list[bytes]:
+    """One line of JSON for each message, with its newline."""
+    lines: list[bytes] = []
+    for origin, start, stop in batch.parts:
+        for message in batch.messages[start:stop]:
+            fields = _fields(message, origin)
+            try:
+                fields["body"] = message.body.decode("utf-8")
+            except UnicodeDecodeError:
+                fields["body_base64"] = base64.b64encode(message.body).decode("ascii")
+            lines.append(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+    return lines
+
+
+def encode_msgpack(batch: Batch) -> list[bytes]:
+    """One msgpack map for each message."""
+    import msgpack
+
+    pack = msgpack.Packer(use_bin_type=True).pack
+    return [
+        pack(_fields(message, origin) | {"body": message.body})
+        for origin, start, stop in batch.parts
+        for message in batch.messages[start:stop]
+    ]
+
+
+def decode_envelope(line: bytes) -> bytes:
+    """The body in a line of JSON; ValueError that says what is wrong with it."""
+    return body_of(parse_envelope(line))
+
+
+def parse_envelope(line: bytes) -> dict[str, Any]:
+    """A line of JSON as a map; ValueError that says what is wrong with it."""
+    try:
+        told = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        if line.startswith(BOM_UTF8):  # RFC 8259, 8.1: a parser may ignore it
+            return parse_envelope(line.removeprefix(BOM_UTF8))
+        raise ValueError(f"is not JSON ({error})") from error
+    if not isinstance(told, dict):
+        raise ValueError("is not a JSON object")
+    return told
+
+
+def body_of(told: dict[str, Any]) -> bytes:
+    """The body in an envelope; ValueError that says what is wrong with it."""
+    body = told.get("body")
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    packed = told.get("body_base64")
+    if body is None and isinstance(packed, str):
+        try:
+            return base64.b64decode(packed, validate=True)
+        except ValueError as error:  # binascii.Error, and for what is not ASCII its parent
+            raise ValueError(f"has a body_base64 that is not base64 ({error})") from error
+    raise ValueError('has neither a "body" nor a "body_base64" that is a string')
+
+
+class EnvelopeSplitter:
+    """Lines of JSON in, bodies out; a broken one is named by its line and offset.
+
+    With `keep`, `maps` are the whole envelopes of the bodies that were given last.
+    """
+
+    def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
+        self.maps: list[dict[str, Any]] = []
+        self._keep = keep
+        self.base = base
+        self.consumed = 0
+        self.overhead = 0
+        self.ends: list[int] | None = []
+        self.empty = 0
+        self.empty_at: list[int] = []
+        self._lines = DelimiterSplitter(b"\n", longest, base=base)
+        self._line = 0
+        self._broken: InputError | None = None
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        return self._decode(self._lines.feed_all(chunk), 1)
+
+    def end(self) -> list[bytes]:
+        return self._decode(self._lines.end(), 0)
+
+    def _decode(self, lines: list[bytes], delimiter: int) -> list[bytes]:
+        if self._broken is not None:
+            raise self._broken
+        self.empty_at = []
+        ends = self.ends = []
+        bodies: list[bytes] = []
+        self.maps = []
+        for place, line in enumerate(lines):
+            self._line += 1
+            try:
+                told = parse_envelope(line) if line else {}
+                body = body_of(told) if line else b""
+            except ValueError as error:
+                at = self.base + self.consumed
+                which = f"the line at byte {at}" if self.base else f"line {self._line} (at byte {at})"
+                self._broken = InputError(f"{which} {error}", at)
+                if not bodies:
+                    raise self._broken from error
+                return bodies
+            self.consumed += len(line) + delimiter
+            ends.append(self.consumed)
+            if body:
+                bodies.append(body)
+                if self._keep:
+                    self.maps.append(told)
+            else:
+                self.empty += 1
+                self.empty_at.append(place)
+        return bodies
+
+
+class MsgpackSplitter:
+    """msgpack maps in, bodies out; a broken one is named by its offset. `keep` and `maps` as above."""
+
+    def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
+        import msgpack
+
+        self.maps: list[dict[str, Any]] = []
+        self._keep = keep
+        self.base = base
+        self.consumed = 0
+        self.overhead = 0
+        self.ends: list[int] | None = []
+        self.empty = 0
+        self.empty_at: list[int] = []
+        self._longest = longest
+        self._out_of_data: type[Exception] = msgpack.OutOfData
+        self._buffer_full: type[Exception] = msgpack.BufferFull
+        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=longest + 1024 * 1024, strict_map_key=False)
+        self._fed = 0
+        self._broken: InputError | None = None
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        if self._broken is not None:
+            raise self._broken
+        self.empty_at = []
+        self.maps = []
+        ends = self.ends = []
+        bodies: list[bytes] = []
+        self._fed += len(chunk)
+        try:
+            self._unpacker.feed(chunk)
+            while True:
+                told = self._unpacker.unpack()
+                body = told.get("body") if isinstance(told, dict) else None
+                if not isinstance(body, bytes):
+                    raise ValueError('it is no map with a binary "body"')
+                self.consumed = self._unpacker.tell()
+                ends.append(self.consumed)
+                if body:
+                    bodies.append(body)
+                    if self._keep:
+                        self.maps.append(told)
+                else:
+                    self.empty += 1
+                    self.empty_at.append(len(bodies) + len(self.empty_at))
+        except self._out_of_data:
+            pass
+        except Exception as error:  # msgpack raises ValueError, UnpackException and, on bad UTF-8, others
+            at = self.base + self.consumed
+            too_long = isinstance(error, self._buffer_full)
+            if too_long:
+                told = f"a message of more than {self._longest} bytes begins at byte {at}: is it msgpack?"
+            else:
+                told = f"the msgpack value at byte {at} is broken: {str(error) or type(error).__name__}"
+            self._broken = InputError(told, at, too_long=too_long)
+            if not bodies:
+                raise self._broken from error
+        return bodies
+
+    def end(self) -> list[bytes]:
+        self.empty_at = []
+        self.maps = []
+        if self._broken is not None:
+            raise self._broken
+        if self._fed > self.consumed:
+            at = self.base + self.consumed
+            raise InputError(f"the input ends within the msgpack value at byte {at}", at)
+        return []

@@ -1,0 +1,247 @@
+"""One run of q-pipe: input, publisher, the loop between them, and what is said at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtools.cli import logs
+from qtools.cli.checkpoint import StateInUse
+from qtools.cli.metrics.metric_sets import filter_families, flow_families, publisher_families
+from qtools.cli.metrics.metrics_format import Family, Histogram
+from qtools.cli.metrics.operations import Operations
+from qtools.cli.progress_line import ProgressLine
+from qtools.cli.run import Signals
+from qtools.cli.types import format_size, plural
+from qtools.cli.upload_run import oversize, send_all, sent
+from qtools.engines.nsq.publish.publisher import Publisher, TopicSink
+from qtools.errors import QtoolsError
+from qtools.flow.gather import Gather
+from qtools.flow.loop import Flow
+from qtools.flow.throttle import Throttle
+from qtools.formats.lines import DelimiterSplitter, LengthSplitter, Splitter, WholeSplitter
+from qtools.message import Batch
+from qtools.pipe.blocks import Block, Position
+from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
+from qtools.pipe.input import InputSource
+from qtools.pipe.logreader import FileMissing, LogReader
+from qtools.pipe.logsource import LogSource
+from qtools.pipe.open_files import LogOptions
+from qtools.pipe.options import PipeOptions
+
+if TYPE_CHECKING:
+    from qtools.flow.filter import Filter, FilteredSink
+    from qtools.pipe.routed_sink import RoutedSink
+
+
+def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
+    """Makes the splitter for the input's format, one for each file, given the byte that it is begun at."""
+    if options.is_whole:
+        return lambda base: WholeSplitter(base=base)
+    if options.format == "raw":
+        return lambda base: DelimiterSplitter(options.delimiter, base=base)
+    if options.format == "length32":
+        return lambda base: LengthSplitter(base=base)
+    from qtools.formats.envelope import EnvelopeSplitter, MsgpackSplitter
+
+    made = EnvelopeSplitter if options.format == "envelope" else MsgpackSplitter
+    return lambda base: made(base=base)
+
+
+def _name(batch: Batch, place: int) -> str:
+    """`events.jsonl: message 4`"""
+    block = next(origin for origin, start, stop in batch.parts if start <= place < stop)
+    assert isinstance(block, Block)
+    return f"{block.name}: message {block.line_of(batch.bodies[place])}"
+
+
+async def pipe(options: PipeOptions, signals: Signals) -> int:
+    """Publish the input; the exit status. Raises StartError and UsageError before anything was sent."""
+    try:
+        made = _Pipe(options)
+    except StateInUse as error:
+        if not options.skip_if_running:
+            raise
+        logs.say(logging.INFO, f"{error}; nothing is done here")
+        return 0
+    return await made.run(signals)
+
+
+class _Pipe:
+    def __init__(self, options: PipeOptions) -> None:
+        self.options = options
+        self.reader: LogReader | None = None
+        self.checkpoint: Checkpoint | LogCheckpoint | None = None
+        self.source = self._read_logs() if options.reads_logs else self._read_input()
+        start = self.source.confirmed
+        self.start = Position(start.file, start.offset, start.total, start.messages)
+        self.latency = Histogram()
+        self.publisher = Publisher(
+            options.brokers, options.settings,
+            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
+            delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
+            on_published=self.latency.observe,
+        )  # fmt: skip
+        self.sink = TopicSink(self.publisher, options.topic)
+        self.filtered = self._route() if options.routes else self._filter(options.rules) if options.rules else None
+        self.flow = Flow(
+            self.source, self.filtered or self.sink,
+            window=options.window,
+            gather=Gather(options.batch_count, options.batch_bytes, options.linger) if options.linger else None,
+            throttle=Throttle(options.rate) if options.rate else None,
+            on_refused=oversize(_name, options.skip_oversize),
+            drain_timeout=options.operations.drain_timeout,
+        )  # fmt: skip
+
+    async def run(self, signals: Signals) -> int:
+        operations = Operations(self.options.operations, "q-pipe", self._families, lambda: self._unready(signals))
+        await operations.start()
+        try:
+            return await self._publish(signals)
+        finally:
+            await operations.close()
+
+    async def _publish(self, signals: Signals) -> int:
+        await self.publisher.start()
+        signals.on_stop(self.flow.stop)
+        if self.checkpoint and self.start.total:
+            logs.say_result(f"going on after the {plural(self.start.messages, 'message')} sent before")
+        typing = "-" in self.options.files and os.isatty(0)  # a progress line would be drawn over what is typed
+        meter = ProgressLine("sent", self._counts, show=self.options.show and not typing)
+        error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
+        if error is None and (signals.received is None or self.options.follow):
+            self._summarize(meter)
+            return 1 if self.reader is not None and self.reader.missing else 0
+        self._say_failed(error, signals)
+        return 1
+
+    def _source_options(self) -> dict[str, Any]:
+        """What both sources of blocks need."""
+        options = self.options
+        return {
+            "batch_count": options.batch_count,
+            "batch_bytes": options.batch_bytes,
+            "fail_on_empty": options.fail_on_empty,
+            "on_confirm": self._confirmed,
+        }
+
+    def _read_input(self) -> InputSource:
+        """stdin and files, each to its end."""
+        options = self.options
+        checkpoint = Checkpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
+        if checkpoint is not None:
+            checkpoint.check()
+            start = checkpoint.load()
+        else:
+            start = Position(total=options.skip_bytes)
+        source = InputSource(
+            options.files, splitter_for(options), start, decompress=not options.is_whole, **self._source_options()
+        )
+        source.check()
+        if checkpoint is not None and not start.total:
+            checkpoint.save(start)  # from now on the file is locked
+        self.checkpoint = checkpoint
+        return source
+
+    def _read_logs(self) -> LogSource:
+        """Files that may be rotated and written to meanwhile."""
+        options = self.options
+        checkpoint = LogCheckpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
+        if checkpoint is not None:
+            checkpoint.check()
+        start, known = checkpoint.load() if checkpoint is not None else (Position(), {})
+        if checkpoint is not None and checkpoint.note:
+            logs.say(logging.WARNING, checkpoint.note)
+        log_options = LogOptions(options.follow, options.rotated, options.skip_missing)
+        self.reader = LogReader(options.files, known, log_options)
+        source = LogSource(self.reader, splitter_for(options), start, **self._source_options())
+        source.check()
+        if checkpoint is not None:
+            checkpoint.logs = self.reader.logs
+            checkpoint.save(start)  # from now on the file is locked
+        self.checkpoint = checkpoint
+        return source
+
+    def _filter(self, rules: Filter) -> FilteredSink:
+        """The publisher behind the filter."""
+        from qtools.flow.filter import FilteredSink
+
+        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+
+    def _route(self) -> RoutedSink:
+        """The publisher behind the routes."""
+        from qtools.pipe.routed_sink import RoutedSink
+
+        options = self.options
+        where, on_error = (options.rules.where, options.rules.on_error) if options.rules else (None, options.on_error)
+        warn = partial(logs.say, logging.WARNING)
+        return RoutedSink(self.publisher, options.routes, where, on_error, name=_name, warn=warn)
+
+    def _counts(self) -> tuple[int, int]:
+        return sent(self.flow.totals, self.filtered)
+
+    def _families(self) -> list[Family]:
+        return [
+            *flow_families("q-pipe", self.flow.totals, empty=self.source.empty),
+            *filter_families("q-pipe", self.filtered),
+            *publisher_families("q-pipe", [self.publisher], self.latency),
+            *self._lag(),
+        ]
+
+    def _lag(self) -> list[Family]:
+        """How far behind the files it is."""
+        if self.reader is None:
+            return []
+        lag: list[tuple[dict[str, str], float]] = [({"file": name}, size) for name, size in self.reader.lag.items()]
+        return [Family("qtools_pipe_lag_bytes", "gauge", "Bytes of each log that are not confirmed yet.", lag)]
+
+    def _unready(self, signals: Signals) -> str:
+        if signals.received is not None:
+            return f"stopping after {signals.received.name}"
+        return "" if self.publisher.connected else "no nsqd is connected"
+
+    def _confirmed(self) -> None:
+        if isinstance(self.checkpoint, LogCheckpoint) and isinstance(self.source, LogSource):
+            self.checkpoint.save(self.source.confirmed, self.source.take_changed())
+        elif self.checkpoint:
+            self.checkpoint.save(self.source.confirmed)
+
+    def _summarize(self, meter: ProgressLine) -> None:
+        totals = self.flow.totals
+        notes = []
+        if self.source.empty:
+            notes.append(f"{plural(self.source.empty, 'empty message')} skipped")
+        if self.filtered is not None:
+            notes += self.filtered.notes("sent")
+        if totals.refused:
+            notes.append(f"{plural(totals.refused, 'message')} too big and left out")
+        if self.publisher.resent:
+            notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
+        if isinstance(self.source, LogSource) and self.source.held_back:
+            notes.append(f"{plural(self.source.held_back, 'byte')} of a last message without its end left for later")
+        if self.options.show:
+            done = meter.summary(*self._counts())
+            where = f"by {self.options.routes}" if self.options.routes else f"to {self.options.topic}"
+            logs.say_result("; ".join([f"{done} {where}", *notes]))
+
+    def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
+        """What ended it, how far everything is safe, and how to go on exactly there."""
+        confirmed = self.source.confirmed
+        if error is not None:
+            logs.say(logging.ERROR, str(error))
+        else:
+            assert signals.received is not None
+            logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the input")
+        count = plural(confirmed.messages - self.start.messages, "message")
+        size = confirmed.total - self.start.total
+        if isinstance(error, FileMissing) and not size:
+            return  # the same command would end here again
+        if self.options.follow and not self.checkpoint:
+            how = "with --checkpoint a next run"
+        else:
+            how = "the same command" if self.checkpoint else f"--skip-bytes {confirmed.total}"
+        said = plural(size, "byte").replace(",", "") + " of input" + (f" ({format_size(size)})" if size >= 1000 else "")
+        logs.say(logging.ERROR, f"confirmed: {count}, {said}; {how} goes on there")

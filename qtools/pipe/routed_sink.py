@@ -1,0 +1,103 @@
+"""Lines to the topics that a routes file says, as a Sink. In: batches. Out: one MPUB a topic, answered OK.
+
+What goes nowhere is done with in its order, and so is what cannot be routed and is left out: a batch is confirmed like
+any other, up to the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.errors import MessageRefused, PartialFailure, QtoolsError, SinkError, UsageError
+from qtools.expressions.expression import Expression
+from qtools.flow.filter import ADVICE, OnError
+from qtools.message import Batch
+from qtools.routing.routes import Plan
+from qtools.routing.routes_file import tested_routes
+
+
+class RoutedSink:
+    """Publishes by the routes in the file at `path`.
+
+    where: only messages for which it is true are routed. on_error: what becomes of one that cannot be routed.
+    name: what a message is called, for people, given its batch and place. warn: takes a line about one left out.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        path: str,
+        where: Expression | None,
+        on_error: OnError,
+        *,
+        name: Callable[[Batch, int], str],
+        warn: Callable[[str], None],
+    ) -> None:
+        file = tested_routes(path)
+        self.passed = 0  # messages sent to a topic at least
+        self.passed_bytes = 0
+        self.filtered = 0
+        self.left_out = 0
+        self.let_through = 0
+        self._publisher = publisher
+        self._routes = file.make(where=where)
+        self._on_error = on_error
+        self._passing = [to.text for to in file.default if to.template is None]
+        self._name = name
+        self._warn = warn
+        if on_error == "pass" and not self._passing:
+            raise UsageError(f"--on-error pass needs a [default] with a fixed topic, and {path} has none")
+
+    async def write(self, batch: Batch) -> None:
+        """Publish what is routed. PartialFailure names what no broker takes; SinkError ends it at the first message
+        that cannot be routed, if that is to be the end: what stands before it is safe."""
+        plan = self._routes.plan(batch.bodies)
+        if not plan.failed or self._on_error != "fail":
+            refused = await self._send(batch, plan)
+            if refused:
+                raise PartialFailure(refused)
+            return
+        end = min(plan.failed)
+        stop = SinkError(f"{self._name(batch, end)}: {plan.failed[end]} ({ADVICE})", end)
+        before = batch.pick(range(end))
+        refused = await self._send(before, self._routes.plan(before.bodies))
+        if refused:
+            raise PartialFailure(refused | dict.fromkeys(range(end, len(batch)), stop))
+        raise stop
+
+    async def _send(self, batch: Batch, plan: Plan) -> dict[int, QtoolsError]:
+        """Publish what `plan` says; what no broker takes is returned, by place."""
+        failed = sorted(plan.failed)
+        if failed and self._on_error == "pass":
+            bodies = [batch.bodies[place] for place in failed]
+            plan.groups += [(topic, bodies) for topic in self._passing]
+            plan.places += [failed for _ in self._passing]
+        refused: dict[int, QtoolsError] = {}
+        for (group, nth), error in (await self._publisher.publish(plan.groups)).items():
+            if not isinstance(error, MessageRefused):
+                raise error
+            refused[plan.places[group][nth]] = error
+        left_out = failed if self._on_error == "skip" else []
+        for place in left_out:
+            self._warn(f"{self._name(batch, place)}: {plan.failed[place]}: left out")
+        self.left_out += len(left_out)
+        self.let_through += len(failed) - len(left_out)
+        self.filtered += plan.filtered
+        self.passed += len(batch) - plan.filtered - len(left_out) - len(refused)
+        self.passed_bytes += sum(len(body) for _, bodies in plan.groups for body in bodies)
+        return dict(sorted(refused.items()))
+
+    async def close(self) -> None:
+        """The caller that made the publisher closes it."""
+
+    def notes(self, done: str) -> list[str]:
+        """For the summary: what was not `done`, and why."""
+        notes = []
+        if self.filtered:
+            notes.append(f"{self.filtered:,} went nowhere")
+        if self.left_out:
+            notes.append(f"{self.left_out:,} that could not be routed left out")
+        if self.let_through:
+            notes.append(f"{self.let_through:,} that could not be routed {done} as they were")
+        return notes

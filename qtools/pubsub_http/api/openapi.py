@@ -1,0 +1,122 @@
+"""/openapi.json, made of the routes that are served. In: routes. Out: an OpenAPI 3.1 document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtools import __version__
+from qtools.pubsub_http.api.parameters import Parameter
+from qtools.pubsub_http.api.routes import BYTES, ENVELOPE, JSON, LENGTH32, LINES, MSGPACK, NDJSON, ROUTES, SSE, ApiRoute
+from qtools.pubsub_http.publish.idempotency import LONGEST
+
+# Every answer that any address may give, whatever it is about.
+EVERYWHERE = {
+    400: "a parameter or the body is not what it has to be",
+    403: "this token, this Host or this Origin may not",
+    431: "the request's head is too large",
+    500: "an error of the gateway's own",
+}
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_TEXT = {"type": "string"}
+_BINARY: dict[str, Any] = {}  # any bytes
+_SCHEMAS = {
+    JSON: {}, LINES: _TEXT, NDJSON: _TEXT, BYTES: _BINARY, LENGTH32: _BINARY, MSGPACK: _BINARY, ENVELOPE: _TEXT,
+    SSE: {},
+}  # fmt: skip
+_HEADERS: dict[str, Any] = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": LONGEST}}
+_OF_MESSAGE = {
+    "Q-Message-Id": "the message's id, 16 hex digits",
+    "Q-Attempts": "how often it was delivered",
+    "Q-Timestamp": "when it was published, ns since 1970",
+}
+
+
+def document() -> dict[str, Any]:
+    """The document of this version."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "q-pubsub-http",
+            "version": __version__,
+            "description": "Topics over HTTP, with real acknowledgements. Errors are in nsqd's words.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {
+                "Error": {
+                    "type": "object",
+                    "required": ["message"],
+                    "properties": {
+                        "message": {"type": "string", "description": "a word for programs, such as MSG_TOO_BIG"},
+                        "detail": {"type": "string", "description": "a sentence for people"},
+                        "published": {
+                            "type": "integer",
+                            "description": "messages of a body that were published before",
+                        },
+                    },
+                }
+            },
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"bearer": []}],  # {} where the gateway runs without --token-file
+    }
+
+
+def _operation(route: ApiRoute) -> dict[str, Any]:
+    answers = EVERYWHERE | dict(route.answers)
+    if not route.is_open:
+        answers |= {401: "a token is needed", 429: "too many requests, or too many streams"}
+    told: dict[str, Any] = {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "parameters": [*map(_parameter, route.query.parameters), *_headers(route)],
+        "responses": {str(status): _answer(route, status, answers[status]) for status in sorted(answers)},
+    }
+    if route.takes:
+        told["requestBody"] = {
+            "content": {media: {"schema": _SCHEMAS[media]} for media in route.takes},
+            "description": "; ".join(f"{media}: {what}" for media, what in route.takes.items()),
+        }
+    if route.is_open:
+        told["security"] = []
+    return told
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "required": parameter.required,
+        "description": parameter.help,
+        "schema": parameter.schema,
+    }
+
+
+def _headers(route: ApiRoute) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "header", "required": False, "description": what, "schema": _HEADERS.get(name, _TEXT)}
+        for name, what in route.headers.items()
+    ]
+
+
+def _answer(route: ApiRoute, status: int, what: str) -> dict[str, Any]:
+    if status == 204:
+        return {"description": what}
+    if status != 200:
+        refusal: dict[str, Any] = {"description": what, "content": {JSON: {"schema": _ERROR}}}
+        if status in (400, 413) and route.refusals:
+            refusal["description"] += "".join(f"; {word}: {rule}" for word, rule in route.refusals.items())
+        if status == 415:
+            refusal["headers"] = {"Accept-Encoding": {"description": "what is decoded", "schema": _TEXT}}
+        return refusal
+    told: dict[str, Any] = {
+        "description": what,
+        "content": {media: {"schema": _SCHEMAS[media]} for media in route.gives},
+    }
+    if route.operation == "message":
+        told["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in _OF_MESSAGE.items()}
+    return told

@@ -1,0 +1,65 @@
+"""What has to be so before a gateway listens. In: flags. Out: the rules for hosts and origins, or a UsageError. Pure,
+but for raising the limit of open files."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from qtools.errors import UsageError
+from qtools.sockets import unix_path
+from qtools.web.host_header import is_loopback
+
+log = logging.getLogger("qtools.pubsub")
+
+
+def check_address(
+    address: str, *, tokens: bool, tls: bool, insecure: bool, names: Sequence[str], behind_proxy: bool = False
+) -> frozenset[str] | None:
+    """Refuse to listen for everybody without anything that keeps strangers out; the names that Host may have, or None
+    for any.
+
+    A web page may reach a loopback address under a name of its own (DNS rebinding), so there only this machine's names
+    are answered. Where tokens are asked for, no page has one.
+    """
+    host, colon, _ = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    private = unix_path(address) is not None or not colon or is_loopback(host)  # what is no address is said by listen()
+    if not private and not (tokens or tls or insecure):
+        raise UsageError(
+            f"{address} can be reached from other machines: give --token-file to say who may do what, or --https-cert"
+            " behind something that asks for certificates, or --insecure if everybody there may do everything"
+        )
+    if not private and tokens and not tls and not behind_proxy:
+        log.warning("tokens go to %s unencrypted: give --https-cert, or let a proxy serve HTTPS", address)
+    given = frozenset(name.lower() for name in names)
+    if unix_path(address) is not None or (tokens and not given):
+        return None
+    if private:
+        return given | {host.lower()}
+    return given or None
+
+
+def check_origins(origins: Sequence[str], *, tokens: bool) -> frozenset[str]:
+    """The origins as browsers say them."""
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise UsageError(f"--allow-origin {origin} is no origin: say https://HOST or https://HOST:PORT, or '*'")
+    if "*" in origins and not tokens:
+        log.warning(
+            "every web page that is open on this machine may publish and read: that is what --allow-origin '*' says"
+        )
+    return frozenset(origins)
+
+
+def raise_file_limit() -> None:
+    """Each client is an open file, and its channel another: take what the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard or hard == resource.RLIM_INFINITY:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 20) if hard > 0 else 1 << 20, hard))
+        except (OSError, ValueError):
+            log.debug("the limit of open files stays at %d", soft)

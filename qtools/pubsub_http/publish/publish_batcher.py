@@ -1,0 +1,229 @@
+"""The way out to the brokers. In: what requests want published. Out: the broker's answer to each of them.
+
+    requests of one turn ─▶ one group for each topic ─▶ one publish ─▶ MPUBs in one write ─▶ each request's answer
+
+While WINDOW publishes are under way, what comes waits and leaves together: the busier, the larger the MPUBs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.engines.nsq.settings import Settings
+from qtools.errors import AuthError, BrokerError, MessageRefused, NetworkError, QtoolsError
+from qtools.web.memory_budget import OVERHEAD, MemoryBudget
+from qtools.web.request_body import Refusal
+
+log = logging.getLogger("qtools.pubsub")
+
+WINDOW = 4
+PUBLISHES = 0.5  # part of the memory budget that may wait for brokers: a broker that stalls shall end no subscriber
+GRACE = 0.5  # s: that nobody is reachable is found out first, and says more than that time is up
+RETRY_AFTER = [(b"retry-after", b"1")]
+
+
+class _Order:
+    """What one request wants published; `done` ends with the broker's answer. How many messages were refused, and why
+    the first, says the error."""
+
+    __slots__ = ("bodies", "done", "memory", "topic")
+
+    def __init__(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> None:
+        self.topic = topic
+        self.bodies = bodies
+        self.done = done
+        self.memory = sum(map(len, bodies)) + OVERHEAD * len(bodies)  # bytes
+
+
+class PublishRefused(Refusal):
+    """Some messages of an order were refused; `count` of them, the others were published."""
+
+    def __init__(self, refusal: Refusal, count: int) -> None:
+        super().__init__(refusal.status, refusal.word, refusal.detail, refusal.headers)
+        self.count = count
+
+
+class PublishBatcher:
+    """Publishes to `brokers`. timeout: s that a request waits for the broker's answer."""
+
+    def __init__(self, brokers: Brokers, settings: Settings, timeout: float, budget: MemoryBudget) -> None:
+        self.refused_for_memory = 0  # requests
+        self.published = 0
+        self.published_bytes = 0
+        self._publisher = Publisher(brokers, settings, retry_timeout=timeout)
+        self._timeout = timeout
+        self._budget = budget
+        self._held = 0  # bytes of what waits for the broker's answer
+        self._waiting: list[_Order] = []
+        self._writing: set[asyncio.Task[None]] = set()
+        self._due = False
+        self._away = False  # nobody was reachable for `timeout`, and nobody has come since
+        self._loop = asyncio.get_running_loop()
+
+    async def start(self) -> None:
+        """Connect; StartError when nobody could be reached."""
+        await self._publisher.start()
+
+    async def close(self) -> None:
+        """Let what is under way be answered, and let go."""
+        while self._waiting or self._writing:
+            self._leave()
+            await asyncio.wait(tuple(self._writing))
+        await self._publisher.close()
+
+    @property
+    def connected(self) -> int:
+        return self._publisher.connected
+
+    @property
+    def resent(self) -> int:
+        return self._publisher.resent
+
+    def hand_in(self, topic: str, bodies: Sequence[bytes]) -> asyncio.Future[None]:
+        """Publish `bodies`; the future ends with the broker's OK, or a Refusal."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        if self._away:
+            if not self._publisher.connected:
+                done.set_exception(_away())
+                return done
+            self._away = False
+        order = self._admit(topic, bodies, done)
+        if order is None:
+            done.set_exception(_no_memory())
+            return done
+        self._waiting.append(order)
+        if not self._due and len(self._writing) < WINDOW:
+            self._due = True
+            self._loop.call_soon(self._leave)
+        return done
+
+    async def defer(self, topic: str, body: bytes, delay_ms: int) -> None:
+        """Publish one message that the broker holds back. There is no MPUB for that, so it goes alone."""
+        order = self._admit(topic, [body], self._loop.create_future())
+        if order is None:
+            raise _no_memory()
+        await self._publish([order], delay_ms)
+        await order.done
+
+    def _admit(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> _Order | None:
+        """An order whose memory is counted until it is answered; None where there is no room for it. An exception
+        raised here would keep this frame, and so the bodies, for as long as the client's answer takes."""
+        if self._held > self._budget.limit * PUBLISHES or self._budget.is_exhausted:
+            self.refused_for_memory += 1
+            return None
+        order = _Order(topic, bodies, done)
+        self._held += order.memory
+        return order
+
+    def memory(self) -> int:
+        """Bytes of what waits for the broker's answer."""
+        return self._held
+
+    def shed(self) -> str | None:
+        """None: what a publisher waits with is not given up. Those that come while there is no memory are refused."""
+        return None
+
+    def _leave(self) -> None:
+        self._due = False
+        if self._waiting and len(self._writing) < WINDOW:
+            orders, self._waiting = self._waiting, []
+            task = self._loop.create_task(self._publish(orders))
+            self._writing.add(task)
+            task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        self._leave()
+
+    async def _publish(self, orders: list[_Order], delay_ms: int = 0) -> None:
+        try:
+            await self._publish_all(orders, delay_ms)
+        finally:
+            self._held -= sum(order.memory for order in orders)
+
+    async def _publish_all(self, orders: list[_Order], delay_ms: int) -> None:
+        by_topic: dict[str, list[_Order]] = {}
+        for order in orders:
+            by_topic.setdefault(order.topic, []).append(order)
+        groups = [(topic, _bodies(some)) for topic, some in by_topic.items()]
+        try:
+            async with asyncio.timeout(self._timeout + GRACE):
+                refused = await self._publisher.publish(groups, delay_ms)
+        except TimeoutError:
+            self._fail(orders, Refusal(504, "PUB_TIMEOUT", "the broker has not answered; it may have taken it"))
+        except NetworkError as error:
+            log.debug("cannot publish: %s", error)
+            self._away = not self._publisher.connected
+            self._fail(orders, _away())
+        except QtoolsError as error:
+            self._fail(orders, refusal_of(error))
+        except BaseException as error:
+            self._fail(orders, Refusal(500, "INTERNAL_ERROR"))
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            log.exception("internal error while publishing")
+        else:
+            for nth, some in enumerate(by_topic.values()):
+                self._settle(some, {place: error for (group, place), error in refused.items() if group == nth})
+
+    def _settle(self, orders: list[_Order], refused: dict[int, QtoolsError]) -> None:
+        start = 0
+        for order in orders:
+            stop = start + len(order.bodies)
+            ours = [error for place, error in refused.items() if start <= place < stop] if refused else None
+            if not ours:
+                self.published += len(order.bodies)
+                self.published_bytes += sum(map(len, order.bodies))
+                if not order.done.done():
+                    order.done.set_result(None)
+            else:
+                self.published += len(order.bodies) - len(ours)
+                _raise_in(order.done, PublishRefused(refusal_of(ours[0]), len(ours)))
+            start = stop
+
+    def _fail(self, orders: list[_Order], refusal: Refusal) -> None:
+        for order in orders:
+            _raise_in(order.done, refusal)
+
+
+def _bodies(orders: list[_Order]) -> Sequence[bytes]:
+    if len(orders) == 1:
+        return orders[0].bodies
+    return [body for order in orders for body in order.bodies]
+
+
+def _raise_in(done: asyncio.Future[None], refusal: Refusal) -> None:
+    if not done.done():
+        done.set_exception(refusal)
+        done.exception()  # whoever waited may be gone
+
+
+def _away() -> Refusal:
+    return Refusal(503, "BROKER_UNAVAILABLE", "no broker can be reached just now", RETRY_AFTER)
+
+
+def _no_memory() -> Refusal:
+    return Refusal(
+        503,
+        "OUT_OF_MEMORY",
+        "too much waits for the brokers or for slow clients (--max-memory); try again",
+        RETRY_AFTER,
+    )
+
+
+def refusal_of(error: QtoolsError) -> Refusal:
+    """What a client is told of an error, in nsqd's words where it has one."""
+    if isinstance(error, MessageRefused):
+        return Refusal(413, "MSG_TOO_BIG", f"the message was not taken: {error}")
+    if isinstance(error, AuthError):
+        return Refusal(403, error.code.removeprefix("E_"), str(error))
+    if isinstance(error, BrokerError):
+        return Refusal(502, error.code.removeprefix("E_"), str(error))
+    return Refusal(503, "BROKER_UNAVAILABLE", str(error), RETRY_AFTER)
+
+
+Publish = Callable[[str, Sequence[bytes]], "asyncio.Future[None]"]

@@ -1,0 +1,121 @@
+"""Consumers for streams. In: what a stream asks for. Out: a source of parcels.
+
+A stream with ack=client and a count ends in order while its messages are not acknowledged yet. They can be finished
+only over the connection that delivered them, so its consumer rests until they are. The next stream of the same caller
+on the same channel reads through it: a client that takes one message a request does not leave a broker connection
+behind with each of them.
+
+    open ─▶ reading ─▶ rest ─▶ resting ─▶ open, by another stream ─▶ reading …
+                                        ─▶ close of the last stream: the consumer is closed
+"""
+
+from __future__ import annotations
+
+from qtools.engines.nsq.consume.consumer import Consumer
+from qtools.names import Subscription
+from qtools.pubsub_http.options import GatewayOptions
+from qtools.pubsub_http.subscribe.fanout import open_consumer, own_channel
+from qtools.pubsub_http.subscribe.rendered_batch import RenderedBatch
+from qtools.pubsub_http.subscribe.subscribe_params import SubscribeParams
+from qtools.web.memory_budget import MemoryBudget
+
+Key = tuple[str, str, str, int]  # caller, topic, channel, max_in_flight
+
+
+class _Shared:
+    """A consumer and how many streams need it."""
+
+    __slots__ = ("consumer", "is_resting", "key", "streams")
+
+    def __init__(self, key: Key, consumer: Consumer) -> None:
+        self.key = key
+        self.consumer = consumer
+        self.streams = 1
+        self.is_resting = False
+
+
+class ConsumerSource:
+    """A consumer as one stream's source of parcels."""
+
+    def __init__(self, consumers: Consumers, consumer: Consumer, shared: _Shared | None = None) -> None:
+        self.consumer = consumer
+        self._consumers = consumers
+        self._shared = shared
+        self._is_resting = False
+
+    async def read(self) -> RenderedBatch | None:
+        batch = await self.consumer.read()
+        return None if batch is None else RenderedBatch(batch)
+
+    def memory(self) -> int:
+        """Bytes that were received for the stream and not read."""
+        return 0 if self._is_resting else self.consumer.unread_bytes
+
+    def end(self) -> None:
+        """Let `read` return None; another stream that reads through the consumer meanwhile goes on."""
+        if not self._is_resting:
+            self.consumer.end()
+
+    def discard(self) -> None:
+        """End at once; what was received and not read goes back to the channel."""
+        if not self._is_resting:
+            self.consumer.discard()
+
+    def rest(self) -> None:
+        """Read no more. What was read may still be finished, requeued and touched until `close`."""
+        if self._shared is None or self._is_resting:
+            self.end()
+            return
+        self._is_resting = self._shared.is_resting = True
+        self.consumer.rest()
+
+    async def close(self) -> None:
+        """Give back what was not read, and close the consumer unless other streams need it. What was read and is not
+        finished has been given back by the stream's session before (Sessions.close)."""
+        if self._shared is None:
+            await self.consumer.close()
+        else:
+            if not self._is_resting:
+                self.consumer.rest()
+            await self._consumers.release(self._shared)
+
+
+class Consumers:
+    """All consumers of a gateway that belong to one stream, or to one at a time."""
+
+    def __init__(self, options: GatewayOptions, budget: MemoryBudget) -> None:
+        self._options = options
+        self._budget = budget
+        self._shared: dict[Key, list[_Shared]] = {}
+
+    async def open(self, caller: str, params: SubscribeParams) -> ConsumerSource:
+        """A source that has started. Raises what opening a consumer raises."""
+        limit = params.count if params.where is None else None
+        if not (params.acks and params.count and params.channel):
+            source = Subscription(params.topic, params.channel or own_channel())
+            return ConsumerSource(
+                self, await open_consumer(source, self._options, self._budget, params.max_in_flight, limit)
+            )
+        key = (caller, params.topic, params.channel, params.max_in_flight)
+        for shared in self._shared.get(key, ()):
+            consumer = shared.consumer
+            if shared.is_resting and consumer.may_resume and consumer.in_flight + params.count <= params.max_in_flight:
+                shared.is_resting = False
+                shared.streams += 1
+                consumer.resume(limit)
+                return ConsumerSource(self, consumer, shared)
+        source = Subscription(params.topic, params.channel)
+        shared = _Shared(key, await open_consumer(source, self._options, self._budget, params.max_in_flight, limit))
+        self._shared.setdefault(key, []).append(shared)
+        return ConsumerSource(self, shared.consumer, shared)
+
+    async def release(self, shared: _Shared) -> None:
+        """A stream does not need it any more."""
+        shared.streams -= 1
+        if shared.streams:
+            return
+        some = self._shared[shared.key]
+        some.remove(shared)
+        if not some:
+            del self._shared[shared.key]
+        await shared.consumer.close()

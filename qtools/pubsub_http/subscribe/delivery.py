@@ -1,0 +1,312 @@
+"""One client's stream, over HTTP or a WebSocket. In: parcels. Out: bytes in a form, and acknowledgements.
+
+    source.read ─▶ where, count ─▶ stream.send ─▶ ack=auto:   finished once the client's side has taken the bytes
+                                                  ack=client: held in the session until the client says
+
+A message whose bytes were not handed to the transport (ClientGone), or not taken when the client goes, is not finished;
+it goes back when the source is closed, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any, Protocol
+
+from qtools.message import Batch
+from qtools.pubsub_http.subscribe.rendered_batch import PIECES, RenderedBatch, Where, event_pieces, render
+from qtools.pubsub_http.subscribe.sessions import AckSession
+from qtools.web.request_body import Send
+from qtools.web.sender import ClientGone, Sender
+from qtools.web.tracked_transport import TrackedTransport
+
+log = logging.getLogger("qtools.pubsub")
+
+# Between two looks at what the client has taken: at first it is probably on its way, then somebody is slow.
+FIRST_LOOK = 0.002
+LAST_LOOK = 0.1
+PATIENCE = 10.0  # s that the last bytes may take to be taken before the stream ends without knowing
+
+
+Pieces = Callable[[Batch], list[bytes]]
+
+
+class DeliverySource(Protocol):
+    """Where parcels come from."""
+
+    async def read(self) -> RenderedBatch | None: ...
+    def memory(self) -> int: ...
+    def end(self) -> None: ...
+    def discard(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class ClientStream(Protocol):
+    """Where they go. `taken` of the `written` bytes have been acknowledged by the client's side."""
+
+    @property
+    def written(self) -> int: ...
+    @property
+    def taken(self) -> int: ...
+    @property
+    def gone(self) -> bool: ...
+    async def send(self, data: bytes, batch: Batch) -> None:
+        """Write `data`, which is `batch` in the stream's form; returns when the transport has all of it.
+
+        Raises ClientGone when it has not; `written` may have grown then by a part of `data`.
+        """
+
+
+class TrackedStream:
+    """What streams to clients have in common. `wire` is None where the application is run without a server, as tests
+    do: then everything counts as taken."""
+
+    def __init__(self, send: Send, tracked: TrackedTransport | None) -> None:
+        self.gone = False
+        self._sender = Sender(send, tracked)
+        self._tracked = tracked
+        self._bytes = 0
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        """Send `message`, which does not end the answer; ClientGone when the transport has not taken it."""
+        try:
+            await self._sender.send(message)
+        except ClientGone:
+            self.gone = True
+            raise
+
+    @property
+    def written(self) -> int:
+        return self._bytes if self._tracked is None else self._tracked.written
+
+    @property
+    def taken(self) -> int:
+        return self._bytes if self._tracked is None else self._tracked.taken
+
+
+@dataclass(slots=True)
+class DeliveryCounts:
+    """What all streams of a gateway did, in messages."""
+
+    sent: int = 0
+    sent_bytes: int = 0
+    finished: int = 0
+    filtered: int = 0  # finished unsent, as they did not pass
+    undecided: int = 0  # of those, for how many `where` has no answer
+
+
+class _Sent:
+    """A batch that was sent: `end` is where its last byte stands in the stream, counted from the connection's first."""
+
+    __slots__ = ("_ends", "batch", "end", "size")
+
+    def __init__(self, batch: Batch, size: int, end: int) -> None:
+        self.batch = batch
+        self.size = size
+        self.end = end
+        self._ends: list[int] | None = None  # of each message; what frames them is counted before them, to be sure
+
+    def finish_upto(self, taken: int, pieces: Pieces) -> int:
+        """Finish the messages of which every byte is among the first `taken`; how many these are."""
+        if taken <= self.end - self.size:
+            return 0
+        if self._ends is None:
+            lengths = [len(piece) for piece in pieces(self.batch)]
+            self._ends = [self.end - self.size + end for end in accumulate(lengths)]
+        count = bisect_right(self._ends, taken)
+        if count:
+            first, self.batch = self.batch.split(count)
+            first.finish()
+            self.size -= self._ends[count - 1] - (self.end - self.size)
+            del self._ends[:count]
+        return count
+
+
+class StreamDelivery:
+    """One stream's work.
+
+    arrived: ids of messages that the client has already; they are finished unsent.
+    suffix: what follows the message's id in the id of an event (form sse).
+    """
+
+    def __init__(
+        self,
+        source: DeliverySource,
+        stream: ClientStream,
+        form: str,
+        counts: DeliveryCounts,
+        *,
+        where: Where | None = None,
+        count: int | None = None,
+        session: AckSession | None = None,
+        arrived: set[bytes] | None = None,
+        suffix: bytes = b"",
+    ) -> None:
+        self.sent = 0
+        self._source = source
+        self._stream = stream
+        self._form = form
+        self._counts = counts
+        self._where = where
+        self._left = count
+        self._session = session
+        self._arrived = arrived
+        self._suffix = suffix
+        self._pieces: Pieces = partial(event_pieces, suffix=suffix) if suffix else PIECES[form]
+        self._pending: deque[_Sent] = deque()  # not known to be taken
+        self._sending = 0  # bytes of what is being sent
+        self._interrupted: Batch | None = None  # its sending did not end: the client may have a part of it
+        self._loop = asyncio.get_running_loop()
+        self._look: asyncio.TimerHandle | None = None
+        self._pause = FIRST_LOOK
+        self._settled = asyncio.Event()
+        self._has_warned = False
+
+    async def run(self) -> None:
+        """Until the source ends, the client is gone, or as many as asked for were sent."""
+        try:
+            while not self._stream.gone and self._left != 0:
+                rendered = await self._source.read()
+                if rendered is None:
+                    break
+                await self._deliver(rendered)
+            await self._wait_settled()
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+            self._settle(singly=True)
+
+    def unsettled(self) -> list[bytes]:
+        """The ids of what was sent, whole or in part, and not known to be taken, in order."""
+        ids = [ident for sent in self._pending for ident in sent.batch.ids]
+        return ids if self._interrupted is None else [*ids, *self._interrupted.ids]
+
+    def expected(self) -> set[bytes]:
+        """The ids of what the client has already, and what has not come again."""
+        return self._arrived or set()
+
+    def memory(self) -> int:
+        """Bytes of what was read and is not known to be taken; not those of shared parcels, which their hub counts."""
+        return self._sending + sum(sent.size for sent in self._pending)
+
+    # ── out ──
+
+    async def _deliver(self, rendered: RenderedBatch) -> None:
+        batch = self._chosen(rendered)
+        if not len(batch):
+            return
+        if self._left is not None:
+            self._left -= len(batch)
+        whole = len(batch) == len(rendered)
+        if self._session is not None:
+            held = self._session.hold(batch, self._loop.time())
+            whole = whole and held is batch
+            batch = held
+        if self._suffix:
+            data = b"".join(self._pieces(batch))
+        else:
+            data = rendered.render(self._form) if whole else render(batch, self._form)
+        self._sending = 0 if rendered.shared else rendered.size + len(data)
+        self._interrupted = batch
+        try:
+            await self._stream.send(data, batch)
+        except ClientGone:
+            return  # the batch goes back when the source is closed
+        finally:
+            self._sending = 0
+        self._interrupted = None
+        self.sent += len(batch)
+        self._counts.sent += len(batch)
+        self._counts.sent_bytes += len(data)
+        if self._session is None and not rendered.shared:
+            self._pending.append(_Sent(batch, len(data), self._stream.written))
+            self._settle()
+
+    def _chosen(self, rendered: RenderedBatch) -> Batch:
+        """What of `parcel` is to be sent; of the rest, what is not for later is finished."""
+        batch = rendered.batch
+        places: Sequence[int] = range(len(batch)) if self._where is None else rendered.passing(self._where)
+        if self._arrived:
+            places = self._without_arrived(batch, places)
+        if len(places) == len(batch) and (self._left is None or self._left >= len(batch)):
+            return batch
+        upto = len(batch)
+        if self._left is not None and len(places) > self._left:
+            places = places[: self._left]
+            upto = places[-1] + 1
+        chosen = batch.pick(places)
+        if not rendered.shared:
+            seen, later = batch.split(upto)
+            if len(later):
+                later.requeue()
+            skipped = seen.without(list(places))
+            self._counts.filtered += len(skipped)
+            if self._where is not None:
+                self._note_undecided(batch, [place for place in rendered.undecided(self._where) if place < upto])
+            skipped.finish()
+        return chosen
+
+    def _note_undecided(self, batch: Batch, places: Sequence[int]) -> None:
+        """Count the messages at `places`, for which `where` has no answer; the log names the first of a stream."""
+        self._counts.undecided += len(places)
+        if places and not self._has_warned and self._where is not None:
+            self._has_warned = True
+            ident, why = batch.ids[places[0]].decode(), self._where.why_not(batch.bodies[places[0]])
+            log.warning(
+                "where=%s has no answer for message %s (%s): it and others like it are finished unsent",
+                self._where.text, ident, why,
+            )  # fmt: skip
+
+    def _without_arrived(self, batch: Batch, places: Sequence[int]) -> Sequence[int]:
+        assert self._arrived is not None
+        ids = batch.ids
+        new = [place for place in places if ids[place] not in self._arrived]
+        self._arrived.difference_update(batch.ids)
+        return new
+
+    # ── back ──
+
+    def _settle(self, singly: bool = False) -> None:
+        """Finish what the client's side has taken; look again soon where something is on its way.
+
+        singly: look at each message of a batch of which it has taken a part, as who is slow may do for long.
+        """
+        if self._pending:
+            taken = self._stream.taken
+            done = 0
+            while self._pending and self._pending[0].end <= taken:
+                batch = self._pending.popleft().batch
+                batch.finish()
+                done += len(batch)
+            if singly and self._pending:
+                done += self._pending[0].finish_upto(taken, self._pieces)
+            if done:
+                self._counts.finished += done
+                self._pause = FIRST_LOOK
+        if not self._pending or self._stream.gone:
+            self._settled.set()
+        elif self._look is None:
+            self._settled.clear()
+            self._look = self._loop.call_later(self._pause, self._look_again)
+            self._pause = min(LAST_LOOK, self._pause * 2)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._settle(singly=self._pause >= LAST_LOOK)
+
+    async def _wait_settled(self) -> None:
+        """Until everything sent is taken, the client is gone, or PATIENCE has passed."""
+        self._settle()
+        if self._pending and not self._stream.gone:
+            self._settled.clear()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._settled.wait()
+            except TimeoutError:
+                return

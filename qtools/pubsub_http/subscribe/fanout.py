@@ -1,0 +1,231 @@
+"""One upstream connection for all who only listen to a topic. In: topics. Out: a source for each listener.
+
+Who names no channel gets a temporary one: a copy of what comes from now on, gone with its reader, and nothing kept for
+anybody else. Many such readers of a topic are alike, so one channel does for them all: a batch is finished when it has
+come, and handed to each. What a reader has not taken waits here for it, as it would in a channel of its own, where nsqd
+too drops what is over --mem-queue-size. Who is slow misses messages alone; when all of them are, the reading waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from qtools.engines.nsq.consume.backlog_guard import refuse_to_take_backlog
+from qtools.engines.nsq.consume.consumer import Consumer
+from qtools.errors import UsageError
+from qtools.names import EPHEMERAL, Subscription
+from qtools.pubsub_http.options import GatewayOptions
+from qtools.pubsub_http.subscribe.rendered_batch import RenderedBatch
+from qtools.web.memory_budget import MemoryBudget
+from qtools.web.request_body import Refusal
+
+log = logging.getLogger("qtools.pubsub")
+
+AHEAD = 8 * 1024 * 1024  # bytes that the fastest reader may be behind
+MOST_BYTES = 64 * 1024 * 1024  # that any may be behind; all of them share what waits
+
+
+def own_channel() -> str:
+    """The name of a temporary channel that nobody else has."""
+    return f"q-pubsub-{os.getpid()}-{os.urandom(4).hex()}{EPHEMERAL}"
+
+
+async def open_consumer(
+    source: Subscription, options: GatewayOptions, budget: MemoryBudget, max_in_flight: int, limit: int | None
+) -> Consumer:
+    """A consumer that has started; StartError, or 409 where a temporary channel would take what nobody else has."""
+    if source.channel.endswith(EPHEMERAL):
+        try:
+            await refuse_to_take_backlog([source], options.brokers, options.settings)
+        except UsageError as error:
+            raise Refusal(409, "TOPIC_HAS_NO_CHANNEL", str(error)) from error
+    consumer = Consumer([source], options.brokers, options.settings, max_in_flight=max_in_flight, limit=limit)
+    consumer.on_received = budget.note
+    await consumer.start()
+    return consumer
+
+
+class FanoutReader:
+    """One listener's end of a hub, as a source of parcels."""
+
+    def __init__(self, fanout: Fanout, most: int) -> None:
+        self.dropped = 0  # messages
+        self.waiting = 0  # bytes
+        self.current: RenderedBatch | None = None  # the one that was read last, and is being sent
+        self.cut: Callable[[], str | None] = lambda: None  # ends the client's connection; says which it was
+        self._fanout = fanout
+        self._most = most
+        self._messages = 0
+        self._rendered: deque[RenderedBatch] = deque()
+        self._something = asyncio.Event()
+        self._ended = False
+
+    def offer(self, rendered: RenderedBatch) -> None:
+        """Take a parcel, or drop it."""
+        if self._messages and (self._messages + len(rendered) > self._most or self.waiting > MOST_BYTES):
+            if not self.dropped:
+                log.warning("a reader of %s is too slow: it misses messages", self._fanout.topic)
+            self.dropped += len(rendered)
+            self._fanout.fanouts.dropped += len(rendered)
+            return
+        self._rendered.append(rendered)
+        self._messages += len(rendered)
+        self.waiting += rendered.size
+        self._something.set()
+
+    def held(self) -> Sequence[RenderedBatch]:
+        """What waits, and what is being sent."""
+        return self._rendered if self.current is None else [self.current, *self._rendered]
+
+    def memory(self) -> int:
+        """0: what a reader holds it shares with others, so the hub counts it."""
+        return 0
+
+    def shed(self) -> str | None:
+        """End the client, and let go of what it has not read; says which client it was, or None if it cannot be."""
+        what = self.cut()
+        if what is not None:
+            self.discard()
+        return what
+
+    def discard(self) -> None:
+        """End, and let go of what has not been read."""
+        self._rendered.clear()
+        self._messages = self.waiting = 0
+        self.current = None
+        self.end()
+        self._fanout.room.set()
+
+    async def read(self) -> RenderedBatch | None:
+        self.current = None
+        while not self._rendered:
+            if self._ended:
+                return None
+            self._something.clear()
+            await self._something.wait()
+        rendered = self._rendered.popleft()
+        self._messages -= len(rendered)
+        self.waiting -= rendered.size
+        self.current = rendered
+        if self.waiting < AHEAD:
+            self._fanout.room.set()
+        return rendered
+
+    def end(self) -> None:
+        self._ended = True
+        self._something.set()
+
+    async def close(self) -> None:
+        self.end()
+        await self._fanout.leave(self)
+
+
+class Fanout:
+    """One topic's temporary channel."""
+
+    def __init__(self, fanouts: Fanouts, topic: str) -> None:
+        self.fanouts = fanouts
+        self.topic = topic
+        self.room = asyncio.Event()  # somebody has caught up
+        self.readers: list[FanoutReader] = []
+        self.started = asyncio.create_task(self._start(fanouts.options))
+        self._consumer: Consumer | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    async def _start(self, options: GatewayOptions) -> None:
+        source = Subscription(self.topic, own_channel())
+        self._consumer = await open_consumer(source, options, self.fanouts.budget, options.max_in_flight, None)
+        self._pump = asyncio.create_task(self._distribute(self._consumer))
+
+    async def _distribute(self, consumer: Consumer) -> None:
+        while (batch := await consumer.read()) is not None:
+            batch.finish()  # from here on it is each reader's own
+            rendered = RenderedBatch(batch, shared=True)
+            for reader in self.readers:
+                reader.offer(rendered)
+            while self.readers and min(reader.waiting for reader in self.readers) > AHEAD:
+                self.room.clear()
+                await self.room.wait()
+        for reader in self.readers:
+            reader.end()
+
+    def memory(self) -> int:
+        """Bytes of what the readers have not read. What waits for one is the end of what waits for the slowest."""
+        if not self.readers:
+            return 0
+        slowest = max(self.readers, key=_backlog)
+        rendered_batches = {id(rendered): rendered for rendered in slowest.held()}
+        rendered_batches.update(
+            (id(reader.current), reader.current) for reader in self.readers if reader.current is not None
+        )
+        return sum(rendered.memory() for rendered in rendered_batches.values())
+
+    def shed(self) -> str | None:
+        """End the slowest reader."""
+        for reader in sorted(self.readers, key=_backlog, reverse=True):
+            if _backlog(reader) and (what := reader.shed()) is not None:
+                return what
+        return None
+
+    async def leave(self, reader: FanoutReader) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
+        self.room.set()
+        if not self.readers:
+            self.fanouts.forget(self)
+            await self.close()
+
+    async def close(self) -> None:
+        self.started.cancel()
+        if self._pump is not None:
+            self._pump.cancel()
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await consumer.close()
+
+
+def _backlog(reader: FanoutReader) -> int:
+    """Bytes that a reader has not sent."""
+    return reader.waiting + (0 if reader.current is None else reader.current.size)
+
+
+class Fanouts:
+    """The hubs of a gateway, by topic."""
+
+    def __init__(self, options: GatewayOptions, budget: MemoryBudget) -> None:
+        self.options = options
+        self.budget = budget
+        self.dropped = 0
+        self._fanouts: dict[str, Fanout] = {}
+
+    async def join(self, topic: str) -> FanoutReader:
+        """A reader of `topic`, from now on. Raises what opening the channel raises."""
+        fanout = self._fanouts.get(topic)
+        if fanout is None:
+            fanout = self._fanouts[topic] = Fanout(self, topic)
+            self.budget.add(fanout)
+        reader = FanoutReader(fanout, self.options.backlog)
+        fanout.readers.append(reader)
+        try:
+            await asyncio.shield(fanout.started)
+        except BaseException:
+            await reader.close()
+            raise
+        return reader
+
+    def forget(self, fanout: Fanout) -> None:
+        self.budget.remove(fanout)
+        if self._fanouts.get(fanout.topic) is fanout:
+            del self._fanouts[fanout.topic]
+
+    @property
+    def upstream(self) -> int:
+        return len(self._fanouts)
+
+    async def close(self) -> None:
+        for fanout in tuple(self._fanouts.values()):
+            await fanout.close()

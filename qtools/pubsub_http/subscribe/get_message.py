@@ -1,0 +1,88 @@
+"""/message: one message, for scripts. In: topic and channel. Out: its body, finished once the client has it; or 204."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from qtools.pubsub_http.api.asgi_app import Answer
+from qtools.pubsub_http.subscribe.consumers import ConsumerSource
+from qtools.pubsub_http.subscribe.delivery import LAST_LOOK, PATIENCE
+from qtools.pubsub_http.subscribe.http_stream import Subscribing
+from qtools.pubsub_http.subscribe.subscribe_params import SubscribeParams
+from qtools.web.sender import ClientGone, Sender
+from qtools.web.tracked_transport import TrackedTransport
+
+if TYPE_CHECKING:
+    from qtools.pubsub_http.api.asgi_app import App, Request
+
+# A message that is there needs this long from nsqd, which may hold it back in its buffer.
+LEAST_WAIT = 0.5
+
+
+class GetMessage:
+    """Serves it."""
+
+    def __init__(self, subscribing: Subscribing) -> None:
+        self._subscribing = subscribing
+
+    async def message(self, app: App, request: Request) -> Answer | None:
+        values = request.values
+        params = SubscribeParams(
+            topic=values["topic"], channel=values["channel"], form="raw", acks=False, where=None, max_in_flight=1,
+            count=1, timeout=max(LEAST_WAIT, values["wait"]), until_empty=False, msg_timeout=60.0,
+        )  # fmt: skip
+        tracked: TrackedTransport | None = request.scope.get("tracked")
+        async with self._subscribing.subscribed(request, params) as source:
+            assert isinstance(source, ConsumerSource)
+            gone = asyncio.create_task(_wait_gone(request, source))
+            try:
+                rendered = await source.read()
+                if gone.done():
+                    return None  # what was read goes back
+            finally:
+                gone.cancel()
+            if rendered is None:
+                return Answer(b"", [(b"cache-control", b"no-store")], 204)
+            message = rendered.batch.messages[0]
+            headers = app.stream_headers(
+                request,
+                (b"content-type", b"application/octet-stream"),
+                (b"content-length", b"%d" % len(message.body)),
+                (b"q-message-id", message.id),
+                (b"q-attempts", b"%d" % message.attempts),
+                (b"q-timestamp", b"%d" % message.timestamp),
+                *self._subscribing.proxy_warning.headers(request.head, "/message"),
+            )
+            sender = Sender(request.send, tracked)
+            try:
+                await sender.send({"type": "http.response.start", "status": 200, "headers": headers})
+                await sender.send({"type": "http.response.body", "body": message.body, "more_body": True})
+            except ClientGone:
+                return None  # the message goes back
+            end = 0 if tracked is None else tracked.written
+            await request.send({"type": "http.response.body", "body": b""})
+            self._subscribing.counts.sent += 1
+            self._subscribing.counts.sent_bytes += len(message.body)
+            if tracked is None or await _is_taken(tracked, end):
+                rendered.batch.finish()
+                self._subscribing.counts.finished += 1
+        return None
+
+
+async def _is_taken(tracked: TrackedTransport, end: int) -> bool:
+    """Whether the client's side has taken the first `end` bytes of the connection; waits for it at most PATIENCE."""
+    pause, waited = 0.001, 0.0
+    while tracked.taken < end:
+        if waited > PATIENCE or tracked.is_closed:
+            return False
+        await asyncio.sleep(pause)
+        waited += pause
+        pause = min(LAST_LOOK, pause * 2)
+    return True
+
+
+async def _wait_gone(request: Request, source: ConsumerSource) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    source.end()

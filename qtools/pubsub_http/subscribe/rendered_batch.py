@@ -1,0 +1,147 @@
+"""A batch on its way to clients. In: a batch, a form, a condition. Out: its bytes in that form, which of it pass.
+
+Where many clients get the same batch (fanout.py), each form is made once, and the JSON parsed once, for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from qtools.errors import EvaluationError, ExpressionError
+from qtools.expressions.expression import NOTHING, compile_expression
+from qtools.flow.filter import parser_for
+from qtools.formats.envelope import encode_envelopes, encode_msgpack
+from qtools.formats.lines import join_lengths, join_lines
+from qtools.message import Batch
+from qtools.web.memory_budget import OVERHEAD
+from qtools.web.request_body import Refusal
+
+_NO_JSON = object()
+
+
+def event_pieces(batch: Batch, suffix: bytes = b"") -> list[bytes]:
+    """Server-Sent Events: the envelope as data, which has no newline in it but its last (HTML Standard, 9.2.5).
+
+    suffix: what follows the message's id in the event's.
+    """
+    return [
+        b"id: " + ident + suffix + b"\ndata: " + line + b"\n"
+        for ident, line in zip(batch.messages.ids, encode_envelopes(batch), strict=True)
+    ]
+
+
+# One piece of bytes for each message; JOINED makes the same bytes of all of them, faster.
+PIECES: dict[str, Callable[[Batch], list[bytes]]] = {
+    "envelope": encode_envelopes,
+    "raw": lambda batch: [body + b"\n" for body in batch.bodies],
+    "length32": lambda batch: [join_lengths([body]) for body in batch.bodies],
+    "msgpack": encode_msgpack,
+    "sse": event_pieces,
+}
+JOINED: dict[str, Callable[[Batch], bytes]] = {
+    "raw": lambda batch: join_lines(batch.bodies, b"\n"),
+    "length32": lambda batch: join_lengths(batch.bodies),
+}
+
+
+class Where:
+    """A condition on a message's JSON."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._evaluate = compile_expression(text, regex=False).evaluate
+
+    def holds(self, value: Any) -> bool | None:
+        """Whether `value` passes; None where that cannot be said, as the expression fails or there is no JSON."""
+        if value is _NO_JSON:
+            return None
+        try:
+            told = self._evaluate(value)
+        except EvaluationError:
+            return None
+        return told is not None and told is not False and told is not NOTHING
+
+    def why_not(self, body: bytes) -> str:
+        """Why there is no answer for a message."""
+        try:
+            self._evaluate(parser_for([body])(body))
+        except EvaluationError as error:
+            return str(error)
+        return ""
+
+
+@lru_cache(maxsize=256)
+def compile_where(text: str) -> Where:
+    """The condition in `text`; 400 that says where it is wrong. Without test(…): a stranger's pattern may never end."""
+    try:
+        return Where(text)
+    except ExpressionError as error:
+        raise Refusal(400, "INVALID_ARG_WHERE", str(error)) from error
+
+
+class RenderedBatch:
+    """One batch. `shared` when many clients get it; nobody's acknowledgement matters then, it is finished already."""
+
+    __slots__ = ("_places", "_rendered", "_undecided", "_values", "batch", "shared", "size")
+
+    def __init__(self, batch: Batch, shared: bool = False) -> None:
+        self.batch = batch
+        self.shared = shared
+        self.size = sum(map(len, batch.bodies))  # bytes of the bodies
+        self._rendered: dict[str, bytes] = {}
+        self._places: dict[str, Sequence[int]] = {}
+        self._undecided: dict[str, list[int]] = {}
+        self._values: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def memory(self) -> int:
+        """Bytes that it holds, its shared renderings included."""
+        return self.size + OVERHEAD * len(self.batch) + sum(map(len, self._rendered.values()))
+
+    def passing(self, where: Where) -> Sequence[int]:
+        """The places of the messages for which `where` holds."""
+        places = self._places.get(where.text)
+        if places is None:
+            if self._values is None:
+                self._values = _values(self.batch.bodies)
+            answers = list(map(where.holds, self._values))
+            places = self._places[where.text] = [place for place, answer in enumerate(answers) if answer]
+            if None in answers:
+                self._undecided[where.text] = [place for place, answer in enumerate(answers) if answer is None]
+            if not self.shared:
+                self._values = None
+        return places
+
+    def undecided(self, where: Where) -> Sequence[int]:
+        """The places of the messages for which it cannot be said whether `where` holds; they do not pass."""
+        return self._undecided.get(where.text, ())
+
+    def render(self, form: str) -> bytes:
+        """All of it in `form`."""
+        if not self.shared:
+            return render(self.batch, form)
+        if form not in self._rendered:
+            self._rendered[form] = render(self.batch, form)
+        return self._rendered[form]
+
+
+def render(batch: Batch, form: str) -> bytes:
+    """The bytes of `batch` in `form`."""
+    joined = JOINED.get(form)
+    return joined(batch) if joined is not None else b"".join(PIECES[form](batch))
+
+
+def _values(bodies: Sequence[bytes]) -> list[Any]:
+    """The JSON value of each of `bodies`, every integer exact; _NO_JSON for what is none."""
+    loads = parser_for(bodies)
+    values: list[Any] = []
+    for body in bodies:
+        try:
+            values.append(loads(body))
+        except EvaluationError:
+            values.append(_NO_JSON)
+    return values

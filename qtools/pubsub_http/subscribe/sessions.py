@@ -1,0 +1,182 @@
+"""What clients hold that acknowledge by themselves. In: batches, ids, the time. Out: acknowledgements.
+
+    hold ─▶ finish │ requeue │ touch          a message that none of it happens to in time goes back by itself
+
+A session is known by a name that nobody can guess, belongs to the caller that opened it, and ends with its stream; what
+is unfinished then goes back at once, with the consumer that is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+
+from qtools.engines.nsq.in_flight import Delivery
+from qtools.message import Batch, Origin
+from qtools.pubsub_http.api.tokens import Caller
+from qtools.web.request_body import Refusal
+
+SWEEP_SECONDS = 0.25
+ELSEWHERE_MS = 1000  # a message whose id another nsqd's has too waits for that one to be finished
+
+_NO_SESSION = (
+    "there is no such session: it ends when its client hangs up or, where the stream ended in order (count, timeout,"
+    " until_empty), when all its messages are acknowledged, or after msg_timeout"
+)
+
+Told = tuple[int, list[str]]  # how many it happened to, and the ids of those that are not held
+
+
+class AckSession:
+    """One stream's unfinished messages. `timeout`: s from delivery or touch until one goes back. Pure."""
+
+    def __init__(self, name: str, caller: Caller, timeout: float) -> None:
+        self.name = name
+        self.caller = caller
+        self.finished = 0
+        self.requeued = 0
+        self.timed_out = 0
+        self.on_less: Callable[[], None] = lambda: None  # called when less is held
+        self._timeout = timeout
+        self._held: dict[bytes, tuple[Origin, float]] = {}  # by id: from where, until when; the soonest first
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, batch: Batch, now: float) -> Batch:
+        """Remember `batch`, which is about to be sent; returns what of it may be. An id is unique within one nsqd only:
+        of two messages that share it, the second has to wait."""
+        held, until = self._held, now + self._timeout
+        clashing: list[int] = []
+        ids = batch.ids
+        for origin, start, stop in batch.parts:
+            for place in range(start, stop):
+                before = held.pop(ids[place], None)
+                if before is not None and before[0].address != origin.address and not _is_gone(before[0]):
+                    held[ids[place]] = before
+                    clashing.append(place)
+                else:  # one that comes again had timed out, or its connection was lost: the new delivery counts
+                    held[ids[place]] = (origin, until)
+        if not clashing:
+            return batch
+        batch.pick(clashing).requeue(ELSEWHERE_MS)
+        return batch.without(clashing)
+
+    def finish(self, ids: Iterable[str]) -> Told:
+        count, unknown = self._take(ids, lambda origin, some: origin.finish(some))
+        self.finished += count
+        return count, unknown
+
+    def requeue(self, ids: Iterable[str], delay_ms: int) -> Told:
+        count, unknown = self._take(ids, lambda origin, some: origin.requeue(some, delay_ms))
+        self.requeued += count
+        return count, unknown
+
+    def touch(self, ids: Iterable[str], now: float) -> Told:
+        """More time here; the broker's time is looked after by the connection as long as a message is held."""
+        held, until = self._held, now + self._timeout
+        unknown = []
+        count = 0
+        for text in ids:
+            ident = text.encode("latin-1", "replace")
+            found = held.pop(ident, None)
+            if found is None or _is_gone(found[0]):
+                unknown.append(text)
+            else:
+                held[ident] = (found[0], until)
+                count += 1
+        return count, unknown
+
+    def expire(self, now: float) -> int:
+        """Give back what was held too long; how many that were."""
+        late: list[str] = []
+        for ident, (_, until) in self._held.items():
+            if until > now:
+                break
+            late.append(ident.decode("latin-1"))
+        if not late:
+            return 0
+        count, _ = self._take(late, lambda origin, some: origin.requeue(some, 0))
+        self.timed_out += count
+        return count
+
+    def release(self) -> None:
+        """Give back all that is held, as the stream is over; its connections may go on for other streams."""
+        ids = [ident.decode("latin-1") for ident in self._held]
+        if ids:
+            self._take(ids, lambda origin, some: origin.requeue(some, 0))
+
+    def _take(self, ids: Iterable[str], tell: Callable[[Origin, Sequence[bytes]], None]) -> Told:
+        unknown: list[str] = []
+        by_origin: dict[int, tuple[Origin, list[bytes]]] = {}
+        for text in ids:
+            ident = text.encode("latin-1", "replace")
+            found = self._held.pop(ident, None)
+            if found is None or _is_gone(found[0]):
+                unknown.append(text)
+            else:
+                by_origin.setdefault(id(found[0]), (found[0], []))[1].append(ident)
+        count = 0
+        for origin, some in by_origin.values():
+            tell(origin, some)
+            count += len(some)
+        self.on_less()
+        return count, unknown
+
+
+def _is_gone(origin: Origin) -> bool:
+    """Whether the connection that delivered it was lost: the message is on its way to somebody else."""
+    return isinstance(origin, Delivery) and not origin.left
+
+
+class AckSessions:
+    """The sessions of one gateway process. prefix: begins their names, so that others know whose they are."""
+
+    def __init__(self, prefix: str) -> None:
+        self.finished = 0
+        self.requeued = 0
+        self.timed_out = 0
+        self._prefix = prefix
+        self._open: dict[str, AckSession] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def open(self, caller: Caller, timeout: float) -> AckSession:
+        session = AckSession(f"{self._prefix}{secrets.token_urlsafe(24)}", caller, timeout)
+        self._open[session.name] = session
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        return session
+
+    def close(self, session: AckSession) -> None:
+        if self._open.pop(session.name, None) is not None:
+            session.release()
+            self.finished += session.finished
+            self.requeued += session.requeued
+            self.timed_out += session.timed_out
+
+    def find(self, name: str, caller: Caller) -> AckSession:
+        """The session of that name, if it is the caller's."""
+        session = self._open.get(name)
+        if session is None or session.caller is not caller:
+            raise Refusal(404, "SESSION_NOT_FOUND", _NO_SESSION)
+        return session
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def totals(self) -> tuple[int, int, int]:
+        """Messages finished, given back and timed out, in all."""
+        opened = self._open.values()
+        return (
+            self.finished + sum(each.finished for each in opened),
+            self.requeued + sum(each.requeued for each in opened),
+            self.timed_out + sum(each.timed_out for each in opened),
+        )
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for session in self._open.values():
+            session.expire(now)
+        self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._open else None

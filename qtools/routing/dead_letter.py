@@ -1,0 +1,88 @@
+"""A message that could not be routed, as an envelope that says why, and back as it was.
+
+    {"topic":…,"channel":…,"id":…,"timestamp":…,"attempts":…,"nsqd":…,"reason":…,"route":…,"body":…}
+
+It is the envelope format and two words more, so that `q-pipe --format envelope` reads it too. timestamp is in ns since
+1970; a body that is not UTF-8 stands as "body_base64". In: messages, errors. Out: bytes, and a plan to put them back.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Container, Sequence
+from typing import Any
+
+import orjson
+
+from qtools.errors import NameInvalid, QtoolsError, RouteFailed
+from qtools.formats.envelope import decode_envelope
+from qtools.message import Message
+from qtools.names import EPHEMERAL, check_topic
+from qtools.routing.routes import Plan
+
+SUFFIX = ".dead"
+
+
+def dead_letter_topic(source: str) -> str:
+    """Where dead letters from `source` go; NameInvalid where that is no name: it may be too long."""
+    return check_topic(source.removesuffix(EPHEMERAL) + SUFFIX)
+
+
+def encode_dead_letter(message: Message, topic: str, channel: str, nsqd: str, error: QtoolsError) -> bytes:
+    """The envelope of one message, read from `channel` of `topic` at `nsqd`."""
+    fields: dict[str, Any] = {
+        "topic": topic,
+        "channel": channel,
+        "id": message.id.decode("latin-1"),
+        "timestamp": message.timestamp,
+        "attempts": message.attempts,
+        "nsqd": nsqd,
+        "reason": error.reason if isinstance(error, RouteFailed) else str(error),
+        "route": error.route if isinstance(error, RouteFailed) else "",
+    }
+    try:
+        fields["body"] = message.body.decode("utf-8")
+    except UnicodeDecodeError:
+        fields["body_base64"] = base64.b64encode(message.body).decode("ascii")
+    return orjson.dumps(fields)
+
+
+class Redrive:
+    """A Planner that puts dead letters back where they came from, as they were.
+
+    forbidden: topics that are read: a letter that names one of them would go round for ever.
+    """
+
+    def __init__(self, forbidden: Container[str] = ()) -> None:
+        self.names = ["redrive"]
+        self._forbidden = forbidden
+
+    def plan(self, bodies: Sequence[bytes], skip: Container[int] = ()) -> Plan:
+        plan = Plan(hits=[0])
+        groups: dict[str, tuple[list[bytes], list[int]]] = {}
+        for place, letter in enumerate(bodies):
+            if place in skip:
+                continue
+            try:
+                topic, body = self._decode(letter)
+            except (ValueError, NameInvalid) as error:
+                plan.failed[place] = RouteFailed(f"it is no dead letter: it {error}")
+                continue
+            made, places = groups.setdefault(topic, ([], []))
+            made.append(body)
+            places.append(place)
+            plan.hits[0] += 1
+        for topic, (made, places) in groups.items():
+            plan.groups.append((topic, made))
+            plan.places.append(places)
+        return plan
+
+    def _decode(self, letter: bytes) -> tuple[str, bytes]:
+        """Topic and body; ValueError or NameInvalid when it is no envelope, or leads nowhere."""
+        body = decode_envelope(letter)
+        topic = orjson.loads(letter).get("topic")
+        if not isinstance(topic, str):
+            raise ValueError('has no "topic" that it came from')
+        if topic in self._forbidden:
+            raise ValueError(f"came from {topic}, which is read here")
+        return check_topic(topic), body

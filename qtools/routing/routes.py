@@ -1,0 +1,254 @@
+"""Messages → topics. In: bodies. Out: a plan: what goes to which topic, what goes nowhere, what cannot be routed.
+
+    route 1 ─▶ when? ─▶ sample? ─▶ select ─▶ to …      `last`: those behind it are not tried
+    route 2 ─▶ …                                       no `when` was true: the default, if there is one
+
+A body is parsed once, and only where a route looks into it. Conditions are tried in the order of the routes; a message
+for which one of them fails is routed nowhere, as half of its copies would be sent twice when it is tried again. Routes
+that ask one field for one value (`.type == "purchase" and …`) are found by that value (route_index.py): however many
+there are, a message meets those that can match. No file, no clock; chance only where a route samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import random
+from typing import Any, Protocol
+
+from qtools.errors import EvaluationError, NameInvalid, QtoolsError, RouteFailed
+from qtools.expressions.expression import NOTHING, Expression
+from qtools.flow.filter import encode, encode_all, parser_for
+from qtools.names import check_topic
+from qtools.routing.route_index import RouteIndex
+
+MAX_TOPICS = 1000  # that templates may name in one run: a field of a message must not fill a broker with topics
+
+# Topic, body, number of the route; and whether the body is still a value, to be encoded.
+Ship = tuple[str, Any, int, bool]
+
+
+@dataclass(slots=True)
+class To:
+    """Where a route sends: `text` as it was written, and where that has something to fill in the `template`."""
+
+    text: str
+    template: Expression | None = None
+
+
+@dataclass(slots=True)
+class Route:
+    """One route. `sample` is the share of the messages it matches that it sends, 0..1; the others count as matched."""
+
+    name: str
+    to: tuple[To, ...]
+    when: Expression | None = None
+    select: Expression | None = None
+    sample: float = 1.0
+    last: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """What becomes of a batch. `groups[i]` goes to one topic and came from `places[i]`."""
+
+    groups: list[tuple[str, Sequence[bytes]]] = field(default_factory=list)
+    places: list[Sequence[int]] = field(default_factory=list)
+    filtered: int = 0  # messages that go nowhere
+    failed: dict[int, QtoolsError] = field(default_factory=dict)
+    hits: list[int] = field(default_factory=list)  # copies by route, the default's last
+    values: list[Any] = field(default_factory=list)  # the parsed bodies, where they were asked for
+
+
+class Planner(Protocol):
+    """Says where each message goes."""
+
+    names: list[str]  # what `Plan.hits` counts
+
+    def plan(self, bodies: Sequence[bytes], skip: Container[int] = ()) -> Plan:
+        """The plan for all of `bodies` but those at the places `skip`."""
+
+
+class Routes:
+    """`routes` in their order, then `default`.
+
+    where: only messages for which it is true are routed at all; the others are filtered.
+    forbidden: topics that must not be written to, as they are read: messages would go round for ever.
+    max_topics: how many different topics templates may name.
+    keep_values: have the parsed bodies in the plan.
+    draw: chance, 0..1, for those that sample; default: random.random.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        default: Sequence[To] = (),
+        *,
+        where: Expression | None = None,
+        forbidden: Container[str] = (),
+        max_topics: int = MAX_TOPICS,
+        keep_values: bool = False,
+        draw: Callable[[], float] | None = None,
+    ) -> None:
+        self.routes = list(routes)
+        self.default = tuple(default)
+        self.where = where
+        self.names = [*(route.name for route in self.routes), "default"]
+        self._forbidden = forbidden
+        self._max_topics = max_topics
+        self._keep_values = keep_values
+        self._rendered: set[str] = set()  # topics that templates have named
+        self._draw = draw or random
+        self._index = RouteIndex([route.when for route in self.routes])
+        # What is asked of each message, flat: this is the inner loop.
+        self._tests = [
+            (route.when and route.when.evaluate, route.select and route.select.evaluate, route) for route in self.routes
+        ]
+        self.reads_json = (
+            keep_values
+            or where is not None
+            or any(route.when or route.select for route in self.routes)
+            or any(to.template for to in self.targets())
+        )
+
+    def targets(self) -> Iterator[To]:
+        """Everywhere that something may be sent to."""
+        for route in self.routes:
+            yield from route.to
+        yield from self.default
+
+    @property
+    def fixed_topics(self) -> list[str]:
+        """The topics that no message has a say in."""
+        return list(dict.fromkeys(to.text for to in self.targets() if to.template is None))
+
+    # ── a batch ──
+
+    def plan(self, bodies: Sequence[bytes], skip: Container[int] = ()) -> Plan:
+        """The plan for all of `bodies` but those at the places `skip`."""
+        if not self.reads_json and not skip and not any(route.sample < 1.0 for route in self.routes):
+            return self._all_alike(bodies)
+        return self._plan(bodies, skip, encode_late=True) or self._plan(bodies, skip, encode_late=False) or Plan()
+
+    def _plan(self, bodies: Sequence[bytes], skip: Container[int], encode_late: bool) -> Plan | None:
+        """The plan. New bodies are encoded all at once where that is possible; None where it is not."""
+        plan = Plan(hits=[0] * len(self.names), values=[None] * len(bodies) if self._keep_values else [])
+        groups: dict[str, tuple[list[Any], list[int]]] = {}
+        values: list[Any] = []  # of new bodies
+        homes: list[tuple[list[Any], int]] = []  # and where they belong
+        hits, failed, ships_of = plan.hits, plan.failed, self._ships
+        loads = parser_for(bodies) if self.reads_json else None
+        value: Any = None
+        for place, body in enumerate(bodies):
+            if skip and place in skip:
+                continue
+            try:
+                if loads is not None:
+                    value = loads(body)
+                if self._keep_values:
+                    plan.values[place] = value
+                ships = ships_of(value, body, encode_late)
+            except EvaluationError as error:
+                failed[place] = RouteFailed(str(error))
+                continue
+            except RouteFailed as error:
+                failed[place] = error
+                continue
+            if not ships:
+                plan.filtered += 1
+                continue
+            for topic, made, number, is_value in ships:
+                hits[number] += 1
+                group = groups.get(topic)
+                if group is None:
+                    group = groups[topic] = ([], [])
+                if is_value:
+                    homes.append((group[0], len(group[0])))
+                    values.append(made)
+                group[0].append(made)
+                group[1].append(place)
+        encoded = encode_all(values)
+        if encoded is None:
+            return None
+        for (home, at), made in zip(homes, encoded, strict=True):
+            home[at] = made
+        for topic, (made_bodies, places) in groups.items():
+            plan.groups.append((topic, made_bodies))
+            plan.places.append(places)
+        return plan
+
+    def _all_alike(self, bodies: Sequence[bytes]) -> Plan:
+        """The plan where nothing depends on a message: no body is looked at."""
+        plan = Plan(hits=[0] * len(self.names))
+        for topic, _, number, _ in self._ships(None, b"", False):
+            plan.groups.append((topic, bodies))
+            plan.places.append(range(len(bodies)))
+            plan.hits[number] += len(bodies)
+        plan.filtered = 0 if plan.groups else len(bodies)
+        return plan
+
+    # ── a message ──
+
+    def _ships(self, value: Any, body: bytes, encode_late: bool) -> list[Ship]:
+        """What is sent for one message; RouteFailed when that cannot be told."""
+        ships: list[Ship] = []
+        matched = False
+        name = "--where"
+        try:
+            where = self.where
+            if where is not None:
+                result = where(value)
+                if result is None or result is False or result is NOTHING:
+                    return ships
+            tests = self._tests
+            for number in self._index.candidates(value):
+                test, select, route = tests[number]
+                name = route.name
+                if test is not None:
+                    result = test(value)
+                    if result is None or result is False or result is NOTHING:
+                        continue
+                matched = True
+                if route.sample >= 1.0 or self._draw() < route.sample:
+                    if select is None:
+                        ships += [(self._topic(to, value), body, number, False) for to in route.to]
+                    elif (made := select(value)) is not NOTHING:
+                        made = made if encode_late else encode(made)
+                        ships += [(self._topic(to, value), made, number, encode_late) for to in route.to]
+                if route.last:
+                    break
+            if not matched and self.default:
+                name = "default"
+                ships += [(self._topic(to, value), body, len(tests), False) for to in self.default]
+        except (EvaluationError, NameInvalid) as error:
+            raise RouteFailed(str(error), name) from error
+        return ships if len(ships) < 2 else _once(ships)
+
+    def _topic(self, to: To, value: Any) -> str:
+        """Where `to` sends a message; NameInvalid or EvaluationError when a template names no topic for it."""
+        if to.template is None:
+            return to.text
+        name = to.template(value)
+        if name in self._rendered:
+            return str(name)
+        check_topic(name)
+        if name in self._forbidden:
+            raise NameInvalid("topic", name, "is read here, and the message would come round again")
+        if len(self._rendered) >= self._max_topics:
+            raise NameInvalid("topic", name, f"is one more than the {self._max_topics} that templates may name")
+        self._rendered.add(name)
+        return str(name)
+
+    def __repr__(self) -> str:
+        return f"<Routes {', '.join(self.names)}>"
+
+
+def _once(ships: list[Ship]) -> list[Ship]:
+    """Without what would be the same body in the same topic twice."""
+    if len({ship[0] for ship in ships}) == len(ships):
+        return ships
+    seen: dict[tuple[str, bytes], Ship] = {}
+    for topic, made, number, is_value in ships:
+        body = encode(made) if is_value else made
+        seen.setdefault((topic, body), (topic, body, number, False))
+    return list(seen.values())

@@ -1,0 +1,135 @@
+"""Opening the sockets to listen on. In: an address as the user wrote it. Out: a listening socket.
+
+    127.0.0.1:4150   [::1]:4150   localhost:4150   :4150 (every interface)   unix:/path   /path
+
+Opened here, and not by whoever serves on them, so that what goes wrong is said in one clear line, before
+anything else has started. Nothing is accepted here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+from qtools.errors import AddressInvalid, StartError
+from qtools.paths import LONGEST_SOCKET_PATH
+
+_BACKLOG = 1024
+
+
+def listen(address: str, flag: str) -> socket.socket:
+    """A non-blocking listening socket. AddressInvalid, or StartError when it cannot be had; `flag` is named there."""
+    path = unix_path(address)
+    if path is not None:
+        made = _listen_unix(path, flag)
+    else:
+        made = _listen_tcp(address, flag)
+        # Accepted sockets inherit it. asyncio would set it, but overlooks sockets that do not name their protocol.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.setblocking(False)
+    return made
+
+
+def unix_path(address: str) -> str | None:
+    """The path in `unix:/path` or `/path`; None for anything else."""
+    if address.startswith("unix:"):
+        return address.removeprefix("unix:")
+    return address if address.startswith("/") else None
+
+
+def shown(listening: socket.socket) -> str:
+    """Where a socket listens, as an address that can be given to a client."""
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{host}:{name[1]}"
+
+
+def port_of(listening: socket.socket | None) -> int:
+    """The port a socket listens on; -1 for a unix socket or none, as nsqd says it."""
+    if listening is None or listening.family == socket.AF_UNIX:
+        return -1
+    port: int = listening.getsockname()[1]
+    return port
+
+
+def is_local(place: socket.socket | str) -> bool:
+    """Whether a socket, or a host's name or address, is reached from this machine only."""
+    host = place if isinstance(place, str) else "" if place.family == socket.AF_UNIX else place.getsockname()[0]
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _listen_tcp(address: str, flag: str) -> socket.socket:
+    host, colon, port_text = address.rpartition(":")
+    if not colon or not port_text.isdigit() or int(port_text) > 65535 or not port_text.isascii():
+        raise AddressInvalid(address, f"is none to listen on: {flag} takes HOST:PORT or unix:/path")
+    port = int(port_text)
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        if not host:
+            if socket.has_dualstack_ipv6():
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+            return socket.create_server(("", port), backlog=_BACKLOG)
+        # Resolved apart from binding, as create_server says of a name that is not known only its number.
+        found = sorted(
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), key=lambda one: one[0] != socket.AF_INET
+        )
+        family, _, _, _, place = found[0]
+        return socket.create_server(place[:2], family=family, backlog=_BACKLOG)
+    except socket.gaierror as error:
+        raise StartError(f"cannot listen on {address}: {host} is not known ({error.strerror})") from error
+    except OSError as error:
+        advice = ""
+        if isinstance(error, PermissionError):
+            advice = ", ports below 1024 are the system's"
+        reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
+        raise StartError(f"cannot listen on {address}: {reason}{advice}; choose another with {flag}") from error
+
+
+def _listen_unix(path: str, flag: str) -> socket.socket:
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        raise StartError(f"cannot listen on unix:{path}: the path has more than {LONGEST_SOCKET_PATH} bytes")
+    _remove_stale(path, flag)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)  # nobody else may connect, from the first moment on
+    try:
+        made.bind(path)
+        made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
+        raise StartError(f"cannot listen on unix:{path}: {reason}") from error
+    finally:
+        os.umask(old)
+    return made
+
+
+def _remove_stale(path: str, flag: str) -> None:
+    """Take away the socket that a broker left behind which was killed; StartError when it is not one, or serves."""
+    try:
+        kind = Path(path).lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StartError(f"cannot listen on unix:{path}: {error.strerror}") from error
+    if not stat.S_ISSOCK(kind):
+        raise StartError(f"cannot listen on unix:{path}: it is there, and no socket")
+    if is_served(path):
+        raise StartError(f"cannot listen on unix:{path}: another process serves it; choose another with {flag}")
+    Path(path).unlink(missing_ok=True)
+
+
+def is_served(path: str) -> bool:
+    """Whether somebody accepts connections on the unix socket `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return True  # its queue is full: somebody is there
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,265 @@
+"""One run of q-to-file: a consumer, the archive, the loop between them, the end. In: options. Out: an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from qtools.cli import logs
+from qtools.cli.metrics.metric_sets import consumer_families, flow_families
+from qtools.cli.metrics.metrics_format import Family, counter
+from qtools.cli.metrics.operations import Operations
+from qtools.cli.progress_line import ProgressLine
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
+from qtools.cli.trial import Trial
+from qtools.cli.types import format_duration, plural
+from qtools.engines.nsq.consume.backlog_warnings import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
+from qtools.engines.nsq.consume.consumer import Consumer
+from qtools.engines.nsq.consume.drain import ask_first, end_consumer
+from qtools.engines.nsq.http_client import Depth
+from qtools.engines.nsq.topics import TopicLister
+from qtools.flow.contract import Sink, Source
+from qtools.flow.filter import FilteredSink
+from qtools.flow.gather import Gather
+from qtools.flow.loop import Flow
+from qtools.message import Batch
+from qtools.names import Subscription
+from qtools.to_file.archive.compression import SUFFIXES
+from qtools.to_file.archive.layout import Layout
+from qtools.to_file.archive.partitioner import Partitioner
+from qtools.to_file.archive.partitions import Partitions, refuse_recurring
+from qtools.to_file.archive.workdir import InUse
+from qtools.to_file.options import ArchiveOptions
+from qtools.to_file.sinks.completing import Completing
+from qtools.to_file.sinks.sinks import ArchivingSink, CompletingSink, make_sink
+from qtools.to_file.topic_watcher import TopicWatcher
+
+if TYPE_CHECKING:
+    from qtools.to_file.sinks.deduped_sink import DedupedSink
+
+logger = logging.getLogger("qtools.to_file")
+
+RELEASE = 1.0  # s that a write in progress has left after --drain-timeout
+MSG_TIMEOUT = 60.0  # s: nsqd's default, for when no nsqd is connected yet
+
+
+async def archive(options: ArchiveOptions, signals: Signals) -> int:
+    """Archive messages until the run ends; return the exit status. StartError when it cannot start."""
+    layout = Layout(
+        options.name,
+        suffix=SUFFIXES[options.compression],
+        datetime_format=options.datetime_format,
+        partition=options.partition,
+        host=options.host,
+        pid=os.getpid(),
+        local=options.local_time,
+    )
+    sorter = Partitioner(layout, partitioned=bool(options.partition), when=options.partition_by)
+    partitions = None
+    if options.lateness is not None:
+        refuse_recurring(layout, time.time())
+        partitions = Partitions(layout, options.lateness, options.work_dir / "partitions.json")
+    try:
+        sink = make_sink(options, layout, sorter, partitions)
+    except InUse as error:
+        if not options.skip_if_running:
+            raise
+        logs.say(logging.INFO, f"{error}; there is nothing to do here")
+        return 0
+    try:
+        if partitions is not None:
+            partitions.load()
+        return await _Run(options, signals, sink, sorter, partitions).run()
+    finally:
+        await sink.release()
+
+
+class _Run:
+    def __init__(
+        self,
+        options: ArchiveOptions,
+        signals: Signals,
+        sink: ArchivingSink,
+        sorter: Partitioner,
+        partitions: Partitions | None,
+    ) -> None:
+        self._options = options
+        self._partitions = partitions
+        self._signals = signals
+        self._sink = sink
+        self._sorter = sorter
+        self._stopped = asyncio.Event()
+        self._consumer = Consumer(
+            options.sources, options.brokers, options.settings,
+            max_in_flight=options.max_in_flight, by_quota=options.ends.until_now,
+            ends_when_empty=bool(options.ends.flag),
+        )  # fmt: skip
+        # Half of the messages in flight are synced together, so that the other half can arrive in the meantime.
+        count = min(options.sync.count, max(1, options.max_in_flight // 2))
+        self._gather = Gather(count, options.sync.size, options.sync.age)
+        self._deduped: DedupedSink | None = None
+        if options.dedupe is not None:
+            from qtools.to_file.sinks.deduped_sink import DedupedSink
+
+            self._deduped = DedupedSink(sink, options.dedupe)
+        first: Sink = self._deduped or sink
+        self._filtered = FilteredSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
+        source: Source = self._consumer
+        if options.rules is not None and not options.rules.chosen:
+            source = Trial(self._consumer, options.rules.failures, most=options.max_in_flight)
+        self._flow = Flow(source, self._filtered or first, gather=self._gather, drain_timeout=RELEASE)
+
+    async def run(self) -> int:
+        options, sink = self._options, self._sink
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sink.hang_up)
+        followed = None
+        if options.pattern is not None:
+            topics = TopicLister(options.brokers, options.settings)
+            followed = TopicWatcher(topics, options.pattern, options.channel, options.topic_refresh)
+        operations = Operations(options.operations, "q-to-file", self._families, self._unready)
+        await operations.start()
+        try:
+            if self._deduped is not None:
+                await self._deduped.start()
+            await sink.start()  # files of the last run are finished before any message is read
+            if followed is not None:
+                await followed.begin(self._consumer, waits=not options.ends.flag)
+            depths = await ask_first(self._consumer.sources, options.brokers, options.settings, options.ends)
+            warn_of_backlog_elsewhere(depths)
+            await self._consumer.start()
+            await self._archive(followed, depths)
+        finally:
+            await self._consumer.close()
+            await sink.close()
+            if self._deduped is not None:
+                await self._deduped.close()
+            if followed is not None:
+                await followed.close()
+            await operations.close()
+        none = none_is_failure(options.fail_if_none, sink.written, "archived", self._signals)
+        return 1 if sink.failed else none
+
+    async def _archive(self, followed: TopicWatcher | None, depths: Mapping[tuple[Subscription, str], Depth]) -> None:
+        options, consumer, sink, flow = self._options, self._consumer, self._sink, self._flow
+        self._limit_age()
+        self._signals.at_abrupt_end = MESSAGES_COME_AGAIN
+        self._signals.on_stop(self._stop)
+        if options.max_runtime is not None:
+            asyncio.get_running_loop().call_later(options.max_runtime, self._stop)
+        meter = ProgressLine("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
+        ending = asyncio.create_task(end_consumer(consumer, options.ends, depths))
+        watching: list[asyncio.Task[Any]] = [ending]
+        warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer, options.sources))
+        watching.append(warning)
+        if options.ends.flag:  # `run` has warned already
+            warning.cancel()
+        if followed is not None and not options.ends.until_now:  # a later topic held no messages at the start
+            watching.append(asyncio.create_task(followed.follow(consumer)))
+        completing = None
+        if self._partitions is not None:
+            completing = Completing(self._partitions, consumer, cast(CompletingSink, sink))
+            watching.append(asyncio.create_task(completing.run()))
+        try:
+            await flow.run()
+            await wait_for_warnings(ending, warning, consumer)
+            if completing is not None:
+                await self._unless_stopped(completing.finish())
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.wait(watching)
+            await consumer.close()
+            await sink.close()
+            await self._unless_stopped(sink.wait_sent())
+            meter.close()
+            self._summarize(meter)
+        for task in watching:
+            if not task.cancelled():
+                task.result()  # its error is the program's
+
+    def _stop(self) -> None:
+        """Read no more, and write the messages that were read. If nothing can be written now, requeue them at once."""
+        self._stopped.set()
+        self._consumer.end()
+        asyncio.get_running_loop().call_later(
+            0.0 if self._sink.trouble else self._options.operations.drain_timeout, self._flow.stop
+        )
+
+    async def _unless_stopped(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Run `rest` to its end, or until a signal stops the run."""
+        doing = asyncio.create_task(rest)
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            if not self._stopped.is_set():
+                await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            doing.cancel()
+            stopped.cancel()
+            await asyncio.wait((doing, stopped))
+        if not doing.cancelled():
+            doing.result()
+
+    def _limit_age(self) -> None:
+        """Sync at least twice within the message timeout of the broker, whatever --sync-interval says."""
+        timeout = self._consumer.msg_timeout or self._options.settings.msg_timeout / 1000 or MSG_TIMEOUT
+        if timeout / 2 < self._options.sync.age:
+            every = format_duration(timeout / 2)
+            logger.warning("the message timeout of the broker is %s: syncing every %s", format_duration(timeout), every)
+        self._gather.limit_age(timeout / 2)
+
+    def _families(self) -> list[Family]:
+        families = [
+            *flow_families("q-to-file", self._flow.totals),
+            *consumer_families("q-to-file", self._consumer),
+            *self._sink.families(),
+        ]
+        if self._filtered is not None:
+            left_out = "Messages that --where and --select left out."
+            families.append(counter("qtools_to_file_filtered_total", left_out, self._filtered.filtered))
+        if self._deduped is not None:
+            repeated = "Messages that had been archived before."
+            families.append(counter("qtools_to_file_duplicates_total", repeated, self._deduped.duplicates))
+        return families
+
+    def _unready(self) -> str:
+        if self._signals.received is not None:
+            return f"stopping after {self._signals.received.name}"
+        if self._sink.unready:
+            return self._sink.unready
+        return "" if self._consumer.connected else "no nsqd is connected"
+
+    def _warn(self, text: str) -> None:
+        """Log the first message on which an expression fails as a warning, the others as information."""
+        left_out = self._filtered.left_out if self._filtered is not None else 0
+        logs.say(logging.INFO if left_out else logging.WARNING, text)
+
+    def _summarize(self, meter: ProgressLine) -> None:
+        sink, totals = self._sink, self._flow.totals
+        notes = sink.notes()
+        if self._filtered is not None:
+            notes += self._filtered.notes("archived")
+        if self._deduped is not None:
+            notes.append(plural(self._deduped.duplicates, "duplicate"))
+            if self._deduped.keyless:
+                notes.append(f"{plural(self._deduped.keyless, 'message')} without a key")
+        if self._sorter.timeless:
+            notes.append(f"{plural(self._sorter.timeless, 'message')} without a time of its own")
+        if self._consumer.acknowledgements_failed:
+            late = plural(self._consumer.acknowledgements_failed, "message")
+            notes.append(f"{late} had timed out before being finished and will come again")
+        if totals.requeued:
+            notes.append(f"{plural(totals.requeued, 'message')} given back")
+        say = logs.say_result if self._options.show else partial(logs.say, logging.INFO)
+        say("archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
+
+
+def _named(batch: Batch, place: int) -> str:
+    """How log lines name a message: its topic and its id."""
+    topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
+    return f"{topic}: message {batch.ids[place].decode('latin-1')}"

@@ -1,0 +1,15 @@
+"""Files of an archive: they grow in a work directory, are finished, and get their final name.
+
+archive.py       all files that are open, and those that have to be closed
+partitioner.py   splits a batch by topic and partition
+layout.py        file names and directories
+partitions.py    which partitions are complete
+workdir.py       the work directory: its lock, and files of earlier runs
+workfile.py      a file that grows until it is complete
+journal.py       what is durably known of a file that grows
+compression.py   gzip and zstd streams that are readable up to each flush
+file_record.py   what is known of a finished file, and its sidecar
+publish_file.py  gives a whole file its name, and never replaces another
+content_hash.py  a hash over the ids of a file's messages, in any order
+manifest.py      the manifests: one line of JSON for each file
+"""

@@ -1,0 +1,100 @@
+"""What is known of a finished file. In: a file that is whole and closed. Out: plain data, JSON and back.
+
+Of a file that waits to be sent elsewhere this is kept beside it, as `.NAME.finished` in the same directory: written
+before the file appears, so that where there is a file there is also what is known of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from qtools.errors import InputError
+
+VERSION = 1
+BESIDE = ".finished"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file of messages of one topic.
+
+    path: where it is on this machine. relative: where it belongs below the output, "dt=2026-11-23/hour=08/events.log".
+    count: messages. bytes: of their bodies. size: of the file as stored. sha256: hex, of the file as stored.
+    first_timestamp, last_timestamp: when a broker accepted the earliest and the latest of its messages, ns since 1970.
+    ids_hash: hex; follows from topic, nsqds and message ids alone, in whatever order they came (content_hash.py).
+    """
+
+    path: Path
+    relative: str
+    topic: str
+    count: int
+    bytes: int
+    size: int
+    sha256: str
+    first_timestamp: int
+    last_timestamp: int
+    ids_hash: str
+    format: str
+    compression: str
+    version: int = VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"path": str(self.path)}
+
+    @classmethod
+    def from_dict(cls, told: Any) -> FileRecord:
+        """Back from JSON; InputError that says what is wrong. Unknown keys are left alone."""
+        if not isinstance(told, dict):
+            raise InputError("what is known of a file is no JSON object")
+        known: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name not in told:
+                raise InputError(f"what is known of a file lacks {field.name!r}")
+            value = told[field.name]
+            wanted = int if field.type == "int" else str
+            if type(value) is not wanted:
+                raise InputError(f"what is known of a file has {field.name!r} = {value!r}, and no {wanted.__name__}")
+            known[field.name] = value
+        if known["version"] != VERSION:
+            raise InputError(f"what is known of a file is of version {known['version']}, this program reads {VERSION}")
+        return cls(**known | {"path": Path(known["path"])})
+
+
+def beside(path: Path) -> Path:
+    """Where what is known of the file at `path` is kept."""
+    return path.with_name(f".{path.name}{BESIDE}")
+
+
+def write_beside(finished: FileRecord) -> None:
+    """Keep `finished` beside its file, durably but for the directory, which whoever moves the file syncs."""
+    place = beside(finished.path)
+    draft = place.with_name(place.name + ".new")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(json.dumps(finished.to_dict()).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(draft, place)
+
+
+def read_beside(path: Path) -> FileRecord:
+    """What is kept beside the file at `path`; InputError where it is damaged, FileNotFoundError where it is not there.
+
+    The path it tells is where the file is now: a directory may have been moved.
+    """
+    place = beside(path)
+    try:
+        told = json.loads(place.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{place} is not JSON: {error}") from error
+    try:
+        return FileRecord.from_dict(told | {"path": str(path)} if isinstance(told, dict) else told)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error

@@ -1,0 +1,151 @@
+"""The durable state of a file that still grows. In: its State, at every sync. Out: the last State written completely.
+
+A note lies beside its work file and decides how much of it is valid: bytes beyond the recorded length were never
+acknowledged. A note is text: a head that never changes, and two slots that are written in turn. If a crash leaves one
+slot incomplete, its checksum shows that, and the other slot is used.
+
+    ├ head 4096: what the file is and shall be called ┼ slot 512 ┼ slot 512 ┤       each: CRC-32, JSON, spaces, newline
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HEAD_SIZE = 4096
+SLOT_SIZE = 512  # a sector: it is written whole or not at all, nearly always
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What does not change about a file. name: its path below the output, with <REV> not yet filled in."""
+
+    topic: str
+    name: str
+    format: str
+    compression: str
+    version: int = VERSION
+
+
+@dataclass(slots=True)
+class FileState:
+    """How far a file is: `length` bytes of it are synced, with `count` messages whose bodies have `bytes` in all.
+
+    plain, crc: bytes before compression, and their CRC-32 where an ending needs it. first, last: timestamps, ns.
+    ids: the value of IdsHash, hex. size, sha256: of the whole file, once it was ended. rev: of the name that it is
+    being given, or -1.
+    """
+
+    length: int = 0
+    count: int = 0
+    bytes: int = 0
+    plain: int = 0
+    crc: int = 0
+    first: int = 0
+    last: int = 0
+    ids: str = "1"
+    size: int = 0
+    sha256: str = ""
+    rev: int = -1
+
+
+class FileJournal:
+    """The note at `path`, open."""
+
+    def __init__(self, path: Path, fd: int, turn: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._turn = turn
+
+    @classmethod
+    def create(cls, path: Path, head: Head) -> FileJournal:
+        """A new note of a file of which nothing is synced. Durable, but for the directory."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            write_at(fd, _packed(asdict(head), HEAD_SIZE), 0)
+            note = cls(path, fd, 0)
+            note.write(FileState())
+            note.write(FileState())
+        except BaseException:
+            os.close(fd)
+            os.unlink(path)
+            raise
+        return note
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[FileJournal, Head, FileState] | None:
+        """The note that a run before this left; None where nothing in it is whole: then nothing was ever synced."""
+        data = path.read_bytes()
+        head = _unpacked(data[:HEAD_SIZE])
+        slots = [_unpacked(data[at : at + SLOT_SIZE]) for at in (HEAD_SIZE, HEAD_SIZE + SLOT_SIZE)]
+        whole = [slot for slot in slots if slot is not None]
+        if head is None or not whole:
+            return None
+        newest = max(whole, key=lambda slot: int(slot["turn"]))
+        turn = int(newest.pop("turn")) + 1
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        return cls(path, fd, turn), Head(**head), FileState(**newest)
+
+    def write(self, state: FileState) -> None:
+        """Put down `state`, durably."""
+        packed = _packed(asdict(state) | {"turn": self._turn}, SLOT_SIZE)
+        write_at(self._fd, packed, HEAD_SIZE + SLOT_SIZE * (self._turn % 2))
+        os.fdatasync(self._fd)
+        self._turn += 1
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file at `path` is still this one."""
+        return is_file_at(self._fd, self.path)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def fits(head: Head) -> bool:
+    """Whether there is room for `head` in a note."""
+    return len(json.dumps(asdict(head))) + 10 <= HEAD_SIZE
+
+
+def is_file_at(fd: int, path: Path) -> bool:
+    """Whether `path` is a name of the open file `fd`, which another process may have removed, renamed or replaced."""
+    try:
+        there = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(there, os.fstat(fd))
+
+
+def write_at(fd: int, data: bytes, at: int) -> None:
+    """Write all of `data` at `at`; OSError where it cannot be, and then no more of it counts than before."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        at += written
+        view = view[written:]
+
+
+def _packed(told: dict[str, Any], size: int) -> bytes:
+    text = json.dumps(told).encode()
+    line = b"%08x %s" % (zlib.crc32(text), text)
+    if len(line) >= size:
+        raise ValueError(f"{len(line)} bytes do not fit into {size}")
+    return line.ljust(size - 1) + b"\n"
+
+
+def _unpacked(line: bytes) -> dict[str, Any] | None:
+    """What was packed, or None where it is not whole."""
+    told = line[9:].rstrip()
+    try:
+        whole = int(line[:8], 16) == zlib.crc32(told)
+        value = json.loads(told) if whole else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

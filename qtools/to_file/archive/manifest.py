@@ -1,0 +1,168 @@
+"""What an archive says of itself. In: finished files. Out: a line of JSON for each, and back.
+
+    in a directory          DIRECTORY/manifest.jsonl     a line a file, appended and synced
+    in an object store      NAME.manifest.json           one line, an object beside each: objects cannot be appended to
+    either                  _SUCCESS                     empty: the partition is complete
+
+    {"name": …, "topic": …, "count": …, "bytes": …, "size": …, "sha256": …, "first_timestamp": …, "last_timestamp": …,
+     "ids_hash": …, "format": …, "compression": …, "version": 1}
+
+name is that of the file in the same directory, so that a partition may be moved as a whole. bytes counts bodies, size
+the file as stored; timestamps are ns since 1970. A reader leaves keys alone that it does not know.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from qtools.errors import InputError
+from qtools.to_file.archive.file_record import VERSION, FileRecord
+from qtools.to_file.archive.workfile import sync_directory
+
+if TYPE_CHECKING:
+    from qtools.to_file.stores.objects import ObjectStore, Outcome
+
+DIRECTORY_MANIFEST = "manifest.jsonl"
+OBJECT_MANIFEST = ".manifest.json"
+COMPLETE = "_SUCCESS"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifested:
+    """A file of an archive, as its manifest has it. name is relative to the archive's root."""
+
+    name: str
+    topic: str
+    count: int
+    bytes: int
+    size: int
+    sha256: str
+    first_timestamp: int
+    last_timestamp: int
+    ids_hash: str
+    format: str
+    compression: str
+    version: int
+
+
+def is_manifest(name: str) -> bool:
+    """Whether an archive's file is a manifest."""
+    return name.endswith(OBJECT_MANIFEST) or name.rpartition("/")[2] == DIRECTORY_MANIFEST
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a file of messages may not be called `name`: an archive says something of itself there."""
+    return is_manifest(name) or name.rpartition("/")[2] == COMPLETE
+
+
+def manifest_line(finished: FileRecord, name: str) -> bytes:
+    """The line for a file that is kept as `name`, a path or a name alone, with its newline."""
+    told = {field.name: getattr(finished, field.name) for field in fields(Manifested) if field.name != "name"}
+    return orjson.dumps({"name": name.rpartition("/")[2], **told}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def read_manifest(name: str, text: bytes) -> list[Manifested]:
+    """What the manifest kept as `name` says; InputError that names it and the line that is broken.
+
+    A last line without its newline was never finished, and says nothing: its file counts as not manifested.
+    """
+    directory = name.rpartition("/")[0]
+    lines = text.split(b"\n")
+    lines.pop()
+    return [_read_line(directory, line, f"{name}, line {number}") for number, line in enumerate(lines, 1) if line]
+
+
+def _read_line(directory: str, line: bytes, place: str) -> Manifested:
+    try:
+        told = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{place} is not JSON ({error})") from error
+    if not isinstance(told, dict):
+        raise InputError(f"{place} is not a JSON object")
+    for field in fields(Manifested):
+        wanted = int if field.type == "int" else str
+        if type(told.get(field.name)) is not wanted:
+            raise InputError(f"{place} has no {field.name!r} that is {'a number' if wanted is int else 'text'}")
+    known = {field.name: told[field.name] for field in fields(Manifested)}
+    if known["version"] != VERSION:
+        raise InputError(f"{place} is of version {known['version']}, this program reads {VERSION}")
+    name = known["name"]
+    # It comes from outside, and becomes a path.
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise InputError(f"{place} names {name!r}, which is not a file beside it")
+    return Manifested(**known | {"name": f"{directory}/{name}" if directory else name})
+
+
+def to_json(manifested: Manifested) -> bytes:
+    """As one line without its newline, the name relative to the archive's root: for programs."""
+    return orjson.dumps(asdict(manifested))
+
+
+# ── in a directory ──
+
+
+def append_manifest(root: Path, finished: FileRecord, *, unless_there: bool = False) -> None:
+    """Add the line of `finished`, which lies at `root`/its `relative`, to its directory's manifest, durably.
+
+    unless_there: look first whether its name is there already, as after a crash nobody else knows. OSError.
+    """
+    relative = finished.relative
+    path = root / relative.rpartition("/")[0] / DIRECTORY_MANIFEST
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # another process may archive to the same directory
+        end = _cut_torn_line(fd)
+        if unless_there and _has_line(fd, relative):
+            return
+        _write_all(fd, manifest_line(finished, relative))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    if not end:
+        sync_directory(path.parent)
+
+
+def _cut_torn_line(fd: int) -> int:
+    """Take away what a crash left of a last line; the size that remains."""
+    size = end = os.fstat(fd).st_size
+    while end:
+        begin = max(0, end - 4096)
+        newline = os.pread(fd, end - begin, begin).rfind(b"\n")
+        if newline >= 0:
+            end = begin + newline + 1
+            break
+        end = begin
+    if end < size:
+        os.ftruncate(fd, end)
+    return end
+
+
+def _has_line(fd: int, relative: str) -> bool:
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        name = relative.rpartition("/")[2]
+        return any(each.name == name for each in read_manifest(DIRECTORY_MANIFEST, file.read()))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+# ── in a store ──
+
+
+async def put_manifest(store: ObjectStore, finished: FileRecord, name: str) -> Outcome:
+    """Put the manifest of the object `name` beside it."""
+    return await store.put_new(name + OBJECT_MANIFEST, manifest_line(finished, name))
+
+
+async def mark_complete(store: ObjectStore, partition: str) -> Outcome:
+    """Say that nothing more will come into the directory `partition` ("" for the root)."""
+    return await store.put_new(f"{partition.strip('/')}/{COMPLETE}".lstrip("/"), b"")

@@ -1,0 +1,65 @@
+"""Compressed bytes → bytes. In: chunks of a file of gzip members or zstd frames. Out: blocks of bounded size.
+
+A file has many members, or frames: one ends at every sync. What ends in the middle of one, or is none, is InputError.
+However well a chunk was compressed, no more than BLOCK bytes come out of one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from qtools.errors import InputError
+
+BLOCK = 1024 * 1024
+
+NAMES = ("none", "gzip", "zstd")
+
+
+class Inflater:
+    """Undoes `compression` ("none", "gzip", "zstd")."""
+
+    def __init__(self, compression: str) -> None:
+        self._name = compression
+        self._make: Callable[[], Any] | None = None
+        self._errors: tuple[type[Exception], ...] = ()
+        if compression == "gzip":
+            from isal import igzip_lib
+
+            self._make = lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+            self._errors = (getattr(igzip_lib, "IsalError"), EOFError, ValueError)  # noqa: B009  its stub calls it an instance
+        elif compression == "zstd":
+            from qtools.to_file.archive.compression import zstandard
+
+            zstd = zstandard()
+            self._make = zstd.ZstdDecompressor
+            self._errors = (zstd.ZstdError, EOFError)
+        elif compression != "none":
+            raise InputError(f"the compression {compression!r} is none that this program knows")
+        self._part: Any = None  # what undoes the member, or frame, that has begun
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """What `chunk` brings; it is to be read to its end before the next."""
+        if self._make is None:
+            if chunk:
+                yield chunk
+            return
+        rest = chunk
+        while rest or (self._part is not None and not self._part.needs_input):
+            if self._part is None:
+                self._part = self._make()
+            try:
+                block = self._part.decompress(rest, BLOCK)
+            except self._errors as error:
+                raise InputError(f"is not {self._name}, or damaged ({error})") from error
+            rest = b""
+            if self._part.eof:
+                rest, self._part = self._part.unused_data, None
+            if block:
+                yield block
+
+    def end(self) -> None:
+        """InputError when the file ends where it should go on."""
+        if self._part is not None:
+            what = "member" if self._name == "gzip" else "frame"
+            raise InputError(f"ends in the middle of a {self._name} {what}: it was cut off")

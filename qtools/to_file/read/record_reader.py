@@ -1,0 +1,105 @@
+"""A file of an archive → its messages. In: blocks of the file. Out: messages by column, a block's at a time.
+
+    blocks ─▶ inflate ─▶ split by format ─▶ Records(bodies, timestamps, ids)
+
+envelope and msgpack know of each message when a broker accepted it, and its id; raw and length32 keep bodies only.
+One step in a thread takes one block, so that the loop is free meanwhile and memory is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qtools.errors import InputError
+from qtools.formats.lines import DelimiterSplitter, LengthSplitter
+from qtools.to_file.read.decompressor import Inflater
+
+FORMATS = ("raw", "envelope", "msgpack", "length32")
+
+
+@dataclass(slots=True)
+class Records:
+    """Messages in their order. timestamps (ns) and ids (nsqd, message id) are None where the format has none."""
+
+    bodies: list[bytes]
+    timestamps: list[int] | None = None
+    ids: list[tuple[str, str]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+
+class RecordReader:
+    """Undoes format and compression of one file. InputError for what is neither."""
+
+    def __init__(self, format: str, compression: str, delimiter: bytes = b"\n") -> None:
+        self._inflater = Inflater(compression)
+        self._splitter: Any
+        self._keeps = format in ("envelope", "msgpack")
+        if format == "raw":
+            self._splitter = DelimiterSplitter(delimiter)
+        elif format == "length32":
+            self._splitter = LengthSplitter()
+        elif self._keeps:
+            from qtools.formats.envelope import EnvelopeSplitter, MsgpackSplitter
+
+            self._splitter = (EnvelopeSplitter if format == "envelope" else MsgpackSplitter)(keep=True)
+        else:
+            raise InputError(f"the format {format!r} is none that this program knows")
+
+    def feed(self, chunk: bytes) -> Iterator[Records]:
+        """The messages that end in `chunk`; to be read to its end before the next."""
+        for block in self._inflater.feed(chunk):
+            bodies = self._splitter.feed(block)
+            if bodies:
+                yield self._records(bodies)
+
+    def end(self) -> Records:
+        """What is left when the file has ended."""
+        self._inflater.end()
+        return self._records(self._splitter.end())
+
+    def _records(self, bodies: list[bytes]) -> Records:
+        if not self._keeps:
+            return Records(bodies)
+        maps = self._splitter.maps
+        timestamps = [stamp if type(stamp := each.get("timestamp")) is int else 0 for each in maps]
+        return Records(bodies, timestamps, [(str(each.get("nsqd", "")), str(each.get("id", ""))) for each in maps])
+
+
+async def read_records(chunks: AsyncIterator[bytes], reader: RecordReader) -> AsyncIterator[Records]:
+    """All messages of a file, a block's at a time."""
+    async for chunk in chunks:
+        steps = reader.feed(chunk)
+        while (records := await asyncio.to_thread(next, steps, None)) is not None:
+            yield records
+    last = reader.end()
+    if last.bodies:
+        yield last
+
+
+class Sum:
+    """Which bodies a file has, whatever their order: how many, how long, and the sum of their hashes."""
+
+    def __init__(self) -> None:
+        self.count = self.bytes = self._sum = 0
+
+    def add(self, bodies: list[bytes]) -> None:
+        total = 0
+        for body in bodies:
+            total += int.from_bytes(hashlib.blake2b(body, digest_size=16).digest(), "big")
+        self._sum = (self._sum + total) % (1 << 128)
+        self.count += len(bodies)
+        self.bytes += sum(map(len, bodies))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Sum)
+            and (self.count, self.bytes, self._sum) == (other.count, other.bytes, other._sum)
+        )  # fmt: skip
+
+    __hash__ = None  # type: ignore[assignment]

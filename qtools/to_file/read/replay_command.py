@@ -1,0 +1,105 @@
+"""q-to-file replay's command line: flags → ReplayOptions → run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from qtools.cli import options as shared
+from qtools.cli.program import program
+from qtools.cli.types import Duration, Integer, Number, Size, TopicType
+from qtools.errors import UsageError
+from qtools.to_file.time_type import TimeType
+
+
+@program(
+    "q-to-file replay",
+    epilog="""
+\b
+Examples:
+  q-to-file replay /var/archive events.again
+  q-to-file replay s3://bucket/old events --since 2026-11-23T08:00 --until 2026-11-24 --rate 500
+  q-to-file replay /var/archive purchases --where '.type == "purchase"' --on-error skip
+  q-to-file replay s3://bucket/old events --checkpoint pos --s3-endpoint http://10.0.0.7:8333
+
+Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2 usage, 3 could not start.
+""",
+)
+@click.argument("url", metavar="URL")
+@click.argument("topic", type=TopicType())
+@click.option("--since", type=TimeType(), metavar="TIME", help="Only messages that a broker accepted at TIME or later.")
+@click.option(
+    "--until",
+    type=TimeType(),
+    metavar="TIME",
+    help="… or before TIME. Where the format keeps no timestamps, whole files count that have such a message.",
+)
+@shared.filter_options("fail")
+@click.option("--from-topic", default="", metavar="TOPIC", help="Which topic, where the archive has several.")
+@click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
+@click.option(
+    "--checkpoint",
+    default="",
+    metavar="FILE",
+    help="Remember in FILE how far everything is confirmed, and go on there the next time.",
+)
+@click.option(
+    "--on-oversize",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do with a message over the broker's limit; either way it is named.",
+)
+@shared.delimiter_option(r"What ends a raw message. Default: \n.")
+@shared.null_option
+@click.option("--s3-endpoint", default="", metavar="URL", help="An S3 server that is not AWS's: http://HOST:PORT.")
+@click.option("--batch-count", type=Integer(1), default=5000, show_default=True, metavar="N",
+              help="Most messages in one MPUB.")  # fmt: skip
+@click.option("--batch-bytes", type=Size(1), default="1MiB", show_default=True, metavar="SIZE",
+              help="Most bytes in one MPUB.")  # fmt: skip
+@click.option(
+    "--retry-timeout",
+    type=Duration(0),
+    default=60.0,
+    metavar="DURATION",
+    help="Give up when no broker was reachable, or took anything, for so long. Default: 60s.",
+)
+@shared.broker_options
+@shared.connection_options
+@shared.talk_options
+def main(url: str, topic: str, **given: Any) -> int:
+    """Put the messages of an archive back into TOPIC, byte for byte.
+
+    URL is s3://BUCKET/PREFIX, gs://, az://, file:// or a directory. Files are read in the order of their earliest
+    message, and held against their manifests. After a lost connection what was not answered is sent again:
+    nothing is left out.
+    """  # fmt: skip
+    from qtools.cli.run import run_program
+    from qtools.to_file.read.replay_plan import Span
+    from qtools.to_file.read.replay_run import ReplayOptions, replay
+
+    show = shared.set_up_talk("q-to-file replay", given)
+    since, until = given.pop("since"), given.pop("until")
+    if since is not None and until is not None and since >= until:
+        raise UsageError("--since is not before --until: there is nothing between them")
+    brokers = shared.brokers_of(given)
+    options = ReplayOptions(
+        url=url,
+        topic=topic,
+        brokers=brokers,
+        settings=shared.settings_of("q-to-file", given, brokers),
+        endpoint=given.pop("s3_endpoint"),
+        span=Span(since, until),
+        delimiter=shared.delimiter_of(given),
+        rules=shared.filter_of(given, "fail"),
+        rate=given.pop("rate") or 0.0,
+        skip_oversize=given.pop("on_oversize") == "skip",
+        show=show,
+        **given,
+    )
+    return run_program(lambda signals: replay(options, signals))
+
+
+if __name__ == "__main__":
+    main()

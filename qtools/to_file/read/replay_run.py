@@ -1,0 +1,157 @@
+"""One run of q-to-file replay: archive, publisher, the loop between them, and what is said at the end."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qtools.cli import logs
+from qtools.cli.progress_line import ProgressLine
+from qtools.cli.run import Signals
+from qtools.cli.types import plural
+from qtools.cli.upload_run import oversize, send_all, sent
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.publish.publisher import Publisher, TopicSink
+from qtools.engines.nsq.settings import Settings
+from qtools.errors import QtoolsError
+from qtools.flow.loop import Flow
+from qtools.flow.throttle import Throttle
+from qtools.message import Batch
+from qtools.to_file.read.replay_plan import ReplayCheckpoint, ReplayPosition, Span, make_plan
+from qtools.to_file.read.replay_source import ArchiveSource, ReplayBlock
+from qtools.to_file.read.verify import read_archive
+from qtools.to_file.stores.objects import open_to_read
+
+if TYPE_CHECKING:  # few runs filter, and its modules take time to import
+    from qtools.flow.filter import Filter, FilteredSink
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """Times in s, span in ns since 1970, rate in messages/s (0: no limit)."""
+
+    url: str
+    topic: str
+    brokers: Brokers
+    settings: Settings
+    endpoint: str = ""
+    from_topic: str = ""
+    span: Span = field(default_factory=Span)
+    delimiter: bytes = b"\n"
+    rules: Filter | None = None
+    rate: float = 0.0
+    skip_oversize: bool = False
+    batch_count: int = 5000
+    batch_bytes: int = 1024 * 1024
+    window: int = 8
+    retry_timeout: float = 60.0
+    checkpoint: str = ""
+    show: bool = True
+
+
+async def replay(options: ReplayOptions, signals: Signals) -> int:
+    """Publish what the archive has; the exit status. StartError, UsageError, StoreError before anything was sent."""
+    checkpoint = _checkpoint(options)
+    if checkpoint:
+        checkpoint.check()
+    start = checkpoint.load() if checkpoint else ReplayPosition()
+    store = await open_to_read(options.url, endpoint=options.endpoint)
+    archive = await read_archive(store)
+    plan = make_plan(archive, options.span, options.from_topic, start)
+    for note in plan.notes:
+        logs.say(logging.WARNING, note)
+    if checkpoint:
+        checkpoint.save(start)  # from now on the file is locked
+    source = ArchiveSource(store, archive.entries, plan, options.span, delimiter=options.delimiter)
+    return await _Replay(options, source, checkpoint).run(signals)
+
+
+def _checkpoint(options: ReplayOptions) -> ReplayCheckpoint | None:
+    if not options.checkpoint:
+        return None
+    rules = options.rules
+    run = {
+        "url": options.url, "endpoint": options.endpoint, "topic": options.topic, "from_topic": options.from_topic,
+        "since": options.span.since, "until": options.span.until, "delimiter": options.delimiter.decode("latin-1"),
+        "where": rules.where.text if rules and rules.where else "",
+        "select": rules.select.text if rules and rules.select else "",
+    }  # fmt: skip
+    return ReplayCheckpoint(options.checkpoint, run)
+
+
+def _name(batch: Batch, place: int) -> str:
+    """`dt=2026-11-24/events.….jsonl.gz: message 4`"""
+    block = next(origin for origin, start, stop in batch.parts if start <= place < stop)
+    assert isinstance(block, ReplayBlock)
+    return f"{block.name}: message {block.number_of(batch.bodies[place])}"
+
+
+class _Replay:
+    def __init__(self, options: ReplayOptions, source: ArchiveSource, checkpoint: ReplayCheckpoint | None) -> None:
+        self.options = options
+        self.source = source
+        self.checkpoint = checkpoint
+        self.start = source.confirmed
+        if checkpoint:
+            source.on_confirm = lambda: checkpoint.save(source.confirmed)
+        self.publisher = Publisher(
+            options.brokers, options.settings,
+            batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout,
+        )  # fmt: skip
+        self.sink = TopicSink(self.publisher, options.topic)
+        self.filtered = self._filter(options.rules) if options.rules is not None else None
+        self.flow = Flow(
+            source, self.filtered or self.sink,
+            window=options.window,
+            throttle=Throttle(options.rate) if options.rate else None,
+            on_refused=oversize(_name, options.skip_oversize),
+        )  # fmt: skip
+
+    async def run(self, signals: Signals) -> int:
+        await self.publisher.start()
+        signals.on_stop(self.flow.stop)
+        if self.start.sent:
+            logs.say_result(f"going on after the {plural(self.start.sent, 'message')} sent before")
+        meter = ProgressLine("sent", self._counts, show=self.options.show)
+        error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
+        if error is None and signals.received is None:
+            self._summarize(meter)
+            return 0
+        self._say_failed(error, signals)
+        return 1
+
+    def _filter(self, rules: Filter) -> FilteredSink:
+        """The publisher behind the filter."""
+        from qtools.flow.filter import FilteredSink
+
+        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+
+    def _counts(self) -> tuple[int, int]:
+        return sent(self.flow.totals, self.filtered)
+
+    def _summarize(self, meter: ProgressLine) -> None:
+        totals = self.flow.totals
+        notes = [plural(self.source.files, "file")]
+        if self.source.left_out:
+            notes.append(f"{plural(self.source.left_out, 'message')} of another time")
+        if self.filtered is not None:
+            notes += self.filtered.notes("sent")
+        if totals.refused:
+            notes.append(f"{plural(totals.refused, 'message')} too big and left out")
+        if self.publisher.resent:
+            notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
+        if self.options.show:
+            done = meter.summary(*self._counts())
+            logs.say_result("; ".join([f"{done} to {self.options.topic}", *notes]))
+
+    def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
+        """What ended it, and how far everything is safe."""
+        if error is not None:
+            logs.say(logging.ERROR, str(error))
+        else:
+            assert signals.received is not None
+            logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the archive")
+        count = plural(self.flow.totals.finished, "message")
+        how = "the same command goes on there" if self.checkpoint else "with --checkpoint a next run would go on there"
+        logs.say(logging.ERROR, f"confirmed: {count}; {how}")

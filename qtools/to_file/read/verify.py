@@ -1,0 +1,324 @@
+"""An archive held against its manifests. In: a store. Out: what is wrong, file by file, and how much is good.
+
+    missing      in a manifest, and not there           unlisted     there, and in no manifest
+    truncated    shorter than it was                    altered      other bytes than it had
+    twice        the same messages as another file      broken       (deep) not what format and compression say
+    manifest     a manifest that cannot be read         miscounted   (deep) other messages than the manifest says
+
+Every file is read whole and its sha256 compared. A deep check also decodes every message; where the format keeps ids it
+holds the hash over them against the manifest's and counts messages that are in two files: delivered again after a
+crash, which at-least-once delivery allows. Those are a remark and no finding. Ids are kept, 8 bytes each, only
+while a file is open whose time overlaps: a message that comes again still has its broker's timestamp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from array import array
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from qtools.cli.types import plural
+from qtools.errors import InputError, StoreError
+from qtools.to_file.archive.content_hash import ContentHash
+from qtools.to_file.archive.manifest import (
+    COMPLETE,
+    DIRECTORY_MANIFEST,
+    OBJECT_MANIFEST,
+    Manifested,
+    is_manifest,
+    read_manifest,
+)
+from qtools.to_file.read.record_reader import RecordReader, Records
+from qtools.to_file.stores.objects import ObjectStore, StoredObject
+from qtools.to_file.stores.store_errors import NotThere
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
+
+AT_ONCE = 4  # files; each holds two blocks of 4 MiB
+ASKED_AT_ONCE = 16  # small requests
+SOME = 1000
+LARGEST_MANIFEST = 256 * 1024 * 1024  # a million files in one directory
+
+
+class Finding(NamedTuple):
+    """What is wrong with a file, in a word and in a sentence."""
+
+    name: str
+    kind: str
+    told: str
+
+
+@dataclass(slots=True)
+class ArchiveListing:
+    """What a store holds: entries by name, what the manifests say by name, and what is wrong with those."""
+
+    entries: dict[str, StoredObject] = field(default_factory=dict)
+    manifested: dict[str, Manifested] = field(default_factory=dict)
+    complete: set[str] = field(default_factory=set)  # directories
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Report:
+    """files, messages, bytes (of bodies), size (as stored): of what is good. again: messages that are in two files."""
+
+    files: int = 0
+    messages: int = 0
+    bytes: int = 0
+    size: int = 0
+    again: int = 0
+    remarks: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    complete: set[str] = field(default_factory=set)
+    good: list[Manifested] = field(default_factory=list)
+
+
+async def read_archive(store: ObjectStore) -> ArchiveListing:
+    """Everything the store lists, and all manifests. StoreError when it cannot be listed or read."""
+    archive = ArchiveListing()
+    manifests: list[StoredObject] = []
+    async for entries in store.list():
+        for entry in entries:
+            if is_manifest(entry.name):
+                manifests.append(entry)
+            elif entry.name.rpartition("/")[2] == COMPLETE:
+                archive.complete.add(entry.name.rpartition("/")[0])
+            else:
+                archive.entries[entry.name] = entry
+    manifests.sort()
+    for start in range(0, len(manifests), SOME):
+        some = manifests[start : start + SOME]
+        for entry, text in zip(some, await _each(some, lambda one: store.get(one, LARGEST_MANIFEST)), strict=True):
+            _add_manifest(archive, entry.name, text)
+    # An object tells of itself too: between it and its manifest a crash may have come.
+    beside = {entry.name.removesuffix(OBJECT_MANIFEST) for entry in manifests}
+    bare = sorted(archive.entries[name] for name in archive.entries.keys() - archive.manifested.keys() - beside)
+    for start in range(0, len(bare), SOME):
+        some = bare[start : start + SOME]
+        for entry, told in zip(some, await _each(some, store.about), strict=True):
+            if told:
+                _add_manifest(archive, entry.name + OBJECT_MANIFEST, told.encode() + b"\n")
+    # While somebody archives, a file may have come after its place in the listing had passed.
+    late = sorted(archive.manifested.keys() - archive.entries.keys())
+    for start in range(0, len(late), SOME):
+        found = await _each(late[start : start + SOME], store.head)
+        archive.entries |= {entry.name: entry for entry in found if entry is not None}
+    return archive
+
+
+async def _each(items: Sequence[T], ask: Callable[[T], Awaitable[Answer]]) -> list[Answer]:
+    """The answers for all of `items`, so many asked for at a time."""
+    limit = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def one(item: T) -> Answer:
+        async with limit:
+            return await ask(item)
+
+    return list(await asyncio.gather(*map(one, items)))
+
+
+def _add_manifest(archive: ArchiveListing, name: str, text: bytes) -> None:
+    try:
+        known = read_manifest(name, text)
+    except InputError as error:
+        archive.findings.append(Finding(name, "manifest", str(error)))
+        return
+    if name.endswith(OBJECT_MANIFEST) and [each.name for each in known] != [name.removesuffix(OBJECT_MANIFEST)]:
+        archive.findings.append(Finding(name, "manifest", "does not describe the object it stands beside"))
+        return
+    for each in known:
+        before = archive.manifested.setdefault(each.name, each)
+        if before is not each:
+            same = "the same" if before == each else "something else"
+            archive.findings.append(Finding(each.name, "twice", f"{name} has it twice, and says {same}"))
+
+
+class Verifier:
+    """One check of `archive`, which lies in `store`. `report` may be read at any time."""
+
+    def __init__(
+        self, store: ObjectStore, archive: ArchiveListing, *, deep: bool = False, delimiter: bytes = b"\n"
+    ) -> None:
+        self.report = Report(findings=list(archive.findings), complete=archive.complete)
+        self._store = store
+        self._archive = archive
+        self._deep = deep
+        self._delimiter = delimiter
+        self._open: dict[str, tuple[int, array[int]]] = {}  # file → last timestamp, keys of its messages
+
+    async def run(self) -> Report:
+        """Check all of it; StoreError when the store fails, and not one of its files."""
+        archive, report = self._archive, self.report
+        known = sorted(archive.manifested.values(), key=lambda each: (each.first_timestamp, each.name))
+        report.findings += _twice(known)
+        todo = iter(known)
+        await asyncio.gather(*(self._work(todo) for _ in range(1 if self._deep else AT_ONCE)))
+        unlisted = sorted(archive.entries.keys() - archive.manifested.keys())
+        if unlisted:
+            await self._work(iter(await self._list_again(unlisted)))
+        report.findings.sort()
+        return report
+
+    async def _list_again(self, unlisted: list[str]) -> list[Manifested]:
+        """What manifests say by now of files that were in none: while somebody archives, they come after the files."""
+        again = ArchiveListing()
+        places = {name + OBJECT_MANIFEST for name in unlisted}
+        places |= {f"{name.rpartition('/')[0]}/{DIRECTORY_MANIFEST}".lstrip("/") for name in unlisted}
+        for start in range(0, len(places), SOME):
+            some = sorted(places)[start : start + SOME]
+            for entry in await _each(some, self._store.head):
+                if entry is not None:
+                    _add_manifest(again, entry.name, await self._store.get(entry, LARGEST_MANIFEST))
+        self.report.findings += [
+            Finding(name, "unlisted", "is there, and in no manifest")
+            for name in unlisted
+            if name not in again.manifested
+        ]
+        return [again.manifested[name] for name in unlisted if name in again.manifested]
+
+    async def _work(self, todo: Iterable[Manifested]) -> None:
+        for known in todo:
+            finding = await self._check(known)
+            if finding is not None:
+                self.report.findings.append(finding)
+                continue
+            report = self.report
+            report.files += 1
+            report.messages += known.count
+            report.bytes += known.bytes
+            report.size += known.size
+            report.good.append(known)
+
+    async def _check(self, known: Manifested) -> Finding | None:
+        entry = self._archive.entries.get(known.name)
+        if entry is None:
+            return Finding(known.name, "missing", f"is not there, with {plural(known.count, 'message')}")
+        if entry.size < known.size:
+            return Finding(known.name, "truncated", f"has {entry.size} bytes, had {known.size}")
+        if entry.size > known.size:
+            return Finding(known.name, "altered", f"has {entry.size} bytes, had {known.size}")
+        sha256 = hashlib.sha256()
+        decoded = _Decoded(known, self._delimiter) if self._deep else None
+        try:
+            async for block in self._store.stream(entry):
+                await asyncio.to_thread(_take, sha256, decoded, block)
+        except NotThere:
+            return Finding(known.name, "missing", "was taken away during the check")
+        except StoreError as error:
+            if not error.hopeless:
+                raise
+            return Finding(known.name, "altered", error.reason)
+        if sha256.hexdigest() != known.sha256:
+            return Finding(known.name, "altered", f"has sha256 {sha256.hexdigest()}, had {known.sha256}")
+        if decoded is None:
+            return None
+        finding = await asyncio.to_thread(decoded.end)
+        if finding is None:
+            self._compare(known, decoded.keys)
+        return finding
+
+    def _compare(self, known: Manifested, keys: array[int]) -> None:
+        """Count messages that an earlier file has too."""
+        self._open = {name: each for name, each in self._open.items() if each[0] >= known.first_timestamp}
+        mine = set(keys)
+        if len(mine) < len(keys):
+            self._remark(known.name, len(keys) - len(mine), "itself")
+        for name, (_, others) in self._open.items():
+            if count := len(mine.intersection(others)):
+                self._remark(known.name, count, name)
+        self._open[known.name] = known.last_timestamp, keys
+
+    def _remark(self, name: str, count: int, other: str) -> None:
+        self.report.again += count
+        told = "is in it twice" if other == "itself" else f"is also in {other}"
+        told = told if count == 1 else told.replace("is ", "are ", 1)
+        self.report.remarks.append(Finding(name, "again", f"{plural(count, 'message')} {told}"))
+
+
+def _twice(known: list[Manifested]) -> list[Finding]:
+    """Files that have the very same messages as an earlier one."""
+    first: dict[tuple[str, str], str] = {}
+    found = []
+    for each in known:
+        other = first.setdefault((each.topic, each.ids_hash), each.name)
+        if other != each.name:
+            found.append(Finding(each.name, "twice", f"has the same {plural(each.count, 'message')} as {other}"))
+    return found
+
+
+class _Decoded:
+    """What one file turns out to hold."""
+
+    def __init__(self, known: Manifested, delimiter: bytes) -> None:
+        self.keys: array[int] = array("Q")
+        self._known = known
+        self._count = self._bytes = 0
+        self._ids: ContentHash | None = ContentHash(known.topic)
+        self._points: dict[str, int] = {}
+        self._broken = ""
+        self._reader: RecordReader | None = None
+        try:
+            self._reader = RecordReader(known.format, known.compression, delimiter)
+        except InputError as error:
+            self._broken = str(error)
+
+    def feed(self, block: bytes) -> None:
+        if self._reader is None or self._broken:
+            return
+        try:
+            for records in self._reader.feed(block):
+                self._add(records)
+        except InputError as error:
+            self._broken = str(error)
+
+    def end(self) -> Finding | None:
+        known = self._known
+        if self._reader is not None and not self._broken:
+            try:
+                self._add(self._reader.end())
+            except InputError as error:
+                self._broken = str(error)
+        if self._broken:
+            return Finding(known.name, "broken", self._broken)
+        if self._count != known.count:
+            return Finding(known.name, "miscounted", f"holds {plural(self._count, 'message')}, had {known.count:,}")
+        if self._bytes != known.bytes:
+            return Finding(known.name, "miscounted", f"holds {self._bytes} bytes in bodies, had {known.bytes}")
+        if self._ids is not None and self._ids.hexdigest() != known.ids_hash:
+            return Finding(known.name, "miscounted", "holds other messages: the hash over their ids is another")
+        return None
+
+    def _add(self, records: Records) -> None:
+        self._count += len(records)
+        self._bytes += sum(map(len, records.bodies))
+        if records.ids is None or self._ids is None:
+            if len(records):
+                self._ids = None  # the format keeps none
+            return
+        of_nsqd: dict[str, list[bytes]] = {}
+        for nsqd, ident in records.ids:
+            of_nsqd.setdefault(nsqd, []).append(ident.encode("latin-1", "replace"))
+        for nsqd, ids in of_nsqd.items():
+            self._ids.add(nsqd, ids)
+            point = self._points.get(nsqd)
+            if point is None:
+                seed = hashlib.sha256(f"{self._known.topic}\0{nsqd}".encode()).digest()
+                point = self._points[nsqd] = int.from_bytes(seed[:8], "big")
+            self.keys.extend([point ^ _key(ident) for ident in ids])
+
+
+def _key(ident: bytes) -> int:
+    try:
+        return int(ident, 16) & 0xFFFFFFFFFFFFFFFF
+    except ValueError:
+        return int.from_bytes(hashlib.blake2b(ident, digest_size=8).digest(), "big")
+
+
+def _take(sha256: hashlib._Hash, decoded: _Decoded | None, block: bytes) -> None:
+    sha256.update(block)
+    if decoded is not None:
+        decoded.feed(block)

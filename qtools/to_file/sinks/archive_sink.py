@@ -1,0 +1,165 @@
+"""The archive as a Sink: the loop's side of it. In: batches. Out: a return when they are durable.
+
+What touches a disk happens in one thread. Where a disk is full or forbids, this waits and tries again every second:
+nothing is acknowledged meanwhile, so the broker sends no more than max-in-flight allows; connections, heartbeats and
+touches go on. It is said once, and once more when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from qtools.cli.metrics.metrics_format import Family, counter, gauge
+from qtools.cli.types import format_duration, plural
+from qtools.cli.worker import Worker
+from qtools.message import Batch
+from qtools.to_file.archive.archive import Archive
+
+logger = logging.getLogger("qtools.to_file")
+
+RETRY_SECONDS = 1.0
+TICK_SECONDS = 1.0  # how late a file may be closed that is due by the clock
+T = TypeVar("T")
+
+
+class ArchiveSink:
+    """Writes into `archive`, in a thread of its own."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.trouble = ""  # why nothing can be written now
+        self.written = 0
+        self.written_bytes = 0
+        self.left = 0  # files that could not be closed at the end
+        self.archive = archive
+        self._worker = Worker("archive")
+        self._troubled_since = 0.0
+        self._tries = 0  # how many wait for the trouble's end
+        self._closed = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._hanging_up: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """End what the run before left, and begin to keep the time. Where a disk forbids, that is tried again later."""
+        found = await self._try_once(self.archive.adopt)
+        if found:
+            logger.warning("found %s that the last run left in the work directory", plural(found, "file"))
+        await self._try_once(self.archive.settle)
+        self._keeper = asyncio.create_task(self._keep_time(adopted=found is not None))
+
+    async def write(self, batch: Batch) -> None:
+        """Return when all of `batch` is durable, however long that takes."""
+        await self._until_done(partial(self.archive.write, batch))
+        self.written += len(batch)
+        self.written_bytes += sum(map(len, batch.bodies))
+
+    async def complete(self, partition: str) -> bool:
+        """Close the files of `partition`, and say that it is complete; False where that cannot be yet."""
+        await self._until_done(partial(self.archive.cycle, partition))
+        await self._until_done(partial(self.archive.mark_complete, partition))
+        return True
+
+    def hang_up(self) -> None:
+        """Close all files now; the next message begins another."""
+        if self._hanging_up is None or self._hanging_up.done():
+            self._hanging_up = asyncio.create_task(self._until_done(self.archive.cycle))
+
+    async def close(self) -> None:
+        """Close all files. What cannot be closed now stays in the work directory, and the next run does it."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in (self._keeper, self._hanging_up):
+            if task is not None:
+                task.cancel()
+        try:
+            await self._worker.call(self.archive.close)
+        except OSError as error:
+            self.left = self.archive.open
+            logger.error(
+                "%s: %s; %s left in the work directory, which the next run ends",
+                self.archive.at, error.strerror or error, plural(self.left, "file"),
+            )  # fmt: skip
+
+    async def wait_sent(self) -> None:
+        """It is there already."""
+
+    async def release(self) -> None:
+        """Let another process work here."""
+        self.archive.release()
+
+    @property
+    def unready(self) -> str:
+        return self.trouble
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.left or self.archive.lost)
+
+    def notes(self) -> list[str]:
+        lost = [f"{plural(self.archive.lost, 'message')} LOST"] if self.archive.lost else []
+        return [f"{plural(self.archive.files, 'file')} in {plural(self.archive.syncs, 'sync')}", *lost]
+
+    def families(self) -> list[Family]:
+        archive = self.archive
+        return [
+            counter("qtools_to_file_files_total", "Files finished.", archive.files),
+            counter("qtools_to_file_recovered_total", "Files that the run before left unfinished.", archive.recovered),
+            counter("qtools_to_file_syncs_total", "Times that what had come was made durable.", archive.syncs),
+            gauge("qtools_to_file_open_files", "Files not finished yet.", archive.open),
+            gauge("qtools_to_file_paused", "1 while nothing can be written.", bool(self.trouble)),
+        ]
+
+    async def _keep_time(self, adopted: bool) -> None:
+        """Close what is due by the clock, though no message comes."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self._tries:
+                continue  # somebody finds out already
+            if not adopted:
+                adopted = await self._try_once(self.archive.adopt) is not None
+            await self._try_once(self.archive.settle)
+
+    async def _until_done(self, call: Callable[[], None]) -> None:
+        self._tries += 1
+        try:
+            while (error := await self._attempt(call)) is not None:
+                self._tell(error)
+                await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            self._tries -= 1
+        self._recovered()
+
+    async def _try_once(self, call: Callable[[], T]) -> T | None:
+        """What `call` returns; None where it failed with an OSError, which is told."""
+        try:
+            done = await self._worker.call(call)
+        except OSError as error:
+            self._tell(error)
+            return None
+        self._recovered()
+        return done
+
+    async def _attempt(self, call: Callable[[], None]) -> OSError | None:
+        try:
+            await self._worker.call(call)
+        except OSError as error:
+            return error
+        return None
+
+    def _tell(self, error: OSError) -> None:
+        trouble = f"{self.archive.at}: {error.strerror or error}"
+        if not self.trouble:
+            self._troubled_since = asyncio.get_running_loop().time()
+        if trouble != self.trouble:
+            logger.error("cannot write %s; nothing is acknowledged until that is over, trying every second", trouble)
+        self.trouble = trouble
+
+    def _recovered(self) -> None:
+        if self.trouble:
+            lasted = asyncio.get_running_loop().time() - self._troubled_since
+            logger.warning("writing again, after %s", format_duration(round(lasted, 1)))
+            self.trouble = ""

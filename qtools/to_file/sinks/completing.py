@@ -1,0 +1,80 @@
+"""Partitions are marked when they are complete. In: a consumer, a sink. Out: _SUCCESS where nothing more comes.
+
+Looked at now and then, and only where a partition's time is over: then every nsqd is asked whether anything waits that
+could still belong there, unless it has delivered something later already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from qtools.engines.nsq.consume.consumer import Consumer
+from qtools.engines.nsq.consume.drain import StatisticsClient
+from qtools.errors import NetworkError, PeerError, StartError
+from qtools.to_file.archive.partitions import Partitions
+from qtools.to_file.sinks.sinks import CompletingSink
+
+logger = logging.getLogger("qtools.to_file")
+
+LOOK_SECONDS = 1.0
+AGAIN_SECONDS = 2.0  # where a source is not past it, or a file is not where it belongs
+
+
+class Completing:
+    """Marks what is complete of `partitions`."""
+
+    def __init__(self, partitions: Partitions, consumer: Consumer, sink: CompletingSink) -> None:
+        self._partitions = partitions
+        self._consumer = consumer
+        self._sink = sink
+        self._said = ""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            pause = LOOK_SECONDS if await self._look() else AGAIN_SECONDS
+            await asyncio.sleep(pause)
+
+    async def finish(self) -> None:
+        """At the end of a run, which may have been shorter than a look takes to come."""
+        if not await self._look():
+            await self._sink.wait_sent()
+            await self._look()
+
+    async def _look(self) -> bool:
+        """Mark what is complete; whether that is all whose time is over."""
+        asker = StatisticsClient(self._consumer)
+        try:
+            return all([await self._complete(asker, *each) for each in self._partitions.over(time.time())])
+        finally:
+            await asker.close()
+
+    async def _complete(self, asker: StatisticsClient, partition: str, past: float) -> bool:
+        if not await self._all_past(asker, past) or not await self._sink.complete(partition):
+            return False
+        try:
+            await asyncio.to_thread(self._partitions.mark, partition)
+        except OSError as error:
+            logger.info("%s is complete, and cannot be forgotten: %s", partition, error)
+        logger.info("%s is complete", partition)
+        return True
+
+    async def _all_past(self, asker: StatisticsClient, past: float) -> bool:
+        """Whether no source has anything left that was accepted before `past`."""
+        consumer = self._consumer
+        if not consumer.is_complete:
+            return False
+        passed = self._partitions.passed
+        behind = [passed.get((source.topic, nsqd), 0.0) < past for source, nsqd, _ in consumer.askable()]
+        if not any(behind):
+            return True
+        try:
+            depths = await asker.depths("--complete-marker")
+        except (StartError, NetworkError, PeerError) as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                logger.warning("%s", error)
+            return False
+        return all(depth.drained for (_, _, depth), late in zip(depths, behind, strict=True) if late)

@@ -1,0 +1,115 @@
+"""Where an archive goes: a directory, a spool before a store, or a store. In: options. Out: the sink for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from qtools.cli.metrics.metrics_format import Family
+from qtools.cli.types import plural
+from qtools.formats.encoders import make_format
+from qtools.message import Batch
+from qtools.to_file.archive.archive import Archive, Encoding
+from qtools.to_file.archive.file_record import FileRecord
+from qtools.to_file.archive.layout import Layout
+from qtools.to_file.archive.manifest import append_manifest
+from qtools.to_file.archive.partitioner import Partitioner
+from qtools.to_file.archive.partitions import Partitions
+from qtools.to_file.archive.workdir import WorkDir
+from qtools.to_file.options import ArchiveOptions
+from qtools.to_file.sinks.archive_sink import ArchiveSink
+
+logger = logging.getLogger("qtools.to_file")
+
+
+class ArchivingSink(Protocol):
+    """A Sink, and what else a run asks of it.
+
+    written, written_bytes: messages that are safe, and bytes of their bodies.
+    trouble: why nothing is written now, or "". unready: that, or why what is written does not get where it belongs.
+    failed: whether something was left that another run has to bring to its end.
+    """
+
+    written: int
+    written_bytes: int
+
+    @property
+    def trouble(self) -> str: ...
+    @property
+    def unready(self) -> str: ...
+    @property
+    def failed(self) -> bool: ...
+
+    async def start(self) -> None:
+        """Bring to its end what the run before left."""
+
+    async def write(self, batch: Batch) -> None: ...
+
+    def hang_up(self) -> None:
+        """Close what is open; the next message begins anew."""
+
+    async def close(self) -> None: ...
+
+    async def wait_sent(self) -> None:
+        """Until all that was closed is where it belongs."""
+
+    async def release(self) -> None:
+        """Let go of everything. Called last."""
+
+    def notes(self) -> list[str]:
+        """What the summary says of it."""
+
+    def families(self) -> list[Family]:
+        """What it counts."""
+
+
+class CompletingSink(ArchivingSink, Protocol):
+    """One that has partitions."""
+
+    async def complete(self, partition: str) -> bool:
+        """Close the files of `partition`, and say that it is complete; False where that cannot be yet."""
+
+
+def make_sink(
+    options: ArchiveOptions, layout: Layout, sorter: Partitioner, partitions: Partitions | None
+) -> ArchivingSink:
+    """The sink for `options.output` and `options.store`; StartError where it cannot be used."""
+    encoding = Encoding(
+        options.format, make_format(options.format, options.delimiter), options.compression, options.level
+    )
+    if not options.store:
+
+        def listed(finished: FileRecord, again: bool) -> None:
+            append_manifest(options.output, finished, unless_there=again)
+            logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
+
+        return ArchiveSink(_open_archive(options, layout, sorter, encoding, partitions, listed))
+    from qtools.to_file.stores.objects import open_store
+
+    store = open_store(options.store, endpoint=options.s3_endpoint)
+    if not options.spool:
+        from qtools.to_file.sinks.object_sink import ObjectSink
+
+        return ObjectSink(store, layout, sorter, encoding)
+    from qtools.to_file.sinks.spool import Spool, SpoolSink
+
+    spool = Spool(store, options.output)
+    return SpoolSink(_open_archive(options, layout, sorter, encoding, partitions, spool.add, spooled=True), spool)
+
+
+def _open_archive(
+    options: ArchiveOptions,
+    layout: Layout,
+    sorter: Partitioner,
+    encoding: Encoding,
+    partitions: Partitions | None,
+    on_finished: Callable[[FileRecord, bool], None],
+    *,
+    spooled: bool = False,
+) -> Archive:
+    work = WorkDir(options.work_dir)
+    return Archive(
+        work, options.output, layout, sorter, encoding, options.rotation, on_finished,
+        spooled=spooled, partitions=partitions, most_open=options.max_open_files,
+    )  # fmt: skip

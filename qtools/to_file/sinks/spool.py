@@ -1,0 +1,138 @@
+"""An archive that is uploaded: local files are the safe place, and go when the store has confirmed them.
+
+A message is finished in its queue when it is fsynced here; what becomes of its file is the uploader's business, for as
+long as that takes. A store that is away stops nothing until the disk is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from pathlib import Path
+
+from qtools.cli.metrics.metrics_format import Family, counter, gauge
+from qtools.cli.types import plural
+from qtools.errors import StartError, StoreError
+from qtools.to_file.archive.archive import Archive
+from qtools.to_file.archive.file_record import FileRecord
+from qtools.to_file.archive.manifest import mark_complete
+from qtools.to_file.sinks.archive_sink import ArchiveSink
+from qtools.to_file.sinks.upload import Uploader
+from qtools.to_file.stores.objects import ObjectStore
+
+logger = logging.getLogger("qtools.to_file")
+
+
+async def check(store: ObjectStore) -> None:
+    """StartError where `store` will never take anything: wrong credentials, no bucket. One that is away comes back."""
+    try:
+        await store.check()
+    except StoreError as error:
+        if error.hopeless:
+            raise StartError(str(error)) from error
+        logger.warning("%s; trying on", error)
+
+
+class Spool:
+    """The way from a spool to a store. `add` is called by the archive's thread."""
+
+    def __init__(self, store: ObjectStore, place: Path) -> None:
+        self.store = store
+        self.place = place
+        self.uploader = Uploader(store, place)
+        self._loop = asyncio.get_running_loop()
+        self._run: asyncio.Task[None] | None = None
+
+    def add(self, finished: FileRecord, again: bool) -> None:
+        logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
+        self._loop.call_soon_threadsafe(self.uploader.add, finished)
+
+    def has(self, partition: str) -> bool:
+        """Whether files of `partition` wait here, in whatever directory of it."""
+        return any(path.is_file() for path in (self.place / partition).rglob("*"))
+
+    async def start(self) -> None:
+        """Begin to upload; StartError where the store will never take anything."""
+        await check(self.store)
+        self._run = asyncio.create_task(self.uploader.run())
+
+    async def wait_empty(self) -> None:
+        """Until nothing waits; a defect of the uploader is raised."""
+        if self._run is None:
+            return
+        empty = asyncio.create_task(self.uploader.wait_empty())
+        try:
+            await asyncio.wait((empty, self._run), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            empty.cancel()
+        if self._run.done():
+            self._run.result()
+
+    async def close(self) -> None:
+        """Let what is under way end, if that is soon."""
+        self.uploader.close()
+        if self._run is not None:
+            run, self._run = self._run, None
+            await run
+
+
+class SpoolSink(ArchiveSink):
+    """Writes into `archive`, whose finished files `spool` uploads."""
+
+    def __init__(self, archive: Archive, spool: Spool) -> None:
+        super().__init__(archive)
+        self.spool = spool
+
+    @property
+    def failed(self) -> bool:
+        return super().failed or bool(self.spool.uploader.stuck)
+
+    async def start(self) -> None:
+        await self.spool.start()
+        await super().start()
+
+    async def complete(self, partition: str) -> bool:
+        await self._until_done(partial(self.archive.cycle, partition))
+        if await asyncio.to_thread(self.spool.has, partition):
+            return False
+        try:
+            await mark_complete(self.spool.store, partition)
+        except StoreError as error:
+            logger.info("%s", error)  # the uploader has it said, or will
+            return False
+        return True
+
+    async def wait_sent(self) -> None:
+        await self.spool.wait_empty()
+
+    async def release(self) -> None:
+        await self.spool.close()
+        await super().release()
+
+    def notes(self) -> list[str]:
+        uploader = self.spool.uploader
+        notes = [*super().notes(), f"{uploader.uploaded:,} uploaded"]
+        if uploader.existed:
+            notes.append(f"{uploader.existed:,} there already")
+        if uploader.waiting:
+            notes.append(f"{uploader.waiting:,} waiting in the spool")
+        if uploader.stuck:
+            notes.append(f"{uploader.stuck:,} that cannot be uploaded")
+        return notes
+
+    def families(self) -> list[Family]:
+        uploader = self.spool.uploader
+        return [
+            *super().families(),
+            counter("qtools_to_file_uploaded_total", "Objects put.", uploader.uploaded),
+            counter("qtools_to_file_uploaded_bytes_total", "Bytes of objects put.", uploader.uploaded_bytes),
+            counter("qtools_to_file_existed_total", "Objects that were there already.", uploader.existed),
+            gauge("qtools_to_file_waiting_files", "Files that wait to be uploaded.", uploader.waiting),
+            gauge("qtools_to_file_stuck_files", "Files that can never be uploaded as they are.", uploader.stuck),
+            gauge("qtools_to_file_store_failing", "1 while uploads fail.", bool(uploader.last_error)),
+        ]
+
+    @property
+    def unready(self) -> str:
+        return super().unready or self.spool.uploader.last_error

@@ -1,0 +1,297 @@
+"""Finished files → a store. In: files in a spool, each with what is known of it. Out: objects; the files are gone.
+
+    spool/NAME + spool/.NAME.finished  ─▶  DIRECTORY/TOPIC.TIME.HASH.EXT  ─▶  ….EXT.manifest.json  ─▶  both unlinked
+
+An object's name follows from its contents: the partition, the topic, the earliest timestamp and the hash over nsqd,
+topic and message ids, all frozen when the file was closed. It is put only where there is none. So an upload that
+is repeated after a crash, at whatever point, makes no second object; nor does a file of the very same messages,
+delivered again, though its bytes may differ (attempts are counted, the order is another). A file is deleted
+when the store has confirmed the whole, and never before.
+
+What fails is tried again for ever, with growing pauses. It is said once, and once when it is well again. Only a file
+that can never be put (its name is taken by something else, it was changed since) is left where it is, out of the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from time import gmtime, strftime
+from typing import Any
+
+from qtools.cli import logs
+from qtools.cli.types import plural
+from qtools.engines.nsq.backoff import next_delay
+from qtools.errors import InputError, ObjectDiffers, QtoolsError, StoreError
+from qtools.to_file.archive.compression import SUFFIXES
+from qtools.to_file.archive.file_record import BESIDE, FileRecord, beside, read_beside
+from qtools.to_file.archive.layout import EXTENSIONS
+from qtools.to_file.archive.manifest import manifest_line, put_manifest
+from qtools.to_file.read.record_reader import RecordReader, Sum, read_records
+from qtools.to_file.stores.objects import BLOCK, ObjectStore, Outcome
+
+AT_ONCE = 2  # uploads; one of a large file at most, the other holds 16 MiB
+RETIRE_TIMEOUT = 10.0  # s that close waits for what is under way
+
+
+def object_name(finished: FileRecord) -> str:
+    """`dt=2026-11-23/hour=08/events.20261123T080001Z.0123456789abcdef0123456789abcdef.jsonl.gz`"""
+    directory = finished.relative.rpartition("/")[0]
+    stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(finished.first_timestamp // 1_000_000_000))
+    extension = EXTENSIONS[finished.format] + SUFFIXES[finished.compression]
+    topic = f"_{finished.topic}" if finished.topic.startswith(".") else finished.topic  # what begins so is hidden
+    name = f"{topic}.{stamp}.{finished.ids_hash}{extension}"
+    return f"{directory}/{name}" if directory else name
+
+
+async def upload(store: ObjectStore, finished: FileRecord, content: bytes | None = None) -> Outcome:
+    """Put a finished file, or `content` in its place, and its manifest; return when the store has confirmed both.
+
+    "existed" when the same messages were there already. StoreError, ObjectDiffers or InputError; what was put so far
+    stays, and another try goes on from there.
+    """
+    name = object_name(finished)
+    try:
+        source = finished.path if content is None else content
+        # With the object itself, so that one whose manifest a crash left out is known as well.
+        about = manifest_line(finished, name).decode().rstrip()
+        outcome = await store.put_new(name, source, sha256=finished.sha256, about=about if about.isascii() else "")
+    except ObjectDiffers:
+        there = await _same_messages(store, finished, name, content)
+        if there is None:
+            raise
+        finished, outcome = there, "existed"
+    try:
+        await put_manifest(store, finished, name)
+    except ObjectDiffers as error:
+        raise ObjectDiffers(error.url, error.there, f"it does not describe {store.url_of(name)}") from error
+    return outcome
+
+
+async def _same_messages(
+    store: ObjectStore, finished: FileRecord, name: str, content: bytes | None
+) -> FileRecord | None:
+    """What is known of the object that is there, if it has the messages of `finished`; None if it has others."""
+    entry = await store.head(name)
+    if entry is None:
+        return None
+    sha256 = hashlib.sha256()
+    try:
+        here = await _sum(_blocks(finished.path, content), finished)
+        there = await _sum(_hashed(store.stream(entry), sha256), finished)
+    except (InputError, OSError):
+        return None
+    return replace(finished, size=entry.size, sha256=sha256.hexdigest()) if here == there else None
+
+
+async def _sum(chunks: AsyncIterator[bytes], finished: FileRecord) -> Sum:
+    total = Sum()
+    async for records in read_records(chunks, RecordReader(finished.format, finished.compression)):
+        await asyncio.to_thread(total.add, records.bodies)
+    return total
+
+
+async def _hashed(chunks: AsyncIterator[bytes], sha256: Any) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        sha256.update(chunk)
+        yield chunk
+
+
+async def _blocks(path: Path, content: bytes | None) -> AsyncIterator[bytes]:
+    if content is not None:
+        yield content
+        return
+    with path.open("rb") as file:
+        while block := await asyncio.to_thread(file.read, BLOCK):
+            yield block
+
+
+class Uploader:
+    """Uploads what lies in `spool`, and what is added. Counts may be read at any time.
+
+    A file lies anywhere below `spool`, with what is known of it beside it (write_beside, before the file appears).
+    waiting: files not yet in the store. uploaded, uploaded_bytes: put by us. existed: were there already.
+    stuck: files that can never be put, as they are. last_error: what is wrong now, "" when nothing is.
+    """
+
+    def __init__(self, store: ObjectStore, spool: Path, *, on_change: Callable[[], None] = lambda: None) -> None:
+        self.uploaded = self.uploaded_bytes = self.existed = self.stuck = 0
+        self.last_error = ""
+        self._store = store
+        self._spool = spool
+        self._on_change = on_change
+        self._queue: deque[FileRecord] = deque()
+        self._known: set[Path] = set()  # queued, under way or stuck
+        self._bare: list[FileRecord] = []  # known of, and no file is there
+        self._under_way = 0
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._failures = 0
+        self._said: set[str] = set()  # what of this outage was said
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue) + self._under_way
+
+    def __repr__(self) -> str:
+        state = f"last_error={self.last_error!r}" if self.last_error else "well"
+        return f"<Uploader {self._store.url} waiting={self.waiting} uploaded={self.uploaded} {state}>"
+
+    def add(self, finished: FileRecord) -> None:
+        """A file that was just closed, in the spool, with what is known of it beside it."""
+        if finished.path not in self._known:
+            self._known.add(finished.path)
+            self._queue.append(finished)
+            self._idle.clear()
+            self._more.set()
+
+    def resume(self) -> int:
+        """Add what an earlier run left in the spool; how many files that are. What is damaged is named and left."""
+        before = len(self._known)
+        for place in sorted(self._spool.rglob(f".*{BESIDE}")):
+            path = place.with_name(place.name[1 : -len(BESIDE)])
+            if path in self._known:
+                continue
+            try:
+                if path.exists():
+                    self.add(read_beside(path))
+                else:
+                    self._bare.append(read_beside(path))
+            except (InputError, OSError) as error:
+                self._set_aside(path, error)
+        for path in sorted(self._spool.rglob("*")):
+            hidden = any(part.startswith(".") for part in path.relative_to(self._spool).parts)
+            if not hidden and path not in self._known and path.is_file() and not beside(path).exists():
+                self._set_aside(path, InputError(f"{beside(path).name}, which says what is in it, was removed"))
+        return len(self._known) - before
+
+    async def run(self) -> None:
+        """Upload until `close`."""
+        self.resume()
+        workers = [asyncio.create_task(self._work(), name=f"upload {number}") for number in range(AT_ONCE)]
+        workers.append(asyncio.create_task(self._sweep()))
+        closing = asyncio.create_task(self._closing.wait())
+        try:
+            await asyncio.wait((closing, *workers[:-1]), return_when=asyncio.FIRST_COMPLETED)
+            if self._closing.is_set():
+                await asyncio.wait(workers, timeout=RETIRE_TIMEOUT)
+        finally:
+            for task in (closing, *workers):
+                task.cancel()
+            ended = await asyncio.gather(closing, *workers, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
+                raise error  # a defect
+
+    async def wait_empty(self) -> None:
+        """Until nothing waits; what is stuck does not count."""
+        while self.waiting:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def close(self) -> None:
+        """Begin nothing more; `run` returns when what is under way has ended, or soon. The rest waits in the spool."""
+        self._closing.set()
+        self._more.set()
+
+    # ── one after the other ──
+
+    async def _work(self) -> None:
+        while not self._closing.is_set():
+            if not self._queue:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            finished = self._queue.popleft()
+            self._under_way += 1
+            try:
+                put = await self._upload(finished)
+            finally:
+                self._under_way -= 1
+            if not put:
+                self._queue.appendleft(finished)
+            elif not self.waiting:
+                self._idle.set()
+            self._on_change()
+            if not put:
+                await self._pause()
+
+    async def _upload(self, finished: FileRecord) -> bool:
+        """Whether this file is done with."""
+        try:
+            if not finished.path.exists():
+                return await self._gone(finished)
+            outcome = await upload(self._store, finished)
+            await asyncio.to_thread(_forget, finished.path)
+        except (ObjectDiffers, InputError) as error:
+            self._set_aside(finished.path, error)
+            return True
+        except StoreError as error:
+            self._failed(error)
+            return False
+        except OSError as error:  # it is in the store, and cannot be deleted here
+            self._failed(StoreError(str(finished.path), f"cannot be deleted: {error.strerror or error}"))
+            return False
+        self._known.discard(finished.path)
+        if outcome == "created":
+            self.uploaded += 1
+            self.uploaded_bytes += finished.size
+        else:
+            self.existed += 1
+        self._well()
+        return True
+
+    async def _gone(self, finished: FileRecord) -> bool:
+        """Somebody took the file away: another uploader, which does so when the store has it, or who should not."""
+        if await self._store.head(object_name(finished)) is None:
+            self._set_aside(finished.path, InputError("it is gone, and not in the store"))
+        else:
+            self._known.discard(finished.path)
+            self.existed += 1
+        return True
+
+    async def _sweep(self) -> None:
+        """Take away what is known of files that are in the store and no more here: a crash came between the two. Of
+        one that is in neither nothing is touched: it may be about to appear."""
+        for finished in self._bare:
+            try:
+                if await self._store.head(object_name(finished)) and not finished.path.exists():
+                    await asyncio.to_thread(_forget, finished.path)
+            except (StoreError, OSError):
+                return  # the next start tries again
+
+    def _set_aside(self, path: Path, error: QtoolsError | OSError) -> None:
+        self.stuck += 1
+        self._known.add(path)
+        logs.say(logging.ERROR, f"{path} is not uploaded: {error}")
+
+    def _failed(self, error: StoreError) -> None:
+        self._failures += 1
+        self.last_error = str(error)
+        if error.reason not in self._said:
+            self._said.add(error.reason)
+            logs.say(logging.WARNING, f"{error}; {plural(self.waiting, 'file')} waiting in {self._spool}, trying on")
+
+    def _well(self) -> None:
+        if self.last_error:
+            logs.say(logging.WARNING, f"{self._store.url}: well again, {plural(self.waiting, 'file')} still waiting")
+        self.last_error = ""
+        self._failures = 0
+        self._said.clear()
+
+    async def _pause(self) -> None:
+        closing = asyncio.ensure_future(self._closing.wait())
+        await asyncio.wait((closing,), timeout=next_delay(max(1, self._failures)))
+        closing.cancel()
+
+
+def _forget(path: Path) -> None:
+    """Delete a file that is safe elsewhere, then what is known of it: never what is known first."""
+    path.unlink(missing_ok=True)
+    beside(path).unlink(missing_ok=True)

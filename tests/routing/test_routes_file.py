@@ -1,0 +1,150 @@
+"""The routes file: what it may say, and that whatever is wrong is named by file, route and reason."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qtools.errors import UsageError
+from qtools.routing.routes_file import RoutesFile, parse_routes, template_literals
+
+
+def parsed(text: str) -> RoutesFile:
+    return parse_routes("r.toml", text.encode())
+
+
+def refused(text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        parsed(text)
+    told = str(caught.value)
+    assert told.startswith("r.toml")
+    assert "\n" not in told
+    return told
+
+
+WHOLE = r"""
+[[route]]
+name = "big purchases"
+when = '.type == "purchase" and .amount > 100'
+to = "purchases.big"
+select = '{id: .messageId, amount}'
+sample = 1
+last = true
+
+[[route]]
+when = '.type'
+to = ['events.\(.type)', "all"]
+
+[default]
+to = "unrouted"
+
+[[test]]
+name = "a big one"
+message = '{"type": "purchase", "amount": 150}'
+to = ["purchases.big"]
+
+[[test]]
+message = '{"type": "look"}'
+to = ["all", "events.look"]
+
+[[test]]
+message = '{"type": "no topic"}'
+error = true
+
+[[test]]
+message = '{}'
+to = ["unrouted"]
+"""
+
+
+def test_a_whole_file() -> None:
+    file = parsed(WHOLE)
+    assert [route.name for route in file.routes] == ["big purchases", "route 2"]
+    assert file.failures() == []
+    routes = file.make()
+    assert routes.fixed_topics == ["purchases.big", "all", "unrouted"]
+    body = json.dumps({"type": "purchase", "amount": 101, "messageId": 7}).encode()
+    assert routes.plan([body]).groups == [("purchases.big", [b'{"id":7,"amount":101}'])]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "has no [[route]] and no [default]"),
+        ("[[route]\n", "is not TOML: "),
+        ("\x00", "is not TOML: "),
+        ("[[rout]]\nto = 'a'", "the file: unknown key 'rout': did you mean route?"),
+        ("[route]\nto = 'a'", "route is not a list of tables: write [[route]]"),
+        ("default = 'a'", "default is not a table: write [default]"),
+        ("[[route]]\nname = 'x'", "route 1 ('x'): it has no to"),
+        ("[[route]]\nto = 7", "route 1: to is a topic in quotes, or a list of them, not 7"),
+        ("[[route]]\nto = []", "route 1: to is a topic in quotes"),
+        ("[[route]]\nto = ['a', 1]", "route 1: to is a topic in quotes"),
+        ("[[route]]\nto = 'a b'", "route 1: to: topic name 'a b' has ' '"),
+        (f"[[route]]\nto = '{'x' * 65}'", "route 1: to: topic name"),
+        ("[[route]]\nto = 'a'\n[[route]]\nto = 'b'\nwen = '.x'", "route 2: unknown key 'wen': did you mean when?"),
+        ("[[route]]\nto = 'a'\nflavour = 1", "unknown key 'flavour': known are name, when, to, select, sample, last"),
+        ("[[route]]\nto = 'a'\nwhen = 1", "route 1: when is an expression in quotes, not 1"),
+        ("[[route]]\nto = 'a'\nwhen = '.x = 1'", "route 1: when: expression '.x = 1', column 4: "),
+        ("[[route]]\nto = 'a'\nselect = '{'", "route 1: select: expression '{', column "),
+        ("[[route]]\nto = 'a'\nsample = 0", "sample is a share above 0 and at most 1, not 0"),
+        ("[[route]]\nto = 'a'\nsample = 1.5", "sample is a share"),
+        ("[[route]]\nto = 'a'\nsample = true", "sample is a share"),
+        ("[[route]]\nto = 'a'\nsample = nan", "sample is a share"),
+        ("[[route]]\nto = 'a'\nlast = 'yes'", "last is true or false, not 'yes'"),
+        ("[[route]]\nto = 'a'\nname = ''", "name is a text, not ''"),
+        ("[[route]]\nto = 'e.\\(.type'", "route 1: to: expression "),
+        ("[[route]]\nto = 'my events.\\(.type)'", "route 1: to: topic name 'my events.\\\\(.type)' has ' '"),
+        (f"[[route]]\nto = '{'x' * 65}\\(.a)'", "has 65 fixed characters, at most 64 are allowed"),
+        ("[default]\nto = 'a'\nwhen = '.x'", "[default]: unknown key 'when'"),
+        ("[default]\n", "[default]: it has no to"),
+        ("[default]\nto = 'a'\n[[test]]\nto = []", "test 1: it has no message"),
+        (
+            "[default]\nto = 'a'\n[[test]]\nmessage = 'x'",
+            "test 1: give to (a list of topics, [] for nowhere), or error",
+        ),
+        ("[default]\nto = 'a'\n[[test]]\nmessage = 'x'\nto = ['a']\nerror = true", "test 1: give to"),
+        ("[default]\nto = 'a'\n[[test]]\nname = 'n'\nmessage = 'x'\nto = 'a'", "test 1 ('n'): to is a list of topics"),
+        ("[default]\nto = 'a'\n[[test]]\nmessage = 'x'\nto = [1]", "test 1: to is a list of topics"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, told: str) -> None:
+    assert told in refused(text)
+
+
+def test_a_file_that_is_no_text() -> None:
+    with pytest.raises(UsageError, match=r"r\.toml is not UTF-8 \(at byte 3\)"):
+        parse_routes("r.toml", b"abc\xff")
+
+
+@pytest.mark.parametrize(
+    ("test", "told"),
+    [
+        ("message = '{\"type\": \"a\"}'\nto = ['b']", "the message was to go to b, and went to t.a"),
+        ('message = \'{"type": "a"}\'\nto = []', "the message was to go nowhere, and went to t.a"),
+        ('message = \'{"type": "a"}\'\nerror = true', "the message was to fail, and went to t.a"),
+        ("message = '{}'\nto = ['t.a']", "the message was to go to t.a, and went nowhere"),
+        ("message = 'x'\nto = ['t.a']", "the message was to go to t.a, and failed: it is not JSON"),
+    ],
+)
+def test_a_test_that_does_not_hold_says_what_happened(test: str, told: str) -> None:
+    failures = parsed(f"[[route]]\nwhen = '.type'\nto = 't.\\(.type)'\nsample = 0.001\n[[test]]\n{test}").failures()
+    assert len(failures) == 1
+    assert failures[0].startswith(f"r.toml: test 1: {told}")
+
+
+@pytest.mark.parametrize(
+    ("text", "literals"),
+    [
+        ("a", ["a"]),
+        ("a.\\(.b)", ["a.", ""]),
+        ("\\(.a).x.\\(.b)", ["", ".x.", ""]),
+        ("a.\\((.b | tostring)).c", ["a.", ".c"]),
+        ('a.\\(.["x)y"]).c', ["a.", ".c"]),
+        ('a.\\("\\(.b)(").c', ["a.", ".c"]),
+        ('a.\\("\\"(").c', ["a.", ".c"]),
+    ],
+)
+def test_what_of_a_template_is_fixed(text: str, literals: list[str]) -> None:
+    assert template_literals(text) == literals
