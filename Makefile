@@ -24,7 +24,7 @@ help: ## list what there is
 demo: $(INSTALLED) ## run the main job on the embedded broker with real input, and prove that nothing changed
 	@PATH="$(BIN):$$PATH" demo/run.sh
 
-# Each test runs once: one that fails now and then has found a race, in the product or in itself. Four at a time on two
+# Each test runs once: one that fails now and then has found a race, in the product or in itself. Six at a time on two
 # cores, as the tests wait for programs and for time more than they compute.
 test: $(VENV)/.compiled ## run every check: ruff, mypy --strict, pytest
 	@PATH="$(BIN):$$PATH"; export PATH; failed=; \
@@ -32,7 +32,7 @@ test: $(VENV)/.compiled ## run every check: ruff, mypy --strict, pytest
 	check ruff check .; \
 	check ruff format --check .; \
 	check mypy; \
-	check pytest --no-header -n 4 --dist worksteal -m "not slow"; \
+	check pytest --no-header -n 6 --dist worksteal -m "not slow"; \
 	test -z "$$failed" || { echo "failed: $${failed#, }" >&2; exit 1; }
 
 prove: $(VENV)/.compiled ## run the tests that take long, then the benchmarks
