@@ -78,6 +78,7 @@ def test_running_is_what_is_left_without_the_start(rounds: ModuleType) -> None:
     assert made.cpu_running() == pytest.approx(750)
 
 
+@pytest.mark.slow
 def test_a_small_comparison_with_the_embedded_broker(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     out, err = (

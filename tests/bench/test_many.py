@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parents[2] / "bench" / "many.py"
 STEPS = {"create", "publish", "finish", "stats", "metrics", "end", "start", "empty", "delete topics"}
 
 
+@pytest.mark.slow
 def test_every_step_is_measured_at_every_count() -> None:
     done = subprocess.run(
         [sys.executable, BENCH, "--counts", "5,20"], capture_output=True, text=True, timeout=60, check=False

@@ -25,6 +25,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(
     not Path(sys.executable).with_name("q-pubsub-http").exists(), reason="the commands are not installed"
 )
+@pytest.mark.slow
 def test_every_figure_has_its_runs(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     done = run("mpub", "sub", "idle", "--rounds", "2", "--count", "10000", "--json", str(told))
@@ -38,6 +39,7 @@ def test_every_figure_has_its_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("wrk", path="/usr/bin:/bin") is None, reason="no wrk in /usr/bin")
+@pytest.mark.slow
 def test_the_brokers_are_held_against_each_other(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     done = run("broker", "--rounds", "1", "--count", "1000", "--json", str(told))

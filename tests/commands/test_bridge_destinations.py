@@ -80,7 +80,7 @@ def test_a_destination_that_is_down_loses_nothing(
 def test_one_that_is_slow_stops_the_reading_and_nothing_times_out(
     shell: Shell, make_broker: MakeBroker, make_proxy: MakeProxy, topic: str
 ) -> None:
-    here, there = make_broker("--msg-timeout=2s"), make_broker()
+    here, there = make_broker("--msg-timeout=4s"), make_broker()
     proxy = make_proxy(there)
     body = b"x" * 50_000
     words = ["--to", topic, "--to-nsqd", proxy.address, "--max-in-flight", "2500"]
@@ -90,8 +90,8 @@ def test_one_that_is_slow_stops_the_reading_and_nothing_times_out(
     here.fill(topic, [body + b"%05d" % nth for nth in range(3000)])  # 150 MB
     wait_until(lambda: here.depth(topic, "q-bridge").in_flight > 100)
     peak = 0
-    for _ in range(30):
-        pass_time(0.2)  # three times the message timeout
+    for _ in range(40):
+        pass_time(0.2)  # twice the message timeout
         peak = max(peak, _resident(bridge.pid))
     depth = here.depth(topic, "q-bridge")
     assert depth.timed_out == 0

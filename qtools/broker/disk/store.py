@@ -29,7 +29,7 @@ from qtools.broker.core.store import Commit, Lost
 from qtools.broker.disk.channel.backlog import ChannelBacklog, Statement
 from qtools.broker.disk.channel.in_flight import InFlight
 from qtools.broker.disk.channel.memory_queue import Budget
-from qtools.broker.disk.database import VERSION, told
+from qtools.broker.disk.database import told
 from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.group_commit import GroupCommit
 from qtools.broker.disk.integrity.damage import Damage, UnreadableBlock
@@ -274,10 +274,10 @@ class DurableStore:
         self._writing = job
         self._writer.do(partial(self._run, job), lambda more, error: self._written(job, commit, more, error))
 
-    def _run(self, job: Transaction, connection: sqlite3.Connection) -> bool:
+    def _run(self, job: Transaction, connection: sqlite3.Connection, *, must_write: bool = False) -> bool:
         """In the writer's thread. What the database does not take of what was finished goes to the journal."""
         try:
-            more = job.run(connection)
+            more = job.run(connection, must_write=must_write)
         except sqlite3.Error:
             self._keep_in_journal(job)
             raise
@@ -409,10 +409,7 @@ class DurableStore:
             except sqlite3.Error:
                 self._keep_in_journal(job)
                 raise
-            more = self._run(job, connection)
-            connection.execute("BEGIN IMMEDIATE")  # a transaction that has nothing to write would prove nothing
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("COMMIT")
+            more = self._run(job, connection, must_write=True)
             make_room(connection)
             return more
 

@@ -13,7 +13,7 @@ import sqlite3
 
 from qtools.broker.core.block import Block
 from qtools.broker.disk.channel.backlog import Statement
-from qtools.broker.disk.database import told
+from qtools.broker.disk.database import VERSION, told
 from qtools.broker.disk.integrity.checksum import block_checksum
 from qtools.broker.disk.retention import Removals
 
@@ -39,10 +39,17 @@ class Transaction:
         self.before, self.blocks, self.after, self.removal = before, blocks, after, removal
         self.failed = False
 
-    def run(self, connection: sqlite3.Connection) -> bool:
-        """In the writer's thread. True when there is more to remove."""
+    def run(self, connection: sqlite3.Connection, *, must_write: bool = False) -> bool:
+        """Write everything, in the writer's thread. Returns whether there is more to remove.
+
+        must_write: write to the file even if the transaction is empty, so that success proves that the disk takes data.
+        It is part of the same transaction: a job of which one part is committed and the other fails would be tried
+        again whole, and its INSERTs would violate the tables' keys for ever.
+        """
         connection.execute("BEGIN IMMEDIATE")
         try:
+            if must_write:
+                connection.execute(f"PRAGMA user_version = {VERSION}")
             for statement, rows in self.before:
                 connection.executemany(statement, rows)
             connection.executemany(

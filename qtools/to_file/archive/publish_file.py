@@ -86,7 +86,11 @@ def _copy(source: Path, target: Path, draft: Path) -> bool:
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             except FileExistsError:
                 return False
-            os.replace(draft, target)
+            try:
+                os.replace(draft, target)
+            except BaseException:
+                target.unlink()  # an empty file would keep the name for ever
+                raise
     finally:
         draft.unlink(missing_ok=True)
     return True

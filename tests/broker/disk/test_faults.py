@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qtools.broker.disk import store as store_module
+from qtools.broker.disk.database import VERSION
 from qtools.broker.disk.transaction import Transaction
 from tests.broker.disk.world import World, wander
 
@@ -21,16 +22,16 @@ async def test_nothing_is_lost_on_a_disk_that_fails(seed: int, tmp_path: Path, m
     faults = 0
     run = Transaction.run
 
-    def failing(job: Transaction, connection: sqlite3.Connection) -> bool:
+    def failing(job: Transaction, connection: sqlite3.Connection, *, must_write: bool = False) -> bool:
         nonlocal faults
         if chance.random() > 0.15 or world.store._closed:  # what is not written at the end comes again: no news
-            return run(job, connection)
+            return run(job, connection, must_write=must_write)
         faults += 1
         poisoned = chance.choice([job.before, job.after])
         place = chance.randrange(len(poisoned) + 1)
         poisoned.insert(place, POISON)  # all that stands before it is done, and has to be undone
         try:
-            return run(job, connection)
+            return run(job, connection, must_write=must_write)
         finally:
             del poisoned[place]
 
@@ -43,3 +44,24 @@ async def test_nothing_is_lost_on_a_disk_that_fails(seed: int, tmp_path: Path, m
         monkeypatch.setattr(Transaction, "run", run)  # it ends in peace
         world.close()
     assert faults > 0
+
+
+def test_a_probe_of_the_disk_is_part_of_the_transaction(tmp_path: Path) -> None:
+    """A job of which one part stays and the other fails is tried again whole, and its keys are there already."""
+    connection = sqlite3.connect(tmp_path / "database", isolation_level=None)
+    connection.execute("CREATE TABLE done (id INTEGER PRIMARY KEY)")
+    connection.execute("CREATE TABLE block (seq, topic, base, count, timestamp, due, size, checksum, offsets, frames)")
+    job = Transaction([("INSERT INTO done VALUES (?)", [(1,)])], [], [], None)
+
+    def refuse_pragmas(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_PRAGMA else sqlite3.SQLITE_OK
+
+    connection.set_authorizer(refuse_pragmas)
+    with pytest.raises(sqlite3.DatabaseError):
+        job.run(connection, must_write=True)
+    connection.set_authorizer(None)
+    assert connection.execute("SELECT * FROM done").fetchall() == []
+    job.run(connection, must_write=True)
+    assert connection.execute("SELECT * FROM done").fetchall() == [(1,)]
+    assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    connection.close()
