@@ -143,7 +143,7 @@ async def test_a_disk_that_does_not_even_say_how_full_it_is(
     await world.channel("t", "c")
     await world.quiet()
 
-    def fail(*_: object) -> Any:
+    def fail(*_: object, **__: object) -> Any:
         raise sqlite3.OperationalError("disk I/O error")
 
     def no_answer(_: object) -> Any:
