@@ -4,13 +4,14 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, the
 
     errors.py names.py message.py paths.py times.py    the base: plain data and rules, imported by everything
     sockets.py    opens sockets to listen on
+    durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
     entry.py      the console scripts
     formats/      raw lines, length32, envelope, msgpack: bytes to messages, and back
     expressions/  the filter language, a subset of jq: text to one Python function
     routing/      routes files: messages to topics; dead letters
     flow/         what happens between a source and a sink: the loop, batches, rates, filter, dedupe
-    engines/      the message systems: nsq/, with its protocol
+    engines/      the message systems: which broker a URL or a profile names; nsq/, with its protocol
     web/          HTTP served: the server, its limits, what a client has taken
     broker/       q-broker, an nsqd in Python
     manual/       docs/ as man pages and as `qtools help`
@@ -19,8 +20,8 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, the
                   the commands: command.py parses, app.py runs; the files beside them know what only this command knows
 
 Imports go one way, and tests/test_layers.py checks it: base ← formats, expressions ← flow ← routing; base ← engines;
-base ← cli; base ← web ← broker. A command imports these, but never another command, a protocol or the broker. One file
-stands across: cli/options.py turns the shared flags into an engine's settings and a filter.
+base ← cli; base ← web ← broker. A command imports these, but never another command, a protocol or the broker. Two files
+stand across: cli/broker.py turns the shared flags into an engine's settings, cli/options.py into a filter.
 """
 
 __version__ = "0.1.0"

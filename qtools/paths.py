@@ -3,6 +3,7 @@
     sockets   $XDG_RUNTIME_DIR/qtools, else under the state directory     only the user may enter
     data      $XDG_STATE_HOME/qtools, else ~/.local/state/qtools          only the user may enter
     spools    below the same
+    config    $XDG_CONFIG_HOME/qtools/config.toml, else ~/.config/qtools/config.toml
 
 A broker that runs has written its sockets into the lock file in its data directory. That file decides, so that a cron
 job without XDG_RUNTIME_DIR finds the broker that was started with it:
@@ -44,6 +45,15 @@ def state_place(environ: Mapping[str, str] = os.environ) -> Path:
     except RuntimeError as error:  # a container's user that no passwd file knows
         raise StartError("there is no home directory to keep data in: set HOME or XDG_STATE_HOME") from error
     return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "qtools"
+
+
+def config_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """The file with this user's settings; it may not be there. StartError if there is no home directory."""
+    try:
+        home = Path(environ.get("HOME") or Path("~").expanduser())
+    except RuntimeError as error:  # a container's user that no passwd file knows
+        raise StartError("there is no home directory with settings: set HOME or XDG_CONFIG_HOME") from error
+    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "qtools" / "config.toml"
 
 
 def lock_path(directory: Path) -> Path:

@@ -18,8 +18,8 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 
 # What each room may import of qtools, beside itself. A room is a file of the base or a folder; a folder inside another
 # is a room of its own where it stands here, and belongs to the folder around it where it does not.
-BASE = frozenset({"qtools", "errors", "names", "message", "paths", "sockets", "times", "imports"})
-COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines/nsq"}
+BASE = frozenset({"qtools", "errors", "names", "message", "paths", "sockets", "times", "durations", "imports"})
+COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines", "engines/nsq"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "qtools": frozenset(),
     "errors": frozenset(),
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "message": frozenset({"errors", "names"}),
     "paths": frozenset({"errors"}),
     "times": frozenset(),
+    "durations": frozenset(),
     "imports": frozenset(),
     "sockets": frozenset({"errors", "paths"}),
     "formats": BASE,
@@ -53,8 +54,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 
 # One file of a room may do what the room may not, each for its reason.
 ALSO: dict[str, frozenset[str]] = {
-    # turns the shared flags into the engine's settings and a filter
+    # turns the shared flags into conditions of an end and a filter
     "cli/options.py": frozenset({"engines/nsq", "flow", "expressions"}),
+    "cli/broker.py": frozenset({"engines", "engines/nsq"}),  # turns the broker's flags into an engine's settings
+    "engines/choice.py": frozenset({"engines/nsq"}),  # decides which engine serves a URL
     "cli/dedupe.py": frozenset({"flow"}),  # asks the keys of flow in a thread
 }
 

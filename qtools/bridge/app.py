@@ -54,7 +54,7 @@ class _Bridge:
         dead_topics = dead_letter_topics(options) if options.on_error in ("dead-letter", "pass") else {}
         self.latency = Histogram()
         self.publisher = Publisher(
-            options.to_brokers or options.brokers, options.settings,
+            options.to_brokers or options.brokers, options.to_settings,
             delay_ms=round(options.defer * 1000), balance=balance_of(options.balance),
             on_published=self.latency.observe,
         )  # fmt: skip

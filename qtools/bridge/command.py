@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, TopicType
@@ -19,7 +20,8 @@ CHANNEL = "q-bridge"
     epilog="""
 \b
 Examples:
-  q-bridge events --to events.copy --to-nsqd 10.0.0.7:4150
+  q-bridge events --to events.copy --to-broker nsq://10.0.0.7:4150
+  q-bridge nsq://10.0.0.5/events/router --to nsq://10.0.0.7/events
   q-bridge events/errors --to alerts --where '.level == "error" and .status >= 500'
   q-bridge events --to 'events.\\(.type)' --select '{id: .messageId, type}'
   q-bridge events --routes routes.toml --dry-run
@@ -41,6 +43,12 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     "--where", default=None, metavar="EXPR", help="Only messages for which EXPR is true; the rest is finished."
 )
 @click.option("--select", default=None, metavar="EXPR", help="Send EXPR's result as JSON in place of each message.")
+@click.option(
+    "--to-broker",
+    multiple=True,
+    metavar="URL|PROFILE",
+    help="The broker to send to, as --broker. Default: where the sources are.",
+)
 @click.option(
     "--to-nsqd",
     multiple=True,
@@ -150,7 +158,6 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     from qtools.bridge.app import bridge
     from qtools.bridge.options import BridgeOptions
     from qtools.cli.run import run_program
-    from qtools.engines.nsq.address import choose_brokers
     from qtools.names import parse_source
 
     show = shared.set_up_talk("q-bridge", given)
@@ -190,16 +197,15 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         for flag in ("dedupe_window", "dedupe_keys", "dedupe_file"):
             if given[flag]:
                 raise UsageError(f"--{flag.replace('_', '-')} goes with --dedupe")
-    to_nsqd, to_lookupd = given.pop("to_nsqd"), given.pop("to_lookupd")
-    if to_nsqd and to_lookupd:
-        raise UsageError("give --to-nsqd or --to-lookupd, not both")
-    brokers = shared.brokers_of(given)
-    to_brokers = choose_brokers(to_nsqd, to_lookupd, environ={}) if to_nsqd or to_lookupd else None
+    address, names = broker_flags.topics_of(sources, "q-bridge reads from")
+    to_address, given["to"] = broker_flags.topics_of(given["to"], "q-bridge sends to", template=True)
+    (brokers, settings), destination = broker_flags.engines_of("q-bridge", given, address, to_address)
     options = BridgeOptions(
-        sources=tuple(dict.fromkeys(parse_source(source, CHANNEL) for source in sources)),
+        sources=tuple(dict.fromkeys(parse_source(name, CHANNEL) for name in names)),
         brokers=brokers,
-        to_brokers=to_brokers,
-        settings=shared.settings_of("q-bridge", given, brokers, to_brokers),
+        settings=settings,
+        to_brokers=destination.brokers if destination else None,
+        to_settings=destination.settings if destination else settings,
         ends=shared.ends_of(given),
         operations=shared.operations_of(given),
         rate=given.pop("rate") or 0.0,

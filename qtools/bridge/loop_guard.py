@@ -24,9 +24,11 @@ Place = tuple[str, str | int]  # an IP address and a port, or "unix" and a path
 
 async def forbidden_topics(options: BridgeOptions) -> frozenset[str]:
     """Those that are read, where what is written could be read again; none where it could not."""
-    if options.to_brokers is None or await same_cluster(options.brokers, options.to_brokers, options.settings):
-        return frozenset(source.topic for source in options.sources)
-    return frozenset()
+    if options.to_brokers is not None:
+        theirs = options.to_brokers, options.to_settings
+        if not await same_cluster((options.brokers, options.settings), theirs):
+            return frozenset()
+    return frozenset(source.topic for source in options.sources)
 
 
 def dead_letter_topics(options: BridgeOptions) -> dict[str, str]:
@@ -46,11 +48,11 @@ def dead_letter_topics(options: BridgeOptions) -> dict[str, str]:
     return topics
 
 
-async def same_cluster(ours: Brokers, theirs: Brokers, settings: Settings) -> bool:
+async def same_cluster(ours: tuple[Brokers, Settings], theirs: tuple[Brokers, Settings]) -> bool:
     """Whether what is published to `theirs` may be read from `ours`."""
-    if await _lookupds(ours) & await _lookupds(theirs):
+    if await _lookupds(ours[0]) & await _lookupds(theirs[0]):
         return True
-    return bool(await _nsqds(ours, settings) & await _nsqds(theirs, settings))
+    return bool(await _nsqds(*ours) & await _nsqds(*theirs))
 
 
 async def _lookupds(brokers: Brokers) -> set[Place]:

@@ -20,8 +20,9 @@ class BridgeOptions:
 
     sources: tuple[Subscription, ...]
     brokers: Brokers
-    to_brokers: Brokers | None  # None: where the sources are
     settings: Settings
+    to_brokers: Brokers | None  # None: where the sources are
+    to_settings: Settings  # of connections to `to_brokers`; the same as `settings` where the sources are
     to: tuple[str, ...] = ()
     routes: str = ""  # a file
     where: str | None = None

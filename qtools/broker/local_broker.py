@@ -100,7 +100,7 @@ def _tell(line: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     """The process."""
     from qtools.cli.logs import set_up
-    from qtools.cli.types import parse_duration
+    from qtools.durations import parse_duration
 
     set_up("q-broker", verbose=1)
     idle_exit: float | None = IDLE_EXIT

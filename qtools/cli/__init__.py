@@ -3,6 +3,7 @@
     program.py        a click command as a program: one line for an error, the right exit status
     run.py            a coroutine as a program: event loop, signals
     ending.py         how the process ends: with a status, or by SIGINT
+    broker.py         the broker's flags and full addresses: which engine, which settings
     options.py        every shared flag, once, with its rules
     types.py          durations, sizes, addresses, names and delimiters as click types
     logs.py           log lines on stderr, as text or JSON

@@ -1,7 +1,8 @@
-"""Every flag that commands share, once, with its rules. In: click's values. Out: Brokers, Settings, a Filter …
+"""Every flag that commands share, once, with its rules. In: click's values. Out: a Filter, EndConditions …
 
-A command puts the decorators it needs above its function and hands its keyword arguments to `brokers_of`,
-`settings_of`, `operations_of`, `filter_of`, which take out what is theirs. Long names are NSQ's where NSQ has the flag.
+A command puts the decorators it needs above its function and hands its keyword arguments to `operations_of`,
+`filter_of` and others, which take out what is theirs; the broker's flags are taken out by broker.py. Long names are
+NSQ's where NSQ has the flag.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.operations import OperationsOptions
-    from qtools.engines.nsq.address import Brokers
     from qtools.engines.nsq.consume.drain import EndConditions
-    from qtools.engines.nsq.settings import Settings
     from qtools.flow.filter import Filter, OnError
 
 Decorator = Callable[[Any], Any]
@@ -38,6 +37,15 @@ def _all(*decorators: Decorator) -> Decorator:
 
 
 broker_options = _all(
+    click.option(
+        "--broker", "-b", "broker", multiple=True, metavar="URL|PROFILE",
+        help="The broker: nsq://HOST:4150, nsq+lookupd://HOST:4161, nsqs://… with TLS, nsq+unix:/PATH, or a profile of "
+        "~/.config/qtools/config.toml. Default: $QTOOLS_BROKER, else the local broker.",
+    ),
+    click.option(
+        "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE",
+        help="A setting of the connection by its key (repeatable), as in a URL's query: msg_timeout=30s.",
+    ),
     click.option(
         "--nsqd-tcp-address", "--nsqd", "nsqd", multiple=True, metavar="HOST:PORT",
         help="An nsqd (repeatable); unix:/PATH for a socket. Default: $QTOOLS_NSQD, else the local broker.",
@@ -64,7 +72,7 @@ connection_options = _all(
     ),
     click.option("--snappy", is_flag=True, help="Compress the connection with snappy (qtools-cli[snappy])."),
     click.option("--deflate", is_flag=True, help="Compress the connection with deflate."),
-    click.option("--deflate-level", type=Integer(1, 9), default=6, show_default=True, metavar="1..9"),
+    click.option("--deflate-level", type=Integer(1, 9), default=None, metavar="1..9", help="Default: 6."),
     click.option("--client-id", default="", metavar="TEXT", help="Shown in nsqd's statistics. Default: the host."),
 )  # fmt: skip
 
@@ -171,42 +179,6 @@ def delimiter_option(text: str) -> Decorator:
 
 
 null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL, as in find -print0.")
-
-
-def brokers_of(given: dict[str, Any]) -> Brokers:
-    """Take the broker flags out of `given`."""
-    from qtools.engines.nsq.address import choose_brokers
-
-    return choose_brokers(given.pop("nsqd"), given.pop("lookupd"), given.pop("nsqd_http"))
-
-
-def settings_of(program: str, given: dict[str, Any], *brokers: Brokers | None) -> Settings:
-    """Take the connection flags to `brokers` out of `given`; the secret is read here."""
-    from qtools.engines.nsq.settings import Settings, read_secret
-
-    settings = Settings(
-        program=program,
-        secret=read_secret(given.pop("auth_secret_file")),
-        msg_timeout=int((given.pop("msg_timeout", None) or 0) * 1000),
-        **{
-            name: given.pop(name)
-            for name in (
-                "tls", "tls_ca", "tls_cert", "tls_key", "tls_insecure",
-                "snappy", "deflate", "deflate_level", "client_id",
-            )
-        },
-    )  # fmt: skip
-    if settings.snappy and settings.deflate:
-        raise UsageError("give --snappy or --deflate, not both")
-    uses_tls = settings.tls or any(each.uses_https for each in brokers if each is not None)
-    if not uses_tls and (settings.tls_ca or settings.tls_cert or settings.tls_key or settings.tls_insecure):
-        raise UsageError(
-            "--tls-ca, --tls-cert, --tls-key and --tls-insecure-skip-verify need --tls, or an https:// address"
-        )
-    if settings.tls_key and not settings.tls_cert:
-        raise UsageError("--tls-key needs --tls-cert")
-    settings.http_tls_context()  # a file that cannot be used is reported now, before anything is sent
-    return settings
 
 
 def ends_of(given: dict[str, Any]) -> EndConditions:

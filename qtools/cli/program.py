@@ -19,6 +19,7 @@ from qtools import __version__
 from qtools.cli.ending import end_process, note_interrupt
 from qtools.errors import QtoolsError, UsageError
 
+_USERINFO = re.compile(r"(?<=://)[^\s'\"]*@")  # a URL's user name and password, or the beginning of a value with an @
 _NAMED = re.compile(r"FILE|DIR|URL|HOST|ADDRESS")  # metavars of flags whose value names something
 
 
@@ -66,7 +67,7 @@ class Program(click.Command):
 
     def _explained(self, error: click.UsageError, words: Sequence[str]) -> str:
         """The text of a usage error; for a habit from a similar program, what to write in its place."""
-        text = _one_line(error.format_message())
+        text = _USERINFO.sub("", _one_line(error.format_message()))
         if isinstance(error, click.NoSuchOption):
             names = (word.lstrip("-").partition("=")[0] for word in words if word.startswith("-"))
             habit = next((self.habits[name] for name in names if name and name in self.habits), "")

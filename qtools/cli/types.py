@@ -11,15 +11,12 @@ from typing import Any, NamedTuple
 
 import click
 
+from qtools.durations import NUMBER, parse_duration
 from qtools.errors import QtoolsError
 from qtools.names import check_topic
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-# At most 18 digits: more than any use needs, and few enough not to overflow.
-_NUMBER = r"(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})"
-_DURATION = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h|d)")
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
-_SIZE = re.compile(rf"({_NUMBER})\s*([kmg]i?)?b?", re.IGNORECASE)
+_SIZE = re.compile(rf"({NUMBER})\s*([kmg]i?)?b?", re.IGNORECASE)
 _ESCAPES = {
     "n": b"\n",
     "r": b"\r",
@@ -31,17 +28,6 @@ _ESCAPES = {
     "v": b"\v",
     "e": b"\x1b",
 }
-
-
-def parse_duration(text: str) -> float:
-    """`250ms`, `1m30s`, `1.5h`, `2d`, or a bare number of seconds → seconds; ValueError otherwise."""
-    text = text.strip()
-    if re.fullmatch(_NUMBER, text):
-        return float(text)
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is not a duration such as 250ms, 10s, 1m30s or 2h")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def parse_size(text: str) -> int:

@@ -1,4 +1,7 @@
 """The engines: the message systems that qtools speaks to. Each is a folder; NSQ is the only one so far.
 
-nsq/    NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
+choice.py    which broker a command uses, and the engine for it: flags, addresses, the environment
+url.py       a broker's address as a URL
+profiles.py  brokers by name, from the user's configuration file
+nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
 """

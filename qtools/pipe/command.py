@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
@@ -13,6 +14,7 @@ from qtools.errors import NameInvalid, UsageError
 from qtools.names import check_topic, is_valid_name
 
 if TYPE_CHECKING:
+    from qtools.engines.url import BrokerUrl
     from qtools.flow.filter import OnError
 
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 \b
 Examples:
   printf 'a\\nb\\n' | q-pipe letters
-  q-pipe events --nsqd-tcp-address 10.0.0.5:4150 events.jsonl more.jsonl
+  q-pipe nsq://10.0.0.5:4150/events events.jsonl more.jsonl
   find . -name '*.png' -print0 | q-pipe -0 images
   q-pipe purchases --where '.type == "purchase"' --select '{id: .messageId, amount}' events.jsonl
   q-pipe --routes routes.toml events.jsonl
@@ -157,17 +159,21 @@ def main(words: tuple[str, ...], **given: Any) -> int:
 
     from qtools.cli import logs
     from qtools.cli.run import run_program
+    from qtools.engines.url import is_url, without_userinfo
     from qtools.pipe.app import pipe
     from qtools.pipe.options import PipeOptions
 
     show = shared.set_up_talk("q-pipe", given)
     routes = given["routes"]
-    topic, files = ("", words) if routes else _topic_and_files(words)
+    address, topic, files = (None, "", words) if routes else _topic_and_files(words)
     if routes and given["select"] is not None:
         raise UsageError("--select goes with a TOPIC; in a routes file each route has a select of its own")
     # Routes have errors of their own, also where no --where is asked.
     on_error: OnError = (given.pop("on_error") if routes and given["where"] is None else None) or "fail"
     given.setdefault("on_error", None)
+    for name in files:
+        if is_url(name):
+            raise UsageError(f"{without_userinfo(name)} stands in the place of a FILE; the topic comes first")
     if not files or "-" in files:
         if sys.stdin is None:
             raise UsageError("stdin is closed: pipe something in, or name a file")
@@ -186,12 +192,12 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         _hint_at_mistaken_words(topic, files, given)
     if files.count("-") > 1:
         raise UsageError("stdin (-) can only be read once")
-    brokers = shared.brokers_of(given)
+    brokers, settings = broker_flags.engine_of("q-pipe", given, address)
     options = PipeOptions(
         topic=topic,
         files=files or ("-",),
         brokers=brokers,
-        settings=shared.settings_of("q-pipe", given, brokers),
+        settings=settings,
         delimiter=shared.delimiter_of(given, may_be_empty=True),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "fail"),
@@ -244,12 +250,14 @@ def _check_no_topic(files: tuple[str, ...], given: dict[str, Any]) -> None:
         raise UsageError(f"with --routes there is no TOPIC; {files[0]!r} is taken for a file, and there is none")
 
 
-def _topic_and_files(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """TOPIC [FILE]…; click's errors where there is no topic, or none that can be."""
+def _topic_and_files(words: tuple[str, ...]) -> tuple[BrokerUrl | None, str, tuple[str, ...]]:
+    """TOPIC [FILE]… → the broker that the topic's address names, the topic, the files; click's errors where there is
+    no topic, or none that can be."""
     if not words:
         raise click.MissingParameter(param_hint="'TOPIC'", param_type="argument")
+    address, topic = broker_flags.topic_of(words[0])
     try:
-        return check_topic(words[0]), words[1:]
+        return address, check_topic(topic), words[1:]
     except NameInvalid as error:
         import os
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
@@ -199,10 +200,10 @@ def main(**given: Any) -> int:
     origins = check_origins(given.pop("allow_origin"), tokens=bool(given["token_file"]))
     from qtools.web.memory_budget import default_limit
 
-    brokers = shared.brokers_of(given)
+    brokers, settings = broker_flags.engine_of("q-pubsub-http", given)
     options = GatewayOptions(
         brokers=brokers,
-        settings=shared.settings_of("q-pubsub-http", given, brokers),
+        settings=settings,
         operations=shared.operations_of(given),
         hosts=hosts,
         origins=origins,

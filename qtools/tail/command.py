@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number
@@ -20,9 +21,9 @@ from qtools.errors import UsageError
 Examples:
   q-tail letters/me -n 2
   q-tail events --where '.type == "purchase" and .amount > 100' --select '{amount}'
-  q-tail events --sample 0.01 --nsqd-tcp-address 10.0.0.5:4150
+  q-tail nsq://10.0.0.5:4150/events --sample 0.01
   q-tail events/archive --until-empty --format envelope > events.jsonl
-  q-tail orders payments --print-topic --lookupd 10.0.0.1:4161 --lookupd 10.0.0.2:4161
+  q-tail orders payments --print-topic --broker nsq+lookupd://10.0.0.1:4161,10.0.0.2:4161
 
 Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 """,
@@ -91,16 +92,17 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
                 )
     since = given.pop("since")
     own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
-    parsed = tuple(dict.fromkeys(parse_source(source, own) for source in sources))
+    address, names = broker_flags.topics_of(sources, "q-tail reads from")
+    parsed = tuple(dict.fromkeys(parse_source(name, own) for name in names))
     if given["peek"] and any(source.channel == own for source in parsed):
         raise UsageError(
             "--peek looks into a channel: name it, as in TOPIC/CHANNEL; while the topic has none, with any name"
         )
-    brokers = shared.brokers_of(given)
+    brokers, settings = broker_flags.engine_of("q-tail", given, address)
     options = TailOptions(
         sources=parsed,
         brokers=brokers,
-        settings=shared.settings_of("q-tail", given, brokers),
+        settings=settings,
         ends=shared.ends_of(given),
         delimiter=shared.delimiter_of(given, may_be_empty=True),
         operations=shared.operations_of(given),

@@ -24,7 +24,7 @@ Examples:
   q-to-file events --output-dir /var/archive --gzip
   q-to-file events/archive --output-dir /var/archive --until-empty --skip-if-running --quiet
   q-to-file events --output-dir /var/archive --compression zstd --partition-by .timestamp
-  q-to-file --topic-pattern '^events[.]' --output-dir /var/archive --lookupd 10.0.0.1:4161
+  q-to-file --topic-pattern '^events[.]' --output-dir /var/archive --broker nsq+lookupd://10.0.0.1
   q-to-file events --output s3://bucket/archive --gzip --rotate-size 64MB --rotate-interval 10m
   q-to-file verify /var/archive
   q-to-file replay /var/archive events.again

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.errors import ExpressionError, UsageError
 from qtools.expressions.expression import Expression, compile_expression
@@ -38,7 +39,8 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     if partition_by is not None:
         partition = partition or DEFAULT_PARTITION
     pattern = _pattern_of(given)
-    parsed = tuple(dict.fromkeys(parse_source(source, channel) for source in sources))
+    address, names = broker_flags.topics_of(sources, "q-to-file reads from")
+    parsed = tuple(dict.fromkeys(parse_source(source, channel) for source in names))
     if len({source.topic for source in parsed}) < len(parsed):
         raise UsageError("give each topic once: two channels of it would be archived twice")
     if "<TOPIC>" not in name and (len(parsed) > 1 or pattern is not None):
@@ -53,11 +55,11 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         raise UsageError("--complete-marker needs a work directory: it does not go with --no-spool")
     else:
         lateness = LATENESS if lateness is None else lateness
-    brokers = shared.brokers_of(given)
+    brokers, settings = broker_flags.engine_of("q-to-file", given, address)
     return ArchiveOptions(
         sources=parsed,
         brokers=brokers,
-        settings=shared.settings_of("q-to-file", given, brokers),
+        settings=settings,
         ends=shared.ends_of(given),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),

@@ -11,14 +11,15 @@ from click.testing import CliRunner
 from harness.certificates import Certificates
 
 from qtools.cli import options as shared
-from qtools.engines.nsq.address import Address
+from qtools.cli.broker import engine_of
+from qtools.engines.nsq.address import Address, Brokers
 from qtools.engines.nsq.settings import Settings
 from qtools.errors import StartError, UsageError
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("QTOOLS_NSQD", "QTOOLS_LOOKUPD", "QTOOLS_AUTH_SECRET"):
+    for name in ("QTOOLS_BROKER", "QTOOLS_NSQD", "QTOOLS_LOOKUPD", "QTOOLS_AUTH_SECRET"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -44,14 +45,16 @@ def parse(*arguments: str) -> dict[str, Any]:
 
 
 def settings(*arguments: str) -> Settings:
-    given = parse(*arguments)
-    return shared.settings_of("q-test", given, shared.brokers_of(given))
+    return engine_of("q-test", parse(*arguments)).settings
+
+
+def brokers(*arguments: str) -> Brokers:
+    return engine_of("q-test", parse(*arguments)).brokers
 
 
 def test_what_is_taken_out_of_the_flags_is_gone_and_the_rest_is_left() -> None:
     given = parse("--nsqd", "a:1", "--max-in-flight", "7")
-    brokers = shared.brokers_of(given)
-    shared.settings_of("q-test", given, brokers)
+    brokers, _ = engine_of("q-test", given)
     shared.set_up_talk("q-test", given)
     given["delimiter"] = None
     shared.delimiter_of(given)
@@ -61,12 +64,12 @@ def test_what_is_taken_out_of_the_flags_is_gone_and_the_rest_is_left() -> None:
 
 
 def test_the_names_of_nsq_are_understood() -> None:
-    given = parse(
+    made = brokers(
         "--nsqd-tcp-address", "a:4150", "--nsqd-tcp-address", "b:4150",
         "--nsqd-http-address", "a:80", "--nsqd-http-address", "b:80",
     )  # fmt: skip
-    assert [address.http for address in shared.brokers_of(given).nsqd] == ["http://a:80", "http://b:80"]
-    assert shared.brokers_of(parse("--lookupd-http-address", "a")).lookupd == ("http://a:4161",)
+    assert [address.http for address in made.nsqd] == ["http://a:80", "http://b:80"]
+    assert brokers("--lookupd-http-address", "a").lookupd == ("http://a:4161",)
 
 
 def test_settings_are_what_the_flags_say() -> None:
@@ -113,7 +116,7 @@ def test_a_value_out_of_its_range_is_a_usage_error(arguments: list[str]) -> None
 
 def test_both_kinds_of_address_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="not both"):
-        shared.brokers_of(parse("--nsqd", "a", "--lookupd", "b"))
+        brokers("--nsqd", "a", "--lookupd", "b")
 
 
 def test_a_file_that_cannot_be_used_is_told_before_anything_is_sent(tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from qtools.cli.types import (
     format_duration,
     format_size,
     parse_delimiter,
-    parse_duration,
     parse_listen,
     parse_peer,
     parse_size,
     plural,
 )
+from qtools.durations import parse_duration
 
 
 @pytest.mark.parametrize(

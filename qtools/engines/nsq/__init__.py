@@ -1,6 +1,7 @@
 """The NSQ engine: everything that opens connections to an nsqd, an nsqlookupd or q-broker.
 
     address.py          an address in its forms; which brokers a command uses
+    options.py          settings by key: from a URL's query, --engine-option or a profile
     settings.py         how to connect: TLS, AUTH, compression, names, timeouts
     connection.py       one socket that drives one protocol session
     in_flight.py        messages in flight on a connection, and commands that wait for their reply

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
-from qtools.cli.types import Duration, Integer, Number, Size, TopicType
+from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import UsageError
+from qtools.names import check_topic
 from qtools.to_file.time_type import TimeType
 
 
@@ -27,7 +29,7 @@ Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2
 """,
 )
 @click.argument("url", metavar="URL")
-@click.argument("topic", type=TopicType())
+@click.argument("topic")
 @click.option("--since", type=TimeType(), metavar="TIME", help="Only messages that a broker accepted at TIME or later.")
 @click.option(
     "--until",
@@ -83,12 +85,13 @@ def main(url: str, topic: str, **given: Any) -> int:
     since, until = given.pop("since"), given.pop("until")
     if since is not None and until is not None and since >= until:
         raise UsageError("--since is not before --until: there is nothing between them")
-    brokers = shared.brokers_of(given)
+    address, topic = broker_flags.topic_of(topic)
+    brokers, settings = broker_flags.engine_of("q-to-file", given, address)
     options = ReplayOptions(
         url=url,
-        topic=topic,
+        topic=check_topic(topic),
         brokers=brokers,
-        settings=shared.settings_of("q-to-file", given, brokers),
+        settings=settings,
         endpoint=given.pop("s3_endpoint"),
         span=Span(since, until),
         delimiter=shared.delimiter_of(given),

@@ -1,0 +1,93 @@
+"""The broker's flags and topics' full addresses: click's values → the engine of a command.
+
+A command takes its topics apart with `topics_of` or `topic_of`, and hands the address among them to `engine_of`, which
+takes the flags of `broker_options` and `connection_options` out of what click gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qtools.engines.choice import BrokerFlags, ConnectionFlags, Engine, choose_broker, one_broker
+from qtools.engines.choice import engine_of as make_engine
+from qtools.engines.url import BrokerUrl, split_address
+from qtools.errors import UsageError
+
+# Flags that are fields of Settings by the same name.
+_FIELDS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_insecure", "snappy", "deflate", "deflate_level", "client_id")
+
+
+def topics_of(words: Sequence[str], what: str, *, template: bool = False) -> tuple[BrokerUrl | None, tuple[str, ...]]:
+    """Words where topics stand → the broker that their addresses name, or None, and the words without it.
+
+    what: "q-tail reads from", for the message where the words name several brokers. template: as for `parse_url`.
+    """
+    parts = [split_address(word, template=template) for word in words]
+    return one_broker([address for address, _ in parts], words, what), tuple(name for _, name in parts)
+
+
+def topic_of(word: str) -> tuple[BrokerUrl | None, str]:
+    """The same for one word that is a topic without a channel."""
+    address, name = split_address(word)
+    if address is not None and "/" in name:
+        raise UsageError(
+            f"{address}/{name} names a channel, and messages are sent to topics: {address}/{name.partition('/')[0]}"
+        )
+    return address, name
+
+
+def engine_of(program: str, given: dict[str, Any], address: BrokerUrl | None = None) -> Engine:
+    """Take the flags of the broker and the connection out of `given`; the secret is read here. UsageError, StartError.
+
+    address: the broker that the full address of a topic names.
+    """
+    from qtools.engines.nsq.options import check_settings
+
+    flags = _broker_flags(given)
+    engine = make_engine(program, choose_broker(flags, address), _connection_flags(given))
+    check_settings(engine)
+    return engine
+
+
+def engines_of(
+    program: str, given: dict[str, Any], address: BrokerUrl | None, to_address: BrokerUrl | None
+) -> tuple[Engine, Engine | None]:
+    """The same for a source and a destination; None for a destination that is where the source is.
+
+    What flags say about connections holds for both. What a URL or a profile says holds for its own broker.
+    """
+    from qtools.engines.nsq.options import check_settings
+
+    flags, to_flags = _broker_flags(given), _broker_flags(given, "to-")
+    connection = _connection_flags(given)
+    to_choice = choose_broker(to_flags, to_address) if to_flags.given or to_address is not None else None
+    engine = make_engine(program, choose_broker(flags, address), connection)
+    if to_choice is None:
+        check_settings(engine)
+        return engine, None
+    # --nsqd-http-address is about the brokers of --nsqd.
+    to_engine = make_engine(program, to_choice, ConnectionFlags(connection.fields, connection.options))
+    check_settings(engine, to_engine)
+    return engine, to_engine
+
+
+def _broker_flags(given: dict[str, Any], prefix: str = "") -> BrokerFlags:
+    name = prefix.replace("-", "_")
+    return BrokerFlags(given.pop(f"{name}broker"), given.pop(f"{name}nsqd"), given.pop(f"{name}lookupd"), prefix)
+
+
+def _connection_flags(given: dict[str, Any]) -> ConnectionFlags:
+    fields = {name: given.pop(name) for name in _FIELDS}
+    fields["secret_file"] = given.pop("auth_secret_file")
+    fields["msg_timeout"] = int((given.pop("msg_timeout", None) or 0) * 1000)
+    options: dict[str, str] = {}
+    for word in given.pop("engine_option"):
+        key, separator, value = word.partition("=")
+        key = key.strip().replace("-", "_")
+        if not separator or not key:
+            raise UsageError(f"--engine-option {word!r} is not KEY=VALUE")
+        if key in options:
+            raise UsageError(f"--engine-option gives {key!r} twice")
+        options[key] = value
+    return ConnectionFlags({name: value for name, value in fields.items() if value}, options, given.pop("nsqd_http"))

@@ -1,0 +1,236 @@
+"""Which broker a command uses, with which settings. In: flags, a topic's full address, the environment. Out: an engine.
+
+    1. --broker, or --nsqd or --lookupd     2. the address in a topic     never both
+    3. $QTOOLS_BROKER, or $QTOOLS_NSQD or $QTOOLS_LOOKUPD                 4. the private local broker
+
+Of a setting that is given in several places the first of these counts: a flag, --engine-option, the URL's query, the
+profile. The only file that is read before an engine is chosen is the one with the profiles.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qtools.engines.profiles import LOCAL, Profile, read_profile
+from qtools.engines.url import BrokerUrl, is_url, parse_url, without_userinfo
+from qtools.errors import AddressInvalid, UsageError
+
+if TYPE_CHECKING:
+    from qtools.engines.nsq.address import Brokers
+    from qtools.engines.nsq.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFlags:
+    """The flags that name a broker, as written. prefix: "to-" where they are --to-broker, --to-nsqd, --to-lookupd."""
+
+    broker: Sequence[str] = ()
+    nsqd: Sequence[str] = ()
+    lookupd: Sequence[str] = ()
+    prefix: str = ""
+
+    @property
+    def given(self) -> list[str]:
+        """Which of them were given, --broker first."""
+        words = (("broker", self.broker), ("nsqd", self.nsqd), ("lookupd", self.lookupd))
+        return [f"--{self.prefix}{name}" for name, value in words if value]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerChoice:
+    """The broker that was chosen: `urls`, which differ in their hosts only, or NSQ's own words for it.
+
+    Without any of them NSQ's variables in the environment count, then the private local broker.
+    origin: where it was named, for messages. profile: the one with `urls`.
+    """
+
+    urls: tuple[BrokerUrl, ...] = ()
+    nsqd: tuple[str, ...] = ()
+    lookupd: tuple[str, ...] = ()
+    origin: str = ""
+    profile: Profile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFlags:
+    """What flags say about a connection. fields: of Settings, only those that were given; also "secret_file" (a path).
+
+    options: the pairs of --engine-option. nsqd_http: the values of --nsqd-http-address.
+    """
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    nsqd_http: Sequence[str] = ()
+
+
+class Engine(NamedTuple):
+    """The brokers to connect to, and how."""
+
+    brokers: Brokers
+    settings: Settings
+
+
+def choose_broker(
+    flags: BrokerFlags, address: BrokerUrl | None = None, environ: Mapping[str, str] = os.environ
+) -> BrokerChoice:
+    """The one broker that the user named; UsageError if several are named or one is wrong.
+
+    address: the broker in the full address of a topic.
+    """
+    given = flags.given
+    if address is not None:
+        if given:
+            raise UsageError(
+                f"the topic's address ({address}) names the broker, and so does {given[0]}: leave out {given[0]}"
+            )
+        _refuse_userinfo(address)
+        return BrokerChoice((address,), origin=str(address))
+    if len(given) > 1:
+        if flags.broker:
+            raise UsageError(f"{given[0]} and {given[1]} both name the broker: leave out {given[1]}")
+        if flags.prefix:
+            raise UsageError("give --to-nsqd or --to-lookupd, not both")
+    if flags.broker:
+        return _named(flags.broker, given[0], environ)
+    if given:
+        return BrokerChoice(nsqd=tuple(flags.nsqd), lookupd=tuple(flags.lookupd))
+    if word := environ.get("QTOOLS_BROKER", "").strip():
+        for name in ("QTOOLS_NSQD", "QTOOLS_LOOKUPD"):
+            if environ.get(name):
+                raise UsageError(f"QTOOLS_BROKER and {name} are both set: unset {name}")
+        return _named((word,), "QTOOLS_BROKER", environ)
+    return BrokerChoice()
+
+
+def engine_of(
+    program: str, choice: BrokerChoice, flags: ConnectionFlags, environ: Mapping[str, str] = os.environ
+) -> Engine:
+    """The engine for `choice`, with its settings; secrets are read here. UsageError, StartError.
+
+    This is the one place that decides which engine serves a URL.
+    """
+    from qtools.engines.nsq.address import choose_brokers
+    from qtools.engines.nsq.options import convert_options
+    from qtools.engines.nsq.settings import Settings, read_secret
+
+    layers = [  # the weakest first
+        *([] if choice.profile is None else [_of_profile(choice.profile)]),
+        *(convert_options(dict(url.query), str(url.broker)) for url in choice.urls[:1]),
+        convert_options(flags.options, "--engine-option"),
+        flags.fields,
+    ]
+    fields: dict[str, Any] = {}
+    for layer in layers:
+        for one, other in (("snappy", "deflate"), ("deflate", "snappy")):
+            if layer.get(one) and not layer.get(other):
+                fields.pop(other, None)
+        fields |= layer
+    secret_file = fields.pop("secret_file", "")
+    of_url = choice.urls[0].password if choice.urls else ""
+    secret = os.fsencode(of_url) if of_url and not secret_file else read_secret(secret_file, environ)
+    http_of_options = fields.pop("nsqd_http", "").split(",")
+    http = flags.nsqd_http or [text for text in http_of_options if text]
+    if not choice.urls:
+        named = choice.nsqd or choice.lookupd
+        brokers = choose_brokers(choice.nsqd, choice.lookupd, http, {} if named else environ)
+    else:
+        url = choice.urls[0]
+        if url.user:
+            raise UsageError(
+                f"{choice.origin}: NSQ has no user names; its AUTH secret is a URL's password: nsq://:SECRET@HOST"
+            )
+        if url.is_tls and fields.get("tls") is False:
+            raise UsageError(f"{choice.origin}: {url.scheme}:// is TLS, and the option tls is false: leave out one")
+        fields["tls"] = url.is_tls or fields.get("tls", False)
+        hosts = [host for each in choice.urls for host in each.hosts or (f"unix:{each.socket}",)]
+        nsqd, lookupd = ([], hosts) if url.is_lookupd else (hosts, [])
+        brokers = choose_brokers(nsqd, lookupd, http, {})
+    return Engine(brokers, Settings(program=program, secret=secret, **fields))
+
+
+def one_broker(addresses: Sequence[BrokerUrl | None], words: Sequence[str], what: str) -> BrokerUrl | None:
+    """The broker that all topics of a command name in their addresses, or None if none does; UsageError otherwise.
+
+    words: what was written for each topic. what: what the command does with one broker at a time, for the message.
+    """
+    first = addresses[0] if addresses else None
+    for address, word in zip(addresses, words, strict=True):
+        if address != first:
+            one, other = without_userinfo(words[0]), without_userinfo(word)
+            if first is None or address is None:
+                lacks = one if first is None else other
+                raise UsageError(
+                    f"{what} one broker: {one} and {other} differ; write the address to {lacks} too, or use --broker"
+                )
+            raise UsageError(f"{what} one broker: {one} and {other} name two; run the command once for each")
+    return first
+
+
+def _named(words: Sequence[str], origin: str, environ: Mapping[str, str]) -> BrokerChoice:
+    """The broker that --broker or QTOOLS_BROKER names."""
+    if len(words) > 1 and not all(map(is_url, words)):
+        raise UsageError(f"{origin}: a profile is given alone; several brokers are several URLs")
+    if words[0] == LOCAL:
+        return BrokerChoice(nsqd=("local",))
+    if not is_url(words[0]):
+        name = _profile_name(words[0], origin)
+        try:
+            profile = read_profile(name, environ)
+        except UsageError as error:
+            raise UsageError(f"{origin}: {error}") from error
+        return BrokerChoice((profile.url,), origin=str(profile), profile=profile)
+    urls: list[BrokerUrl] = []
+    for word in words:
+        try:
+            url = parse_url(word)
+        except AddressInvalid as error:
+            raise UsageError(f"{origin}: {error}") from error
+        if origin.startswith("--"):
+            _refuse_userinfo(url)
+        if url.topic:
+            raise UsageError(f"{origin}: {url} names a topic: {origin} takes a broker only, {url.broker}")
+        if urls and _but_hosts(url) != _but_hosts(urls[0]):
+            raise UsageError(f"{origin}: {urls[0]} and {url} differ in more than their hosts")
+        urls.append(url)
+    return BrokerChoice(tuple(urls), origin=origin)
+
+
+def _but_hosts(url: BrokerUrl) -> tuple[object, ...]:
+    return url.is_lookupd, url.is_tls, sorted(url.query), url.user, url.password
+
+
+def _profile_name(word: str, origin: str) -> str:
+    """`word`, if it can be the name of a profile."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]+", word):
+        return word
+    if not word:
+        raise UsageError(f"{origin} is empty: name a URL or a profile, or leave it out")
+    shown = without_userinfo(word)
+    example = (
+        f"nsq://{shown}" if re.fullmatch(r"[\w.-]+:[0-9]+|\[[0-9a-fA-F:.]+\](:[0-9]+)?", shown) else "nsq://HOST:4150"
+    )
+    raise UsageError(f"{origin}: {shown!r} is neither a URL nor the name of a profile: write {example}")
+
+
+def _refuse_userinfo(url: BrokerUrl) -> None:
+    if url.has_userinfo:
+        raise UsageError(
+            f"{url} has a password: every user of this machine can read a command line; put it into a file"
+            " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
+        )
+
+
+def _of_profile(profile: Profile) -> dict[str, Any]:
+    """The options of a profile as fields of Settings."""
+    from qtools.engines.nsq.options import convert_options
+
+    options = dict(profile.options)
+    if password_file := options.pop("password_file", ""):
+        if "auth_secret_file" in options:
+            raise UsageError(f"{profile} gives both password_file and auth_secret_file, which mean the same")
+        options["auth_secret_file"] = password_file
+    return convert_options(options, str(profile), profile.file)

@@ -1,0 +1,117 @@
+"""NSQ's options by key, from a URL's query, --engine-option or a profile. In: keys, values. Out: fields of Settings.
+
+The keys are the names of the flags. A value is text, or what TOML has for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from qtools.durations import parse_duration
+from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.settings import Settings
+from qtools.errors import UsageError
+
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+class Option(NamedTuple):
+    """field: of Settings, or "secret_file" and "nsqd_http". convert: raises ValueError with what is wrong."""
+
+    field: str
+    convert: Callable[[Any], Any]
+    is_file: bool = False
+
+
+def _switch(value: Any) -> bool:
+    found = value if isinstance(value, bool) else _SWITCH.get(str(value).lower())
+    if found is None:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a string")
+    if not value:
+        raise ValueError("it is empty")
+    return value
+
+
+def _milliseconds(least: float, most: float, told: str) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"{value!r} is not a duration such as 250ms, 10s, 1m30s or 2h")
+        seconds = parse_duration(value) if isinstance(value, str) else float(value)
+        if not least <= seconds <= most:
+            raise ValueError(f"{value} is not {told}")
+        return int(seconds * 1000)
+
+    return convert
+
+
+def _level(value: Any) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 9):
+        raise ValueError(f"{value!r} is not a whole number from 1 to 9")
+    return int(text)
+
+
+OPTIONS = {
+    "auth_secret_file": Option("secret_file", _text, is_file=True),
+    "client_id": Option("client_id", _text),
+    "deflate": Option("deflate", _switch),
+    "deflate_level": Option("deflate_level", _level),
+    # nsqd refuses less than a second, and by default more than a minute.
+    "heartbeat_interval": Option("heartbeat_interval", _milliseconds(1, 3600, "1s to 60m")),
+    "msg_timeout": Option("msg_timeout", _milliseconds(1, 900, "1s to 15m")),  # as --msg-timeout
+    "nsqd_http_address": Option("nsqd_http", _text),  # several are separated by commas
+    "snappy": Option("snappy", _switch),
+    "tls": Option("tls", _switch),
+    "tls_ca": Option("tls_ca", _text, is_file=True),
+    "tls_cert": Option("tls_cert", _text, is_file=True),
+    "tls_insecure_skip_verify": Option("tls_insecure", _switch),
+    "tls_key": Option("tls_key", _text, is_file=True),
+}
+
+
+def convert_options(pairs: dict[str, Any], where: str, file: Callable[[str], str] = str) -> dict[str, Any]:
+    """Key → value as fields of Settings, "secret_file" (a path) and "nsqd_http" (text).
+
+    where: names the place of `pairs` in messages. file: makes of a path in `pairs` the path to open. UsageError for an
+    unknown key and a wrong value.
+    """
+    found = {}
+    for key, value in pairs.items():
+        option = OPTIONS.get(key)
+        if option is None:
+            raise UsageError(f"{where}: unknown option {key!r} of NSQ; known are {', '.join(OPTIONS)}")
+        try:
+            made = option.convert(value)
+        except ValueError as error:
+            raise UsageError(f"{where}: {key}: {error}") from error
+        found[option.field] = file(made) if option.is_file else made
+    return found
+
+
+def check_settings(*ends: tuple[Brokers, Settings]) -> None:
+    """UsageError where settings contradict each other, StartError where a file of theirs cannot be used.
+
+    ends: the brokers that a command speaks to, with the settings for each. What is said about TLS has to be of use for
+    one of them.
+    """
+    for _, settings in ends:
+        if settings.snappy and settings.deflate:
+            raise UsageError("give --snappy or --deflate, not both")
+    uses_tls = any(settings.tls or brokers.uses_https for brokers, settings in ends)
+    if not uses_tls and any(
+        each.tls_ca or each.tls_cert or each.tls_key or each.tls_insecure for _, each in ends
+    ):  # fmt: skip
+        raise UsageError(
+            "--tls-ca, --tls-cert, --tls-key and --tls-insecure-skip-verify need --tls, or an https:// address"
+        )
+    for _, settings in ends:
+        if settings.tls_key and not settings.tls_cert:
+            raise UsageError("--tls-key needs --tls-cert")
+        settings.http_tls_context()  # a file that cannot be used is reported now, before anything is sent

@@ -1,0 +1,258 @@
+"""A broker's address as a URL, and the full address of a topic. In: text. Out: BrokerUrl, or AddressInvalid. No I/O.
+
+    SCHEME://[:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/TOPIC[/CHANNEL]][?KEY=VALUE[&KEY=VALUE…]]
+    nsq+unix:/PATH[?…]                          the socket's path, and no topic
+    nsq+unix://%2FPATH[/TOPIC[/CHANNEL]][?…]    the socket's path as the host, percent-encoded
+
+There are no fragments: a '#' belongs to a name, as in events/tail#ephemeral; it may also be written %23. User name and
+password appear in no text that this module makes: not in str(), not in repr(), not in a message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from qtools.errors import AddressInvalid, NameInvalid
+from qtools.names import check_channel, check_topic
+
+
+class Scheme(NamedTuple):
+    """What a scheme says: the engine, as messages name it, the default port, and whether connections use TLS."""
+
+    engine: str
+    port: int
+    is_tls: bool = False
+
+
+UNIX = "nsq+unix"
+SCHEMES = {
+    "nsq": Scheme("NSQ", 4150),
+    "nsqs": Scheme("NSQ", 4150, is_tls=True),
+    "nsq+lookupd": Scheme("NSQ", 4161),
+    "nsqs+lookupd": Scheme("NSQ", 4161, is_tls=True),
+    UNIX: Scheme("NSQ", 0),
+}
+# Schemes of engines that this version does not have: scheme → the engine.
+OTHER_ENGINES = {
+    "kafka": "Kafka",
+    "kafkas": "Kafka",
+    "nats": "NATS JetStream",
+    "natss": "NATS JetStream",
+    "redis": "Redis Streams",
+    "rediss": "Redis Streams",
+    "amqp": "RabbitMQ",
+    "amqps": "RabbitMQ",
+}
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]@,?#]+))(?::(?P<port>[0-9]+))?")
+# RFC 3986, 3.3 and 3.4: what may stand in a path's segment, and in a query's value, besides letters and digits.
+_SAFE_IN_NAME = "-._~!$'()*+;:="
+_SAFE_IN_QUERY = "-._~!$'()*;:/,"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUrl:
+    """A broker, and maybe one of its topics.
+
+    scheme: as written, in lower case. hosts: each "HOST:PORT", the port always there; none for a unix socket.
+    socket: the path of a unix socket, or "". query: (key, value) in the order written, "-" in a key as "_".
+    user, password: decoded, "" if there is none.
+    """
+
+    scheme: str
+    hosts: tuple[str, ...] = ()
+    socket: str = ""
+    topic: str = ""
+    channel: str = ""
+    query: tuple[tuple[str, str], ...] = ()
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the scheme asks for TLS."""
+        return SCHEMES[self.scheme].is_tls
+
+    @property
+    def is_lookupd(self) -> bool:
+        """Whether the hosts are nsqlookupds, which know the brokers."""
+        return self.scheme.endswith("+lookupd")
+
+    @property
+    def has_userinfo(self) -> bool:
+        """Whether a user name or a password stands in it."""
+        return bool(self.user or self.password)
+
+    @property
+    def broker(self) -> BrokerUrl:
+        """The same without the topic."""
+        return replace(self, topic="", channel="")
+
+    def __str__(self) -> str:
+        """The URL again, without user name and password."""
+        names = [_encoded(name, _SAFE_IN_NAME) for name in (self.topic, self.channel) if name]
+        query = "&".join(f"{_encoded(key)}={_encoded(value, _SAFE_IN_QUERY)}" for key, value in self.query)
+        if self.socket and not names:
+            start = f"{UNIX}:{_encoded(self.socket, '/')}"
+        else:
+            start = f"{self.scheme}://{_encoded(self.socket) or ','.join(self.hosts)}"
+        return "/".join([start, *names]) + (f"?{query}" if query else "")
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` is meant as a URL, right or wrong; no topic's name is."""
+    return _SCHEME.match(text) is not None or text.lower().startswith(UNIX + ":")
+
+
+def without_userinfo(text: str) -> str:
+    """`text`, which may be any attempt at a URL, fit to be shown: nothing of a user name or a password is in it."""
+    start, separator, rest = text.partition("://")
+    if not separator:
+        return text if text.lower().startswith(UNIX + ":") else text.rpartition("@")[2]
+    # A password may hold any character where its author forgot to encode it: everything up to the last @ is hidden.
+    return f"{start}{separator}{rest.rpartition('@')[2]}"
+
+
+def parse_url(text: str, *, template: bool = False) -> BrokerUrl:
+    r"""The URL `text` as a BrokerUrl; AddressInvalid, NameInvalid otherwise.
+
+    template: a topic with `\(` in it is a template. It is taken as written, to the end of the text, unchecked.
+    """
+    text = text.strip()
+    shown = without_userinfo(text)
+    scheme, start, rest = _split_scheme(text, shown)
+    if scheme == UNIX and not start:
+        path, _, query = rest.removeprefix("//").partition("?")
+        return BrokerUrl(scheme, socket=_socket(_decoded(path), shown), query=_query(query, shown))
+    place = re.search(r"[/?]", rest)
+    authority, tail = (rest[: place.start()], rest[place.start() :]) if place else (rest, "")
+    userinfo, _, authority = authority.rpartition("@")
+    user, _, password = map(_decoded, userinfo.partition(":"))
+    found = BrokerUrl(scheme, user=user, password=password)
+    if scheme == UNIX:
+        found = replace(found, socket=_socket(_decoded(authority), shown))
+    else:
+        found = replace(found, hosts=_hosts(authority, scheme, shown))
+    if template and tail.startswith("/") and "\\(" in tail:
+        return replace(found, topic=tail[1:])
+    path, _, query = tail.partition("?")
+    topic, channel = _names(path, shown)
+    return replace(found, topic=topic, channel=channel, query=_query(query, shown))
+
+
+def split_address(text: str, *, template: bool = False) -> tuple[BrokerUrl | None, str]:
+    """A word where a topic may stand → its broker, or None if it names none, and `TOPIC` or `TOPIC/CHANNEL`.
+
+    The names of a word that is no URL are not checked. template: as for parse_url.
+    """
+    if not is_url(text):
+        return None, text
+    url = parse_url(text, template=template)
+    if not url.topic:
+        example = f"{UNIX}://%2FPATH" if url.socket else f"{url.scheme}://{','.join(url.hosts)}"
+        raise AddressInvalid(str(url), f"names no topic: write {example}/TOPIC")
+    return url.broker, f"{url.topic}/{url.channel}" if url.channel else url.topic
+
+
+def _split_scheme(text: str, shown: str) -> tuple[str, str, str]:
+    """(scheme, "://" or "", the rest); AddressInvalid unless the scheme is one of SCHEMES."""
+    found = _SCHEME.match(text)
+    if text.lower().startswith(UNIX + ":"):
+        rest = text[len(UNIX) + 1 :]
+        # Two slashes begin a host, as everywhere; three are the usual way to write a path without one.
+        is_host = rest.startswith("//") and not rest.startswith("///")
+        return (UNIX, "://", rest[2:]) if is_host else (UNIX, "", rest)
+    if found is None:
+        raise AddressInvalid(shown, "is no URL such as nsq://HOST:4150")
+    scheme = found[1].lower()
+    if scheme in OTHER_ENGINES:
+        raise AddressInvalid(
+            shown, f"is an address of {OTHER_ENGINES[scheme]}, which this version does not have; it has NSQ only"
+        )
+    if scheme not in SCHEMES:
+        raise AddressInvalid(shown, f"has the unknown scheme {scheme!r}; known are {_listed(SCHEMES)}")
+    return scheme, "://", text[found.end() :]
+
+
+def _hosts(authority: str, scheme: str, shown: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_host(part, scheme, shown) for part in authority.split(",")))
+
+
+def _host(text: str, scheme: str, shown: str) -> str:
+    """HOST[:PORT] → HOST:PORT, an IPv6 address in brackets."""
+    default = SCHEMES[scheme].port
+    found = _HOST.fullmatch(text)
+    if found is None:
+        if not text or text.startswith(":"):
+            raise AddressInvalid(shown, f"names no host: write {scheme}://HOST:{default}")
+        if text.count(":") > 1:
+            raise AddressInvalid(shown, "looks like IPv6: write it as [ADDRESS]:PORT")
+        raise AddressInvalid(shown, f"is not {scheme}://HOST:PORT")  # the text may be a part of a password
+    digits = found["port"]
+    port = default if digits is None else int(digits) if len(digits) < 9 else 0
+    if not 0 < port < 65536:
+        raise AddressInvalid(shown, "has a port that is not between 1 and 65535")
+    host = found["six"] or found["host"]
+    if not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):  # RFC 1035, 2.3.4
+        raise AddressInvalid(shown, "has a host that is no name: what stands between dots has 1 to 63 characters")
+    return f"[{host}]:{port}" if found["six"] else f"{host}:{port}"
+
+
+def _socket(path: str, shown: str) -> str:
+    if not path.startswith("/"):
+        raise AddressInvalid(
+            shown, f"needs an absolute path: {UNIX}:/path/to.sock, or {UNIX}://%2Fpath%2Fto.sock/TOPIC"
+        )
+    return path
+
+
+def _names(path: str, shown: str) -> tuple[str, str]:
+    """`/TOPIC[/CHANNEL]`, or nothing → (topic, channel), "" for what is not there."""
+    if path in ("", "/"):
+        return "", ""
+    if "@" in path:  # what stands before it may be the rest of a password
+        raise AddressInvalid(shown, "has an '@' behind the host; in a password write / as %2F and @ as %40")
+    parts = [_decoded(part) for part in path[1:].split("/")]
+    if len(parts) > 2:
+        raise AddressInvalid(shown, "has more than TOPIC/CHANNEL behind the host")
+    try:
+        return check_topic(parts[0]), check_channel(parts[1]) if len(parts) > 1 else ""
+    except NameInvalid as error:
+        raise AddressInvalid(shown, f"has a wrong name: {error}") from error
+
+
+def _query(text: str, shown: str) -> tuple[tuple[str, str], ...]:
+    """`KEY=VALUE&…` → pairs."""
+    pairs = []
+    for part in filter(None, text.split("&")):
+        key, separator, value = part.partition("=")
+        if not separator or not key:
+            # The part may belong to a password with a '?' in it.
+            raise AddressInvalid(shown, "has a query that is not KEY=VALUE[&KEY=VALUE…]")
+        pairs.append((_decoded(key).replace("-", "_"), _decoded(value)))
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise AddressInvalid(shown, f"gives {key!r} twice")
+    return tuple(pairs)
+
+
+def _decoded(text: str) -> str:
+    """Percent-encoded text as it is; bytes that are not UTF-8 as the system's names have them."""
+    from urllib.parse import unquote
+
+    return unquote(text, errors="surrogateescape")
+
+
+def _encoded(text: str, safe: str = "") -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe=safe, errors="surrogateescape")
+
+
+def _listed(schemes: Iterable[str]) -> str:
+    return ", ".join(each + ("://" if each != UNIX else ":/PATH") for each in schemes)
