@@ -120,7 +120,17 @@ class SourceDeleted(QtoolsError):
 
 
 class PeerError(QtoolsError):
-    """The other side did something a connection does not survive."""
+    """The peer did something that a connection does not survive: `reason` says what.
+
+    `address` is the peer's, and begins the text; whoever opened the connection sets it, as a parser does not know it.
+    """
+
+    def __init__(self, reason: str, address: str = "") -> None:
+        self.reason, self.address = reason, address
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.reason}" if self.address else self.reason
 
 
 class ProtocolError(PeerError):
@@ -164,11 +174,14 @@ class UpgradeRefused(PeerError):
 
 
 class NetworkError(QtoolsError):
-    """Tried again until told otherwise. `address` is what was spoken to."""
+    """The network failed between here and `address`; the operation is tried again. `reason` says how it failed."""
 
     def __init__(self, address: str, reason: str) -> None:
         self.address, self.reason = address, reason
-        super().__init__(f"{address}: {reason}")
+        super().__init__(address, reason)
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.reason}"
 
 
 class ConnectFailed(NetworkError):

@@ -82,7 +82,6 @@ CIRCLES = frozenset(
         ("broker/disk/store.py", "broker/disk/topic_log.py"),
         ("broker/tcp/client_connection.py", "broker/tcp/tcp_server.py"),
         ("broker/tcp/client_transport.py", "broker/tcp/tcp_server.py"),
-        ("engines/nsq/connection.py", "engines/nsq/in_flight.py"),
         ("pubsub_http/app.py", "pubsub_http/workers.py"),
         ("to_file/stores/directory.py", "to_file/stores/objects.py"),
         ("web/http_connection.py", "web/http_server.py"),

@@ -3,6 +3,7 @@
     address.py          an address in its forms; which brokers a command uses
     options.py          settings by key: from a URL's query, --engine-option or a profile
     settings.py         how to connect: TLS, AUTH, compression, names, timeouts
+    connect.py          opens a connection, and says why one could not be opened
     connection.py       one socket that drives one protocol session
     in_flight.py        messages in flight on a connection, and commands that wait for their reply
     connection_pool.py  many addresses, each kept connected

@@ -1,62 +1,56 @@
-"""One socket driving one session. In: bytes of a broker. Out: batches to an owner, answers to who waits.
+"""One socket that drives one session. In: bytes from a broker. Out: messages to an owner, replies to publishes.
 
-    socket ─▶ data_received ─▶ Session.receive ─▶ owner.on_messages
-    finish, requeue, touch, ready, publish ─▶ Session ─▶ one write per turn of the event loop ─▶ socket
+    socket ─▶ data_received ─▶ ClientSession.receive ─▶ owner.on_messages
+    finish, requeue, touch, ready, publish ─▶ ClientSession ─▶ one write for each turn of the event loop ─▶ socket
 
-The network's exceptions are translated here and nowhere else. What leaves within one turn (the heartbeat's
-answer, the ready count, acknowledgements) leaves in one write. A connection also keeps the time: it touches
-what is held longer than half of msg_timeout, and ends itself when the broker has been silent too long.
+All that is sent within one turn (the reply to a heartbeat, the ready count, acknowledgements) leaves in one write.
+A connection has a timer: it sends TOUCH for messages that are in flight for longer than half of msg_timeout, and it
+closes itself when the broker has been silent for too long. connect.py opens a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from qtools.engines.nsq.address import Address
-from qtools.engines.nsq.in_flight import Delivery, PendingReplies
+from qtools.engines.nsq.in_flight import Delivery, InFlight, PendingReplies
 from qtools.engines.nsq.protocol.identify import IdentifyResponse
 from qtools.engines.nsq.protocol.session import Answered, ClientSession, Established, Event, RefusedRequest
-from qtools.engines.nsq.settings import Settings
-from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError, SizeError
+from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError
 from qtools.message import Messages
 
 logger = logging.getLogger("qtools.client")
 
-# How long the broker may take to read what we said last and close, before we close without knowing.
+# s that the broker may take to read the last bytes and to close; after that the connection is aborted.
 LINGER = 3.0
-# Bytes that wait to be written to a socket, beyond which it is not offered to the publisher.
+# Bytes that wait to be written to a socket; with more than that, the publisher does not use the connection.
 HIGH_WATER = 1024 * 1024
 
 
 class Owner(Protocol):
-    """Who a connection hands its messages to. None of it waits."""
+    """Receives the messages of a connection. The call does not wait."""
 
-    def on_messages(self, delivery: Delivery, messages: Messages, size: int) -> None:
-        """`messages` came, in a chunk of `size` bytes; `arrival` is their origin."""
-
-    def on_finish(self, connection: Connection, count: int) -> None:
-        """`count` messages are about to be finished on `connection`."""
+    def on_messages(self, connection: Connection, delivery: Delivery, messages: Messages, size: int) -> None:
+        """`messages` arrived on `connection`, in `size` bytes from the socket; `delivery` is their origin."""
 
 
 class Connection(asyncio.Protocol):
-    """An established connection, made by `connect`. One message's origin, as its Batch knows it."""
+    """A connection to a broker; `connect` (connect.py) makes it and waits for the handshake."""
 
     def __init__(self, address: Address, session: ClientSession, heartbeat: float) -> None:
         self.address_ = address
         self.session = session
         self.owner: Owner | None = None
-        self.on_writable: Callable[[], None] | None = None  # called when the socket takes bytes again
+        self.on_writable: Callable[[], None] | None = None  # called when the socket accepts bytes again
         self.topic = ""
         self.channel = ""
         self.ready_count = 0
         self.received = 0
         self.acknowledgements_failed = 0
+        self.ledger = InFlight(self)
         self.lost: asyncio.Future[QtoolsError | None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -66,13 +60,12 @@ class Connection(asyncio.Protocol):
         self._unflushed = 0  # bytes of publishes that leave with the next write
         self._failure: QtoolsError | None = None
         self._closing = False
-        self._said_all = False  # our sending side has ended
-        self._deliveries: deque[Delivery] = deque()  # in the order of their `at`; those all finished go when they lead
-        self._heartbeat = heartbeat
-        self._heard = self._loop.time()
+        self._eof_written = False
+        self._heartbeat = heartbeat  # s between two heartbeats of the broker
+        self._last_received = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
-    # ── what others see ──
+    # ── what a consumer or publisher calls ──
 
     @property
     def address(self) -> str:
@@ -88,48 +81,48 @@ class Connection(asyncio.Protocol):
 
     @property
     def _is_shut(self) -> bool:
-        """Whether nothing that is said now will be heard."""
-        return self.lost.done() or self._transport is None or self._transport.is_closing() or self._said_all
+        """Whether bytes that are written now can no longer reach the broker."""
+        return self.lost.done() or self._transport is None or self._transport.is_closing() or self._eof_written
 
     async def wait_established(self) -> IdentifyResponse:
-        """The handshake's end; raises what it failed with."""
+        """Wait for the end of the handshake. Errors as for `connect`."""
         return await self._established
 
     async def subscribe(self, topic: str, channel: str) -> None:
-        """Receive `channel` of `topic`; messages flow with the first `ready`."""
+        """Subscribe to `channel` of `topic`; messages arrive after the first `ready`."""
         self.topic, self.channel = topic, channel
-        answers = PendingReplies(self._loop.create_future(), 1)
+        replies = PendingReplies(self._loop.create_future(), 1)
         if self._is_shut:
-            answers.fail(ConnectionLost(self.address, "the connection is closed"))
+            replies.fail(ConnectionLost(self.address, "the connection is closed"))
         else:
-            self.session.subscribe(topic, channel, answers)
+            self.session.subscribe(topic, channel, replies)
             self._flush_soon()
-        await answers.done
+        await replies.done
 
     def publish(self, encoded: bytes, count: int = 1) -> PendingReplies:
-        """Send `count` encoded publishes; `done` of what is returned ends with the last OK, with the first
-        refusal, or with ConnectionLost; `left` says how many were not answered OK."""
-        answers = PendingReplies(self._loop.create_future(), count)
+        """Send `count` encoded publish commands. The result's `done` completes with the last OK, or raises the first
+        refusal or ConnectionLost; its `left` is the number of commands that were not answered OK."""
+        replies = PendingReplies(self._loop.create_future(), count)
         if self._is_shut:
-            answers.fail(ConnectionLost(self.address, "the connection is closed"))
+            replies.fail(ConnectionLost(self.address, "the connection is closed"))
         else:
-            self.session.publish(encoded, count, answers)
+            self.session.publish(encoded, count, replies)
             self._unflushed += len(encoded)
             self._flush_soon()
-        return answers
+        return replies
 
     @property
     def is_writable(self) -> bool:
-        """Whether the socket takes more: a stalled broker stops the publisher, it does not fill its memory."""
+        """Whether the socket accepts more bytes; if not, the publisher waits, so that it does not fill its memory."""
         return self._is_writable and self._unflushed < HIGH_WATER
 
     @property
     def unanswered(self) -> int:
-        """Commands that wait for the broker's answer."""
+        """Commands that wait for the broker's reply."""
         return self.session.unanswered_count
 
     def ready(self, count: int) -> None:
-        """Let up to `count` messages be in flight here."""
+        """Allow the broker up to `count` messages in flight on this connection."""
         if count != self.ready_count and not self._closing:
             self.ready_count = count
             self.session.ready(count)
@@ -137,58 +130,52 @@ class Connection(asyncio.Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Messages that came and are neither finished nor given back."""
-        return sum(delivery.left for delivery in self._deliveries)
+        """Messages that arrived and are neither finished nor requeued."""
+        return self.ledger.count
 
-    def finish(self, ids: Sequence[bytes], count: int) -> None:
-        """FIN for `ids`; `count` of them were held when the finishing began, gone ones included."""
-        if self.owner is not None:
-            self.owner.on_finish(self, count)
+    def finish(self, ids: Sequence[bytes]) -> None:
+        """Send FIN for `ids`. Only the ledger's deliveries call this, as they count what is in flight."""
         self.session.finish(ids)
-        self._forget()
         self._flush_soon()
 
     def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
-        """REQ for `ids`."""
+        """Send REQ for `ids`. Only the ledger's deliveries call this."""
         self.session.requeue(ids, delay_ms)
-        self._forget()
         self._flush_soon()
 
     def touch(self, ids: Sequence[bytes]) -> None:
-        """TOUCH for `ids`."""
+        """Send TOUCH for `ids`."""
         self.session.touch(ids)
         self._flush_soon()
 
     async def close(self) -> None:
-        """End in order: no more messages, give back what is held, and wait until the broker has read that.
+        """Close in order: stop the messages, requeue those in flight, and wait until the broker has read all that.
 
-        The end of our sending side, answered by the end of the broker's, is the only proof that the last FIN
-        was read: a socket closed with unread bytes in it resets the connection and takes the FINs with it.
+        The broker closes its side after it has read the end of ours. Nothing else proves that it has read the last FIN:
+        if a socket is closed while it holds unread bytes, the system resets the connection, and the FINs are lost.
         """
         if self.lost.done() or self._transport is None:
             return
         if self.topic:
             self.ready_count = 0
-            answers = PendingReplies(self._loop.create_future(), 1)
-            self.session.stop_receiving(answers)
+            replies = PendingReplies(self._loop.create_future(), 1)
+            self.session.stop_receiving(replies)
             self._flush_soon()
-            either: list[asyncio.Future[Any]] = [answers.done, self.lost]
+            either: list[asyncio.Future[Any]] = [replies.done, self.lost]
             await asyncio.wait(either, timeout=LINGER, return_when=asyncio.FIRST_COMPLETED)
         self._closing = True
-        for delivery in self._deliveries:
-            self.session.requeue(delivery.held, 0)
-            delivery.drop()
-        self._deliveries.clear()
+        for ids in self.ledger.take_all():
+            self.session.requeue(ids, 0)
         self._flush()
         if not self.lost.done() and not self._transport.is_closing():
-            self._said_all = True
+            self._eof_written = True
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             await asyncio.wait([self.lost], timeout=LINGER)
-            self._transport.abort()  # who has not read it by now is not waited for
+            self._transport.abort()
 
     def abort(self, error: QtoolsError | None = None) -> None:
-        """End at once."""
+        """Close at once; `lost` completes with `error`, or with the first error that was passed."""
         self._failure = self._failure or error
         self._closing = True
         if self._transport is not None:
@@ -197,14 +184,14 @@ class Connection(asyncio.Protocol):
     # ── asyncio.Protocol ──
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none, but do the same
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class, but do the same
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
         self.session.start()
         self._flush()
         self._timer = self._loop.call_later(self._heartbeat / 2, self._tick)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
+        self._last_received = self._loop.time()
         try:
             messages, events = self.session.receive(data)
         except QtoolsError as error:
@@ -212,21 +199,20 @@ class Connection(asyncio.Protocol):
             return
         if events:
             for event in events:
-                self._happened(event)
+                self._handle(event)
         if messages:
             if self._closing:
                 self.session.requeue(messages.ids, 0)
             else:
                 self.received += len(messages)
-                delivery = Delivery(self, messages.ids, self._heard)
-                self._deliveries.append(delivery)
+                delivery = self.ledger.add(messages.ids, self._last_received)
                 if self.owner is not None:
-                    self.owner.on_messages(delivery, messages, len(data))
+                    self.owner.on_messages(self, delivery, messages, len(data))
         if self.session.has_output and not self._flush_due:
             self._flush_soon()
 
     def eof_received(self) -> None:
-        return None  # close ours too
+        return None  # the transport closes our side too
 
     def pause_writing(self) -> None:
         self._is_writable = False
@@ -243,9 +229,7 @@ class Connection(asyncio.Protocol):
         error = self._failure
         if error is None and not self._closing:
             error = ConnectionLost(self.address, _lost_reason(exc))
-        for delivery in self._deliveries:
-            delivery.drop()
-        self._deliveries.clear()
+        self.ledger.drop()
         if not self._established.done():
             self._established.set_exception(error or ConnectionLost(self.address, "closed before the handshake ended"))
             self._established.exception()
@@ -256,7 +240,7 @@ class Connection(asyncio.Protocol):
 
     # ── inside ──
 
-    def _happened(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if isinstance(event, Answered):
             event.tag.answered()
         elif isinstance(event, Established):
@@ -265,12 +249,11 @@ class Connection(asyncio.Protocol):
             self._tick()  # msg_timeout is known only now, and may be shorter than a heartbeat
         elif isinstance(event, RefusedRequest):
             if not event.fatal:
-                # The message had timed out at the broker and comes again: counted, as it may be seen twice.
+                # The message had timed out, and the broker delivers it again: a consumer may process it twice.
                 self.acknowledgements_failed += event.error.code == "E_FIN_FAILED"
                 logger.debug("%r: %s", self, event.error)
                 return
-            if not isinstance(event.error, SizeError):  # the publisher reports a SizeError with the message
-                event.error.args = (f"{self.address}: {event.error}",)
+            event.error.address = self.address
             if event.tag is not None:
                 event.tag.fail(event.error)
                 self._failure = ConnectionLost(self.address, f"closed after {event.error.code}", refused=True)
@@ -286,10 +269,8 @@ class Connection(asyncio.Protocol):
                 error = ProtocolError(f"{self.address} answers HTTP: {hint}", spoke="HTTP")
             else:
                 error = ProtocolError(f"{self.address} does not speak NSQ: {error}" + (f" ({hint})" if hint else ""))
-        elif isinstance(error, NetworkError):
-            error = type(error)(self.address, error.reason)
-        elif isinstance(error, PeerError) and self.address not in str(error):
-            error.args = (f"{self.address}: {error}",)
+        elif isinstance(error, (NetworkError, PeerError)):
+            error.address = self.address
         if isinstance(error, ConnectFailed):
             error.hopeless = True
         self.abort(error)
@@ -310,30 +291,20 @@ class Connection(asyncio.Protocol):
                 self._loop.call_soon(self.on_writable)
             self._unflushed = 0
 
-    def _forget(self) -> None:
-        """Let go of arrivals of which nothing is held any more."""
-        deliveries = self._deliveries
-        while deliveries and not deliveries[0].left:
-            deliveries.popleft()
-
     def _tick(self) -> None:
-        """What is done now and then: notice a dead peer, touch what is held long."""
+        """Close the connection if the broker is silent, and send TOUCH for messages that are in flight for long."""
         if self._timer is not None:
             self._timer.cancel()
         now = self._loop.time()
-        if now - self._heard > 2.5 * self._heartbeat and not self._closing:
-            # nsqd sends a heartbeat every interval: two missed and the other side is gone without a word.
-            self.abort(ConnectionLost(self.address, f"silent for {now - self._heard:.0f} s"))
+        if now - self._last_received > 2.5 * self._heartbeat and not self._closing:
+            # nsqd sends a heartbeat in each interval. After two that are missing, it counts as gone.
+            self.abort(ConnectionLost(self.address, f"silent for {now - self._last_received:.0f} s"))
             return
-        hold = self.agreed.msg_timeout / 1000 / 2
-        while self._deliveries and now - self._deliveries[0].at >= hold:
-            delivery = self._deliveries.popleft()
-            if delivery.left:
-                self.session.touch(delivery.held)
-                delivery.at = now
-                self._deliveries.append(delivery)
+        touch_after = self.agreed.msg_timeout / 1000 / 2
+        for ids in self.ledger.take_due(now, touch_after):
+            self.session.touch(ids)
         self._flush()
-        self._timer = self._loop.call_later(max(0.05, min(self._heartbeat / 2, hold / 4)), self._tick)
+        self._timer = self._loop.call_later(max(0.05, min(self._heartbeat / 2, touch_after / 4)), self._tick)
 
     def __repr__(self) -> str:
         where = f" {self.topic}/{self.channel}" if self.topic else ""
@@ -345,75 +316,3 @@ def _lost_reason(exc: BaseException | None) -> str:
     if exc is None:
         return "the broker closed the connection"
     return exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)
-
-
-async def connect(address: Address, settings: Settings) -> Connection:
-    """A connection whose handshake is over.
-
-    Raises ConnectFailed (`hopeless` where another try would end the same way), ConnectionLost, or a
-    PeerError that says what the other side is or refused; StartError when the local broker cannot start.
-    """
-    try:
-        return await _connect(address, settings)
-    except ConnectFailed:
-        if not address.local:
-            raise
-    from qtools.engines.nsq.local_broker import start_local_broker
-
-    await start_local_broker()
-    return await _connect(address, settings)
-
-
-async def _connect(address: Address, settings: Settings) -> Connection:
-    loop = asyncio.get_running_loop()
-    session = ClientSession(
-        settings.wishes(), tls=settings.tls_context(), server_hostname=address.host, secret=settings.secret
-    )
-    connection = Connection(address, session, settings.heartbeat_interval / 1000)
-    try:
-        async with asyncio.timeout(settings.connect_timeout):
-            if address.local:
-                await loop.create_unix_connection(lambda: connection, _local_socket())
-            elif address.path:
-                await loop.create_unix_connection(lambda: connection, address.path)
-            else:
-                await loop.create_connection(lambda: connection, address.host, address.port)
-            await connection.wait_established()
-    except TimeoutError:
-        connection.abort()
-        hint = address.other_port_hint
-        raise ConnectFailed(
-            str(address),
-            f"no NSQ handshake within {settings.connect_timeout:.4g} s" + (f": {hint}" if hint else ""),
-        ) from None
-    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: no name that DNS could have
-        raise ConnectFailed(str(address), f"the host name {address.host!r} is not known", hopeless=True) from error
-    except OSError as error:
-        raise ConnectFailed(str(address), _refused_reason(address, error)) from error
-    except BaseException:
-        connection.abort()
-        raise
-    return connection
-
-
-def _local_socket() -> str:
-    """The TCP socket of the private local broker; ConnectFailed when another user could have put it there."""
-    from qtools.paths import is_private_socket, local_places
-
-    path = local_places().tcp_socket
-    if not is_private_socket(path):
-        raise ConnectFailed("the local broker", f"another user owns {path}, or may write to its directory")
-    return str(path)
-
-
-def _refused_reason(address: Address, error: OSError) -> str:
-    if error.errno == errno.ECONNREFUSED:
-        hint = address.other_port_hint
-        return "nothing listens there" + (f" ({hint})" if hint else "; is nsqd running?")
-    if error.errno == errno.ENOENT:
-        return "there is no such socket; is q-broker running?"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many open files: this process may have no more (ulimit -n shows how many, and sets it)"
-    if error.errno is None and "Multiple exceptions" in str(error):
-        return "nothing listens there; is nsqd running?"
-    return error.strerror or str(error)

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 
 from qtools.engines.nsq.address import Address
 from qtools.engines.nsq.backoff import next_delay
-from qtools.engines.nsq.connection import Connection, connect
+from qtools.engines.nsq.connect import connect
+from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.discovery import Discovery
 from qtools.engines.nsq.settings import Settings
 from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, QtoolsError, StartError

@@ -84,7 +84,8 @@ class Discovery:
         try:
             return decode_producers(body)
         except ProtocolError as error:
-            raise ProtocolError(f"{http.base}: {error}") from error
+            error.address = http.base
+            raise
 
     async def wait_next_poll(self) -> None:
         """Until it is time to look again; never, where addresses were given."""

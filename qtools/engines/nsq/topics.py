@@ -78,4 +78,5 @@ class TopicLister:
         try:
             return decode_topics(body)
         except ProtocolError as error:
-            raise ProtocolError(f"{http.base}: {error}") from error
+            error.address = http.base
+            raise

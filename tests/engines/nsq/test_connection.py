@@ -13,7 +13,8 @@ import pytest
 
 from qtools.engines.nsq import connection as module
 from qtools.engines.nsq.address import Address
-from qtools.engines.nsq.connection import Connection, connect
+from qtools.engines.nsq.connect import connect
+from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.in_flight import Delivery
 from qtools.engines.nsq.protocol import commands
 from qtools.engines.nsq.protocol.command_reader import (
@@ -51,14 +52,14 @@ class Owner:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.sizes: list[int] = []
-        self.told: list[tuple[str, int]] = []
+        self.finished: list[int] = []
 
-    def on_messages(self, delivery: Delivery, messages: Messages, size: int) -> None:
+    def on_messages(self, connection: Connection, delivery: Delivery, messages: Messages, size: int) -> None:
         self.batches.append(Batch.of(delivery, messages))
         self.sizes.append(size)
 
-    def on_finish(self, connection: Connection, count: int) -> None:
-        self.told.append(("finish", count))
+    def on_finish(self, count: int) -> None:
+        self.finished.append(count)
 
 
 @asynccontextmanager
@@ -68,6 +69,7 @@ async def subscribed(
     """A connection that reads, its owner, and the peer's end of it."""
     connection = await connect(peer.address, settings(**some))
     owner = connection.owner = Owner()
+    connection.ledger.on_finish = owner.on_finish
     try:
         await connection.subscribe("events", "archive")
         if ready:
@@ -267,7 +269,7 @@ async def test_what_comes_in_one_read_is_one_batch_and_its_acknowledgement_one_w
         assert connection.in_flight == 0
         await until(lambda: caller.finished == ids)
         assert spy.writes == [commands.fin(ids)]
-        assert owner.told == [("finish", 50)]
+        assert owner.finished == [50]
 
 
 async def test_what_leaves_in_one_turn_leaves_in_one_write() -> None:
@@ -290,8 +292,8 @@ async def test_a_heartbeat_is_answered_with_what_leaves_anyway() -> None:
     async with Scripted() as peer, subscribed(peer) as (connection, owner, caller):
         owner_finishes = owner.on_messages
 
-        def finish_at_once(delivery: Delivery, messages: Messages, size: int) -> None:
-            owner_finishes(delivery, messages, size)
+        def finish_at_once(connection: Connection, delivery: Delivery, messages: Messages, size: int) -> None:
+            owner_finishes(connection, delivery, messages, size)
             owner.batches[-1].finish()
 
         owner.on_messages = finish_at_once  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ import pytest
 
 from qtools.engines.nsq import local_broker as module
 from qtools.engines.nsq.address import local_address
-from qtools.engines.nsq.connection import connect
+from qtools.engines.nsq.connect import connect
 from qtools.engines.nsq.local_broker import autostart_allowed, start_local_broker
 from qtools.errors import StartError
 from tests.engines.nsq.scripted import settings

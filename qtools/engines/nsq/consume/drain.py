@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qtools.engines.nsq.address import Address, Brokers
-from qtools.engines.nsq.connection import connect
+from qtools.engines.nsq.connect import connect
 from qtools.engines.nsq.consume.consumer import Consumer
 from qtools.engines.nsq.discovery import Discovery
 from qtools.engines.nsq.http_client import Depth, HttpClient, ask_depths

@@ -292,7 +292,7 @@ class PublishQueue:
         if len(command.bodies) > 1:
             request.commands = [*self._splitter.split_refused(command, request.refused), *others]
         else:
-            reason = f"it has {len(command.bodies[0])} bytes, and {error}"
+            reason = f"it has {len(command.bodies[0])} bytes, and {error.reason}"
             request.refused[command.group, command.places[0]] = MessageRefused(reason)
             request.commands = others
 
