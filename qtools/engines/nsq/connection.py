@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
 
     def ready(self, count: int) -> None:
         """Allow the broker up to `count` messages in flight on this connection."""
-        if count != self.ready_count and not self._closing:
+        if count != self.ready_count and not self._closing and self.session.allows("RDY"):
             self.ready_count = count
             self.session.ready(count)
             self._flush_soon()
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
         """
         if self.lost.done() or self._transport is None:
             return
-        if self.topic:
+        if self.session.allows("CLS"):
             self.ready_count = 0
             replies = PendingReplies(self._loop.create_future(), 1)
             self.session.stop_receiving(replies)

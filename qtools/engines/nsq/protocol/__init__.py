@@ -8,6 +8,7 @@ No sockets, no clock, no asyncio here: a function that needs the time takes it a
     command_reader.py  client to server, on the broker's side: bytes in, commands out
     identify.py        the IDENTIFY request and response
     negotiate.py       the broker's side of IDENTIFY: what a client is granted
+    client_states.py   the states of a client connection, and the commands that each allows
     session.py         one client connection as a state machine
     transforms.py      TLS, snappy and deflate, between the socket and the frames
     lookup.py          nsqlookupd's protocol and its HTTP answers

@@ -1,25 +1,35 @@
-"""One client connection without its socket. In: bytes as they arrive, and intents. Out: events, and bytes.
+"""One client connection without its socket. In: bytes as they arrive, and commands to send. Out: events, and bytes.
 
-    NEW ─start─▶ IDENTIFYING ─JSON─▶ UPGRADING ─OK of TLS, of snappy or deflate─▶ AUTHENTICATING ─▶ READY
-                      └──────────────────── what was not asked for is skipped ────────────────────▶ READY
-    READY ─subscribe─▶ READY, subscribed ─stop_receiving─▶ CLOSE_WAIT …   any ─fatal error─▶ CLOSED
-
-Heartbeats are answered here, with the next bytes that leave. Answers come in the order of the commands
-that are answered at all (IDENTIFY, AUTH, SUB, PUB, MPUB, DPUB, CLS), so a queue of tags tells which
-one an answer belongs to. The session never reads a clock and never waits.
+client_states.py has the states, and the commands that each allows; `_HANDLERS`, at the end, says what each state does
+with what arrives. Heartbeats are answered here, with the next bytes that are sent. The broker replies in the order of
+the commands that have a reply (IDENTIFY, AUTH, SUB, PUB, MPUB, DPUB, CLS), so a queue of tags shows which command a
+reply belongs to. The session never reads a clock and never waits.
 """
 
 from __future__ import annotations
 
-import enum
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtools.engines.nsq.protocol import commands
-from qtools.engines.nsq.protocol.frames import CLOSE_WAIT, ERROR, HEARTBEAT, MESSAGE, OK, Frame, FrameReader
+from qtools.engines.nsq.protocol.client_states import (
+    AUTHENTICATING,
+    BEFORE_MESSAGES,
+    CLOSED,
+    CLOSING,
+    COMMANDS,
+    IDENTIFYING,
+    NEW,
+    READY,
+    SUBSCRIBED,
+    UPGRADING,
+    CommandNotAllowed,
+    SessionState,
+)
+from qtools.engines.nsq.protocol.frames import CLOSE_WAIT, ERROR, HEARTBEAT, MESSAGE, OK, RESPONSE, Frame, FrameReader
 from qtools.engines.nsq.protocol.identify import IdentifyRequest, IdentifyResponse
 from qtools.engines.nsq.protocol.transforms import Deflate, Snappy, Tls, Transform
 from qtools.errors import AuthError, BrokerError, ProtocolError, SizeError, UpgradeRefused
@@ -34,20 +44,6 @@ _AUTH_CODES = frozenset({"E_AUTH_FIRST", "E_AUTH_FAILED", "E_AUTH_DISABLED", "E_
 _SIZE_CODES = frozenset({"E_BAD_MESSAGE", "E_BAD_BODY"})
 
 
-class SessionState(enum.Enum):
-    """Where a connection stands. CLOSED is behind a fatal error: messages still come, nothing is answered."""
-
-    NEW = "new"
-    IDENTIFYING = "identifying"
-    UPGRADING = "upgrading"
-    AUTHENTICATING = "authenticating"
-    READY = "ready"
-    CLOSED = "closed"
-
-
-_AFTER_HANDSHAKE = frozenset({SessionState.READY, SessionState.CLOSED})
-
-
 @dataclass(slots=True)
 class Established:
     """The handshake is over; commands may be sent."""
@@ -57,14 +53,14 @@ class Established:
 
 @dataclass(slots=True)
 class Answered:
-    """The command sent with `tag` was done."""
+    """The broker has executed the command that was sent with `tag`."""
 
     tag: Any
 
 
 @dataclass(slots=True)
 class RefusedRequest:
-    """An error frame. `tag` is the command it answers, or None; `fatal` when the broker closes now."""
+    """An error frame. `tag` is that of the command it answers, or None; `fatal`: the broker closes the connection."""
 
     tag: Any
     error: BrokerError
@@ -75,7 +71,7 @@ Event = Established | Answered | RefusedRequest
 
 
 def broker_error(data: bytes, command: str = "") -> BrokerError:
-    """An error frame's data as the exception for it. Only the code decides; the text is for people."""
+    """The exception for an error frame. The code alone decides which; the text is for people."""
     code, _, text = data.decode("utf-8", "replace").partition(" ")
     if code in _AUTH_CODES:
         return AuthError(code, text, command)
@@ -87,10 +83,10 @@ def broker_error(data: bytes, command: str = "") -> BrokerError:
 
 
 class ClientSession:
-    """See the head of this file. `wishes` says what to ask for, TLS and compression among it.
+    """See the head of this file. wishes: what IDENTIFY asks for, TLS and compression among it.
 
-    tls: the context to shake hands with, when `wishes.tls_v1`; `server_hostname` is what to verify.
-    secret: what AUTH sends, should the broker require it.
+    tls: the TLS context, if `wishes.tls_v1`. server_hostname: the name that the certificate must have.
+    secret: what AUTH sends if the broker requires it.
     """
 
     def __init__(
@@ -101,7 +97,7 @@ class ClientSession:
         server_hostname: str = "",
         secret: bytes | None = None,
     ) -> None:
-        self.state = SessionState.NEW
+        self._enter(NEW)
         self.agreed = IdentifyResponse()
         self.heartbeats = 0
         self._wishes = wishes
@@ -120,15 +116,14 @@ class ClientSession:
     # ── bytes ──
 
     def start(self) -> None:
-        """Say hello; the rest of the handshake follows from what arrives."""
-        self._out += (commands.MAGIC_V2, commands.identify(self._wishes.encode()))
-        self.state = SessionState.IDENTIFYING
+        """Begin the handshake; each of its further steps follows from what arrives."""
+        self._send("IDENTIFY", commands.MAGIC_V2 + commands.identify(self._wishes.encode()))
 
     def receive(self, data: bytes) -> tuple[Messages, list[Event]]:
-        """Everything in `data`: the messages, and what else happened.
+        """The messages in `data`, and what else happened.
 
-        Raises ProtocolError for bytes that are not NSQ's, UpgradeRefused and AuthError when the handshake
-        cannot end as was asked for, ConnectFailed when TLS fails.
+        ProtocolError for bytes that are not NSQ's, and for messages before `subscribe`; UpgradeRefused and AuthError
+        when the broker does not grant what the handshake asks for; ConnectFailed when TLS fails.
         """
         self._messages, self._events = Messages([], [], []), []
         for piece in self._decoded(data):
@@ -150,40 +145,60 @@ class ClientSession:
         """Whether `take_output` would give anything."""
         return bool(self._out) or (self._tls is not None and self._tls.has_output)
 
-    # ── intents ──
+    # ── commands; CommandNotAllowed in the wrong state, and dropped after a fatal error ──
 
     def subscribe(self, topic: str, channel: str, tag: Any) -> None:
+        self._send("SUB", commands.sub(topic, channel))
         self._unanswered.append(tag)
-        self._out.append(commands.sub(topic, channel))
 
     def ready(self, count: int) -> None:
-        self._out.append(commands.rdy(count))
+        self._send("RDY", commands.rdy(count))
 
     def finish(self, ids: Sequence[bytes]) -> None:
         if ids:
-            self._out.append(commands.fin(ids))
+            self._send("FIN", commands.fin(ids))
 
     def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
         if ids:
-            self._out.append(commands.req(ids, delay_ms))
+            self._send("REQ", commands.req(ids, delay_ms))
 
     def touch(self, ids: Sequence[bytes]) -> None:
         if ids:
-            self._out.append(commands.touch(ids))
+            self._send("TOUCH", commands.touch(ids))
 
     def stop_receiving(self, tag: Any) -> None:
         """Ask for no more messages; those in flight can still be finished, requeued, touched."""
+        self._send("CLS", commands.CLS)
         self._unanswered.append(tag)
-        self._out.append(commands.CLS)
 
     def publish(self, encoded: bytes, count: int, tag: Any) -> None:
-        """Send `count` encoded PUBs, MPUBs or DPUBs; each is answered by an Answered or Refused with `tag`."""
+        """Send `count` encoded PUBs, MPUBs or DPUBs; each is answered by an Answered or RefusedRequest with `tag`."""
+        self._send("PUB", encoded)
         self._unanswered.extend(itertools.repeat(tag, count))
-        self._out.append(encoded)
 
     def nop(self) -> None:
-        """A sign of life: the broker hears it as it hears the answer to a heartbeat."""
-        self._out.append(commands.NOP)
+        """Show the broker that this client is alive, as the reply to a heartbeat does."""
+        self._send("NOP", commands.NOP)
+
+    def allows(self, command: str) -> bool:
+        """Whether the state allows `command` (NSQ's name; PUB for MPUB and DPUB too)."""
+        return command in self._allowed
+
+    def _send(self, command: str, encoded: bytes) -> None:
+        after = self._allowed.get(command)
+        if after is None:
+            if self.state is CLOSED:
+                return
+            raise CommandNotAllowed(command, self.state)
+        if after is not self.state:
+            self._enter(after)
+        self._out.append(encoded)
+
+    def _enter(self, state: SessionState) -> None:
+        self.state = state
+        self._allowed = COMMANDS[state]
+        self._handlers = _HANDLERS[state]
+        self._reads_single_frames = state in BEFORE_MESSAGES
 
     @property
     def unanswered_count(self) -> int:
@@ -205,42 +220,43 @@ class ClientSession:
         return iter((data,)) if self._packing is None else self._packing.decode(data)
 
     def _take(self, data: bytes) -> None:
-        while self.state not in _AFTER_HANDSHAKE:
+        # During the handshake, the bytes after a frame may be encrypted or compressed.
+        while self._reads_single_frames:
             frame = self._reader.read_one(data)
             if frame is None:
                 return
-            if frame.kind == MESSAGE:
-                raise ProtocolError("the broker sent a message before anything was subscribed")
             data = b""
-            self._shake(frame)
+            self._handle(frame)
         messages, frames = self._reader.read(data)
         if self._messages:
             self._messages.extend(messages)
         else:
             self._messages = messages
         for frame in frames:
-            self._answer(frame)
+            self._handle(frame)
 
-    def _shake(self, frame: Frame) -> None:
-        """One step of the handshake."""
-        if frame.data == HEARTBEAT and frame.kind != ERROR:
-            self._heartbeat()
-            return
-        if frame.kind == ERROR:
-            command = "AUTH" if self.state is SessionState.AUTHENTICATING else "IDENTIFY"
-            self.state = SessionState.CLOSED
-            raise broker_error(frame.data, command)
-        if self.state is SessionState.IDENTIFYING:
-            self.agreed = IdentifyResponse.decode(frame.data)
-            self._check_upgrades()
-            self.state = SessionState.UPGRADING
-        elif self.state is SessionState.UPGRADING:
-            if frame.data != OK:
-                raise ProtocolError(f"{frame.data[:40]!r} came where the upgrade's OK was due")
-        elif self.state is SessionState.AUTHENTICATING:
-            self._establish()
-            return
+    def _handle(self, frame: Frame) -> None:
+        kind = _BEAT if frame.data == HEARTBEAT and frame.kind == RESPONSE else frame.kind
+        self._handlers[kind](self, frame)
+
+    def _identified(self, frame: Frame) -> None:
+        self.agreed = IdentifyResponse.decode(frame.data)
+        self._check_upgrades()
+        self._enter(UPGRADING)
         self._next_upgrade()
+
+    def _upgraded(self, frame: Frame) -> None:
+        if frame.data != OK:
+            raise ProtocolError(f"{frame.data[:40]!r} came where the upgrade's OK was due")
+        self._next_upgrade()
+
+    def _authenticated(self, frame: Frame) -> None:
+        self._establish()
+
+    def _handshake_refused(self, frame: Frame) -> None:
+        command = "AUTH" if self.state is AUTHENTICATING else "IDENTIFY"
+        self._enter(CLOSED)
+        raise broker_error(frame.data, command)
 
     def _check_upgrades(self) -> None:
         wishes, agreed = self._wishes, self.agreed
@@ -257,7 +273,7 @@ class ClientSession:
                 self._upgrades.append(what)
 
     def _next_upgrade(self) -> None:
-        """Put the next filter in place; the broker's OK comes through it, and may be here already."""
+        """Apply the next transform. The broker's OK comes through it, and may have arrived already."""
         if not self._upgrades:
             if self.agreed.auth_required:
                 if self._secret is None:
@@ -266,8 +282,7 @@ class ClientSession:
                         "it requires a secret: give --auth-secret-file or QTOOLS_AUTH_SECRET",
                         "IDENTIFY",
                     )
-                self.state = SessionState.AUTHENTICATING
-                self._out.append(commands.auth(self._secret))
+                self._send("AUTH", commands.auth(self._secret))
             else:
                 self._establish()
             return
@@ -279,38 +294,75 @@ class ClientSession:
             self._tls = Tls(self._context, server_hostname=self._server_hostname)
         else:
             self._packing = Snappy() if upgrade == "snappy" else Deflate(self.agreed.deflate_level)
-        latest: Transform | None = self._packing or self._tls  # `rest` has been through those before it
+        latest: Transform | None = self._packing or self._tls  # those before it have decoded `rest`
         if rest and latest is not None:
             for piece in latest.decode(rest):
                 self._take(piece)
 
     def _establish(self) -> None:
-        self.state = SessionState.READY
+        self._enter(READY)
         self._events.append(Established(self.agreed))
 
-    def _heartbeat(self) -> None:
+    def _heartbeat(self, frame: Frame) -> None:
         self.heartbeats += 1
-        self._out.append(commands.NOP)
+        self.nop()
 
-    def _answer(self, frame: Frame) -> None:
-        if self.state is SessionState.CLOSED:
-            return
-        if frame.kind == ERROR:
-            error = broker_error(frame.data)
-            if error.code in NOT_FATAL:
-                self._events.append(RefusedRequest(None, error, fatal=False))
-                return
-            self.state = SessionState.CLOSED
-            tag = self._unanswered.popleft() if self._unanswered else None
-            self._events.append(RefusedRequest(tag, error, fatal=True))
-        elif frame.data == HEARTBEAT:
-            self._heartbeat()
-        elif frame.data in (OK, CLOSE_WAIT):
-            if not self._unanswered:
-                raise ProtocolError(f"{frame.data.decode()} came, and no command was waiting for it")
-            self._events.append(Answered(self._unanswered.popleft()))
-        else:
+    def _replied(self, frame: Frame) -> None:
+        if frame.data != OK and frame.data != CLOSE_WAIT:
             raise ProtocolError(f"{frame.data[:40]!r} came, which answers no command")
+        if not self._unanswered:
+            raise ProtocolError(f"{frame.data.decode()} came, and no command was waiting for it")
+        self._events.append(Answered(self._unanswered.popleft()))
+
+    def _refused(self, frame: Frame) -> None:
+        error = broker_error(frame.data)
+        if error.code in NOT_FATAL:
+            self._events.append(RefusedRequest(None, error, fatal=False))
+            return
+        self._enter(CLOSED)
+        tag = self._unanswered.popleft() if self._unanswered else None
+        self._events.append(RefusedRequest(tag, error, fatal=True))
+
+    def _unasked(self, frame: Frame) -> None:
+        what = "a message before anything was subscribed" if frame.kind == MESSAGE else "a frame before IDENTIFY"
+        raise ProtocolError(f"the broker sent {what}")
+
+    def _ignore(self, frame: Frame) -> None:
+        """After a fatal error nothing is answered any more."""
 
     def __repr__(self) -> str:
         return f"<Session {self.state.value} unanswered={len(self._unanswered)}>"
+
+
+_BEAT = -1  # in `_HANDLERS`: a RESPONSE that is a heartbeat
+
+_Handlers = dict[int, Callable[[ClientSession, Frame], None]]
+
+
+def _handlers(response: Callable[[ClientSession, Frame], None]) -> _Handlers:
+    """Those of a step of the handshake, which goes on with `response`."""
+    return {
+        _BEAT: ClientSession._heartbeat,
+        RESPONSE: response,
+        ERROR: ClientSession._handshake_refused,
+        MESSAGE: ClientSession._unasked,
+    }
+
+
+_ESTABLISHED: _Handlers = {
+    _BEAT: ClientSession._heartbeat,
+    RESPONSE: ClientSession._replied,
+    ERROR: ClientSession._refused,
+}
+
+# state → frame type → what is done with a frame of that type. From SUB on, `_take` reads the messages apart from these.
+_HANDLERS: dict[SessionState, _Handlers] = {
+    NEW: dict.fromkeys((_BEAT, RESPONSE, ERROR, MESSAGE), ClientSession._unasked),
+    IDENTIFYING: _handlers(ClientSession._identified),
+    UPGRADING: _handlers(ClientSession._upgraded),
+    AUTHENTICATING: _handlers(ClientSession._authenticated),
+    READY: {**_ESTABLISHED, MESSAGE: ClientSession._unasked},
+    SUBSCRIBED: _ESTABLISHED,
+    CLOSING: _ESTABLISHED,
+    CLOSED: dict.fromkeys((_BEAT, RESPONSE, ERROR), ClientSession._ignore),
+}

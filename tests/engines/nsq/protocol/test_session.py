@@ -55,6 +55,15 @@ def established() -> ClientSession:
     return session
 
 
+def subscribed() -> ClientSession:
+    """A session that may receive messages; its SUB is answered and taken away."""
+    session = established()
+    session.subscribe("t", "c", "sub")
+    session.receive(OK)
+    session.take_output()
+    return session
+
+
 # ── hello ──
 
 
@@ -402,7 +411,7 @@ def test_a_heartbeat_answers_no_command() -> None:
 
 
 def test_what_is_said_and_the_answer_to_a_heartbeat_leave_in_one_piece() -> None:
-    session = established()
+    session = subscribed()
     session.finish([A.id])
     session.receive(HEARTBEAT)
     session.ready(5)
@@ -476,7 +485,7 @@ def test_messages_heartbeats_and_answers_may_come_mixed() -> None:
         [encode_message(A), OK, encode_message(B), HEARTBEAT, OK, error("E_FIN_FAILED FIN x failed"), encode_message(C)]
     )
     for chunks in ([stream], bytewise(stream)):
-        session = established()
+        session = subscribed()
         session.publish(b"", 1, 1)
         session.publish(b"", 1, 2)
         received = [session.receive(chunk) for chunk in chunks]
@@ -487,9 +496,10 @@ def test_messages_heartbeats_and_answers_may_come_mixed() -> None:
         assert session.heartbeats == 1
 
 
-def test_messages_in_the_chunk_of_the_handshake_s_end_are_not_lost() -> None:
-    session = started()
-    assert session.receive(answer() + encode_message(A) + encode_message(B)) == ([A, B], [Established(session.agreed)])
+def test_messages_in_the_chunk_of_the_answer_to_sub_are_not_lost() -> None:
+    session = established()
+    session.subscribe("t", "c", "sub")
+    assert session.receive(OK + encode_message(A) + encode_message(B)) == ([A, B], [Answered("sub")])
 
 
 @pytest.mark.parametrize("code", ["E_FIN_FAILED", "E_REQ_FAILED", "E_TOUCH_FAILED"])
@@ -546,7 +556,7 @@ def test_a_fatal_error_that_answers_no_command_is_told_without_a_tag() -> None:
 def test_after_a_fatal_error_nothing_is_answered_any_more_however_it_is_cut() -> None:
     stream = error("E_BAD_TOPIC no") + encode_message(A) + OK + HEARTBEAT + error("E_INVALID x") + encode_message(B)
     for chunks in ([stream], bytewise(stream)):
-        session = established()
+        session = subscribed()
         for place in range(3):
             session.publish(b"", 1, place)
         received = [session.receive(chunk) for chunk in chunks]
@@ -585,6 +595,15 @@ def test_an_answer_that_is_none_is_a_breach_of_protocol() -> None:
 def test_a_message_before_the_handshake_has_ended_is_a_breach_of_protocol() -> None:
     with pytest.raises(ProtocolError, match="before anything was subscribed"):
         started().receive(encode_message(A))
+
+
+def test_a_message_before_sub_is_a_breach_of_protocol_however_it_arrives() -> None:
+    """A publisher's connection would keep it for ever."""
+    for stream in (encode_message(A), HEARTBEAT + encode_message(A) + error("E_INVALID x")):
+        for chunks in ([stream], bytewise(stream)):
+            session = established()
+            with pytest.raises(ProtocolError, match="before anything was subscribed"):
+                list(map(session.receive, chunks))
 
 
 def test_its_repr_says_what_it_is_doing() -> None:
