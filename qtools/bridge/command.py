@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, TopicType
@@ -157,6 +156,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
 
     from qtools.bridge.app import bridge
     from qtools.bridge.options import BridgeOptions
+    from qtools.cli.broker import engines_of, topics_of
     from qtools.cli.run import run_program
     from qtools.names import parse_source
 
@@ -197,9 +197,9 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         for flag in ("dedupe_window", "dedupe_keys", "dedupe_file"):
             if given[flag]:
                 raise UsageError(f"--{flag.replace('_', '-')} goes with --dedupe")
-    address, names = broker_flags.topics_of(sources, "q-bridge reads from")
-    to_address, given["to"] = broker_flags.topics_of(given["to"], "q-bridge sends to", template=True)
-    (brokers, settings), destination = broker_flags.engines_of("q-bridge", given, address, to_address)
+    address, names = topics_of(sources, "q-bridge reads from")
+    to_address, given["to"] = topics_of(given["to"], "q-bridge sends to", template=True)
+    (brokers, settings), destination = engines_of("q-bridge", given, address, to_address)
     options = BridgeOptions(
         sources=tuple(dict.fromkeys(parse_source(name, CHANNEL) for name in names)),
         brokers=brokers,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
@@ -158,6 +157,7 @@ def main(words: tuple[str, ...], **given: Any) -> int:
     import sys
 
     from qtools.cli import logs
+    from qtools.cli.broker import engine_of
     from qtools.cli.run import run_program
     from qtools.engines.url import is_url, without_userinfo
     from qtools.pipe.app import pipe
@@ -192,7 +192,7 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         _hint_at_mistaken_words(topic, files, given)
     if files.count("-") > 1:
         raise UsageError("stdin (-) can only be read once")
-    brokers, settings = broker_flags.engine_of("q-pipe", given, address)
+    brokers, settings = engine_of("q-pipe", given, address)
     options = PipeOptions(
         topic=topic,
         files=files or ("-",),
@@ -255,7 +255,9 @@ def _topic_and_files(words: tuple[str, ...]) -> tuple[BrokerUrl | None, str, tup
     no topic, or none that can be."""
     if not words:
         raise click.MissingParameter(param_hint="'TOPIC'", param_type="argument")
-    address, topic = broker_flags.topic_of(words[0])
+    from qtools.cli.broker import topic_of
+
+    address, topic = topic_of(words[0])
     try:
         return address, check_topic(topic), words[1:]
     except NameInvalid as error:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
@@ -183,6 +182,7 @@ def main(**given: Any) -> int:
     side has taken it, or, with ack=client, when the client says so; what a client leaves unfinished goes back at
     once. At / there is a page to look at topics and their messages.
     """  # fmt: skip
+    from qtools.cli.broker import engine_of
     from qtools.cli.run import run_program
     from qtools.pubsub_http.api.startup_checks import check_address, check_origins, raise_file_limit
     from qtools.pubsub_http.options import GatewayOptions
@@ -200,7 +200,7 @@ def main(**given: Any) -> int:
     origins = check_origins(given.pop("allow_origin"), tokens=bool(given["token_file"]))
     from qtools.web.memory_budget import default_limit
 
-    brokers, settings = broker_flags.engine_of("q-pubsub-http", given)
+    brokers, settings = engine_of("q-pubsub-http", given)
     options = GatewayOptions(
         brokers=brokers,
         settings=settings,

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number
@@ -76,6 +75,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     import sys
     import time
 
+    from qtools.cli.broker import engine_of, topics_of
     from qtools.cli.run import run_program
     from qtools.names import EPHEMERAL, parse_source
     from qtools.tail.app import tail
@@ -92,13 +92,13 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
                 )
     since = given.pop("since")
     own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
-    address, names = broker_flags.topics_of(sources, "q-tail reads from")
+    address, names = topics_of(sources, "q-tail reads from")
     parsed = tuple(dict.fromkeys(parse_source(name, own) for name in names))
     if given["peek"] and any(source.channel == own for source in parsed):
         raise UsageError(
             "--peek looks into a channel: name it, as in TOPIC/CHANNEL; while the topic has none, with any name"
         )
-    brokers, settings = broker_flags.engine_of("q-tail", given, address)
+    brokers, settings = engine_of("q-tail", given, address)
     options = TailOptions(
         sources=parsed,
         brokers=brokers,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
+from qtools.cli.broker import engine_of, topics_of
 from qtools.errors import ExpressionError, UsageError
 from qtools.expressions.expression import Expression, compile_expression
 from qtools.names import check_channel, parse_source
@@ -39,7 +39,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     if partition_by is not None:
         partition = partition or DEFAULT_PARTITION
     pattern = _pattern_of(given)
-    address, names = broker_flags.topics_of(sources, "q-to-file reads from")
+    address, names = topics_of(sources, "q-to-file reads from")
     parsed = tuple(dict.fromkeys(parse_source(source, channel) for source in names))
     if len({source.topic for source in parsed}) < len(parsed):
         raise UsageError("give each topic once: two channels of it would be archived twice")
@@ -55,7 +55,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         raise UsageError("--complete-marker needs a work directory: it does not go with --no-spool")
     else:
         lateness = LATENESS if lateness is None else lateness
-    brokers, settings = broker_flags.engine_of("q-to-file", given, address)
+    brokers, settings = engine_of("q-to-file", given, address)
     return ArchiveOptions(
         sources=parsed,
         brokers=brokers,

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from qtools.cli import broker as broker_flags
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
@@ -77,6 +76,7 @@ def main(url: str, topic: str, **given: Any) -> int:
     message, and held against their manifests. After a lost connection what was not answered is sent again:
     nothing is left out.
     """  # fmt: skip
+    from qtools.cli.broker import engine_of, topic_of
     from qtools.cli.run import run_program
     from qtools.to_file.read.replay_plan import Span
     from qtools.to_file.read.replay_run import ReplayOptions, replay
@@ -85,8 +85,8 @@ def main(url: str, topic: str, **given: Any) -> int:
     since, until = given.pop("since"), given.pop("until")
     if since is not None and until is not None and since >= until:
         raise UsageError("--since is not before --until: there is nothing between them")
-    address, topic = broker_flags.topic_of(topic)
-    brokers, settings = broker_flags.engine_of("q-to-file", given, address)
+    address, topic = topic_of(topic)
+    brokers, settings = engine_of("q-to-file", given, address)
     options = ReplayOptions(
         url=url,
         topic=check_topic(topic),
