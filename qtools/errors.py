@@ -59,11 +59,20 @@ class NameInvalid(UsageError):
 
 
 class AddressInvalid(UsageError):
-    """An address that cannot be one."""
+    """An address that cannot be one. A user name and a password in `text` are not shown."""
 
     def __init__(self, text: str, reason: str) -> None:
-        self.text, self.reason = text, reason
-        super().__init__(f"address {text!r} {reason}")
+        self.text, self.reason = without_userinfo(text), reason
+        super().__init__(f"address {self.text!r} {reason}")
+
+
+def without_userinfo(text: str) -> str:
+    """`text`, which may be any attempt at an address, fit to be shown: no user name and no password is in it."""
+    if text.lower().startswith(("unix:/", "nsq+unix:/")) and "://" not in text:
+        return text  # a path, in which an @ means nothing
+    start, separator, rest = text.partition("://")
+    # A password may hold any character where its author forgot to encode it: everything up to the last @ is hidden.
+    return f"{start}{separator}{rest.rpartition('@')[2]}" if separator else text.rpartition("@")[2]
 
 
 class ExpressionError(UsageError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from qtools.errors import NameInvalid
+from qtools.errors import NameInvalid, without_userinfo
 
 MAX_NAME_LENGTH = 64  # with the suffix; nsqd internal/protocol/names.go
 EPHEMERAL = "#ephemeral"
@@ -32,6 +32,8 @@ def _check(kind: str, name: str) -> str:
         return name
     if not name:
         raise NameInvalid(kind, name, "is empty")
+    if "://" in name:
+        raise NameInvalid(kind, without_userinfo(name), "is a URL, and only a name can stand here")
     if len(name) > MAX_NAME_LENGTH:
         raise NameInvalid(kind, name, f"has {len(name)} characters, at most {MAX_NAME_LENGTH} are allowed")
     bad = re.search(r"[^.a-zA-Z0-9_-]", name.removesuffix(EPHEMERAL), re.ASCII)

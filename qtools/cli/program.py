@@ -106,7 +106,7 @@ class Program(click.Command):
             _complain(name, _one_line(error.format_message()))
             status = 2
         except UsageError as error:
-            _complain(name, f"{error} ({self._advice(words)})")
+            _complain(name, f"{_USERINFO.sub('', str(error))} ({self._advice(words)})")
             status = 2
         except QtoolsError as error:
             _complain(name, str(error))

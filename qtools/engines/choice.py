@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qtools.engines.profiles import LOCAL, Profile, read_profile
-from qtools.engines.url import BrokerUrl, is_url, parse_url, without_userinfo
-from qtools.errors import AddressInvalid, UsageError
+from qtools.engines.url import BrokerUrl, is_url, parse_url
+from qtools.errors import AddressInvalid, UsageError, without_userinfo
 
 if TYPE_CHECKING:
     from qtools.engines.nsq.address import Brokers

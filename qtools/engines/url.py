@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from qtools.errors import AddressInvalid, NameInvalid
+from qtools.errors import AddressInvalid, NameInvalid, without_userinfo
 from qtools.names import check_channel, check_topic
 
 
@@ -106,15 +106,6 @@ class BrokerUrl:
 def is_url(text: str) -> bool:
     """Whether `text` is meant as a URL, right or wrong; no topic's name is."""
     return _SCHEME.match(text) is not None or text.lower().startswith(UNIX + ":")
-
-
-def without_userinfo(text: str) -> str:
-    """`text`, which may be any attempt at a URL, fit to be shown: nothing of a user name or a password is in it."""
-    start, separator, rest = text.partition("://")
-    if not separator:
-        return text if text.lower().startswith(UNIX + ":") else text.rpartition("@")[2]
-    # A password may hold any character where its author forgot to encode it: everything up to the last @ is hidden.
-    return f"{start}{separator}{rest.rpartition('@')[2]}"
 
 
 def parse_url(text: str, *, template: bool = False) -> BrokerUrl:

@@ -9,7 +9,7 @@ import click
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
-from qtools.errors import NameInvalid, UsageError
+from qtools.errors import NameInvalid, UsageError, without_userinfo
 from qtools.names import check_topic, is_valid_name
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def main(words: tuple[str, ...], **given: Any) -> int:
     from qtools.cli import logs
     from qtools.cli.broker import engine_of
     from qtools.cli.run import run_program
-    from qtools.engines.url import is_url, without_userinfo
+    from qtools.engines.url import is_url
     from qtools.pipe.app import pipe
     from qtools.pipe.options import PipeOptions
 

@@ -113,8 +113,8 @@ def test_several_urls_are_one_cluster(environ: dict[str, str]) -> None:
          "QTOOLS_BROKER and QTOOLS_LOOKUPD are both set: unset QTOOLS_LOOKUPD"),
         ({"env": {"QTOOLS_BROKER": f"nsq://u:{SECRET}@h:x"}},
          "QTOOLS_BROKER: address 'nsq://h:x' is not nsq://HOST:PORT"),
-        ({"env": {"QTOOLS_BROKER": "none"}}, "QTOOLS_BROKER: there is no profile 'none' in FILE, which has: prod, wrong,"
-                                             " twice"),
+        ({"env": {"QTOOLS_BROKER": "none"}},
+         "QTOOLS_BROKER: there is no profile 'none' in FILE, which has: prod, wrong, twice"),
         ({"env": {"QTOOLS_BROKER": f"nsq://u:{SECRET}@h"}}, "QTOOLS_BROKER: NSQ has no user names; its AUTH secret is a"
                                                             " URL's password: nsq://:SECRET@HOST"),
         ({"broker": ["wrong"]}, "FILE: [broker.wrong]: unknown option 'client_name' of NSQ; known are KEYS"),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from qtools.engines.url import OTHER_ENGINES, SCHEMES, BrokerUrl, is_url, parse_url, split_address, without_userinfo
-from qtools.errors import AddressInvalid, UsageError
+from qtools.engines.url import OTHER_ENGINES, SCHEMES, BrokerUrl, is_url, parse_url, split_address
+from qtools.errors import AddressInvalid, UsageError, without_userinfo
 from qtools.names import is_valid_name
 
 SECRET = "s3cret-of-the-test"
