@@ -83,7 +83,6 @@ CIRCLES = frozenset(
         ("broker/tcp/client_connection.py", "broker/tcp/tcp_server.py"),
         ("broker/tcp/client_transport.py", "broker/tcp/tcp_server.py"),
         ("pubsub_http/app.py", "pubsub_http/workers.py"),
-        ("to_file/stores/directory.py", "to_file/stores/objects.py"),
         ("web/http_connection.py", "web/http_server.py"),
     )
 )

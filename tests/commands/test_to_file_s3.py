@@ -18,7 +18,7 @@ from harness.waiting import wait_until
 
 from qtools.to_file.archive.compression import zstandard
 from qtools.to_file.read.verify import Verifier, read_archive
-from qtools.to_file.stores.objects import open_store
+from qtools.to_file.stores.opening import open_store
 
 LINES = [b"%05d" % number for number in range(6000)]
 

@@ -18,7 +18,7 @@ from qtools.cli import logs
 from qtools.to_file.archive.content_hash import ContentHash
 from qtools.to_file.archive.file_record import FileRecord, write_beside
 from qtools.to_file.sinks.upload import Uploader
-from qtools.to_file.stores.objects import open_store
+from qtools.to_file.stores.opening import open_store
 
 DAY = 1_795_507_200_000_000_000  # 2026-11-24T08:00:00Z in ns
 NSQD = "127.0.0.1:4150"

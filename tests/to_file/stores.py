@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from harness.seaweed import Seaweed
 
-from qtools.to_file.stores.objects import ObjectStore, open_store
+from qtools.to_file.stores.object_store import ObjectStore
+from qtools.to_file.stores.opening import open_store
 
 
 class Place:

@@ -12,7 +12,8 @@ from harness.waiting import wait_until
 
 from qtools.errors import InputError, ObjectDiffers, QtoolsError, StartError, StoreError, UsageError
 from qtools.to_file.stores.digests import SINGLE_PUT, Digests, measure
-from qtools.to_file.stores.objects import ObjectStore, StoredObject, open_store
+from qtools.to_file.stores.object_store import ObjectStore, StoredObject
+from qtools.to_file.stores.opening import open_store
 
 from .stores import Bucket, Directory, Place, noise
 
@@ -263,7 +264,7 @@ async def test_what_is_wrong_is_one_line(
 
 
 async def test_a_server_that_is_frozen(own_seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.to_file.stores.remote_store.REQUEST_TIMEOUT", 1.0)
+    monkeypatch.setattr("qtools.to_file.stores.obstore_client.REQUEST_TIMEOUT", 1.0)
     bucket = Bucket(own_seaweed, monkeypatch)
     store = bucket.open(patience=0.5)
     own_seaweed.freeze()

@@ -13,7 +13,7 @@ import pytest
 from harness.certificates import Certificates
 
 from qtools.errors import StoreError
-from qtools.to_file.stores.objects import open_store
+from qtools.to_file.stores.opening import open_store
 
 
 @contextmanager
@@ -120,7 +120,10 @@ async def test_a_certificate_is_verified(certificates: Certificates, monkeypatch
             await store.check()
 
 
-async def test_a_denial_is_tried_again_with_newer_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_denial_is_tried_again_with_newer_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    renewed = "the store denied the credentials: read again"
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     keys = tmp_path / "keys"
@@ -130,13 +133,13 @@ async def test_a_denial_is_tried_again_with_newer_keys(tmp_path: Path, monkeypat
     for status, body in ((400, error("ExpiredToken")), (403, b""), (401, b""), (403, error("InvalidAccessKeyId"))):
         with answering(status, body) as endpoint:
             store = open_store("s3://bucket/prefix", endpoint=endpoint, patience=0.05)
-            before = store._store
+            caplog.clear()
             for call in (lambda: store.put_new("a", b"x"), lambda: store.head("a"), store.check):  # noqa: B023
                 with pytest.raises(StoreError):
                     await call()  # type: ignore[operator]
-            assert store._store is before
+            assert renewed not in caplog.text
             keys.write_text(keys.read_text() + "aws_session_token = newer\n")
             with pytest.raises(StoreError):
                 await store.head("a")
-            assert store._store is not before
+            assert caplog.text.count(renewed) == 1
             keys.write_text("[default]\naws_access_key_id = one\naws_secret_access_key = first\n")

@@ -23,7 +23,7 @@ from qtools.to_file.archive.manifest import OBJECT_MANIFEST, read_manifest
 from qtools.to_file.read.verify import Verifier, read_archive
 from qtools.to_file.sinks.upload import Uploader, object_name, upload
 from qtools.to_file.stores.digests import SINGLE_PUT
-from qtools.to_file.stores.objects import ObjectStore
+from qtools.to_file.stores.object_store import ObjectStore
 
 from .spool import DAY, bodies, finish
 from .stores import Bucket, Place

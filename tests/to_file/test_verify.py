@@ -22,7 +22,7 @@ from qtools.to_file.archive.manifest import (
 )
 from qtools.to_file.read.verify import Finding, Report, Verifier, read_archive
 from qtools.to_file.sinks.upload import object_name, upload
-from qtools.to_file.stores.objects import StoredObject
+from qtools.to_file.stores.object_store import StoredObject
 
 from .spool import compressed, encoded, finish
 from .stores import Directory, Place

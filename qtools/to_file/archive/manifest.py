@@ -26,7 +26,7 @@ from qtools.to_file.archive.file_record import VERSION, FileRecord
 from qtools.to_file.archive.workfile import sync_directory
 
 if TYPE_CHECKING:
-    from qtools.to_file.stores.objects import ObjectStore, Outcome
+    from qtools.to_file.stores.object_store import ObjectStore, Outcome
 
 DIRECTORY_MANIFEST = "manifest.jsonl"
 OBJECT_MANIFEST = ".manifest.json"

@@ -21,7 +21,7 @@ from qtools.message import Batch
 from qtools.to_file.read.replay_plan import ReplayCheckpoint, ReplayPosition, Span, make_plan
 from qtools.to_file.read.replay_source import ArchiveSource, ReplayBlock
 from qtools.to_file.read.verify import read_archive
-from qtools.to_file.stores.objects import open_to_read
+from qtools.to_file.stores.opening import open_to_read
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.flow.filter import Filter, FilteredSink

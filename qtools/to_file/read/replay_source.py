@@ -18,7 +18,7 @@ from qtools.message import Batch
 from qtools.to_file.archive.manifest import Manifested
 from qtools.to_file.read.record_reader import RecordReader, Records, read_records
 from qtools.to_file.read.replay_plan import ReplayPlan, ReplayPosition, Span
-from qtools.to_file.stores.objects import ObjectStore, StoredObject
+from qtools.to_file.stores.object_store import ObjectStore, StoredObject
 
 logger = logging.getLogger("qtools.to_file")
 

@@ -32,7 +32,7 @@ from qtools.to_file.archive.manifest import (
     read_manifest,
 )
 from qtools.to_file.read.record_reader import RecordReader, Records
-from qtools.to_file.stores.objects import ObjectStore, StoredObject
+from qtools.to_file.stores.object_store import ObjectStore, StoredObject
 from qtools.to_file.stores.store_errors import NotThere
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from qtools.cli.types import format_size, plural
 from qtools.cli.worker import Worker
 from qtools.errors import InputError, SinkError
 from qtools.to_file.read.verify import Report, Verifier, read_archive
-from qtools.to_file.stores.objects import open_to_read
+from qtools.to_file.stores.opening import open_to_read
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from qtools.to_file.archive.layout import Layout, fill_rev
 from qtools.to_file.archive.partitioner import Group, Partitioner
 from qtools.to_file.sinks.spool import check
 from qtools.to_file.sinks.upload import upload
-from qtools.to_file.stores.objects import ObjectStore
+from qtools.to_file.stores.object_store import ObjectStore
 
 logger = logging.getLogger("qtools.to_file")
 

@@ -85,7 +85,7 @@ def make_sink(
             logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
 
         return ArchiveSink(_open_archive(options, layout, sorter, encoding, partitions, listed))
-    from qtools.to_file.stores.objects import open_store
+    from qtools.to_file.stores.opening import open_store
 
     store = open_store(options.store, endpoint=options.s3_endpoint)
     if not options.spool:

@@ -19,7 +19,7 @@ from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.archive.manifest import mark_complete
 from qtools.to_file.sinks.archive_sink import ArchiveSink
 from qtools.to_file.sinks.upload import Uploader
-from qtools.to_file.stores.objects import ObjectStore
+from qtools.to_file.stores.object_store import ObjectStore
 
 logger = logging.getLogger("qtools.to_file")
 

@@ -33,7 +33,7 @@ from qtools.to_file.archive.file_record import BESIDE, FileRecord, beside, read_
 from qtools.to_file.archive.layout import EXTENSIONS
 from qtools.to_file.archive.manifest import manifest_line, put_manifest
 from qtools.to_file.read.record_reader import RecordReader, Sum, read_records
-from qtools.to_file.stores.objects import BLOCK, ObjectStore, Outcome
+from qtools.to_file.stores.object_store import BLOCK, ObjectStore, Outcome
 
 AT_ONCE = 2  # uploads; one of a large file at most, the other holds 16 MiB
 RETIRE_TIMEOUT = 10.0  # s that close waits for what is under way

@@ -1,6 +1,6 @@
-"""What a store's answer is held against. In: a file or bytes. Out: size and checksums, from one pass.
+"""The size and checksums that a store's answer is compared with. In: a file or bytes. Out: Digests, from one pass.
 
-S3 shows an object's checksum as its ETag:
+S3 returns an object's checksum as its ETag:
 
     put in one request    MD5 of the object
     put in parts          MD5 over the parts' MD5s, "-", how many parts
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SINGLE_PUT = 16 * 1024 * 1024  # what is put in one request is held in memory
-PART = 5 * 1024 * 1024  # S3's least for all parts but the last
+SINGLE_PUT = 16 * 1024 * 1024  # bytes; the whole content of such a request is in memory
+PART = 5 * 1024 * 1024  # bytes: S3's minimum for every part but the last
 MOST_PARTS = 10_000  # S3's limit
 _BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """size in bytes; part: bytes of each part, 0 where it is put in one request; sha256 in hex; e_tag as S3 has it."""
+    """size in bytes; part: bytes of each part, 0 for an upload in one request; sha256 in hex; e_tag as S3's."""
 
     size: int
     part: int
@@ -29,14 +29,14 @@ class Digests:
     e_tag: str
 
     def match(self, e_tag: str | None) -> bool:
-        """Whether `e_tag` is the checksum of this, put as we would put it."""
+        """Whether `e_tag` is what S3 returns for this content, uploaded in parts of this size."""
         return e_tag is not None and e_tag.strip('"').lower() == self.e_tag
 
 
 def measure(content: Path | bytes) -> Digests:
-    """Digests of all that is there; OSError when it cannot be read."""
+    """The digests of `content`; OSError when the file cannot be read."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
-    # The size of the parts follows from that of the whole, so that the ETag does.
+    # The size of the parts depends only on the size of the content, so the same content always has the same ETag.
     part = max(PART, -(-size // MOST_PARTS)) if size > SINGLE_PUT else 0
     sha256, md5 = hashlib.sha256(), _md5()
     parts: list[bytes] = []

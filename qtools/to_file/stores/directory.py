@@ -1,7 +1,8 @@
-"""A directory as a store of whole files. In: names and files. Out: durable files, whole and never over another.
+"""A directory as a store of whole files. In: names and files. Out: durable files; no file is ever overwritten.
 
-What is put there is a hard link from a draft without a name: the system refuses it where there is something already,
-and who is killed meanwhile leaves nothing behind. File and directories are synced before it counts as put.
+`put_new` writes a draft that has no name, syncs it, and gives it its name with a hard link. The system refuses the link
+if there is a file of that name already, and a process that is killed meanwhile leaves nothing behind. The directories
+are synced before `put_new` returns.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from qtools.errors import StartError, StoreError, UsageError
 from qtools.to_file.archive.publish_file import make_directories
 from qtools.to_file.archive.workfile import sync_directory
 from qtools.to_file.stores.digests import Digests
-from qtools.to_file.stores.objects import BLOCK, ObjectStore, Outcome, StoredObject, check_name
+from qtools.to_file.stores.object_store import BLOCK, ObjectStore, Outcome, StoredObject, check_name
 from qtools.to_file.stores.store_errors import NotThere
 
 T = TypeVar("T")
 
 
 def open_directory(url: str, path: str, create: bool) -> ObjectStore:
-    """The store at `path`, which `url` names. UsageError, or StartError for what cannot be used."""
+    """The store in the directory `path` of `url`. UsageError for a relative path in a URL; StartError when the
+    directory cannot be used."""
     if "://" in url and not path.startswith("/"):
         raise UsageError(f"{url!r} is not absolute: file:///DIRECTORY")
     root = Path(path).absolute()
@@ -40,10 +42,10 @@ def open_directory(url: str, path: str, create: bool) -> ObjectStore:
 
 
 class DirectoryStore(ObjectStore):
-    """The files below `root`."""
+    """The files below the directory `root`, which `url` names."""
 
     def __init__(self, url: str, root: Path) -> None:
-        super().__init__(url, None)
+        super().__init__(url)
         self._root = root
 
     async def about(self, entry: StoredObject) -> str:
@@ -57,7 +59,7 @@ class DirectoryStore(ObjectStore):
         await self._do(name, lambda: (self._root / name).unlink(missing_ok=True))
 
     async def list(self, below: str = "") -> AsyncIterator[list[StoredObject]]:
-        """All files, or those in the directory `below` and deeper, a directory's at a time."""
+        """Each list has the files of one directory."""
         names = _walk(self._root, below.strip("/"))
         while (entries := await self._do("", lambda: next(names, None))) is not None:
             if entries:
@@ -87,7 +89,7 @@ class DirectoryStore(ObjectStore):
         return block
 
     async def _do(self, name: str, call: Callable[[], T]) -> T:
-        """One call in a thread; an OSError comes out as StoreError."""
+        """Run `call` in a thread; raise StoreError for an OSError."""
         try:
             return await asyncio.to_thread(call)
         except OSError as error:
@@ -117,12 +119,12 @@ def _entry(root: Path, name: str) -> StoredObject | None:
 
 
 def _version(there: os.stat_result) -> str:
-    """What changes when a file is replaced, or written to."""
+    """A text that changes when the file is replaced or written to; it stands in for the ETag."""
     return f"{there.st_dev:x}-{there.st_ino:x}-{there.st_mtime_ns:x}-{there.st_size:x}"
 
 
 def link_new(root: Path, name: str, content: Path | bytes) -> Outcome:
-    """Copy `content` to `root`/`name` whole and durably, unless there is something."""
+    """Copy `content` to `root`/`name` and sync it, unless there is a file of that name."""
     target = root / name
     make_directories(target.parent)
     with _draft(target) as (file, path):
@@ -136,7 +138,9 @@ def link_new(root: Path, name: str, content: Path | bytes) -> Outcome:
         os.fsync(file.fileno())
         outcome: Outcome = "created"
         try:
-            os.link(path, target, src_dir_fd=0)  # which has it follow /proc's link, and means nothing else
+            os.link(
+                path, target, src_dir_fd=0
+            )  # src_dir_fd makes Python follow the link in /proc; it has no other effect
         except FileExistsError:
             outcome = "existed"
     sync_directory(target.parent)
@@ -145,8 +149,8 @@ def link_new(root: Path, name: str, content: Path | bytes) -> Outcome:
 
 @contextmanager
 def _draft(target: Path) -> Iterator[tuple[IO[bytes], str]]:
-    """A file in `target`'s directory that nobody sees, and the path to link it by. It has no name where the system can
-    do that, so that whoever is killed meanwhile leaves nothing behind."""
+    """A new file in the directory of `target`, and a path to make a hard link from. Where the system can, the file has
+    no name (O_TMPFILE), so that a process that is killed leaves nothing behind."""
     try:
         fd = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
     except (AttributeError, OSError):

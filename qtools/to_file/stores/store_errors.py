@@ -1,8 +1,8 @@
-"""What an object store's library raises → StoreError. In: its exceptions. Out: one line that says what to do.
+"""obstore's exceptions → StoreError. In: an exception. Out: an error of one line that says what to do.
 
-This is the one place that knows how obstore words its errors: the library tells the kinds apart by little more than
-their text, in which the store's status and its XML code stand. Nothing else of the text is shown but the store's
-own message: the rest is a dump of the request.
+Only this file knows how obstore words its errors. obstore has few classes of exceptions; the kind of an error has to be
+read from its text, which contains the HTTP status and the code in the store's XML. Of that text, only the store's own
+message is shown to the user: the rest is a dump of the request.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SAID = re.compile(r"<Message>([^<]{1,300})</Message>")
 _ASKED = re.compile(r"Error performing ([A-Z]+) (\S+) in ")
 _SYSTEM = re.compile(r'Os \{[^}]*message: "([^"]{1,200})"')
 
-# Instance metadata: where credentials are looked for when nothing else has any.
+# Addresses of instance metadata, where obstore looks for credentials last.
 _METADATA = ("169.254.", "fd00:ec2::", "metadata.google.internal")
 
 _WRONG_KEYS = frozenset(
@@ -27,15 +27,14 @@ _OLD_KEYS = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshReq
 _WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
 
-# What each kind of request needs, in S3's words; docs/q-to-file.md has the policy.
+# The S3 permissions that each kind of request needs; docs/q-to-file.md has the whole policy.
 _NEEDED = {
     "GET": "s3:GetObject and s3:ListBucket",
     "HEAD": "s3:GetObject and s3:ListBucket",
     "DELETE": "s3:DeleteObject",
 }
 
-
-# Where credentials are looked for first, by the URL's scheme.
+# The variables from which obstore reads credentials first, by the URL's scheme.
 _VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -44,21 +43,21 @@ _VARIABLES = {
 
 
 class NotThere(StoreError):
-    """The object asked for does not exist (and its bucket, as far as the store tells, does)."""
+    """The object does not exist. As far as the store's answer shows, its bucket does."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, "is not there", True)
 
 
 class Denied(StoreError):
-    """The store does not take the credentials, or they do not allow this. Newer ones may."""
+    """The store does not accept the credentials, or they do not permit the request. Newer ones may."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason, True)
 
 
 def translate(error: BaseException, url: str, seconds: float) -> StoreError:
-    """`error`, raised when `url` was asked for; `seconds` is how long a request may take."""
+    """The StoreError for `error`, which a request for `url` raised. seconds: the time limit of a request."""
     text = str(error)
     status = _STATUS.search(text)
     code = found[1] if (found := _CODE.search(text)) else ""
@@ -82,7 +81,7 @@ def _variables(url: str) -> str:
 
 
 def _answered(url: str, status: int, phrase: str, code: str, method: str, text: str) -> StoreError:
-    """The store answered with an HTTP error."""
+    """The error for an HTTP error status."""
     if code in _NO_BUCKET or (status == 404 and "?list-type=" in text):
         return StoreError(url, "there is no such bucket: create it, or correct the name", True)
     if status == 404:
@@ -106,17 +105,17 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
         return Denied(
             url, f"{what} denied ({code or '403'}): the credentials are wrong, or lack the permission {needed}"
         )  # fmt: skip
-    if status == 400 and method == "HEAD":  # as S3 answers with an expired token, where there is no room for a reason
+    if status == 400 and method == "HEAD":  # S3's answer to an expired token: a HEAD response has no body for a reason
         return Denied(url, "the store answers 400: the credentials may have expired")
     said = _SAID.search(text)
     told = f"the store answers {status} {code or phrase}".rstrip()
-    # 408, 409 and 429 say "not now"; so does everything from 500 on but 501, which says "never".
+    # 408, 409, 429 and everything from 500 on except 501 (Not Implemented) are temporary.
     hopeless = (status < 500 and status not in (408, 409, 429)) or status == 501
     return StoreError(url, _clean(f"{told}: {said[1]}" if said else told), hopeless)
 
 
 def _unanswered(error: BaseException, url: str, text: str, asked: str, seconds: float) -> StoreError:
-    """There was no answer, or nothing was asked."""
+    """The error for a request that got no answer, or was never sent."""
     host = asked.partition("://")[2].partition("/")[0]
     if "dns error" in text:
         return StoreError(url, f"there is no host {host.partition(':')[0]}: check the endpoint", True)
@@ -141,5 +140,5 @@ def _unanswered(error: BaseException, url: str, text: str, asked: str, seconds: 
 
 
 def _clean(text: str) -> str:
-    """A peer's words: shown, but not let loose on a terminal."""
+    """A text from the store without control characters, which could act on a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:300]

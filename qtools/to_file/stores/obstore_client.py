@@ -1,4 +1,4 @@
-"""obstore's client of a bucket, and its credentials. In: the parts of a URL. Out: stores of obstore."""
+"""obstore's client of a bucket, and its credentials. In: the parts of a URL. Out: functions that make clients."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from qtools.errors import StartError, UsageError
 from qtools.to_file.stores.store_errors import translate
 
 CONNECT_TIMEOUT = 10.0  # s
-# s for a whole request: 16 MiB take that long at 1.1 Mbit/s. A server that hangs is noticed only then.
+# s for a whole request: enough for 16 MiB at 1.1 Mbit/s. A server that hangs is noticed only after this time.
 REQUEST_TIMEOUT = 120.0
 
 
-def remote_store(
+def make_client(
     scheme: str, bucket: str, prefix: str, endpoint: str, patience: float
 ) -> tuple[Callable[[], Any], Callable[[], bool]]:
-    """Two functions: the first makes a store with the credentials that were last read; the second reads them again, and
-    returns whether a new store may be allowed what the present one is not.
+    """Two functions: the first makes a client with the credentials that were read last; the second reads the
+    credentials again, and returns whether a new client may have permissions that the present one lacks.
 
-    patience: s for which a failing request is repeated. StartError when there are no credentials.
+    patience: s for which the client repeats a failing request. StartError when there are no credentials.
     """
     if scheme == "s3":
         from qtools.to_file.stores.credentials import S3Credentials
 
         credentials = S3Credentials()
-        return lambda: _remote(scheme, bucket, prefix, endpoint, patience, credentials.settings), credentials.renew
-    # obstore reads a file of keys when a store is made.
-    return lambda: _remote(scheme, bucket, prefix, endpoint, patience, {}), lambda: True
+        return lambda: _client(scheme, bucket, prefix, endpoint, patience, credentials.settings), credentials.renew
+    # obstore reads a file of credentials whenever a client is made.
+    return lambda: _client(scheme, bucket, prefix, endpoint, patience, {}), lambda: True
 
 
-def _remote(scheme: str, bucket: str, prefix: str, endpoint: str, patience: float, given: dict[str, Any]) -> Any:
-    """A store of obstore. given: `config` and `credential_provider`, where the environment does not provide them."""
+def _client(scheme: str, bucket: str, prefix: str, endpoint: str, patience: float, given: dict[str, Any]) -> Any:
+    """A client. given: `config` and `credential_provider`, if the environment does not provide them."""
     from obstore import store as stores
 
     settings: dict[str, Any] = {
         "prefix": prefix or None,
         "retry_config": {
-            "max_retries": 1000,  # retry_timeout is the limit
+            "max_retries": 1000,  # retry_timeout is the effective limit
             "retry_timeout": timedelta(seconds=patience),
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
         },
