@@ -14,7 +14,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 
 @dataclass(slots=True)
@@ -120,16 +120,16 @@ class Origin(Protocol):
     """Who handed messages over, and takes back what became of them. None of it waits.
 
     `topic` and `address` say where they came from ("" where there is no such thing). `ids` name the
-    messages; an origin that only counts (a file being read) looks at how many there are.
+    messages: those of the broker, or the numbers that the origin gave them (`Batch.of_bodies`).
     """
 
     @property
     def topic(self) -> str: ...
     @property
     def address(self) -> str: ...
-    def finish(self, ids: Sequence[bytes]) -> None: ...
-    def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None: ...
-    def touch(self, ids: Sequence[bytes]) -> None: ...
+    def finish(self, ids: Sequence[Any]) -> None: ...
+    def requeue(self, ids: Sequence[Any], delay_ms: int) -> None: ...
+    def touch(self, ids: Sequence[Any]) -> None: ...
 
 
 Parts = list[tuple[Origin, int, int]]
@@ -139,15 +139,19 @@ class Batch:
     """Messages read together, in the order they came.
 
     `parts` says which origin each run of them came from, as (origin, start, stop) without gaps. A batch of
-    messages that have only a body so far (lines of a file) has neither ids nor stamps until asked.
+    messages that have only a body so far (lines of a file) makes their `messages` when they are asked for; its origin
+    knows them by numbers.
     """
 
-    __slots__ = ("_messages", "bodies", "parts")
+    __slots__ = ("_messages", "_numbers", "bodies", "parts")
 
-    def __init__(self, parts: Parts, messages: Messages | None, bodies: list[bytes]) -> None:
+    def __init__(
+        self, parts: Parts, messages: Messages | None, bodies: list[bytes], numbers: Sequence[Any] | None = None
+    ) -> None:
         self.parts = parts
         self.bodies = bodies
         self._messages = messages
+        self._numbers = numbers  # what names each message to its origin; None where the message's id does
 
     @classmethod
     def of(cls, origin: Origin, messages: Messages) -> Batch:
@@ -155,13 +159,13 @@ class Batch:
         return cls([(origin, 0, len(messages))], messages, messages.bodies)
 
     @classmethod
-    def of_bodies(cls, origin: Origin, bodies: list[bytes]) -> Batch:
-        """A batch of messages that have nothing but a body yet."""
-        return cls([(origin, 0, len(bodies))], None, bodies)
+    def of_bodies(cls, origin: Origin, bodies: list[bytes], start: int = 0) -> Batch:
+        """A batch of messages that have only a body. `origin` knows them by the numbers from `start` on."""
+        return cls([(origin, 0, len(bodies))], None, bodies, range(start, start + len(bodies)))
 
     @classmethod
     def empty(cls) -> Batch:
-        return cls([], None, [])
+        return cls([], None, [], ())
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
@@ -173,12 +177,15 @@ class Batch:
         for batch in batches:
             parts += [(origin, base + start, base + stop) for origin, start, stop in batch.parts]
             base += len(batch)
+        numbers = None
+        if any(batch._numbers is not None for batch in batches):
+            numbers = [ident for batch in batches for ident in batch.ids]
         if all(batch._messages is None for batch in batches):
-            return cls(parts, None, [body for batch in batches for body in batch.bodies])
+            return cls(parts, None, [body for batch in batches for body in batch.bodies], numbers)
         messages = Messages([], [], [])
         for batch in batches:
             messages.extend(batch.messages)
-        return cls(parts, messages, messages.bodies)
+        return cls(parts, messages, messages.bodies, numbers)
 
     def __len__(self) -> int:
         return len(self.bodies)
@@ -191,9 +198,9 @@ class Batch:
         return self._messages
 
     @property
-    def ids(self) -> list[bytes]:
-        """What names each message to its origin."""
-        return self.bodies if self._messages is None else self._messages.ids  # bodies: such an origin only counts
+    def ids(self) -> Sequence[Any]:
+        """What names each message to its origin: the broker's id, 16 bytes, or the number that the origin gave it."""
+        return self.messages.ids if self._numbers is None else self._numbers
 
     def pick(self, places: Sequence[int]) -> Batch:
         """The messages at `places` (ascending), as a batch of their own."""
@@ -204,17 +211,24 @@ class Batch:
             if upto > done:
                 parts.append((origin, done, upto))
             done = upto
+        numbers = self._numbers
+        if numbers is not None:
+            if isinstance(places, range) and places.step == 1:
+                numbers = numbers[places.start : places.stop]  # of a range, which stays one
+            else:
+                numbers = [numbers[place] for place in places]
         if self._messages is None:
             bodies = self.bodies
-            return Batch(parts, None, [bodies[place] for place in places])
+            return Batch(parts, None, [bodies[place] for place in places], numbers)
         messages = self._messages.pick(places)
-        return Batch(parts, messages, messages.bodies)
+        return Batch(parts, messages, messages.bodies, numbers)
 
     def with_bodies(self, bodies: list[bytes]) -> Batch:
         """The same messages with other bodies, one for each."""
         if self._messages is None:
-            return Batch(self.parts, None, bodies)
-        return Batch(self.parts, Messages(self._messages.ids, bodies, self._messages.stamps), bodies)
+            return Batch(self.parts, None, bodies, self._numbers)
+        messages = Messages(self._messages.ids, bodies, self._messages.stamps)
+        return Batch(self.parts, messages, bodies, self._numbers)
 
     def without(self, places: Sequence[int]) -> Batch:
         """All messages but those at `places`."""

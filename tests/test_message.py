@@ -130,15 +130,26 @@ def test_a_batch_of_bodies_has_messages_when_they_are_asked_for() -> None:
     lines.finish()
     assert lines.messages == [Message(0, 0, b"", b"a"), Message(0, 0, b"", b"b")]
     lines.finish()
-    assert [len(ids) for _, ids in origin.told] == [2, 2]  # such an origin only counts
+    assert [list(ids) for _, ids in origin.told] == [[0, 1], [0, 1]]
+
+
+def test_an_origin_of_bodies_gets_back_the_numbers_that_it_gave() -> None:
+    origin = Ledger()
+    lines = Batch.of_bodies(origin, [b"a", b"a", b"b", b"c"], 10)
+    assert lines.ids == range(10, 14)
+    assert [part.ids for part in lines.split(1)] == [range(10, 11), range(11, 14)]
+    assert lines.with_bodies([b"x"] * 4).without([1]).ids == [10, 12, 13]
+    assert len(lines.messages) == 4  # and they are known all the same
+    lines.pick([1, 3]).finish()
+    assert origin.told == [("finish", [11, 13])]
 
 
 def test_bodies_and_messages_can_be_joined() -> None:
     here, there = Ledger(), Ledger()
-    joined = Batch.joined([Batch.of_bodies(here, [b"a", b"b"]), batch(there, 1)])
+    joined = Batch.joined([Batch.of_bodies(here, [b"a", b"b"], 5), batch(there, 1)])
     assert joined.bodies == [b"a", b"b", b"body 1"]
     joined.finish()
-    assert [len(ids) for _, ids in here.told] == [2]
+    assert here.told == [("finish", [5, 6])]
     assert there.told == [("finish", [message(1).id])]
 
 

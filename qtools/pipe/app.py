@@ -55,7 +55,7 @@ def _name(batch: Batch, place: int) -> str:
     """`events.jsonl: message 4`"""
     block = next(origin for origin, start, stop in batch.parts if start <= place < stop)
     assert isinstance(block, Block)
-    return f"{block.name}: message {block.line_of(batch.bodies[place])}"
+    return f"{block.name}: message {block.line_of(batch.ids[place])}"
 
 
 async def pipe(options: PipeOptions, signals: Signals) -> int:

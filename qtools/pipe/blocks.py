@@ -1,7 +1,7 @@
 """Blocks of input: where each message stands, and how far they are confirmed. In: blocks. Out: batches, positions.
 
-Every block is the origin of its messages, which it only counts. As they are finished, in order and with all blocks
-before it, the position moves on; it always stands between two messages.
+A block is the origin of its messages, which it knows by their numbers in the ledger of its source. The position up to
+which the input is confirmed stands before the first message that is not finished, or behind the last one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Protocol
 
 from qtools.cli.worker import Worker
 from qtools.errors import InputError
+from qtools.flow.ledger import SpanLedger
 from qtools.formats.lines import Splitter
 from qtools.message import Batch
 
@@ -29,43 +29,38 @@ class Position:
 
 
 class Confirming(Protocol):
-    """What a block is of: it looks at its blocks anew when messages of one were finished."""
+    """The source of a block."""
 
-    def confirm(self) -> None: ...
+    def finish(self, numbers: Sequence[int]) -> None:
+        """The messages with these numbers are finished."""
 
 
 @dataclass(slots=True)
 class Block:
-    """A block that was read: the origin of its messages, which it only counts."""
+    """A block that was read: the origin of its messages."""
 
     source: Confirming
     name: str  # of the file
     bodies: list[bytes]
     begin: Position  # before its first message or empty line
     end: Position  # behind its last one
-    first_line: int  # of its first message or empty line, counted from 1 where its file is begun
-    overhead: int  # bytes that each takes in the input beyond its body, where `ends` does not tell
-    ends: list[int] | None  # bytes from `begin` to the end of each, empty ones among them
-    empty_at: list[int] = field(default_factory=list)
-    left: int = 0
-    done: int = 0  # finished with none before it that is not
-    named: int = 0  # the last one whose line was asked for: the next is most often behind it
+    first_line: int  # the line number of its first message or empty line, counted from 1 where reading its file began
+    overhead: int  # bytes that a message takes in the input beyond its body; not used where `ends` is given
+    ends: list[int] | None  # bytes from `begin` to the end of each message, empty ones included
+    empty_at: list[int] = field(default_factory=list)  # places of the empty messages among all of them
+    first: int = 0  # the number of its first message in the ledger of the source
 
     topic = ""
     address = ""
 
-    def finish(self, ids: Sequence[bytes]) -> None:
-        self.left -= len(ids)
-        if self.left:
-            for mine, body in zip(self.bodies[self.done : self.done + len(ids)], ids, strict=False):
-                if mine is not body:  # one was refused: the position stays before it until all are finished
-                    break
-                self.done += 1
-        self.source.confirm()
+    def finish(self, ids: Sequence[int]) -> None:
+        self.source.finish(ids)
 
     def after(self, count: int) -> Position:
-        """Behind the first `count` messages."""
+        """The position behind the first `count` messages; behind all of them, that is `end`."""
         begin = self.begin
+        if count == len(self.bodies):
+            return self.end
         if not count:
             return begin
         places = self._place(count - 1) + 1
@@ -75,30 +70,23 @@ class Block:
             size = sum(map(len, self.bodies[:count])) + self.overhead * places
         return Position(begin.file, begin.offset + size, begin.total + size, begin.messages + count)
 
-    @property
-    def reached(self) -> Position:
-        """Behind the last message that is finished with all before it."""
-        return self.after(self.done) if self.left else self.end
-
     def cut(self, count: int) -> None:
-        """Have only the first `count` messages, which have no empty one among them."""
+        """Keep only the first `count` messages, none of which is empty."""
         self.end = self.after(count)
-        self.bodies, self.empty_at, self.left = self.bodies[:count], [], count
+        self.bodies, self.empty_at = self.bodies[:count], []
 
-    def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
-        """Nothing to give back to: what is not confirmed is still in the input."""
+    def requeue(self, ids: Sequence[int], delay_ms: int) -> None:
+        """There is nothing to do: a message that is not confirmed is read again by the next run."""
 
-    def touch(self, ids: Sequence[bytes]) -> None:
-        """A file waits for ever."""
+    def touch(self, ids: Sequence[int]) -> None:
+        """There is nothing to do: a file has no message timeout."""
 
-    def line_of(self, body: bytes) -> int:
-        """The number of the line, or message, that `body` (one of `bodies`, not a copy) came from."""
-        bodies, named = self.bodies, self.named
-        self.named = next(nth for nth in chain(range(named, len(bodies)), range(named)) if bodies[nth] is body)
-        return self.first_line + self._place(self.named)
+    def line_of(self, number: int) -> int:
+        """The line, or the message of the file, that the message with this number in the ledger came from."""
+        return self.first_line + self._place(number - self.first)
 
     def _place(self, nth: int) -> int:
-        """Where `bodies[nth]` stands among all that the block has, empty ones counted."""
+        """The place of `bodies[nth]` among all messages of the block, empty ones included."""
         for empty in self.empty_at:
             if empty > nth:
                 break
@@ -107,13 +95,13 @@ class Block:
 
 
 class BlockSource:
-    """What sources of blocks have in common: the messages of a block go out as batches, and `confirmed` moves on as
-    blocks are finished, in order. A class derived from it reads the blocks.
+    """The common part of sources of blocks: it cuts the messages of each block into batches, and moves `confirmed` on
+    as they are finished. A derived class reads the blocks.
 
-    splitter: makes one for each file, given the byte that it is begun at. start: what was confirmed before.
-    batch_count, batch_bytes: the most that one batch has, so that as much as one MPUB is confirmed together.
-    fail_on_empty: an empty message is an error. on_confirm: called whenever `confirmed` has moved on.
-    empty: messages that were left out as they were empty.
+    splitter: makes a splitter for each file, given the byte at which reading begins. start: the position that was
+    confirmed before. batch_count, batch_bytes: the limits of a batch, which are those of an MPUB, so that a batch is
+    confirmed as a whole. fail_on_empty: whether an empty message is an error. on_confirm: called whenever `confirmed`
+    has moved on. empty: the number of empty messages that were left out.
     """
 
     def __init__(
@@ -134,30 +122,31 @@ class BlockSource:
         self._fail_on_empty = fail_on_empty
         self._on_confirm = on_confirm
         self._worker = Worker("input")
-        self._pieces: deque[Batch] = deque()  # of the block that was read last
-        self._blocks: deque[Block] = deque()  # those that are not finished, in order
-        self._reached = replace(start)  # how far it was read
-        self._broken: InputError | None = None  # raised when what stands before it was handed over
+        self._pieces: deque[Batch] = deque()  # batches of the last block that were not returned by read() yet
+        self._ledger: SpanLedger[Block] = SpanLedger()
+        self._reached = replace(start)  # the position up to which the input was read
+        self._broken: InputError | None = None  # raised once all messages before the error were returned
         self._done = False
 
-    def confirm(self) -> None:
-        """Move on over every block that is finished, up to the first that is not."""
+    def finish(self, numbers: Sequence[int]) -> None:
+        """The messages with these numbers are finished."""
+        if self._ledger.finish(numbers):
+            self._confirm()
+
+    def _confirm(self) -> None:
+        """Move `confirmed` on to the first message that is not finished."""
         before = self.confirmed
-        while self._blocks:
-            block = self._blocks[0]
-            self.confirmed = block.reached
-            self._note_confirmed(block)
-            if block.left:
-                break
-            self._blocks.popleft()
+        for block, count in self._ledger.advance():
+            self.confirmed = block.after(count)
+            self._note_confirmed(block, count == len(block.bodies))
         if self.confirmed.total != before.total:
             self._on_confirm()
 
-    def _note_confirmed(self, block: Block) -> None:
-        """`block` is confirmed up to `self.confirmed`."""
+    def _note_confirmed(self, block: Block, whole: bool) -> None:
+        """`block` is confirmed up to `self.confirmed`. whole: all of it is."""
 
     def _next_piece(self) -> Batch | None:
-        """A batch of the block that was read last, if there is one left. InputError where the input ends there."""
+        """The next batch of the last block, or None. Raises the InputError behind the last batch, if there is one."""
         if self._pieces:
             return self._pieces.popleft()
         if self._broken is not None:
@@ -165,7 +154,7 @@ class BlockSource:
         return None
 
     def _add(self, block: Block) -> int:
-        """Have a block that was read; how many messages it has, empty ones too."""
+        """Take a block that was read. Returns the number of its messages, empty ones included."""
         if block.empty_at and self._fail_on_empty:
             place = block.empty_at[0]
             block.cut(place)
@@ -175,27 +164,29 @@ class BlockSource:
             )
         self.empty += len(block.empty_at)
         self._reached = block.end
-        self._blocks.append(block)
+        block.first = self._ledger.add(len(block.bodies), block).start
         return len(block.bodies) + len(block.empty_at)
 
     def _cut_up(self, block: Block) -> None:
-        """Have the batches of a block; confirm one that has no messages."""
-        if block.left:
-            pieces = cut_batches(block.bodies, self._batch_count, self._batch_bytes)
-            self._pieces.extend(Batch.of_bodies(block, piece) for piece in pieces)
+        """Cut a block into batches. A block without messages is confirmed with those before it."""
+        number = block.first
+        if block.bodies:
+            for piece in cut_batches(block.bodies, self._batch_count, self._batch_bytes):
+                self._pieces.append(Batch.of_bodies(block, piece, number))
+                number += len(piece)
         else:
-            self.confirm()
+            self._confirm()
 
 
 def cut_batches(bodies: list[bytes], count: int, size: int) -> Iterator[list[bytes]]:
-    """`bodies` in order, cut into what one MPUB of at most `count` messages and `size` bytes holds."""
+    """Cut `bodies` into lists that fit into one MPUB of at most `count` messages and `size` bytes each."""
     if len(bodies) <= count and 4 + sum(map(len, bodies)) + 4 * len(bodies) <= size:
         yield bodies
         return
-    start, held = 0, 4
+    start, filled = 0, 4  # the body of an MPUB: its number of messages, then each message behind its size
     for place, body in enumerate(bodies):
-        if place - start == count or (held + 4 + len(body) > size and place > start):
+        if place - start == count or (filled + 4 + len(body) > size and place > start):
             yield bodies[start:place]
-            start, held = place, 4
-        held += 4 + len(body)
+            start, filled = place, 4
+        filled += 4 + len(body)
     yield bodies[start:]

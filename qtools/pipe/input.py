@@ -114,9 +114,7 @@ class InputSource(BlockSource):
         end.messages = begin.messages + len(bodies)
         if ends is not None:
             ends = [each - (begin.offset - file.offset) for each in ends]
-        block = Block(
-            self, self._told_name, bodies, begin, end, self._lines + 1, splitter.overhead, ends, empty_at, len(bodies)
-        )
+        block = Block(self, self._told_name, bodies, begin, end, self._lines + 1, splitter.overhead, ends, empty_at)
         self._lines += self._add(block)
         return block
 

@@ -86,13 +86,13 @@ class LogSource(BlockSource):
 
     # ── positions ──
 
-    def _note_confirmed(self, block: Block) -> None:
+    def _note_confirmed(self, block: Block, whole: bool) -> None:
         assert isinstance(block, LogBlock)
         assert block.file is not None
         entry = block.file.entry
         entry.offset = self.confirmed.offset
         self._changed.add(block.path)
-        if not block.left:
+        if whole:
             entry.mark = block.mark or entry.mark
             entry.checksum = block.checksum or entry.checksum
 
@@ -123,9 +123,7 @@ class LogSource(BlockSource):
         if ends is not None:
             ends = [each - (begin.offset - file.base) for each in ends]
         name = f"{file.name} from byte {file.base} on" if file.base else file.name
-        block = LogBlock(
-            self, name, bodies, begin, end, file.lines + 1, splitter.overhead, ends, splitter.empty_at, len(bodies)
-        )
+        block = LogBlock(self, name, bodies, begin, end, file.lines + 1, splitter.overhead, ends, splitter.empty_at)
         block.file, block.path = file, path
         seen = file.tail + data[-2 * MARK :] if len(data) < MARK else data
         block.mark = _mark(seen, file.position_split + len(data), taken)

@@ -97,7 +97,7 @@ class Delivery:
         self.left = len(ids)
         self.at = at
         self._ledger = ledger
-        self._ids = ids
+        self._ids: Sequence[bytes] = ids
         self._some: set[bytes] | None = None  # the ids in flight; None while all, or none, of `_ids` are
 
     @property
@@ -152,7 +152,7 @@ class Delivery:
         self.left = 0
         self._some = set()
 
-    def merge(self, others: Sequence[Delivery], ids: list[bytes]) -> None:
+    def merge(self, others: Sequence[Delivery], ids: Sequence[bytes]) -> None:
         """Take over the messages of `others`, later deliveries of the same connection. ids: of all, in their order."""
         for other in others:
             other.drop()

@@ -84,7 +84,7 @@ def _name(batch: Batch, place: int) -> str:
     """`dt=2026-11-24/events.….jsonl.gz: message 4`"""
     block = next(origin for origin, start, stop in batch.parts if start <= place < stop)
     assert isinstance(block, ReplayBlock)
-    return f"{block.name}: message {block.number_of(batch.bodies[place])}"
+    return f"{block.name}: message {block.number_of(batch.ids[place])}"
 
 
 class _Replay:

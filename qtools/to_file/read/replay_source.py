@@ -1,19 +1,19 @@
 """Files of an archive as one Source that knows how far it is confirmed. In: a plan. Out: batches of bodies.
 
-A block of a file is one batch and the origin of its messages. As they are finished, in order and with all blocks before
-it, the place moves on; it stands between two messages of a file, and counts those that were left out as well.
+A block of a file is one batch, and the origin of its messages. The position up to which the archive is confirmed stands
+before the first message that is not finished; it counts the messages of a file that were left out too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from qtools.cli.types import plural
 from qtools.errors import InputError
+from qtools.flow.ledger import SpanLedger
 from qtools.message import Batch
 from qtools.to_file.archive.manifest import Manifested
 from qtools.to_file.read.record_reader import RecordReader, Records, read_records
@@ -25,51 +25,43 @@ logger = logging.getLogger("qtools.to_file")
 
 @dataclass(slots=True)
 class ReplayBlock:
-    """A block that was read: the origin of its messages, which it only counts."""
+    """A block that was read: the origin of its messages."""
 
     source: ArchiveSource
     name: str  # of the file
     bodies: list[bytes]
-    numbers: Sequence[int]  # of each message in its file, from 0 on
-    end: ReplayPosition  # behind all of it, those left out included
-    sent: int  # before the first
-    left: int
-    done: int = 0  # finished with none before it that is not
+    records: Sequence[int]  # the place of each message in its file, from 0 on
+    end: ReplayPosition  # behind the whole block, messages that were left out included
+    sent: int  # the number of messages before its first
+    first: int = 0  # the number of its first message in the ledger of the source
 
     topic = ""
     address = ""
 
-    def finish(self, ids: Sequence[bytes]) -> None:
-        self.left -= len(ids)
-        if self.left:
-            for mine, body in zip(self.bodies[self.done : self.done + len(ids)], ids, strict=False):
-                if mine is not body:  # one was refused: the place stays before it until all are finished
-                    break
-                self.done += 1
-        self.source.confirm()
+    def finish(self, ids: Sequence[int]) -> None:
+        self.source.finish(ids)
 
-    def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
-        """Nothing to give back to: what is not confirmed is still in the archive."""
+    def requeue(self, ids: Sequence[int], delay_ms: int) -> None:
+        """There is nothing to do: a message that is not confirmed is still in the archive."""
 
-    def touch(self, ids: Sequence[bytes]) -> None:
-        """An archive waits for ever."""
+    def touch(self, ids: Sequence[int]) -> None:
+        """There is nothing to do: an archive has no message timeout."""
 
-    @property
-    def reached(self) -> ReplayPosition | None:
-        """Behind the last message that is finished with all before it; None before the first."""
-        if not self.left:
+    def after(self, count: int) -> ReplayPosition:
+        """The position behind the first `count` messages, of which there is one at least, or behind all."""
+        if count == len(self.bodies):
             return self.end
-        return ReplayPosition(self.name, self.numbers[self.done - 1] + 1, self.sent + self.done) if self.done else None
+        return ReplayPosition(self.name, self.records[count - 1] + 1, self.sent + count)
 
-    def number_of(self, body: bytes) -> int:
-        """The number in its file, from 1 on, of `body` (one of `bodies`, not a copy)."""
-        return self.numbers[next(nth for nth, mine in enumerate(self.bodies) if mine is body)] + 1
+    def number_of(self, number: int) -> int:
+        """The place in its file, from 1 on, of the message with this number in the ledger."""
+        return self.records[number - self.first] + 1
 
 
 class ArchiveSource:
-    """The messages of `plan` that lie in `span`.
+    """The messages of `plan` whose timestamps are in `span`.
 
-    on_confirm: called whenever `confirmed` has moved on. left_out: messages that do not.
+    on_confirm: called whenever `confirmed` has moved on. left_out: the number of messages outside of `span`.
     """
 
     def __init__(
@@ -84,13 +76,13 @@ class ArchiveSource:
         self.on_confirm: Callable[[], None] = lambda: None
         self.confirmed = plan.start
         self.left_out = 0
-        self.files = 0  # read to their end
+        self.files = 0  # files that were read to their end
         self._store = store
         self._entries = entries
         self._plan = plan
         self._span = span
         self._delimiter = delimiter
-        self._blocks: deque[ReplayBlock] = deque()
+        self._ledger: SpanLedger[ReplayBlock] = SpanLedger()
         self._sent = plan.start.sent
         self._batches = self._read_all()
 
@@ -100,14 +92,16 @@ class ArchiveSource:
     async def close(self) -> None:
         await self._batches.aclose()  # type: ignore[attr-defined]
 
-    def confirm(self) -> None:
-        """Move on over every block that is finished, up to the first that is not."""
+    def finish(self, numbers: Sequence[int]) -> None:
+        """The messages with these numbers in the ledger are finished."""
+        if self._ledger.finish(numbers):
+            self._confirm()
+
+    def _confirm(self) -> None:
+        """Move `confirmed` on to the first message that is not finished."""
         before = self.confirmed
-        while self._blocks:
-            self.confirmed = self._blocks[0].reached or self.confirmed
-            if self._blocks[0].left:
-                break
-            self._blocks.popleft()
+        for block, count in self._ledger.advance():
+            self.confirmed = block.after(count)
         if self.confirmed != before:
             self.on_confirm()
 
@@ -118,11 +112,11 @@ class ArchiveSource:
             async for records in self._read_file(file):
                 block = self._block(file, records, number, skip)
                 number += len(records)
-                self._blocks.append(block)
+                block.first = self._ledger.add(len(block.bodies), block).start
                 if block.bodies:
-                    yield Batch.of_bodies(block, block.bodies)
+                    yield Batch.of_bodies(block, block.bodies, block.first)
                 else:
-                    self.confirm()
+                    self._confirm()
             skip = 0
             self.files += 1
 
@@ -147,7 +141,8 @@ class ArchiveSource:
             logger.warning("%s: %s were found in it, %s put in", file.name, plural(count, "message"), f"{file.count:,}")
 
     def _block(self, file: Manifested, records: Records, number: int, skip: int) -> ReplayBlock:
-        """`records`, the first of which is number `number` of the file, without what does not pass."""
+        """A block of those of `records` that are replayed. number: the place of the first of them in the file.
+        skip: how many records of the file are confirmed already."""
         count = len(records)
         begin = min(max(0, skip - number), count)
         keep: Sequence[int] = range(begin, count)
@@ -158,4 +153,4 @@ class ArchiveSource:
         bodies = [records.bodies[nth] for nth in keep]
         before, self._sent = self._sent, self._sent + len(bodies)
         end = ReplayPosition(file.name, max(number + count, skip if begin == count else 0), self._sent)
-        return ReplayBlock(self, file.name, bodies, [number + nth for nth in keep], end, before, len(bodies))
+        return ReplayBlock(self, file.name, bodies, [number + nth for nth in keep], end, before)
