@@ -58,7 +58,7 @@ ALSO: dict[str, frozenset[str]] = {
     "cli/options.py": frozenset({"engines/nsq", "flow", "expressions"}),
     "cli/broker.py": frozenset({"engines", "engines/nsq"}),  # turns the broker's flags into an engine's settings
     "engines/choice.py": frozenset({"engines/nsq"}),  # decides which engine serves a URL
-    "cli/dedupe.py": frozenset({"flow"}),  # asks the keys of flow in a thread
+    "cli/dedupe.py": frozenset({"flow"}),  # uses the keys of flow in a thread
 }
 
 # The rooms of bytes and rules: time is an argument there, and nothing waits.

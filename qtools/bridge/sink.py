@@ -131,18 +131,15 @@ class BridgeSink:
     async def _publish_once(
         self, once: PlanDedupe, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]
     ) -> tuple[int, list[int]]:
-        """Send what was not sent before; how many were, and the places of what can be told only later."""
+        """Send the messages whose key was not sent before. Returns how many messages are duplicates, and the places of
+        those that have to come again, as a message with the same key was not sent."""
         sifted = await once.sift(plan, batch.bodies, failed)
-        reserved = sifted.keys
         try:
             await self._publish(batch, plan, planning, failed)
-            await once.keep([key for place, key in reserved.items() if place not in failed])
-            reserved = {place: key for place, key in reserved.items() if place in failed}
-        finally:
-            if reserved:
-                once.release(list(reserved.values()))
-        duplicates, pending = await once.ask_again(sifted.pending)
-        return sifted.duplicates + duplicates, pending
+        except BaseException:
+            await once.release(sifted)
+            raise
+        return await once.settle(sifted, failed)
 
     async def _deal_with(self, batch: Batch, failed: dict[int, QtoolsError], back: dict[int, QtoolsError]) -> None:
         """What becomes of what cannot be routed; what goes back, now or later, is put into `back`."""

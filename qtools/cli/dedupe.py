@@ -1,23 +1,27 @@
-"""--dedupe, for every command that has it. In: values and bodies, then keys. Out: keys, then verdicts.
+"""--dedupe, the one stage of every command that has it. In: the keys of a batch. Out: which messages to send.
 
-    keys ─▶ check ─▶ NEW         send the message; `commit` its key once the message is safe, else `release` the key
-                     DUPLICATE   a message with the same key is safe already
-                     PENDING     a message with the same key is being sent
+    keys ─▶ sift ─▶ NEW         send the message; its key is reserved until `settle` or `release`
+                    DUPLICATE   finish the message unsent: a message with the same key is safe already
+                    PENDING     neither: an earlier message of the batch has the same key
 
-Each call uses the file of keys (flow/dedupe.py) once, in a thread.
+    settle: the keys of messages that are safe are remembered; those of the others are released. A message that was
+    PENDING is a duplicate if the earlier one is safe; otherwise it has to come again.
+
+One batch at a time. A batch uses the file of keys (flow/dedupe.py) twice, in `sift` and in `settle`, each time with one
+call in a thread. A batch without keys does not use it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qtools.cli.worker import Worker
-from qtools.flow.dedupe import Dedupe, Verdict
+from qtools.flow.dedupe import NEW, PENDING, Dedupe
 from qtools.flow.dedupe_key import make_key
 
 
@@ -34,6 +38,16 @@ def make_steady_clock(
     move it."""
     offset = wall() - elapsed()
     return lambda: offset + elapsed()
+
+
+@dataclass(slots=True)
+class Sifted:
+    """A batch after `sift`, by the places of its messages. new: keys of the messages to send; duplicates: messages to
+    finish unsent; pending: keys of the messages that `settle` decides about."""
+
+    new: dict[int, bytes] = field(default_factory=dict)
+    duplicates: list[int] = field(default_factory=list)
+    pending: dict[int, bytes] = field(default_factory=dict)
 
 
 class DedupeStage:
@@ -68,18 +82,52 @@ class DedupeStage:
         """
         return make_key(self._find(value), body)
 
-    async def check(self, keys: Sequence[bytes]) -> list[Verdict]:
-        """A verdict for each of `keys`, in order; keys that are NEW are reserved until `commit` or `release`."""
-        return await self._worker.call(self._opened.check_and_reserve, keys, self._clock())
+    async def sift(self, keys: Mapping[int, bytes]) -> Sifted:
+        """What to do with the messages of a batch. keys: place → key; a message without a key is always sent.
 
-    async def commit(self, keys: Sequence[bytes]) -> None:
-        """Remember `keys`, which were NEW and whose messages are safe. SinkError when they cannot be written."""
-        if keys:
-            await self._worker.call(self._opened.commit, keys, self._clock())
+        SinkError when the file cannot be written (the clock was set back).
+        """
+        sifted = Sifted()
+        if not keys:
+            return sifted
+        verdicts = await self._worker.call(self._opened.check_and_reserve, list(keys.values()), self._clock())
+        for (place, key), verdict in zip(keys.items(), verdicts, strict=True):
+            if verdict is NEW:
+                sifted.new[place] = key
+            elif verdict is PENDING:
+                sifted.pending[place] = key
+            else:
+                sifted.duplicates.append(place)
+        return sifted
 
-    def release(self, keys: Sequence[bytes]) -> asyncio.Future[None]:
-        """Drop the reservation of `keys`, whose messages are not safe. It takes effect before any later call."""
-        return self._worker.call(self._opened.release, keys)
+    async def settle(self, sifted: Sifted, unsent: Container[int] = ()) -> tuple[int, list[int]]:
+        """Remember the keys of the messages that were sent, and release those at the places `unsent`.
+
+        Returns how many of the messages are duplicates, and the places of those that were PENDING and have to come
+        again. SinkError when the keys cannot be written; then all of them are released.
+        """
+        safe = [key for place, key in sifted.new.items() if place not in unsent]
+        released = [key for place, key in sifted.new.items() if place in unsent]
+        if sifted.new:
+            await self._worker.call(self._settle, safe, released, self._clock())
+        remembered = set(safe)
+        again = [place for place, key in sifted.pending.items() if key not in remembered]
+        return len(sifted.duplicates) + len(sifted.pending) - len(again), again
+
+    def _settle(self, safe: list[bytes], released: list[bytes], now: float) -> None:
+        dedupe = self._opened
+        dedupe.release(released)
+        if safe:
+            try:
+                dedupe.commit(safe, now)
+            except BaseException:
+                dedupe.release(safe)
+                raise
+
+    async def release(self, sifted: Sifted) -> None:
+        """Release all keys of a batch of which nothing is known to be safe."""
+        if sifted.new:
+            await self._worker.call(self._opened.release, list(sifted.new.values()))
 
     async def close(self) -> None:
         """Close the file, if it was opened. Committed keys stay in it."""

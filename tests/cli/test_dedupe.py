@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from qtools.cli.dedupe import DedupeStage, make_steady_clock
-from qtools.errors import StartError
+from qtools.cli.dedupe import DedupeStage, Sifted, make_steady_clock
+from qtools.cli.worker import Worker
+from qtools.errors import SinkError, StartError
 from qtools.expressions.expression import compile_expression
-from qtools.flow.dedupe import DUPLICATE, NEW, PENDING, Verdict
+from qtools.flow.dedupe import Dedupe
 
 WINDOW = 100.0
 
 
-async def run(path: Path, clock: Callable[[], float], *keys: bytes) -> list[Verdict]:
-    """One run that sends what is new."""
+async def run(path: Path, clock: Callable[[], float], *keys: bytes) -> list[bytes]:
+    """One run that sends what is new, and returns the keys of that."""
     stage = DedupeStage(compile_expression(".id"), path, window=WINDOW, max_keys=1000, clock=clock)
     await stage.start()
-    verdicts = await stage.check(keys)
-    await stage.commit([key for key, verdict in zip(keys, verdicts, strict=True) if verdict is NEW])
+    sifted = await stage.sift(dict(enumerate(keys)))
+    await stage.settle(sifted)
     await stage.close()
-    return verdicts
+    return list(sifted.new.values())
 
 
 def test_the_two_steps(tmp_path: Path) -> None:
@@ -32,10 +34,15 @@ def test_the_two_steps(tmp_path: Path) -> None:
         await stage.start()
         assert stage.key({"id": 2**64 + 1}, b'{"id":18446744073709551617}') == b"18446744073709551617"
         assert stage.key({}, b"{}") is None
-        assert await stage.check([b"a", b"b", b"a"]) == [NEW, NEW, PENDING]
-        stage.release([b"b"])
-        await stage.commit([b"a"])
-        assert await stage.check([b"a", b"b"]) == [DUPLICATE, NEW]
+        sifted = await stage.sift({0: b"a", 2: b"b", 3: b"a", 5: b"b"})
+        assert sifted == Sifted({0: b"a", 2: b"b"}, [], {3: b"a", 5: b"b"})
+        assert await stage.settle(sifted, {2, 7}) == (1, [5])  # b was not sent, so the other b comes again
+        sifted = await stage.sift({0: b"a", 1: b"b"})
+        assert sifted == Sifted({1: b"b"}, [0], {})
+        await stage.release(sifted)
+        sifted = await stage.sift({0: b"b"})
+        assert sifted == Sifted({0: b"b"})
+        assert await stage.settle(sifted) == (0, [])
         with pytest.raises(StartError, match="in use by another process"):
             await DedupeStage(compile_expression("."), tmp_path / "keys", window=1, max_keys=1).start()
         await stage.close()
@@ -44,14 +51,56 @@ def test_the_two_steps(tmp_path: Path) -> None:
     asyncio.run(steps())
 
 
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_batch_uses_the_file_twice_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, equal: bool) -> None:
+    calls: list[str] = []
+
+    async def count() -> None:
+        stage = DedupeStage(compile_expression(".id"), tmp_path / "keys", window=WINDOW, max_keys=10)
+        await stage.start()
+        worker_call = Worker.call
+
+        def counted(self: Worker, function: Any, *arguments: Any) -> Any:
+            calls.append(function.__name__)
+            return worker_call(self, function, *arguments)
+
+        monkeypatch.setattr(Worker, "call", counted)
+        sifted = await stage.sift({0: b"a", 1: b"b", 2: b"a" if equal else b"c"})
+        await stage.settle(sifted, {1})
+        assert len(calls) == 2
+        await stage.settle(await stage.sift({}))
+        assert len(calls) == 2
+        await stage.close()
+
+    asyncio.run(count())
+
+
+def test_keys_that_cannot_be_written_are_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        stage = DedupeStage(compile_expression(".id"), tmp_path / "keys", window=WINDOW, max_keys=10)
+        await stage.start()
+        sifted = await stage.sift({0: b"a"})
+        with monkeypatch.context() as patch:
+            patch.setattr(Dedupe, "commit", commit_fails)
+            with pytest.raises(SinkError, match="disk full"):
+                await stage.settle(sifted)
+        assert await stage.sift({0: b"a"}) == sifted  # new again, and not pending for ever
+        await stage.close()
+
+    def commit_fails(*arguments: object) -> None:
+        raise SinkError("disk full")
+
+    asyncio.run(fail())
+
+
 def test_a_run_while_the_clock_is_ahead_does_not_stop_later_keys_from_expiring(tmp_path: Path) -> None:
     path = tmp_path / "keys"
 
     async def runs() -> None:
-        assert await run(path, lambda: 1e9, b"early") == [NEW]
-        assert await run(path, lambda: 1000.0, b"a", b"early") == [NEW, DUPLICATE]
-        assert await run(path, lambda: 1099.0, b"a", b"early") == [DUPLICATE, DUPLICATE]
-        assert await run(path, lambda: 1100.0, b"a", b"early") == [NEW, NEW]
+        assert await run(path, lambda: 1e9, b"early") == [b"early"]
+        assert await run(path, lambda: 1000.0, b"a", b"early") == [b"a"]
+        assert await run(path, lambda: 1099.0, b"a", b"early") == []
+        assert await run(path, lambda: 1100.0, b"a", b"early") == [b"a", b"early"]
 
     asyncio.run(runs())
 
@@ -68,13 +117,12 @@ def test_a_clock_that_is_set_in_mid_run_changes_nothing(tmp_path: Path) -> None:
     async def one_run() -> None:
         stage = DedupeStage(compile_expression(".id"), tmp_path / "keys", window=WINDOW, max_keys=10, clock=clock)
         await stage.start()
-        await stage.check([b"a"])
-        await stage.commit([b"a"])
+        assert await stage.settle(await stage.sift({0: b"a"})) == (0, [])
         wall[0] = 1e9
-        assert await stage.check([b"a"]) == [DUPLICATE]
+        assert await stage.settle(await stage.sift({0: b"a"})) == (1, [])
         wall[0] = 0.0
         elapsed[0] += WINDOW
-        assert await stage.check([b"a"]) == [NEW]
+        assert await stage.settle(await stage.sift({0: b"a"})) == (0, [])
         await stage.close()
 
     asyncio.run(one_run())

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from qtools.cli.dedupe import DedupeStage
 from qtools.errors import EvaluationError
 from qtools.flow.contract import Sink
-from qtools.flow.dedupe import NEW
 from qtools.flow.filter import parser_for
 from qtools.message import Batch
 from qtools.to_file.options import DedupeOptions
 
 
 class DedupedSink:
-    """A Sink that writes to `sink` what was not written to it before. One write at a time."""
+    """A Sink that writes to `sink` the messages whose key was not written before. One write at a time."""
 
     def __init__(self, sink: Sink, options: DedupeOptions) -> None:
         self.duplicates = 0
@@ -32,37 +31,31 @@ class DedupedSink:
         await self._stage.start()
 
     async def write(self, batch: Batch) -> None:
-        """Write the new messages of `batch`. Raises what the sink raises; then no key of the batch is remembered."""
-        keyed: list[tuple[int, bytes]] = []
-        fresh: list[int] = []
+        """Write the messages of `batch` that are no duplicates. If the sink raises, no key is remembered."""
+        keys: dict[int, bytes] = {}
         for origin, start, stop in batch.parts:
             prefix = origin.topic.encode() + b"\0"
             for place, key in enumerate(self._keys(batch.bodies[start:stop]), start):
-                if key is None:
-                    fresh.append(place)
-                else:
-                    keyed.append((place, prefix + key))
-        self.keyless += len(fresh)
-        verdicts = await self._stage.check([key for _, key in keyed])
-        new = [each for each, verdict in zip(keyed, verdicts, strict=True) if verdict is NEW]
-        # A PENDING key occurs earlier in this batch, as no other batch is being written.
-        fresh = sorted([*fresh, *(place for place, _ in new)])
-        keys = [key for _, key in new]
+                if key is not None:
+                    keys[place] = prefix + key
+        self.keyless += len(batch) - len(keys)
+        sifted = await self._stage.sift(keys)
+        repeated = sifted.pending.keys() | set(sifted.duplicates)
         try:
-            if fresh:
-                await self._sink.write(batch if len(fresh) == len(batch) else batch.pick(fresh))
+            if len(repeated) < len(batch):
+                await self._sink.write(batch.without(list(repeated)) if repeated else batch)
         except BaseException:
-            await self._stage.release(keys)
+            await self._stage.release(sifted)
             raise
-        await self._stage.commit(keys)
-        self.duplicates += len(batch) - len(fresh)
+        duplicates, _ = await self._stage.settle(sifted)  # all that was new is safe, so none has to come again
+        self.duplicates += duplicates
 
     async def close(self) -> None:
         """Close the file of keys; the sink is closed by its owner."""
         await self._stage.close()
 
     def _keys(self, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """The key of each of `bodies`; None if it is not JSON, or the expression fails or returns nothing."""
+        """The key of each of `bodies`; None if the body is not JSON, or if the expression fails or returns nothing."""
         find, loads = self._stage.key, parser_for(bodies)
         keys: list[bytes | None] = []
         for body in bodies:
