@@ -10,8 +10,8 @@ from qtools.times import parse_time
 
 
 def parse_moment(text: str) -> int:
-    """`2026-11-23`, `2026-11-23T08:00:00.5+01:00` (UTC where no zone is named), or a number of s, ms, µs or ns since
-    1970, which its size tells apart → ns since 1970; ValueError otherwise."""
+    """Parse `2026-11-23` or `2026-11-23T08:00:00.5+01:00` (UTC without a zone), or a number since 1970 whose size tells
+    whether it counts s, ms, µs or ns. Returns ns since 1970. ValueError for anything else."""
     try:
         return parse_time(text)
     except (ValueError, OverflowError):
@@ -19,7 +19,7 @@ def parse_moment(text: str) -> int:
 
 
 class TimeType(click.ParamType[int]):
-    """ns since 1970."""
+    """A point in time, as ns since 1970."""
 
     name = "time"
 

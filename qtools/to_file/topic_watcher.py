@@ -1,7 +1,8 @@
-"""The topics that a pattern means, now and later. In: a consumer, and who knows the topics. Out: more sources for it.
+"""The topics that match a pattern, now and later. In: a consumer, and a lister of topics. Out: more sources for the
+consumer.
 
-A topic is read from the first look on that names it. One that cannot be read now is tried again at the next look; one
-that is gone stays a source, as it may come back.
+A topic is added at the first refresh that lists it. If it cannot be read then, the next refresh tries again. A topic
+that has been deleted stays a source, as it may be created again.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.to_file")
 
-# While none is there yet, somebody waits for the first one.
+# s between two refreshes while there is no source: the user may be waiting for the first topic.
 REFRESH_SECONDS_EMPTY = 1.0
 
 
 class TopicWatcher:
-    """Topics that `pattern` is found in, read through `channel`."""
+    """Topics whose name contains a match of `pattern`, read through `channel`. refresh: s between two refreshes."""
 
     def __init__(self, topics: TopicLister, pattern: re.Pattern[str], channel: str, refresh: float) -> None:
         self._topics = topics
@@ -45,7 +46,7 @@ class TopicWatcher:
             )
 
     def _fresh(self, consumer: Consumer, topics: set[str]) -> list[Subscription]:
-        """What matches of `topics`, and is not read yet."""
+        """Those of `topics` that match and are not read yet."""
         known = {source.topic for source in consumer.sources}
         return [
             Subscription(topic, self._channel)
@@ -54,7 +55,7 @@ class TopicWatcher:
         ]
 
     async def follow(self, consumer: Consumer) -> None:
-        """Let `consumer` read what comes to be there, until cancelled."""
+        """Add new topics to `consumer`, until cancelled."""
         while True:
             pause = self._refresh if consumer.sources else min(self._refresh, REFRESH_SECONDS_EMPTY)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))

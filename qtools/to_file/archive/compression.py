@@ -4,8 +4,8 @@
     gzip     one member, a sync flush at each sync: zcat shows all of it, and the ratio hardly suffers (RFC 1951, 1952)
     zstd     a frame a sync, with its checksum: zstdcat shows whole frames only (RFC 8878)
 
-What ends a file follows from numbers alone, those that a work file's note holds: a file that a crash left behind is
-ended without having been read.
+The end of a file is computed from numbers that the journal of a work file keeps. So a file that a crash left behind is
+completed without reading it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Protocol
 
 COMPRESSIONS = ("none", "gzip", "zstd")
 SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
-LEVELS = {"gzip": range(4), "zstd": range(1, 20)}  # isal has four
+LEVELS = {"gzip": range(4), "zstd": range(1, 20)}  # isal has four levels for gzip
 DEFAULT_LEVELS = {"gzip": 2, "zstd": 3}
 
-# ID1 ID2, deflate, no flags, no time, nothing said of effort, system unknown: the same bytes from the same messages.
+# ID1 ID2, deflate, no flags, no time, no level, unknown system: so the same messages make the same bytes.
 _GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-_LAST_BLOCK = b"\x03\0"  # an empty one, with fixed codes
+_LAST_BLOCK = b"\x03\0"  # an empty block with fixed codes, marked as the last
 
 
 class CompressionStream(Protocol):
-    """One file's bytes on their way."""
+    """Compresses the bytes of one file."""
 
-    crc: int  # of everything added, where the format wants it
+    crc: int  # CRC-32 of everything added; only gzip needs it
 
     def add(self, block: bytes) -> bytes:
-        """Take a block in; what can be written of it now."""
+        """Add a block; returns the bytes that can be written now."""
 
     def flush(self) -> bytes:
-        """What makes all that was added readable."""
+        """Returns the bytes after which all that was added can be read."""
 
 
 class _Plain:
@@ -84,12 +84,12 @@ class _Zstd:
 
 
 def zstandard() -> ModuleType:
-    """Python's own module, from wherever this Python has it (PEP 784)."""
+    """Python's zstd module (PEP 784), or its backport in older versions of Python."""
     return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 
 def open_stream(compression: str, level: int | None = None) -> CompressionStream:
-    """A new file's."""
+    """The stream for a new file."""
     if compression == "none":
         return _Plain()
     if level is None:
@@ -98,7 +98,7 @@ def open_stream(compression: str, level: int | None = None) -> CompressionStream
 
 
 def ending(compression: str, crc: int, plain: int) -> bytes:
-    """What ends a file that stands at a flush: `plain` bytes went in, with the CRC-32 `crc`."""
+    """The last bytes of a file after a flush. plain: bytes before compression; crc: their CRC-32."""
     if compression != "gzip":
         return b""
     return _LAST_BLOCK + crc.to_bytes(4, "little") + (plain & 0xFFFFFFFF).to_bytes(4, "little")

@@ -1,13 +1,13 @@
-"""A hash over which messages are in a file. In: topic, nsqds, message ids. Out: hex, the same in any order.
+"""A hash of the set of messages in a file. In: topic, nsqds, message ids. Out: hex, the same in any order.
 
-Two files of the same messages get the same hash, in whatever order and batches these came, and nobody has to keep
-or sort the ids of a file of any size. It is the set's polynomial, evaluated at a point that follows from where
-the messages come from:
+Two files of the same messages get the same hash, in whatever order and batches the messages arrived, and no ids have to
+be kept or sorted. The hash is the polynomial of the set, evaluated at a point that depends on where the messages come
+from:
 
     ∏ (r - id)  modulo 2¹²⁷ - 1,    r = SHA-256(topic NUL nsqd)        over all messages of the file
 
-Different sets agree with a probability of about their size in 2¹²⁷ (Schwartz, Zippel); ids are the broker's, nobody
-chooses them. What is shown is SHA-256 over topic, count and that value, shortened to 128 bits.
+Two different sets have the same value with a probability of about their size divided by 2¹²⁷ (Schwartz, Zippel); the
+broker makes the ids, so no sender can choose them. The result is SHA-256 over topic, count and value, cut to 128 bits.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from binascii import Error, unhexlify
 from collections.abc import Iterable
 
 _PRIME = (1 << 127) - 1
-_FOREIGN = 1 << 64  # where ids begin that are not 16 hex digits
+_FOREIGN = 1 << 64  # the numbers of ids that are not 16 hex digits begin here
 
 
 class ContentHash:
-    """The hash of a growing set of one topic's messages. `value` and `count` are all of its state."""
+    """The hash of a growing set of messages of one topic. Its whole state is `value` and `count`."""
 
     def __init__(self, topic: str, value: int = 1, count: int = 0) -> None:
         self.topic = topic
@@ -32,7 +32,7 @@ class ContentHash:
         self._points: dict[str, int] = {}
 
     def add(self, nsqd: str, ids: list[bytes]) -> None:
-        """Take in `ids` of messages that came from `nsqd`."""
+        """Add the messages `ids`, which came from `nsqd`."""
         point = self._points.get(nsqd)
         if point is None:
             seed = hashlib.sha256(f"{self.topic}\0{nsqd}".encode()).digest()
@@ -63,7 +63,7 @@ def _numbers(ids: list[bytes]) -> Iterable[int]:
 
 
 def _number(ident: bytes) -> int:
-    """An id as a number, the same whatever stands beside it."""
+    """An id as a number, which does not depend on the other ids."""
     if len(ident) == 16:
         try:
             return int.from_bytes(unhexlify(ident), "big")

@@ -1,7 +1,7 @@
-"""What is known of a finished file. In: a file that is whole and closed. Out: plain data, JSON and back.
+"""The record of a finished file. In: a file that is complete and closed. Out: plain data, as JSON and back.
 
-Of a file that waits to be sent elsewhere this is kept beside it, as `.NAME.finished` in the same directory: written
-before the file appears, so that where there is a file there is also what is known of it.
+The record of a file that waits to be uploaded is kept beside it, as `.NAME.finished` in the same directory. It is
+written before the file appears, so every file has a record.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class FileRecord:
     version: int = VERSION
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The fields as JSON values."""
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"path": str(self.path)}
 
     @classmethod
     def from_dict(cls, told: Any) -> FileRecord:
-        """Back from JSON; InputError that says what is wrong. Unknown keys are left alone."""
+        """A record from JSON; InputError that says what is wrong. Unknown keys are ignored."""
         if not isinstance(told, dict):
             raise InputError("what is known of a file is no JSON object")
         known: dict[str, Any] = {}
@@ -66,12 +66,13 @@ class FileRecord:
 
 
 def beside(path: Path) -> Path:
-    """Where what is known of the file at `path` is kept."""
+    """The path of the record of the file at `path`."""
     return path.with_name(f".{path.name}{BESIDE}")
 
 
 def write_beside(finished: FileRecord) -> None:
-    """Keep `finished` beside its file, durably but for the directory, which whoever moves the file syncs."""
+    """Write the record `finished` beside its file, and sync it. The caller syncs the directory when it moves the
+    file."""
     place = beside(finished.path)
     draft = place.with_name(place.name + ".new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -85,9 +86,9 @@ def write_beside(finished: FileRecord) -> None:
 
 
 def read_beside(path: Path) -> FileRecord:
-    """What is kept beside the file at `path`; InputError where it is damaged, FileNotFoundError where it is not there.
+    """The record of the file at `path`; InputError if it is damaged, FileNotFoundError if there is none.
 
-    The path it tells is where the file is now: a directory may have been moved.
+    Its `path` is set to where the file is now: the directory may have been moved.
     """
     place = beside(path)
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HEAD_SIZE = 4096
-SLOT_SIZE = 512  # a sector: it is written whole or not at all, nearly always
+SLOT_SIZE = 512  # a sector, which a disk nearly always writes as a whole
 VERSION = 1
 
 
@@ -36,9 +36,9 @@ class Head:
 class FileState:
     """How far a file is: `length` bytes of it are synced, with `count` messages whose bodies have `bytes` in all.
 
-    plain, crc: bytes before compression, and their CRC-32 where an ending needs it. first, last: timestamps, ns.
-    ids: the value of IdsHash, hex. size, sha256: of the whole file, once it was ended. rev: of the name that it is
-    being given, or -1.
+    plain, crc: bytes before compression, and their CRC-32 if the end of the file needs it. first, last: timestamps, ns.
+    ids: the value of the ContentHash, hex. size, sha256: of the whole file, once it is complete. rev: the revision
+    of the name that it is being given, or -1.
     """
 
     length: int = 0
@@ -55,7 +55,7 @@ class FileState:
 
 
 class FileJournal:
-    """The note at `path`, open."""
+    """The open note at `path`. turn: the number of the next write."""
 
     def __init__(self, path: Path, fd: int, turn: int) -> None:
         self.path = path
@@ -64,7 +64,7 @@ class FileJournal:
 
     @classmethod
     def create(cls, path: Path, head: Head) -> FileJournal:
-        """A new note of a file of which nothing is synced. Durable, but for the directory."""
+        """A new note, for a file of which nothing is synced. The note is synced; the caller syncs the directory."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             write_at(fd, _packed(asdict(head), HEAD_SIZE), 0)
@@ -79,7 +79,7 @@ class FileJournal:
 
     @classmethod
     def open(cls, path: Path) -> tuple[FileJournal, Head, FileState] | None:
-        """The note that a run before this left; None where nothing in it is whole: then nothing was ever synced."""
+        """The note of an earlier run; None if no slot of it is complete: then nothing was ever synced."""
         data = path.read_bytes()
         head = _unpacked(data[:HEAD_SIZE])
         slots = [_unpacked(data[at : at + SLOT_SIZE]) for at in (HEAD_SIZE, HEAD_SIZE + SLOT_SIZE)]
@@ -92,7 +92,7 @@ class FileJournal:
         return cls(path, fd, turn), Head(**head), FileState(**newest)
 
     def write(self, state: FileState) -> None:
-        """Put down `state`, durably."""
+        """Write `state` and sync it."""
         packed = _packed(asdict(state) | {"turn": self._turn}, SLOT_SIZE)
         write_at(self._fd, packed, HEAD_SIZE + SLOT_SIZE * (self._turn % 2))
         os.fdatasync(self._fd)
@@ -110,7 +110,7 @@ class FileJournal:
 
 
 def fits(head: Head) -> bool:
-    """Whether there is room for `head` in a note."""
+    """Whether `head` fits into a note."""
     return len(json.dumps(asdict(head))) + 10 <= HEAD_SIZE
 
 
@@ -124,7 +124,7 @@ def is_file_at(fd: int, path: Path) -> bool:
 
 
 def write_at(fd: int, data: bytes, at: int) -> None:
-    """Write all of `data` at `at`; OSError where it cannot be, and then no more of it counts than before."""
+    """Write all of `data` at offset `at`. After an OSError a part of it may be written."""
     view = memoryview(data)
     while view:
         written = os.pwrite(fd, view, at)
@@ -141,7 +141,7 @@ def _packed(told: dict[str, Any], size: int) -> bytes:
 
 
 def _unpacked(line: bytes) -> dict[str, Any] | None:
-    """What was packed, or None where it is not whole."""
+    """The packed values, or None if `line` is incomplete."""
     told = line[9:].rstrip()
     try:
         whole = int(line[:8], 16) == zlib.crc32(told)

@@ -1,10 +1,10 @@
-"""What files are called, and where they belong. In: a topic, the time, a partition. Out: a name below the output.
+"""The names and directories of files. In: a topic, the time, a partition. Out: a path below the output.
 
     <PARTITION>/<TOPIC>.<HOST><REV>.<DATETIME>.log
 
-A name is a template: nsq_to_file's fields <TOPIC> <HOST> <PID> <DATETIME> <REV>, and strftime's own. When the time
-makes it another name, it is time for another file. <REV> is nothing at first and then -000001, -000002, …: it is
-counted up until nobody has the name. No clock here.
+A name is a template with the fields of nsq_to_file, <TOPIC> <HOST> <PID> <DATETIME> <REV>, and strftime's codes. When
+the time changes the name, a new file is begun. <REV> is empty at first, and then -000001, -000002, …: it is counted up
+until no file has the name. This module reads no clock.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ DEFAULT_DATETIME = "%Y-%m-%d_%H"
 DEFAULT_PARTITION = "dt=%Y-%m-%d/hour=%H"
 EXTENSIONS = {"raw": ".log", "envelope": ".jsonl", "msgpack": ".msgpack", "length32": ".length32"}
 
-LONGEST_PART = 255 - 32  # NAME_MAX, less <REV> and what a file is called on its way
-MOST_REMEMBERED = 10_000  # partitions, by the time that each belongs to
+LONGEST_PART = 255 - 32  # NAME_MAX, less room for <REV> and for the additions to the names of drafts and records
+MOST_REMEMBERED = 10_000  # partitions whose names are cached
 LONGEST = 3000  # PATH_MAX is 4096, and the output has a path of its own
 
 FIELDS = ("TOPIC", "HOST", "PID", "DATETIME", "REV")
 _FIELD = re.compile(r"<([A-Z]+)>")
 _EXTENSION = re.compile(r"(?<=[^/])\.[A-Za-z0-9]+$")
-# What changes within a minute: any code but these.
+# Codes that can change within a minute: all but these.
 _BY_SECONDS = re.compile(r"%[-_0^#]*[^YmdHMjyCGgVUWuwaAbBheIpzZ%DF]")
 
 _YEAR = re.compile(r"%[YF%]")
 
 
 def fill_rev(name: str, rev: int) -> str:
-    """`name` with the number of its revision."""
+    """`name` with its revision filled in."""
     return name.replace(REV, f"-{rev:06d}" if rev else "")
 
 
 class Layout:
-    """Names by `template`, whose partition (if any) is rendered by `partition`. Times in s since 1970."""
+    """Names of files by `template`, and of partitions by `partition` (a strftime format, or ""). Times in s since
+    1970."""
 
     def __init__(
         self,
@@ -80,13 +81,13 @@ class Layout:
             _check(self._shown(text, 0.0).replace("<TOPIC>", "t"), flag)
 
     def name(self, topic: str, partition: str, now: float) -> str:
-        """Where a file of `topic` belongs that is begun at `now`; <REV> is left in it."""
-        # A topic may be called "..".
+        """The path of a file of `topic` that is begun at `now`, with <REV> not filled in."""
+        # ".." is a valid name of a topic.
         name = self._shown(self._template, now).replace("<TOPIC>", f"_{topic}" if topic.startswith(".") else topic)
         return f"{partition}/{name}" if partition else name
 
     def partition(self, when: int) -> str:
-        """The partition of what happened at `when`, in ns since 1970."""
+        """The partition for the time `when`, in ns since 1970."""
         unit = when // (self._unit * 1_000_000_000)
         found = self._partitions.get(unit)
         if found is None:
@@ -94,18 +95,18 @@ class Layout:
         return found
 
     def forget_partitions(self) -> None:
-        """Drop the remembered partitions where they are many: times may be anything. Called between two batches, as
-        `time_in` has to know every partition of a batch."""
+        """Clear the cache of partitions if it is full: messages may have any times. Called between two batches, as
+        `time_in` needs all partitions of a batch."""
         if len(self._partitions) >= MOST_REMEMBERED:
             self._partitions.clear()
 
     def shown_partition(self, when: float) -> str:
-        """The same, without keeping it."""
+        """The same for `when` in s, without caching it."""
         return self._shown(self._partition, when)
 
     def time_in(self, partition: str) -> float:
-        """A time that belongs to `partition`, which was asked for since the last
-        `forget_partitions`; KeyError otherwise."""
+        """A time in `partition`, which `partition()` returned since the last `forget_partitions`; KeyError
+        otherwise."""
         for unit, name in reversed(self._partitions.items()):
             if name == partition:
                 return float(unit * self._unit)
@@ -113,7 +114,7 @@ class Layout:
 
     def _shown(self, template: str, when: float) -> str:
         told = self._break_down(when)
-        if told.tm_year < 1000:  # which the C library writes without zeros, or with, as it likes
+        if told.tm_year < 1000:  # for such years C libraries differ in whether they write leading zeros
             year = f"{told.tm_year:04}"
             template = _YEAR.sub(lambda code: {"%Y": year, "%F": f"{year}-%m-%d"}.get(code[0], code[0]), template)
         return time.strftime(template, told)

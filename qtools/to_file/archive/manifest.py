@@ -1,14 +1,14 @@
-"""What an archive says of itself. In: finished files. Out: a line of JSON for each, and back.
+"""The manifests of an archive. In: records of finished files. Out: a line of JSON for each, and back.
 
-    in a directory          DIRECTORY/manifest.jsonl     a line a file, appended and synced
-    in an object store      NAME.manifest.json           one line, an object beside each: objects cannot be appended to
-    either                  _SUCCESS                     empty: the partition is complete
+    in a directory          DIRECTORY/manifest.jsonl     a line for each file, appended and synced
+    in an object store      NAME.manifest.json           one line, beside each object: objects cannot be appended to
+    in both                 _SUCCESS                     empty: the partition is complete
 
     {"name": …, "topic": …, "count": …, "bytes": …, "size": …, "sha256": …, "first_timestamp": …, "last_timestamp": …,
      "ids_hash": …, "format": …, "compression": …, "version": 1}
 
-name is that of the file in the same directory, so that a partition may be moved as a whole. bytes counts bodies, size
-the file as stored; timestamps are ns since 1970. A reader leaves keys alone that it does not know.
+name is the name of the file in the same directory, so a partition can be moved as a whole. bytes is the size of the
+bodies, size that of the file as stored; timestamps are ns since 1970. A reader ignores keys that it does not know.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COMPLETE = "_SUCCESS"
 
 @dataclass(frozen=True, slots=True)
 class Manifested:
-    """A file of an archive, as its manifest has it. name is relative to the archive's root."""
+    """A file of an archive, as its manifest describes it. name is relative to the root of the archive."""
 
     name: str
     topic: str
@@ -52,25 +52,26 @@ class Manifested:
 
 
 def is_manifest(name: str) -> bool:
-    """Whether an archive's file is a manifest."""
+    """Whether the file `name` of an archive is a manifest."""
     return name.endswith(OBJECT_MANIFEST) or name.rpartition("/")[2] == DIRECTORY_MANIFEST
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a file of messages may not be called `name`: an archive says something of itself there."""
+    """Whether `name` is the name of a manifest or marker, and so not allowed for a file of messages."""
     return is_manifest(name) or name.rpartition("/")[2] == COMPLETE
 
 
 def manifest_line(finished: FileRecord, name: str) -> bytes:
-    """The line for a file that is kept as `name`, a path or a name alone, with its newline."""
+    """The line, with its newline, for a file that is stored as `name` (a path, or a name alone)."""
     told = {field.name: getattr(finished, field.name) for field in fields(Manifested) if field.name != "name"}
     return orjson.dumps({"name": name.rpartition("/")[2], **told}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_manifest(name: str, text: bytes) -> list[Manifested]:
-    """What the manifest kept as `name` says; InputError that names it and the line that is broken.
+    """The files in the manifest `name`, whose content is `text`; InputError that names the manifest and the broken
+    line.
 
-    A last line without its newline was never finished, and says nothing: its file counts as not manifested.
+    A last line without a newline was not completely written, and is ignored: its file counts as not in the manifest.
     """
     directory = name.rpartition("/")[0]
     lines = text.split(b"\n")
@@ -93,14 +94,14 @@ def _read_line(directory: str, line: bytes, place: str) -> Manifested:
     if known["version"] != VERSION:
         raise InputError(f"{place} is of version {known['version']}, this program reads {VERSION}")
     name = known["name"]
-    # It comes from outside, and becomes a path.
+    # The name comes from outside, and will be used as a path.
     if not name or "/" in name or "\0" in name or name in (".", ".."):
         raise InputError(f"{place} names {name!r}, which is not a file beside it")
     return Manifested(**known | {"name": f"{directory}/{name}" if directory else name})
 
 
 def to_json(manifested: Manifested) -> bytes:
-    """As one line without its newline, the name relative to the archive's root: for programs."""
+    """One line of JSON without a newline, for programs; the name is relative to the root of the archive."""
     return orjson.dumps(asdict(manifested))
 
 
@@ -108,9 +109,9 @@ def to_json(manifested: Manifested) -> bytes:
 
 
 def append_manifest(root: Path, finished: FileRecord, *, unless_there: bool = False) -> None:
-    """Add the line of `finished`, which lies at `root`/its `relative`, to its directory's manifest, durably.
+    """Append the line of `finished`, a file below `root`, to the manifest of its directory, and sync it.
 
-    unless_there: look first whether its name is there already, as after a crash nobody else knows. OSError.
+    unless_there: first look whether the manifest has the file already; needed after a crash. Raises OSError.
     """
     relative = finished.relative
     path = root / relative.rpartition("/")[0] / DIRECTORY_MANIFEST
@@ -129,7 +130,7 @@ def append_manifest(root: Path, finished: FileRecord, *, unless_there: bool = Fa
 
 
 def _cut_torn_line(fd: int) -> int:
-    """Take away what a crash left of a last line; the size that remains."""
+    """Remove an incomplete last line, which a crash may have left. Returns the size that remains."""
     size = end = os.fstat(fd).st_size
     while end:
         begin = max(0, end - 4096)
@@ -159,10 +160,10 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 async def put_manifest(store: ObjectStore, finished: FileRecord, name: str) -> Outcome:
-    """Put the manifest of the object `name` beside it."""
+    """Write the manifest of the object `name` beside it."""
     return await store.put_new(name + OBJECT_MANIFEST, manifest_line(finished, name))
 
 
 async def mark_complete(store: ObjectStore, partition: str) -> Outcome:
-    """Say that nothing more will come into the directory `partition` ("" for the root)."""
+    """Mark the directory `partition` ("" for the root) as complete."""
     return await store.put_new(f"{partition.strip('/')}/{COMPLETE}".lstrip("/"), b"")

@@ -1,7 +1,7 @@
-"""A batch sorted by the file that each message belongs to. In: a batch. Out: a batch for each topic and partition.
+"""Splits a batch by the files that its messages belong to. In: a batch. Out: a batch for each topic and partition.
 
-A message belongs to the partition of its own time: what an expression finds in its body, else when the broker accepted
-it. Nothing is ever left out for lack of a time.
+A message belongs to the partition of its own time: the time that an expression finds in its body, or else the time at
+which the broker accepted it. No message is left out because it has no time.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Group = tuple[str, str, Batch]  # topic, partition ("" where there are none), me
 
 
 class Partitioner:
-    """Sorts by topic, and by partition where `partitioned`; `when` finds a message's own time in its JSON."""
+    """Splits by topic, and if `partitioned` by partition. when: finds the time of a message in its JSON."""
 
     def __init__(self, layout: Layout, *, partitioned: bool = False, when: Callable[[Any], Any] | None = None) -> None:
-        self.timeless = 0  # messages filed by the broker's time, as they had none of their own
+        self.timeless = 0  # messages for which the broker's time was used, as they had no time of their own
         self._layout = layout
         self._partitioned = partitioned
         self._when = when
 
     def sort(self, batch: Batch) -> list[Group]:
-        """Every message of `batch` once, in the order they came within each group."""
+        """All messages of `batch` in groups; within a group they keep their order."""
         topics = {origin.topic for origin, _, _ in batch.parts}
         if len(topics) == 1 and not self._partitioned:
             return [(topics.pop(), "", batch)]
@@ -53,7 +53,7 @@ class Partitioner:
         for body, fallback in zip(batch.bodies, accepted, strict=True):
             try:
                 when = event_time(find(loads(body)))
-            except EvaluationError:  # it is not JSON, or has nothing there that could be a time
+            except EvaluationError:  # the body is not JSON, or the expression fails
                 when = None
             if when is None:
                 self.timeless += 1

@@ -1,8 +1,9 @@
-"""Which partitions may be complete. In: those that files are begun in, and the time. Out: those whose time is over.
+"""Which partitions may be complete. In: the partitions that get files, and the time. Out: partitions whose time is
+over.
 
-A partition is complete when its time plus a lateness is over, and every source has got past that: it has delivered a
-message that was accepted later, or has nothing left. What comes all the same goes into a file of its own there. The
-partitions that are not complete yet are kept in the work directory, for the run after this one.
+A partition is complete when its time plus a lateness is over, and every source has passed that moment: the source has
+delivered a message that was accepted later, or has no messages left. A message that arrives even later goes into a new
+file of the partition. The partitions that are not complete yet are stored in the work directory, for the next run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _HOUR, _DAY, _CENTURY = 3600.0, 86400.0, 3.2e9
 
 
 class Partitions:
-    """The partitions that are not complete, kept at `path`. Times in s since 1970."""
+    """The partitions that are not complete, stored at `path`. lateness in s. Times in s since 1970."""
 
     def __init__(self, layout: Layout, lateness: float, path: Path) -> None:
         self._layout = layout
@@ -30,7 +31,7 @@ class Partitions:
         self.passed: dict[tuple[str, str], float] = {}  # (topic, nsqd) → when its latest message was accepted
 
     def load(self) -> None:
-        """What the run before left; StartError where that is damaged."""
+        """Load what the last run stored; StartError if it is damaged."""
         if not self._path.exists():
             return
         try:
@@ -40,19 +41,19 @@ class Partitions:
             raise StartError(f"{self._path} is damaged, and says no more which partitions are not complete") from error
 
     def begin(self, partition: str) -> None:
-        """A file is begun in `partition`. OSError where that cannot be kept."""
+        """Note that a file is begun in `partition`. OSError if that cannot be stored."""
         with self._lock:
             if partition not in self._ends:
                 self._save(self._ends | {partition: end_of(self._layout, partition)})
 
     def over(self, now: float) -> list[tuple[str, float]]:
-        """Those whose time is over at `now`, with the time that every source has to have got past."""
+        """The partitions whose time is over at `now`, each with the time that every source has to pass."""
         late = self._lateness
-        ends = self._ends  # replaced as a whole, by another thread
+        ends = self._ends  # another thread replaces the whole dict, and never changes it
         return sorted((name, end + late) for name, end in ends.items() if now >= end + late)
 
     def mark(self, partition: str) -> None:
-        """`partition` is complete. OSError where that cannot be kept: then it will be complete once more."""
+        """Forget `partition`, which is complete. After an OSError it will be marked as complete once more."""
         with self._lock:
             self._save({name: end for name, end in self._ends.items() if name != partition})
 
@@ -67,7 +68,7 @@ class Partitions:
 
 
 def end_of(layout: Layout, partition: str) -> float:
-    """When the time of `partition` is over: the first second that belongs to another one."""
+    """The end of `partition`: the first second that belongs to another partition."""
     inside = layout.time_in(partition)
     step = 1.0
     while layout.shown_partition(inside + step) == partition:
@@ -85,7 +86,7 @@ def end_of(layout: Layout, partition: str) -> float:
 
 
 def refuse_recurring(layout: Layout, now: float) -> None:
-    """UsageError where partitions come again, as hour=%H does each day: then none is ever complete."""
+    """UsageError if the names of partitions recur, as those of hour=%H do each day: such a partition never ends."""
     partition = layout.partition(int(now * 1e9))
     end = end_of(layout, partition)
     later = [hours * _HOUR for hours in range(1, 25)] + [days * _DAY for days in (*range(1, 32), 364, 365, 366)]

@@ -1,8 +1,9 @@
-"""A whole file is given its name, and never another's. In: a file, and names for it. Out: the name that was free.
+"""Gives a finished file its final name, and never overwrites another file. In: a file and a name. Out: whether the name
+was free.
 
-Within one file system a name is linked, which fails where there is one already. Across two, the file is copied beside
-its name under a hidden one first. Either way it appears whole, under a name that nobody had. All that was done is
-durable when `give_name` returns.
+Within one file system the file gets the name by a hard link, which fails if the name exists. Across file systems the
+file is first copied to a hidden draft beside the name. Either way the file appears under its name as a whole, and all
+is durable when `give_name` returns.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from pathlib import Path
 
 from qtools.to_file.archive.workfile import sync_directory
 
-# A file system that knows no links (FAT, some of those over a network), or a border between two.
+# Errors of file systems without hard links (FAT, some network file systems); EXDEV: another file system.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _ANOTHER = errno.EXDEV
 
 
 def give_name(source: Path, target: Path, draft: str) -> bool:
-    """Give the file `source` the name `target`, durably; False where somebody has it. `source` may stay as well.
+    """Give the file `source` the name `target`, durably; False if a file of that name exists. `source` may stay as
+    well.
 
-    draft: what it may be called beside `target` until it is whole; nobody else uses that name.
+    draft: a name beside `target` for an incomplete copy; no other process uses that name.
     """
     make_directories(target.parent)
     try:
@@ -40,7 +42,7 @@ def give_name(source: Path, target: Path, draft: str) -> bool:
 
 
 def is_named(source: Path, target: Path, size: int, sha256: str) -> bool:
-    """Whether `target` is the file `source` already: a crash may come between the name and the note of it."""
+    """Whether `target` is the file `source` already: a crash may have come before that was noted."""
     try:
         there = target.stat()
     except FileNotFoundError:
@@ -56,7 +58,7 @@ def is_named(source: Path, target: Path, size: int, sha256: str) -> bool:
 
 
 def make_directories(directory: Path) -> None:
-    """Make sure that `directory` is there, and durably so."""
+    """Create `directory` and its parents if they are missing, durably."""
     missing = []
     while not directory.is_dir():
         missing.append(directory)
@@ -68,7 +70,7 @@ def make_directories(directory: Path) -> None:
 
 
 def _copy(source: Path, target: Path, draft: Path) -> bool:
-    """Copy `source` to `draft`, and give that the name `target`; False where somebody has it."""
+    """Copy `source` to `draft`, and give that the name `target`; False if a file of that name exists."""
     try:
         with open(source, "rb") as there, open(draft, "wb") as here:
             shutil.copyfileobj(there, here, 1024 * 1024)
@@ -81,7 +83,7 @@ def _copy(source: Path, target: Path, draft: Path) -> bool:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            # No links here: take the name with an empty file, and put ours in its place.
+            # There are no hard links: reserve the name with an empty file, and replace that.
             try:
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             except FileExistsError:
@@ -89,7 +91,7 @@ def _copy(source: Path, target: Path, draft: Path) -> bool:
             try:
                 os.replace(draft, target)
             except BaseException:
-                target.unlink()  # an empty file would keep the name for ever
+                target.unlink()  # otherwise the empty file would keep the name
                 raise
     finally:
         draft.unlink(missing_ok=True)

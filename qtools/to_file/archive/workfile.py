@@ -65,7 +65,7 @@ class WorkFile:
         self._form = form
         self._stream = stream
         self._ids = ContentHash(head.topic)
-        self._sha: hashlib._Hash | None = hashlib.sha256()  # of what is synced; None where a run before this wrote it
+        self._sha: hashlib._Hash | None = hashlib.sha256()  # of what is synced; None if an earlier run wrote it
         self._pending: list[bytes] = []
         self._flushed = True
         self._fd = -1
@@ -104,7 +104,7 @@ class WorkFile:
         messages = batch.messages
         for origin, start, stop in batch.parts:
             self._ids.add(origin.address, messages.ids[start:stop])
-        # Timestamps stand in front, big-endian: their bytes are in the order of their values.
+        # A stamp begins with the timestamp, big-endian: stamps sort like their timestamps.
         first, last = timestamp_of(min(messages.stamps)), timestamp_of(max(messages.stamps))
         grown.first = min(grown.first, first) if grown.count else first
         grown.last = max(grown.last, last) if grown.count else last
@@ -291,7 +291,7 @@ class WorkFile:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make durable what was created, named and removed in `directory`."""
+    """Sync `directory`: the creation, renaming and removal of files in it become durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,7 +1,7 @@
 """Compressed bytes → bytes. In: chunks of a file of gzip members or zstd frames. Out: blocks of bounded size.
 
-A file has many members, or frames: one ends at every sync. What ends in the middle of one, or is none, is InputError.
-However well a chunk was compressed, no more than BLOCK bytes come out of one step.
+A file has many zstd frames, as one ends at every sync. InputError for a file that ends within a member or frame, or
+that is not in the format. One step yields at most BLOCK bytes, however well a chunk was compressed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NAMES = ("none", "gzip", "zstd")
 
 
 class Inflater:
-    """Undoes `compression` ("none", "gzip", "zstd")."""
+    """Decompresses `compression`: "none", "gzip" or "zstd"."""
 
     def __init__(self, compression: str) -> None:
         self._name = compression
@@ -36,10 +36,10 @@ class Inflater:
             self._errors = (zstd.ZstdError, EOFError)
         elif compression != "none":
             raise InputError(f"the compression {compression!r} is none that this program knows")
-        self._part: Any = None  # what undoes the member, or frame, that has begun
+        self._part: Any = None  # the decompressor of the current member or frame
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """What `chunk` brings; it is to be read to its end before the next."""
+        """The decompressed bytes of `chunk`. Iterate to the end before the next call."""
         if self._make is None:
             if chunk:
                 yield chunk
@@ -59,7 +59,7 @@ class Inflater:
                 yield block
 
     def end(self) -> None:
-        """InputError when the file ends where it should go on."""
+        """InputError if the file ended within a member or frame."""
         if self._part is not None:
             what = "member" if self._name == "gzip" else "frame"
             raise InputError(f"ends in the middle of a {self._name} {what}: it was cut off")

@@ -1,9 +1,9 @@
-"""A file of an archive → its messages. In: blocks of the file. Out: messages by column, a block's at a time.
+"""The messages of a file of an archive. In: blocks of the file. Out: messages by column, in batches.
 
     blocks ─▶ inflate ─▶ split by format ─▶ Records(bodies, timestamps, ids)
 
-envelope and msgpack know of each message when a broker accepted it, and its id; raw and length32 keep bodies only.
-One step in a thread takes one block, so that the loop is free meanwhile and memory is bounded.
+The formats envelope and msgpack have the timestamp and the id of each message; raw and length32 have bodies only. Each
+block is decoded in a thread, so the event loop is not blocked, and memory is bounded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Records:
 
 
 class RecordReader:
-    """Undoes format and compression of one file. InputError for what is neither."""
+    """Decodes one file. InputError for an unknown format or compression, and for damaged data."""
 
     def __init__(self, format: str, compression: str, delimiter: bytes = b"\n") -> None:
         self._inflater = Inflater(compression)
@@ -52,14 +52,14 @@ class RecordReader:
             raise InputError(f"the format {format!r} is none that this program knows")
 
     def feed(self, chunk: bytes) -> Iterator[Records]:
-        """The messages that end in `chunk`; to be read to its end before the next."""
+        """The messages that end in `chunk`. Iterate to the end before the next call."""
         for block in self._inflater.feed(chunk):
             bodies = self._splitter.feed(block)
             if bodies:
                 yield self._records(bodies)
 
     def end(self) -> Records:
-        """What is left when the file has ended."""
+        """The last messages, when the file has ended. InputError if it ended within one."""
         self._inflater.end()
         return self._records(self._splitter.end())
 
@@ -72,7 +72,7 @@ class RecordReader:
 
 
 async def read_records(chunks: AsyncIterator[bytes], reader: RecordReader) -> AsyncIterator[Records]:
-    """All messages of a file, a block's at a time."""
+    """All messages of a file, in batches."""
     async for chunk in chunks:
         steps = reader.feed(chunk)
         while (records := await asyncio.to_thread(next, steps, None)) is not None:
@@ -83,7 +83,8 @@ async def read_records(chunks: AsyncIterator[bytes], reader: RecordReader) -> As
 
 
 class Sum:
-    """Which bodies a file has, whatever their order: how many, how long, and the sum of their hashes."""
+    """A checksum of the bodies in a file that ignores their order: their number, their size, and the sum of their
+    hashes."""
 
     def __init__(self) -> None:
         self.count = self.bytes = self._sum = 0

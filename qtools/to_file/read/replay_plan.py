@@ -1,8 +1,9 @@
-"""Which files are replayed, in what order, from where. In: what an archive holds. Out: files, and a place among them.
+"""Which files are replayed, in what order, and from where. In: an ArchiveListing. Out: files, and a position among
+them.
 
-In the order of their earliest message, then of their names. A file of the same messages as an earlier one is left out.
-A checkpoint names the file that a run was in, and how many of its messages are confirmed; what the archive has
-got since goes into the order where it belongs.
+Files are in the order of their earliest message, then of their names. A file with the same messages as an earlier one
+is left out. A checkpoint names the file that a run had reached, and how many of its messages are confirmed. Files that
+were added to the archive since then are replayed if they come later in the order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from qtools.to_file.read.verify import ArchiveListing
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Timestamps, ns since 1970: from `since` on, before `until`."""
+    """A span of timestamps, in ns since 1970: from `since` on, before `until`. None is no limit."""
 
     since: int | None = None
     until: int | None = None
@@ -28,19 +29,20 @@ class Span:
         return (self.since is None or timestamp >= self.since) and (self.until is None or timestamp < self.until)
 
     def touches(self, file: Manifested) -> bool:
-        """Whether some of the file may lie in it."""
+        """Whether some messages of the file may be in the span."""
         return (self.since is None or file.last_timestamp >= self.since) and (
             self.until is None or file.first_timestamp < self.until
         )
 
     def covers(self, file: Manifested) -> bool:
-        """Whether all of the file lies in it."""
+        """Whether all messages of the file are in the span."""
         return self.has(file.first_timestamp) and self.has(file.last_timestamp)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayPosition:
-    """Behind the first `records` messages of the file `name`; "" is the very start. sent: how many of all were sent."""
+    """The position behind the first `records` messages of the file `name` ("" is the start). sent: messages sent in
+    all."""
 
     name: str = ""
     records: int = 0
@@ -49,7 +51,7 @@ class ReplayPosition:
 
 @dataclass(slots=True)
 class ReplayPlan:
-    """files: what is left to be replayed, the one in which `start` lies first. notes: what is said of it."""
+    """files: those to replay, beginning with the one that contains `start`. notes: lines for the log."""
 
     files: list[Manifested]
     start: ReplayPosition
@@ -57,9 +59,10 @@ class ReplayPlan:
 
 
 def make_plan(archive: ArchiveListing, span: Span, topic: str, start: ReplayPosition) -> ReplayPlan:
-    """What to replay of `archive`; `topic` is the archived one, "" where there is only one.
+    """The plan for `archive`. topic: the archived topic; "" if the archive has only one.
 
-    UsageError where there are several; InputError for what a check would find: nothing is sent of a half archive.
+    UsageError if a topic has to be named, or is not in the archive. InputError if the archive is damaged or incomplete,
+    as far as its listing shows.
     """
     if archive.findings:
         first = archive.findings[0]
@@ -109,7 +112,7 @@ def _check_whole(archive: ArchiveListing, chosen: list[Manifested]) -> None:
 
 
 class ReplayCheckpoint:
-    """The file at `path`, for a replay of `run`: whatever must be the same for a place to mean the same."""
+    """The checkpoint at `path`. run: the options that must be the same when a run continues from it."""
 
     def __init__(self, path: str, run: dict[str, Any]) -> None:
         self._file = StateFile(path, "q-to-file replay")
@@ -119,7 +122,8 @@ class ReplayCheckpoint:
         self._file.check()
 
     def load(self) -> ReplayPosition:
-        """Where to begin: the very start when there is no file. UsageError when it is another run's."""
+        """The position to begin at: the start if there is no file. UsageError if the file is of a run with other
+        options."""
         told = self._file.load()
         if told is None:
             return ReplayPosition()

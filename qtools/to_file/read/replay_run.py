@@ -1,4 +1,4 @@
-"""One run of q-to-file replay: archive, publisher, the loop between them, and what is said at the end."""
+"""One run of q-to-file replay: an archive, a publisher, the loop between them, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ReplayOptions:
 
 
 async def replay(options: ReplayOptions, signals: Signals) -> int:
-    """Publish what the archive has; the exit status. StartError, UsageError, StoreError before anything was sent."""
+    """Publish the archive; returns the exit status. StartError, UsageError or StoreError before anything is sent."""
     checkpoint = _checkpoint(options)
     if checkpoint:
         checkpoint.check()
@@ -62,7 +62,7 @@ async def replay(options: ReplayOptions, signals: Signals) -> int:
     for note in plan.notes:
         logs.say(logging.WARNING, note)
     if checkpoint:
-        checkpoint.save(start)  # from now on the file is locked
+        checkpoint.save(start)  # this locks the file
     source = ArchiveSource(store, archive.entries, plan, options.span, delimiter=options.delimiter)
     return await _Replay(options, source, checkpoint).run(signals)
 
@@ -122,7 +122,7 @@ class _Replay:
         return 1
 
     def _filter(self, rules: Filter) -> FilteredSink:
-        """The publisher behind the filter."""
+        """The filter before the publisher."""
         from qtools.flow.filter import FilteredSink
 
         return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
@@ -146,7 +146,7 @@ class _Replay:
             logs.say_result("; ".join([f"{done} to {self.options.topic}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
-        """What ended it, and how far everything is safe."""
+        """Log what ended the run, and how many messages are confirmed."""
         if error is not None:
             logs.say(logging.ERROR, str(error))
         else:

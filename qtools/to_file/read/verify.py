@@ -1,14 +1,14 @@
-"""An archive held against its manifests. In: a store. Out: what is wrong, file by file, and how much is good.
+"""Compares the files of an archive with its manifests. In: a store. Out: findings for each file, and totals.
 
     missing      in a manifest, and not there           unlisted     there, and in no manifest
-    truncated    shorter than it was                    altered      other bytes than it had
-    twice        the same messages as another file      broken       (deep) not what format and compression say
-    manifest     a manifest that cannot be read         miscounted   (deep) other messages than the manifest says
+    truncated    shorter than in the manifest           altered      other bytes than in the manifest
+    twice        the same messages as another file      broken       (deep) damaged, or in another format
+    manifest     a manifest that cannot be read         miscounted   (deep) other messages than in the manifest
 
-Every file is read whole and its sha256 compared. A deep check also decodes every message; where the format keeps ids it
-holds the hash over them against the manifest's and counts messages that are in two files: delivered again after a
-crash, which at-least-once delivery allows. Those are a remark and no finding. Ids are kept, 8 bytes each, only
-while a file is open whose time overlaps: a message that comes again still has its broker's timestamp.
+Every file is read completely, and its sha256 compared. A deep check also decodes every message. If the format has ids,
+it compares their hash with that in the manifest, and counts the messages that are in two files: a broker delivers a
+message again after a crash. At-least-once delivery allows that, so it is a remark and no finding. A message that is
+delivered again keeps its timestamp, so ids (8 bytes each) are kept only while files follow whose times overlap.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from qtools.to_file.stores.store_errors import NotThere
 T = TypeVar("T")
 Answer = TypeVar("Answer")
 
-AT_ONCE = 4  # files; each holds two blocks of 4 MiB
-ASKED_AT_ONCE = 16  # small requests
-SOME = 1000
-LARGEST_MANIFEST = 256 * 1024 * 1024  # a million files in one directory
+AT_ONCE = 4  # files that are read at once; each takes two blocks of 4 MiB
+ASKED_AT_ONCE = 16  # small requests at once
+SOME = 1000  # names for which requests are made before their answers are used
+LARGEST_MANIFEST = 256 * 1024 * 1024  # bytes: a million files in one directory
 
 
 class Finding(NamedTuple):
-    """What is wrong with a file, in a word and in a sentence."""
+    """What is wrong with a file: `kind` is one of the words above, `told` a clause for people."""
 
     name: str
     kind: str
@@ -54,7 +54,8 @@ class Finding(NamedTuple):
 
 @dataclass(slots=True)
 class ArchiveListing:
-    """What a store holds: entries by name, what the manifests say by name, and what is wrong with those."""
+    """The content of an archive: its files, the entries of its manifests, both by name, and findings in the
+    manifests."""
 
     entries: dict[str, StoredObject] = field(default_factory=dict)
     manifested: dict[str, Manifested] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class ArchiveListing:
 
 @dataclass(slots=True)
 class Report:
-    """files, messages, bytes (of bodies), size (as stored): of what is good. again: messages that are in two files."""
+    """files, messages, bytes (of bodies) and size (as stored) count the good files. again: messages in two files."""
 
     files: int = 0
     messages: int = 0
@@ -78,7 +79,7 @@ class Report:
 
 
 async def read_archive(store: ObjectStore) -> ArchiveListing:
-    """Everything the store lists, and all manifests. StoreError when it cannot be listed or read."""
+    """List the store, and read all manifests. StoreError if that fails."""
     archive = ArchiveListing()
     manifests: list[StoredObject] = []
     async for entries in store.list():
@@ -94,7 +95,7 @@ async def read_archive(store: ObjectStore) -> ArchiveListing:
         some = manifests[start : start + SOME]
         for entry, text in zip(some, await _each(some, lambda one: store.get(one, LARGEST_MANIFEST)), strict=True):
             _add_manifest(archive, entry.name, text)
-    # An object tells of itself too: between it and its manifest a crash may have come.
+    # After a crash an object may have no manifest: its metadata contains the same line.
     beside = {entry.name.removesuffix(OBJECT_MANIFEST) for entry in manifests}
     bare = sorted(archive.entries[name] for name in archive.entries.keys() - archive.manifested.keys() - beside)
     for start in range(0, len(bare), SOME):
@@ -102,7 +103,7 @@ async def read_archive(store: ObjectStore) -> ArchiveListing:
         for entry, told in zip(some, await _each(some, store.about), strict=True):
             if told:
                 _add_manifest(archive, entry.name + OBJECT_MANIFEST, told.encode() + b"\n")
-    # While somebody archives, a file may have come after its place in the listing had passed.
+    # While a run is archiving, a file may appear after the listing has passed its name.
     late = sorted(archive.manifested.keys() - archive.entries.keys())
     for start in range(0, len(late), SOME):
         found = await _each(late[start : start + SOME], store.head)
@@ -111,7 +112,7 @@ async def read_archive(store: ObjectStore) -> ArchiveListing:
 
 
 async def _each(items: Sequence[T], ask: Callable[[T], Awaitable[Answer]]) -> list[Answer]:
-    """The answers for all of `items`, so many asked for at a time."""
+    """The answers for all of `items`, with at most ASKED_AT_ONCE requests at once."""
     limit = asyncio.Semaphore(ASKED_AT_ONCE)
 
     async def one(item: T) -> Answer:
@@ -138,7 +139,7 @@ def _add_manifest(archive: ArchiveListing, name: str, text: bytes) -> None:
 
 
 class Verifier:
-    """One check of `archive`, which lies in `store`. `report` may be read at any time."""
+    """One check of `archive` in `store`. `report` may be read at any time."""
 
     def __init__(
         self, store: ObjectStore, archive: ArchiveListing, *, deep: bool = False, delimiter: bytes = b"\n"
@@ -151,7 +152,7 @@ class Verifier:
         self._open: dict[str, tuple[int, array[int]]] = {}  # file → last timestamp, keys of its messages
 
     async def run(self) -> Report:
-        """Check all of it; StoreError when the store fails, and not one of its files."""
+        """Check all files. StoreError when the store fails; a damaged file is a finding."""
         archive, report = self._archive, self.report
         known = sorted(archive.manifested.values(), key=lambda each: (each.first_timestamp, each.name))
         report.findings += _twice(known)
@@ -164,7 +165,8 @@ class Verifier:
         return report
 
     async def _list_again(self, unlisted: list[str]) -> list[Manifested]:
-        """What manifests say by now of files that were in none: while somebody archives, they come after the files."""
+        """Read the manifests again for files that are in none: while a run is archiving, a manifest follows its
+        file."""
         again = ArchiveListing()
         places = {name + OBJECT_MANIFEST for name in unlisted}
         places |= {f"{name.rpartition('/')[0]}/{DIRECTORY_MANIFEST}".lstrip("/") for name in unlisted}
@@ -222,7 +224,7 @@ class Verifier:
         return finding
 
     def _compare(self, known: Manifested, keys: array[int]) -> None:
-        """Count messages that an earlier file has too."""
+        """Count the messages that an earlier file has too."""
         self._open = {name: each for name, each in self._open.items() if each[0] >= known.first_timestamp}
         mine = set(keys)
         if len(mine) < len(keys):
@@ -240,7 +242,7 @@ class Verifier:
 
 
 def _twice(known: list[Manifested]) -> list[Finding]:
-    """Files that have the very same messages as an earlier one."""
+    """Files with exactly the messages of an earlier file."""
     first: dict[tuple[str, str], str] = {}
     found = []
     for each in known:
@@ -251,7 +253,7 @@ def _twice(known: list[Manifested]) -> list[Finding]:
 
 
 class _Decoded:
-    """What one file turns out to hold."""
+    """The decoded messages of one file, counted and compared with its manifest."""
 
     def __init__(self, known: Manifested, delimiter: bytes) -> None:
         self.keys: array[int] = array("Q")
@@ -297,7 +299,7 @@ class _Decoded:
         self._bytes += sum(map(len, records.bodies))
         if records.ids is None or self._ids is None:
             if len(records):
-                self._ids = None  # the format keeps none
+                self._ids = None  # the format has no ids
             return
         of_nsqd: dict[str, list[bytes]] = {}
         for nsqd, ident in records.ids:

@@ -31,8 +31,8 @@ class CheckOptions:
 
 
 async def check(options: CheckOptions, signals: Signals) -> int:
-    """Check all of it, and tell; the exit status. StartError when the archive cannot be read at all,
-    InputError when there is none."""
+    """Check the archive, and print the report; returns the exit status. StartError if the archive cannot be read,
+    InputError if it has no files."""
     checking = asyncio.current_task()
     assert checking is not None
     signals.on_stop(lambda: _cancel(checking))
@@ -40,7 +40,7 @@ async def check(options: CheckOptions, signals: Signals) -> int:
         store = await open_to_read(options.url, endpoint=options.endpoint)
         archive = await read_archive(store)
         if not archive.entries and not archive.manifested and not archive.findings:
-            # A wrong prefix looks just so.
+            # The prefix may be wrong.
             raise InputError(f"{options.url} has no files: nothing was checked")
         verifier = Verifier(store, archive, deep=options.deep, delimiter=options.delimiter)
         meter = ProgressLine("checked", lambda: (verifier.report.messages, verifier.report.size), show=options.show)
@@ -72,7 +72,7 @@ def _cancel(task: asyncio.Task[object]) -> None:
 
 
 def _table(report: Report) -> list[str]:
-    """A row a directory of what is good, then a row for all that is not, and a last line."""
+    """A row of totals for each directory, a row for each finding, and a last line."""
     sums: dict[str, list[int]] = {}
     for each in report.good:
         row = sums.setdefault(each.name.rpartition("/")[0], [0, 0, 0])
@@ -104,7 +104,7 @@ def _rows(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]
 
 
 def _shown(text: str) -> str:
-    """A file's name is not let loose on a terminal."""
+    """A text without control characters, which could act on a terminal: names of files may contain any."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 

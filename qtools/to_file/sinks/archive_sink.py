@@ -1,8 +1,8 @@
-"""The archive as a Sink: the loop's side of it. In: batches. Out: a return when they are durable.
+"""An archive in a local directory, as a Sink. In: batches. Out: `write` returns when they are durable.
 
-What touches a disk happens in one thread. Where a disk is full or forbids, this waits and tries again every second:
-nothing is acknowledged meanwhile, so the broker sends no more than max-in-flight allows; connections, heartbeats and
-touches go on. It is said once, and once more when it is over.
+All use of the disk is in one thread. If the disk is full or refuses to write, the sink tries again every second.
+Meanwhile nothing is acknowledged, so the broker sends no more than max-in-flight messages; connections, heartbeats and
+touches go on. The trouble is logged when it begins and when it ends.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from qtools.to_file.archive.archive import Archive
 logger = logging.getLogger("qtools.to_file")
 
 RETRY_SECONDS = 1.0
-TICK_SECONDS = 1.0  # how late a file may be closed that is due by the clock
+TICK_SECONDS = 1.0  # how late a file that is due by the clock may be closed
 T = TypeVar("T")
 
 
 class ArchiveSink:
-    """Writes into `archive`, in a thread of its own."""
+    """Writes to `archive`, in its own thread."""
 
     def __init__(self, archive: Archive) -> None:
-        self.trouble = ""  # why nothing can be written now
+        self.trouble = ""  # why nothing can be written now, or ""
         self.written = 0
         self.written_bytes = 0
         self.left = 0  # files that could not be closed at the end
         self.archive = archive
         self._worker = Worker("archive")
         self._troubled_since = 0.0
-        self._tries = 0  # how many wait for the trouble's end
+        self._tries = 0  # calls that are repeated until they succeed
         self._closed = False
         self._keeper: asyncio.Task[None] | None = None
         self._hanging_up: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """End what the run before left, and begin to keep the time. Where a disk forbids, that is tried again later."""
+        """Finish the files of earlier runs, and start the clock that closes files. If the disk fails, that is tried
+        again."""
         found = await self._try_once(self.archive.adopt)
         if found:
             logger.warning("found %s that the last run left in the work directory", plural(found, "file"))
@@ -57,18 +58,18 @@ class ArchiveSink:
         self.written_bytes += sum(map(len, batch.bodies))
 
     async def complete(self, partition: str) -> bool:
-        """Close the files of `partition`, and say that it is complete; False where that cannot be yet."""
+        """Close the files of `partition`, and mark it as complete. Always True here."""
         await self._until_done(partial(self.archive.cycle, partition))
         await self._until_done(partial(self.archive.mark_complete, partition))
         return True
 
     def hang_up(self) -> None:
-        """Close all files now; the next message begins another."""
+        """Close all files now; the next message goes into a new file."""
         if self._hanging_up is None or self._hanging_up.done():
             self._hanging_up = asyncio.create_task(self._until_done(self.archive.cycle))
 
     async def close(self) -> None:
-        """Close all files. What cannot be closed now stays in the work directory, and the next run does it."""
+        """Close all files. A file that cannot be closed now stays in the work directory for the next run to finish."""
         if self._closed:
             return
         self._closed = True
@@ -85,10 +86,10 @@ class ArchiveSink:
             )  # fmt: skip
 
     async def wait_sent(self) -> None:
-        """It is there already."""
+        """Finished files are in their place already."""
 
     async def release(self) -> None:
-        """Let another process work here."""
+        """Release the lock of the work directory."""
         self.archive.release()
 
     @property
@@ -114,11 +115,11 @@ class ArchiveSink:
         ]
 
     async def _keep_time(self, adopted: bool) -> None:
-        """Close what is due by the clock, though no message comes."""
+        """Close files that are due by the clock, also if no message arrives."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if self._tries:
-                continue  # somebody finds out already
+                continue  # another call notices when the disk works again
             if not adopted:
                 adopted = await self._try_once(self.archive.adopt) is not None
             await self._try_once(self.archive.settle)
@@ -134,7 +135,7 @@ class ArchiveSink:
         self._recovered()
 
     async def _try_once(self, call: Callable[[], T]) -> T | None:
-        """What `call` returns; None where it failed with an OSError, which is told."""
+        """Return what `call` returns; log an OSError, and return None."""
         try:
             done = await self._worker.call(call)
         except OSError as error:

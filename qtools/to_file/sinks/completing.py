@@ -1,7 +1,8 @@
-"""Partitions are marked when they are complete. In: a consumer, a sink. Out: _SUCCESS where nothing more comes.
+"""Marks partitions that are complete. In: a consumer, a sink. Out: _SUCCESS in each partition that gets no more
+messages.
 
-Looked at now and then, and only where a partition's time is over: then every nsqd is asked whether anything waits that
-could still belong there, unless it has delivered something later already.
+When the time of a partition is over, each nsqd that has not delivered a later message yet is asked whether messages are
+waiting there: these could still belong to the partition.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from qtools.to_file.sinks.sinks import CompletingSink
 logger = logging.getLogger("qtools.to_file")
 
 LOOK_SECONDS = 1.0
-AGAIN_SECONDS = 2.0  # where a source is not past it, or a file is not where it belongs
+AGAIN_SECONDS = 2.0  # the pause when a partition could not be marked: a source or an upload is behind
 
 
 class Completing:
-    """Marks what is complete of `partitions`."""
+    """Marks those of `partitions` that are complete."""
 
     def __init__(self, partitions: Partitions, consumer: Consumer, sink: CompletingSink) -> None:
         self._partitions = partitions
@@ -32,19 +33,19 @@ class Completing:
         self._said = ""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Mark partitions until cancelled."""
         while True:
             pause = LOOK_SECONDS if await self._look() else AGAIN_SECONDS
             await asyncio.sleep(pause)
 
     async def finish(self) -> None:
-        """At the end of a run, which may have been shorter than a look takes to come."""
+        """Mark partitions once more, at the end of a run: it may have been shorter than LOOK_SECONDS."""
         if not await self._look():
             await self._sink.wait_sent()
             await self._look()
 
     async def _look(self) -> bool:
-        """Mark what is complete; whether that is all whose time is over."""
+        """Mark complete partitions. Returns whether every partition whose time is over is marked."""
         asker = StatisticsClient(self._consumer)
         try:
             return all([await self._complete(asker, *each) for each in self._partitions.over(time.time())])
@@ -62,7 +63,7 @@ class Completing:
         return True
 
     async def _all_past(self, asker: StatisticsClient, past: float) -> bool:
-        """Whether no source has anything left that was accepted before `past`."""
+        """Whether no source has messages left that a broker accepted before `past`."""
         consumer = self._consumer
         if not consumer.is_complete:
             return False

@@ -1,8 +1,8 @@
 """An archive without a local disk. In: batches. Out: objects, one for each topic and partition of a batch.
 
-A message is finished in its queue when the store has confirmed the object that holds it, so an object has no more
-messages than may be in flight. Where the store fails, this waits and tries again: nothing is acknowledged
-meanwhile, and what is held is touched. SIGHUP has nothing to close here.
+A message is finished when the store has confirmed the object that contains it. So an object has no more messages than
+may be in flight. If the store fails, the sink tries again until it works: meanwhile nothing is acknowledged, and the
+messages in flight are touched. SIGHUP has no effect, as no file is open.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from qtools.to_file.stores.object_store import ObjectStore
 
 logger = logging.getLogger("qtools.to_file")
 
-AT_ONCE = 8  # objects of one batch under way
+AT_ONCE = 8  # objects of one batch that are uploaded at once
 
 
 class ObjectSink:
-    """Puts batches into `store`."""
+    """Writes batches to `store`."""
 
     failed = False
 
@@ -51,7 +51,7 @@ class ObjectSink:
         self._troubled_since = 0.0
 
     async def start(self) -> None:
-        """StartError where the store will never take anything."""
+        """StartError if the store can never work."""
         await check(self._store)
 
     async def write(self, batch: Batch) -> None:
@@ -73,7 +73,7 @@ class ObjectSink:
         self.written_bytes += sum(map(len, batch.bodies))
 
     def hang_up(self) -> None:
-        """There is nothing open."""
+        """There is nothing to do: no file is open."""
 
     async def close(self) -> None: ...
 
@@ -97,7 +97,7 @@ class ObjectSink:
         return self.trouble
 
     def _object(self, group: Group) -> tuple[FileRecord, bytes]:
-        """The object of one topic and partition, and what is known of it."""
+        """The record and the content of the object for one topic and partition."""
         topic, partition, batch = group
         encoding = self._encoding
         block = encoding.form.join(batch)

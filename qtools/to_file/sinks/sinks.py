@@ -1,4 +1,4 @@
-"""Where an archive goes: a directory, a spool before a store, or a store. In: options. Out: the sink for it."""
+"""Chooses the sink of an archive: a directory, a spool before a store, or a store. In: options. Out: the sink."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ logger = logging.getLogger("qtools.to_file")
 
 
 class ArchivingSink(Protocol):
-    """A Sink, and what else a run asks of it.
+    """A Sink with what a run needs besides.
 
-    written, written_bytes: messages that are safe, and bytes of their bodies.
-    trouble: why nothing is written now, or "". unready: that, or why what is written does not get where it belongs.
-    failed: whether something was left that another run has to bring to its end.
+    written, written_bytes: the number of messages that are safe, and the bytes of their bodies.
+    trouble: why nothing can be written now, or "". unready: the same, or why finished files cannot be uploaded.
+    failed: whether a file was left unfinished, which another run has to finish.
     """
 
     written: int
@@ -42,39 +42,39 @@ class ArchivingSink(Protocol):
     def failed(self) -> bool: ...
 
     async def start(self) -> None:
-        """Bring to its end what the run before left."""
+        """Finish the files of earlier runs."""
 
     async def write(self, batch: Batch) -> None: ...
 
     def hang_up(self) -> None:
-        """Close what is open; the next message begins anew."""
+        """Close all open files; the next message goes into a new file."""
 
     async def close(self) -> None: ...
 
     async def wait_sent(self) -> None:
-        """Until all that was closed is where it belongs."""
+        """Wait until all closed files are in their final place."""
 
     async def release(self) -> None:
-        """Let go of everything. Called last."""
+        """Release all resources. Called last."""
 
     def notes(self) -> list[str]:
-        """What the summary says of it."""
+        """Notes for the summary of the run."""
 
     def families(self) -> list[Family]:
-        """What it counts."""
+        """Its metrics."""
 
 
 class CompletingSink(ArchivingSink, Protocol):
-    """One that has partitions."""
+    """An ArchivingSink whose partitions can be marked as complete."""
 
     async def complete(self, partition: str) -> bool:
-        """Close the files of `partition`, and say that it is complete; False where that cannot be yet."""
+        """Close the files of `partition`, and mark it as complete; False if that is not possible yet."""
 
 
 def make_sink(
     options: ArchiveOptions, layout: Layout, sorter: Partitioner, partitions: Partitions | None
 ) -> ArchivingSink:
-    """The sink for `options.output` and `options.store`; StartError where it cannot be used."""
+    """The sink for `options.output` and `options.store`; StartError if it cannot be used."""
     encoding = Encoding(
         options.format, make_format(options.format, options.delimiter), options.compression, options.level
     )

@@ -1,7 +1,7 @@
-"""An archive that is uploaded: local files are the safe place, and go when the store has confirmed them.
+"""An archive that is uploaded to a store. In: batches. Out: files in a local spool, then objects.
 
-A message is finished in its queue when it is fsynced here; what becomes of its file is the uploader's business, for as
-long as that takes. A store that is away stops nothing until the disk is full.
+A message is finished when it is fsynced in the local spool. The uploader then uploads its file, and deletes it when the
+store has confirmed the object. While the store is unreachable, archiving goes on until the disk is full.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ logger = logging.getLogger("qtools.to_file")
 
 
 async def check(store: ObjectStore) -> None:
-    """StartError where `store` will never take anything: wrong credentials, no bucket. One that is away comes back."""
+    """StartError if `store` can never work: wrong credentials, no bucket. If it is only unreachable now, log a
+    warning."""
     try:
         await store.check()
     except StoreError as error:
@@ -35,7 +36,7 @@ async def check(store: ObjectStore) -> None:
 
 
 class Spool:
-    """The way from a spool to a store. `add` is called by the archive's thread."""
+    """The files in `place`, and the task that uploads them to `store`. The thread of the archive calls `add`."""
 
     def __init__(self, store: ObjectStore, place: Path) -> None:
         self.store = store
@@ -49,16 +50,16 @@ class Spool:
         self._loop.call_soon_threadsafe(self.uploader.add, finished)
 
     def has(self, partition: str) -> bool:
-        """Whether files of `partition` wait here, in whatever directory of it."""
+        """Whether files of `partition` are waiting, in it or in a directory below it."""
         return any(path.is_file() for path in (self.place / partition).rglob("*"))
 
     async def start(self) -> None:
-        """Begin to upload; StartError where the store will never take anything."""
+        """Start uploading; StartError if the store can never work."""
         await check(self.store)
         self._run = asyncio.create_task(self.uploader.run())
 
     async def wait_empty(self) -> None:
-        """Until nothing waits; a defect of the uploader is raised."""
+        """Wait until all files are uploaded. Raises the error of an uploader that failed, which is a defect."""
         if self._run is None:
             return
         empty = asyncio.create_task(self.uploader.wait_empty())
@@ -70,7 +71,7 @@ class Spool:
             self._run.result()
 
     async def close(self) -> None:
-        """Let what is under way end, if that is soon."""
+        """Stop the uploader; uploads in progress have RETIRE_TIMEOUT to end."""
         self.uploader.close()
         if self._run is not None:
             run, self._run = self._run, None
@@ -78,7 +79,7 @@ class Spool:
 
 
 class SpoolSink(ArchiveSink):
-    """Writes into `archive`, whose finished files `spool` uploads."""
+    """Writes to `archive`, whose finished files `spool` uploads."""
 
     def __init__(self, archive: Archive, spool: Spool) -> None:
         super().__init__(archive)
@@ -99,7 +100,7 @@ class SpoolSink(ArchiveSink):
         try:
             await mark_complete(self.spool.store, partition)
         except StoreError as error:
-            logger.info("%s", error)  # the uploader has it said, or will
+            logger.info("%s", error)  # the uploader logs the same trouble as a warning
             return False
         return True
 

@@ -1,15 +1,15 @@
-"""Finished files → a store. In: files in a spool, each with what is known of it. Out: objects; the files are gone.
+"""Uploads finished files. In: files in a spool, each with a record beside it. Out: objects; the files are deleted.
 
     spool/NAME + spool/.NAME.finished  ─▶  DIRECTORY/TOPIC.TIME.HASH.EXT  ─▶  ….EXT.manifest.json  ─▶  both unlinked
 
-An object's name follows from its contents: the partition, the topic, the earliest timestamp and the hash over nsqd,
-topic and message ids, all frozen when the file was closed. It is put only where there is none. So an upload that
-is repeated after a crash, at whatever point, makes no second object; nor does a file of the very same messages,
-delivered again, though its bytes may differ (attempts are counted, the order is another). A file is deleted
-when the store has confirmed the whole, and never before.
+The name of an object depends only on its messages: on the partition, the topic, the earliest timestamp and the hash
+over nsqd, topic and message ids, all of which are fixed when the file is closed. No object is overwritten. So an upload
+that is repeated after a crash makes no second object. Neither does a file of the same messages that were delivered
+again, though its bytes may differ (in the number of attempts, or in the order). A file is deleted only after the store
+has confirmed the whole object.
 
-What fails is tried again for ever, with growing pauses. It is said once, and once when it is well again. Only a file
-that can never be put (its name is taken by something else, it was changed since) is left where it is, out of the way.
+A failed upload is repeated for ever, with growing pauses. The first failure is logged, and the first success after it.
+A file that can never be uploaded (another object has its name, or the file was changed) stays in the spool.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from qtools.to_file.archive.manifest import manifest_line, put_manifest
 from qtools.to_file.read.record_reader import RecordReader, Sum, read_records
 from qtools.to_file.stores.object_store import BLOCK, ObjectStore, Outcome
 
-AT_ONCE = 2  # uploads; one of a large file at most, the other holds 16 MiB
-RETIRE_TIMEOUT = 10.0  # s that close waits for what is under way
+AT_ONCE = 2  # uploads; at most one is of a large file, and another has up to 16 MiB in memory
+RETIRE_TIMEOUT = 10.0  # s that `run` waits after `close` for uploads in progress
 
 
 def object_name(finished: FileRecord) -> str:
@@ -44,21 +44,21 @@ def object_name(finished: FileRecord) -> str:
     directory = finished.relative.rpartition("/")[0]
     stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(finished.first_timestamp // 1_000_000_000))
     extension = EXTENSIONS[finished.format] + SUFFIXES[finished.compression]
-    topic = f"_{finished.topic}" if finished.topic.startswith(".") else finished.topic  # what begins so is hidden
+    topic = f"_{finished.topic}" if finished.topic.startswith(".") else finished.topic  # not hidden
     name = f"{topic}.{stamp}.{finished.ids_hash}{extension}"
     return f"{directory}/{name}" if directory else name
 
 
 async def upload(store: ObjectStore, finished: FileRecord, content: bytes | None = None) -> Outcome:
-    """Put a finished file, or `content` in its place, and its manifest; return when the store has confirmed both.
+    """Upload a finished file, or `content` in its place, and its manifest; return when the store has confirmed both.
 
-    "existed" when the same messages were there already. StoreError, ObjectDiffers or InputError; what was put so far
-    stays, and another try goes on from there.
+    Returns "existed" if the store had an object with the same messages. Raises StoreError, ObjectDiffers or InputError;
+    what was uploaded until then stays, and another attempt goes on from there.
     """
     name = object_name(finished)
     try:
         source = finished.path if content is None else content
-        # With the object itself, so that one whose manifest a crash left out is known as well.
+        # The manifest is also stored as metadata of the object: after a crash it may be all there is of it.
         about = manifest_line(finished, name).decode().rstrip()
         outcome = await store.put_new(name, source, sha256=finished.sha256, about=about if about.isascii() else "")
     except ObjectDiffers:
@@ -76,7 +76,7 @@ async def upload(store: ObjectStore, finished: FileRecord, content: bytes | None
 async def _same_messages(
     store: ObjectStore, finished: FileRecord, name: str, content: bytes | None
 ) -> FileRecord | None:
-    """What is known of the object that is there, if it has the messages of `finished`; None if it has others."""
+    """The record of the object in the store, if it has the messages of `finished`; None if it has others."""
     entry = await store.head(name)
     if entry is None:
         return None
@@ -112,11 +112,12 @@ async def _blocks(path: Path, content: bytes | None) -> AsyncIterator[bytes]:
 
 
 class Uploader:
-    """Uploads what lies in `spool`, and what is added. Counts may be read at any time.
+    """Uploads the files in `spool`, and those that are added. Its counts may be read at any time.
 
-    A file lies anywhere below `spool`, with what is known of it beside it (write_beside, before the file appears).
-    waiting: files not yet in the store. uploaded, uploaded_bytes: put by us. existed: were there already.
-    stuck: files that can never be put, as they are. last_error: what is wrong now, "" when nothing is.
+    A file is anywhere below `spool`, with its record beside it; the record is written before the file appears.
+    waiting: files that are not in the store yet. uploaded, uploaded_bytes: objects that this uploader wrote. existed:
+    objects that were in the store already. stuck: files that can never be uploaded as they are. last_error: why
+    uploads fail now, or "".
     """
 
     def __init__(self, store: ObjectStore, spool: Path, *, on_change: Callable[[], None] = lambda: None) -> None:
@@ -126,14 +127,14 @@ class Uploader:
         self._spool = spool
         self._on_change = on_change
         self._queue: deque[FileRecord] = deque()
-        self._known: set[Path] = set()  # queued, under way or stuck
-        self._bare: list[FileRecord] = []  # known of, and no file is there
+        self._known: set[Path] = set()  # queued, being uploaded, or stuck
+        self._bare: list[FileRecord] = []  # records without a file
         self._under_way = 0
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._closing = asyncio.Event()
         self._failures = 0
-        self._said: set[str] = set()  # what of this outage was said
+        self._said: set[str] = set()  # the reasons that were logged since the last success
 
     @property
     def waiting(self) -> int:
@@ -144,7 +145,7 @@ class Uploader:
         return f"<Uploader {self._store.url} waiting={self.waiting} uploaded={self.uploaded} {state}>"
 
     def add(self, finished: FileRecord) -> None:
-        """A file that was just closed, in the spool, with what is known of it beside it."""
+        """Queue a file of the spool that was just closed, and whose record is beside it."""
         if finished.path not in self._known:
             self._known.add(finished.path)
             self._queue.append(finished)
@@ -152,7 +153,8 @@ class Uploader:
             self._more.set()
 
     def resume(self) -> int:
-        """Add what an earlier run left in the spool; how many files that are. What is damaged is named and left."""
+        """Queue the files that earlier runs left in the spool; returns their number. Damaged ones are logged, and
+        stay."""
         before = len(self._known)
         for place in sorted(self._spool.rglob(f".*{BESIDE}")):
             path = place.with_name(place.name[1 : -len(BESIDE)])
@@ -172,7 +174,7 @@ class Uploader:
         return len(self._known) - before
 
     async def run(self) -> None:
-        """Upload until `close`."""
+        """Upload files until `close` is called."""
         self.resume()
         workers = [asyncio.create_task(self._work(), name=f"upload {number}") for number in range(AT_ONCE)]
         workers.append(asyncio.create_task(self._sweep()))
@@ -190,13 +192,13 @@ class Uploader:
                 raise error  # a defect
 
     async def wait_empty(self) -> None:
-        """Until nothing waits; what is stuck does not count."""
+        """Wait until no file is waiting; files that are stuck do not count."""
         while self.waiting:
             self._idle.clear()
             await self._idle.wait()
 
     def close(self) -> None:
-        """Begin nothing more; `run` returns when what is under way has ended, or soon. The rest waits in the spool."""
+        """Start no more uploads. `run` returns when those in progress have ended, or after RETIRE_TIMEOUT."""
         self._closing.set()
         self._more.set()
 
@@ -223,7 +225,7 @@ class Uploader:
                 await self._pause()
 
     async def _upload(self, finished: FileRecord) -> bool:
-        """Whether this file is done with."""
+        """Upload one file. Returns whether it is settled: uploaded, or stuck."""
         try:
             if not finished.path.exists():
                 return await self._gone(finished)
@@ -235,7 +237,7 @@ class Uploader:
         except StoreError as error:
             self._failed(error)
             return False
-        except OSError as error:  # it is in the store, and cannot be deleted here
+        except OSError as error:  # the object is in the store, but the file cannot be deleted
             self._failed(StoreError(str(finished.path), f"cannot be deleted: {error.strerror or error}"))
             return False
         self._known.discard(finished.path)
@@ -248,7 +250,7 @@ class Uploader:
         return True
 
     async def _gone(self, finished: FileRecord) -> bool:
-        """Somebody took the file away: another uploader, which does so when the store has it, or who should not."""
+        """The file is gone. Another uploader deletes it after uploading it; any other process must not."""
         if await self._store.head(object_name(finished)) is None:
             self._set_aside(finished.path, InputError("it is gone, and not in the store"))
         else:
@@ -257,8 +259,8 @@ class Uploader:
         return True
 
     async def _sweep(self) -> None:
-        """Take away what is known of files that are in the store and no more here: a crash came between the two. Of
-        one that is in neither nothing is touched: it may be about to appear."""
+        """Delete the records of files that are in the store and not in the spool: a crash came between the deletion of
+        the file and that of its record. A record whose file is in neither stays: the file may be about to appear."""
         for finished in self._bare:
             try:
                 if await self._store.head(object_name(finished)) and not finished.path.exists():
@@ -292,6 +294,6 @@ class Uploader:
 
 
 def _forget(path: Path) -> None:
-    """Delete a file that is safe elsewhere, then what is known of it: never what is known first."""
+    """Delete a file that is safe in the store, and after it its record."""
     path.unlink(missing_ok=True)
     beside(path).unlink(missing_ok=True)
