@@ -14,22 +14,22 @@ class Source(Protocol):
     """Where messages come from."""
 
     async def read(self) -> Batch | None:
-        """The next batch as soon as there is one; None at the end. Raises InputError for damaged input."""
+        """Wait for the next batch; None at the end. Raises InputError for damaged input."""
 
     async def close(self) -> None:
-        """Give back what was read and not finished, and let go. Called once, after the last read."""
+        """Requeue the messages that were read and are not finished, and close. Called once, after the last read."""
 
 
 class Sink(Protocol):
     """Where messages go."""
 
     async def write(self, batch: Batch) -> None:
-        """Return when all of `batch` is safe.
+        """Return when all messages of `batch` are safe.
 
-        Raises PartialFailure when some of it is not (the rest is), SinkClosed when nobody reads any more,
-        any other SinkError when it took no more than the first so many; any other QtoolsError when nothing of
-        it is known to be safe.
+        Raises PartialFailure if some messages failed and all others are safe; SinkClosed if the reader of the sink's
+        output has gone; another SinkError if only the first `taken` messages are safe; another QtoolsError if no
+        message is known to be safe.
         """
 
     async def close(self) -> None:
-        """Let go. Called once, after the last write has returned."""
+        """Close the sink. Called once, after the last write has returned."""

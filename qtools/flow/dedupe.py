@@ -1,23 +1,24 @@
-"""Which keys were seen before: bounded, on disk. In: a batch's keys and the time. Out: a verdict for each.
+"""Which keys were seen before: a bounded number, stored on disk. In: the keys of a batch, and the time. Out: a verdict
+for each key.
 
-    check_and_reserve ─▶ NEW         send it; then `commit` once it is safe, or `release` when it is not
-                         DUPLICATE   an equal one is safe: this one may be acknowledged
-                         PENDING     an equal one is on its way, and nobody knows yet whether it will arrive
+    check_and_reserve ─▶ NEW         send the message; then `commit` its key if the message is safe, else `release` it
+                         DUPLICATE   a message with the same key is safe: this one may be acknowledged
+                         PENDING     a message with the same key is being sent, and may still fail
 
-Two steps, so that a crash between the two sends twice rather than never: a key is reserved in memory only, and
-written once the destination has said OK. A message whose verdict is PENDING may neither be sent nor acknowledged: ask
-again when the batch is through (an equal one earlier in the same batch is DUPLICATE by then, or NEW when that was
-released), and give back to its queue what is PENDING still.
+A key is first reserved, in memory only, and written when the destination has confirmed its message. So a crash between
+the two sends the message twice rather than never. A message whose verdict is PENDING may be neither sent nor
+acknowledged: when the first message with its key is committed, it is a duplicate; when that is released, it has to be
+requeued.
 
-On disk: an SQLite file with one row a commit, in the order of committing; 16 bytes a key.
+On disk: an SQLite file with a row for each commit, in the order of the commits; 16 bytes a key.
 
     about     salt | crc
     commits   seq | at, s since 1970 | crc of the row | hashes: BLAKE2b of key with salt, 16 bytes each
 
-In memory: the same hashes in 65,536 byte strings by their first two bytes, the other 14 one behind the other. Looking
-one up is a search in 2 kB where there are 10 million keys, which `bytearray.find` does in a microsecond; a set would
-take 1.2 GB for them, and a B-tree on disk would write a page for each key. What was committed first stands first in
-its string, so what expires, in the order of the rows, is cut off at the front.
+In memory: 65,536 byte strings. The first two bytes of a hash select the string, which contains the other 14 bytes. With
+10 million keys a lookup is a search in 2 kB, which `bytearray.find` does in a microsecond. A set of the keys would take
+1.2 GB, and a B-tree on disk would write a page for each key. Each string is in the order of the commits, and keys
+expire in that order, so an expired hash is removed from the front.
 
 Times never decrease from row to row, and none is later than the present. Otherwise one commit that was made while the
 clock was ahead would keep all later rows from expiring, and their messages would be discarded for that long. A time
@@ -28,10 +29,10 @@ would send everything twice after a start at which the clock is a second behind.
 A new key has by chance the hash of one of 10 million others once in 3 · 10³¹, and its message would be taken for a
 duplicate. That any two of 10 million keys have the same hash: once in 7 · 10²⁴ (n²/2¹²⁹).
 
-Durability: a commit is with the system when it returns, so a kill loses nothing. SQLite's WAL is synced at a
-checkpoint, every 4 MB: after a power failure the last of what was committed (at most 250,000 keys) may be unknown
-again, and is sent twice. Nothing here has a clock, nor waits for anything but the disk: call it in a thread, one
-call at a time. To open a file takes 0.7 s for each million keys in it.
+Durability: when a commit returns, the operating system has the data, so killing the process loses nothing. SQLite syncs
+its WAL at a checkpoint, every 4 MB: a power failure may lose the last commits (at most 250,000 keys), and their
+messages may be sent twice. This module has no clock, and waits only for the disk: call it in a thread, one call at a
+time. Opening a file takes 0.7 s for each million keys in it.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ from qtools.errors import SinkError, StartError
 _ID = 0x71646570  # "qdep", SQLite's application_id
 _VERSION = 1
 _HASH = Struct(">H14s")
-_REST = 14  # bytes of a hash beside the two that say in which string it is
+_REST = 14  # bytes of a hash behind the two that select its string
 _ROW = Struct(">qd")
 _PLACES = 65536
-# Most hashes in a row: what is evicted for room goes by rows, so a row is a small part of the whole.
+# Most hashes in a row: keys are evicted by whole rows, so a row is a small part of all keys.
 _MOST_IN_ROW = 4096
 _ROWS_AT_ONCE = 64  # read ahead when rows expire
 
-# What SQLite says of a file's surroundings and not of its content.
+# SQLite's errors whose cause is not the content of the file.
 _NOT_ITS_FAULT = ("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM")
 
 _SCHEMA = f"""
@@ -71,7 +72,7 @@ CREATE TABLE commits (seq INTEGER PRIMARY KEY, at REAL NOT NULL, crc INTEGER NOT
 
 
 class Verdict(Enum):
-    """What is to be done with a message, by its key."""
+    """What to do with a message, by its key."""
 
     NEW = "new"
     DUPLICATE = "duplicate"
@@ -82,20 +83,19 @@ NEW, DUPLICATE, PENDING = Verdict.NEW, Verdict.DUPLICATE, Verdict.PENDING
 
 
 def holds(string: bytearray, rest: bytes) -> bool:
-    """Whether `rest` is one of those that stand in `string`."""
+    """Whether `rest` is one of the entries of `string`, each of which has _REST bytes."""
     at = string.find(rest)
-    while at > 0 and at % _REST:  # the end of one and the beginning of the next
+    while at > 0 and at % _REST:  # a match across two entries
         at = string.find(rest, at + 1)
     return at >= 0
 
 
 class Dedupe:
-    """The keys committed within `window` s, at most `max_keys` of them: the oldest are forgotten for room.
+    """The keys committed within `window` s, at most `max_keys` of them: the oldest are evicted for new ones.
 
-    path: made if it is not there, readable by nobody else. StartError when it is in use by another process, or
-    is damaged, or none of ours: it is never taken for empty, as that would send everything twice.
-    size, duplicates, pending, expired, evicted: counts; `evicted` were forgotten for room and not for age.
-    Memory: 19 bytes a key; disk: 17, and some MB.
+    path: created if it does not exist, readable only by its owner. StartError when another process uses it, when it is
+    damaged, or when it is another kind of file: such a file is never taken for empty, as everything would be sent
+    twice. size, duplicates, pending, expired, evicted: counts of keys. Memory: 19 bytes a key; disk: 17, and some MB.
     """
 
     def __init__(self, path: Path, *, window: float, max_keys: int) -> None:
@@ -113,10 +113,10 @@ class Dedupe:
         self._reserved: dict[bytes, bytes] = {}  # key → hash
         self._strings = [bytearray() for _ in range(_PLACES)]
         self._last = 0  # seq of the newest row
-        self._gone = 0  # rows up to this seq are forgotten here, and deleted with the next commit
+        self._gone = 0  # rows up to this seq are forgotten in memory, and deleted with the next commit
         self._latest = float("-inf")  # the highest `at` of any row
         self._is_ordered = True  # whether no row has an `at` below that of an earlier one
-        self._heads: deque[tuple[int, float, bytes]] = deque()  # the oldest rows, as far as they were read
+        self._heads: deque[tuple[int, float, bytes]] = deque()  # the oldest rows, read ahead
         self._base, self._salt = _open(path)
         try:
             with self._reading():
@@ -127,7 +127,7 @@ class Dedupe:
 
     @property
     def reserved(self) -> int:
-        """How many keys are neither committed nor released."""
+        """The number of keys that are reserved: neither committed nor released."""
         return len(self._reserved)
 
     def check_and_reserve(self, keys: Sequence[bytes], now: float) -> list[Verdict]:
@@ -158,7 +158,7 @@ class Dedupe:
     def commit(self, keys: Sequence[bytes], now: float) -> None:
         """Remember `keys`, which were NEW and whose messages are safe.
 
-        SinkError when the disk does not take them: nothing has changed then, and they are still reserved.
+        SinkError when they cannot be written: then nothing has changed, and they are still reserved.
         ValueError for a key that is not reserved.
         """
         reserved = self._reserved
@@ -179,18 +179,18 @@ class Dedupe:
         self._learn(joined)
 
     def release(self, keys: Sequence[bytes]) -> None:
-        """Forget the reservation of `keys`: their messages did not arrive, and may come again."""
+        """Drop the reservation of `keys`: their messages did not arrive, and may be delivered again."""
         for key in keys:
             self._reserved.pop(key, None)
 
     def close(self) -> None:
-        """Let go of the file; what is reserved is forgotten. Everything that was committed stays."""
-        with suppress(sqlite3.Error):  # what is deleted now would otherwise be at the next start
+        """Close the file. Reservations are dropped; committed keys stay."""
+        with suppress(sqlite3.Error):  # rows that are not deleted now are deleted by the next run
             self._delete_gone()
             self._base.commit()
         self._base.close()
 
-    # ── what is known ──
+    # ── the keys in memory ──
 
     def _learn(self, joined: bytes) -> None:
         strings = self._strings
@@ -199,7 +199,7 @@ class Dedupe:
         self.size += len(joined) // 16
 
     def _load(self) -> None:
-        """Read all rows; damage is found here."""
+        """Read all rows, and check them for damage."""
         expected: int | None = None
         for seq, at, crc, hashes in self._base.execute("SELECT seq, at, crc, hashes FROM commits ORDER BY seq"):
             if expected is None:
@@ -240,7 +240,7 @@ class Dedupe:
         self._is_ordered = True
 
     def _expire(self, now: float) -> None:
-        """Forget what was committed `window` ago or longer."""
+        """Forget the keys that were committed `window` s ago or earlier."""
         before = now - self._window
         if not self.size:
             return
@@ -256,12 +256,12 @@ class Dedupe:
                 self.expired += self._forget(head)
 
     def _make_room(self, count: int) -> None:
-        """Forget the oldest rows until `count` keys more are within the bound."""
+        """Forget the oldest rows until there is room for `count` more keys."""
         while self.size and self.size + count > self._max_keys:
             self.evicted += self._forget(self._head())
 
     def _head(self) -> tuple[int, float, bytes]:
-        """The oldest row that is not forgotten; there is one."""
+        """The oldest row that is not forgotten. There has to be one."""
         if not self._heads:
             query = "SELECT seq, at, hashes FROM commits WHERE seq > ? ORDER BY seq LIMIT ?"
             self._heads.extend(self._base.execute(query, (self._gone, _ROWS_AT_ONCE)))
@@ -322,7 +322,7 @@ def _damaged(path: Path, error: Exception | str) -> StartError:
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
-    """The file and its salt, with its lock held."""
+    """Open the file and lock it; returns the connection and the salt."""
     try:
         if not path.exists():
             _make(path)
@@ -336,7 +336,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
     except sqlite3.Error as error:
         raise StartError(f"cannot use {path}: {error}") from error
     try:
-        # Held until the end, also between transactions; a process that is killed loses it.
+        # The lock is held until the connection is closed, also between transactions; a killed process loses it.
         base.execute("PRAGMA locking_mode = EXCLUSIVE")
         base.execute("BEGIN EXCLUSIVE")
         base.execute("COMMIT")
@@ -346,7 +346,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
             raise StartError(f"{path} was written by a newer version of qtools")
         base.execute("PRAGMA journal_mode = WAL")
         base.execute("PRAGMA synchronous = NORMAL")
-        # Where a page has lost some of its rows at either end, only the space they leave tells of it.
+        # If a page lost its first or last rows, only this check of the unused space finds it.
         for (found,) in base.execute("PRAGMA quick_check(1)"):
             if found != "ok":
                 raise sqlite3.DatabaseError(" ".join(str(found).split()))
@@ -378,7 +378,7 @@ def _number(base: sqlite3.Connection, name: str) -> int:
 
 
 def _make(path: Path) -> None:
-    """A new file, which has its name only once it is whole: an empty one under that name is damage."""
+    """Create a new file. It gets its name when it is complete, as an empty file of that name counts as damaged."""
     fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}.new")
     os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
@@ -388,7 +388,7 @@ def _make(path: Path) -> None:
         base.execute("INSERT INTO about VALUES (?, ?)", (salt, zlib.crc32(salt)))
         base.commit()
         base.close()
-        with suppress(FileExistsError):  # somebody else was faster, and has the lock
+        with suppress(FileExistsError):  # another process was faster, and has the lock
             os.link(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""The key of a message for --dedupe. In: the value of an expression, and the body it came from. Out: bytes, or None.
+"""The key of a message for --dedupe. In: the value of an expression, and the body of the message. Out: bytes, or None.
 
 Two values have the same key only if they are the same in JSON, digit for digit: if two different messages shared a key,
 the second would count as a duplicate, which is finished and never sent. Integers are exact from the parser on
-(filter.py). A decimal number is a double when an expression gets it; if a double cannot hold all of its digits, the
-digits are added to the key.
+(filter.py). An expression gets a decimal number as a double; if a double cannot represent all of its digits, the digits
+are added to the key.
 """
 
 from __future__ import annotations

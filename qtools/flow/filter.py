@@ -1,11 +1,11 @@
-"""Which messages pass, and with what body: --where and --select. In: batches. Out: batches of what passes.
+"""Which messages pass, and with what body: --where and --select. In: batches. Out: batches of the messages that pass.
 
     batch ─▶ parse ─▶ where ─▶ select ─▶ the sink      one pass over the bodies of a batch, before its write
-               └─ not JSON, or no result ─▶ fail, skip or pass, as told
+               └─ not JSON, or an expression fails ─▶ fail, skip or pass, as on_error says
 
-What does not match is done with as if it had been written, in its order: a filtered batch is acknowledged like any
-other, up to the same place. Integers keep every digit: orjson makes doubles of those beyond 64 bits, so a batch that
-has a run of that many digits is looked at more slowly.
+Messages that do not match are finished together with those that were written, in the order of the batch. Integers keep
+every digit: orjson returns integers beyond 64 bits as doubles, so a batch that contains a run of that many digits is
+parsed in a slower way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qtools.message import Batch
 OnError = Literal["fail", "skip", "pass"]
 ADVICE = "--on-error skip leaves such messages out, --on-error pass lets them through as they are"
 
-# The shortest integer that orjson makes a double of has 19 digits: -9223372036854775809.
+# The shortest integer that orjson returns as a double has 19 digits: -9223372036854775809.
 _ALL_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = b"0" * 19
 _BETWEEN = os.urandom(16).hex()
@@ -35,7 +35,7 @@ _SEPARATOR = f',"{_BETWEEN}",'.encode()
 
 
 def parse(body: bytes) -> Any:
-    """The JSON value of `body`; an integer beyond 64 bits becomes a double. EvaluationError when it is none."""
+    """The JSON value of `body`; an integer beyond 64 bits becomes a double. EvaluationError if `body` is not JSON."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -45,8 +45,8 @@ def parse(body: bytes) -> Any:
 
 
 def parse_exactly(body: bytes) -> Any:
-    """The JSON value of `body`, every integer exact. EvaluationError when it is none."""
-    value = parse(body)  # what is JSON is for one judge to say
+    """The JSON value of `body`, every integer exact. EvaluationError if `body` is not JSON."""
+    value = parse(body)  # orjson alone decides what is valid JSON
     if _MANY_DIGITS not in body.translate(_ALL_ZEROS):
         return value
     import json
@@ -58,12 +58,12 @@ def parse_exactly(body: bytes) -> Any:
 
 
 def parser_for(bodies: Sequence[bytes]) -> Callable[[bytes], Any]:
-    """What parses each of `bodies` without losing a digit: looked at once for all of them."""
+    """The fastest function that parses each of `bodies` with every integer exact. The bodies are searched once."""
     return parse_exactly if _MANY_DIGITS in b"\n".join(bodies).translate(_ALL_ZEROS) else parse
 
 
 def encode(value: Any) -> bytes:
-    """A value as compact JSON, of any depth, digits and size. EvaluationError for what cannot be written."""
+    """A value as compact JSON, with all digits of integers. EvaluationError if it is nested too deeply."""
     try:
         return dump(value).encode("utf-8", "replace")
     except RecursionError:
@@ -71,10 +71,10 @@ def encode(value: Any) -> bytes:
 
 
 def encode_all(values: list[Any]) -> list[bytes] | None:
-    """Each of `values` as compact JSON; None when they have to be looked at one by one.
+    """Each of `values` as compact JSON; None if they have to be encoded one by one.
 
-    In one call for all of them, with a word between that nobody can guess: a thousand results of orjson that are kept
-    cost twenty times as much, for each begins as a block of its own.
+    All values are encoded in one call, with a random text between them, and split again. A thousand calls of orjson
+    cost twenty times as much, as each result begins with an allocation of its own.
     """
     if not values:
         return []
@@ -82,7 +82,7 @@ def encode_all(values: list[Any]) -> list[bytes] | None:
     mixed[::2] = values
     try:
         made = orjson.dumps(mixed)[1:-1].split(_SEPARATOR)
-    except TypeError:  # an integer of more than 64 bits, or deeper than orjson goes
+    except TypeError:  # an integer of more than 64 bits, or a value nested too deeply for orjson
         return None
     return made if len(made) == len(values) else None
 
@@ -91,26 +91,27 @@ Passing = tuple[list[int], list[bytes], dict[int, EvaluationError]]
 
 
 class Filter:
-    """What passes (all for which `where` is true) and with what body (`select`'s result; without one its own).
+    """Passes the messages for which `where` is true, with the result of `select` as their new body.
 
-    A message for which `select` yields nothing does not pass. chosen: `on_error` was given by the user, not a default.
+    Without `where` all messages pass; without `select` they keep their bodies. A message for which `select` yields
+    nothing does not pass. chosen: whether the user gave `on_error`, so that it is not the default.
     """
 
     def __init__(
         self, where: Expression | None, select: Expression | None, on_error: OnError, *, chosen: bool = False
     ) -> None:
         self.where, self.select, self.on_error, self.chosen = where, select, on_error, chosen
-        self._is_modest = select is None or select.is_modest  # else a result is held against the most while it is made
+        self._is_modest = select is None or select.is_modest  # else results are encoded one by one
 
     def run(self, bodies: Sequence[bytes]) -> Passing:
-        """The places of those that pass, their new bodies, and what has no answer.
+        """Returns the places of the messages that pass, their bodies, and the errors of expressions by place.
 
-        What has none is among those that pass, unchanged, when that is what `on_error` says; with "fail" nothing
-        behind the first such place is looked at.
+        With `on_error` "pass", a message on which an expression fails is among those that pass, unchanged. With "fail",
+        the messages behind the first failure are not evaluated.
         """
         if not self._is_modest:
             return self._pass(bodies, None, [])
-        selected: list[int] = []  # where in `passing` a new body goes
+        selected: list[int] = []  # the places in `passing` of new bodies
         values: list[Any] = []
         places, passing, failed = self._pass(bodies, selected, values)
         made = encode_all(values)
@@ -126,7 +127,8 @@ class Filter:
         return self.run(bodies)[2]
 
     def _pass(self, bodies: Sequence[bytes], selected: list[int] | None, values: list[Any]) -> Passing:
-        """One pass; the values of new bodies are left in `values`, or without `selected` encoded at once."""
+        """One pass. Appends the values of new bodies to `values`, not encoded; without `selected` encodes them at
+        once."""
         where = self.where.evaluate if self.where is not None else None
         select = self.select.evaluate if self.select is not None else None
         loads = parser_for(bodies)
@@ -164,11 +166,11 @@ class Filter:
 
 
 class FilteredSink:
-    """`sink`, with a filter before it.
+    """`sink` with a filter before it.
 
-    name: what a message is called, for people, given its batch and place. warn: takes a line about one that has no
-    answer and is left out. Counted are what the sink took (`passed`, `passed_bytes`), what did not match (`filtered`),
-    and what had no answer: `left_out`, or `let_through`, which is in `passed` too.
+    name: returns the name of a message for the log, given its batch and place. warn: takes a line about a message that
+    is left out because an expression fails. passed, passed_bytes: messages that the sink took. filtered: messages that
+    did not match. left_out, let_through: messages on which an expression failed; the latter are in `passed` too.
     """
 
     def __init__(
@@ -185,8 +187,8 @@ class FilteredSink:
         self._warn = warn
 
     async def write(self, batch: Batch) -> None:
-        """Write what passes. Raises what the sink raises, its places those of `batch`; and SinkError at the first
-        message that could not be decided, if that is to be the end: what stands before it is safe."""
+        """Write the messages that pass. Raises what the sink raises, with the places of `batch`. With `on_error`
+        "fail", raises SinkError at the first message on which an expression fails; the messages before it are safe."""
         places, bodies, failed = self._rules.run(batch.bodies)
         end, stop = len(batch), None
         if failed and self._rules.on_error == "fail":
@@ -199,7 +201,7 @@ class FilteredSink:
             except PartialFailure as error:
                 refused = {places[place]: why for place, why in sorted(error.failed.items())}
             except SinkError as error:
-                # What did not match, up to the last one taken, is done with; what is behind that may come again.
+                # Messages up to the last one that the sink took are finished, those behind it come again.
                 taken = error.taken
                 error.taken = places[taken - 1] + 1 if taken else 0
                 self._count(batch, places[:taken], bodies[:taken], failed, error.taken)
@@ -223,7 +225,7 @@ class FilteredSink:
         return self.filtered + self.left_out + self.let_through
 
     def notes(self, done: str) -> list[str]:
-        """For the summary: what was not `done` ("sent", "printed"), and why."""
+        """Notes for the summary: how many messages were not `done` ("sent", "printed"), and why."""
         notes = []
         if self.filtered:
             notes.append(f"{self.filtered:,} did not match")
@@ -242,7 +244,8 @@ class FilteredSink:
         end: int,
         refused: int = 0,
     ) -> None:
-        """Of the messages before `end`, `taken` were written as `bodies`, and so many were refused by the sink."""
+        """Count the messages before `end`: those at the places `taken` were written as `bodies`, the sink refused
+        `refused`."""
         self.passed += len(taken)
         self.passed_bytes += sum(map(len, bodies))
         undecided = [place for place in failed if place < end]

@@ -1,7 +1,7 @@
 """A source's batches collected by count, bytes, age. In: batches and the time. Out: one batch. No clock.
 
-For a sink to which a batch costs much whatever its size. What is collected is handed on when the first
-of three limits is reached; `due` is when the age will be.
+It is used before a sink for which each write is expensive, whatever its size. The batches are handed on when the first
+of three limits is reached. `due` is the time at which the age limit will be.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from qtools.message import Batch
 
 
 class Gather:
-    """At most `count` messages or `size` bytes (both as good as reached), none older than `age` seconds."""
+    """Collects until there are `count` messages or `size` bytes of bodies, or until the oldest batch is `age` s old."""
 
     def __init__(self, count: int, size: int, age: float) -> None:
         self._count = count
@@ -22,11 +22,11 @@ class Gather:
         self._since = 0.0
 
     def limit_age(self, age: float) -> None:
-        """From now on, nothing is to be older than `age` seconds either."""
+        """Lower the age limit to `age` s, if it is higher."""
         self._age = min(self._age, age)
 
     def add(self, batch: Batch, now: float) -> bool:
-        """Take a batch; whether it is time to hand on."""
+        """Add a batch. Returns whether a limit is reached. now: s, by the clock of `due`."""
         if not self._batches:
             self._since = now
         self._batches.append(batch)
@@ -39,11 +39,11 @@ class Gather:
 
     @property
     def due(self) -> float:
-        """When what is here becomes too old; only asked while something is."""
+        """The time at which the oldest batch reaches the age limit. Meaningless while there is no batch."""
         return self._since + self._age
 
     def take(self) -> Batch | None:
-        """All that was collected, or None."""
+        """All collected batches as one, or None if there are none."""
         if not self._batches:
             return None
         batch = Batch.joined(self._batches)

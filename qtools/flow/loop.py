@@ -1,11 +1,11 @@
-"""The one loop: read a batch, let it pass, write it, and acknowledge it once it is safe. And the orderly stop.
+"""The loop of every command: read a batch, throttle, write it, and acknowledge it once it is safe. And the orderly
+stop.
 
     source.read ─▶ gather ─▶ throttle ─▶ sink.write × window ─▶ batch.finish, in the order they were read
 
-Up to `window` writes are under way at once; acknowledgements keep the order of reading all the same, so that
-"everything up to here is safe" can be said of a file. A stop lets the writes under way end and be
-acknowledged; what they do not end within `drain_timeout` goes back. Counts always add up:
-read = finished + refused + requeued.
+Up to `window` writes are in progress at once. Batches are acknowledged in the order in which they were read, so that
+all messages before an acknowledged one are safe. After a stop, writes in progress may end and are acknowledged; the
+messages of those that do not end within `drain_timeout` are requeued. In the end, read = finished + refused + requeued.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from qtools.flow.throttle import Throttle
 from qtools.message import Batch
 
 DRAIN_TIMEOUT = 10.0  # s
-RELEASE_TIMEOUT = 1.0  # s that a write has to let go of the sink once it is given up
+RELEASE_TIMEOUT = 1.0  # s that a write has to end after it was cancelled
 
 
 @dataclass(slots=True)
 class Totals:
-    """What became of everything that was read: messages, and bytes of bodies."""
+    """What became of the messages that were read: numbers of messages, and bytes of bodies."""
 
     read: int = 0
     finished: int = 0
     finished_bytes: int = 0
     refused: int = 0
     requeued: int = 0
-    closed: bool = False  # the sink was closed by who read from it
+    closed: bool = False  # the reader of the sink's output has closed it
 
 
-# Decides what becomes of messages that the sink refuses: True when that settles them (they are finished and
-# counted as refused), False to give them back. It may raise to end the flow.
+# Decides what becomes of messages that the sink refuses: True if they are settled (they are finished, and counted as
+# refused), False to requeue them. It may raise an error, which ends the flow.
 Refusal = Callable[[Batch, dict[int, QtoolsError]], bool]
 
 
 class Flow:
-    """One run of the loop. `totals` may be read at any time."""
+    """One run of the loop from `source` to `sink`. `totals` may be read at any time. drain_timeout in s."""
 
     def __init__(
         self,
@@ -70,14 +70,14 @@ class Flow:
         self._failure: BaseException | None = None
         self._room = asyncio.Event()
         self._writing: deque[tuple[Batch, asyncio.Task[None]]] = deque()
-        self._source_end: asyncio.Future[Batch | None] | None = None  # the last read of a source that is gathered
+        self._source_end: asyncio.Future[Batch | None] | None = None  # the last read, if there is a gather
 
     def stop(self) -> None:
-        """Read no more, end what is under way."""
+        """Stop reading; writes in progress have `drain_timeout` to end."""
         self._stopping.set()
 
     async def run(self) -> Totals:
-        """Until the source ends, the sink is closed, `stop` is called, or an error that no retry mends."""
+        """Run until the source ends, the sink is closed, `stop` is called, or an error occurs, which is raised."""
         reader = asyncio.create_task(self._read_and_write(), name="flow reader")
         draining = asyncio.create_task(self._drained(reader))
         ends = [asyncio.create_task(event.wait()) for event in (self._stopping, self._failed)]
@@ -96,7 +96,7 @@ class Flow:
             self.totals.closed = True
         elif self._failure is not None:
             raise self._failure
-        if read_error is not None:  # only now: what was read before it is good, and has been written
+        if read_error is not None:  # raised last: the batches that were read before it have been written
             raise read_error
         return self.totals
 
@@ -111,7 +111,7 @@ class Flow:
                 await self._let_pass(batch, self._throttle)
 
     async def _next(self) -> Batch | None:
-        """The next batch, gathered if so asked."""
+        """The next batch, joined by the gather if there is one."""
         gather = self._gather
         if gather is None:
             return await self._source.read()
@@ -122,7 +122,7 @@ class Flow:
                 await asyncio.wait((reading,), timeout=max(0.0, gather.due - clock()) if len(gather) else None)
             finally:
                 await _ended(reading)
-                # Even when we are being stopped: what a read has handed over may not be forgotten.
+                # Also if this task is being cancelled: a batch that the read returned must not be lost.
                 if not reading.cancelled() and reading.exception() is None:
                     batch = reading.result()
                     full = batch is not None and gather.add(batch, clock())
@@ -154,7 +154,7 @@ class Flow:
     # ── writing ──
 
     async def _start_write(self, batch: Batch) -> None:
-        """Begin to write `batch`; returns when the window has room for another."""
+        """Start a write of `batch`; return when the window has room for another."""
         task = asyncio.create_task(self._sink.write(batch))
         self._writing.append((batch, task))
         task.add_done_callback(self._on_written)
@@ -163,18 +163,18 @@ class Flow:
             await self._room.wait()
 
     def _on_written(self, _: asyncio.Task[None]) -> None:
-        """Acknowledge what is safe, oldest first, as soon as it is."""
+        """Acknowledge the writes that have ended, the oldest first, up to the first that has not."""
         while self._writing and self._writing[0][1].done() and self._failure is None:
             batch, task = self._writing.popleft()
             try:
                 self._settle(batch, task)
-            except Exception as error:  # whatever it is, it ends the flow; nothing may vanish in a callback
+            except Exception as error:  # any error ends the flow; an error in a callback would only be logged
                 self._failure = error
                 self._failed.set()
         self._room.set()
 
     async def _drained(self, reader: asyncio.Task[None]) -> None:
-        """Return when there is no more to come, and all of it was written."""
+        """Return when the source has ended, and all batches are written."""
         await asyncio.wait((reader,))
         while self._writing and self._failure is None:
             self._room.clear()
@@ -211,7 +211,7 @@ class Flow:
             raise error
 
     def _postpone(self, batch: Batch, failed: dict[int, QtoolsError]) -> dict[int, QtoolsError]:
-        """Give back what is to come again later, each when it shall; the others of `failed` are returned."""
+        """Requeue the messages whose error is Postponed, with its delay; return the others of `failed`."""
         later: dict[int, list[int]] = {}
         for place, why in sorted(failed.items()):
             if isinstance(why, Postponed):
@@ -221,9 +221,9 @@ class Flow:
         return {place: why for place, why in failed.items() if not isinstance(why, Postponed)} if later else failed
 
     def _give_back(self) -> list[asyncio.Task[None]]:
-        """When all else is over: what was written is acknowledged, also behind a gap; the rest comes again.
+        """At the end: acknowledge all batches that were written, also behind one that was not, and requeue the others.
 
-        The writes that are given up are cancelled and returned.
+        Writes that are still in progress are cancelled, and returned.
         """
         given_up: list[asyncio.Task[None]] = []
         while self._writing:
@@ -237,7 +237,7 @@ class Flow:
             try:
                 self._settle(batch, task)
             except Exception as error:
-                self._failure = self._failure or error  # the first one is told
+                self._failure = self._failure or error  # the first error is the one that is raised
         left = self._gather.take() if self._gather is not None else None
         if left is not None:
             self.totals.read += len(left)
@@ -257,7 +257,7 @@ class Flow:
 
 
 async def _ended(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel those that still run, and wait for their end; who wants their errors asks for them."""
+    """Cancel the tasks that still run, and wait for their end. Their errors are not raised here."""
     running = [task for task in tasks if not task.done()]
     for task in running:
         task.cancel()
@@ -269,9 +269,9 @@ async def _ended(*tasks: asyncio.Future[Any]) -> None:
 
 
 async def _let_go(writes: list[asyncio.Task[None]]) -> None:
-    """Wait for writes that were given up: the sink is closed next, and may not be in use."""
+    """Wait for cancelled writes to end: the sink is closed next, and must not be in use."""
     if writes:
         done, _ = await asyncio.wait(writes, timeout=RELEASE_TIMEOUT)
         for task in done:
             if not task.cancelled():
-                task.exception()  # seen: what it wrote was given back already
+                task.exception()  # retrieved, so that asyncio does not log it: its batch was requeued already

@@ -1,15 +1,15 @@
 """How many messages may pass now. In: the time. Out: a count, and how long to wait for more. No clock.
 
-A token bucket that holds a tenth of a second's worth, at least one, unless told otherwise: a batch is not held back
-longer than it must be, and within any second so much more than the rate may pass, after a pause. At first it holds one
-message, so that no more than the rate passes in the first second of a run.
+This is a token bucket. By default it holds the tokens of a tenth of a second, and at least one. So after a pause, at
+most a tenth more than the rate passes within a second. At first it holds one token, so that no more than the rate
+passes in the first second of a run.
 """
 
 from __future__ import annotations
 
 
 class Throttle:
-    """`rate` messages a second; `room` is how many may pass at once after a pause, and at first where it is given."""
+    """A limit of `rate` messages/s. room: how many may pass at once after a pause and, if given, at the start."""
 
     def __init__(self, rate: float, room: float | None = None) -> None:
         self._rate = rate
@@ -18,7 +18,8 @@ class Throttle:
         self._at: float | None = None
 
     def take(self, wanted: int, now: float) -> int:
-        """How many of `wanted` may pass at `now` (s, any origin, never going back); they are taken."""
+        """How many of `wanted` messages may pass at `now`; takes their tokens. now: s, by a clock that never goes
+        back."""
         if self._at is not None:
             self._tokens = min(self._room, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -27,5 +28,5 @@ class Throttle:
         return count
 
     def wait_for(self, wanted: int) -> float:
-        """Seconds from the last `take` until `wanted`, or as many as ever pass at once, may pass."""
+        """Seconds from the last `take` until `wanted` messages may pass, or `room` of them if that is fewer."""
         return max(0.0, (min(float(wanted), self._room) - self._tokens) / self._rate)

@@ -1,10 +1,10 @@
-"""A message with all that is known of it, as JSON or msgpack, and back, without loss.
+"""A message with its metadata, as JSON or msgpack, and back, without loss.
 
     envelope    one JSON object a line   {"topic":…,"id":…,"timestamp":…,"attempts":…,"nsqd":…,"body":…}
-    msgpack     the same as a map, one behind the other, body as bin
+    msgpack     maps with the same keys, one after the other; the body is a bin
 
-timestamp is in ns since 1970. A body that is not UTF-8 stands as "body_base64". Coming back, only the body is
-needed; unknown keys are left alone. In: messages, or bytes. Out: bytes, or bodies.
+timestamp is in ns since 1970. A body that is not UTF-8 is written as "body_base64". Reading needs only the body, and
+ignores unknown keys. In: messages, or bytes. Out: bytes, or bodies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _fields(message: Message, origin: Origin) -> dict[str, Any]:
 
 
 def encode_envelopes(batch: Batch) -> list[bytes]:
-    """One line of JSON for each message, with its newline."""
+    """A line of JSON for each message, with its newline."""
     lines: list[bytes] = []
     for origin, start, stop in batch.parts:
         for message in batch.messages[start:stop]:
@@ -57,12 +57,12 @@ def encode_msgpack(batch: Batch) -> list[bytes]:
 
 
 def decode_envelope(line: bytes) -> bytes:
-    """The body in a line of JSON; ValueError that says what is wrong with it."""
+    """The body in a line of JSON; ValueError whose text continues "the line …"."""
     return body_of(parse_envelope(line))
 
 
 def parse_envelope(line: bytes) -> dict[str, Any]:
-    """A line of JSON as a map; ValueError that says what is wrong with it."""
+    """A line of JSON as a dict; ValueError as above."""
     try:
         told = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -75,7 +75,7 @@ def parse_envelope(line: bytes) -> dict[str, Any]:
 
 
 def body_of(told: dict[str, Any]) -> bytes:
-    """The body in an envelope; ValueError that says what is wrong with it."""
+    """The body in an envelope; ValueError as above."""
     body = told.get("body")
     if isinstance(body, str):
         return body.encode("utf-8")
@@ -83,15 +83,15 @@ def body_of(told: dict[str, Any]) -> bytes:
     if body is None and isinstance(packed, str):
         try:
             return base64.b64decode(packed, validate=True)
-        except ValueError as error:  # binascii.Error, and for what is not ASCII its parent
+        except ValueError as error:  # binascii.Error, or ValueError itself for characters that are not ASCII
             raise ValueError(f"has a body_base64 that is not base64 ({error})") from error
     raise ValueError('has neither a "body" nor a "body_base64" that is a string')
 
 
 class EnvelopeSplitter:
-    """Lines of JSON in, bodies out; a broken one is named by its line and offset.
+    """Lines of JSON in, bodies out. InputError names the line and the offset of a broken envelope.
 
-    With `keep`, `maps` are the whole envelopes of the bodies that were given last.
+    keep: keep the envelopes of the bodies that were returned last in `maps`.
     """
 
     def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
@@ -145,7 +145,7 @@ class EnvelopeSplitter:
 
 
 class MsgpackSplitter:
-    """msgpack maps in, bodies out; a broken one is named by its offset. `keep` and `maps` as above."""
+    """msgpack maps in, bodies out. InputError names the offset of a broken map. keep: as for EnvelopeSplitter."""
 
     def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
         import msgpack

@@ -1,12 +1,13 @@
-"""Chunks ↔ messages: a delimiter between them, or a length before each. In: chunks. Out: bodies, and back.
+"""Splits chunks of bytes into messages: by a delimiter between them, or a length before each. In: chunks. Out: bodies,
+and back.
 
     raw         body delimiter body delimiter body             the last one may lack its delimiter
-    whole       body                                            all of an input is one message
+    whole       body                                            the whole input is one message
     length32    ├ length 4, big-endian ┼ body … ┤ …
 
-A splitter also knows how far it has come: `consumed` counts the bytes of whole messages, delimiters and skipped
-empty ones included, so that reading can begin again exactly there. Bodies are never copied together again
-and again however small the chunks are, and no more than `longest` bytes are held for one message.
+A splitter counts in `consumed` the bytes of complete messages, with their delimiters and with empty messages, so that
+reading can begin again at that byte. The chunks of a message are joined once, however small they are, and at most
+`longest` bytes of one message are in memory.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Protocol
 
 from qtools.errors import InputError
 
-# A body over the broker's limit is refused by the publisher, by its place; this bounds what is held before
-# anybody has seen where it ends. nsqd's --max-msg-size is 1 MiB.
+# bytes. The publisher refuses a body over the broker's limit (nsqd's --max-msg-size is 1 MiB) and names it; this is the
+# limit of the memory for a message whose end has not been found.
 LONGEST = 64 * 1024 * 1024
 
 _LENGTH = struct.Struct(">I")
@@ -26,23 +27,23 @@ _LENGTH = struct.Struct(">I")
 class Splitter(Protocol):
     """Bytes in, bodies out."""
 
-    base: int  # where in the input the first chunk begins, for what is said of places
-    consumed: int  # bytes of input that the bodies given so far took, from the first chunk on
+    base: int  # the offset in the input of the first chunk, for error messages
+    consumed: int  # bytes of input from the first chunk to the end of the last body that was returned
     overhead: int  # bytes that a message takes in the input beyond its body
-    ends: list[int] | None  # where `overhead` cannot tell: `consumed` behind each message that ended in the last chunk
-    empty: int  # empty messages left out, in all
-    empty_at: list[int]  # where they stood among what ended in the last chunk
+    ends: list[int] | None  # if `overhead` varies: `consumed` behind each message that ended in the last chunk
+    empty: int  # all empty messages that were left out
+    empty_at: list[int]  # their places among the messages that ended in the last chunk
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The bodies that end in `chunk`. Damage is raised as InputError, but only once the whole ones
-        before it have been given: by the next call."""
+        """The bodies that end in `chunk`. For damage, InputError is raised by the next call, after the complete bodies
+        before the damage have been returned."""
 
     def end(self) -> list[bytes]:
-        """What is left when the input has ended; InputError when it ends within a message."""
+        """The last body, when the input has ended; InputError if it ended within a message."""
 
 
 class DelimiterSplitter:
-    """Messages with a delimiter between them; the last one needs none. Empty ones are left out and counted."""
+    """Messages with a delimiter between them; the last needs none. Empty messages are left out, and counted."""
 
     def __init__(self, delimiter: bytes = b"\n", longest: int = LONGEST, *, base: int = 0) -> None:
         if not delimiter:
@@ -55,9 +56,9 @@ class DelimiterSplitter:
         self.empty_at: list[int] = []
         self._delimiter = delimiter
         self._longest = longest
-        self._rest: list[bytes] = []  # chunks of a message whose end has not come
+        self._rest: list[bytes] = []  # chunks of a message whose end has not been found
         self._rest_size = 0
-        self._tail = b""  # the last bytes of it: a delimiter may begin there and end in the next chunk
+        self._tail = b""  # its last bytes: a delimiter may begin there and end in the next chunk
         self._broken: InputError | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -69,7 +70,7 @@ class DelimiterSplitter:
         return [body for body in bodies if body]
 
     def feed_all(self, chunk: bytes) -> list[bytes]:
-        """As `feed`, the empty ones among them."""
+        """As `feed`, with the empty bodies."""
         if self._broken is not None:
             raise self._broken
         delimiter = self._delimiter
@@ -111,7 +112,7 @@ class DelimiterSplitter:
         begun = len(self._delimiter) - 1
         if begun:
             self._tail = chunk[-begun:] if len(chunk) >= begun else (self._tail + chunk)[-begun:]
-        if self._rest_size > self._longest + begun:  # so much of it may be the delimiter's
+        if self._rest_size > self._longest + begun:  # its last bytes may belong to a delimiter
             self._break(at_once)
 
     def _forget(self) -> None:
@@ -120,7 +121,7 @@ class DelimiterSplitter:
         self._tail = b""
 
     def _break(self, at_once: bool = True) -> None:
-        """No more from here on; raised at once when nothing whole is there to be given first."""
+        """Fail from now on; raise at once if there are no complete bodies to return first."""
         self._forget()
         self._broken = InputError(
             f"a message of more than {self._longest} bytes begins at byte {self.base + self.consumed}:"
@@ -133,7 +134,7 @@ class DelimiterSplitter:
 
 
 class WholeSplitter:
-    """All of the input as one message. An input with nothing in it has none."""
+    """The whole input as one message. An empty input has no message."""
 
     def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
         self.base = base
@@ -167,7 +168,7 @@ class WholeSplitter:
 
 
 class LengthSplitter:
-    """Messages with their length before them, 4 bytes big-endian."""
+    """Messages with a length before each, 4 bytes big-endian. Empty messages are left out, and counted."""
 
     def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
         self.base = base
@@ -236,11 +237,11 @@ class LengthSplitter:
 
 
 def join_lines(bodies: list[bytes], delimiter: bytes) -> bytes:
-    """Bodies, each followed by the delimiter."""
+    """All bodies, each followed by `delimiter`."""
     return delimiter.join(bodies) + delimiter if bodies else b""
 
 
 def join_lengths(bodies: list[bytes]) -> bytes:
-    """Bodies, each with its length before it."""
+    """All bodies, each with its length before it."""
     pack = _LENGTH.pack
     return b"".join([pack(len(body)) + body for body in bodies])
