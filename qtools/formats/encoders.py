@@ -1,6 +1,6 @@
-"""The formats in which messages leave: raw, envelope, msgpack, length32. In: a batch. Out: bytes.
+"""The output formats: raw, envelope, msgpack, length32. In: a batch. Out: bytes.
 
-q-pipe reads in each what was written in it. Who prints for a person (q-tail on a terminal) has formats of its own.
+q-pipe reads each of them. q-tail has other formats for a terminal, and q-pubsub-http adds Server-Sent Events.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from qtools.message import Batch
 
 
 class Format:
-    """A batch → bytes. `pieces` gives each message with what ends it; `join` all of them, as fast as may be."""
+    """Encodes a batch. pieces: the bytes of each message. join: the same bytes as one, made in the fastest way."""
 
     def __init__(self, pieces: Callable[[Batch], list[bytes]], join: Callable[[Batch], bytes] | None = None) -> None:
         self.pieces = pieces
@@ -20,7 +20,7 @@ class Format:
 
 
 def make_format(name: str, delimiter: bytes = b"\n") -> Format:
-    """The format called `name`; only raw has a delimiter."""
+    """The format called `name`. Only raw uses the delimiter."""
     if name == "raw":
         return Format(
             lambda batch: [body + delimiter for body in batch.bodies],

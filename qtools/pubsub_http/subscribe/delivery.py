@@ -20,7 +20,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from qtools.message import Batch
-from qtools.pubsub_http.subscribe.rendered_batch import PIECES, RenderedBatch, Where, event_pieces, render
+from qtools.pubsub_http.subscribe.rendered_batch import FORMATS, RenderedBatch, Where, event_pieces, render
 from qtools.pubsub_http.subscribe.sessions import AckSession
 from qtools.web.request_body import Send
 from qtools.web.sender import ClientGone, Sender
@@ -158,7 +158,7 @@ class StreamDelivery:
         self._session = session
         self._arrived = arrived
         self._suffix = suffix
-        self._pieces: Pieces = partial(event_pieces, suffix=suffix) if suffix else PIECES[form]
+        self._pieces: Pieces = partial(event_pieces, suffix=suffix) if suffix else FORMATS[form].pieces
         self._pending: deque[_Sent] = deque()  # not known to be taken
         self._sending = 0  # bytes of what is being sent
         self._interrupted: Batch | None = None  # its sending did not end: the client may have a part of it

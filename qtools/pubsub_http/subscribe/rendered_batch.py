@@ -1,19 +1,21 @@
-"""A batch on its way to clients. In: a batch, a form, a condition. Out: its bytes in that form, which of it pass.
+"""A batch on its way to clients. In: a batch, the name of a format, a condition. Out: its bytes; the messages that
+pass.
 
-Where many clients get the same batch (fanout.py), each form is made once, and the JSON parsed once, for all of them.
+When many clients get the same batch (fanout.py), each format is rendered once, and the JSON parsed once, for all of
+them. The formats are those of qtools.formats, and Server-Sent Events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from qtools.errors import EvaluationError, ExpressionError
 from qtools.expressions.expression import NOTHING, compile_expression
 from qtools.flow.filter import parser_for
-from qtools.formats.envelope import encode_envelopes, encode_msgpack
-from qtools.formats.lines import join_lengths, join_lines
+from qtools.formats.encoders import Format, make_format
+from qtools.formats.envelope import encode_envelopes
 from qtools.message import Batch
 from qtools.web.memory_budget import OVERHEAD
 from qtools.web.request_body import Refusal
@@ -22,9 +24,10 @@ _NO_JSON = object()
 
 
 def event_pieces(batch: Batch, suffix: bytes = b"") -> list[bytes]:
-    """Server-Sent Events: the envelope as data, which has no newline in it but its last (HTML Standard, 9.2.5).
+    """Server-Sent Events (HTML Standard, 9.2.5) with the envelope as data: a single line, as JSON has no newlines in
+    it.
 
-    suffix: what follows the message's id in the event's.
+    suffix: bytes that follow the id of the message in the id of the event.
     """
     return [
         b"id: " + ident + suffix + b"\ndata: " + line + b"\n"
@@ -32,17 +35,8 @@ def event_pieces(batch: Batch, suffix: bytes = b"") -> list[bytes]:
     ]
 
 
-# One piece of bytes for each message; JOINED makes the same bytes of all of them, faster.
-PIECES: dict[str, Callable[[Batch], list[bytes]]] = {
-    "envelope": encode_envelopes,
-    "raw": lambda batch: [body + b"\n" for body in batch.bodies],
-    "length32": lambda batch: [join_lengths([body]) for body in batch.bodies],
-    "msgpack": encode_msgpack,
-    "sse": event_pieces,
-}
-JOINED: dict[str, Callable[[Batch], bytes]] = {
-    "raw": lambda batch: join_lines(batch.bodies, b"\n"),
-    "length32": lambda batch: join_lengths(batch.bodies),
+FORMATS = {name: make_format(name) for name in ("envelope", "raw", "length32", "msgpack")} | {
+    "sse": Format(event_pieces)
 }
 
 
@@ -131,8 +125,7 @@ class RenderedBatch:
 
 def render(batch: Batch, form: str) -> bytes:
     """The bytes of `batch` in `form`."""
-    joined = JOINED.get(form)
-    return joined(batch) if joined is not None else b"".join(PIECES[form](batch))
+    return FORMATS[form].join(batch)
 
 
 def _values(bodies: Sequence[bytes]) -> list[Any]:

@@ -20,7 +20,7 @@ from qtools.message import Batch
 from qtools.pubsub_http.api.asgi_app import accept
 from qtools.pubsub_http.api.routes import MAX_DEFER
 from qtools.pubsub_http.subscribe.delivery import DeliverySource, StreamDelivery, TrackedStream
-from qtools.pubsub_http.subscribe.rendered_batch import PIECES
+from qtools.pubsub_http.subscribe.rendered_batch import FORMATS
 from qtools.pubsub_http.subscribe.sessions import AckSession
 from qtools.pubsub_http.subscribe.stream_memory import counted_memory
 from qtools.pubsub_http.subscribe.subscribe_params import read_subscribe_params
@@ -41,7 +41,7 @@ class _Stream(TrackedStream):
 
     def __init__(self, request: Request, form: str) -> None:
         super().__init__(request.send, request.scope.get("tracked"))
-        self._pieces = PIECES[form]
+        self._pieces = FORMATS[form].pieces
         self._form = form
 
     async def send(self, data: bytes, batch: Batch) -> None:
