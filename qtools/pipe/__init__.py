@@ -6,14 +6,14 @@
     blocks.py         blocks of input, and how far they are confirmed
     input.py          files and stdin as one Source
     routed_sink.py    the topics of a routes file as a Sink
-    checkpoint.py     how far a run has come, in a file
+    checkpoint.py     stores how far a run has come, in a file
 
 Logs that are rotated:
 
     rotation.py       which files of a log are read, in what order, and from where: rules only
     rotated_names.py  the names of rotated files
     rotated_files.py  the rotated files that exist
-    logfile.py        one file of a log, and what tells it from others
+    logfile.py        one file of a log, and how it is recognized
     open_files.py     the open files of one log, over its rotations
     rotating_log.py   one log as chunks
     logreader.py      all logs as chunks

@@ -1,17 +1,17 @@
-"""How far a run has come, in a file. In: positions as they are confirmed. Out: where the next run begins.
+"""Stores how far a run has come, in a file. In: positions as they are confirmed. Out: where the next run begins.
 
-Saved at every confirmed batch, so that a run killed at any moment goes on behind its last confirmed message: what was
-sent and not yet confirmed, a window at most, is sent again, and nothing is left out.
+The file is saved at every confirmed batch. So when a run is killed, the next one goes on behind the last confirmed
+message: messages that were sent and not confirmed, a window at most, are sent again, and none is left out.
 
     of files      {"topic": …, "messages": N, "total": BYTES, "logs": {PATH: [ENTRY, …], …}}
     ENTRY         {"dev": …, "ino": …, "offset": …, "size": …, "modified": NS,
                    "head": [START, LENGTH, HASH] or null, "mark": the same,
                    "checksum": [LENGTH, CRC-32] or null}                         see rotation.py
-    and then      {"messages": N, "total": BYTES, "logs": {PATH: [ENTRY, …], …}}, one a line: what has changed since, of
-                  a run that reads so many logs that all of them would be much to write each time
+    and then      {"messages": N, "total": BYTES, "logs": {PATH: [ENTRY, …], …}}, one a line: the logs that have changed
+                  since, in a run with so many logs that writing all of them each time would be slow
     of stdin      {"topic": …, "inputs": ["-", …], "file": N, "offset": …, "total": BYTES, "messages": N}
 
-The second form was that of files too in earlier versions, and is read for them still.
+Earlier versions used the last form for files too; it is still read for them.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from qtools.pipe.blocks import Position
 from qtools.pipe.rotation import Entry, Fingerprint
 
 PROGRAM = "q-pipe"
-SMALL = 64 * 1024  # bytes of a state that is saved as a whole each time
-MOST_APPENDED = 1024 * 1024  # bytes of records, or as many as the state has, until it is saved as a whole again
+SMALL = 64 * 1024  # bytes: a state up to this size is always saved as a whole
+MOST_APPENDED = 1024 * 1024  # bytes of records, or the size of a larger state, until it is saved as a whole
 
 
 class Log(Protocol):
-    """What is read under one path."""
+    """A log that is read under one path."""
 
     @property
     def entries(self) -> list[Entry]: ...
 
 
 class Checkpoint:
-    """The file at `path`, for a run that reads `names`, stdin among them, to `topic`."""
+    """The checkpoint at `path`, for a run that sends `names`, one of which is stdin, to `topic`."""
 
     def __init__(self, path: str, topic: str, names: Sequence[str]) -> None:
         self._file = StateFile(path, PROGRAM)
@@ -55,8 +55,8 @@ class Checkpoint:
         self._file.check()
 
     def load(self) -> Position:
-        """Where to begin: the very start when there is no file. UsageError when it is another run's, StateInUse when
-        another process uses it."""
+        """The position to begin at; the start if there is no file. UsageError if the file is of another run, StateInUse
+        if another process uses it."""
         loaded = self._file.load()
         if loaded is None:
             return Position()
@@ -74,7 +74,7 @@ class Checkpoint:
         return position
 
     def save(self, position: Position, *, sync: bool = False) -> None:
-        """Remember `position`; with `sync` it survives a power failure, and not only the end of the process."""
+        """Save `position`. sync: fsync the file, so that it also survives a power failure."""
         self._file.save(
             {
                 "topic": self._topic,
@@ -89,8 +89,8 @@ class Checkpoint:
 
 
 class LogCheckpoint:
-    """The file at `path`, or one in the directory `path`, for a run that reads logs at the paths and globs `names` to
-    `topic`. load() is called first, then `logs` is set, then save() as often as there is something to save."""
+    """The checkpoint at `path`, or in the directory `path`, for a run that sends the logs at `names` (paths and globs)
+    to `topic`. Call load() first, then set `logs`, then call save() as often as needed."""
 
     def __init__(self, path: str, topic: str, names: Sequence[str]) -> None:
         self._names = [os.path.abspath(name) for name in names]
@@ -99,20 +99,22 @@ class LogCheckpoint:
             path = os.path.join(path, _file_name(topic, self._names))
         self._file = StateFile(path, PROGRAM)
         self._topic = topic
-        self._known: dict[str, list[Entry]] = {}  # as loaded; what is not read now is kept
-        self._texts: dict[str, tuple[tuple[tuple[int, int, int], ...], str]] = {}  # path → (of what, its JSON)
-        self._size = 0  # bytes of the state as it was saved last
+        self._known: dict[str, list[Entry]] = {}  # as loaded; logs that this run does not read are kept
+        self._texts: dict[
+            str, tuple[tuple[tuple[int, int, int], ...], str]
+        ] = {}  # path → (entries in short, their JSON)
+        self._size = 0  # bytes of the state when it was last saved as a whole
         self._appended = 0  # bytes of records after it
         self.logs: Mapping[str, Log] = {}
-        self.note = ""  # what the user should know of what was loaded
+        self.note = ""  # a line for the user about the loaded state, or ""
 
     def check(self) -> None:
         """Raise now what would fail later: no directory to write to; StartError."""
         self._file.check()
 
     def load(self) -> tuple[Position, dict[str, list[Entry]]]:
-        """What was sent in all, and the entries of each path. UsageError when the file is another run's, StateInUse
-        when another process uses it."""
+        """The total that was sent, and the entries of each path. UsageError if the file is of another run, StateInUse
+        if another process uses it."""
         loaded = self._file.load()
         if loaded is None:
             self.note = self._note_others() if self._directory else ""
@@ -136,13 +138,13 @@ class LogCheckpoint:
         return position, logs
 
     def save(self, position: Position, changed: Iterable[str] | None = None, *, sync: bool = False) -> None:
-        """Remember `position`, and what is confirmed of each log; `sync` as above. changed: the paths of the logs that
-        differ from what was saved last, None where that is not known."""
+        """Save `position` and the entries of the logs. sync: as above. changed: the paths of the logs that have changed
+        since the last save; None if that is not known."""
         if changed is None or self._size <= SMALL or not self._append(position, changed):
             self._save_all(position, sync=sync)
 
     def _append(self, position: Position, changed: Iterable[str]) -> bool:
-        """Add what has changed; False where all is to be saved anew."""
+        """Append a record of the logs that have changed; False if the state has to be saved as a whole."""
         logs = {path: [_as_json(each) for each in self.logs[path].entries] for path in changed}
         text = json.dumps({"messages": position.messages, "total": position.total, "logs": logs})
         self._appended += len(text) + 1
@@ -179,9 +181,9 @@ class LogCheckpoint:
         return any(fnmatchcase(path, name) for path in paths for name in self._names)
 
     def _note_others(self) -> str:
-        """That the directory has checkpoints of this topic for other inputs: the user may have changed a glob."""
+        """A note if the directory has checkpoints of this topic for other inputs: the user may have changed a glob."""
         others = []
-        names = f"{_readable(self._topic)}-*.json"  # has nothing that a glob would take for a pattern
+        names = f"{_readable(self._topic)}-*.json"  # _readable removes all characters with a meaning in globs
         for path in filter(os.path.isfile, glob.glob(os.path.join(glob.escape(self._directory), names))):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, "rb") as file:
                 loaded = json.loads(file.readline(MOST_APPENDED))
@@ -196,12 +198,12 @@ class LogCheckpoint:
         )
 
     def _load_position(self, loaded: dict[str, Any]) -> tuple[Position, dict[str, list[Entry]]]:
-        """A checkpoint of an earlier version: one position in all files together."""
+        """Load a checkpoint of an earlier version: one position for all files."""
         position, topic, names = _parse_position(self._file, loaded)
         if topic != self._topic or names != self._names:
             raise _of_another(self._file.path, topic, names)
         entries: dict[str, list[Entry]] = {}
-        before = position.total - position.offset  # bytes of the files before the one that the position is in
+        before = position.total - position.offset  # bytes of the files before that of the position
         sizes = [_size(name) for name in names[: position.file]]
         if len(sizes) == 1:
             sizes = [before]
@@ -273,11 +275,11 @@ def _size(path: str) -> int:
 
 
 def _file_name(topic: str, names: Sequence[str]) -> str:
-    """For this run, in a directory of checkpoints."""
+    """The name of the file for this run in a directory of checkpoints."""
     what = blake2b("\0".join([topic, *names]).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
     return f"{_readable(topic)}-{what}.json"
 
 
 def _readable(topic: str) -> str:
-    """As much of a topic, or of the path of a routes file, as a file name may have."""
+    """A topic, or the name of a routes file, with only those characters that are safe in a file name."""
     return "".join(char if char.isalnum() or char in "._-" else "_" for char in topic.rpartition("/")[2])

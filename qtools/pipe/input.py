@@ -1,8 +1,8 @@
 """Files and stdin as one Source that knows how far it is confirmed. In: paths. Out: batches of bodies.
 
-Blocks are read in a thread, one call each, one block ahead of the work. A position counts bytes of input over all
-files, in the order they were given. A file whose name says that it is compressed is decompressed, and the bytes that
-count are those that come out.
+A thread reads one block ahead, with one call for each block. A position counts the bytes of all files, in the order in
+which they were given. A file whose name has the suffix of a compression is decompressed, and its position counts
+decompressed bytes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from qtools.pipe.logfile import damage_named, open_file
 from qtools.pipe.rotated_names import compression_of
 
 BLOCK = 256 * 1024
-PIPE_SIZE = 1024 * 1024  # what Linux lets every process ask for (/proc/sys/fs/pipe-max-size)
+PIPE_SIZE = 1024 * 1024  # bytes: the most that Linux allows every process (/proc/sys/fs/pipe-max-size)
 
 
 class InputSource(BlockSource):
-    """`names` are paths, "-" is stdin; `start` is where to begin. decompress: files named *.gz, *.zst, *.bz2, *.xz.
-    Other arguments: as BlockSource has them."""
+    """names: paths; "-" is stdin. start: the position to begin at. decompress: decompress files named *.gz, *.zst,
+    *.bz2 and *.xz. Other arguments: those of BlockSource."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class InputSource(BlockSource):
         super().__init__(splitter, start, **options)
         self._names = list(names)
         self._decompress = decompress
-        self._compressed: IO[bytes] | None = None  # the file that is read, where it is compressed
+        self._compressed: IO[bytes] | None = None  # the open file, if it is compressed
         self._skip_total = start.total if not start.file and not start.offset else 0
         self._file = start.file - 1
         self._fd = -1
         self._splitter = splitter(0)
-        self._begin = replace(start)  # where the file is begun
+        self._begin = replace(start)  # where reading the file begins
         self._lines = 0
         self._ahead: asyncio.Future[bytes] | None = None
 
     def check(self) -> None:
-        """Say now what would fail later: a file that is not there, a directory; UsageError."""
+        """Raise UsageError now for a file that does not exist or cannot be read, and for a directory."""
         for name in self._names:
             if name == "-":
                 continue
@@ -61,7 +61,7 @@ class InputSource(BlockSource):
                 mode = os.stat(name).st_mode
                 if stat.S_ISDIR(mode):
                     raise UsageError(f"{name} is a directory")
-                if stat.S_ISREG(mode):  # opening a pipe is seen by its writer, which would lose its reader
+                if stat.S_ISREG(mode):  # opening and closing a pipe would disturb its writer
                     os.close(os.open(name, os.O_RDONLY))
             except OSError as error:
                 raise UsageError(f"cannot read {name}: {error.strerror or error}") from error
@@ -69,7 +69,7 @@ class InputSource(BlockSource):
     # ── Source ──
 
     async def read(self) -> Batch | None:
-        """The messages of the next block that has any, or of a part of it that makes a batch."""
+        """The next batch: the messages of a block, or of a part of it. None at the end."""
         while not self._done:
             if (piece := self._next_piece()) is not None:
                 return piece
@@ -96,13 +96,13 @@ class InputSource(BlockSource):
 
     @property
     def name(self) -> str:
-        """What is being read, for people."""
+        """The name of the current input, for messages."""
         name = self._names[min(max(self._file, 0), len(self._names) - 1)]
         return "stdin" if name == "-" else name
 
     @property
-    def _told_name(self) -> str:
-        """`name`, and where messages are counted from when that is not its beginning."""
+    def _described_name(self) -> str:
+        """`name`, and the byte from which messages are counted if that is not 0."""
         offset = self._begin.offset
         return f"{self.name} from byte {offset} on" if offset else self.name
 
@@ -114,14 +114,15 @@ class InputSource(BlockSource):
         end.messages = begin.messages + len(bodies)
         if ends is not None:
             ends = [each - (begin.offset - file.offset) for each in ends]
-        block = Block(self, self._told_name, bodies, begin, end, self._lines + 1, splitter.overhead, ends, empty_at)
+        name, line = self._described_name, self._lines + 1
+        block = Block(self, name, bodies, begin, end, line, splitter.overhead, ends, empty_at)
         self._lines += self._add(block)
         return block
 
     # ── files ──
 
     def _of_file(self, error: InputError) -> InputError:
-        """The error with the name of the file, and what else could be done with it."""
+        """The error with the name of the file, and with a hint for a compressed file."""
         hint = ""
         if self._compressed is not None and isinstance(error.__cause__, Exception) and not self._reached.offset:
             hint = f" (to send its bytes as they are: q-pipe TOPIC < {self.name})"
@@ -133,7 +134,7 @@ class InputSource(BlockSource):
         return self._worker.call(_read_block, self._fd)
 
     async def _open_next(self) -> bool:
-        """Open the next file at the place to begin; False when there is none."""
+        """Open the next file, and go to the position to begin at; False when there is no next file."""
         self._file += 1
         if self._file >= len(self._names):
             self._done = True
@@ -177,7 +178,7 @@ class InputSource(BlockSource):
         return self._file + 1 < len(self._names)
 
     async def _skip(self, count: int, info: os.stat_result) -> None:
-        """Go `count` bytes into the file that was just opened."""
+        """Skip the first `count` bytes of the file that was just opened."""
         if self._compressed is not None:
             size = await self._skip_compressed(count)
             if size < count:
@@ -198,7 +199,7 @@ class InputSource(BlockSource):
             left -= len(chunk)
 
     async def _skip_compressed(self, count: int) -> int:
-        """Go `count` bytes into the compressed file; how many there are, where it has fewer."""
+        """Skip the first `count` bytes of the compressed file; returns how many it had, at most `count`."""
         assert self._compressed is not None
         await self._worker.call(self._compressed.seek, 0)
         done = 0
@@ -223,11 +224,11 @@ class InputSource(BlockSource):
 
 
 def _read_block(fd: int) -> bytes:
-    """Up to a block: all that is there, but without waiting for more than the first byte."""
+    """Read up to a block: wait for the first byte, then take what can be read without waiting."""
     try:
         first = os.read(fd, BLOCK)
         have = len(first)
-        if not first or have == BLOCK or os.isatty(fd):  # a terminal says only once that it has ended
+        if not first or have == BLOCK or os.isatty(fd):  # a terminal reports its end only once
             return first
         chunks = [first]
         ready = select.poll()
@@ -249,7 +250,7 @@ def _read_compressed(file: IO[bytes], count: int) -> bytes:
 
 
 def _widen(fd: int) -> None:
-    """Let the pipe hold more, where the system can: fewer, larger blocks."""
+    """Enlarge the buffer of the pipe, if the system can, so that blocks are fewer and larger."""
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import fcntl
 

@@ -1,8 +1,8 @@
-"""One file of a log, plain or compressed, read in chunks. In: a path. Out: bytes, and what tells the file from others.
+"""One file of a log, plain or compressed, read in chunks. In: a path. Out: bytes, and fingerprints of the file.
 
-A plain file may be cut to nothing and written anew while it is open. Every read therefore begins a few bytes early:
-where they are not those that the read before ended with, the contents are others, and FileReplaced is raised.
-All of this blocks, and runs in the reader's thread.
+A plain file may be truncated and written again while it is open. So every read begins a few bytes early: if these bytes
+differ from the last bytes of the read before, the file has new contents, and FileReplaced is raised.
+The calls block, and are made in the thread of the reader.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from qtools.pipe.rotated_names import compression_of
 from qtools.pipe.rotation import Candidate, Entry, Fingerprint
 
 BLOCK = 256 * 1024
-HEAD = 1024  # bytes that tell a file from others of the same log: several lines, most often with the time in them
-MARK = 256  # bytes before an offset, for files that all begin alike
-WHOLE_CHECK = 16 * 1024 * 1024  # bytes of a file with the recorded inode that are compared in each run
-OVERLAP = 64  # bytes that each read looks at again
+HEAD = 1024  # first bytes that distinguish files of the same log: several lines, usually with times
+MARK = 256  # bytes before an offset that are compared too, for files with equal first bytes
+WHOLE_CHECK = 16 * 1024 * 1024  # bytes: a file with the recorded inode is compared as a whole up to this size
+OVERLAP = 64  # bytes that each read reads again
 
 
 class FileReplaced(Exception):
-    """The file has other contents than those that were read: it was cut, and perhaps written anew."""
+    """The file has other contents than those that were read: it was truncated, and perhaps written again."""
 
 
 def fingerprint(data: bytes, start: int) -> Fingerprint:
-    """Of `data`, which stands at `start`."""
+    """The fingerprint of `data`, which begins at byte `start` of a file."""
     return Fingerprint(start, len(data), blake2b(data, digest_size=16).hexdigest())
 
 
 def look_at(path: str, *, is_current: bool = False) -> Candidate | None:
-    """The file that the path leads to now; None where there is none, or no regular one."""
+    """The file at `path`; None if there is none, or if it is not a regular file."""
     try:
         info = os.stat(path)
     except OSError:
@@ -50,7 +50,7 @@ def look_at(path: str, *, is_current: bool = False) -> Candidate | None:
         return None
     head = b""
     if is_current:
-        with contextlib.suppress(OSError):  # to open it for reading says the same, and is reported
+        with contextlib.suppress(OSError):  # opening the file to read it fails in the same way, and is reported
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             try:
                 info = os.fstat(fd)
@@ -62,13 +62,13 @@ def look_at(path: str, *, is_current: bool = False) -> Candidate | None:
 
 
 def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
-    """Whether the contents are those of the entry's file. False where they cannot be read. FileReplaced where the path
-    leads to another file by now, or to none: the files have to be looked for again."""
+    """Whether the candidate has the contents of the entry's file. False if they cannot be read. FileReplaced if the
+    path is now that of another file, or of none: the files have to be listed again."""
     if entry.is_blank:
         return candidate.is_file_of(entry) and not candidate.compression
     if not candidate.compression and candidate.size < entry.offset:
         return False
-    if not entry.prints:  # of a checkpoint that kept an offset only: the size has to do, for the file that it was
+    if not entry.prints:  # an earlier version stored only an offset: assume the current file
         return candidate.is_current
     try:
         with open_file(candidate.path, candidate.compression) as file:
@@ -97,8 +97,8 @@ def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
 
 
 def is_copy(candidate: Candidate, head: bytes) -> bool:
-    """Whether the candidate is a copy of a file that begins with `head`, or the beginning of such a copy. False where
-    its path leads to another file by now: to open it raises FileReplaced."""
+    """Whether the candidate is a copy of a file that begins with `head`, or the beginning of such a copy. False if its
+    path is now that of another file: opening it later raises FileReplaced."""
     if candidate.compression or not head:
         return False
     try:
@@ -119,11 +119,11 @@ def is_compressed_of(candidate: Candidate, head: bytes) -> bool:
 
 
 class LogFile:
-    """The candidate's file, opened where `entry` says. OSError when it cannot be opened, FileReplaced when the path
-    leads to another file by now.
+    """The file of the candidate, opened at the offset of `entry`. OSError if it cannot be opened, FileReplaced if the
+    path is now that of another file.
 
-    name: of the file, in messages. entry: what is confirmed of it, a copy of the entry that is given. position: how far
-    it was read. splitter, base, taken, lines: the messages in it.
+    name: of the file, for messages. entry: how far it is confirmed, a copy of the given entry. position: how far it was
+    read. splitter, base, taken, lines: the state of splitting it into messages.
     """
 
     def __init__(self, candidate: Candidate, entry: Entry | None, name: str) -> None:
@@ -137,7 +137,7 @@ class LogFile:
             self.entry = replace(entry or Entry(0, 0), device=info.st_dev, inode=info.st_ino)
             self.entry.modified = max(self.entry.modified, candidate.modified)
             self.position = self.entry.offset
-            self._sum: int | None = 0  # CRC-32 of all bytes before the position; None where it is not known
+            self._sum: int | None = 0  # CRC-32 of all bytes before the position, or None
             self._head = b""
             self._recent = b""
             self._begin(candidate)
@@ -145,18 +145,18 @@ class LogFile:
             self._file.close()
             raise
         self.splitter: Splitter | None = None
-        self.base = self.position  # where the splitter was begun
-        self.taken = self.position  # behind the last whole message, or the end of what was read
+        self.base = self.position  # where the splitter began
+        self.taken = self.position  # behind the last complete message
         self.lines = 0
-        self.position_split = self.position  # how far what was read went to the splitter
-        self.sum_split: int | None = self._sum  # CRC-32 of all bytes before that; None where it is not known
-        self.tail = b""  # the bytes before that
-        self.quiet_since = 0.0  # s, monotonic: when its end was seen first
+        self.position_split = self.position  # the position up to which the splitter got data
+        self.sum_split: int | None = self._sum  # CRC-32 of all bytes before that, or None
+        self.tail = b""  # the last bytes before that
+        self.quiet_since = 0.0  # s, monotonic: when its end was first seen
 
     def _begin(self, candidate: Candidate) -> None:
-        """Go to the position, and see the first bytes and those before the position."""
+        """Go to the position, and read the first bytes of the file and those before the position."""
         if candidate.is_current and not candidate.head and not self.position:
-            return  # it was empty when the rotated files were looked for: what is in it now may be the second contents
+            return  # empty when rotated files were listed; it may have been truncated since
         if self.compression:
             with damage_named(self.name):
                 self._head = _read(self._file, HEAD)
@@ -177,7 +177,7 @@ class LogFile:
         self._set_head()
 
     def _sum_position(self) -> None:
-        """Have the checksum of what stands before the position: of the entry, and what that leaves out."""
+        """Compute the checksum of the bytes before the position: from the entry's checksum, and the bytes after it."""
         length, value = self.entry.checksum or (0, 0)
         self._sum = None
         if self.position - length <= WHOLE_CHECK:
@@ -186,21 +186,21 @@ class LogFile:
 
     @property
     def is_blank(self) -> bool:
-        """Nothing was in it whenever it was read."""
+        """Whether the file was empty at every read."""
         return not self.position and self.entry.is_blank
 
     def peek(self) -> bytes:
-        """The first bytes of a plain file. The next read raises FileReplaced when they are others by then."""
+        """The first bytes of a plain file. The next read raises FileReplaced if they have changed."""
         self._head = os.pread(self._file.fileno(), HEAD, 0)
         return self._head
 
     def read(self, is_replaced: Callable[[], bool] = lambda: False) -> bytes:
-        """What comes next, at most a block; b"" at the end. FileReplaced, and InputError for damage.
+        """The next bytes, at most a block; b"" at the end. Raises FileReplaced, and InputError for damage.
 
-        is_replaced: is asked when the bytes were read and do not count as read yet. A copy that was made of the file
-        before it was cut is there by then, if these bytes are of the new contents. FileReplaced where it says so.
+        is_replaced: called after the bytes were read, and before they count as read. If they belong to new contents,
+        the copy of the old contents exists by then, and the function returns True. Then FileReplaced is raised.
         """
-        modified = self.modified  # before the read: a later write may be to other contents
+        modified = self.modified  # taken before the read, as a later write may be to new contents
         if self.compression:
             with damage_named(self.name):
                 chunk = _read(self._file, BLOCK)
@@ -220,7 +220,7 @@ class LogFile:
             self._see_head(chunk)
         self.position += len(chunk)
         self._recent = (self._recent + chunk[-OVERLAP:])[-OVERLAP:]
-        more = len(chunk) == BLOCK  # only after a read is it sure that the size is of the same contents
+        more = len(chunk) == BLOCK  # the size may be that of new contents, unless a read follows
         self.entry.size = max(self.entry.size, self.size if more else self.position)
         self.entry.modified = max(self.entry.modified, modified)
         if self._sum is not None:
@@ -229,7 +229,7 @@ class LogFile:
         return chunk
 
     def _see_head(self, chunk: bytes) -> None:
-        """Have the first bytes as they were read. To look at the file again might show other contents."""
+        """Keep the first bytes as they were read. Reading them again could return new contents."""
         if not self.compression and self.position < HEAD:
             head = (self._head[: self.position] + chunk)[:HEAD]
             if not head.startswith(self._head[: len(head)]):
@@ -244,7 +244,7 @@ class LogFile:
 
     @property
     def size(self) -> int:
-        """Bytes that it has now; of a compressed file those that were read."""
+        """The size in bytes; of a compressed file, the bytes that were read."""
         return self.position if self.compression else os.fstat(self._file.fileno()).st_size
 
     @property
@@ -253,14 +253,14 @@ class LogFile:
 
     @property
     def is_within_a_message(self) -> bool:
-        """What was read last is not yet a whole message."""
+        """Whether the bytes that were read end with an incomplete message."""
         return self.taken < self.position
 
     def is_file(self, info: os.stat_result) -> bool:
         return (info.st_dev, info.st_ino) == (self.entry.device, self.entry.inode)
 
     def as_read(self) -> Entry:
-        """An entry for all that was read, confirmed or not."""
+        """An entry for all bytes that were read, as if they were confirmed."""
         mark = fingerprint(self._recent, self.position - len(self._recent)) if self._recent else None
         return Entry(
             self.entry.device,
@@ -274,7 +274,7 @@ class LogFile:
         )
 
     def take_over(self, other: LogFile) -> None:
-        """Go on for `other`, of which this file is a copy: the same messages, the same entry."""
+        """Continue the reading of `other`, of which this file is a copy: with its splitter and its entry."""
         self.splitter, self.base, self.taken, self.lines = other.splitter, other.base, other.taken, other.lines
         self.tail, self.position_split, self.sum_split = other.tail, other.position_split, other.sum_split
         device, inode = self.entry.device, self.entry.inode
@@ -289,7 +289,8 @@ class LogFile:
 
 
 def open_file(path: str, compression: str) -> IO[bytes]:
-    """The file, for reading and seeking in what is in it. compression: "gzip" and the like, "" for none. OSError."""
+    """Open a file for reading; a compressed one is decompressed. compression: "gzip", …; "" for none. Raises
+    OSError."""
     if not compression:
         return open(path, "rb", buffering=0)
     module = {
@@ -312,8 +313,7 @@ def _read(file: IO[bytes], count: int) -> bytes:
 
 
 def _checksum(file: IO[bytes], length: int, value: int) -> int | None:
-    """The CRC-32 of the next `length` bytes, and of what has the CRC-32 `value` before them; None where the file ends
-    before."""
+    """The CRC-32 of the next `length` bytes, continued from `value`; None if the file has fewer bytes."""
     while length and (data := file.read(min(BLOCK, length))):
         value = crc32(data, value)
         length -= len(data)
@@ -321,14 +321,14 @@ def _checksum(file: IO[bytes], length: int, value: int) -> int | None:
 
 
 def _go_to(file: IO[bytes], place: int) -> None:
-    """Go to a place; EOFError where a compressed file ends before it."""
+    """Seek to byte `place`; EOFError if a compressed file ends before it."""
     if file.seek(place) != place:
         raise EOFError(f"it ends before byte {place}")
 
 
 @contextlib.contextmanager
 def damage_named(name: str) -> Iterator[None]:
-    """Raise what a decompressor finds as InputError."""
+    """Raise InputError for the errors of a decompressor."""
     try:
         yield
     except Exception as error:
@@ -338,7 +338,7 @@ def damage_named(name: str) -> Iterator[None]:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether a decompressor found damage: each raises errors of its own."""
+    """Whether `error` is one that a decompressor raises for damage; each has its own classes."""
     return isinstance(error, (EOFError, OSError, ValueError)) or type(error).__name__ in (
         "IsalError", "ZstdError", "LZMAError", "error", "BadGzipFile",
     )  # fmt: skip

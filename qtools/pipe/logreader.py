@@ -1,9 +1,8 @@
-"""Logs that are rotated, read on over their rotations. In: paths and globs, and what a checkpoint knows. Out: chunks.
+"""Reads logs across their rotations. In: paths and globs, and the entries of a checkpoint. Out: chunks.
 
-A reader decides which log is read next, and finds the logs that come and go where a glob is given; rotating_log.py
-reads one log. A step reads one chunk, says that a file has ended, or says that there is nothing to do. A run without
-`follow` ends where every log has been read to the end that it has then. All of this blocks, and runs in a thread of its
-own; what a person should know is left in `notes`.
+The reader decides which log is read next, and finds new logs for a glob; rotating_log.py reads one log. A step returns
+a chunk, the end of a file, or that there is nothing to do. A run without `follow` ends when every log was read to its
+end. The calls block, and are made in a thread; lines for the user are left in `notes`.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from qtools.pipe.rotated_names import base_names
 from qtools.pipe.rotating_log import POLL, Idle, RotatingLog, Step
 from qtools.pipe.rotation import Candidate, Entry
 
-POLL_PER_LOG = 0.0005  # s more between two looks for each log: a look costs some 5 µs, so that all take 1 % of a core
+POLL_PER_LOG = 0.0005  # s that each log adds to the pause: a check takes some 5 µs, so that all use 1 % of a core
 
 
 class FileMissing(InputError):
-    """A file that has, or may have, what was not read is found nowhere."""
+    """A file with data that was not read, or that may have such data, is not found."""
 
 
 class LogReader:
-    """Reads `inputs`, paths and globs. known: path → entries, as the checkpoint has them."""
+    """Reads `inputs`, which are paths and globs. known: path → its entries in the checkpoint."""
 
     def __init__(self, inputs: Sequence[str], known: dict[str, list[Entry]], options: LogOptions) -> None:
         self.options = options
         self.logs: dict[str, RotatingLog] = {}
         self.notes: deque[tuple[int, str]] = deque()
-        self.missing = 0  # files that were not found and had, or may have had, something that was not read
+        self.missing = 0  # files that were not found, and had or may have had data that was not read
         self._inputs = [os.path.abspath(each) for each in inputs]
         self._typed = dict(zip(self._inputs, inputs, strict=True))
         self._rotated_files = RotatedFiles(options.rotated)
@@ -54,14 +53,14 @@ class LogReader:
                 self._known_files.setdefault((entry.device, entry.inode), []).append((path, entry))
         self._ready: deque[RotatingLog] = deque()
         self._waiting: list[RotatingLog] = []
-        self._look_at = 0.0  # s, monotonic: when all logs are looked at again
+        self._look_at = 0.0  # s, monotonic: when all logs are checked again
         self._scan_at = 0.0  # when the globs are expanded again
         self._limit_noted = False
-        self._has_begun = False  # the logs that there were at the beginning are open, or have entries
+        self._has_begun = False  # whether the logs that existed at the start are open, or have entries
         self._has_globs = any(map(_is_glob, self._inputs))
 
     def check(self) -> None:
-        """Raise now what would fail later: no file, a directory, a file that cannot be read; UsageError."""
+        """Raise UsageError now for a file that does not exist or cannot be read, and for a directory."""
         for each, name in self._typed.items():
             if _is_glob(each):
                 found = self._expand(each)
@@ -88,7 +87,7 @@ class LogReader:
         self._has_begun = True
 
     def step(self) -> Step | None:
-        """The next chunk, or what else there is to say; None at the end, which a reader that follows has not."""
+        """The next step; None at the end. A reader that follows has no end."""
         looked = False
         while True:
             if self._ready:
@@ -101,7 +100,7 @@ class LogReader:
                 if isinstance(step, Idle):
                     self._waiting.append(log)
                     continue
-                # One log after the other where there is an end; all by turns where there is none.
+                # Without `follow` one log after the other; with it all logs in turn.
                 (self._ready.append if self.options.follow else self._ready.appendleft)(log)
                 return step
             now = time.monotonic()
@@ -122,7 +121,7 @@ class LogReader:
 
     @property
     def lag(self) -> dict[str, int]:
-        """Log, as the user names it → bytes in its files that are not confirmed. May be asked from another thread."""
+        """Name of each log → bytes in its files that are not confirmed. May be called from another thread."""
         return {log.name: log.lag for log in list(self.logs.values())}
 
     def close(self) -> None:
@@ -132,11 +131,11 @@ class LogReader:
     # ── which logs there are ──
 
     def _scan(self) -> None:
-        """Find the logs that the inputs name now. A rotated file of another log is not one itself."""
+        """Find the logs that match the inputs now. A rotated file of another log is not a log itself."""
         paths: dict[str, None] = {}
         for each in self._inputs:
             paths.update(dict.fromkeys(self._expand(each) if _is_glob(each) else [each]))
-            if _is_glob(each):  # a log that was removed may come again
+            if _is_glob(each):  # a log that was removed may be created again
                 paths.update(dict.fromkeys(filter(self._is_of(each), self._known)))
         all_known = paths.keys() | self.logs.keys() | self._known.keys()
         named: dict[str, list[str]] = {}
@@ -165,14 +164,14 @@ class LogReader:
 
     @staticmethod
     def _is_of(pattern: str) -> Callable[[str], bool]:
-        """Whether a path is one that the glob leads to, if there is such a file."""
+        """A function that tells whether a path matches the glob."""
         any_depth = "**" in pattern
         return lambda path: fnmatchcase(path, pattern) and (any_depth or path.count("/") == pattern.count("/"))
 
-    # ── what the logs ask ──
+    # ── called by the logs ──
 
     def entry_elsewhere(self, candidate: Candidate, path: str) -> tuple[bool, Entry | None]:
-        """Whether another log reads this file now, under the name that it had; else that log's entry for it."""
+        """Whether another log reads this file now, under its former name; otherwise the entry of another log for it."""
         others = [(each.path, each) for each in self.logs.values() if each.path != path] if self._has_begun else []
         if any(each.has_open(candidate) for _, each in others):
             return True, None
@@ -183,7 +182,7 @@ class LogReader:
         return False, None
 
     def note_limit(self) -> None:
-        """Say that the process may not open more files; StartError while it starts."""
+        """Note that the process may not open more files; StartError during the start."""
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         text = (
             f"{plural(len(self.logs), 'log')} cannot be followed: each takes an open file, and this process may have"
@@ -196,7 +195,7 @@ class LogReader:
         self._limit_noted = True
 
     def note_missing(self, text: str) -> None:
-        """Say that something is missing; InputError where that is to be the end."""
+        """Note that a file is missing; FileMissing unless missing files are skipped."""
         if not self.options.skip_missing:
             raise FileMissing(
                 f"{text}. The log was read no further; --rotated GLOB says where the file is, --on-missing skip goes on"
@@ -207,12 +206,12 @@ class LogReader:
 
 
 def _is_glob(path: str) -> bool:
-    """Whether it is a pattern, and no file has it as its name."""
+    """Whether `path` is a glob, and not the name of an existing file."""
     return glob.has_magic(path) and not os.path.lexists(path)
 
 
 def _allow_open_files() -> None:
-    """Have as many files open as the system lets this user."""
+    """Raise the limit of open files to the most that this user may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
 """Rotated logs as one Source. In: a LogReader, which runs in a thread. Out: batches of bodies, and what is confirmed.
 
-Each chunk is the origin of its messages, as a block of any input is. As blocks are finished, in order and with all
-blocks before them, the entries of their files move on, each to the end of a whole message.
+Each chunk is a block, the origin of its messages. As messages are confirmed, in order, the entries of their files move
+on, each to the end of a complete message.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from qtools.pipe.rotation import Fingerprint
 
 @dataclass(slots=True)
 class LogBlock(Block):
-    """A block of `file`, of the log at `path`. mark: of the bytes before its end. checksum: of all that stands before
-    its end."""
+    """A block of `file`, of the log at `path`. mark: the fingerprint of the last bytes before its end. checksum: a
+    length and the CRC-32 of all bytes before its end."""
 
     file: LogFile | None = None
     path: str = ""
@@ -36,24 +36,24 @@ class LogBlock(Block):
 
 
 class LogSource(BlockSource):
-    """What `reader` reads, as messages. start: what was confirmed before, in total. Other arguments: as BlockSource has
-    them. held_back: bytes of messages whose end has not come, known once it is closed."""
+    """The messages that `reader` reads. start: the total that was confirmed before. Other arguments: those of
+    BlockSource. held_back: bytes of incomplete last messages; set by close()."""
 
     def __init__(self, reader: LogReader, splitter: Callable[[int], Splitter], start: Position, **options: Any) -> None:
         super().__init__(splitter, start, **options)
         self.held_back = 0
         self._reader = reader
-        self._changed: set[str] = set()  # paths of logs of which more is confirmed since take_changed()
+        self._changed: set[str] = set()  # paths of the logs that moved on since the last take_changed()
         self._step: asyncio.Future[Step | None] | None = None
 
     def check(self) -> None:
-        """Raise now what would fail later: UsageError."""
+        """As LogReader.check."""
         self._reader.check()
 
     # ── Source ──
 
     async def read(self) -> Batch | None:
-        """The messages of the next chunk that has any, or of a part of it that makes a batch."""
+        """The next batch: the messages of a chunk, or of a part of it. None at the end."""
         while not self._done:
             if (piece := self._next_piece()) is not None:
                 return piece
@@ -77,9 +77,9 @@ class LogSource(BlockSource):
     async def close(self) -> None:
         self._done = True
         if self._step is not None:
-            await asyncio.wait((self._step,))  # it may have files open
+            await asyncio.wait((self._step,))  # its thread may be opening files
             if not self._step.cancelled():
-                self._step.exception()  # the run ends all the same
+                self._step.exception()  # its error does not matter any more
         self._say_notes()
         self.held_back = sum(log.held_back for log in self._reader.logs.values())
         self._reader.close()
@@ -97,12 +97,12 @@ class LogSource(BlockSource):
             entry.checksum = block.checksum or entry.checksum
 
     def take_changed(self) -> set[str]:
-        """The paths of the logs of which more is confirmed than when this was asked last."""
+        """The paths of the logs whose entries moved on since the last call."""
         changed, self._changed = self._changed, set()
         return changed
 
     def _split(self, step: Chunk | End) -> None:
-        """The messages that end in a chunk, or with the file, as batches."""
+        """Split a chunk, or the end of a file, into messages, and cut these into batches."""
         file = step.file
         splitter = file.splitter
         if splitter is None:
@@ -142,7 +142,7 @@ class LogSource(BlockSource):
 
 
 def _add_to_sum(file: LogFile, block: LogBlock, data: bytes, taken: int) -> None:
-    """Have the checksum of what stands before `taken`, where `data` has that place, and of all with `data`."""
+    """Update the checksum of `file` with `data`; set that of `block` if `taken` is within `data`."""
     if file.sum_split is None:
         return
     count = taken - file.position_split
@@ -156,6 +156,6 @@ def _add_to_sum(file: LogFile, block: LogBlock, data: bytes, taken: int) -> None
 
 
 def _mark(seen: bytes, seen_end: int, at: int) -> Fingerprint | None:
-    """Of the bytes before `at`, of which `seen`, which ends at `seen_end`, has the last; None where it has none."""
+    """The fingerprint of the last bytes before `at`. seen: bytes of the file up to `seen_end`. None if it has none."""
     stop = len(seen) - (seen_end - at)
     return fingerprint(seen[max(0, stop - MARK) : stop], at - min(stop, MARK)) if stop > 0 else None

@@ -1,8 +1,9 @@
-"""The open files of one log, in the order in which they are read. In: what the log's directory has. Out: open files.
+"""The open files of one log, in the order in which they are read. In: the files in its directory. Out: open files.
 
 Files are opened when a run begins (open), when the current file was renamed (open_successors), when it was empty and
-may have been copied and cut since (is_other), and when it was cut while it was read (replace_cut). Which files are
-opened is decided in rotation.py. All of this blocks, and runs in the reader's thread.
+may have been copied and truncated since (is_other), and when it was truncated while it was read (replace_cut).
+rotation.py decides which files are opened. The calls block, and are made in the thread of the reader. "Cut" means
+truncated to nothing, as copytruncate does.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from qtools.pipe.rotation import (
     keep_entries,
 )
 
-LATE = 30.0  # s that a file is read on after its successor was begun
-RESCAN = 1.0  # s between two looks for a successor that is not there yet
-COPY_QUIET = 300_000_000  # ns since a copy was written to until it counts as made, and the log as cut
-CUT_WAIT = 1.0  # s at most that a run waits for that
-CUT_POLL = 0.05  # s between two looks at it
-MISSING_TRIES = 5  # of finding a file before it is missing
-TRIES = 20  # of opening files that are renamed meanwhile
+LATE = 30.0  # s that a file is still checked for late lines after its successor was begun
+RESCAN = 1.0  # s between two searches for a successor
+COPY_QUIET = 300_000_000  # ns without a write after which a copy counts as complete, and the log as cut
+CUT_WAIT = 1.0  # s that a run waits for that, at most
+CUT_POLL = 0.05  # s between two checks of it
+MISSING_TRIES = 5  # searches for a file before it counts as missing
+TRIES = 20  # attempts to open files that are renamed meanwhile
 
 Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
 class LogOptions:
-    """rotated: globs of rotated files, `{name}` is the log's file name; () for those beside it."""
+    """rotated: globs of rotated files, in which `{name}` is the file name of the log; () for the files beside it."""
 
     follow: bool = False
     rotated: tuple[str, ...] = ()
@@ -50,27 +51,27 @@ class LogOptions:
 
 
 class Logs(Protocol):
-    """All logs that are read. notes: what the user should know, each with its level."""
+    """All logs that are read. notes: lines for the user, each with its level."""
 
     notes: deque[tuple[int, str]]
 
     def note_missing(self, text: str) -> None:
-        """Say that something is missing; InputError where that is to be the end."""
+        """Note that a file is missing; InputError unless missing files are skipped."""
 
     def note_limit(self) -> None:
-        """Say that the process may not open more files; StartError while it starts."""
+        """Note that the process may not open more files; StartError during the start."""
 
     def entry_elsewhere(self, candidate: Candidate, path: str) -> tuple[bool, Entry | None]:
-        """Whether a log other than that at `path` reads this file now; else another log's entry for it."""
+        """Whether a log other than `path` reads this file now; otherwise the entry of another log for it."""
 
 
 class OpenFiles:
-    """Of the log at `path`, which messages call `name`. entries: its files as the checkpoint has them, replaced as
-    files come and go. named: paths of rotated files that the user named.
+    """The files of the log at `path`. name: of the log, for messages. entries: its entries for the checkpoint; the list
+    is replaced when files appear or disappear. named: paths of rotated files that the user gave.
 
-    files: the one that is read, and those after it. late: files that were read to their end and may still be written
-    to, and until when they are looked at (s, monotonic). searched: when a successor was looked for. copies_fail: a copy
-    that is to be read first cannot be opened now.
+    files: the file that is being read, and those after it. late: files that were read to their end and may still get
+    lines, each with the time until which it is checked (s, monotonic). searched: when a successor was last searched
+    for. copies_fail: whether a copy that has to be read first cannot be opened now.
     """
 
     def __init__(
@@ -94,16 +95,16 @@ class OpenFiles:
         self._options = options
         self._rotated_files = rotated_files
         self._logs = logs
-        self._complained = ""  # what the user was warned of, and has not changed since
-        self._compared: int | None = None  # when its directory was changed that has no copy of what was read
+        self._complained = ""  # the last warning, if its cause has not changed since
+        self._compared: int | None = None  # the mtime of a directory that has no copy of what was read
 
     def has_open(self, candidate: Candidate) -> bool:
-        """Whether the file is one of those that are read."""
+        """Whether the log reads this file now."""
         files = [*self.files, *(file for file, _ in self.late)]
         return any(candidate.is_file_of(file.entry) for file in files)
 
     def end(self) -> None:
-        """The first file was read to its end, and nothing more of it is read now but lines that come late."""
+        """The first file was read to its end; only late lines are read from it now."""
         file = self.files.popleft()
         if self._options.follow and not file.compression:
             self.late.append((file, time.monotonic() + LATE))
@@ -112,7 +113,7 @@ class OpenFiles:
         self._keep(self.entries)
 
     def _keep(self, entries: list[Entry]) -> None:
-        """Have these entries, without old ones that are of no use any more."""
+        """Keep these entries, without old ones that are not needed any more."""
         self.entries = keep_entries(entries, [file.entry for file in self.files])
 
     def close(self) -> None:
@@ -120,7 +121,7 @@ class OpenFiles:
             file.close()
 
     def open(self) -> bool:
-        """Open what there is to read; False when there is nothing, or it cannot be opened now."""
+        """Open the files to read; False if there are none, or if they cannot be opened now."""
         self._wait_for_cut()
         for nth in range(TRIES):
             current = look_at(self.path, is_current=True)
@@ -128,7 +129,7 @@ class OpenFiles:
             try:
                 reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, self._is_uncut)
                 files = reads.files
-                if reads.missing and nth < MISSING_TRIES:  # it may be under way from one name to the next
+                if reads.missing and nth < MISSING_TRIES:  # the file may just be being renamed
                     time.sleep(0.002)
                     continue
                 if current is not None and not self.entries:
@@ -159,8 +160,8 @@ class OpenFiles:
         raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
 
     def _wait_for_cut(self) -> None:
-        """Wait while a copy of the current file is being made, which is cut after it: before the cut nothing tells the
-        log from one that was cut and has the same lines again."""
+        """Wait while a copy of the current file is being made, after which the file is cut: before the cut, the log
+        looks like one that was cut and got the same lines again."""
         for _ in range(round(CUT_WAIT / CUT_POLL)):
             current = look_at(self.path, is_current=True)
             if current is None or not any(
@@ -173,7 +174,7 @@ class OpenFiles:
             time.sleep(CUT_POLL)
 
     def _open_all(self, files: Sequence[tuple[Candidate, Entry | None]]) -> list[LogFile]:
-        """Open them; [] where one of them cannot be now, FileReplaced where one of them was renamed meanwhile."""
+        """Open all `files`; [] if one cannot be opened now, FileReplaced if one was renamed meanwhile."""
         opened: list[LogFile] = []
         for candidate, entry in files:
             try:
@@ -197,8 +198,8 @@ class OpenFiles:
         return opened
 
     def open_successors(self, file: LogFile) -> bool:
-        """Where `file` is not the current one any more: open the files that come after it, once there is something in
-        one of them."""
+        """If `file` is not the current file any more, open the files after it, as soon as one of them has data. Returns
+        whether files were opened."""
         try:
             info = os.stat(self.path)
         except OSError:
@@ -229,7 +230,7 @@ class OpenFiles:
         return bool(opened)
 
     def _retry(self, attempt: Callable[[], Result]) -> Result:
-        """What `attempt` returns once no file is renamed while it looks; InputError where that does not come to be."""
+        """The result of the first `attempt` during which no file is renamed; InputError after TRIES attempts."""
         for _ in range(TRIES):
             try:
                 return attempt()
@@ -238,8 +239,8 @@ class OpenFiles:
         raise InputError(f"{self.name}: its files are renamed faster than they can be opened")
 
     def is_other(self, file: LogFile) -> bool:
-        """Whether something comes before what `file` has now: it was copied and cut since it was read, or since it was
-        seen to be empty."""
+        """Whether other data has to be read before the contents of `file`: it was copied and cut since it was read, or
+        since it was seen empty."""
         if not file.is_blank:
             return self._is_copied_away(file)
         opened = self._retry(lambda: self._open_copies(file))
@@ -247,12 +248,12 @@ class OpenFiles:
         return opened is not False
 
     def _open_copies(self, file: LogFile) -> bool | None:
-        """Open what is to be read before `file`, which was empty when it was seen last: what was written to it since
-        may have been copied and cut. False where there is no such copy, None where one cannot be opened now."""
+        """Open the copies to read before `file`, which was empty when it was last seen: lines written to it since may
+        have been copied and cut. False if there is no such copy, None if one cannot be opened now."""
         modified = file.modified
         if modified == file.entry.modified and not file.peek():
             return False
-        # A copy that is made after this has these first bytes: it is found when `file` is found to be cut.
+        # A copy that is made after this has these first bytes: it is found when the cut is noticed.
         head = file.peek()
         rotated = self._rotated_files.find(self.path)
         current = look_at(self.path)
@@ -278,12 +279,12 @@ class OpenFiles:
         return True
 
     def _is_uncut(self, candidate: Candidate, current: Candidate) -> bool:
-        """Whether a rotated file is a copy, or a part of one, of what is in the log, which is not cut yet. current: the
-        log as it was before the rotated files were looked for."""
+        """Whether a rotated file is a copy (or a part of one) of the contents of the log, which is not cut yet.
+        current: the log as it was before the rotated files were listed."""
         now = look_at(self.path, is_current=True)
         if now is None or (now.device, now.inode) != (current.device, current.inode):
             now = current
-        # It may have been empty then, and have been written to since.
+        # It may have been empty then, and have data now.
         seen = replace(now, head=current.head or now.head)
         return is_copy(candidate, seen.head) and is_uncut_copy(candidate, seen)
 
@@ -291,7 +292,7 @@ class OpenFiles:
         return self.has_open(candidate) or is_known(candidate, self.entries)
 
     def _is_copied_away(self, file: LogFile) -> bool:
-        """Whether the file was copied and cut since it was read, and begins again with all that was read of it."""
+        """Whether the file was copied and cut since it was read, and its new contents begin with all that was read."""
         if file.compression:
             return False
         changed = self._rotated_files.changed(self.path)
@@ -312,8 +313,8 @@ class OpenFiles:
         return self._retry(is_found)
 
     def replace_cut(self, file: LogFile) -> bool:
-        """`file` was cut while it was read: go on in a copy of what it was, if there is one, then at its beginning.
-        False where there is no copy, and nothing more comes of `file`."""
+        """`file` was cut while it was read: continue in a copy of its old contents, if there is one, and then at its
+        beginning. False if there is no copy, so that its old contents end here."""
         as_read = file.as_read()
         opened, has_copy = self._retry(lambda: self._open_after_cut(as_read))
         self.files.remove(file)
@@ -336,7 +337,7 @@ class OpenFiles:
         return has_copy and bool(opened)
 
     def _open_after_cut(self, as_read: Entry) -> tuple[list[LogFile], bool]:
-        """Open what comes after a file that was cut; and whether the first of it is a copy of that."""
+        """Open the files to read after a cut. Returns them, and whether the first is a copy of the old contents."""
         current = look_at(self.path, is_current=True)
         rotated = self._rotated(current)
         reads = choose_files([as_read], rotated, current, has_contents_of, (), self._is_uncut, is_cut=True)

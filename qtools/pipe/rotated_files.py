@@ -11,48 +11,48 @@ from qtools.pipe.logfile import look_at
 from qtools.pipe.rotated_names import base_names, in_rotation_order, without_unfinished
 from qtools.pipe.rotation import Candidate
 
-SETTLED = 1_000_000_000  # ns since a directory was changed until its time tells of every later change
-FINE_SETTLED = 50_000_000  # the same where times are finer than a second: a tick of the clock takes up to 10 ms
-TRIES = 20  # of seeing the same files twice, while they are renamed
+SETTLED = 1_000_000_000  # ns after a change of a directory until each later change gives it another mtime
+FINE_SETTLED = 50_000_000  # the same for file systems with finer times: a tick of their clock takes up to 10 ms
+TRIES = 20  # attempts to see the same files twice, while files are renamed
 
 
 class RotatedFiles:
-    """patterns: globs of rotated files, `{name}` is the log's file name; () for the files beside the log."""
+    """patterns: globs of rotated files, in which `{name}` is the file name of the log; () for the files beside it."""
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self._patterns = patterns
-        self._typed: dict[str, str] = {}  # absolute path of a directory → as the user typed it
+        self._typed: dict[str, str] = {}  # absolute path of a directory → the path that the user typed
         self._names: dict[str, _Directory] = {}
 
     @property
     def place(self) -> str:
-        """Where rotated files are looked for, as the user says it; "" for beside their log."""
+        """The globs of rotated files as the user typed them; "" for files beside their log."""
         return " ".join(self._patterns)
 
     def note_directory(self, path: str) -> str:
-        """Keep how the user names the directory of `path`; its absolute path."""
+        """Remember how the user typed the directory of `path`. Returns the absolute path."""
         absolute = os.path.abspath(path)
         self._typed.setdefault(os.path.dirname(absolute), os.path.dirname(path))
         return absolute
 
     def name_of(self, path: str) -> str:
-        """An absolute path as the user would write it."""
+        """An absolute path in the form that the user typed."""
         directory, name = os.path.split(path)
         typed = self._typed.get(directory)
         return path if typed is None else os.path.join(typed, name)
 
     def find(self, path: str) -> list[Candidate]:
-        """The rotated files that the log at `path` has now, oldest first."""
+        """The rotated files of the log at `path`, oldest first."""
         found = self._look(path)
-        for _ in range(TRIES):  # a file that is renamed meanwhile is seen under neither name, or under both
+        for _ in range(TRIES):  # a file that is renamed meanwhile may be seen under both names, or under none
             before, found = found, self._look(path)
             if [(each.path, each.inode) for each in found] == [(each.path, each.inode) for each in before]:
                 break
         return in_rotation_order(without_unfinished(found))
 
     def changed(self, path: str) -> int | None:
-        """When the directory of the log's rotated files was changed last, ns since 1970; None where that does not tell
-        of every change."""
+        """The mtime, ns since 1970, of the directory with the rotated files of the log at `path`; None if a change may
+        not alter it."""
         if self._patterns:
             return None
         try:
@@ -71,8 +71,8 @@ class RotatedFiles:
         return [each for each in map(look_at, paths) if each is not None]
 
     def _names_in(self, directory: str) -> dict[str, list[str]]:
-        """Name of a log → its rotated files in the directory. Kept while the directory stays as it is: a thousand
-        logs in one directory are not a thousand times a thousand names."""
+        """Name of a log → its rotated files in the directory. Cached until the directory changes: for a thousand logs
+        in one directory, its names are parsed once and not a thousand times."""
         kept = self._names.get(directory)
         try:
             changed = os.stat(directory).st_mtime_ns
@@ -83,13 +83,13 @@ class RotatedFiles:
             return {}
         if kept is None or kept.names != names:
             kept = self._names[directory] = _Directory(names)
-        kept.changed = changed if _is_settled(changed) else -1  # what happens within one tick leaves no trace
+        kept.changed = changed if _is_settled(changed) else -1  # a change within the same tick keeps the mtime
         return kept.rotated
 
 
 class _Directory:
-    """names: in the directory. rotated: name of a log → the names that may be rotated files of it. changed: when the
-    directory was changed, ns since 1970; -1 where that does not tell of every change."""
+    """names: of the files in the directory. rotated: name of a log → names that may be its rotated files. changed: the
+    mtime of the directory, ns since 1970; -1 if a change may not alter it."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -106,5 +106,5 @@ def _names_and_bases(names: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_settled(changed: int) -> bool:
-    """Whether a change that happens now gives the directory another time."""
+    """Whether a change that happens now alters the mtime of the directory."""
     return time.time_ns() - changed > (FINE_SETTLED if changed % 1_000_000_000 else SETTLED)

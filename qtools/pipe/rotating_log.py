@@ -1,11 +1,11 @@
-"""One log, read on over its rotations. In: its open files. Out: chunks, in the order in which they were written.
+"""Reads one log across its rotations. In: its open files. Out: chunks, in the order in which they were written.
 
-A step reads one chunk, says that a file has ended, or says that there is nothing to do. All of this blocks, and runs in
-the reader's thread.
+A step returns a chunk, the end of a file, or that there is nothing to do. The calls block, and are made in the thread
+of the reader.
 
-A file that was renamed is read until its successor has something in it, for its writer may still write to it; then a
-last line without an end is given time to be ended (QUIET). Lines that come later are read for some time yet
-(open_files.LATE), or by the next run.
+A renamed file is read until its successor has data, as its writer may still write to it. If its last line is incomplete
+then, the reader waits until nothing was written for QUIET. Lines that are written to it even later are read for some
+more time (open_files.LATE), or by the next run.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from qtools.pipe.open_files import RESCAN, LogOptions, Logs, OpenFiles
 from qtools.pipe.rotated_files import RotatedFiles
 from qtools.pipe.rotation import Candidate, Entry
 
-POLL = 0.1  # s between two looks at a file that may still be written to
-QUIET = 1.0  # s without a write until a rotated file's last line counts as its last, with its end or without
+POLL = 0.1  # s between two checks of a file that may still grow
+QUIET = 1.0  # s without a write after which the last line of a rotated file is taken as it is
 
 
 @dataclass(slots=True)
 class Chunk:
-    """What was read of `file`."""
+    """Data that was read from `file`."""
 
     log: RotatingLog
     file: LogFile
@@ -37,7 +37,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class End:
-    """Nothing more comes of `file`: what is held of a last message is all of it."""
+    """The end of `file`: an incomplete last message is complete now."""
 
     log: RotatingLog
     file: LogFile
@@ -45,7 +45,7 @@ class End:
 
 @dataclass(slots=True)
 class Idle:
-    """Nothing to read; to be asked again after so many seconds."""
+    """There is nothing to read now; try again after `seconds`."""
 
     seconds: float
 
@@ -54,8 +54,8 @@ Step = Chunk | End | Idle
 
 
 class RotatingLog:
-    """The log at `path`. entries: its files as the checkpoint has them. named: paths of rotated files that the user
-    named."""
+    """The log at `path`. entries: the entries of its files in the checkpoint. named: paths of rotated files that the
+    user gave."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class RotatingLog:
 
     @property
     def entries(self) -> list[Entry]:
-        """Its files, as a checkpoint keeps them, oldest first."""
+        """The entries of its files for the checkpoint, oldest first."""
         return self._open.entries
 
     def step(self) -> Step | None:
-        """Read on; Idle where that may be worth another try soon, None where there is nothing more now."""
+        """The next step; Idle if there may be more soon, None if there is nothing more now."""
         late = self._step_late()
         if late is not None:
             return late
@@ -103,7 +103,7 @@ class RotatingLog:
                 return Chunk(self, file, chunk)
             if len(self._open.files) == 1:
                 if self._open.open_successors(file):
-                    continue  # what was written before there was a successor
+                    continue  # read what was written before the successor appeared
                 return None
             if file.is_within_a_message and not self._is_quiet(file):
                 return Idle(POLL)
@@ -111,8 +111,8 @@ class RotatingLog:
             return End(self, file)
 
     def begin(self) -> None:
-        """Open a log that has no entries yet, so that a checkpoint knows its file before it is read. Without `follow`
-        it is closed again until the log is read: there may be more logs than files that a process can have open."""
+        """Open a log without entries, so that the checkpoint has its file before it is read. Without `follow` the file
+        is closed again until it is read: there may be more logs than files that a process can have open."""
         if not self.entries and not self._open.files and self._open.open() and not self._options.follow:
             self._open.close()
             self._open.files.clear()
@@ -122,7 +122,7 @@ class RotatingLog:
         self._open.close()
 
     def has_news(self, now: float) -> bool:
-        """Whether a step may find something. One or two system calls."""
+        """Whether a step may find data. Makes one or two system calls."""
         if len(self._open.files) > 1 or any(
             until <= now or file.size > file.position for file, until in self._open.late
         ):
@@ -136,7 +136,7 @@ class RotatingLog:
         file = self._open.files[0]
         if info is not None and file.is_file(info):
             if file.compression:
-                return False  # nothing is appended to it
+                return False  # a compressed file does not grow
             return info.st_size != file.position or info.st_mtime_ns != file.entry.modified
         return (
             file.size != file.position or (info is not None and info.st_size > 0) or now - self._open.searched > RESCAN
@@ -144,12 +144,12 @@ class RotatingLog:
 
     @property
     def held_back(self) -> int:
-        """Bytes of a last message whose end has not come."""
+        """Bytes of an incomplete last message."""
         return self._open.files[0].position - self._open.files[0].taken if self._open.files else 0
 
     @property
     def lag(self) -> int:
-        """Bytes in its files that are not confirmed, as far as the files were seen, and the current one whole."""
+        """Bytes in its files that are not confirmed: in the current file all, in others those that were seen."""
         entries = self.entries
         behind = sum(max(0, each.size - each.offset) for each in entries)
         try:
@@ -163,7 +163,7 @@ class RotatingLog:
         self._open.close()
 
     def has_open(self, candidate: Candidate) -> bool:
-        """Whether the file is one of those that are read."""
+        """Whether the log reads this file now."""
         return self._open.has_open(candidate)
 
     def __repr__(self) -> str:
@@ -186,9 +186,9 @@ class RotatingLog:
         return None
 
     def _is_quiet(self, file: LogFile) -> bool:
-        """Whether nothing was written for QUIET."""
+        """Whether nothing was written to the file for QUIET."""
         if file.compression or abs(time.time() - file.modified / 1e9) > QUIET:
             return True
         now = time.monotonic()
         file.quiet_since = file.quiet_since or now
-        return now - file.quiet_since > QUIET  # whatever the two clocks say
+        return now - file.quiet_since > QUIET  # also if the file system has another clock

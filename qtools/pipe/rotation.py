@@ -1,8 +1,8 @@
 """Which files of a rotated log are read, in what order, and where each is begun. Rules only: no file is opened here.
 
 A log has a path under which it is written. From time to time its file is renamed and a new one is created ("create"),
-or copied and cut to nothing ("copytruncate"); what was renamed or copied may be compressed later. A checkpoint keeps an
-entry for each file that was read: the last entry is of the file that was written last.
+or it is copied and cut, that is truncated to nothing ("copytruncate"). Renamed files and copies may be compressed
+later. A checkpoint has an entry for each file that was read; the last entry is that of the file that was written last.
 
     the last entry's file                   what is read
     ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
@@ -10,7 +10,7 @@ entry for each file that was read: the last entry is of the file that was writte
     is the current file                     it, from the entry's offset on
     is a rotated file                       it, from the entry's offset on; the rotated files newer than it, oldest
                                             first; the current file
-    had nothing in it yet                   the rotated files written to since, its own and those newer than it, oldest
+    was empty                               the rotated files written to since, its own and those newer than it, oldest
                                             first; the current file
     is not found                            it is missing; the rotated files written to since; the current file
     is not found, but a copy of its first   the same, and it is not missing: it was copied, and then read on, before it
@@ -18,7 +18,7 @@ entry for each file that was read: the last entry is of the file that was writte
 
     an earlier entry's file                 what is read, before the above
     ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
-    is found                                it, from the entry's offset on: lines may have come late
+    is found                                it, from the entry's offset on: it may have got late lines
     is not found, was read to its end       nothing
     is not found, was not read to its end   it is missing
 
@@ -34,10 +34,10 @@ entry for each file that was read: the last entry is of the file that was writte
 
 Files are read in the order of their rotation, the oldest first, whichever entry is older.
 
-A file is an entry's file when its contents say so: its first bytes, the bytes before the entry's offset, and a checksum
-of all before it. Several files may have the same contents, such as logs in which every line is "ok". Then:
+A file is recognized as an entry's file by its contents: by its first bytes, the bytes before the entry's offset, and a
+checksum of all bytes before that. Several files may have the same contents, as logs in which every line is "ok". Then:
 
-    these have the last entry's contents    its file is
+    files with the last entry's contents    its file is
     ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
     rotated files that no earlier entry     the oldest of them: it was renamed or copied away, and the current file was
     has, written to at the recorded time    begun anew. A plain copy that is newer than the current file's last
@@ -48,25 +48,25 @@ of all before it. Several files may have the same contents, such as logs in whic
     else the current file, which has        none: the current file is read from its beginning, and a warning says that
     another inode                           lines may be sent twice
 
-    these have an earlier entry's contents  its file is
+    files with an earlier entry's contents  its file is
     ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
     files last written to at its time       that with its inode, else the oldest: compressing keeps the time
     else others                             that with its inode, else the oldest written to since
 
-Whether the current file was cut after a copy was made is known by these facts, in this order:
+Whether the current file was cut after a copy was made is decided by these facts, in this order:
 
     1. One rotation ends before the next begins: only the newest rotated file may be a copy of a file not cut yet.
-    2. A file only grows until it is cut: where a copy is larger than the current file, that was cut.
+    2. A file only grows until it is cut: if a copy is larger than the current file, that was cut.
     3. The copy is written before the cut, and the cut changes the current file's time. A copy with a later time than
        the current file is of a file not cut yet.
-    4. A line with a date, a time or a number in it is not written twice. Where the current file begins with one that it
-       has once, a copy that begins alike is of what is in it now, and it is not cut yet.
-    5. Otherwise the file counts as cut, and the copy is read: a line may be sent twice, and none is left out.
+    4. A line with a date, a time or a number in it is not written twice. If the current file begins with such a line,
+       and has it once, a copy with the same first bytes is one of its present contents, and the file is not cut yet.
+    5. Otherwise the file counts as cut, and the copy is read: lines may be sent twice, and none is left out.
 
-The copy is complete before the cut. So the rotated files are asked for after bytes were read from the current file and
-before they count as read: if these bytes were written after a cut, the copy of what was there before is found.
+The copy is complete before the cut. So the rotated files are listed after bytes were read from the current file, and
+before these bytes count as read: if they were written after a cut, the copy of the contents before it is found.
 
-Inodes are used again, and a copy has another one. An entry of a file that had nothing in it has nothing else.
+The system uses inodes again, and a copy has another inode. The entry of a file that was empty has only the inode.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, field, replace
 
-OWN_DIGITS = 6  # in a line that is not written twice: a date, a time, or a large number has so many
-MOST_ENTRIES = 4  # of one log, beside those that were not read to their end
+OWN_DIGITS = 6  # digits that make a line unique: a date, a time, or a large number has so many
+MOST_ENTRIES = 4  # entries of one log that are kept, besides those of files that were not read to their end
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class Fingerprint:
 
 @dataclass(slots=True)
 class Entry:
-    """A file that was read. device, inode: as stat says. offset: everything before it is confirmed. size: how much of
-    the file was seen. modified: when it was last written to, ns since 1970. prints: what its contents must have.
-    checksum: a length, at most the offset, and the CRC-32 of so many bytes from the beginning."""
+    """A file that was read. device, inode: from stat. offset: everything before it is confirmed. size: the bytes of the
+    file that were seen. modified: when it was last written to, ns since 1970. prints: fingerprints that its contents
+    must have. checksum: a length, at most the offset, and the CRC-32 of that many bytes from the beginning."""
 
     device: int
     inode: int
@@ -104,12 +104,12 @@ class Entry:
 
     @property
     def is_blank(self) -> bool:
-        """Nothing is known of its contents: nothing had been written when it was seen last."""
+        """Whether the file was empty when it was last seen, so that its contents are not known."""
         return self.head is None and not self.offset
 
     @property
     def is_read(self) -> bool:
-        """All that was seen of it is confirmed."""
+        """Whether all bytes that were seen are confirmed."""
         return self.offset >= self.size
 
     @property
@@ -119,8 +119,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that may be of the log. size: bytes; of a compressed file, those that it has on the disk. head: the first
-    bytes of the current file, as they were before the rotated files were looked for."""
+    """A file that may belong to the log. size: bytes on disk, also of a compressed file. head: the first bytes of the
+    current file, as they were before the rotated files were listed."""
 
     path: str
     device: int
@@ -137,9 +137,9 @@ class Candidate:
 
 @dataclass(slots=True)
 class Reads:
-    """What to read, in this order: a file and its entry, None where it is begun at its beginning. missing: entries
-    whose file was not found, though it has or may have what was not read. is_doubtful: the current file may be the last
-    entry's, and is read from its beginning."""
+    """files: the files to read, in this order, each with its entry, or None if it is read from its beginning. missing:
+    entries whose file was not found and has, or may have, data that was not read. is_doubtful: whether the current file
+    may be that of the last entry, and is read from its beginning."""
 
     files: list[tuple[Candidate, Entry | None]] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
@@ -165,12 +165,12 @@ def choose_files(
     *,
     is_cut: bool = False,
 ) -> Reads:
-    """What to read of one log.
+    """The files to read of one log.
 
-    entries: of the checkpoint, oldest first. rotated: oldest first. current: the file at the log's path, if any.
-    matches: whether a file's contents are those that an entry says. named: paths of rotated files given by the user.
-    is_uncut: whether a rotated file is a copy of what the current file has now, see is_uncut_copy. is_cut: the current
-    file was seen to be cut after the last entry was made.
+    entries: of the checkpoint, oldest first. rotated: oldest first. current: the file at the path of the log, if any.
+    matches: whether a file has the contents of an entry. named: paths of rotated files that the user gave. is_uncut:
+    whether a rotated file is a copy of the present contents of the current file, see is_uncut_copy. is_cut: whether the
+    current file was cut after the last entry was made.
     """
     files = [*rotated, current] if current is not None else list(rotated)
     reads = Reads()
@@ -182,8 +182,8 @@ def choose_files(
     if not last.is_blank:
         at, reads.is_doubtful = _find_last(entries, rotated, current, matches, is_cut)
     chosen: dict[int, Entry | None] = {} if at is None else {at: last}  # by the place of the file
-    # Contents say more than an inode, and nothing else is known of a file that had nothing in it. Where contents are
-    # the same, the time of the last write says most: compressing keeps it.
+    # Contents are a better proof than an inode, but of a file that was empty only the inode is known. If contents are
+    # equal, the time of the last write decides: compressing keeps it.
     left = sorted(earlier, key=lambda entry: entry.is_blank)
     for of_same_time in (True, False):
         for entry in left:
@@ -195,7 +195,7 @@ def choose_files(
     if at is not None:
         newer = list(range(at + 1, len(files)))
     else:
-        # What had nothing in it is known by its inode alone: times of writes may be older (a clock that was set back).
+        # A file that was empty is known by its inode alone: times may be older, if the clock was set back.
         blank = _find(last, files, matches) if last.is_blank else None
         since = [
             place
@@ -225,15 +225,16 @@ def choose_copies(
     is_same: IsSame,
     is_uncut: IsUncut,
 ) -> tuple[list[Candidate], int]:
-    """What to read, oldest first, before a file that was empty when it was seen last; and the time, ns since 1970,
-    up to which rotated files need not be asked for again.
+    """The copies to read, oldest first, before a file that was empty when it was last seen; and the time, ns since
+    1970, up to which rotated files need not be checked again.
 
-    blank: the file's entry, as it was then. file: the same file, as it was just before the rotated files were looked
-    for; is_current: it was still at the log's path just after that. rotated: oldest first. is_known: whether a file is
-    read already, or has an entry. is_same: whether a compressed file begins with these bytes. is_uncut: as above.
+    blank: the entry of the file when it was empty. file: the same file just before the rotated files were listed; its
+    is_current tells whether it was still at the path of the log just after that. rotated: oldest first. is_known:
+    whether a file is being read, or has an entry. is_same: whether a compressed file begins with these bytes. is_uncut:
+    as above.
     """
     older = rotated
-    if not file.is_current:  # it was renamed, and may have been compressed: what is older than it comes before it
+    if not file.is_current:  # it was renamed, and perhaps compressed: only files older than it come before it
         places = (place for place, each in enumerate(rotated) if each.is_file_of(blank) or is_same(each, file.head))
         older = rotated[: next(places, 0)]
     copies = [
@@ -250,14 +251,14 @@ def choose_copies(
 
 
 def is_uncut_copy(copy: Candidate, current: Candidate) -> bool:
-    """Whether the log was not cut yet after `copy`, which begins as it does, was made of it. current: the log as it was
-    seen after the copy."""
+    """Whether the log is not cut yet after `copy`, which has the same first bytes, was made. current: the log as it was
+    after the copy."""
     return copy.size <= current.size and (copy.modified > current.modified or has_own_contents(current.head))
 
 
 def has_own_contents(head: bytes) -> bool:
-    """Whether a file with these first bytes is unlike every other of its log: its first line has a date, a time or a
-    number in it, and comes only once. False where lines are repeated, and where there is no whole line."""
+    """Whether a file with these first bytes is unique in its log: its first line has a date, a time or a number in it,
+    and occurs once. False if the line is repeated, or if no line is complete."""
     first, end, rest = head.partition(b"\n")
     digits = sum(map(first.count, (b"%d" % digit for digit in range(10))))
     return bool(end) and digits >= OWN_DIGITS and first not in rest.split(b"\n")
@@ -266,8 +267,8 @@ def has_own_contents(head: bytes) -> bool:
 def find_copied_away(
     entries: Sequence[Entry], rotated: Sequence[Candidate], current: Candidate | None, matches: Matches
 ) -> int | None:
-    """The place in `rotated` of the file that the last entry's file was renamed or copied to; None where nothing says
-    that it is not the current file."""
+    """The place in `rotated` of the file to which the last entry's file was renamed or copied; None if it may still be
+    the current file."""
     *earlier, last = entries
     is_same = current is not None and current.inode == last.inode
     for place, each in enumerate(rotated):
@@ -276,7 +277,7 @@ def find_copied_away(
         ):
             continue
         if is_same and current is not None and not each.compression and current.modified < each.modified:
-            continue  # if it is a copy, the current file is not cut yet
+            continue  # a copy of a file that is not cut yet
         if matches(each, last):
             return place
     return None
@@ -289,14 +290,14 @@ def _find_last(
     matches: Matches,
     is_cut: bool,
 ) -> tuple[int | None, bool]:
-    """Where the last entry's file is among the rotated files and the current one, and whether the current one has its
-    contents and is taken for another all the same."""
+    """The place of the last entry's file among the rotated files and the current one; and whether the current file has
+    its contents, but counts as another file."""
     last = entries[-1]
     place = find_copied_away(entries, rotated, current, matches)
     if place is not None:
         return place, False
     is_like = current is not None and not is_cut and matches(current, last)
-    # Devices are numbered anew at a restart. A checkpoint of an earlier version may know no inode.
+    # The number of a device may change at a restart. A checkpoint of an earlier version may have no inode.
     if is_like and current is not None and (current.inode == last.inode or not last.prints):
         return len(rotated), False
     place = _find(last, rotated, matches)
@@ -313,8 +314,8 @@ def _find(
     *,
     of_same_time: bool = False,
 ) -> int | None:
-    """Where in `files` the entry's file is: that with its inode is asked first, then those written to since, oldest
-    first, then the newest of the others. of_same_time: only those that were last written to when the entry says."""
+    """The place in `files` of the entry's file. Tried are first the file with its inode, then those written to since,
+    oldest first, then the others, newest first. of_same_time: only files with exactly the entry's time."""
 
     def order(place: int) -> tuple[bool, bool, int]:
         is_older = files[place].modified < entry.modified
@@ -327,14 +328,14 @@ def _find(
 
 
 def _is_first_part(file: Candidate, entry: Entry, matches: Matches) -> bool:
-    """Whether a rotated file begins as the entry's file did, and is shorter than what was read of that."""
+    """Whether a rotated file has the first bytes of the entry's file, and is shorter than what was read of it."""
     if file.is_current or file.compression or entry.head is None or file.size >= entry.offset:
         return False
     return matches(file, replace(entry, offset=entry.head.length, mark=None, checksum=None))
 
 
 def keep_entries(entries: list[Entry], being_read: Sequence[Entry] = ()) -> list[Entry]:
-    """`entries` without the oldest that were read to their end. being_read: entries of files that are being read, or
-    will be: of a compressed file no more is known to be in it than was read."""
+    """`entries` without the oldest of files that were read to their end. being_read: entries of files that are open:
+    these are kept, as the end of a compressed file is not known before it is read."""
     old, new = entries[:-MOST_ENTRIES], entries[-MOST_ENTRIES:]
     return [each for each in old if not each.is_read or any(each is other for other in being_read)] + new

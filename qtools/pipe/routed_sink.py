@@ -1,7 +1,7 @@
-"""Lines to the topics that a routes file says, as a Sink. In: batches. Out: one MPUB a topic, answered OK.
+"""Sends messages to topics by a routes file, as a Sink. In: batches. Out: one MPUB for each topic, answered OK.
 
-What goes nowhere is done with in its order, and so is what cannot be routed and is left out: a batch is confirmed like
-any other, up to the same place.
+Messages that match no route, and those that cannot be routed and are left out, are confirmed with their batch, in its
+order.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from qtools.routing.routes_file import tested_routes
 class RoutedSink:
     """Publishes by the routes in the file at `path`.
 
-    where: only messages for which it is true are routed. on_error: what becomes of one that cannot be routed.
-    name: what a message is called, for people, given its batch and place. warn: takes a line about one left out.
+    where: only messages for which it is true are routed. on_error: what to do with a message that cannot be routed.
+    name: returns the name of a message for the log, given its batch and place. warn: takes a line about a message that
+    is left out.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class RoutedSink:
         warn: Callable[[str], None],
     ) -> None:
         file = tested_routes(path)
-        self.passed = 0  # messages sent to a topic at least
+        self.passed = 0  # messages that were sent to at least one topic
         self.passed_bytes = 0
         self.filtered = 0
         self.left_out = 0
@@ -50,8 +51,8 @@ class RoutedSink:
             raise UsageError(f"--on-error pass needs a [default] with a fixed topic, and {path} has none")
 
     async def write(self, batch: Batch) -> None:
-        """Publish what is routed. PartialFailure names what no broker takes; SinkError ends it at the first message
-        that cannot be routed, if that is to be the end: what stands before it is safe."""
+        """Publish the batch. PartialFailure names the messages that no broker accepts. With `on_error` "fail",
+        SinkError at the first message that cannot be routed; the messages before it are safe."""
         plan = self._routes.plan(batch.bodies)
         if not plan.failed or self._on_error != "fail":
             refused = await self._send(batch, plan)
@@ -67,7 +68,7 @@ class RoutedSink:
         raise stop
 
     async def _send(self, batch: Batch, plan: Plan) -> dict[int, QtoolsError]:
-        """Publish what `plan` says; what no broker takes is returned, by place."""
+        """Publish by `plan`. Returns the messages that no broker accepts, by place."""
         failed = sorted(plan.failed)
         if failed and self._on_error == "pass":
             bodies = [batch.bodies[place] for place in failed]
@@ -92,7 +93,7 @@ class RoutedSink:
         """The caller that made the publisher closes it."""
 
     def notes(self, done: str) -> list[str]:
-        """For the summary: what was not `done`, and why."""
+        """Notes for the summary: how many messages were not `done`, and why."""
         notes = []
         if self.filtered:
             notes.append(f"{self.filtered:,} went nowhere")

@@ -1,9 +1,10 @@
-"""A message that could not be routed, as an envelope that says why, and back as it was.
+"""A message that could not be routed, as an envelope with the reason, and back as it was.
 
     {"topic":…,"channel":…,"id":…,"timestamp":…,"attempts":…,"nsqd":…,"reason":…,"route":…,"body":…}
 
-It is the envelope format and two words more, so that `q-pipe --format envelope` reads it too. timestamp is in ns since
-1970; a body that is not UTF-8 stands as "body_base64". In: messages, errors. Out: bytes, and a plan to put them back.
+A dead letter is an envelope (formats/envelope.py) with the keys channel, reason and route added, so
+`q-pipe --format envelope` reads it too. timestamp is in ns since 1970; a body that is not UTF-8 is written as
+"body_base64". In: messages, errors. Out: bytes, and a plan to put dead letters back.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ SUFFIX = ".dead"
 
 
 def dead_letter_topic(source: str) -> str:
-    """Where dead letters from `source` go; NameInvalid where that is no name: it may be too long."""
+    """The topic for dead letters from the topic `source`; NameInvalid if its name would be too long."""
     return check_topic(source.removesuffix(EPHEMERAL) + SUFFIX)
 
 
 def encode_dead_letter(message: Message, topic: str, channel: str, nsqd: str, error: QtoolsError) -> bytes:
-    """The envelope of one message, read from `channel` of `topic` at `nsqd`."""
+    """The dead letter for `message`, which was read from `channel` of `topic` at `nsqd` and failed with `error`."""
     fields: dict[str, Any] = {
         "topic": topic,
         "channel": channel,
@@ -48,9 +49,9 @@ def encode_dead_letter(message: Message, topic: str, channel: str, nsqd: str, er
 
 
 class Redrive:
-    """A Planner that puts dead letters back where they came from, as they were.
+    """A Planner that sends the messages in dead letters back to their topics, unchanged.
 
-    forbidden: topics that are read: a letter that names one of them would go round for ever.
+    forbidden: topics that are read by this run. A message for one of them would be read again, in an endless loop.
     """
 
     def __init__(self, forbidden: Container[str] = ()) -> None:
@@ -78,7 +79,8 @@ class Redrive:
         return plan
 
     def _decode(self, letter: bytes) -> tuple[str, bytes]:
-        """Topic and body; ValueError or NameInvalid when it is no envelope, or leads nowhere."""
+        """The topic and the body in a dead letter; ValueError or NameInvalid if it is none, or its topic is not
+        allowed."""
         body = decode_envelope(letter)
         topic = orjson.loads(letter).get("topic")
         if not isinstance(topic, str):

@@ -1,9 +1,9 @@
-"""Which conditions can be true for a message, without trying them all. In: conditions, a value. Out: their numbers.
+"""Which conditions can be true for a message, without evaluating all. In: conditions, a value. Out: their numbers.
 
-A condition that begins with a field's equality to a scalar, as `.type == "purchase" and …` does, is false for every
-other value of that field. So for each field that several conditions begin with, one look at it tells which of them
-are left; the others are not called. What remains is as if all had been tried: a condition is left out only where its
-first words, the ones that are tried first, are false and not an error.
+A condition that begins by comparing a field with a scalar, such as `.type == "purchase" and …`, is false for every
+other value of that field. So for each field with which several conditions begin, one lookup of its value finds those
+that can be true. The result is the same as if all were evaluated: a condition is left out only if its first comparison
+is false, and not if that comparison is an error.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 from qtools.expressions.expression import Expression, Path, Scalar, compile_expression
 
-MIN_SHARED = 2  # conditions that begin with the same field: below that a look at it saves nothing
-MAX_REMEMBERED = 4096  # combinations of what several fields hold
+MIN_SHARED = 2  # conditions that begin with the same field: with fewer, a lookup saves nothing
+MAX_REMEMBERED = 4096  # combinations of the values of several fields
 
-Key = Any  # of a dict: a string or number, or one of these
+Key = Any  # of a dict: a string, a number, None, or one of the following
 _TRUE, _FALSE, _OTHER, _ERROR = "true", "false", "other", "error"
-_KEYS: dict[Any, Key] = {True: (_TRUE,), False: (_FALSE,)}  # apart from 1 and 0, to which Python has them equal
+_KEYS: dict[Any, Key] = {True: (_TRUE,), False: (_FALSE,)}  # tuples, as True == 1 and False == 0 in Python
 OTHER = (_OTHER,)  # an array, an object: equal to no scalar
-ERROR = (_ERROR,)  # the field cannot be asked for: the conditions themselves shall say why
+ERROR = (_ERROR,)  # the field cannot be read: the conditions are evaluated, and raise the error
 
 
 class RouteIndex:
-    """`conditions` by number; None is always true."""
+    """An index of `conditions`, which are known by number; None is a condition that is always true."""
 
     def __init__(self, conditions: Sequence[Expression | None]) -> None:
         first = [_first_equality(condition) for condition in conditions]
@@ -33,7 +33,7 @@ class RouteIndex:
         paths = [path for path, count in shared.items() if count >= MIN_SHARED]
         self._all = tuple(range(len(conditions)))
         self._getters = [_getter(path) for path in paths]
-        # For each condition: which of the getters it hangs on, and what that must give.
+        # For each condition: the number of its getter, and the key that the getter has to return.
         self._wanted: list[tuple[int, Key] | None] = [
             (paths.index(equality[0]), _key(equality[1])) if equality is not None and equality[0] in paths else None
             for equality in first
@@ -45,7 +45,7 @@ class RouteIndex:
         self._remembered: dict[Any, tuple[int, ...]] = {}
 
     def candidates(self, value: Any) -> tuple[int, ...]:
-        """The conditions that can be true for `value`, or fail."""
+        """The numbers of the conditions that can be true for `value`, or fail."""
         getters = self._getters
         if not getters:
             return self._all
@@ -76,18 +76,18 @@ class RouteIndex:
 
 
 def _first_equality(condition: Expression | None) -> tuple[Path, Scalar] | None:
-    """What `condition` tries before anything else, if that is a field's equality to a scalar."""
+    """The first comparison of `condition`, if it compares a field with a scalar."""
     if condition is None or not condition.equalities:
         return None
     text = condition.parts[0][0]
-    if "select" in text or "|" in text:  # there may be more in it
+    if "select" in text or "|" in text:  # the part is no single comparison
         return None
     equalities = compile_expression(text).equalities
     return equalities[0] if len(equalities) == 1 and equalities[0] == condition.equalities[0] else None
 
 
 def _key(value: Any) -> Key:
-    """What a scalar or other value is found by."""
+    """The key of a value in the index."""
     kind = value.__class__
     if kind is str or kind is int or kind is float or value is None:
         return value
@@ -95,7 +95,7 @@ def _key(value: Any) -> Key:
 
 
 def _getter(path: Path) -> Callable[[Any], Key]:
-    """The function that gives the key of what stands at `path`: null where it is missing, as in jq."""
+    """A function that returns the key of the value at `path`; a missing value is null, as in jq."""
     if len(path) == 1:
         (name,) = path
 

@@ -1,12 +1,12 @@
-"""Messages → topics. In: bodies. Out: a plan: what goes to which topic, what goes nowhere, what cannot be routed.
+"""Routes messages to topics. In: bodies. Out: a plan with the messages for each topic, and those that cannot be routed.
 
-    route 1 ─▶ when? ─▶ sample? ─▶ select ─▶ to …      `last`: those behind it are not tried
-    route 2 ─▶ …                                       no `when` was true: the default, if there is one
+    route 1 ─▶ when? ─▶ sample? ─▶ select ─▶ to …      `last`: the routes behind it are not tried
+    route 2 ─▶ …                                       if no `when` was true: the default, if there is one
 
-A body is parsed once, and only where a route looks into it. Conditions are tried in the order of the routes; a message
-for which one of them fails is routed nowhere, as half of its copies would be sent twice when it is tried again. Routes
-that ask one field for one value (`.type == "purchase" and …`) are found by that value (route_index.py): however many
-there are, a message meets those that can match. No file, no clock; chance only where a route samples.
+A body is parsed once, and only if a route needs its value. Conditions are evaluated in the order of the routes. A
+message on which one of them fails is not routed at all: otherwise some of its copies would be sent again at the next
+attempt. Routes that begin by comparing a field (`.type == "purchase" and …`) are found by an index (route_index.py), so
+only those that can match are evaluated. This module uses no file and no clock, and chance only for routes that sample.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from qtools.flow.filter import encode, encode_all, parser_for
 from qtools.names import check_topic
 from qtools.routing.route_index import RouteIndex
 
-MAX_TOPICS = 1000  # that templates may name in one run: a field of a message must not fill a broker with topics
+MAX_TOPICS = 1000  # different topics that templates may name in one run: a field may have any number of values
 
-# Topic, body, number of the route; and whether the body is still a value, to be encoded.
+# Topic, body, number of the route, and whether the body is a JSON value that has to be encoded.
 Ship = tuple[str, Any, int, bool]
 
 
 @dataclass(slots=True)
 class To:
-    """Where a route sends: `text` as it was written, and where that has something to fill in the `template`."""
+    """A destination of a route. text: as it was written. template: the expression for the topic, if it is not fixed."""
 
     text: str
     template: Expression | None = None
@@ -38,7 +38,7 @@ class To:
 
 @dataclass(slots=True)
 class Route:
-    """One route. `sample` is the share of the messages it matches that it sends, 0..1; the others count as matched."""
+    """One route. sample: the share (0..1) of matching messages that is sent; the others count as matched."""
 
     name: str
     to: tuple[To, ...]
@@ -50,33 +50,34 @@ class Route:
 
 @dataclass(slots=True)
 class Plan:
-    """What becomes of a batch. `groups[i]` goes to one topic and came from `places[i]`."""
+    """The plan for a batch. groups: (topic, bodies) each. places: for each group, the places of its messages in the
+    batch."""
 
     groups: list[tuple[str, Sequence[bytes]]] = field(default_factory=list)
     places: list[Sequence[int]] = field(default_factory=list)
-    filtered: int = 0  # messages that go nowhere
+    filtered: int = 0  # messages that are sent to no topic
     failed: dict[int, QtoolsError] = field(default_factory=dict)
-    hits: list[int] = field(default_factory=list)  # copies by route, the default's last
-    values: list[Any] = field(default_factory=list)  # the parsed bodies, where they were asked for
+    hits: list[int] = field(default_factory=list)  # copies sent by each route; the last is the default
+    values: list[Any] = field(default_factory=list)  # the parsed bodies, with keep_values
 
 
 class Planner(Protocol):
-    """Says where each message goes."""
+    """Plans where each message goes."""
 
-    names: list[str]  # what `Plan.hits` counts
+    names: list[str]  # of the routes that `Plan.hits` counts
 
     def plan(self, bodies: Sequence[bytes], skip: Container[int] = ()) -> Plan:
         """The plan for all of `bodies` but those at the places `skip`."""
 
 
 class Routes:
-    """`routes` in their order, then `default`.
+    """Plans by `routes` in their order, and by `default` for messages that match none.
 
-    where: only messages for which it is true are routed at all; the others are filtered.
-    forbidden: topics that must not be written to, as they are read: messages would go round for ever.
+    where: only messages for which it is true are routed; the others count as filtered.
+    forbidden: topics that templates may not name, as they are read: messages would be routed in an endless loop.
     max_topics: how many different topics templates may name.
-    keep_values: have the parsed bodies in the plan.
-    draw: chance, 0..1, for those that sample; default: random.random.
+    keep_values: whether the plan has the parsed bodies.
+    draw: returns a random number, 0..1, for routes that sample; default: random.random.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Routes:
         self._rendered: set[str] = set()  # topics that templates have named
         self._draw = draw or random
         self._index = RouteIndex([route.when for route in self.routes])
-        # What is asked of each message, flat: this is the inner loop.
+        # The functions of each route as plain tuples, for the inner loop.
         self._tests = [
             (route.when and route.when.evaluate, route.select and route.select.evaluate, route) for route in self.routes
         ]
@@ -112,14 +113,14 @@ class Routes:
         )
 
     def targets(self) -> Iterator[To]:
-        """Everywhere that something may be sent to."""
+        """All destinations of the routes and of the default."""
         for route in self.routes:
             yield from route.to
         yield from self.default
 
     @property
     def fixed_topics(self) -> list[str]:
-        """The topics that no message has a say in."""
+        """The topics that do not depend on a message."""
         return list(dict.fromkeys(to.text for to in self.targets() if to.template is None))
 
     # ── a batch ──
@@ -131,11 +132,11 @@ class Routes:
         return self._plan(bodies, skip, encode_late=True) or self._plan(bodies, skip, encode_late=False) or Plan()
 
     def _plan(self, bodies: Sequence[bytes], skip: Container[int], encode_late: bool) -> Plan | None:
-        """The plan. New bodies are encoded all at once where that is possible; None where it is not."""
+        """The plan. encode_late: encode all new bodies at once; returns None if that is not possible."""
         plan = Plan(hits=[0] * len(self.names), values=[None] * len(bodies) if self._keep_values else [])
         groups: dict[str, tuple[list[Any], list[int]]] = {}
-        values: list[Any] = []  # of new bodies
-        homes: list[tuple[list[Any], int]] = []  # and where they belong
+        values: list[Any] = []  # new bodies that are not encoded yet
+        homes: list[tuple[list[Any], int]] = []  # for each of them, the list and the index where it belongs
         hits, failed, ships_of = plan.hits, plan.failed, self._ships
         loads = parser_for(bodies) if self.reads_json else None
         value: Any = None
@@ -178,7 +179,7 @@ class Routes:
         return plan
 
     def _all_alike(self, bodies: Sequence[bytes]) -> Plan:
-        """The plan where nothing depends on a message: no body is looked at."""
+        """The plan if no route depends on the message: no body is parsed."""
         plan = Plan(hits=[0] * len(self.names))
         for topic, _, number, _ in self._ships(None, b"", False):
             plan.groups.append((topic, bodies))
@@ -190,7 +191,7 @@ class Routes:
     # ── a message ──
 
     def _ships(self, value: Any, body: bytes, encode_late: bool) -> list[Ship]:
-        """What is sent for one message; RouteFailed when that cannot be told."""
+        """The copies that are sent of one message; RouteFailed if an expression fails or names no valid topic."""
         ships: list[Ship] = []
         matched = False
         name = "--where"
@@ -225,7 +226,7 @@ class Routes:
         return ships if len(ships) < 2 else _once(ships)
 
     def _topic(self, to: To, value: Any) -> str:
-        """Where `to` sends a message; NameInvalid or EvaluationError when a template names no topic for it."""
+        """The topic of `to` for a message; NameInvalid or EvaluationError if a template yields no allowed topic."""
         if to.template is None:
             return to.text
         name = to.template(value)
@@ -244,7 +245,7 @@ class Routes:
 
 
 def _once(ships: list[Ship]) -> list[Ship]:
-    """Without what would be the same body in the same topic twice."""
+    """Remove copies with the same topic and the same body."""
     if len({ship[0] for ship in ships}) == len(ships):
         return ships
     seen: dict[tuple[str, bytes], Ship] = {}

@@ -1,11 +1,11 @@
-"""The routes file: TOML in, Routes out, or an error that names the file, the route and what is wrong with it.
+"""Parses a routes file. In: a path, or TOML. Out: routes; or an error that names the file, the route and what is wrong.
 
     [[route]]    to, and optionally name, when, select, sample, last
     [default]    to
     [[test]]     message, and to (the topics it goes to, in any order) or error = true; optionally name
 
-A `to` is a topic, a template for one ('events.\\(.type)'), or a list of them. What the file does not know it refuses: a
-misspelt `wen` would route everything. In: a path, or bytes. Out: routes, still without what a command knows.
+A `to` is a topic, a template for one ('events.\\(.type)'), or a list of them. Unknown keys are refused: a misspelt
+`wen` would route everything.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Made = TypeVar("Made")
 
 @dataclass(slots=True)
 class Test:
-    """What a file says of itself: where `message` goes, or that it goes to the error policy."""
+    """A test in a routes file: `message` goes to the topics `to`, or (error) it cannot be routed."""
 
     name: str
     message: bytes
@@ -42,7 +42,7 @@ class Test:
 
 @dataclass(slots=True)
 class RoutesFile:
-    """A file that is right in itself; `routes` are made from it for a command that knows what it reads."""
+    """The content of a valid routes file."""
 
     path: str
     routes: list[Route]
@@ -50,11 +50,11 @@ class RoutesFile:
     tests: list[Test]
 
     def make(self, **settings: Any) -> Routes:
-        """Routes with what a command knows: `settings` are those of Routes."""
+        """The Routes of this file. settings: the other arguments of Routes, which depend on the command."""
         return Routes(self.routes, self.default, **settings)
 
     def failures(self) -> list[str]:
-        """A line for each test that does not hold. All that a route samples passes here."""
+        """A line for each test that fails. In tests a route that samples sends all matching messages."""
         told = []
         for test in self.tests:
             plan = Routes(self.routes, self.default, draw=lambda: 0.0).plan([test.message])
@@ -71,7 +71,7 @@ class RoutesFile:
 
 
 def to_of(text: str) -> To:
-    """A topic, or a template for one, as it is written; NameInvalid or ExpressionError when it is neither."""
+    """Parse a topic or a template for one; NameInvalid or ExpressionError if `text` is neither."""
     if "\\(" not in text:
         return To(check_topic(text))
     template = compile_expression(f'"{text}"')
@@ -95,7 +95,7 @@ def template_literals(text: str) -> list[str]:
 
 
 def _closing(text: str, at: int) -> int:
-    """Behind the bracket that closes the one before `at`; strings in between may hold brackets."""
+    """The index behind the bracket that closes the one before `at`. Brackets within strings do not count."""
     depth, quoted = 1, False
     while at < len(text) and depth:
         char = text[at]
@@ -113,7 +113,7 @@ def _closing(text: str, at: int) -> int:
 
 
 def parse_routes(path: str, data: bytes) -> RoutesFile:
-    """The file called `path`, whose bytes are `data`; UsageError when it is not a routes file."""
+    """Parse `data`, the content of the file `path`; UsageError if it is not a valid routes file."""
     try:
         told = tomllib.loads(data.removeprefix(BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -141,7 +141,7 @@ def parse_routes(path: str, data: bytes) -> RoutesFile:
 
 
 def read_routes(path: str) -> RoutesFile:
-    """The file at `path`; UsageError when it cannot be read or is not right."""
+    """The file at `path`; UsageError if it cannot be read, or is not valid."""
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -151,7 +151,7 @@ def read_routes(path: str) -> RoutesFile:
 
 
 def tested_routes(path: str) -> RoutesFile:
-    """As read_routes; UsageError too when one of the tests in it does not hold."""
+    """As read_routes; UsageError also if a test in the file fails."""
     file = read_routes(path)
     failures = file.failures()
     if failures:
@@ -161,7 +161,7 @@ def tested_routes(path: str) -> RoutesFile:
 
 
 class _Reader:
-    """Takes tables apart, and says of what is wrong where that is."""
+    """Reads the tables of a file; its errors name the file and the table."""
 
     def __init__(self, path: str) -> None:
         self.path = path
