@@ -76,12 +76,6 @@ MOST_FILES = 16
 CIRCLES = frozenset(
     frozenset(pair)
     for pair in (
-        ("broker/disk/channel/backlog.py", "broker/disk/channel/deferred.py"),
-        ("broker/disk/channel/backlog.py", "broker/disk/topic_log.py"),
-        ("broker/disk/restore.py", "broker/disk/store.py"),
-        ("broker/disk/store.py", "broker/disk/topic_log.py"),
-        ("broker/tcp/client_connection.py", "broker/tcp/tcp_server.py"),
-        ("broker/tcp/client_transport.py", "broker/tcp/tcp_server.py"),
         ("pubsub_http/app.py", "pubsub_http/workers.py"),
         ("web/http_connection.py", "web/http_server.py"),
     )

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from qtools.broker.core.broker import Alarm, Broker
 from qtools.broker.core.deadlines import Deadline
-from qtools.broker.core.store import MemoryStore, Store
+from qtools.broker.core.memory_store import MemoryStore
+from qtools.broker.core.store import Store
 from qtools.broker.lookup import Lookups
 from qtools.broker.observe.statsd import StatsdPusher
 from qtools.broker.options import Options

@@ -5,7 +5,8 @@ from __future__ import annotations
 from qtools.broker.core.channel import Channel
 from qtools.broker.core.clock import Clock
 from qtools.broker.core.consumer import ChannelConsumer
-from qtools.broker.core.store import Commit, MemoryStore, Store
+from qtools.broker.core.memory_store import MemoryStore
+from qtools.broker.core.store import Commit, Store
 from qtools.broker.core.topic import Topic
 from qtools.engines.nsq.protocol.frames import FrameReader
 from qtools.message import Message

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from qtools.broker.core.store import Commit, MemoryStore
+from qtools.broker.core.memory_store import MemoryStore
+from qtools.broker.core.store import Commit
 from qtools.broker.disk import store as store_module
 from qtools.broker.disk.store import DurableStore
 from qtools.broker.tcp.client_connection import ClientConnection
@@ -212,14 +213,14 @@ async def test_a_client_that_never_reads_its_answers_is_not_listened_to_for_ever
         connection = await come_true(lambda: next(iter(daemon._tcp_server.connections), None))
         chunk = pub("t", b"x") * 20_000
         async with asyncio.timeout(60):
-            while not connection._deaf:
+            while not connection._is_paused:
                 peer.say(chunk)
                 await asyncio.sleep(0)
                 daemon.broker.topics.get("t") and daemon.broker.topics["t"].empty(daemon.broker.now(), time.time_ns())
         assert connection.transport.get_write_buffer_size() < HIGH_WATER + ANSWERS + 4 * len(chunk)
         peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(10):
-            while connection._deaf:
+            while connection._is_paused:
                 await peer.reader.read(1 << 18)
         peer.writer.transport.abort()
         await peer.close()
@@ -424,8 +425,8 @@ async def test_publishers_are_not_listened_to_while_too_much_waits_to_be_written
             for _ in range(20):
                 peer.say(mpub("t", b"x" * 30_000, b"y" * 30_000))
         connections = list(daemon._tcp_server.connections)
-        await come_true(lambda: all(connection._held_back for connection in connections))
-        assert all(connection._deaf for connection in connections)
+        await come_true(lambda: all(connection._waits_for_store for connection in connections))
+        assert all(connection._is_paused for connection in connections)
         leaving = peers.pop()
         leaving.writer.transport.abort()
         is_free.set()
@@ -434,7 +435,7 @@ async def test_publishers_are_not_listened_to_while_too_much_waits_to_be_written
                 assert await peer.answer() == b"OK"
             peer.say(pub("t", b"z"))
             assert await peer.answer() == b"OK"
-            assert not any(connection._held_back for connection in connections)
+            assert not any(connection._waits_for_store for connection in connections)
             await peer.close()
 
 

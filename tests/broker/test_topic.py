@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from qtools.broker.core.block import Block
-from qtools.broker.core.store import Commit, MemoryStore
+from qtools.broker.core.memory_store import MemoryStore
+from qtools.broker.core.store import Commit
 from qtools.broker.core.topic import FIRST_LOOK, Topic
 
 from .house import FIRST, House, consume, ids

@@ -137,7 +137,7 @@ async def test_a_client_that_waits_for_memory_is_not_taken_for_silent() -> None:
         stuck = [await Peer.to(daemon, pub("t", b"x" * MB)[:-5000]) for _ in range(40)]
         await come_true(lambda: deaf(connections) > 3)
         for connection in tuple(connections):
-            connection._heard -= 1000
+            connection._last_received -= 1000
             connection._tick(daemon.broker.now())
             assert connection.over == (not connection._waits_for_memory)
         for peer in stuck:

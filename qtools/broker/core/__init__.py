@@ -5,7 +5,8 @@ topic.py           accepts each message once, and hands it to the topic's channe
 channel.py         hands messages to consumers that are ready, takes them back, counts
 consumer.py        one client's subscription to a channel: its ready count, and what it has in flight
 block.py           messages that were published together, and ranges of them, as frames
-store.py           where messages are kept: the interface, and a store in memory
+store.py           the interface of a message store
+memory_store.py    a store in memory
 deferral_queue.py  deferred messages in memory, by due time
 deadlines.py       items by due time
 clock.py           one clock for due times, which never jumps

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from qtools.engines.nsq.protocol.frames import MESSAGE, MESSAGE_OVERHEAD
@@ -190,3 +190,15 @@ class MessageRange:
 
     def __repr__(self) -> str:
         return f"<Run {self.block.base:016x}[{self.start}:{self.stop}] attempts={self.attempts} left={self.left}>"
+
+
+def first_ranges(ranges: Iterable[MessageRange], count: int) -> list[MessageRange]:
+    """Copies of the first ranges: at most `count` messages."""
+    found: list[MessageRange] = []
+    for run in ranges:
+        if count <= 0:
+            break
+        size = min(count, run.stop - run.start)
+        found.append(MessageRange(run.block, run.start, run.start + size, run.attempts))
+        count -= size
+    return found

@@ -26,8 +26,9 @@ from qtools.broker.core.clock import Clock
 from qtools.broker.core.consumer import ChannelConsumer
 from qtools.broker.core.deadlines import Deadline, Deadlines
 from qtools.broker.core.latency import Latency
+from qtools.broker.core.memory_store import MemoryStore
 from qtools.broker.core.slices import SLICE
-from qtools.broker.core.store import Commit, MemoryStore, Store
+from qtools.broker.core.store import Commit, Store
 from qtools.broker.core.topic import Topic
 from qtools.broker.options import Options
 

@@ -1,32 +1,30 @@
-"""Where messages are kept until every channel is done with them: the interface, and a store in memory.
+"""The interface of a message store: it keeps messages until every channel has finished them.
 
-In: blocks of messages as they are published, runs of them as they are given back, ids as they are
-finished. Out: runs to deliver. What a store never does: decide who gets what, or when.
+In: blocks of messages as they are published, ranges of them that are requeued, ids that are finished.
+Out: ranges to deliver. Never here: which consumer gets a message, and when.
 
-    Store ── Log, one for each topic ──┬── Backlog of the topic itself: what no channel has got yet
-                                       └── Backlog, one for each channel
+    Store ── MessageLog, one for each topic ──┬── MessageHolder: the topic's messages that no channel has received yet
+                                              └── Backlog, one for each channel
 
-A store may be slower than a turn of the loop. Everything that is written together then shares one Commit,
-and no publisher hears OK, and no channel sees the messages, before that commit is done. A store that
-is done at once has no commit at all, and costs nothing. The durable one is in disk/.
+A store may take longer than one turn of the event loop to write. Everything that it writes together shares one Commit.
+Until that commit is done, no publisher gets OK and no channel sees the messages. A store that is safe at once has no
+commit. Stores: memory_store.py, and the durable one in disk/.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from qtools.broker.core.block import Block, MessageRange
 from qtools.broker.core.clock import Clock
-from qtools.broker.core.deferral_queue import DeferralQueue
 
 log = logging.getLogger("qtools.broker")
 
 
 class Commit:
-    """What is written together, on its way to safety. `error` says why it did not get there."""
+    """One write of the store, shared by everything in it. error: why the write failed; None when it succeeded."""
 
     __slots__ = ("done", "error", "waiters")
 
@@ -36,22 +34,22 @@ class Commit:
         self.waiters: list[Callable[[], None]] = []
 
     def settle(self, error: Exception | None = None) -> None:
-        """Say how it ended, and call everybody who waits, in the order they came."""
+        """Record the result, and call all waiters in the order in which they were added."""
         self.done, self.error = True, error
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             try:
                 waiter()
-            except Exception as failure:  # the others wait for their channels and their answers all the same
+            except Exception as failure:  # the other waiters must still be called
                 log.error("internal error after a commit: %s: %s", type(failure).__name__, failure)
                 log.debug("internal error", exc_info=True)
 
 
 class Lost(NamedTuple):
-    """Messages that were kept and cannot be read any more.
+    """Messages that were stored and can no longer be read.
 
-    first_block, last_block: `seq` of the blocks; messages: 0 when it is not known; ids: FIRST..LAST, or "";
-    published: RFC 3339, or ""; reason: for people.
+    first_block, last_block: `seq` of the blocks; messages: 0 when the number is unknown; ids: FIRST..LAST, or "";
+    published: RFC 3339, or ""; reason: a text for people.
     """
 
     topic: str
@@ -64,7 +62,7 @@ class Lost(NamedTuple):
 
 
 class Holding(Protocol):
-    """What waits somewhere, first in first out."""
+    """Messages that wait, first in first out."""
 
     @property
     def depth(self) -> int:
@@ -73,24 +71,24 @@ class Holding(Protocol):
 
     @property
     def cold(self) -> int:
-        """How many of them are not in memory."""
+        """How many of the waiting messages are not in memory."""
         ...
 
     def put(self, run: MessageRange) -> None:
-        """Behind all others."""
+        """Append `run`."""
         ...
 
     def clear(self) -> None:
-        """Forget everything: what waits, and what was taken and not finished."""
+        """Forget all messages: those that wait, and those that were taken and not finished."""
         ...
 
 
 class Backlog(Holding, Protocol):
-    """What waits for delivery in one channel."""
+    """The messages of one channel that wait for delivery."""
 
     @property
     def ready(self) -> int:
-        """How many of those that wait can be taken now; the others have to be fetched."""
+        """How many of the waiting messages can be taken now. The others have to be fetched first."""
         ...
 
     @property
@@ -99,18 +97,18 @@ class Backlog(Holding, Protocol):
         ...
 
     def take(self, count: int, size: int) -> MessageRange:
-        """The first messages, at most `count` and at most `size` bytes of frames, yet at least one message.
+        """Remove and return the first messages: at most `count`, at most `size` bytes of frames, and at least one.
 
-        Only with `ready` above 0. They are the caller's from here on.
+        Call it only while `ready` is above 0. The caller is then responsible for the messages.
         """
         ...
 
     def fetch(self) -> None:
-        """Make more of them ready, if some are not; who watches is called then."""
+        """Start to read messages that are not ready. The callback of `watch` is called once they are."""
         ...
 
     def watch(self, on_ready: Callable[[], None]) -> None:
-        """`on_ready` is to be called whenever something was fetched."""
+        """Call `on_ready` whenever messages were fetched."""
         ...
 
     @property
@@ -119,71 +117,74 @@ class Backlog(Holding, Protocol):
         ...
 
     def defer(self, run: MessageRange, due: int, wall: int) -> None:
-        """Messages that were taken, or never put, wait until `due`; the time is `wall`. Both are ns since 1970."""
+        """Hold back messages that were taken, or were never put, until `due`. `wall` is the time now. Both are ns
+        since 1970."""
         ...
 
     def next_due(self) -> int | None:
-        """When `take_due` should be called next; None when nothing has to be."""
+        """When `take_due` should be called next, ns since 1970; None when nothing is deferred."""
         ...
 
     def take_due(self, wall: int) -> bool:
-        """Put what is due at `wall`; True when there was something."""
+        """Append the messages that are due at `wall`. Returns True when there were any."""
         ...
 
     def touched(self, run: MessageRange) -> None:
-        """Messages that were taken stay with their client for longer."""
+        """Note that the client has extended the timeout of messages that were taken."""
         ...
 
     def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
-        """Messages of `block` that were taken are done with, for good: places in it, or ids."""
+        """Finish messages of `block` that were taken: `which` are places in the block, or ids."""
         ...
 
     def peek(self, count: int, answer: Callable[[list[MessageRange] | None], None]) -> None:
-        """`answer` is called with the first that wait, `count` at most, or with None when they cannot be read."""
+        """Call `answer` with the first `count` waiting messages, or with None when they cannot be read."""
         ...
 
 
 class MessageHolder(Holding, Protocol):
-    """What waits in a topic that has no channel yet, or is paused."""
+    """The messages of a topic that has no channel yet, or is paused."""
 
     def peek(self, count: int, answer: Callable[[list[MessageRange] | None], None]) -> None:
-        """As a channel's."""
+        """As Backlog.peek."""
         ...
 
     def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
-        """Give everything to all of `into`. Answers how many messages went, and the runs that did not, and are for
-        the caller to give to each. What is deferred waits until `not_before` (ns since 1970) at least."""
+        """Move all messages to each backlog of `into`. Returns how many messages were moved, and the ranges that were
+        not: the caller puts those into each backlog. Deferred messages wait at least until `not_before`, ns since
+        1970."""
         ...
 
 
 class MessageLog(Protocol):
-    """One topic's part of a store."""
+    """One topic in a store."""
 
     @property
     def backlog(self) -> MessageHolder: ...
     def channel(self, name: str, *, takes_held: bool = False, since: int | None = None) -> Backlog:
-        """The backlog of a channel, one that was kept or a new one.
+        """The backlog of a channel: the stored one, or a new one.
 
-        takes_held: it gets what the topic holds, which is poured next. since: ns since 1970; it begins with what
-        was published then, as far as it is there. CannotReplay where nothing is kept.
+        takes_held: the channel receives the messages that the topic holds; the caller pours them next. since: ns since
+        1970; the channel begins with the messages published then, as far as they are still stored. Raises CannotReplay
+        where finished messages are not kept.
         """
         ...
 
     def restored(self) -> list[str]:
-        """The channels that were kept."""
+        """The names of the channels that were stored before the broker started."""
         ...
 
     def is_paused(self, channel: str = "") -> bool:
-        """Whether the topic, or a channel of it, was paused when the broker ended."""
+        """Whether the topic, or one of its channels, was paused when the broker ended."""
         ...
 
     def pause(self, paused: bool, channel: str = "") -> None: ...
     def spread(self, block: Block) -> None:
-        """`block` was put to every channel, or to the topic's backlog."""
+        """Note that `block` was put into the backlog of every channel, or into the topic's own."""
         ...
 
     def hold(self) -> None:
-        """The last channel is gone."""
+        """Keep new messages in the topic's own backlog, as its last channel is gone."""
         ...
 
     def drop_channel(self, name: str) -> None: ...
@@ -191,14 +192,15 @@ class MessageLog(Protocol):
 
 
 class CannotReplay(Exception):
-    """There is no past here: messages are in memory only."""
+    """Earlier messages cannot be replayed, because this store keeps messages in memory only."""
 
 
 class Store(Protocol):
-    """Keeps what is published. `durable` when nothing is lost as the process ends.
+    """Keeps published messages. durable: messages survive the end of the process.
 
-    on_failure is told why nothing can be kept, "" when it can again; on_work, that `end_turn` should be called.
-    clock: of due times; None when nothing of it outlives the process.
+    on_failure: called with the reason when the store can no longer write, and with "" when it can again.
+    on_work: called when `end_turn` should be called. clock: the clock of due times; None when they do not outlive the
+    process.
     """
 
     on_failure: Callable[[str], None]
@@ -211,211 +213,52 @@ class Store(Protocol):
     def durable(self) -> bool: ...
     @property
     def lost(self) -> Sequence[Lost]:
-        """What was kept and cannot be read any more."""
+        """Messages that were stored and can no longer be read."""
         ...
 
     @property
     def damage(self) -> str:
-        """One sentence about `lost`; empty when there is nothing to be said."""
+        """One sentence about `lost`; empty when nothing was lost."""
         ...
 
     @property
     def topics(self) -> list[str]:
-        """Those that were kept."""
+        """The names of the stored topics."""
         ...
 
     @property
     def last_id(self) -> int:
-        """No message that was kept has a number above this one."""
+        """The highest number of a stored message."""
         ...
 
     @property
     def pending(self) -> Commit | None:
-        """What everything that comes now waits for; None when there is nothing to wait for."""
+        """The commit that will contain whatever is stored now; None when the store is safe at once."""
         ...
 
     @property
     def is_crowded(self) -> bool:
-        """Whether publishers should not be listened to, until what they wait for is done."""
+        """Whether so much waits to be written that the broker should stop reading from publishers until it is."""
         ...
 
     def log(self, name: str) -> MessageLog:
-        """A topic's part, one that was kept or a new one."""
+        """One topic: the stored one, or a new one."""
         ...
 
     def publishing(self, size: int) -> Commit | None:
-        """Somebody publishes `size` bytes of frames, to be appended by the next `seal`: the commit to wait for."""
+        """Announce `size` bytes of frames that the next `seal` appends. Returns the commit for the publisher to wait
+        for."""
         ...
 
     def append(self, topic: str, block: Block) -> None:
-        """Keep `block`; it is safe when the commit that `pending` names is done."""
+        """Store `block`. It is safe once the commit in `pending` is done."""
         ...
 
     def end_turn(self, seal: Callable[[], None]) -> None:
-        """What has come may be written together now, if it is time to; `seal` makes it be appended first."""
+        """End a turn of the event loop: write what has been collected, if it is time to. `seal` is called first, and
+        appends what was published."""
         ...
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Write what is left, and close."""
         ...
-
-
-class MemoryBacklog:
-    """A deque of runs, and a queue of those that are deferred."""
-
-    __slots__ = ("_deferred", "_runs", "deferred", "depth")
-
-    first = 0
-    cold = 0
-
-    def __init__(self) -> None:
-        self._runs: deque[MessageRange] = deque()
-        self._deferred = DeferralQueue(shares=False)
-        self.depth = self.deferred = 0
-
-    @property
-    def ready(self) -> int:
-        return self.depth
-
-    def put(self, run: MessageRange) -> None:
-        self.depth += run.stop - run.start
-        if self._runs:
-            last = self._runs[-1]
-            # Neighbours that come back one by one, in order, become one run again.
-            if last.block is run.block and last.stop == run.start and last.attempts == run.attempts:
-                last.stop = run.stop
-                return
-        self._runs.append(run)
-
-    def take(self, count: int, size: int) -> MessageRange:
-        run = self._runs[0]
-        count = min(count, run.stop - run.start)
-        while count > 1 and run.block.size(run.start, run.start + count) > size:
-            count >>= 1
-        self.depth -= count
-        if count == run.stop - run.start:
-            return self._runs.popleft()
-        first = MessageRange(run.block, run.start, run.start + count, run.attempts)
-        run.start += count
-        return first
-
-    def fetch(self) -> None:
-        pass
-
-    def touched(self, run: MessageRange) -> None:
-        pass
-
-    def watch(self, on_ready: Callable[[], None]) -> None:
-        pass
-
-    def defer(self, run: MessageRange, due: int, wall: int) -> None:
-        self.deferred += run.stop - run.start
-        self._deferred.add(run, due)
-
-    def next_due(self) -> int | None:
-        return self._deferred.next()
-
-    def take_due(self, wall: int) -> bool:
-        came = False
-        for run in self._deferred.take_due(wall):
-            self.deferred -= run.stop - run.start
-            self.put(run)
-            came = True
-        return came
-
-    def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
-        pass
-
-    def clear(self) -> None:
-        self._runs.clear()
-        self._deferred.clear()
-        self.depth = self.deferred = 0
-
-    def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
-        runs = list(self._runs)
-        self.clear()
-        return 0, runs
-
-    def peek(self, count: int, answer: Callable[[list[MessageRange] | None], None]) -> None:
-        answer(first_runs(self._runs, count))
-
-
-def first_runs(runs: Iterable[MessageRange], count: int) -> list[MessageRange]:
-    """Copies of the first runs, `count` messages at most."""
-    found: list[MessageRange] = []
-    for run in runs:
-        if count <= 0:
-            break
-        some = min(count, run.stop - run.start)
-        found.append(MessageRange(run.block, run.start, run.start + some, run.attempts))
-        count -= some
-    return found
-
-
-class MemoryLog:
-    """A topic in memory: of an ephemeral one there is nothing else."""
-
-    def __init__(self) -> None:
-        self.backlog = MemoryBacklog()
-
-    def channel(self, name: str, *, takes_held: bool = False, since: int | None = None) -> Backlog:
-        if since is not None:
-            raise CannotReplay
-        return MemoryBacklog()
-
-    def restored(self) -> list[str]:
-        return []
-
-    def is_paused(self, channel: str = "") -> bool:
-        return False
-
-    def pause(self, paused: bool, channel: str = "") -> None:
-        pass
-
-    def spread(self, block: Block) -> None:
-        pass
-
-    def hold(self) -> None:
-        pass
-
-    def drop_channel(self, name: str) -> None:
-        pass
-
-    def delete(self) -> None:
-        pass
-
-
-def _nothing(*_: object) -> None:
-    pass
-
-
-class MemoryStore:
-    """Everything in memory, safe at once, gone with the process."""
-
-    durable = False
-    lost: Sequence[Lost] = ()
-    damage = ""
-    clock: Clock | None = None
-    is_crowded = False
-    last_id = 0
-    pending: Commit | None = None
-
-    def __init__(self) -> None:
-        self.topics: list[str] = []
-        self.on_failure: Callable[[str], None] = _nothing
-        self.on_work: Callable[[], None] = _nothing
-
-    def log(self, name: str) -> MessageLog:
-        return MemoryLog()
-
-    def publishing(self, size: int) -> Commit | None:
-        return self.pending
-
-    def append(self, topic: str, block: Block) -> None:
-        pass  # the backlogs hold it
-
-    def end_turn(self, seal: Callable[[], None]) -> None:
-        seal()
-
-    def close(self) -> None:
-        pass

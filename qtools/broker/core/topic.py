@@ -18,7 +18,8 @@ from typing import Protocol
 
 from qtools.broker.core.block import HEAD, Block, MessageRange
 from qtools.broker.core.channel import Channel, Host
-from qtools.broker.core.store import Backlog, Commit, MemoryLog, MessageLog, Store
+from qtools.broker.core.memory_store import MemoryLog
+from qtools.broker.core.store import Backlog, Commit, MessageLog, Store
 from qtools.names import is_ephemeral
 
 # A block lives in memory until its last message is finished, so it should not grow without need.

@@ -1,15 +1,18 @@
-"""The durable store: what was answered OK is on disk, in one SQLite database.
+"""The durable store: a message whose publisher got OK is on disk, in one SQLite database.
 
 database.py         the file: its schema, how it is opened, what can be wrong with it
 database_thread.py  a connection in a thread of its own; everything else runs in the event loop and never waits
-store.py            DurableStore: one commit for everything that arrived meanwhile; what happens on a full disk
+store.py            DurableStore: one commit for everything that arrived meanwhile
+pending_writes.py   everything that the next transaction writes
 transaction.py      one transaction
 group_commit.py     how many publishers a commit waits for
-topic_log.py        one topic: which blocks there are, and when the last channel is done with one
+recovery.py         what happens while the disk refuses writes
+reserve.py          space kept free for a full disk, and a journal of what consumers finish meanwhile
+topic_log.py        one topic: which blocks it has, and when the last channel has finished one
 reader.py           reads blocks
 restore.py          builds topics and channels from the database when the broker starts
 retention.py        deletes blocks that no channel needs, and keeps finished ones as long as --retain says
-reserve.py          space kept free for a full disk, and a journal of what was finished meanwhile
+maintenance.py      work that is done now and then: retention, and giving unused space back
 
 channel/            what one channel has on disk and in memory
 integrity/          checksums, damage, repair

@@ -29,6 +29,8 @@ from qtools.errors import StartError
 
 log = logging.getLogger("qtools.broker")
 
+Statement = tuple[str, list[tuple[object, ...]]]  # an SQL statement, and its rows of parameters
+
 FILE = "messages.db"
 _APPLICATION = 0x71427266  # "qBrf", in the file's header
 

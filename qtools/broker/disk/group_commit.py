@@ -29,7 +29,7 @@ class GroupCommit:
         self._expected = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def come(self, size: int) -> None:
+    def add(self, size: int) -> None:
         """One more, with `size` bytes."""
         self._here += 1
         self.bytes += size

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Statement = tuple[str, list[tuple[object, ...]]]
+from qtools.broker.disk.database import Statement
 
 log = logging.getLogger("qtools.broker")
 
@@ -62,8 +62,8 @@ def free_bytes(directory: Path) -> int:
     return told.f_bavail * told.f_frsize
 
 
-def told_size(size: int) -> str:
-    """For people."""
+def in_megabytes(size: int) -> str:
+    """A number of bytes, for people."""
     return f"{size / 1e6:.1f} MB" if size < 10_000_000 else f"{size / 1e6:.0f} MB"
 
 
@@ -96,6 +96,7 @@ class Journal:
         self._slot = 0
         self._number = 0
         self._is_used = False
+        self._is_noted = True  # whether the last statements that the database could not take are in the journal
         with contextlib.suppress(OSError):
             self._slot = self._path.stat().st_size // 2
 
@@ -120,8 +121,23 @@ class Journal:
             return False
         return self._put(data)
 
+    def note(self, statements: Sequence[Statement]) -> None:
+        """Keep `statements`, which the database could not take. Log a warning if that fails, unless the last one
+        did."""
+        if not statements:
+            return
+        is_kept = self.write(statements)
+        if self._is_noted and not is_kept:
+            log.warning(
+                "%s: cannot note which messages consumers finish: they are delivered again if q-broker is restarted"
+                " before the directory can be written to",
+                self._path.parent,
+            )
+        self._is_noted = is_kept
+
     def clear(self) -> None:
-        """The database has taken them."""
+        """Forget the statements, because the database has taken them."""
+        self._is_noted = True
         if self._is_used and self._put(b""):
             self._is_used = False
 

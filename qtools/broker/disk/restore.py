@@ -1,29 +1,26 @@
-"""What a database holds, as topics and channels again. In: a database. Out: logs with their backlogs.
+"""Builds topics and channels from the database when the broker starts. In: a database. Out: logs with their backlogs.
 
-Only what is not simply waiting is looked at one by one; the rest is counted, in the index.
+Blocks that a channel has begun, finished out of order or deferred are looked at one by one. All other blocks are only
+counted, in the index.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
 
 from qtools.broker.core.block import Block
 from qtools.broker.disk.channel.backlog import ChannelBacklog
 from qtools.broker.disk.channel.progress import Progress
 from qtools.broker.disk.channel.seq_set import SeqSet
 from qtools.broker.disk.integrity.checksum import UNCHECKED
-from qtools.broker.disk.topic_log import TopicLog
-
-if TYPE_CHECKING:
-    from qtools.broker.disk.store import DurableStore
+from qtools.broker.disk.topic_log import TopicLog, TopicStore
 
 _PROGRESS = (
     "SELECT p.seq, p.done, p.attempts, p.due, b.base, b.count, b.timestamp, b.due, p.checksum"
     " IS row_checksum(p.channel, p.seq, p.done, p.attempts, p.due, p.next_due, p.unfinished)"
     " FROM progress p JOIN block b ON b.seq = p.seq WHERE p.channel = ? AND p.next_due = 0 ORDER BY p.seq"
 )
-# Whole rows of bits, as there may be millions of blocks: _BITS of them, beginning with a multiple of it, in a row.
+# There may be millions of blocks, so they are read as bits: a row of the answer has _BITS blocks.
 _BITS = 32
 _DEFERRED = (
     f"SELECT seq / {_BITS}, sum(1 << (seq % {_BITS})), sum(unfinished), next_due > :wall"
@@ -46,10 +43,10 @@ _COUNT = (
 )
 
 
-def restore(store: DurableStore, connection: sqlite3.Connection, logs: dict[str, TopicLog]) -> tuple[int, int, int]:
-    """Fill `logs`. Answers the highest message number there is, the next free ident, and the next block's number.
+def restore(store: TopicStore, connection: sqlite3.Connection, logs: dict[str, TopicLog]) -> tuple[int, int, int]:
+    """Fill `logs`. Returns the highest message number, the next free ident, and the number of the next block.
 
-    ValueError, TypeError or OverflowError when a row is not what was written.
+    Raises ValueError, TypeError or OverflowError when a row is not what was written.
     """
     execute = connection.execute
     wall = store.clock.wall()
@@ -60,7 +57,7 @@ def restore(store: DurableStore, connection: sqlite3.Connection, logs: dict[str,
     ).fetchone()
     (low,) = execute("SELECT coalesce(max(low), 0) FROM channel").fetchone()
     (held,) = execute("SELECT coalesce(max(held_from), 0) FROM topic").fetchone()
-    next_seq = max(next_seq, low, held)  # numbers of blocks that are gone do not come again
+    next_seq = max(next_seq, low, held)  # the numbers of deleted blocks are not used again
     (last_id,) = execute("SELECT coalesce(max(sent), 0) FROM channel").fetchone()
     for ident, name, paused, held_from in execute("SELECT id, name, paused, held_from FROM topic").fetchall():
         if name is None:
@@ -85,7 +82,7 @@ def restore(store: DurableStore, connection: sqlite3.Connection, logs: dict[str,
 
 
 def _restore_held(connection: sqlite3.Connection, log: TopicLog) -> None:
-    """What the topic has given to no channel yet."""
+    """Restore the blocks that no channel has received yet."""
     if log.backlog.held_from is None:
         return
     blocks, count = SeqSet(), 0
@@ -98,12 +95,12 @@ def _restore_held(connection: sqlite3.Connection, log: TopicLog) -> None:
 
 
 def _cap(connection: sqlite3.Connection, latest: int) -> None:
-    """No message is deferred for longer than one may be, whatever the clock was when it was stored."""
+    """Bring all due times down to `latest`: a later one was stored by a clock that was wrong."""
     for table, column, checksum in (
         ("block", "due", str(UNCHECKED)),
         ("progress", "next_due", "row_checksum(channel, seq, done, attempts, due, ?1, unfinished)"),
     ):
-        # Without the looking first, each start would write.
+        # Without the SELECT, each start would write to the database.
         if connection.execute(f"SELECT 1 FROM {table} WHERE {column} > ? LIMIT 1", (latest,)).fetchone():
             connection.execute(
                 f"UPDATE {table} SET {column} = ?1, checksum = {checksum} WHERE {column} > ?1", (latest,)
@@ -113,7 +110,7 @@ def _cap(connection: sqlite3.Connection, latest: int) -> None:
 def _restore_channel(
     connection: sqlite3.Connection, log: TopicLog, wall: int, ident: int, name: str, paused: int, low: int, sent: int
 ) -> list[int]:
-    """One channel; answers which blocks it has finished out of their order."""
+    """Restore one channel. Returns the blocks that it has finished out of order."""
     backlog = ChannelBacklog(log, ident, name, first=0, sent=sent)
     backlog.is_paused = bool(paused)
     kept: dict[int, tuple[Block, Progress | None]] = {}

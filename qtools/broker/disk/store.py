@@ -1,32 +1,31 @@
-"""The durable store. In: blocks, and what changes about topics and channels. Out: commits, once they are on disk.
+"""The durable store: it writes published messages, and what consumers have finished, to a database.
+In: blocks, changes of topics and channels. Out: commits, once they are on disk.
 
     publishing, publishing, …  ─▶ end_turn ─▶ one transaction in the writer's thread ─▶ the commit is settled
-                                              (while one is being written, what comes gathers for the next)
+                                              (meanwhile the next transaction is collected)
 
-In a transaction: first what changed about topics and channels, then blocks, then what was finished, then what nobody
-needs any more. A publisher waits for it; what was finished does not hurry, and goes with the next one or after LAZY.
-What gathers is sealed into blocks when its transaction begins, so that many publishers share one block as well.
+A publisher waits for its transaction. What consumers have finished is written with the next transaction, or after LAZY
+seconds. Messages are sealed into blocks when their transaction begins, so that many publishers share one block.
 
-When the disk refuses, publishers are told so, and nothing of theirs is kept; what concerns consumers stays in memory
-and is tried again every second, until it works. Room is kept in reserve for that (reserve.py).
+While the disk refuses writes, publishers get an error and nothing of theirs is kept. What consumers have finished stays
+in memory, and is tried again every second until it can be written. Space is kept in reserve for that (reserve.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from qtools.broker.core.block import Block
 from qtools.broker.core.clock import Clock
 from qtools.broker.core.store import Commit, Lost
-from qtools.broker.disk.channel.backlog import ChannelBacklog, Statement
+from qtools.broker.disk.channel.backlog import ChannelBacklog
+from qtools.broker.disk.channel.contract import ChannelWriter
 from qtools.broker.disk.channel.in_flight import InFlight
 from qtools.broker.disk.channel.memory_queue import Budget
 from qtools.broker.disk.database import told
@@ -34,37 +33,34 @@ from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.group_commit import GroupCommit
 from qtools.broker.disk.integrity.damage import Damage, UnreadableBlock
 from qtools.broker.disk.integrity.opening import check_later, open_sound
+from qtools.broker.disk.maintenance import Maintenance
+from qtools.broker.disk.pending_writes import PendingWrites
 from qtools.broker.disk.reader import BlockReader
-from qtools.broker.disk.reserve import Journal, Sizes, allocate, free_bytes, told_size
+from qtools.broker.disk.recovery import Recovery
 from qtools.broker.disk.restore import restore
-from qtools.broker.disk.retention import Age, Key, Removal, Retain, Sweeper
+from qtools.broker.disk.retention import Age, Retain, Sweeper
 from qtools.broker.disk.topic_log import TopicLog
 from qtools.broker.disk.transaction import Transaction, make_room
 
 log = logging.getLogger("qtools.broker")
 
-LAZY = 0.05  # s that what was finished may wait for a commit; after a crash it comes again
-IDLE = 1.0  # s without anything to write, before space is given back to the system
+LAZY = 0.05  # s that finished messages may wait for a commit; after a crash they are delivered again
 AGAIN = 1.0  # s between two tries when the disk refuses
-CROWD = 32 * 1024 * 1024  # bytes that may wait to be written, before publishers are not listened to
-SLACK = 64 * 1024 * 1024  # bytes of the file that may lie idle before they go back to the system
-VACUUM = 512  # pages given back at once
-MOST_TOUCHED = 2000  # channels of which one commit writes what was finished: gathering it takes the loop's time
-SWEEP_AT_ONCE = 200  # topics in one look
-SWEEP_EVERY = 30.0  # s between two looks for what has been retained for long enough
+CROWD = 32 * 1024 * 1024  # bytes that may wait to be written before the broker stops reading from publishers
 
 
 class StoreFailed(Exception):
-    """Why something could not be kept."""
+    """The reason why messages could not be stored."""
 
 
 class DurableStore:
-    """Keeps messages in `directory`, which nobody else may use. StartError when what is there cannot be used.
+    """Keeps messages in `directory`, which no other process may use. Raises StartError when its files cannot be used.
 
-    sync: full survives a power failure, normal the end of the process, off that as well, but no damage to the
-    system. hot_messages: how many a channel has in memory. longest_deferral: seconds; a stored due time that lies
-    further in the future was written by a clock that was wrong, and is not believed.
-    on_failure is told why nothing can be kept, "" when it can again; on_work, that `end_turn` should be called.
+    sync: "full" survives a power failure; "normal" a crash of the process, and an orderly end of the system; "off" a
+    crash of the process only. hot_messages: how many messages a channel has in memory. longest_deferral: seconds; a
+    stored due time that lies further in the future was written by a wrong clock, and is brought down to it.
+    on_failure: called with the reason when nothing can be stored, and with "" when that works again. on_work: called
+    when `end_turn` should be called.
     """
 
     durable = True
@@ -83,45 +79,36 @@ class DurableStore:
         self.budget = Budget(hot_messages)
         self.in_flight = InFlight()
         self.sweeper = Sweeper(retain or Retain())
-        self.on_failure: Callable[[str], None] = lambda why: None
         self.on_work: Callable[[], None] = lambda: None
         self.next_seq = 1
         self._loop = asyncio.get_running_loop()
-        self._reserve = directory / "reserve"
         self._directory = directory
         self._logs: dict[str, TopicLog] = {}
         self._next_ident = 1
         self._pending: Commit | None = None
-        self._before: list[Statement] = []
-        self._blocks: list[tuple[int, Block]] = []
-        self._gathering = GroupCommit(self._loop, lambda: self.on_work())
+        self._writes = PendingWrites(self.sweeper)
+        self._group_commit = GroupCommit(self._loop, lambda: self.on_work())
         self._writing_bytes = 0
-        self._touched: dict[ChannelBacklog, None] = {}
-        self._strays: dict[TopicLog, None] = {}
-        self._after: list[Statement] = []
-        self._being_written: dict[ChannelBacklog, None] = {}  # whose statements are in a transaction that is not done
         self._writing: Transaction | None = None
-        self._failure = ""
         self._read_failure = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._is_due = False  # what does not hurry has waited for long enough
-        self._giving_back = False
+        self._is_due = False  # changes that may wait have waited for long enough
         self._closed = False
         self._damage = Damage(directory)
-        self._sizes = Sizes.of(directory)
-        self._journal = Journal(directory, self._sizes.journal)
-        self._is_noted = True  # what could not be written to the database last is in the journal
-        connection = open_sound(directory, sync, self._sizes.log, self._damage)
+        self._recovery = Recovery(directory, self._damage)
+        connection = open_sound(directory, sync, self._recovery.sizes.log, self._damage)
         try:
             try:
                 self._restore(connection)
             except (ValueError, TypeError, OverflowError) as error:
-                # A row of a table that is too large to be compared with its checksums at each start.
+                # A damaged row of a table that is too large for its checksums to be compared at each start.
                 connection.close()
                 self.reader.close()
                 self._damage.report_structure(str(error))
                 self._forget(Sweeper(retain or Retain()))
-                connection = open_sound(directory, sync, self._sizes.log, self._damage)  # it repairs what is reported
+                connection = open_sound(
+                    directory, sync, self._recovery.sizes.log, self._damage
+                )  # it repairs reported damage
                 self._restore(connection)
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             connection.close()
@@ -132,55 +119,63 @@ class DurableStore:
         self._connection = connection
         self._checker = check_later(directory, self._loop, self._damage)
         self._writer = DatabaseThread("q-broker writer", connection, self._loop)
-        self._journal.allocate()
-        self._keep_reserve()
+        self._maintenance = Maintenance(self, self._writer, self._loop)
+        self._recovery.allocate()
         if retain:
-            self._sweep_old()
+            self._maintenance.sweep()
 
     def _restore(self, connection: sqlite3.Connection) -> None:
-        """What the database holds, as topics and channels. Errors as those of `restore`, and sqlite3.Error."""
-        self._replay(connection)
+        """Build topics and channels from the database. Raises the errors of `restore`, and sqlite3.Error."""
+        self._recovery.replay(connection)
         self.reader = BlockReader(self._directory, self._loop, self._cannot_read, self._is_damaged)
         self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
 
     def _forget(self, sweeper: Sweeper) -> None:
-        """Nothing was restored so far."""
+        """Begin again, as if nothing had been restored so far."""
         self.sweeper = sweeper
-        for kept in (self._logs, self._touched, self._strays, self._before, self._after):
-            kept.clear()
+        self._writes = PendingWrites(sweeper)
+        self._logs.clear()
+
+    @property
+    def on_failure(self) -> Callable[[str], None]:
+        return self._recovery.on_failure
+
+    @on_failure.setter
+    def on_failure(self, on_failure: Callable[[str], None]) -> None:
+        self._recovery.on_failure = on_failure
 
     # ── topics ──────────────────────────────────────────────────────────────────────────────────
 
     @property
     def topics(self) -> list[str]:
-        """The topics that were kept, or made since."""
+        """The names of all topics."""
         return list(self._logs)
 
     def log(self, name: str) -> TopicLog:
-        """What is kept of a topic, one that was kept or a new one."""
-        made = self._logs.get(name)
-        if made is None:
-            made = self._logs[name] = TopicLog(
+        """One topic: the stored one, or a new one."""
+        log = self._logs.get(name)
+        if log is None:
+            log = self._logs[name] = TopicLog(
                 self, self.take_ident(), name, next_seq=self.next_seq, held_from=self.next_seq
             )
             self.change(
                 "INSERT INTO topic (id, name, paused, held_from, checksum)"
                 " VALUES (?1, ?2, 0, ?3, row_checksum(?1, ?2, 0, ?3))",
-                (made.ident, name, self.next_seq),
+                (log.ident, name, self.next_seq),
             )
-        return made
+        return log
 
     def take_ident(self) -> int:
-        """A number for a topic or a channel that no other ever had."""
+        """A number for a new topic or channel that was never used before."""
         ident = self._next_ident
         self._next_ident += 1
         return ident
 
     def forget_topic(self, topic: TopicLog) -> None:
         del self._logs[topic.name]
-        self._strays.pop(topic, None)
+        self._writes.topics.pop(topic, None)
         for channel in topic.channels.values():
-            self._touched.pop(channel, None)
+            self._writes.channels.pop(channel, None)
         self.change(
             "UPDATE topic SET name = NULL, checksum = row_checksum(id, NULL, paused, held_from) WHERE id = ?",
             (topic.ident,),
@@ -190,19 +185,20 @@ class DurableStore:
         self.sweeper.remove_topic(topic.ident)
 
     def forget_channel(self, channel: ChannelBacklog) -> None:
-        self._touched.pop(channel, None)
+        self._writes.channels.pop(channel, None)
         self.change("DELETE FROM progress WHERE channel = ?", (channel.ident,))
         self.change("DELETE FROM channel WHERE id = ?", (channel.ident,))
 
     def read_now(self, topic: int, start: int, stop: int, *, deferred: bool = False) -> list[Block]:
-        """Some of a topic's blocks, at most as many as fit into a channel's memory; or of those published deferred."""
+        """Read blocks of a topic and wait for them: at most as many messages as a channel has in memory. deferred: only
+        blocks that were published deferred."""
         return self.reader.now(topic, start, stop, self.budget.messages, deferred=deferred)
 
-    # ── what is to be written ───────────────────────────────────────────────────────────────────
+    # ── writing ───────────────────────────────────────────────────────────────────
 
     @property
     def pending(self) -> Commit | None:
-        """What everything that comes now waits for."""
+        """The commit that will contain whatever is stored now."""
         if self._pending is None:
             self._pending = Commit()
             self.on_work()
@@ -210,146 +206,91 @@ class DurableStore:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether so much waits to be written that publishers should not be listened to for a while."""
-        return self._gathering.bytes + self._writing_bytes > CROWD
+        """Whether so much waits to be written that the broker should stop reading from publishers for a while."""
+        return self._group_commit.bytes + self._writing_bytes > CROWD
 
     def publishing(self, size: int) -> Commit | None:
-        """Somebody publishes `size` bytes of frames, and waits for the commit."""
-        self._gathering.come(size)
+        """Announce `size` bytes of frames. Returns the commit for the publisher to wait for."""
+        self._group_commit.add(size)
         return self.pending
 
     def append(self, topic: str, block: Block) -> None:
-        """Keep `block`; it is safe when the commit that `pending` names is done."""
+        """Store `block`. It is safe once the commit in `pending` is done."""
         block.seq = self.next_seq
         self.next_seq += 1
-        self._blocks.append((self._logs[topic].ident, block))
+        self._writes.append(self._logs[topic].ident, block)
 
     def change(self, statement: str, values: tuple[object, ...]) -> None:
-        """Something about topics and channels: written soon, before all blocks that come after it."""
-        self._before.append((statement, [values]))
+        """Write a change of a topic or a channel soon, and before all blocks that are appended after it."""
+        self._writes.change(statement, values)
         self._is_due = True
         self.on_work()
 
-    def look_for_strays(self, topic: TopicLog) -> None:
-        """`topic.remove_strays` is to be called when what is finished is written next."""
-        self._strays[topic] = None
+    def remove_finished_soon(self, topic: TopicLog) -> None:
+        """Call `topic.remove_finished` with the next commit."""
+        self._writes.topics[topic] = None
         self.on_work()
 
-    def touched(self, channel: ChannelBacklog) -> None:
-        """Something was finished, delivered or given back: written when there is time."""
-        if channel not in self._touched:
-            self._touched[channel] = None
+    def touched(self, channel: ChannelWriter) -> None:
+        """Write what a channel has delivered, finished or requeued with the next commit."""
+        channels = self._writes.channels
+        if channel not in channels:
+            channels[channel] = None
             self.on_work()
 
+    def wake(self) -> None:
+        """Note that there is something to write."""
+        self.on_work()
+
     def end_turn(self, seal: Callable[[], None]) -> None:
-        """What has come may be written together now; `seal` makes it be appended first, all of it."""
+        """Write what has been collected, if it is time to. `seal` is called first, and appends what was published."""
         if self._writing or self._closed:
             return
-        if self._failure:
+        if self._recovery.failure:
             seal()
-            self._refuse(self._failure)
-        elif self._is_due or (self._pending is not None and self._gathering.is_complete):
+            self._refuse(self._recovery.failure)
+        elif self._is_due or (self._pending is not None and self._group_commit.is_complete):
             seal()
             self._write()
         elif self._pending is not None:
-            self._gathering.wait()
-        elif self._timer is None and (self._touched or self._strays or not self.sweeper.is_idle):
+            self._group_commit.wait()
+        elif self._timer is None and self._writes.has_changes:
             self._timer = self._loop.call_later(LAZY, self._lazy_is_due)
-        elif not self._giving_back:
-            self._giving_back = True
-            self._loop.call_later(IDLE, self._give_back_space)
+        else:
+            self._maintenance.give_back_space_soon()
 
     def _lazy_is_due(self) -> None:
-        # Not written from here: what was published has not been sealed into blocks yet.
+        # Not written from here: published messages have not been sealed into blocks yet.
         self._timer = None
         self._is_due = True
         self.on_work()
 
     def _write(self) -> None:
-        """Hand everything over to the writer."""
+        """Hand everything over to the writer's thread."""
         commit, self._pending = self._pending, None
         self._is_due = False
-        self._writing_bytes = self._gathering.take()
-        job = self._take_job(self._take_blocks())
+        self._writing_bytes = self._group_commit.take()
+        job = self._writes.take()
+        if self._writes.channels:  # more than one commit takes
+            self._is_due = True
         self._writing = job
-        self._writer.do(partial(self._run, job), lambda more, error: self._written(job, commit, more, error))
-
-    def _run(self, job: Transaction, connection: sqlite3.Connection, *, must_write: bool = False) -> bool:
-        """In the writer's thread. What the database does not take of what was finished goes to the journal."""
-        try:
-            more = job.run(connection, must_write=must_write)
-        except sqlite3.Error:
-            self._keep_in_journal(job)
-            raise
-        self._journal.clear()
-        self._is_noted = True
-        return more
-
-    def _keep_in_journal(self, job: Transaction) -> None:
-        statements = job.before + job.after
-        if not statements:
-            return
-        is_noted = self._journal.write(statements)
-        if self._is_noted and not is_noted:
-            log.warning(
-                "%s: what consumers finish cannot be noted: it comes again if q-broker is restarted before the"
-                " directory can be written to",
-                self._directory,
-            )
-        self._is_noted = is_noted
-
-    def _take_blocks(self) -> list[tuple[int, Block]]:
-        blocks, self._blocks = self._blocks, []
-        return blocks
-
-    def _take_touched(self) -> list[ChannelBacklog]:
-        """Channels of which something is written with this commit; the others come with the next one, at once."""
-        if len(self._touched) <= MOST_TOUCHED or self._closed:
-            taken, self._touched = list(self._touched), {}
-            return taken
-        taken = list(islice(self._touched, MOST_TOUCHED))
-        for channel in taken:
-            del self._touched[channel]
-        self._is_due = True
-        return taken
-
-    def _take_job(self, blocks: list[tuple[int, Block]]) -> Transaction:
-        before, self._before = self._before, []
-        after, self._after = self._after, []
-        touched = self._take_touched()
-        for channel in touched:
-            after += channel.statements()
-        self._being_written.update(dict.fromkeys(touched))
-        strays, self._strays = self._strays, {}
-        for topic in strays:
-            topic.remove_strays()
-        gone, removal = self.sweeper.take()
-        if gone:
-            after.append(("DELETE FROM block WHERE seq = ?", list(gone)))
-        return Transaction(before, blocks, after, removal)
+        self._writer.do(partial(self._recovery.run, job), lambda more, error: self._written(job, commit, more, error))
 
     def _written(self, job: Transaction, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
         self._writing = None
         self._writing_bytes = 0
-        self._gathering.answered()
+        self._group_commit.answered()
         if error is None:
-            if more and job.removal is not None:
-                self.sweeper.give_back(job.removal, failed=False)
-            written, self._being_written = self._being_written, {}
-            for channel in written:
-                channel.written()
-            if self._failure:
-                self._try_to_recover()
+            self._writes.committed(job, has_more=bool(more))
+            if self._recovery.failure and not self._recovery.try_to_end():
+                self._loop.call_later(AGAIN, self._probe)
             if commit is not None:
                 commit.settle()
         else:
-            if not isinstance(error, sqlite3.Error):
-                log.error("internal error while writing: %s: %s", type(error).__name__, error)
-            self._before[:0] = job.before + job.after
-            if job.removal is not None:
-                self.sweeper.give_back(job.removal, failed=True)
-            why = self._why(error)
-            self._failed(why, is_full=getattr(error, "sqlite_errorname", "") == "SQLITE_FULL")
+            self._writes.put_back(job)
+            why = self._recovery.reason(error)
+            self._recovery.begin(why, error)
+            self._loop.call_later(AGAIN, self._probe)
             if commit is not None:
                 commit.settle(StoreFailed(why))
         self.on_work()
@@ -357,91 +298,42 @@ class DurableStore:
     # ── when the disk refuses ───────────────────────────────────────────────────────────────────
 
     def _refuse(self, why: str) -> None:
-        """Tell publishers that nothing of theirs is kept."""
-        self._gathering.take()
-        self._blocks.clear()
+        """Answer publishers that nothing of theirs is stored."""
+        self._group_commit.take()
+        self._writes.drop_blocks()
         commit, self._pending = self._pending, None
         if commit is not None:
             commit.settle(StoreFailed(why))
 
-    def _why(self, error: Exception) -> str:
-        if not isinstance(error, sqlite3.Error):
-            return str(error)
-        if (getattr(error, "sqlite_errorname", "") or "").startswith("SQLITE_CORRUPT"):
-            self._damage.report_structure(str(error))
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
-            return f"{told(error)}: {told_size(self._sizes.enough)} have to be free in {self._directory}"
-        return told(error)
-
-    def _replay(self, connection: sqlite3.Connection) -> None:
-        """What was finished while the disk was full, before the last restart, is written now."""
-        try:
-            self._journal.replay(connection)
-        except sqlite3.Error as error:
-            log.debug("%s: %s", self._directory, told(error))
-            self._reserve.unlink(missing_ok=True)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._journal.replay(connection)
-
-    def _failed(self, why: str, *, is_full: bool) -> None:
-        if self._failure != why:
-            self._failure = why
-            log.error(
-                "cannot write to %s: %s; what is published is refused until it can be written to, consumers are served",
-                self._directory,
-                f"{why} ({told_size(free_bytes(self._directory))} are)" if is_full else why,
-            )
-            self.on_failure(why)
-        with contextlib.suppress(OSError):
-            self._reserve.unlink()
-        self._loop.call_later(AGAIN, self._probe)
-
     def _probe(self) -> None:
-        """Try to write what consumers have done meanwhile; `_try_to_recover` comes next if that works."""
-        if self._closed or self._writing or not self._failure:
+        """Try to write what consumers have finished meanwhile. If that works, messages may be accepted again."""
+        if self._closed or self._writing or not self._recovery.failure:
             return
-        job = self._take_job([])  # what publishers wait with is told of once this has been tried
+        job = self._writes.take(with_blocks=False)  # publishers get their answer after this try
         self._writing = job
 
         def work(connection: sqlite3.Connection) -> bool:
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except sqlite3.Error:
-                self._keep_in_journal(job)
-                raise
-            more = self._run(job, connection, must_write=True)
+            more = self._recovery.probe(job, connection)
             make_room(connection)
             return more
 
         self._writer.do(work, lambda more, error: self._written(job, None, more, error))
 
-    def _try_to_recover(self) -> None:
-        """It works for what is small; is there room again for what is large?"""
-        if free_bytes(self._directory) >= self._sizes.enough and self._keep_reserve():
-            self._failure = ""
-            log.warning("%s can be written to again", self._directory)
-            self.on_failure("")
-        else:
-            self._loop.call_later(AGAIN, self._probe)
-
-    def _keep_reserve(self) -> bool:
-        return allocate(self._reserve, self._sizes.reserve)
-
-    # ── what cannot be read ─────────────────────────────────────────────────────────────────────
+    # ── damage ─────────────────────────────────────────────────────────────────────
 
     @property
     def lost(self) -> Sequence[Lost]:
-        """What was kept and cannot be read any more."""
+        """Messages that were stored and can no longer be read."""
         return self._damage.lost
 
     @property
     def damage(self) -> str:
-        """One sentence about `lost`; empty when there is nothing to be said."""
+        """One sentence about `lost`; empty when nothing was lost."""
         return self._damage.summary
 
-    def missing(self, topic: TopicLog, first: int, last: int, messages: int) -> None:
-        """So many messages of the blocks `first` to `last` should be in the database, and are not."""
-        self._damage.report(Lost(topic.name, first, last, messages, "", "", "they are not in the database any more"))
+    def missing(self, topic: str, first: int, last: int, messages: int) -> None:
+        """Report that `messages` messages of the blocks `first` to `last` are not in the database."""
+        self._damage.report(Lost(topic, first, last, messages, "", "", "they are not in the database any more"))
 
     def _is_damaged(self, topic: int, block: UnreadableBlock) -> None:
         name = next((one.name for one in self._logs.values() if one.ident == topic), f"number {topic}")
@@ -463,79 +355,53 @@ class DurableStore:
     # ── time passes ─────────────────────────────────────────────────────────────────────────────
 
     def later(self, what: Callable[[], None]) -> None:
-        """Try `what` again, after something went wrong."""
+        """Call `what` after AGAIN seconds, because something could not be read."""
         if not self._closed:
             self._loop.call_later(AGAIN, what)
 
-    def _give_back_space(self) -> None:
-        """Pages that nothing is on go back to the system, some at a time, as long as nothing else is to be done."""
-        if self._closed or self._writing or self._failure or self._pending is not None or self._touched:
-            self._giving_back = False  # when there is time again
-            return
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
-        def work(connection: sqlite3.Connection) -> bool:
-            (idle,) = connection.execute("PRAGMA freelist_count").fetchone()
-            (size,) = connection.execute("PRAGMA page_size").fetchone()
-            if idle * size <= SLACK:
-                return False
-            connection.executescript(f"PRAGMA incremental_vacuum({VACUUM})")  # `execute` takes one step of it
-            return True
+    @property
+    def has_work(self) -> bool:
+        """Whether a write is under way or waits, or the disk refuses."""
+        return bool(self._writing or self._recovery.failure or self._pending is not None or self._writes.channels)
 
-        def answer(more: bool | None, error: Exception | None) -> None:
-            if more and error is None:
-                self._loop.call_later(LAZY, self._give_back_space)
-            else:
-                self._giving_back = False
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything, blocks aside, is on disk."""
+        return not self._writing and self._writes.is_empty
 
-        self._writer.do(work, answer)
-
-    def _sweep_old(self) -> None:
-        if self._closed:
-            return
-        below = [
+    def finished_below(self) -> list[tuple[int, int]]:
+        """For each topic: its number, and the number below which all channels have finished all blocks."""
+        return [
             (topic.ident, min([channel.low for channel in topic.channels.values()], default=topic.given))
             for topic in self._logs.values()
         ]
-        # The earlier of both clocks: one that is ahead must not make anything old.
+
+    def find_age(self) -> Age:
+        """Which blocks are old enough now, by the earlier of both clocks: one that is ahead must not make them old."""
         wall = min(time.time_ns(), self.clock.wall())
-        self._look_for_old(below, self.sweeper.find_age(wall, self._loop.time(), self.next_seq))
-
-    def _look_for_old(self, below: list[tuple[int, int]], age: Age) -> None:
-        """Some topics at a time, so that no publisher waits for long."""
-        some, rest = below[:SWEEP_AT_ONCE], below[SWEEP_AT_ONCE:]
-
-        def swept(found: dict[Key, Removal] | None, error: Exception | None) -> None:
-            if error is not None or found is None:
-                log.error("cannot look for what was retained for long enough: %s", error)
-            else:
-                self.sweeper.remove_old(found)
-            if self._closed:
-                return
-            if rest:
-                self._look_for_old(rest, age)
-            else:
-                self._loop.call_later(SWEEP_EVERY, self._sweep_old)
-            self.on_work()
-
-        self._writer.do(lambda connection: self.sweeper.look_for_old(some, age, connection), swept)
+        return self.sweeper.find_age(wall, self._loop.time(), self.next_seq)
 
     def close(self) -> None:
-        """Write what is left, and let go. What is not on disk then was not confirmed to anybody."""
+        """Write what is left, and close. A message that cannot be written was not confirmed to its publisher."""
         if self._closed:
             return
         commit, self._pending = self._pending, None
-        job, under_way = self._take_job(self._take_blocks()), self._writing
-        self._gathering.take()
+        job, under_way = self._writes.take(all_channels=True), self._writing
+        self._group_commit.take()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         failures: list[sqlite3.Error] = []
 
         def work(connection: sqlite3.Connection) -> None:
-            if under_way is not None and under_way.failed:  # nobody will try it again after us
+            if under_way is not None and under_way.failed:  # it will not be tried again otherwise
                 job.before[:0] = under_way.before + under_way.after
             try:
-                self._run(job, connection)
+                self._recovery.run(job, connection)
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except sqlite3.Error as error:
                 failures.append(error)

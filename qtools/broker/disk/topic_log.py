@@ -1,36 +1,63 @@
-"""What is on disk of one topic. In: blocks that are safe; channels that come, go and finish. Out: blocks to remove.
+"""One topic on disk. In: blocks that are safe; channels that are made, deleted, or finish blocks. Out: blocks to
+remove.
 
-block ──┬─▶ each channel's backlog      `spread`; when the last is done with it the block goes
-        └─▶ the topic's own, while it has no channel or is paused: from `held_from` on, to be poured out as one
+block ──┬─▶ the backlog of each channel     once the last channel has finished the block, it is removed
+        └─▶ the topic's own backlog, while it has no channel or is paused: all blocks from `held_from` on, which the
+            channels receive together later
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from qtools.broker.core.block import Block, MessageRange
-from qtools.broker.core.store import Backlog, MemoryBacklog, first_runs
+from qtools.broker.core.block import Block, MessageRange, first_ranges
+from qtools.broker.core.memory_store import MemoryBacklog
+from qtools.broker.core.store import Backlog
 from qtools.broker.disk.channel.backlog import ChannelBacklog
+from qtools.broker.disk.channel.contract import ChannelStore
 from qtools.broker.disk.channel.memory_queue import BYTES
 from qtools.broker.disk.channel.seq_set import SeqSet
+from qtools.broker.disk.retention import Sweeper
 from qtools.names import is_ephemeral
 
-if TYPE_CHECKING:
-    from qtools.broker.disk.store import DurableStore
+_MOST_NOTED = 10_000  # blocks of a topic for which the first channel that needs them is remembered
 
 
-_MOST_NOTED = 10_000  # blocks of a topic whose slow channel is remembered: the others are looked through again
+class TopicStore(ChannelStore, Protocol):
+    """The store of the topic. next_seq: the number of the next block."""
+
+    @property
+    def next_seq(self) -> int: ...
+    @property
+    def sweeper(self) -> Sweeper: ...
+    def take_ident(self) -> int:
+        """A number for a new topic or channel that was never used before."""
+        ...
+
+    def change(self, statement: str, values: tuple[object, ...]) -> None:
+        """Write a change of a topic or a channel soon."""
+        ...
+
+    def remove_finished_soon(self, topic: TopicLog) -> None:
+        """Call `topic.remove_finished` with the next commit."""
+        ...
+
+    def forget_topic(self, topic: TopicLog) -> None: ...
+    def forget_channel(self, channel: ChannelBacklog) -> None: ...
+    def read_now(self, topic: int, start: int, stop: int, *, deferred: bool = False) -> list[Block]:
+        """Read blocks of a topic, and wait for them."""
+        ...
 
 
 class TopicLog:
     """One topic.
 
-    next: blocks of it that come have this number, or a higher one.
+    next: the next block of the topic has this number, or a higher one.
     """
 
-    def __init__(self, store: DurableStore, ident: int, name: str, *, next_seq: int, held_from: int | None) -> None:
+    def __init__(self, store: TopicStore, ident: int, name: str, *, next_seq: int, held_from: int | None) -> None:
         self.store = store
         self.ident = ident
         self.name = name
@@ -38,11 +65,11 @@ class TopicLog:
         self.paused = False
         self.backlog = TopicBacklog(self, held_from)
         self.channels: dict[str, ChannelBacklog] = {}
-        self._strays_below = 0  # below may be blocks that the others had finished when a channel was dropped or emptied
-        self._swept_below = 0  # blocks below were given to the sweeper
+        self._finished_below = 0  # below may be finished blocks, as a channel was deleted or emptied; 0: there are none
+        self._swept_below = 0  # the sweeper has been given all blocks below
         self._is_deleted = False
-        # Channels that were found not to be done, so that not all of them are asked again for each that is: of the
-        # topic, and of single blocks (by their number, the ident of the first channel that is not done with it).
+        # The channel that was slowest last, and for single blocks (by number) the ident of the first channel that
+        # needed it last: so that not all channels have to be asked each time that one has finished a block.
         self._slowest: ChannelBacklog | None = None
         self._first_not_done: dict[int, int] = {}
         self._by_ident: dict[int, ChannelBacklog] = {}
@@ -50,7 +77,7 @@ class TopicLog:
 
     @property
     def given(self) -> int:
-        """Blocks below were given to the channels."""
+        """The channels have received all blocks with a lower number."""
         held_from = self.backlog.held_from
         return self.next if held_from is None else min(held_from, self.next)
 
@@ -61,23 +88,23 @@ class TopicLog:
         return not self.store.sweeper.is_removed(seq)
 
     def spread(self, block: Block) -> None:
-        """`block` was put to the channels, or to the topic's own backlog."""
+        """Note that `block` was put into the backlogs of the channels, or into the topic's own."""
         self.next = block.seq + 1
         if self.backlog.held_from is None:
             self.finished(block.seq)
 
     def finished(self, seq: int) -> None:
-        """A channel is done with the block: if all are, it goes."""
-        if self.store.sweeper.retain or self._someone_needs(seq) or not self.store.sweeper.remove(seq):
+        """Note that a channel has finished the block. Remove it if all channels have."""
+        if self.store.sweeper.retain or self._is_needed(seq) or not self.store.sweeper.remove(seq):
             return
         for channel in self.channels.values():
             channel.removed(seq)
 
-    def _someone_needs(self, seq: int) -> bool:
-        """Whether a channel is not done with the block.
+    def _is_needed(self, seq: int) -> bool:
+        """Whether a channel has not finished the block.
 
-        A channel that is done with a block stays so, and a new one comes behind all others. So each channel is passed
-        over once for each block, however many there are, and in whatever order they finish.
+        A channel that has finished a block never needs it again, and new channels are added at the end. So the search
+        for a block continues at the channel where it ended last, and asks each channel once.
         """
         slowest = self._slowest
         if slowest is not None and not slowest.is_done(seq):
@@ -99,18 +126,20 @@ class TopicLog:
         return False
 
     def sweep(self) -> None:
-        """A channel needs nothing of what is there any more: many blocks may be finished at once."""
-        self._strays_below = self.next
+        """Note that a channel has finished, or no longer needs, many blocks at once."""
+        self._finished_below = self.next
         self.advanced()
 
     def advanced(self) -> None:
-        """A channel has finished everything below some block: `remove_strays` is to be called with the next commit."""
-        if self._strays_below and not self._is_deleted:
-            self.store.look_for_strays(self)
+        """Note that a channel has finished all blocks below a higher number than before."""
+        if self._finished_below and not self._is_deleted:
+            self.store.remove_finished_soon(self)
 
-    def remove_strays(self) -> None:
-        """Remove what all channels are done with, if it is more than before."""
-        enough = min(self._swept_below, self._strays_below - 1)  # a channel that is no further leaves nothing to remove
+    def remove_finished(self) -> None:
+        """Remove the blocks that all channels have finished, if there are more than before."""
+        enough = min(
+            self._swept_below, self._finished_below - 1
+        )  # a channel that is not further than this: nothing to remove
         slowest = self._slowest
         if slowest is not None and slowest.low <= enough:
             return
@@ -123,24 +152,24 @@ class TopicLog:
             lowest = min(lowest, low)
         self._swept_below = lowest
         self.store.sweeper.remove_below(self.ident, lowest)
-        if lowest >= self._strays_below:
-            self._strays_below = 0
+        if lowest >= self._finished_below:
+            self._finished_below = 0
 
     # ── channels ────────────────────────────────────────────────────────────────────────────────
 
     def restored(self) -> list[str]:
-        """The channels that were kept."""
+        """The names of the channels that were stored."""
         return list(self.channels)
 
     def is_paused(self, channel: str = "") -> bool:
-        """Whether the topic, or a channel of it, was paused when the broker ended."""
+        """Whether the topic, or one of its channels, was paused when the broker ended."""
         return self.channels[channel].is_paused if channel else self.paused
 
     def channel(self, name: str, *, takes_held: bool = False, since: int | None = None) -> Backlog:
-        """The backlog of a channel, one that was kept or a new one.
+        """The backlog of a channel: the stored one, or a new one.
 
-        takes_held: it gets what the topic holds (which is poured next). since: ns since 1970; it begins with what
-        was published then, as far as it is there.
+        takes_held: the channel receives the messages that the topic holds; the caller pours them next. since: ns since
+        1970; the channel begins with the messages published then, as far as they are still stored.
         """
         known = self.channels.get(name)
         if known is not None:
@@ -166,7 +195,7 @@ class TopicLog:
         return made
 
     def add(self, channel: ChannelBacklog) -> None:
-        """A channel that is new, or was kept; its ident is higher than those of all others."""
+        """Add a channel, whose ident is higher than those of all others."""
         self.channels[channel.name] = channel
         self._by_ident[channel.ident] = channel
         self._idents.append(channel.ident)
@@ -174,7 +203,7 @@ class TopicLog:
             self._swept_below = 0  # it begins in the past
 
     def drop_channel(self, name: str) -> None:
-        """The channel is gone, with what was only its own. After the last one, what comes waits here again."""
+        """Delete a channel. The caller calls `hold` after the last one."""
         made = self.channels.pop(name, None)
         if made is not None:
             del self._by_ident[made.ident]
@@ -186,11 +215,11 @@ class TopicLog:
                 self.store.forget_channel(made)
 
     def hold(self) -> None:
-        """Nobody is there to give anything to: what comes waits here."""
+        """Keep new messages in the topic's own backlog, as there is no channel."""
         self.backlog.hold()
 
     def pause(self, paused: bool, channel: str = "") -> None:
-        """The topic, or a channel of it, is paused or not."""
+        """Pause or unpause the topic, or one of its channels."""
         if channel:
             made = self.channels.get(channel)
             if made is None or not made.keeps:
@@ -210,7 +239,7 @@ class TopicLog:
             )
 
     def delete(self) -> None:
-        """The topic is gone, with everything in it. Its channels write nothing any more."""
+        """Delete the topic with all its channels and messages."""
         self._is_deleted = True
         self.store.forget_topic(self)
         for channel in self.channels.values():
@@ -221,26 +250,26 @@ class TopicLog:
 
 
 class TopicBacklog:
-    """What was given to no channel yet: everything from the block `held_from` on."""
+    """The messages that no channel has received yet: all from the block `held_from` on."""
 
     def __init__(self, log: TopicLog, held_from: int | None) -> None:
         self.held_from = held_from
         self.depth = 0
         self._log = log
-        self._deferred = SeqSet()  # what was published deferred
+        self._deferred = SeqSet()  # blocks that were published deferred
         self._deferred_count = 0
 
     @property
     def cold(self) -> int:
-        """All of it."""
+        """All of them are on disk only."""
         return self.depth
 
     def restore(self, depth: int, deferred: SeqSet, count: int) -> None:
-        """As it was when the broker ended; `count` of the messages were published deferred."""
+        """Set the number of messages; `count` of them, in the blocks `deferred`, were published deferred."""
         self.depth, self._deferred, self._deferred_count = depth, deferred, count
 
     def hold(self) -> None:
-        """From now on."""
+        """Keep new messages here from now on."""
         if self.held_from is None:
             self._set(self._log.next)
 
@@ -260,7 +289,7 @@ class TopicBacklog:
             self._deferred_count += run.stop - run.start
 
     def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
-        """Everything goes to all of `into`. Answers how many messages went, and what is left to be given one by one."""
+        """Move all messages to each backlog of `into`. Returns how many messages were moved, and none that are left."""
         deferred, self._deferred = self._deferred, SeqSet()
         deferred_count, self._deferred_count = self._deferred_count, 0
         depth, self.depth = self.depth, 0
@@ -283,8 +312,8 @@ class TopicBacklog:
         return depth, []
 
     def peek(self, count: int, answer: Callable[[list[MessageRange] | None], None]) -> None:
-        """`answer` is called with the first that wait, `count` at most, or with None when they cannot be read. What was
-        published deferred is not among them."""
+        """Call `answer` with the first `count` waiting messages, or with None when they cannot be read. Messages that
+        were published deferred are left out."""
         if self.held_from is None:
             answer([])
             return
@@ -294,14 +323,14 @@ class TopicBacklog:
                 answer(None)
             else:
                 answer(
-                    first_runs((MessageRange(block, 0, block.count) for block in blocks if not block.is_cold), count)
+                    first_ranges((MessageRange(block, 0, block.count) for block in blocks if not block.is_cold), count)
                 )
 
         log = self._log
         log.store.reader.range(log.ident, self.held_from, log.next, count, BYTES, found)
 
     def clear(self) -> None:
-        """What waits here is gone."""
+        """Forget all messages."""
         self.depth = 0
         self._deferred.clear()
         self._deferred_count = 0

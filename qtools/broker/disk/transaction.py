@@ -12,8 +12,7 @@ import logging
 import sqlite3
 
 from qtools.broker.core.block import Block
-from qtools.broker.disk.channel.backlog import Statement
-from qtools.broker.disk.database import VERSION, told
+from qtools.broker.disk.database import VERSION, Statement, told
 from qtools.broker.disk.integrity.checksum import block_checksum
 from qtools.broker.disk.retention import Removals
 

@@ -167,7 +167,7 @@ def client_stats(connection: ClientConnection, topic: str = "") -> Plain:
         "hostname": client.hostname,
         "version": "V2",
         "remote_address": connection.address,
-        "state": connection.state,
+        "state": connection.state.number,
         "ready_count": consumer.ready if consumer else 0,
         "in_flight_count": consumer.in_flight if consumer else 0,
         "message_count": consumer.sent if consumer else 0,

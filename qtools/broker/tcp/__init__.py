@@ -1,8 +1,11 @@
 """NSQ's V2 protocol over TCP and unix sockets.
 
 tcp_server.py         accepts clients on a listening socket
-client_transport.py   a client's socket: transforms, heartbeats, output that waits to be written
+contract.py           what a client's connection needs of the server
+client_transport.py   a client's socket: transforms, heartbeats, pending output
 client_connection.py  a client's commands, and what the broker does for each
+client_states.py      which command a client may send in which state
+client_authorization.py  what one client is authorized to do
 pending_responses.py  responses in the order of the commands, each after the commit that it waits for
 unfinished_commands.py  bounds the memory for commands that have not arrived whole
 auth.py               asks an auth server what a client may do

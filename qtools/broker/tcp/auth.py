@@ -1,11 +1,11 @@
-"""Who may do what, as an auth server says it. In: a client's secret. Out: its authorization, for a time.
+"""Asks an auth server what a client may do. In: the client's secret. Out: its authorization, which expires.
 
     GET http://HOST:PORT/auth?remote_ip=…&tls=…&secret=…&common_name=…
     ◀── {"ttl": 3600, "identity": …, "identity_url": …,
          "authorizations": [{"topic": regex, "channels": [regex, …], "permissions": ["subscribe", "publish"]}]}
 
-nsqd's rules (internal/auth/authorizations.go): expressions are searched for, not matched whole; a publish
-is held against the channels too, with an empty name. Every server is asked in turn, from a random one on.
+nsqd's rules (internal/auth/authorizations.go): a regex matches anywhere in a name. For a publish the channels must
+match too, with an empty name. The servers are asked in turn, beginning with a random one, until one answers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qtools.engines.nsq.protocol.command_reader import quoted
 from qtools.imports import import_in_thread
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class AuthFailed(Exception):
-    """No auth server gave a usable answer. The text is for the log, not for the client."""
+    """No auth server gave a usable answer. The text is for the log; the client does not get it."""
 
 
 @dataclass(slots=True)
@@ -58,26 +59,26 @@ class Authorization:
 
 
 def describe(authorization: Authorization) -> bytes:
-    """The answer to AUTH."""
-    told = {
+    """The response to AUTH."""
+    fields = {
         "identity": authorization.identity,
         "identity_url": authorization.identity_url,
         "permission_count": len(authorization.rules),
     }
-    return json.dumps(told, separators=(",", ":")).encode()
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def parse(answer: Any, secret: bytes, now: float) -> Authorization:
-    """What an auth server said; AuthFailed when it makes no sense."""
+    """Read the answer of an auth server. Raises AuthFailed when it is not valid."""
     try:
         rules = []
-        for told in answer.get("authorizations") or ():
-            permissions = frozenset(told.get("permissions") or ())
+        for entry in answer.get("authorizations") or ():
+            permissions = frozenset(entry.get("permissions") or ())
             unknown = permissions - {"subscribe", "publish"}
             if unknown:
                 raise AuthFailed(f"unknown permission {sorted(unknown)[0]}")
-            channels = [re.compile(pattern) for pattern in told.get("channels") or ()]
-            rules.append(Rule(re.compile(told.get("topic") or ""), channels, permissions))
+            channels = [re.compile(pattern) for pattern in entry.get("channels") or ()]
+            rules.append(Rule(re.compile(entry.get("topic") or ""), channels, permissions))
         ttl = answer.get("ttl") or 0
         if ttl <= 0:
             raise AuthFailed(f"invalid TTL {ttl} (must be >0)")
@@ -88,8 +89,17 @@ def parse(answer: Any, secret: bytes, now: float) -> Authorization:
         raise AuthFailed(f"its answer cannot be understood: {error}") from error
 
 
+def refusal(authorization: Authorization | None, name: str, topic: str, channel: str) -> tuple[str, str] | None:
+    """The code and text of the error for the command `name`, which the client may not send; None if it may."""
+    if authorization is None:
+        return "E_AUTH_FIRST", f"AUTH required before {name}"
+    if not authorization.allows(topic, channel):
+        return "E_UNAUTHORIZED", f"AUTH failed for {name} on {quoted(topic.encode())} {quoted(channel.encode())}"
+    return None
+
+
 class Authority:
-    """The auth servers, as one. `connect` and `request` are how long they may take, seconds."""
+    """All auth servers. connect, request: timeouts in seconds."""
 
     def __init__(self, addresses: tuple[str, ...], connect: float, request: float) -> None:
         self._addresses = addresses
@@ -97,7 +107,7 @@ class Authority:
         self._client: httpx.AsyncClient | None = None
 
     async def ask(self, secret: bytes, remote_ip: str, tls: Tls | None) -> Authorization:
-        """What a client with `secret` may do; AuthFailed when nobody says."""
+        """The authorization of a client with `secret`. Raises AuthFailed when no server gives one."""
         await import_in_thread("httpx")
         import httpx
 

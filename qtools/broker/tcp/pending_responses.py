@@ -1,7 +1,8 @@
-"""Answers that one client is owed, in the order in which it asked. In: answers, and the commits that they wait for.
+"""The responses that one client waits for, in the order of its commands. In: responses, and the commits that they wait
+for. Out: responses that may be sent.
 
-Out: those that are due. An answer that needs no commit waits all the same for those before it. With the first publish
-that could not be kept it is over: what came behind it may or may not be safe, so the client has to ask again for all.
+A response that needs no commit still waits for the responses before it. If a publish could not be stored, all responses
+after it are dropped: those messages may or may not be stored, so the client has to publish all of them again.
 """
 
 from __future__ import annotations
@@ -10,38 +11,39 @@ from collections import deque
 
 from qtools.broker.core.store import Commit
 
-# (which command failed, and why)
+# the command that failed, and why
 Failure = tuple[str, Exception]
 
 
 class PendingResponses:
-    """A queue of answers."""
+    """A queue of responses."""
 
-    __slots__ = ("_answers",)
+    __slots__ = ("_responses",)
 
     def __init__(self) -> None:
-        self._answers: deque[tuple[Commit | None, bytes, str]] = deque()
+        self._responses: deque[tuple[Commit | None, bytes, str]] = deque()
 
     def put(self, frames: bytes, commit: Commit | None = None, command: str = "") -> None:
-        """`frames` are due when `commit` is done; with a `command` it matters that it did not fail."""
-        self._answers.append((commit, frames, command))
+        """Add `frames`, to be sent once `commit` is done. command: the publish command that fails if the commit fails;
+        "" if the response is sent all the same."""
+        self._responses.append((commit, frames, command))
 
     def take_due(self) -> tuple[list[bytes], Failure | None]:
-        """What may be sent now; and what failed, with which nothing is owed any more."""
-        answers = self._answers
+        """The frames that may be sent now, and the failure after which no response is left; None without a failure."""
+        responses = self._responses
         due: list[bytes] = []
-        while answers and (answers[0][0] is None or answers[0][0].done):
-            commit, frames, command = answers.popleft()
+        while responses and (responses[0][0] is None or responses[0][0].done):
+            commit, frames, command = responses.popleft()
             if commit is not None and commit.error is not None and command:
-                answers.clear()
+                responses.clear()
                 return due, (command, commit.error)
             due.append(frames)
         return due, None
 
     @property
     def last_commit(self) -> Commit | None:
-        """With which nothing is owed any more."""
-        return next((commit for commit, _, _ in reversed(self._answers) if commit is not None), None)
+        """The last commit that a response waits for."""
+        return next((commit for commit, _, _ in reversed(self._responses) if commit is not None), None)
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._responses)

@@ -1,6 +1,6 @@
-"""The door for NSQ clients. In: a listening socket. Out: connections, and the moment when nobody is there.
+"""Accepts NSQ clients. In: a listening socket. Out: connections; a callback when the last client has left.
 
-Closing is in two steps, so that nobody is let in while those who are inside are seen out.
+The server closes in two steps: `close` stops accepting clients, and `see_out` ends the connections.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from qtools.broker.tcp.auth import Authority
 from qtools.broker.tcp.client_connection import ClientConnection
-from qtools.broker.tcp.client_transport import LINGER, ClientTransport
+from qtools.broker.tcp.client_transport import LINGER
 from qtools.broker.tcp.unfinished_commands import UnfinishedCommands
 from qtools.errors import StartError, UsageError
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from qtools.web.memory_budget import MemoryBudget
 
 
-PARTING = 0.1  # s for a client to hang up too when the broker ends
+PARTING = 0.1  # s that a client has to disconnect when the broker ends
 
 
 class TcpServer:
-    """Lets NSQ clients in, and knows who is inside."""
+    """The NSQ clients of one broker. on_empty: called when the last of them has left while the broker runs."""
 
     def __init__(self, broker: Broker, budget: MemoryBudget, on_empty: Callable[[], None] | None = None) -> None:
         options = broker.options
@@ -51,19 +51,20 @@ class TcpServer:
         self._empty.set()
 
     async def open(self, listening: socket.socket) -> None:
-        """Let clients in."""
+        """Accept clients."""
         loop = asyncio.get_running_loop()
         if listening.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(lambda: ClientConnection(self), sock=listening)
         else:
             self._server = await loop.create_server(lambda: ClientConnection(self), sock=listening)
 
-    def came(self, connection: ClientTransport) -> None:
+    def connected(self, connection: asyncio.Protocol) -> None:
         assert isinstance(connection, ClientConnection)
         self.connections.add(connection)
         self._empty.clear()
 
-    def gone(self, connection: ClientTransport) -> None:
+    def disconnected(self, connection: asyncio.Protocol) -> None:
+        assert isinstance(connection, ClientConnection)
         self.connections.discard(connection)
         if not self.connections:
             self._empty.set()
@@ -71,20 +72,20 @@ class TcpServer:
                 self._on_empty()
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Stop accepting clients."""
         if self._server is not None:
             self._server.close()
 
     async def see_out(self) -> None:
-        """Write what waits for every client, hang up, and wait until all are gone.
+        """Write all pending output, end the connections, and wait until all clients have disconnected.
 
-        A client that has everything has PARTING to hang up too: a socket that is closed with unread bytes in it resets
-        the connection, and the client may lose what it has not read. A client that does not read does not hold up the
-        end: it is waited for as long as its buffer empties, or its answer waits for a commit.
+        A client that has received everything gets PARTING seconds to disconnect: closing a socket with unread bytes
+        resets the connection, and the client may lose what it has not read yet. A client that does not read cannot
+        delay the end. The server waits for a client as long as its buffer empties or its answer waits for a commit.
         """
         for connection in tuple(self.connections):
             connection.shut()
-        waiting: dict[ClientConnection, int] = {}
+        unsent: dict[ClientConnection, int] = {}
         until = self.broker.now() + LINGER * 2
         while self.connections:
             try:
@@ -94,16 +95,16 @@ class TcpServer:
                 is_late = self.broker.now() >= until
                 for connection in tuple(self.connections):
                     size = connection.transport.get_write_buffer_size()
-                    is_idle = not connection.waits_for_commit and not 0 < size < waiting.get(connection, size + 1)
+                    is_idle = not connection.waits_for_commit and not 0 < size < unsent.get(connection, size + 1)
                     if is_late or is_idle:
                         connection.transport.abort()
-                    waiting[connection] = size
+                    unsent[connection] = size
         if self.authority is not None:
             await self.authority.close()
 
 
 def tls_context(options: Options) -> ssl.SSLContext | None:
-    """The server's side of TLS, None when there is no certificate. UsageError and StartError say what is wrong."""
+    """The TLS context of the server; None without a certificate. Raises UsageError or StartError."""
     if not options.tls_cert and not options.tls_key:
         if options.tls_required != "false" or options.tls_client_auth_policy:
             raise UsageError("--tls-required needs a certificate: give --tls-cert and --tls-key")
@@ -113,7 +114,7 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _speak_from(context, options.tls_min_version)
+    _set_minimum(context, options.tls_min_version)
     _load(lambda: context.load_cert_chain(options.tls_cert or "", options.tls_key), options.tls_cert, "--tls-cert")
     if options.tls_root_ca_file:
         ca = options.tls_root_ca_file
@@ -125,17 +126,17 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
     return context
 
 
-def _speak_from(context: ssl.SSLContext, version: str) -> None:
-    """Speak `version` and what is newer."""
+def _set_minimum(context: ssl.SSLContext, version: str) -> None:
+    """Accept the TLS version `version` and newer ones."""
     import ssl
     import warnings
 
     versions = {"tls1.1": ssl.TLSVersion.TLSv1_1, "tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TLSv1_3}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # who asks for an old one has to deal with old clients
+        warnings.simplefilter("ignore", DeprecationWarning)  # the user has asked for an old version
         context.minimum_version = versions.get(version, ssl.TLSVersion.TLSv1)
     if version not in ("tls1.2", "tls1.3"):
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 has them in no other level
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 offers the old versions in no other level
 
 
 def _load(what: Callable[[], None], path: str, flag: str) -> None:
@@ -146,5 +147,5 @@ def _load(what: Callable[[], None], path: str, flag: str) -> None:
     except ssl.SSLError as error:
         raise StartError(f"{flag} {path} cannot be used: {error.reason or error}") from error
     except OSError as error:
-        told = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise StartError(f"{flag} {path} cannot be read: {told}") from error
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise StartError(f"{flag} {path} cannot be read: {reason}") from error

@@ -1,33 +1,35 @@
 """Memory for commands whose bodies have not arrived whole. In: connections that wait for the rest of a body. Out: which
 of them are read on, and which are ended.
 
-    all that clients have begun to send ≤ CROWDED × limit    every connection is read
-    more                                                     oldest command first, connections whose missing bytes fit
-                                                             below FILLED × limit are read; the others wait, unread
-    a connection that is read then and does not complete     ended with an error that clients try again after, logged,
-    its command within PATIENCE_SECONDS                      and counted
+    unfinished commands take ≤ CROWDED × limit               every connection is read
+    they take more                                           oldest command first, connections whose missing bytes fit
+                                                             below FILLED × limit are read; the others are not
+    a connection that is read in that case and does not      ended with an error after which clients try again, logged,
+    complete its command within PATIENCE_SECONDS             and counted
 
-The connection with the oldest command is always read, so some command is completed, or ended, within PATIENCE_SECONDS
-however much the others hold. What is completed leaves this budget: the store limits it (Store.is_crowded).
+The connection with the oldest command is always read. So a command is completed, or its connection ended, within
+PATIENCE_SECONDS, however much memory the other connections hold. A completed command leaves this budget, and the store
+limits it (Store.is_crowded).
 
-Never here: work for a message. A connection is noted for a read of its socket that ends within a body.
+Never here: work for each message. A connection is noted when a read of its socket ends within a body.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from qtools.errors import UsageError
 from qtools.web.memory_budget import MemoryBudget, default_limit
 
 if TYPE_CHECKING:
+    from qtools.broker.core.broker import Broker
     from qtools.broker.options import Options
-    from qtools.broker.tcp.client_connection import ClientConnection
 
 CROWDED = 0.5  # part of the limit up to which every connection is read
-FILLED = 0.75  # part of it that commands may fill then; the rest is for the first bytes of new ones, read in one turn
+# part of it that commands may fill then; the rest is for the first bytes of new commands, read in one turn
+FILLED = 0.75
 PATIENCE_SECONDS = 10.0  # 5 MiB in that time are 4 Mbit/s
-# The limit is at least so many bodies: one that the broker accepts has to fit while others wait.
+# The limit is at least this many bodies, so that the largest body that the broker accepts fits while others wait.
 LEAST_BODIES = 4
 
 
@@ -44,9 +46,30 @@ def memory_limit(options: Options) -> int:
     return options.max_memory
 
 
+class SendingClient(Protocol):
+    """A connection that waits for the rest of a command. unfinished_bytes: in memory of that command; 0 when it is
+    whole. missing_bytes: until it is whole, at most."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def broker(self) -> Broker: ...
+    @property
+    def unfinished_bytes(self) -> int: ...
+    @property
+    def missing_bytes(self) -> int: ...
+    def set_waiting_for_memory(self, waits: bool) -> None:
+        """Stop reading from the client, or read on."""
+        ...
+
+    def end_unfinished(self) -> None:
+        """End the connection."""
+        ...
+
+
 class _Unfinished:
-    """The command that a connection waits for. read_since: loop time since which only some connections are read, and
-    this is one of them; None otherwise."""
+    """The command that a connection waits for. read_since: loop time since when only some connections are read and this
+    is one of them; None otherwise."""
 
     __slots__ = ("read_since",)
 
@@ -55,16 +78,17 @@ class _Unfinished:
 
 
 class UnfinishedCommands:
-    """A holder of memory (web/memory_budget.py): the connections that wait for the rest of a body."""
+    """The connections that wait for the rest of a body: a MemoryHolder (web/memory_budget.py)."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.budget = budget
-        self._waiting: dict[ClientConnection, _Unfinished] = {}  # oldest command first
+        self._waiting: dict[SendingClient, _Unfinished] = {}  # oldest command first
         self._held = 0  # bytes, at the last look
         self._is_crowded = False  # only some connections are read
 
-    def note(self, connection: ClientConnection, size: int, *, is_new: bool) -> None:
-        """`connection` has sent `size` bytes, and waits for the rest of a body; is_new: of another one than before."""
+    def note(self, connection: SendingClient, size: int, *, is_new: bool) -> None:
+        """Note that `connection` has sent `size` bytes, and waits for the rest of a body. is_new: of another body than
+        before."""
         if is_new:
             self._waiting.pop(connection, None)
         if connection not in self._waiting:
@@ -75,10 +99,10 @@ class UnfinishedCommands:
                 connection.set_waiting_for_memory(True)  # until the next look
         self.budget.note(size)
 
-    # ── the holder ──
+    # ── MemoryHolder ──
 
     def memory(self) -> int:
-        """Bytes that all of them hold; decides which of them are read on."""
+        """Bytes that all connections hold. Also decides which connections are read."""
         budget = self.budget
         of_others = max(0, budget.used - self._held)
         held = {connection: connection.unfinished_bytes for connection in self._waiting}
@@ -106,8 +130,9 @@ class UnfinishedCommands:
 
     # ── the connections ──
 
-    def _read_some(self, held: dict[ClientConnection, int], room: int) -> None:
-        """Read on from the oldest, and from those whose missing bytes fit into `room` bytes."""
+    def _read_some(self, held: dict[SendingClient, int], room: int) -> None:
+        """Read from the connection with the oldest command, and from those whose missing bytes fit into `room`
+        bytes."""
         now = next(iter(held)).broker.now()
         is_oldest = True
         for connection in list(held):
@@ -127,8 +152,8 @@ class UnfinishedCommands:
                 unfinished.read_since = None
                 connection.set_waiting_for_memory(True)
 
-    def _end(self, connection: ClientConnection) -> str:
-        """End `connection`; what was done, for the log."""
+    def _end(self, connection: SendingClient) -> str:
+        """End `connection`. Returns what was done, for the log."""
         del self._waiting[connection]
         size = connection.unfinished_bytes
         connection.end_unfinished()

@@ -33,7 +33,8 @@ def backlog(channel: Channel) -> ChannelBacklog:
 def in_memory(channel: Channel) -> int:
     """How many blocks the channel knows one by one."""
     own = backlog(channel)
-    return len(own._open) + len(own._aside) + len(own._rows) + len(own._skip) + len(own._deferred._window)
+    blocks = own._unfinished
+    return sum(map(len, (blocks.in_order, blocks.out_of_order, blocks.rows, own._skip, own._deferred._window)))
 
 
 async def peeked(channel: Channel, count: int) -> int:

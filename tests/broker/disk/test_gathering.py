@@ -18,7 +18,7 @@ def made() -> tuple[GroupCommit, list[int]]:
 async def test_who_comes_alone_waits_for_nobody() -> None:
     waiting, _ = made()
     for _ in range(3):
-        waiting.come(10)
+        waiting.add(10)
         assert waiting.is_complete
         assert waiting.take() == 10
         waiting.answered()
@@ -27,17 +27,17 @@ async def test_who_comes_alone_waits_for_nobody() -> None:
 async def test_two_crowds_become_one() -> None:
     waiting, calls = made()
     for _ in range(3):
-        waiting.come(1)
+        waiting.add(1)
     waiting.take()
     for _ in range(2):  # while it is being written
-        waiting.come(1)
+        waiting.add(1)
     waiting.answered()
     assert not waiting.is_complete
     for _ in range(2):
-        waiting.come(1)
+        waiting.add(1)
         assert not waiting.is_complete
     assert not calls
-    waiting.come(1)
+    waiting.add(1)
     assert waiting.is_complete
     assert calls
     assert waiting.take() == 5
@@ -46,10 +46,10 @@ async def test_two_crowds_become_one() -> None:
 async def test_who_does_not_come_back_is_waited_for_once_and_not_for_long() -> None:
     waiting, calls = made()
     for _ in range(5):
-        waiting.come(1)
+        waiting.add(1)
     waiting.take()
     waiting.answered()
-    waiting.come(1)
+    waiting.add(1)
     assert not waiting.is_complete
     waiting.wait()
     waiting.wait()
@@ -58,17 +58,17 @@ async def test_who_does_not_come_back_is_waited_for_once_and_not_for_long() -> N
     assert waiting.is_complete
     waiting.take()
     waiting.answered()
-    waiting.come(1)
+    waiting.add(1)
     assert waiting.is_complete
 
 
 async def test_what_is_large_does_not_wait() -> None:
     waiting, calls = made()
     for _ in range(5):
-        waiting.come(1)
+        waiting.add(1)
     waiting.take()
     waiting.answered()
-    waiting.come(group_commit.ENOUGH)
+    waiting.add(group_commit.ENOUGH)
     assert waiting.is_complete
     assert calls
 
@@ -76,10 +76,10 @@ async def test_what_is_large_does_not_wait() -> None:
 async def test_nobody_is_called_for_those_who_were_taken() -> None:
     waiting, calls = made()
     for _ in range(2):
-        waiting.come(1)
+        waiting.add(1)
     waiting.take()
     waiting.answered()
-    waiting.come(1)
+    waiting.add(1)
     waiting.wait()
     waiting.take()
     await asyncio.sleep(3 * group_commit.PATIENCE)

@@ -151,7 +151,7 @@ async def test_what_ends_many_channels_asks_each_a_few_times_at_most(
 async def test_what_many_channels_finished_is_written_over_several_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qtools.broker.disk.store.MOST_TOUCHED", 7)
+    monkeypatch.setattr("qtools.broker.disk.pending_writes.MOST_CHANNELS", 7)
     world = await world_with(tmp_path, 1, 100)
     await publish(world, "t0")
     for channel in world.broker.topics["t0"].channels.values():
@@ -163,6 +163,21 @@ async def test_what_many_channels_finished_is_written_over_several_commits(
     assert connection.execute("SELECT count(DISTINCT low), min(low) FROM channel").fetchone() == (1, 2)
     connection.close()
     world.close()
+
+
+async def test_what_many_channels_finished_is_written_when_the_broker_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qtools.broker.disk.pending_writes.MOST_CHANNELS", 7)
+    world = await world_with(tmp_path, 1, 100)
+    await publish(world, "t0")
+    await world.quiet()
+    for channel in world.broker.topics["t0"].channels.values():
+        run = channel.backlog.take(1, 1 << 20)
+        channel.backlog.finish(run.block, range(run.start, run.stop))
+    world.close()
+    with closing(sqlite3.connect(world.directory / FILE)) as connection:
+        assert connection.execute("SELECT count(DISTINCT low), min(low) FROM channel").fetchone() == (1, 2)
 
 
 # ── retention ───────────────────────────────────────────────────────────────────────────────────────
@@ -217,7 +232,7 @@ HOUR = 3600 * 10**9  # ns
 async def test_retention_takes_its_time_whatever_becomes_of_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_when_published: int, ahead_then: int
 ) -> None:
-    monkeypatch.setattr("qtools.broker.disk.store.SWEEP_EVERY", 0.1)
+    monkeypatch.setattr("qtools.broker.disk.maintenance.SWEEP_EVERY", 0.1)
     world = await world_with(tmp_path, 1, 1, retain=Retain(age=1.0))
     real = time.time_ns
     ahead = ahead_when_published
@@ -246,7 +261,7 @@ def test_what_failed_is_tried_again_and_what_came_meanwhile_counts() -> None:
 
 
 async def test_retention_is_honoured_for_2000_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.broker.disk.store.SWEEP_EVERY", 1.0)
+    monkeypatch.setattr("qtools.broker.disk.maintenance.SWEEP_EVERY", 1.0)
     world = await world_with(tmp_path, 2000, 1, retain=Retain(age=0.2))
     await publish(world, *world.broker.topics)
     for topic in world.broker.topics.values():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from broker.inside import come_true
+from qtools.broker.disk import maintenance
 from qtools.broker.disk import store as store_module
 from qtools.broker.disk.database import FILE, make_database
 from qtools.broker.disk.reserve import Journal
@@ -164,9 +165,9 @@ async def test_a_disk_that_does_not_even_say_how_full_it_is(
 async def test_what_lies_idle_in_the_file_goes_back_to_the_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "SLACK", 200_000)
-    monkeypatch.setattr(store_module, "VACUUM", 16)
-    monkeypatch.setattr(store_module, "IDLE", 0.05)
+    monkeypatch.setattr(maintenance, "SLACK", 200_000)
+    monkeypatch.setattr(maintenance, "VACUUM", 16)
+    monkeypatch.setattr(maintenance, "IDLE", 0.05)
     world = World(tmp_path)
     await world.channel("t", "c")
     for _ in range(20):

@@ -184,7 +184,7 @@ async def test_what_others_had_finished_when_a_channel_was_deleted_goes_in_its_t
 
 
 async def test_finished_messages_are_retained_for_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.broker.disk.store.SWEEP_EVERY", 0.05)
+    monkeypatch.setattr("qtools.broker.disk.maintenance.SWEEP_EVERY", 0.05)
     world = World(tmp_path, retain=Retain(age=1.0))
     await world.channel("t", "c")
     world.publish("t", 10)
@@ -206,7 +206,7 @@ async def test_finished_messages_are_retained_for_a_time(tmp_path: Path, monkeyp
 
 
 async def test_finished_messages_are_retained_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.broker.disk.store.SWEEP_EVERY", 0.02)
+    monkeypatch.setattr("qtools.broker.disk.maintenance.SWEEP_EVERY", 0.02)
     world = World(tmp_path, retain=Retain(size=50_000))
     await world.channel("t", "c")
     for _ in range(10):

@@ -236,9 +236,7 @@ class World:
     async def quiet(self) -> None:
         """Until everything is written. What was finished until now stays finished."""
         store = self.store
-        await come_true(
-            lambda: not store._touched and not store._writing and store.sweeper.is_idle and not store._before
-        )
+        await come_true(lambda: store.is_idle)
         await come_true(lambda: all(entry[0].done for entry in self.commits))
         self.settle()
         self._is_safe()

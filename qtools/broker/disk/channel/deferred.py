@@ -1,44 +1,84 @@
-"""What one channel has deferred, on disk but for what is due first. In: runs, due times. Out: runs that are due.
+"""The deferred messages of one channel. Those that are due first are in memory, the others on disk.
+In: ranges of messages, due times. Out: ranges that are due.
 
-    defer ─┬─▶ window: in memory, up to the horizon ──due──▶ put back into the backlog
-           └─▶ far: beyond the horizon, in a block that is in memory for another message's sake
+    defer ─┬─▶ window: in memory, up to the horizon ──due──▶ put into the backlog
+           └─▶ far: beyond the horizon, in a block that is in memory because of another message
                  └─written─▶ parked: on disk only ──load──▶ window
-                                                   └─▶ late: due, on disk only, while there is no room in memory
+                                                   └─▶ late: due, but on disk only while the memory has no room
 
-The horizon is a due time and a block number: what is deferred until then is in the window, what is deferred for longer
-is not. It is infinite as long as everything fits, comes down when the window is full, and goes up when the next blocks
-are read. A block is parked as a whole, when all of its messages that are not finished are deferred beyond the horizon
-and its row in the database says so. Only its number stays in memory, as a bit.
+The horizon is a due time and a block number. Messages that are due up to the horizon are in the window, later ones are
+not. The horizon is infinite as long as all messages fit. It falls when the window is full, and rises when the next
+blocks are read. A block is parked as a whole, once all of its unfinished messages are deferred beyond the horizon and
+its row in the database says so. Only its number stays in memory, as a bit.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
 from qtools.broker.core.block import Block, MessageRange
 from qtools.broker.core.deferral_queue import DeferralQueue
 from qtools.broker.disk.channel.progress import Progress, Row, Stretch
 from qtools.broker.disk.channel.seq_set import SeqSet
 
-if TYPE_CHECKING:
-    from qtools.broker.disk.channel.backlog import ChannelBacklog
-
 Key = tuple[int, int]  # due time, ns since 1970; number of the block
-LoadedRow = tuple[int, Block, Row | None]  # the key's due time, the block, its progress if there is a row of it
+LoadedRow = tuple[int, Block, Row | None]  # the due time of the key, the block, its progress if it has a row
 
 EVER: Key = ((1 << 63) - 1, 0)  # the largest that the database takes
 _LAST_SEQ = 1 << 62
-FAILURES = 3  # reads that fail, before the order of due times counts as damaged
-FRAME_BYTES = 2 * 1024 * 1024  # in memory for the window; what is deferred then is read again when it is due
+FAILURES = 3  # reads in a row that fail before the index of due times counts as damaged
+FRAME_BYTES = 2 * 1024 * 1024  # frames in memory for the window; the frames of more messages are read when they are due
+
+
+class DeferringBacklog(Protocol):
+    """The backlog of the channel, which receives the messages that are due. depth: messages that wait."""
+
+    depth: int
+
+    @property
+    def has_room(self) -> bool:
+        """Whether messages that are due may come into memory."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many messages are due and not in memory that no more should be looked for."""
+        ...
+
+    def put(self, run: MessageRange) -> None: ...
+    def hold(self, seq: int, progress: Progress | None) -> None: ...
+    def release(self, seq: int) -> None: ...
+    def progress(self, seq: int) -> Progress | None: ...
+    def is_written(self, seq: int) -> bool: ...
+    def touch(self, seq: int) -> None: ...
+    def fetch(self) -> None: ...
+    def came_late(self, seq: int, count: int) -> None:
+        """Count `count` messages of a block that is due and stays on disk for now."""
+        ...
+
+    def read_deferred(
+        self, after: Key, upto: int, limit: int, answer: Callable[[list[LoadedRow] | None], None]
+    ) -> None:
+        """Read the next `limit` blocks by due time; `answer` gets None when that fails."""
+        ...
+
+    def deferred_loaded(self) -> None:
+        """Note that a message may be due earlier than before."""
+        ...
+
+    def later(self, what: Callable[[], None]) -> None: ...
+    def wall(self) -> int: ...
+    def latest_due(self, wall: int) -> int: ...
 
 
 class Deferred:
-    """One channel's. count: messages that are deferred.
+    """The deferred messages of one channel. count: how many there are.
 
-    late: blocks that are due and were not read yet; their messages wait, and are not counted here.
+    late: blocks that are due and were not read yet. Their messages are counted in the backlog, and not here.
     """
 
-    def __init__(self, backlog: ChannelBacklog, limit: int) -> None:
+    def __init__(self, backlog: DeferringBacklog, limit: int) -> None:
         self.count = 0
         self.late = SeqSet()
         self._backlog = backlog
@@ -48,15 +88,15 @@ class Deferred:
         self._horizon: Key = EVER
         self._parked = SeqSet()
         self._far: dict[int, tuple[int, Block]] = {}  # by number: the earliest due time beyond the horizon, the block
-        self._failures = 0  # of reads, one after another
-        self._gate = 0  # ns since 1970: nothing is read before
+        self._failures = 0  # reads in a row that failed
+        self._gate = 0  # ns since 1970: no read is started before
         self._generation = 0
         self._loading = False
-        self._is_later = False
-        self._parked_meanwhile: set[int] = set()  # since the read began, which may have been too early to find them
-        self._first_meanwhile: Key = EVER  # the earliest of them
+        self._will_load_later = False
+        self._parked_meanwhile: set[int] = set()  # blocks parked since the read began: it may not find them
+        self._first_meanwhile: Key = EVER  # the earliest of those blocks
 
-    # ── what the backlog asks ───────────────────────────────────────────────────────────────────
+    # ── state ───────────────────────────────────────────────────────────────────
 
     def has(self, seq: int) -> bool:
         """Whether the block is on disk only."""
@@ -77,16 +117,16 @@ class Deferred:
     # ── messages are deferred ───────────────────────────────────────────────────────────────────
 
     def defer(self, run: MessageRange, due: int, *, near: bool) -> None:
-        """`run` waits until `due`; its progress has it, unless it is a block that was never delivered.
+        """Hold back `run` until `due`. Its progress says so too, unless it is a block that was never delivered.
 
-        near: so soon that its frames may stay in memory.
+        near: it is due so soon that its frames may stay in memory.
         """
         self.count += run.stop - run.start
         block = run.block
         seq = block.seq
         if (due, seq) > self._horizon:
             if run.attempts:
-                self._is_far(block, due)
+                self._add_far(block, due)
             else:
                 self._park(due, seq)
             return
@@ -102,7 +142,7 @@ class Deferred:
             self._evict(self._limit // 2)
 
     def _evict(self, keep: int) -> None:
-        """The window keeps its first entries."""
+        """Remove all entries of the window but the first `keep`."""
         due, seq, gone = self._window.evict(keep)
         self._horizon = due, seq
         self._evict_at = max(self._limit, 2 * len(self._window))
@@ -110,7 +150,7 @@ class Deferred:
         for due, run in gone:
             seq = run.block.seq
             if run.attempts:
-                self._is_far(run.block, due)
+                self._add_far(run.block, due)
                 parkable.add(seq)
             else:
                 self._backlog.release(seq)
@@ -118,8 +158,8 @@ class Deferred:
         for seq in parkable:
             self.written(seq)
 
-    def _is_far(self, block: Block, due: int) -> None:
-        """A message of a block that is in memory is deferred beyond the horizon."""
+    def _add_far(self, block: Block, due: int) -> None:
+        """Note that a message of a block in memory is deferred beyond the horizon."""
         known = self._far.get(block.seq)
         if known is None:
             self._far[block.seq] = due, block if block.is_cold else block.cold()
@@ -133,7 +173,7 @@ class Deferred:
             self._first_meanwhile = min(self._first_meanwhile, (due, seq))
 
     def written(self, seq: int) -> None:
-        """The row of the block may say what is in memory of it: then it can be parked."""
+        """Park the block, if its row in the database says everything that is known of it."""
         if seq not in self._far or not self._backlog.is_written(seq):
             return
         progress = self._backlog.progress(seq)
@@ -146,23 +186,23 @@ class Deferred:
             self._park(due, seq)
 
     def extend(self, blocks: SeqSet, count: int, gate: int) -> None:
-        """Blocks that were published deferred are for this channel too; none of them is due before `gate`."""
-        self._evict(0)  # where the horizon comes to lie is not known
+        """Add blocks on disk that were published deferred; none of them is due before `gate`."""
+        self._evict(0)  # the blocks may be due before anything in the window
         self._parked.update(blocks)
         self.count += count
         self._gate = gate
-        if self._loading:  # a read that is under way proves nothing
+        if self._loading:  # a read under way may not find them
             self._parked_meanwhile.add(blocks.lowest(0))
             self._first_meanwhile = (0, 0)
 
     def restore(self, blocks: SeqSet, count: int, late: SeqSet, wall: int) -> None:
-        """As it was when the broker ended: blocks deferred beyond `wall`, with `count` messages; and due ones."""
+        """Set the blocks on disk: `blocks` are deferred beyond `wall`, with `count` messages; `late` are due."""
         self._parked, self.count, self.late = blocks, count, late
         if blocks:
             self._horizon = (wall, _LAST_SEQ)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all messages."""
         self._generation += 1
         self._loading = False
         self.count = self._gate = 0
@@ -175,7 +215,7 @@ class Deferred:
     # ── messages are due ────────────────────────────────────────────────────────────────────────
 
     def take_due(self, wall: int) -> bool:
-        """Put what is due at `wall` back into the backlog; True when there was something."""
+        """Put the messages that are due at `wall` into the backlog. Returns True when there were any."""
         came = False
         for run in self._window.take_due(wall):
             self.count -= run.stop - run.start
@@ -187,7 +227,7 @@ class Deferred:
         return came
 
     def load(self) -> None:
-        """Read what is due next, if it is on disk and there is room for it."""
+        """Read the blocks that are due next, if they are on disk and there is room for them."""
         if self._loading or self._horizon == EVER or self._gate or 4 * len(self._window) > self._limit:
             return
         if not self._parked and not self._far:
@@ -197,7 +237,7 @@ class Deferred:
         self._parked_meanwhile.clear()
         self._first_meanwhile = EVER
         generation, limit = self._generation, min(self._limit, 1000)
-        # Without room for more, what is due is counted, and is read later; it is looked for again from time to time.
+        # Without room for more, messages that are due are only counted. They are read later.
         upto = self._backlog.wall() if self._backlog.is_full else EVER[0]
 
         def answer(rows: list[LoadedRow] | None) -> None:
@@ -207,23 +247,23 @@ class Deferred:
         self._backlog.read_deferred(self._horizon, upto, limit, answer)
 
     def _load_later(self) -> None:
-        if not self._is_later:
-            self._is_later = True
+        if not self._will_load_later:
+            self._will_load_later = True
             self._backlog.later(self._load_again)
 
     def _load_again(self) -> None:
-        self._is_later = False
+        self._will_load_later = False
         self.load()
 
     def _loaded(self, rows: list[LoadedRow] | None, limit: int, upto: int) -> None:
-        """The next blocks by due time, up to `upto`; fewer than `limit` when there are no more."""
+        """Add the next blocks by due time, up to `upto`. Fewer than `limit` means that there are no more."""
         self._loading = False
         if rows is None:
             self._failures += 1
             if self._failures < FAILURES:
                 self._load_later()
                 return
-            rows = []  # the index is damaged: what is parked is looked for block by block
+            rows = []  # the index is damaged: parked blocks are read one by one
             upto = EVER[0]
         self._failures = 0
         everything = EVER if upto == EVER[0] else (upto, _LAST_SEQ)
@@ -242,7 +282,7 @@ class Deferred:
             self.load()
 
     def _look_for_parked(self) -> None:
-        """Blocks that are parked, and not found by due time: they are read by their numbers, and sorted then."""
+        """Read parked blocks by their numbers, because the index of due times does not have them."""
         parked, self._parked = self._parked, SeqSet()
         messages = self.count - self._window.messages()
         self.count -= messages
@@ -251,7 +291,7 @@ class Deferred:
         self._backlog.fetch()
 
     def _raise(self, horizon: Key, rows: list[LoadedRow]) -> None:
-        """The horizon goes up: `rows` up to it leave the disk."""
+        """Raise the horizon, and take the `rows` up to it into memory."""
         before, self._horizon = self._horizon, horizon
         for due, block, row in rows:
             seq = block.seq
@@ -268,7 +308,7 @@ class Deferred:
             self._evict(self._limit // 2)
 
     def _admit(self, due: int, block: Block, row: Row | None) -> None:
-        """A block that was parked is in memory again; or late, when it is due and there is no room."""
+        """Take a parked block into memory; or make it late, when it is due and the memory has no room."""
         backlog, seq = self._backlog, block.seq
         wall = backlog.wall()
         if row is None:
@@ -291,7 +331,7 @@ class Deferred:
         self._into_window(block, progress, (0, 0))
 
     def _into_window(self, block: Block, progress: Progress, before: Key) -> None:
-        """What is deferred beyond `before` and not beyond the horizon goes into the window."""
+        """Add the messages of a block to the window that are due after `before` and not after the horizon."""
         seq = block.seq
         self._far.pop(seq, None)
         for start, stop, attempts, due in progress.stretches():
@@ -300,10 +340,10 @@ class Deferred:
             if (due, seq) <= self._horizon:
                 self._window.add(MessageRange(block, start, stop, attempts), due)
             else:
-                self._is_far(block, due)
+                self._add_far(block, due)
 
     def admit_late(self, block: Block, row: Row | None, wall: int) -> list[MessageRange]:
-        """A block that was late was read: answers what of it may be delivered, the rest is deferred."""
+        """Take a late block that was read into memory. Returns what may be delivered; the rest is deferred."""
         backlog, seq = self._backlog, block.seq
         self.late.discard(seq)
         if row is None:
@@ -323,7 +363,7 @@ class Deferred:
         return runs
 
     def take_ready(self, block: Block, progress: Progress, wall: int) -> list[MessageRange]:
-        """Answers what of a block may be delivered; the rest is deferred."""
+        """Returns what of a block may be delivered; the rest is deferred."""
         latest = self._backlog.latest_due(wall)
         if progress.cap(latest):
             self._backlog.touch(block.seq)
@@ -337,15 +377,15 @@ class Deferred:
             if (due, block.seq) <= self._horizon:
                 self._window.add(MessageRange(cold, start, stop, attempts), due)
             else:
-                self._is_far(cold, due)
+                self._add_far(cold, due)
         if len(self._window) > self._evict_at:
             self._evict(self._limit // 2)
         return _runs(block, ready)
 
 
 def due_runs(block: Block, row: Row | None, wall: int, latest: int) -> list[MessageRange]:
-    """What of a block, of which a channel has the progress `row`, is due at `wall`: as `take_ready` answers it, without
-    taking it. Times as for `split_by_due`."""
+    """The messages of a block with the progress `row` that are due at `wall`; nothing is changed. Times are as for
+    `split_by_due`."""
     ready, _ = split_by_due(block, None if row is None else Progress.load(*row), wall, latest)
     return _runs(block, ready)
 
@@ -353,10 +393,10 @@ def due_runs(block: Block, row: Row | None, wall: int, latest: int) -> list[Mess
 def split_by_due(
     block: Block, progress: Progress | None, wall: int, latest: int
 ) -> tuple[list[Stretch], list[Stretch]]:
-    """What of a block is not finished: the stretches that are due at `wall`, and those that are due later.
+    """The unfinished messages of a block: stretches that are due at `wall`, and stretches that are due later.
 
-    progress: None for a block that was never delivered. latest: no message is due after it, whatever was stored while
-    the clock was ahead. All times are ns since 1970.
+    progress: None for a block that was never delivered. latest: no message is due later, even if one was stored so
+    while the clock was ahead. All times are ns since 1970.
     """
     ready: list[Stretch] = []
     later: list[Stretch] = []

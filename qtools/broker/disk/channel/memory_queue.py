@@ -1,6 +1,8 @@
-"""What one channel has in memory, in the order of delivery. In: runs with their frames. Out: the first ones.
+"""The waiting messages of one channel that are in memory, in the order of delivery. In: ranges with their frames.
+Out: the first ones.
 
-Bounded by messages and by bytes, and by what all channels together may have; yet there is always room for one run.
+The queue is bounded by messages, by bytes, and by the bytes of all channels together. An empty queue always has room
+for one range.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ TOTAL = 32 * 1024 * 1024  # over all channels
 
 
 class Budget:
-    """What all channels share. `messages`: how many each may have."""
+    """What all channels share. messages: how many each may have in memory; used: bytes that all have."""
 
     __slots__ = ("messages", "used")
 
@@ -25,7 +27,7 @@ class Budget:
 
 
 class MemoryQueue:
-    """A queue of runs. `count` messages are in it."""
+    """A queue of ranges. count: messages in it."""
 
     __slots__ = ("_budget", "_bytes", "_runs", "count")
 
@@ -37,7 +39,7 @@ class MemoryQueue:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be put in."""
+        """Whether more may be added."""
         budget = self._budget
         return not self._runs or (self.count < budget.messages and self._bytes < BYTES and budget.used < TOTAL)
 
@@ -47,24 +49,25 @@ class MemoryQueue:
         return self.count * 2 < self._budget.messages
 
     @property
-    def wants(self) -> tuple[int, int]:
-        """How many messages and bytes there is room for, at least one."""
+    def room(self) -> tuple[int, int]:
+        """How many messages, and how many bytes, a read may bring: at least one of each."""
         return max(self._budget.messages - self.count, 1), max(BYTES - self._bytes, 1)
 
     def put(self, run: MessageRange) -> None:
-        """Behind all others."""
+        """Append `run`."""
         self.count += run.stop - run.start
         self._weigh(run.block.size(run.start, run.stop))
         if self._runs:
             last = self._runs[-1]
-            # Neighbours that come back one by one, in order, become one run again.
+            # Neighbours that are requeued one by one, in order, become one range again.
             if last.block is run.block and last.stop == run.start and last.attempts == run.attempts:
                 last.stop = run.stop
                 return
         self._runs.append(run)
 
     def take(self, count: int, size: int) -> MessageRange:
-        """The first messages, at most `count` and at most `size` bytes of frames, yet at least one message."""
+        """Remove and return the first messages: at most `count` and at most `size` bytes of frames, yet at least one
+        message."""
         run = self._runs[0]
         block, start = run.block, run.start
         count = min(count, run.stop - start)
