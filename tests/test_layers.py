@@ -77,7 +77,6 @@ CIRCLES = frozenset(
     frozenset(pair)
     for pair in (
         ("pubsub_http/app.py", "pubsub_http/workers.py"),
-        ("web/http_connection.py", "web/http_server.py"),
     )
 )
 

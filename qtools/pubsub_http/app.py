@@ -22,7 +22,8 @@ from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.metrics import count, families
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.sockets import listen, shown, unix_path
-from qtools.web.http_server import App, HttpLimits, HttpServer
+from qtools.web.http_server import App, HttpServer
+from qtools.web.limits import HttpLimits
 
 if TYPE_CHECKING:
     from qtools.pubsub_http.workers import WorkerContext

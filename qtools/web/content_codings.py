@@ -1,7 +1,7 @@
 """Content codings of request bodies (RFC 9110, 8.4.1): gzip, deflate, zstd. In: encoded pieces. Out: decoded pieces.
 
-However well a body was compressed, one step gives PIECE bytes at the most, and memory holds no more than that, the
-piece that came, and the decoder's window: 32 KiB, with zstd 8 MiB (RFC 9659 lets a sender use no more).
+However well a body is compressed, one step gives at most PIECE bytes. The memory holds no more than that, the piece
+that was received, and the decoder's window: 32 KiB, with zstd 8 MiB (RFC 9659 allows a sender no more).
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from qtools.web.request_body import Receive, Refusal, Scope, TooBig, read_body
 
 ACCEPTED = ("gzip", "deflate", "zstd")
 PIECE = 64 * 1024  # bytes
-MOST_PARTS = 10_000  # members or frames of one body: an empty one costs a decoder all the same
-SPARE = 64 * 1024  # bytes that an encoded body may be longer than what is in it
+MOST_PARTS = 10_000  # members or frames of one body: even an empty one needs a decoder
+SPARE = 64 * 1024  # bytes by which an encoded body may be longer than the decoded one
 _ALIASES = {"x-gzip": "gzip"}  # RFC 9110, 8.4.1.3
 _ZSTD_WINDOW = 23  # log2 of bytes
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's wbits
 
 
 def coding_of(value: bytes) -> str:
-    """The one coding that a Content-Encoding header names, "" for none. Raises Refusal 415 for what is not decoded."""
+    """The coding that a Content-Encoding header names, "" for none. Raises Refusal 415 for one that is not
+    supported."""
     named = [word.strip().lower() for word in value.decode("latin-1").split(",")]
     codings = [_ALIASES.get(word, word) for word in named if word not in ("", "identity")]
     if not codings:
         return ""
     if len(codings) > 1 or codings[0] not in ACCEPTED:
         accepted = ", ".join(ACCEPTED)
-        detail = (
-            f"Content-Encoding {', '.join(codings)[:80]!r} is not decoded here; there are: {accepted}, one at a time"
-        )
+        detail = f"Content-Encoding {', '.join(codings)[:80]!r} is not supported; use one of {accepted}"
         raise Refusal(415, "UNSUPPORTED_CONTENT_ENCODING", detail, [(b"accept-encoding", accepted.encode())])
     return codings[0]
 
@@ -43,18 +42,18 @@ class Decoder:
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
-        self._part: Any = None  # what decodes the member or frame that has begun
+        self._part: Any = None  # the decoder of the current member or frame
         self._is_over = False  # a deflate body has one part only
         self._parts = 0
-        self._head = b""  # the first byte of a deflate body, which does not yet say of which kind it is
+        self._head = b""  # the first byte of a deflate body: the format is not known yet
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` brings, in pieces; to be read to its end before the next. Raises Refusal 400."""
+        """Decode `data`, in pieces. The caller reads all of them before it calls again. Raises Refusal 400."""
         has_more = False
         while data or has_more:
             if self._part is None:
                 if self._is_over:
-                    raise self._refusal("something follows it")
+                    raise self._refusal("there are more bytes after its end")
                 data = self._begin(data)
                 if self._part is None:
                     return
@@ -66,12 +65,12 @@ class Decoder:
                 yield piece
 
     def end(self) -> None:
-        """The body has ended. Raises Refusal 400 when it is cut."""
+        """Note the end of the body. Raises Refusal 400 when it is incomplete."""
         if self._part is not None or self._head:
             raise self._refusal("it is cut off")
 
     def _begin(self, data: bytes) -> bytes:
-        """Make the decoder of the part that begins with `data`; what it is to be fed with."""
+        """Make the decoder of the part that begins with `data`. Returns what to feed it with."""
         self._parts += 1
         if self._parts > MOST_PARTS:
             raise self._refusal(f"it has more than {MOST_PARTS} members or frames")
@@ -83,7 +82,7 @@ class Decoder:
         if self._coding == "gzip":
             self._part = zlib.decompressobj(_GZIP)
             return data
-        # RFC 9110, 8.4.1.2: deflate is the zlib format, and some clients send the bare one.
+        # RFC 9110, 8.4.1.2: deflate is the zlib format, but some clients send raw deflate data.
         data, self._head = self._head + data, b""
         if len(data) < 2:
             self._head = data
@@ -93,7 +92,8 @@ class Decoder:
         return data
 
     def _step(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        """One piece, what of `data` is to be fed again, and whether the decoder has more without being fed."""
+        """Decode one piece. Returns it, what of `data` has to be fed again, and whether the decoder has more output
+        already."""
         part = self._part
         piece: bytes = part.decompress(data, PIECE)
         if part.eof:
@@ -109,7 +109,7 @@ class Decoder:
 
 
 def _zstd() -> Any:
-    """The standard library's zstd, or what stands in for it before Python 3.14."""
+    """The zstd of the standard library; before Python 3.14 its backport."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
@@ -133,7 +133,7 @@ async def read_decoded(scope: Scope, receive: Receive, most: int, too_big: TooBi
 
 
 class _DecodedBody:
-    """What ASGI receives, decoded. `most`: bytes that come encoded."""
+    """Decodes the messages of an ASGI `receive`. most: the limit of the encoded bytes."""
 
     def __init__(self, receive: Receive, coding: str, most: int, too_big: TooBig) -> None:
         self._receive = receive
@@ -147,7 +147,7 @@ class _DecodedBody:
         while True:
             piece = next(self._pieces, None)
             if piece is not None:
-                await asyncio.sleep(0)  # others' turn: decoding is what a small body can ask for much of
+                await asyncio.sleep(0)  # let the event loop run: even a small body may need much decoding
                 return {"type": "http.request", "body": piece, "more_body": True}
             if self._has_ended:
                 self._decoder.end()

@@ -1,4 +1,4 @@
-"""When an answer was made, as it says itself (RFC 9110, 6.6.1). In: the clock. Out: a header, made once a second."""
+"""The Date header of responses (RFC 9110, 6.6.1). In: the clock. Out: a header, made once a second."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The short way through the door: a small POST of announced length, answered by a plain function.
+"""The fast path: a small POST request of announced length, answered by a plain function instead of an ASGI application.
+In: heads and bodies from the parser. Out: one call of a handler for each request, and the bytes of its response.
 
-In: heads and bodies, as the parser finds them. Out: one call for each request, and the bytes that it is answered with.
-
-An ASGI application costs a task, a dozen dicts and several turns of the loop for each request: for a small message
-far more than all that is done with it. What is asked most may go without; everything unusual goes the long way.
+An ASGI application costs a task, a dozen dicts and several turns of the event loop for each request. For a small
+message that is far more than all other work. So the most frequent requests do without; all others go to the
+application.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from http import HTTPStatus
 from qtools.web.request_body import Headers
 from qtools.web.tracked_transport import TrackedTransport
 
-MOST = 64 * 1024  # bytes of a body: it is whole before anybody looks at it
+MOST = 64 * 1024  # bytes of a body, which is collected whole
 
-Answer = Callable[[bytes], None]  # to be called once, now or later, with what `whole` makes
+Answer = Callable[[bytes], None]  # to be called once, now or later, with a response made by `whole`
 Handler = Callable[[bytes, Answer], None]  # (body, answer); it raises nothing
-# (path and query, headers, bytes of the body, whether it came encrypted) of a POST; None: it goes the long way
+# (path and query, headers, bytes of the body, whether it came over TLS) of a POST; None: the application answers it
 Short = Callable[[bytes, Headers, int, bool], Handler | None]
 
 _PLAIN_PUB = re.compile(rb"/pub\?topic=([.a-zA-Z0-9_-]{1,64})")
@@ -28,19 +28,19 @@ _UNUSUAL = frozenset({b"content-encoding", b"expect", b"transfer-encoding", b"up
 
 
 def plain_pub(target: bytes) -> str | None:
-    """The topic of `/pub?topic=NAME`, if there is nothing else in `target`."""
+    """The topic, if `target` is `/pub?topic=NAME` and nothing else; None otherwise."""
     found = _PLAIN_PUB.fullmatch(target)
     return None if found is None else found[1].decode()
 
 
 def whole(status: int, headers: Headers, body: bytes) -> bytes:
-    """An answer with its head."""
+    """A response: head and body."""
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
     return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, HTTPStatus(status).phrase.encode(), lines, body)
 
 
 def closing_answer(status: int, word: str, *more: tuple[bytes, bytes]) -> bytes:
-    """An answer that is the last of its connection; `word` is nsqd's, or one of the same kind."""
+    """The last response of a connection. word: an error code, as nsqd has them."""
     body = f'{{"message":"{word}"}}'.encode()
     kind, length = (b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))
     return whole(status, (kind, length, *more, (b"connection", b"close")), body)
@@ -51,7 +51,7 @@ INVALID_REQUEST = closing_answer(400, "INVALID_REQUEST")
 
 
 def length_of(headers: Headers) -> int:
-    """Bytes of the body that `headers` announce; 0 when the request has to go the long way."""
+    """Bytes of the body that `headers` announce; 0 when the application has to answer the request."""
     length = 0
     for name, value in headers:
         if name == b"content-length":
@@ -62,7 +62,7 @@ def length_of(headers: Headers) -> int:
 
 
 class FastPathRequest:
-    """One request and its answer. To uvicorn's protocol it is a cycle like its own, and that one's event as well."""
+    """One request and its response. For uvicorn it stands in for a RequestResponseCycle, and for its message_event."""
 
     __slots__ = (
         "_handler", "_on_response", "_tracked", "body", "disconnected", "keep_alive", "more_body", "over",
@@ -80,14 +80,15 @@ class FastPathRequest:
         self.disconnected = False
         self.keep_alive = True
         self.response_complete = False
-        self.over: asyncio.Future[None] | None = None  # for who waits until it is
+        self.over: asyncio.Future[None] | None = None  # set by a caller that waits for the end
 
     @property
     def message_event(self) -> FastPathRequest:
         return self
 
     def set(self) -> None:
-        """Something came, or nothing more will: uvicorn says so after the answer too, when the client hangs up."""
+        """Input has arrived, or the client has disconnected. uvicorn also calls this for a client that disconnects
+        after the response."""
         if self.disconnected:
             self._end()
         elif not self.more_body and self._handler is not None:

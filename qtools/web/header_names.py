@@ -1,21 +1,21 @@
-"""Names of headers, written in the case that a client's scripts look for. In: a name. Out: the same, for an ASGI send.
+"""Names of response headers with the usual capitals. In: a name. Out: the same name, for an ASGI `send`.
 
-Names match in any case (RFC 9110, 5.1), yet scripts that look for `Content-Length:` in an answer are many. uvicorn
-writes all names in lower case, by way of `lower()`, and compares some of them afterwards.
+Names match in any case (RFC 9110, 5.1), but many scripts look for `Content-Length:` in a response. uvicorn writes all
+names in lower case, by calling `lower()`, and then compares some of them.
 """
 
 from __future__ import annotations
 
 
 class HeaderName(bytes):
-    """A name that stays as it is written."""
+    """A name that `lower` does not change."""
 
     def lower(self) -> HeaderName:
         return self
 
 
 class _ContentLength(HeaderName):
-    """The one name that uvicorn has to find among those of an answer, or it sends the body in chunks."""
+    """The name that uvicorn has to recognize in a response; otherwise it sends the body in chunks."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, bytes) and bytes.lower(self) == bytes.lower(other)

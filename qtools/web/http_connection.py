@@ -1,6 +1,12 @@
-"""One HTTP client: uvicorn's protocol class, with limits. In: bytes. Out: requests to an application, short answers.
+"""One HTTP client: uvicorn's protocol class, with limits. In: bytes. Out: requests to an application, error responses.
 
-Answers keep the order of what was asked, whatever follows: garbage, an end, or more than may wait.
+Responses keep the order of the requests, whatever comes after them: garbage, an end, or too many requests.
+
+HttpConnection overrides methods of uvicorn that are not public, and websocket.py does too. The alternative is a
+protocol class of our own on httptools: some five hundred lines more, which would also have to follow each change of
+HTTP and ASGI. For now it costs less to cap uvicorn's version in pyproject.toml and to test the seam:
+tests/web/test_uvicorn_seam.py lists each name of uvicorn that this folder relies on, and says what has changed. Raise
+the cap only after that test and all of tests/web, tests/broker and tests/pubsub_http have passed with the new version.
 """
 
 from __future__ import annotations
@@ -8,57 +14,72 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sized
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from qtools.web.fast_path import HEAD_TOO_BIG, INVALID_REQUEST, FastPathRequest, closing_answer, length_of
+from qtools.web.fast_path import HEAD_TOO_BIG, INVALID_REQUEST, FastPathRequest, Short, closing_answer, length_of
+from qtools.web.framing import (
+    UNSUPPORTED_CODING,
+    answer_without_chunks,
+    framing_refusal,
+    has_other_coding,
+    head_without_upgrade,
+)
 from qtools.web.host_header import is_good_host
+from qtools.web.limits import HttpLimits
 from qtools.web.tracked_transport import TrackedTransport
 
 if TYPE_CHECKING:
-    from qtools.web.http_server import HttpServer
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
     from qtools.web.websocket import WebSocket
 
 FOREVER = float("inf")
-QUEUED = 1000  # requests that one client may send before it has the answers to those before
-STREAMED = 1024 * 1024  # bytes of an endless body that are here at once: httptools' buffer, messages, batches
-SLOWEST = 10_000  # bytes/s: a body whose length was announced may not come slower
+QUEUED = 1000  # requests of one client that may wait for the responses to those before
+STREAMED = 1024 * 1024  # bytes of an endless body that are in memory at once: httptools' buffer, messages, batches
+SLOWEST = 10_000  # bytes/s: a body whose length was announced may not arrive slower
+
+
+class ConnectionServer(Protocol):
+    """The server of a connection. short: as HttpServer's; streams: whether responses may be endless."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def state(self) -> ServerState: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def limits(self) -> HttpLimits: ...
+    @property
+    def short(self) -> Short | None: ...
+    @property
+    def streams(self) -> bool: ...
+    def note(self, size: int) -> None:
+        """Note that `size` bytes arrived for bodies of unanswered requests."""
+        ...
+
+    def watch(self) -> None:
+        """Check deadlines from now on."""
+        ...
 
 
 def _is_post(cycle: RequestResponseCycle | FastPathRequest) -> bool:
     return isinstance(cycle, FastPathRequest) or cycle.scope["method"] == "POST"
 
 
-_NO_SUCH_CODING = closing_answer(501, "UNSUPPORTED_TRANSFER_ENCODING")
 _TOO_SLOW = closing_answer(408, "REQUEST_TIMEOUT")
 _OUT_OF_MEMORY = closing_answer(503, "OUT_OF_MEMORY", (b"retry-after", b"1"))
 _TOO_MANY = closing_answer(503, "TOO_MANY_CONNECTIONS", (b"retry-after", b"1"))
 
 
-async def _answer_without_chunks(cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
-    """Run `app` for a client of HTTP/1.0, which knows no chunks (RFC 9112, 6.1): an answer whose length is not known
-    ends where its connection does."""
-    is_endless = False
-
-    async def send_plain(message: Any) -> None:
-        nonlocal is_endless
-        if message["type"] == "http.response.start":
-            is_endless = all(name.lower() != b"content-length" for name, _ in message["headers"])
-            if is_endless:
-                cycle.chunked_encoding = False
-        elif is_endless:
-            cycle.expected_content_length = len(message.get("body", b""))  # uvicorn checks what is written against it
-        await send(message)
-
-    await app(scope, receive, send_plain)
-
-
 class _Flow(FlowControl):
-    """uvicorn's, that lets nothing more in while requests wait for those before them: each answer would let in as many
-    as fit into one read."""
+    """uvicorn's flow control, except that reading is not resumed while requests wait for those before them. Each
+    response would otherwise let in as many requests as fit into one read."""
 
     def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
         super().__init__(transport)
@@ -70,22 +91,23 @@ class _Flow(FlowControl):
 
 
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's, with limits. Loop times: by `deadline` what is waited for has to have come, by `write_deadline` the
-    client has to have read on."""
+    """uvicorn's protocol class, with limits. deadline: the loop time by which the expected input must have arrived;
+    write_deadline: the loop time by which the client must have read on."""
 
     tracked: TrackedTransport
     deadline = FOREVER
     write_deadline = FOREVER
-    _current: RequestResponseCycle | FastPathRequest | None = None  # the one that is answered; `cycle` is the newest
-    _deaf = False  # something was wrong: what comes is not looked at any more
-    _unseen = 0  # bytes since something came out of the parser
-    _body = 0  # bytes of the bodies of requests that the application has not taken
+    # the request that is being answered; `cycle` is the newest
+    _current: RequestResponseCycle | FastPathRequest | None = None
+    _ignores_input = False  # after an error, all further input is ignored
+    _unparsed = 0  # bytes since the parser last produced something
+    _body = 0  # bytes of request bodies that the application has not received
     _fed = 0  # bytes of the chunk that is being parsed
-    _trailers = 0  # bytes of the trailers of the request whose body comes
-    _in_head = False  # a request has begun, and its head is not whole
-    _extends = False  # whether each piece of the body puts the deadline off
+    _trailers = 0  # bytes of the trailers of the request whose body is being received
+    _in_head = False  # a request has begun, and its head is not complete
+    _extends = False  # whether each piece of the body extends the deadline
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: ConnectionServer) -> None:
         super().__init__(server.config, server.state, {}, server.loop)
         self._server = server
         self._limits = server.limits
@@ -105,18 +127,18 @@ class HttpConnection(HttpToolsProtocol):
             self.tracked.discard(len(data))
             return
         self._fed = len(data)
-        self._unseen += len(data)
+        self._unparsed += len(data)
         self._feed(data)
-        if self._body and not self._is_over:  # a body that is not whole, or waits: not so between small requests
+        if self._body and not self._is_over:  # a body is incomplete, or waits; never true between small requests
             self._server.note(len(data))
-        if self._unseen > self._limits.head:
+        if self._unparsed > self._limits.head:
             self._refuse(HEAD_TOO_BIG)
 
     def _feed(self, data: bytes) -> None:
-        """As uvicorn's data_received, but that an upgrade to what is not spoken here is ignored (RFC 9110, 7.8).
+        """As uvicorn's data_received, except that an upgrade to an unknown protocol is ignored (RFC 9110, 7.8).
 
-        llhttp takes what follows such a head for another protocol. The body would be thrown away, or, where it comes
-        later, be taken for the next request. So the head is read once more, without the wish.
+        llhttp assumes that another protocol follows such a head. The body would be dropped or, if it comes later, be
+        parsed as the next request. So the head is parsed again, without its request for an upgrade.
         """
         while True:
             try:
@@ -127,18 +149,20 @@ class HttpConnection(HttpToolsProtocol):
                 elif self.parser.get_method() == b"CONNECT":
                     self._refuse(INVALID_REQUEST)
                 elif not self._is_over:
-                    data = self._head_without_upgrade() + data[upgrade.args[0] :]
-                    self.parser = httptools.HttpRequestParser(self)  # the other may take the connection for closed
+                    method, version = self.parser.get_method(), self.parser.get_http_version()
+                    again = head_without_upgrade(method, self.url, version, self.headers)
+                    data = again + data[upgrade.args[0] :]
+                    self.parser = httptools.HttpRequestParser(self)  # the old parser may consider the connection closed
                     continue
             except httptools.HttpParserError:
-                self._refuse(_NO_SUCH_CODING if self._has_other_coding() else INVALID_REQUEST)
+                self._refuse(UNSUPPORTED_CODING if has_other_coding(self.headers) else INVALID_REQUEST)
             return
 
     def _open_websocket(self, rest: bytes) -> None:
-        """Hand the connection over to the WebSocket protocol, or refuse what is no handshake.
+        """Hand the connection over to the WebSocket protocol, or refuse a request that is no handshake.
 
-        Nothing follows a handshake before it is answered (RFC 6455, 4.1). It is not accepted behind requests whose
-        answers are under way: those would end up between the frames.
+        A client sends nothing after a handshake before it is answered (RFC 6455, 4.1). A handshake is not accepted
+        while other requests are being answered, as those responses would be sent between the frames.
         """
         if self._is_over:
             return
@@ -150,37 +174,12 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(INVALID_REQUEST)
             return
         self.connections.discard(self)
-        made: WebSocket = self.ws_protocol_class(self.config, self.server_state, self.app_state)  # type: ignore
-        made.begin(self.tracked, self.url, self.headers, self._limits.request)
-        self.tracked.set_protocol(made)
+        websocket: WebSocket = self.ws_protocol_class(self.config, self.server_state, self.app_state)  # type: ignore
+        websocket.begin(self.tracked, self.url, self.headers, self._limits.request)
+        self.tracked.set_protocol(websocket)
 
-    def _framing_refusal(self) -> bytes | None:
-        """The answer to a head whose body cannot be read, or may be read in two ways (RFC 9112, 6.1 and 6.3)."""
-        names = [name for name, _ in self.headers]
-        if b"transfer-encoding" in names:
-            if self._has_other_coding():
-                return _NO_SUCH_CODING
-            if b"content-length" in names or self.parser.get_http_version() == "1.0":
-                return INVALID_REQUEST
-        elif b"content-length" not in names:
-            return None
-        if self.parser.should_upgrade() and self._should_upgrade():  # a handshake has no body
-            lengths = [value for name, value in self.headers if name == b"content-length"]
-            return None if lengths and set(lengths) == {b"0"} else INVALID_REQUEST
-        return None
-
-    def _has_other_coding(self) -> bool:
-        """Whether the head names a transfer coding other than chunked, which is the only one here (RFC 9112, 6.1)."""
-        codings = [value.strip().lower() for name, value in self.headers or () if name == b"transfer-encoding"]
-        return codings not in ([], [b"chunked"])
-
-    def _head_without_upgrade(self) -> bytes:
-        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-        kept = [(name, value) for name, value in self.headers if name not in (b"upgrade", b"connection")]
-        if any(name == b"connection" and b"close" in value.lower() for name, value in self.headers):
-            kept.append((b"connection", b"close"))
-        lines = b"".join(b"%b: %b\r\n" % header for header in kept)
-        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, lines)
+    def _is_handshake(self) -> bool:
+        return bool(self.parser.should_upgrade()) and self._should_upgrade()
 
     def _should_upgrade(self) -> bool:
         if self.parser.get_method() != b"GET" or self.parser.get_http_version() == "1.0":
@@ -192,42 +191,43 @@ class HttpConnection(HttpToolsProtocol):
         return self.parser.should_upgrade() and not self._should_upgrade()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it
-        """The client has ended its side; True keeps ours open for the answers that it waits for.
+        """The client has ended its side of the connection. True keeps our side open for responses that it waits for.
 
-        Not so for what is streamed: there it is how a client says that it has gone.
+        A client that reads a stream ends its side to end the stream, so nothing is kept open then.
         """
         self.tracked.note_end()
-        self.tracked.flush()  # an answer may be held that was asked for in the same breath
-        if self._is_over or self.scheme == "https":  # nor with TLS, which ends both sides at once
+        self.tracked.flush()  # the response to the last request may not have been written yet
+        if self._is_over or self.scheme == "https":  # TLS always ends both sides at once
             return False
         waiting = self._unanswered()
         if self._server.streams and not all(_is_post(cycle) for cycle in waiting):
             return False
-        return self._answer_what_is_whole()
+        return self._answer_complete_requests()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """uvicorn notifies the newest request only; the one that is being answered may be an older one."""
+        """Also notify the request that is being answered: uvicorn notifies the newest one only."""
         current = self._current
         if current is not None and not current.response_complete:
             current.disconnected = True
             current.message_event.set()
         super().connection_lost(exc)
 
-    def _forget_body(self) -> None:
+    def _measure_bodies(self) -> None:
         self._body = sum(len(cycle.body) for cycle, _ in self.pipeline) if self.pipeline else 0
 
     @property
     def unanswered_bytes(self) -> int:
-        """Bytes of a body that is not whole and of requests that wait for the answers to those before; of a body that
-        is taken as it comes, what may be here. The application counts what it has taken whole."""
+        """Bytes of an incomplete body, and of requests that wait for those before. Of a body that the application
+        receives as it arrives, the bytes that may be in memory. The application counts whole bodies that it has
+        received."""
         return min(self._body, STREAMED) if self.tracked.streams_body else self._body
 
     @property
     def _is_over(self) -> bool:
-        return self._deaf or self.tracked.is_closing()
+        return self._ignores_input or self.tracked.is_closing()
 
     def on_message_begin(self) -> None:
-        self._unseen = self._trailers = 0
+        self._unparsed = self._trailers = 0
         if not self._is_over:
             self._in_head = True
             self._wait(self._limits.request)
@@ -235,7 +235,7 @@ class HttpConnection(HttpToolsProtocol):
         self.scope["tracked"] = self.tracked  # type: ignore[typeddict-unknown-key]
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A line of the head, or of the trailers behind a chunked body: those are counted, and not used."""
+        """A line of the head, or of the trailers after a chunked body. Trailers are counted, and not used."""
         if self._in_head:
             super().on_header(name, value)
         elif not self._is_over:
@@ -250,7 +250,7 @@ class HttpConnection(HttpToolsProtocol):
         if not is_good_host([value for name, value in self.headers if name == b"host"], self.parser.get_http_version()):
             self._refuse(INVALID_REQUEST)
             return
-        if self._fed > self._limits.head:  # only then may a head have come in one piece that is longer than that
+        if self._fed > self._limits.head:  # only then can a head that is too long have arrived in one piece
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head:
                 self._refuse(HEAD_TOO_BIG)
@@ -258,40 +258,41 @@ class HttpConnection(HttpToolsProtocol):
         if len(self.pipeline) >= QUEUED:
             self._refuse(_TOO_MANY)
             return
-        if self._begin_short():
+        if self._begin_fast_path():
             return
-        refusal = self._framing_refusal()
+        version = self.parser.get_http_version()
+        refusal = framing_refusal(self.headers, version, is_handshake=self._is_handshake())
         if refusal is not None:
             self._refuse(refusal)
             return
         super().on_headers_complete()
-        self._unseen = 0
+        self._unparsed = 0
         length = next((value for name, value in self.headers if name == b"content-length"), b"")
         self._extends = not length
         self._wait(self._limits.idle if self._extends else self._limits.request + int(length[:18] or 0) / SLOWEST)
 
-    def _begin_short(self) -> bool:
-        """Whether the request goes the short way."""
+    def _begin_fast_path(self) -> bool:
+        """Answer the request on the fast path, if it may go there. Returns whether it does."""
         parser, before = self.parser, self.cycle
         if self._server.short is None or parser.get_method() != b"POST":
             return False
         if self.flow.write_paused or (before is not None and not before.response_complete):
-            return False  # there it waits until the client reads its answers, and until its turn has come
+            return False  # uvicorn lets it wait until the client reads, and until its turn has come
         length = length_of(self.headers)
         if not length or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
             return False
         handler = self._server.short(self.url, self.headers, length, self.scheme == "https")
         if handler is None:
             return False
-        self._current = made = FastPathRequest(handler, self.tracked, self.on_response_complete)
-        self.cycle = made  # type: ignore[assignment]
-        self._unseen = 0
+        self._current = request = FastPathRequest(handler, self.tracked, self.on_response_complete)
+        self.cycle = request  # type: ignore[assignment]
+        self._unparsed = 0
         self._extends = False
         self._wait(self._limits.request + length / SLOWEST)
         return True
 
     def on_body(self, body: bytes) -> None:
-        self._unseen = 0
+        self._unparsed = 0
         if self._extends:
             self._wait(self._limits.idle)
         if not self._is_over:
@@ -299,17 +300,17 @@ class HttpConnection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._unseen = 0
+        self._unparsed = 0
         self.deadline = FOREVER
         if not self._is_over and not self._is_read_again:
             super().on_message_complete()
-        self._forget_body()
+        self._measure_bodies()
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, without a timer for each request: the door looks at the deadlines."""
+        """As uvicorn's, without a timer for each request: the server checks the deadlines."""
         if self.transport.is_closing():
             return
-        self._forget_body()
+        self._measure_bodies()
         self.tracked.streams_body = False
         self.flow.resume_reading()
         if self.tracked.is_stream:
@@ -318,19 +319,19 @@ class HttpConnection(HttpToolsProtocol):
                 self.write_deadline = self.loop.time() + self._limits.idle
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif not self.cycle.more_body:  # else what is left of its body has a deadline of its own
+        elif not self.cycle.more_body:  # otherwise the rest of its body has its own deadline
             self._wait(self._limits.idle)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._current = cycle
         if cycle.scope["http_version"] == "1.0":
-            cycle.waiting_for_100_continue = False  # HTTP/1.0 knows no 1xx (RFC 9110, 15.2)
-            app = partial(_answer_without_chunks, cycle, app)
+            cycle.waiting_for_100_continue = False  # HTTP/1.0 has no 1xx responses (RFC 9110, 15.2)
+            app = partial(answer_without_chunks, cycle, app)
         super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
-        """The client does not take its answers. An answer that has an end has a deadline, anew at each pause; a
-        subscriber may read as slowly as it likes, and is asked by its heartbeat whether it is there."""
+        """The client does not read. A response with an end gets a new deadline at each pause. A subscriber may read as
+        slowly as it likes: heartbeats tell whether it is alive."""
         super().pause_writing()
         if not self.tracked.is_stream:
             self.write_deadline = self.loop.time() + self._limits.idle
@@ -343,17 +344,17 @@ class HttpConnection(HttpToolsProtocol):
         self.deadline = self.loop.time() + seconds
 
     def too_slow(self) -> None:
-        """A deadline has passed."""
+        """End the connection, because a deadline has passed."""
         if self.flow.write_paused:
-            self.tracked.abort()  # nothing more can be said to a client that does not read
+            self.tracked.abort()  # a client that does not read cannot get a response
         elif not self._in_head and (self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)):
-            self.tracked.close()  # nothing was asked
+            self.tracked.close()  # no request is under way
         else:
             self._refuse(_TOO_SLOW)
 
     def refuse_for_memory(self) -> None:
-        """Answer 503 instead of reading on, and forget what has come: at once, as in one turn of the loop as much may
-        come from others before the application notices."""
+        """Answer 503 instead of reading on, and free the memory of the request at once: other clients may send as much
+        within the same turn of the event loop, before the application notices."""
         incomplete = [cycle for cycle in self._unanswered() if cycle.more_body]
         self._refuse(_OUT_OF_MEMORY)
         for cycle in incomplete:
@@ -361,12 +362,12 @@ class HttpConnection(HttpToolsProtocol):
         self._body = 0
 
     def _refuse(self, answer: bytes) -> None:
-        """Answer in the application's stead, and hang up. What was asked before, and has come whole, is answered first,
-        and then nothing else: who reads an answer takes it for that to what it asked first."""
+        """Send an error response and end the connection. If complete requests are unanswered, they are answered, and
+        the error is not sent: the client would take it for the response to one of them."""
         if self._is_over:
             return
         self.deadline = FOREVER
-        if self._answer_what_is_whole():
+        if self._answer_complete_requests():
             return
         cycle = self._current
         answering = cycle is not None and not cycle.response_complete
@@ -378,20 +379,21 @@ class HttpConnection(HttpToolsProtocol):
         self.tracked.close()
 
     def drop_incomplete(self) -> None:
-        """Give up the request whose body has not come whole, if there is one; those before it are answered."""
+        """Give up the request whose body is incomplete, if there is one. The requests before it are answered."""
         for cycle in self._unanswered():
             if cycle.more_body:
                 cycle.disconnected = True
                 cycle.message_event.set()
 
-    def _answer_what_is_whole(self) -> bool:
-        """Let what has come whole be answered, look at nothing else, and hang up. False when there is nothing."""
-        whole = [cycle for cycle in self._unanswered() if not cycle.more_body]
-        if not whole or whole[0].response_started:
+    def _answer_complete_requests(self) -> bool:
+        """Let complete requests be answered, ignore all other input, and end the connection then. Returns False when
+        there are none."""
+        complete = [cycle for cycle in self._unanswered() if not cycle.more_body]
+        if not complete or complete[0].response_started:
             return False
-        self._deaf = True
+        self._ignores_input = True
         self.deadline = FOREVER
-        whole[-1].keep_alive = False
+        complete[-1].keep_alive = False
         while self.pipeline and self.pipeline[0][0].more_body:
             self.pipeline.popleft()  # the newest
         return True
@@ -399,12 +401,12 @@ class HttpConnection(HttpToolsProtocol):
     def _unanswered(self) -> list[RequestResponseCycle | FastPathRequest]:
         """Requests in the order in which they came."""
         current = self._current
-        asked = [] if current is None or current.response_complete else [current]
-        return [*asked, *(cycle for cycle, _ in reversed(self.pipeline))]
+        first = [] if current is None or current.response_complete else [current]
+        return [*first, *(cycle for cycle, _ in reversed(self.pipeline))]
 
     @property
-    def short(self) -> FastPathRequest | None:
-        """The request that is being answered the short way."""
+    def fast_path_request(self) -> FastPathRequest | None:
+        """The request that is being answered on the fast path."""
         current = self._current
         if isinstance(current, FastPathRequest) and not current.response_complete and not current.disconnected:
             return current

@@ -1,9 +1,10 @@
-"""The door for HTTP: uvicorn's protocol classes on a socket of ours. In: a listening socket. Out: requests to an app.
+"""An HTTP server: uvicorn's protocol classes on our own sockets. In: listening sockets. Out: requests to an
+application.
 
-uvicorn's server is left out on purpose: it wakes up ten times a second, and takes the signals for itself. What it has
-no limit for is limited here: the size of a head, the time that a request may take to come, the number of clients.
+uvicorn's own server class is not used, because it wakes up ten times a second and takes over the signals. This one adds
+limits that uvicorn does not have: the size of a head, the time that a request may take, the number of clients.
 
-An application finds its client's Wire as scope["wire"].
+The application finds the TrackedTransport of its client as scope["tracked"].
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config
@@ -21,39 +21,25 @@ from uvicorn.server import ServerState
 
 from qtools.web.fast_path import Short
 from qtools.web.http_connection import HttpConnection
+from qtools.web.limits import HttpLimits
 from qtools.web.memory_budget import MemoryBudget
 from qtools.web.tracked_transport import LINGER
 
 if TYPE_CHECKING:
     from qtools.web.websocket import WebSocket
 
-LOOKED_AT = 1000  # clients, at one look at their memory
-WORTH_COUNTING = 4096  # bytes
-SWEEP_SECONDS = 1.0  # how often deadlines are looked at: one timer for all clients, none for each
+LOOKED_AT = 1000  # clients whose memory is measured at once
+WORTH_COUNTING = 4096  # bytes; clients that hold less are not counted
+SWEEP_SECONDS = 1.0  # how often deadlines are checked, by one timer for all clients
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """What a client may ask of the door.
-
-    head: bytes of a request's head; Go's limit is 1 MiB, and no client of these APIs needs a hundredth of it.
-    request: s that a new client may stay silent, and that a head may take to come.
-    idle: s between two requests, and s without a byte of a body whose length was not announced.
-    connections: clients at once; None for any number.
-    """
-
-    head: int = 64 * 1024
-    request: float = 60.0
-    idle: float = 60.0
-    connections: int | None = None
-
-
 class HttpServer:
-    """Lets HTTP clients in, and WebSocket clients where `websockets` says so.
+    """Serves HTTP clients, and WebSocket clients if `websockets` is true.
 
-    short: what may be answered without `app`. Where there are WebSockets other answers may be endless too.
+    short: finds the handlers of requests that are answered without `app` (fast_path.py). With `websockets`, the
+    responses of `app` may also be endless streams.
     """
 
     def __init__(
@@ -66,7 +52,7 @@ class HttpServer:
         heartbeat: float = 30.0,
         budget: MemoryBudget | None = None,
     ) -> None:
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is worth saying, the app says
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the application logs what matters
         self.limits = limits or HttpLimits()
         self.short = short
         self.streams = websockets
@@ -93,7 +79,8 @@ class HttpServer:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def open(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Let clients in. With `tls` the loop has to be asyncio's own: others do not show what waits beneath it."""
+        """Accept clients. With `tls` the event loop has to be asyncio's own, as others do not show how many bytes wait
+        below the encryption."""
         deadlines: dict[str, Any] = {}
         if tls is not None:
             deadlines = {"ssl_handshake_timeout": self.limits.request, "ssl_shutdown_timeout": LINGER}
@@ -106,12 +93,12 @@ class HttpServer:
         self._servers.append(server)
 
     def note(self, size: int) -> None:
-        """`size` bytes came for bodies of requests that are not answered."""
+        """Note that `size` bytes arrived for bodies of unanswered requests."""
         if self._budget is not None:
             self._budget.note(size)
 
     def watch(self) -> None:
-        """Look at the deadlines, and at the memory of clients, from now on and as long as there are clients."""
+        """Check the deadlines and the memory of clients, as long as there are clients."""
         if self._sweeping is None:
             if self._budget is not None:
                 self._budget.add(self._memory)
@@ -120,7 +107,8 @@ class HttpServer:
     def _sweep(self) -> None:
         now = self.loop.time()
         for connection in tuple(self.state.connections):
-            client: HttpConnection | WebSocket = connection  # type: ignore[assignment]  # what this door makes
+            # only these classes are made here
+            client: HttpConnection | WebSocket = connection  # type: ignore[assignment]
             if client.deadline < now or client.write_deadline < now:
                 client.too_slow()
         self._sweeping = None
@@ -130,22 +118,22 @@ class HttpServer:
             self._budget.remove(self._memory)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Stop accepting clients."""
         for server in self._servers:
             server.close()
 
     async def see_out(self, patience: float = 2.0) -> None:
-        """Let what is being answered be answered, and hang up. Where no request is endless, one whose body has not come
-        whole is not waited for."""
+        """Wait until the requests under way are answered, at most `patience` seconds, and end all connections. Without
+        streams, a request whose body has not arrived whole is not waited for."""
         for connection in tuple(self.state.connections):
             if not self.streams and isinstance(connection, HttpConnection):
                 connection.drop_incomplete()
             connection.shutdown()
         under_way: set[asyncio.Future[Any]] = set(self.state.tasks)
         for connection in self.state.connections:
-            if isinstance(connection, HttpConnection) and connection.short is not None:
-                connection.short.over = self.loop.create_future()
-                under_way.add(connection.short.over)
+            if isinstance(connection, HttpConnection) and connection.fast_path_request is not None:
+                connection.fast_path_request.over = self.loop.create_future()
+                under_way.add(connection.fast_path_request.over)
         if under_way:
             await asyncio.wait(under_way, timeout=patience)
         for connection in tuple(self.state.connections):
@@ -155,27 +143,28 @@ class HttpServer:
 
 
 class ClientMemory:
-    """What clients have not read of their answers, and what of their requests is not answered: a holder of memory.
+    """The memory held for clients: responses that they have not read, and requests that are not answered. A
+    MemoryHolder.
 
-    All clients are looked at while they are few, and a part of them at each look otherwise, so that many idle ones
-    cost little.
+    With up to LOOKED_AT clients all are measured each time. With more, all are measured every few times, so that many
+    idle clients cost little.
     """
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
-        self._held: dict[Any, int] = {}  # what the last look found at each client that holds something worth counting
-        self._waits = 0
+        self._held: dict[Any, int] = {}  # bytes of each client that holds enough, when last measured
+        self._skips = 0  # calls of `memory` until all clients are measured again
 
     def memory(self) -> int:
         connections = self._state.connections
-        self._waits -= 1
-        if self._waits <= 0:
-            self._waits = len(connections) // LOOKED_AT
+        self._skips -= 1
+        if self._skips <= 0:
+            self._skips = len(connections) // LOOKED_AT
             self._held = {each: size for each in connections if (size := _held_for(each)) >= WORTH_COUNTING}
         return sum(self._held.values())
 
     def shed(self) -> str | None:
-        """End the client for which the most is held: with an answer where that is the body of a request."""
+        """End the client that holds the most: with an error response if that is mostly the body of a request."""
         while self._held:
             client = max(self._held, key=self._held.__getitem__)
             size = self._held.pop(client)
@@ -195,7 +184,7 @@ def _held_for(client: Any) -> int:
 
 
 def _websocket_class() -> type[asyncio.Protocol]:
-    """The class for WebSockets; imported only by a door that has them."""
+    """The class for WebSockets, imported only where they are served."""
     from qtools.web.websocket import WebSocket
 
     return WebSocket

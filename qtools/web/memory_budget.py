@@ -1,11 +1,11 @@
-"""One budget for the memory that a process holds for its clients. In: holders, a limit. Out: the slowest clients ended.
+"""One limit for the memory that a process holds for its clients. In: holders of memory. Out: the slowest clients ended.
 
-    every LOOK_SECONDS:  sum of memory() over all holders > limit ─▶ the holder with the most sheds, until it is under
-                                                                     KEEP × limit, or none can shed any more
+    every LOOK_SECONDS: if the sum of memory() over all holders is above the limit, the holder with the most memory ends
+    clients (`shed`) until the sum is below KEEP × limit, or no client is left to end
 
-Limits of each client do not bound a process: three hundred clients that read nothing are three hundred times what one
-may hold. The holders are asked now and then instead of being told of every byte: this costs a busy process nothing on
-its hot paths. `note` looks at once when much has come since the last look.
+A limit for each client does not bound a process: three hundred clients that read nothing hold three hundred times that
+limit. The holders are asked at intervals instead of reporting every byte, which costs nothing on hot paths. `note`
+checks at once when much has arrived since the last check.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Protocol
 log = logging.getLogger("qtools.web")
 
 LOOK_SECONDS = 0.1
-# Part of the limit that is left after shedding: else each look would end one client more.
+# Part of the limit that may be in use after clients were ended; else each check would end one more.
 KEEP = 0.8
-NOTED = 0.1  # part of the limit that may come between two looks
-WORTH_ENDING = 64 * 1024  # bytes: a client that holds less is not what is wrong
-OVERHEAD = 100  # bytes that a message or an id needs in memory beside its own
+NOTED = 0.1  # part of the limit that may arrive between two checks
+WORTH_ENDING = 64 * 1024  # bytes: a client that holds less is not the cause
+OVERHEAD = 100  # bytes that a message or an id takes in memory beside its own bytes
 SHARE = 4  # the default limit is this part of the machine's memory
 
 
@@ -31,26 +31,26 @@ class MemoryHolder(Protocol):
     """Something that holds memory for clients."""
 
     def memory(self) -> int:
-        """Bytes that it holds now, about. It may remove itself from the budget."""
+        """About how many bytes it holds now. It may remove itself from the budget."""
 
     def shed(self) -> str | None:
-        """Give up what the slowest of its clients holds; what was done, for the log, or None when nothing can be."""
+        """End the slowest of its clients. Returns what was done, for the log; None when no client can be ended."""
 
 
 class MemoryBudget:
-    """limit: bytes that all holders together may hold."""
+    """limit: bytes that all holders together may hold. used: bytes at the last check. shed: clients that were ended."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.used = 0  # bytes, at the last look
-        self.shed = 0  # how often a client was ended
+        self.used = 0
+        self.shed = 0
         self._holders: set[MemoryHolder] = set()
-        self._noted = 0  # bytes since the last look
+        self._noted = 0  # bytes that have arrived since the last check
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     def add(self, holder: MemoryHolder) -> None:
-        """Count what `holder` holds, until it is removed."""
+        """Count the memory of `holder`, until it is removed."""
         self._holders.add(holder)
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
@@ -59,15 +59,15 @@ class MemoryBudget:
         self._holders.discard(holder)
 
     def note(self, size: int) -> None:
-        """`size` bytes came for clients. After many of them this looks at once: one turn of a busy event loop may read
-        as much from its sockets as the whole limit."""
+        """Note that `size` bytes arrived. After many of them this checks at once: one turn of a busy event loop may
+        read as much as the whole limit from its sockets."""
         self._noted += size
         if self._noted > self.limit * NOTED:
             self.look()
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether clients that want more memory have to wait, or to be refused."""
+        """Whether clients that need more memory have to wait, or are refused."""
         return self.used > self.limit
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class MemoryBudget:
             self._timer = None
 
     def look(self) -> None:
-        """Hold what there is against the limit now."""
+        """Compare the memory of all holders with the limit now, and end clients if it is exceeded."""
         self._noted = 0
         held = {holder: holder.memory() for holder in tuple(self._holders)}
         used = sum(held.values())
@@ -103,7 +103,7 @@ class MemoryBudget:
 
 
 def default_limit() -> int:
-    """A quarter of the memory that this process may have, in bytes: of the machine's, or of its control group's."""
+    """A quarter of the memory that this process may use, in bytes: that of the machine, or of its control group."""
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _group_files():
         try:
@@ -116,7 +116,7 @@ def default_limit() -> int:
 
 
 def _group_files() -> list[str]:
-    """Where Linux says how much memory a control group may have: cgroups(7), versions 2 and 1."""
+    """The files with the memory limit of the control group: cgroups(7), versions 2 and 1."""
     files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()

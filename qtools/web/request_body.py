@@ -1,6 +1,6 @@
-"""Bodies of HTTP requests: read within a limit, and taken apart. In: what ASGI receives. Out: bytes, or a Refusal.
+"""Reads the bodies of HTTP requests within a limit, and splits them. In: ASGI messages. Out: bytes, or a Refusal.
 
-Never here: more of a body in memory than the limit and one piece, whatever its sender announced.
+Never here: more of a body in memory than the limit and one piece, whatever length the client has announced.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _size_at = struct.Struct(">i").unpack_from
 
 
 class Refusal(Exception):
-    """An answer that is not 200: `status` and nsqd's word for it; `detail` says more to people, `headers` and `fields`
-    (of the answer's JSON) to programs."""
+    """A response other than 200. status: HTTP status; word: nsqd's error code; detail: a text for people; headers,
+    fields: further headers, and further fields of the JSON body, for programs."""
 
     def __init__(
         self, status: int, word: str, detail: str = "", headers: Headers = (), fields: dict[str, Any] | None = None
@@ -28,12 +28,13 @@ class Refusal(Exception):
         super().__init__(word)
 
 
-# Makes what a body that is too long is refused with. It is not made before: an exception in a variable of a frame that
-# it is raised through is a cycle, and would keep the body until the garbage is collected.
+# Makes the refusal of a body that is too long. It is not made earlier: an exception in a variable of a frame through
+# which it is raised is a reference cycle, which would keep the body until the next garbage collection.
 TooBig = Callable[[], Refusal]
 
 
 def announced(scope: Scope) -> int | None:
+    """The Content-Length of a request; None without a valid one."""
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value) if value.isdigit() else None
@@ -41,7 +42,8 @@ def announced(scope: Scope) -> int | None:
 
 
 async def read_body(scope: Scope, receive: Receive, most: int, too_big: TooBig) -> bytes:
-    """The whole body, at most `most` bytes of it."""
+    """The whole body, of at most `most` bytes. Raises the refusal of `too_big` for a longer one, and Refusal 400 when
+    the client disconnects."""
     if (announced(scope) or 0) > most:
         raise too_big()
     message = await receive()
@@ -55,7 +57,7 @@ async def read_body(scope: Scope, receive: Receive, most: int, too_big: TooBig) 
     parts, have = [body], len(body)
     while have <= most and message.get("more_body"):
         message = await receive()
-        if message["type"] == "http.disconnect":  # what came of it is not to be taken for the whole
+        if message["type"] == "http.disconnect":  # a part of the body must not be taken for the whole
             raise Refusal(400, "INVALID_REQUEST")
         parts.append(message.get("body", b""))
         have += len(parts[-1])
@@ -65,7 +67,7 @@ async def read_body(scope: Scope, receive: Receive, most: int, too_big: TooBig) 
 
 
 def split_binary(body: bytes, max_msg_size: int, max_body_size: int) -> list[bytes]:
-    """`count 4, (length 4, body) × count`: MPUB's body without its outer length."""
+    """Split the body of an MPUB without its outer length: `count 4, (length 4, body) × count`. Raises Refusal 413."""
     if len(body) < 4:
         raise Refusal(413, "BAD_BODY")
     (count,) = _size_at(body, 0)

@@ -1,10 +1,10 @@
-"""The pieces of one answer, each handed to the client's transport or refused with an error.
+"""Sends the parts of one response, and raises an error for a part that cannot be handed to the client's transport.
 
-uvicorn's `send` returns silently when the client has disconnected, and raises in some states of a WebSocket only. An
-application that acknowledges messages must know which of its bytes were written, so it sends them through a Sender.
+uvicorn's `send` returns silently when the client has disconnected, and raises only in some states of a WebSocket. An
+application that acknowledges messages has to know which of its bytes were written, so it sends through a Sender.
 
-In: ASGI messages. Out: bytes in the client's TrackedTransport, or ClientGone. Never here: the last piece of an HTTP
-answer, after which the connection may close in order.
+In: ASGI messages. Out: bytes in the client's TrackedTransport, or ClientGone. Never here: the last part of an HTTP
+response, after which the connection may be closed in order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from qtools.web.tracked_transport import TrackedTransport
 
 
 class ClientGone(OSError):
-    """The connection is over. Nothing of the ASGI message was handed to its transport."""
+    """The connection has ended. Not all of the ASGI message was handed to its transport."""
 
 
 class Sender:
-    """Sends to one client. `wire` is None where an application runs without a server, as tests do: then every message
+    """Sends to one client. tracked: None where an application runs without a server, as in tests; every message then
     counts as written."""
 
     def __init__(self, send: Send, tracked: TrackedTransport | None) -> None:
@@ -28,10 +28,10 @@ class Sender:
         self._tracked = tracked
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Send `message` when the transport takes more. Raises ClientGone unless all of it was handed over.
+        """Send `message` when the transport can take more. Raises ClientGone unless all of it was handed over.
 
-        The transport writes synchronously before `send` returns. A transport that is still open then, and through which
-        at least the message's own bytes went, has them; one that is closing may have dropped them.
+        uvicorn writes to the transport before its `send` returns. If the transport is still open then, and at least the
+        bytes of the message were written to it, it has them. If it is closing, it may have dropped them.
         """
         tracked = self._tracked
         if tracked is None:
@@ -44,7 +44,7 @@ class Sender:
             await self._send(message)
         except OSError as error:  # uvicorn's ClientDisconnected
             raise ClientGone from error
-        except RuntimeError as error:  # uvicorn has sent a close frame by itself meanwhile
+        except RuntimeError as error:  # uvicorn has sent a close frame meanwhile
             if tracked.is_closing():
                 raise ClientGone from error
             raise
@@ -53,5 +53,5 @@ class Sender:
 
 
 def _size(message: dict[str, Any]) -> int:
-    """The bytes of payload in `message`, at least."""
+    """How many bytes of payload `message` has, at least."""
     return len(message.get("body") or message.get("bytes") or message.get("text") or b"")

@@ -1,7 +1,8 @@
-"""One client's transport. In: bytes to write. Out: one write a turn; what the client has taken; whether it is dead.
+"""The transport of one client. In: bytes to write. Out: one write in each turn of the event loop; how many bytes the
+client has taken; whether the client is dead.
 
-"Taken" is more than handed to the kernel here: the client's own kernel has acknowledged it. What was written to a
-client that is gone, or stuck on its way there, is not taken and never will be.
+"Taken" means that the client's own kernel has acknowledged the bytes. Bytes that were written to a client that is gone,
+or that are stuck on the way, are not taken and never will be.
 
     written = taken + sent and not acknowledged + in the transport's buffer + held here until the turn ends
 """
@@ -20,7 +21,7 @@ from typing import Any
 # tcp(7), tcp_info: the fields up to tcpi_last_ack_recv (ms since the last acknowledgement came).
 _TCP_INFO = struct.Struct("=8B13I")
 _STATE, _RETRANSMITS, _PROBES, _LAST_ACK_RECV = 0, 2, 3, 20
-# States (RFC 9293, 3.3.2) by Linux' numbers: the client has not ended its side; it has, in order.
+# States (RFC 9293, 3.3.2) by their numbers in Linux: the client has not ended its side; it has ended it in order.
 _STANDING = frozenset({1, 4, 5})  # ESTABLISHED, FIN-WAIT-1, FIN-WAIT-2
 _ENDED = _STANDING | {6, 8, 9, 11}  # TIME-WAIT, CLOSE-WAIT, LAST-ACK, CLOSING
 LINGER = 2.0  # s
@@ -30,13 +31,13 @@ _SO_NWRITE = 0x1024  # macOS: bytes in the send buffer
 
 
 class TrackedTransport:
-    """A transport that writes once what comes in pieces: uvicorn writes an answer's head and body apart, and a
-    small answer costs little but its system calls. All else is the transport's."""
+    """A transport that joins small writes: uvicorn writes the head and the body of a response separately, and system
+    calls are most of the cost of a small response. All other attributes are those of the transport."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self.written = 0  # bytes, of all that was handed in here
-        self.is_stream = False  # set by an application whose answer has no end: its client may read slowly
-        self.streams_body = False  # set by an application that takes a request's body as it comes
+        self.written = 0  # bytes that were ever passed to `write` and `write_whole`
+        self.is_stream = False  # set by an application for an endless response: its client may read slowly
+        self.streams_body = False  # set by an application that receives a body as it arrives
         self._transport = transport
         self._loop = loop
         self._out: list[bytes] = []
@@ -44,8 +45,8 @@ class TrackedTransport:
         self._closing = False
         self._taken = 0
         self._discarded = 0
-        made = transport.get_extra_info("socket")
-        self._descriptor: int = made.fileno() if made is not None else -1
+        connection = transport.get_extra_info("socket")
+        self._descriptor: int = connection.fileno() if connection is not None else -1
 
     def write(self, data: bytes) -> None:
         if self._closing:
@@ -55,7 +56,8 @@ class TrackedTransport:
         self._out.append(data)
         self._held += len(data)
         self.written += len(data)
-        if self._held >= FLUSH_BYTES:  # only what was handed over can stop a writer that is too fast
+        # the transport slows down a writer that is too fast, but only for bytes that it has
+        if self._held >= FLUSH_BYTES:
             self.flush()
 
     @property
@@ -66,18 +68,18 @@ class TrackedTransport:
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait in this process: the client does not read them, or not yet."""
+        """Bytes that wait in this process, because the client has not read them."""
         return self._held + _buffered(self._transport)
 
     def write_whole(self, data: bytes) -> None:
-        """An answer of which nothing more will come."""
+        """Write a complete response."""
         if not self.is_closing():
             self.flush()
             self.written += len(data)
             self._transport.write(data)
 
     def flush(self) -> None:
-        """Hand over what is held, before the turn ends."""
+        """Pass what is held here to the transport now."""
         if self._out:
             data = b"".join(self._out)
             self._out.clear()
@@ -86,9 +88,11 @@ class TrackedTransport:
                 self._transport.write(data)
 
     def close(self) -> None:
-        """Hang up once all was written, and the client has hung up or LINGER has passed.
+        """Close the connection once all bytes are written, and the client has closed it too or LINGER seconds have
+        passed.
 
-        A socket closed with unread bytes in it resets the connection, and takes with it the answer that says why.
+        Closing a socket with unread bytes resets the connection, and the client may lose the response that it has not
+        read.
         """
         if self._closing:
             return
@@ -102,13 +106,13 @@ class TrackedTransport:
         self._transport.resume_reading()
         try:
             self._transport.write_eof()
-        except OSError:  # the client is gone, and the loop does not know yet
+        except OSError:  # the client has disconnected, and the event loop has not noticed yet
             self._transport.abort()
             return
         self._loop.call_later(LINGER, self._transport.abort)
 
     def discard(self, size: int) -> None:
-        """`size` bytes more came of a client that was hung up on: there is an end to that too."""
+        """Count `size` more bytes from a client whose connection is being closed; abort it after LINGER_BYTES."""
         self._discarded += size
         if self._discarded > LINGER_BYTES:
             self._transport.abort()
@@ -122,93 +126,97 @@ class TrackedTransport:
 
     @property
     def is_closed(self) -> bool:
-        """Whether `taken` stays what it is. One that lingers after `close` is closing, not yet closed."""
+        """Whether `taken` is final. After `close`, a transport is closing for up to LINGER seconds before it is
+        closed."""
         return self._transport.is_closing()
 
     @property
     def taken(self) -> int:
-        """How many of the `written` bytes the client's side has acknowledged, at least.
+        """How many of the `written` bytes the client's kernel has acknowledged, at least.
 
-        With TLS there are more bytes on the wire than were written here, so this is then an underestimate. Once the
-        connection is over it stays what it was, as far as that was seen while it stood.
+        With TLS there are more bytes on the wire than were written here, so this underestimates. After the end of the
+        connection it keeps the last value that was seen.
         """
         self._look(_STANDING)
         return self._taken
 
     def note_end(self) -> None:
-        """The client has ended its side, in order: who resets a connection, or leaves bytes unread, does not. So what
-        it has acknowledged by now it has read."""
+        """Note that the client has ended its side in order. A client that resets the connection or leaves bytes unread
+        does not do that, so it has read all bytes that are acknowledged by now."""
         self._look(_ENDED)
 
     def _look(self, states: frozenset[int]) -> None:
         if not self._transport.is_closing():
             acknowledged = self._acknowledged()
-            told = _tcp_info(self._descriptor)  # afterwards: a reset between the two makes the first worthless
-            if told is None or told[_STATE] in states:
+            info = _tcp_info(self._descriptor)  # read second: after a reset between the two, the first is not valid
+            if info is None or info[_STATE] in states:
                 self._taken = acknowledged
 
     def _acknowledged(self) -> int:
         return max(0, self.written - self.unsent - _unacknowledged(self._descriptor))
 
     def is_dead(self, seconds: float) -> bool:
-        """Whether the subscriber at the other end is gone: it has ended its side, or what was sent is not acknowledged
-        although it was sent again, and nothing came back for so long.
+        """Whether the subscriber is gone: it has ended its side, or bytes that were sent again are still not
+        acknowledged and nothing was received from it for `seconds`.
 
-        An end is usually noticed by reading; the transport does not read while further requests wait behind a stream.
-        A client that merely reads slowly is alive: its side answers every probe. Where the system does not tell, False.
+        The end of the client's side is usually noticed by reading, but the transport does not read while requests wait
+        behind a stream. A client that reads slowly is alive: its kernel answers every probe. Returns False where the
+        system does not provide the information.
         """
-        told = _tcp_info(self._descriptor)
-        if told is None:
+        info = _tcp_info(self._descriptor)
+        if info is None:
             return False
-        if told[_STATE] not in _STANDING:
+        if info[_STATE] not in _STANDING:
             return True
-        return bool(told[_RETRANSMITS] or told[_PROBES]) and told[_LAST_ACK_RECV] > seconds * 1000
+        return bool(info[_RETRANSMITS] or info[_PROBES]) and info[_LAST_ACK_RECV] > seconds * 1000
 
     def keep_alive(self, seconds: float) -> None:
-        """Let the kernel ask an idle client every `seconds` whether it is there: a heartbeat that is in no data."""
-        made = self._transport.get_extra_info("socket")
+        """Let the kernel probe an idle client every `seconds`: a heartbeat that does not appear in the data."""
+        connection = self._transport.get_extra_info("socket")
         with contextlib.suppress(OSError, AttributeError):  # a unix socket has none, and needs none
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(seconds)))
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(seconds / 3)))
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(seconds)))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(seconds / 3)))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
 
 def _buffered(transport: asyncio.Transport) -> int:
-    """Bytes that wait for the kernel; with TLS beneath the encryption too."""
+    """Bytes that wait for the kernel; with TLS also the encrypted ones."""
     size = transport.get_write_buffer_size()
     below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)  # asyncio's; see http_server.py
     return size + (below.get_write_buffer_size() if below is not None else 0)
 
 
 def _unacknowledged(descriptor: int) -> int:
-    """Bytes of a socket that the kernel has and the other side's has not acknowledged (SIOCOUTQ, tcp(7))."""
+    """Bytes that the kernel has, and that the client's kernel has not acknowledged (SIOCOUTQ, tcp(7))."""
     try:
         if sys.platform == "darwin":
-            made = socket.socket(fileno=descriptor)
+            connection = socket.socket(fileno=descriptor)
             try:
-                return made.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+                return connection.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
             finally:
-                made.detach()
+                connection.detach()
         return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
     except OSError:
-        return sys.maxsize  # a socket that cannot tell is not one that a client takes from
+        return sys.maxsize  # the socket is closed: nothing more can be taken
 
 
 def _tcp_info(descriptor: int) -> tuple[int, ...] | None:
     if not hasattr(socket, "TCP_INFO") or sys.platform != "linux":
         return None
     try:
-        made = socket.socket(fileno=descriptor)
+        connection = socket.socket(fileno=descriptor)
     except OSError:
         return None
     try:
-        told: tuple[int, ...] = _TCP_INFO.unpack(made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
-        return told
+        info: tuple[int, ...] = _TCP_INFO.unpack(
+            connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        )
+        return info
     except (OSError, struct.error):
         return None
     finally:
-        made.detach()
+        connection.detach()

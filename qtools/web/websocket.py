@@ -1,15 +1,18 @@
 """One WebSocket client: uvicorn's protocol class, with deadlines. In: a handshake, bytes. Out: frames.
 
     state                                   ends within                            by
-    handshake not yet accepted or refused   Limits.request                         deadline, looked at by the door
+    handshake not yet accepted or refused   HttpLimits.request                     `deadline`, checked by the server
     open, the client's kernel is silent     some three heartbeats                  send_keepalive_ping
     closing, the client does not answer     CLOSE_SECONDS, then the transport's LINGER  uvicorn's close timer
 
-The library parses only what makes up a handshake. The limits that it has for a request's head (8 KiB a line, 128
-headers) are not ours: cookies and a long query are refused by Limits.head alone, as for any other request.
+The websockets library gets only the headers that belong to a handshake. It has its own limits for the head of a request
+(8 KiB a line, 128 headers). They must not apply to cookies and long queries, for which HttpLimits.head is the only
+limit, as for any other request.
 
-A slow client answers a ping only after it has read everything that was sent before. So whether a client lives is asked
-of its kernel, as with HTTP streams (TrackedTransport.is_dead); a ping keeps proxies from closing an idle connection.
+A slow client answers a ping only after it has read everything that was sent before it. So the client's kernel decides
+whether it is alive, as for HTTP streams (TrackedTransport.is_dead). Pings keep proxies from closing idle connections.
+
+The class overrides methods of uvicorn that are not public: http_connection.py says why, and what guards that.
 """
 
 from __future__ import annotations
@@ -32,11 +35,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("qtools.web")
 
 FOREVER = float("inf")
-# Of what makes up a handshake: within the library's own limits, beyond which it would not answer.
+# Limits of the headers of a handshake, within the limits of the library, which sends no response beyond them.
 MOST_LINES = 32
 LONGEST_LINE = 4096  # bytes
-SLICE = 4096  # bytes that are parsed at once
-MOST_CONTROL_FRAMES = 100  # pings and pongs in a second; honest clients send one in some seconds
+SLICE = 4096  # bytes that are parsed at a time
+MOST_CONTROL_FRAMES = 100  # pings and pongs in a second; ordinary clients send one in some seconds
 MOST_FRAGMENTS = 1000  # of a message
 CLOSE_SECONDS = 5.0  # for the client's answer to our Close frame (RFC 6455, 7.1.1)
 _HANDSHAKE = frozenset({b"connection", b"upgrade"})
@@ -48,7 +51,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     deadline = FOREVER
     write_deadline = FOREVER  # a subscriber may read as slowly as it likes
-    transport: TrackedTransport  # type: ignore[assignment]  # a transport in all but name
+    transport: TrackedTransport  # type: ignore[assignment]  # it has all methods of a transport
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         super().__init__(config, server_state, app_state)
@@ -57,13 +60,13 @@ class WebSocket(WebSocketsSansIOProtocol):
         self._target = b""
         self._unparsed = b""
         self._will_parse = False
-        self._pong = b""  # waits until the client reads on
+        self._pong = b""  # to be sent when the client reads on
         self._control_frames = 0  # since `_control_frames_since`, a loop time
         self._control_frames_since = 0.0
 
     def begin(self, tracked: TrackedTransport, target: bytes, headers: Headers, seconds: float) -> None:
-        """Take `wire` over after the head of a GET for `target` asked for a WebSocket. The application has `seconds`
-        to accept or refuse it; what is no handshake is answered here."""
+        """Take over `tracked` after a GET for `target` that asks for a WebSocket. The application has `seconds` to
+        accept or refuse it. A request that is no valid handshake is refused here."""
         self._headers, self._target = list(headers), target
         self.deadline = self.loop.time() + seconds
         self.connection_made(tracked)  # type: ignore[arg-type]
@@ -72,12 +75,12 @@ class WebSocket(WebSocketsSansIOProtocol):
             self._end(HEAD_TOO_BIG)
             return
         self.data_received(b"GET / HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % pair for pair in kept))
-        if not self.handshake_initiated:  # the library has not understood it, and says nothing
+        if not self.handshake_initiated:  # the library could not parse it, and sends no response
             self._end(INVALID_REQUEST)
 
     def _end(self, answer: bytes) -> None:
         self.deadline = FOREVER
-        self.disconnected = True  # what the application sends from now on comes too late
+        self.disconnected = True  # ignores what the application sends from now on
         self.transport.write(answer)
         self.transport.close()
 
@@ -89,10 +92,10 @@ class WebSocket(WebSocketsSansIOProtocol):
         self._parse()
 
     def _parse(self) -> None:
-        """Parse at most SLICE bytes in a turn of the loop, and nothing while a message waits for the application.
+        """Parse at most SLICE bytes in a turn of the event loop, and nothing while a message waits for the application.
 
-        The library makes objects of all frames in what it is given: of a megabyte of pings, a hundred megabytes and
-        seconds in which no other client is served.
+        The library makes an object of each frame in the bytes that it gets. For a megabyte of pings, that takes a
+        hundred megabytes, and seconds in which no other client is served.
         """
         if self._unparsed and self.queue.empty() and not self.transport.is_closing():
             piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
@@ -124,13 +127,13 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     @property
     def unanswered_bytes(self) -> int:
-        """Bytes of what the client has sent and the application has not taken."""
+        """Bytes that the client has sent and the application has not received."""
         return len(self._unparsed) + sum(map(len, self.frames))
 
     # ── floods ──
 
     def handle_ping(self) -> None:
-        """Answer; a client that reads no answers gets one to its newest pings only (RFC 6455, 5.5.3)."""
+        """Send a pong. While the client does not read, only the newest ping is answered (RFC 6455, 5.5.3)."""
         pong = b"".join(self.conn.data_to_send())
         if self._is_flood():
             return
@@ -144,7 +147,7 @@ class WebSocket(WebSocketsSansIOProtocol):
             super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
-        """A message has a limit in bytes, and here one in fragments, which may be empty."""
+        """Limit the fragments of a message too, as they may be empty: the library limits its bytes only."""
         if len(self.frames) >= MOST_FRAGMENTS:
             self._end_violation(1009)
         else:
@@ -168,7 +171,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         return False
 
     def _end_violation(self, code: int) -> None:
-        """Close with `code` (RFC 6455, 7.4.1), and look at nothing more of what has come."""
+        """Close with `code` (RFC 6455, 7.4.1), and ignore all further input."""
         self._unparsed = b""
         if self.transport.is_closing():
             return
@@ -194,7 +197,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.scope["query_string"] = url.query or b""
         self.scope["tracked"] = self.transport  # type: ignore[typeddict-unknown-key]
 
-    # ── whether the client is there ──
+    # ── heartbeats ──
 
     def start_keepalive(self) -> None:
         if self.ping_interval:
@@ -202,12 +205,13 @@ class WebSocket(WebSocketsSansIOProtocol):
         super().start_keepalive()
 
     def schedule_ping(self) -> None:
-        """uvicorn subtracts the last round trip, which with a slow client is longer than the interval."""
+        """Schedule the next ping. uvicorn subtracts the last round trip, which is longer than the interval for a slow
+        client."""
         assert self.ping_interval is not None
         self.ping_timer = self.loop.call_later(self.ping_interval, self.send_keepalive_ping)
 
     def send_keepalive_ping(self) -> None:
-        """Ping the client, unless it has not come to the last ping yet; abort the connection of a dead one."""
+        """Ping the client, unless it has not answered the last ping yet. Abort the connection of a dead client."""
         self.ping_timer = None
         assert self.ping_interval is not None
         if self.transport.is_dead(2 * self.ping_interval):
@@ -224,7 +228,7 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.deadline = FOREVER
 
     def too_slow(self) -> None:
-        """The deadline has passed: the application has neither accepted nor refused the handshake."""
+        """Refuse the handshake, because the application has neither accepted nor refused it by the deadline."""
         self.deadline = FOREVER
         if not self.handshake_complete and not self.transport.is_closing():
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})

@@ -243,7 +243,7 @@ async def test_what_is_whole_is_answered_though_garbage_follows(target: str, tog
             server = daemon._http_server
             assert server is not None
             (connection,) = server.state.connections
-            await come_true(lambda: connection._deaf)  # type: ignore[union-attr]
+            await come_true(lambda: connection._ignores_input)  # type: ignore[union-attr]
         commit.settle()
         head, body = await client.answer()
         assert (head[:13], body) == ("HTTP/1.1 200 ", b"OK")
