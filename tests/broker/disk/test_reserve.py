@@ -123,7 +123,8 @@ async def test_another_program_that_has_the_database_locked(
     assert world.broker.health == "NOK - another program has it locked"
     (line,) = [line for line in caplog.messages if "cannot write" in line]
     assert line.endswith(
-        ": another program has it locked; what is published is refused until it can be written to, consumers are served"
+        ": another program has it locked; publishing is refused until the directory can be written to, consumers are"
+        " still served"
     )
     client = world.subscribe("t", "c", 1)
     await come_true(lambda: client.holds)
