@@ -4,6 +4,8 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, the
 
     errors.py names.py message.py paths.py times.py    the base: plain data and rules, imported by everything
     sockets.py    opens sockets to listen on
+    host_port.py  splits an address into host and port
+    descriptors.py  writes all of some bytes to a file descriptor
     durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
     entry.py      the console scripts

@@ -1,9 +1,9 @@
-"""Opening the sockets to listen on. In: an address as the user wrote it. Out: a listening socket.
+"""Opens sockets to listen on. In: an address as the user wrote it. Out: a listening socket.
 
     127.0.0.1:4150   [::1]:4150   localhost:4150   :4150 (every interface)   unix:/path   /path
 
-Opened here, and not by whoever serves on them, so that what goes wrong is said in one clear line, before
-anything else has started. Nothing is accepted here.
+A command opens its sockets before it starts anything else, so that an address that cannot be used ends it with one
+clear line. Nothing is accepted here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 
 from qtools.errors import AddressInvalid, StartError
+from qtools.host_port import join_host_port, split_host_port
 from qtools.paths import LONGEST_SOCKET_PATH
 
 _BACKLOG = 1024
@@ -44,8 +45,7 @@ def shown(listening: socket.socket) -> str:
     name = listening.getsockname()
     if listening.family == socket.AF_UNIX:
         return f"unix:{name}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"{host}:{name[1]}"
+    return join_host_port(name[0], name[1])
 
 
 def port_of(listening: socket.socket | None) -> int:
@@ -63,11 +63,12 @@ def is_local(place: socket.socket | str) -> bool:
 
 
 def _listen_tcp(address: str, flag: str) -> socket.socket:
-    host, colon, port_text = address.rpartition(":")
-    if not colon or not port_text.isdigit() or int(port_text) > 65535 or not port_text.isascii():
+    try:
+        host, port = split_host_port(address)
+    except ValueError:
+        host, port = "", None
+    if port is None:
         raise AddressInvalid(address, f"is none to listen on: {flag} takes HOST:PORT or unix:/path")
-    port = int(port_text)
-    host = host.removeprefix("[").removesuffix("]")
     try:
         if not host:
             if socket.has_dualstack_ipv6():

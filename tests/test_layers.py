@@ -18,7 +18,12 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 
 # What each room may import of qtools, beside itself. A room is a file of the base or a folder; a folder inside another
 # is a room of its own where it stands here, and belongs to the folder around it where it does not.
-BASE = frozenset({"qtools", "errors", "names", "message", "paths", "sockets", "times", "durations", "imports"})
+BASE = frozenset(
+    {
+        "qtools", "errors", "names", "message", "paths", "sockets", "host_port", "descriptors", "times", "durations",
+        "imports",
+    }
+)  # fmt: skip
 COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines", "engines/nsq"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "qtools": frozenset(),
@@ -28,8 +33,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "paths": frozenset({"errors"}),
     "times": frozenset(),
     "durations": frozenset(),
+    "host_port": frozenset(),
+    "descriptors": frozenset(),
     "imports": frozenset(),
-    "sockets": frozenset({"errors", "paths"}),
+    "sockets": frozenset({"errors", "paths", "host_port"}),
     "formats": BASE,
     "expressions": BASE,
     "flow": BASE | {"expressions"},

@@ -18,8 +18,8 @@ from qtools.bridge.loop_guard import forbidden_topics
 from qtools.bridge.options import BridgeOptions
 from qtools.bridge.routing import plan_for
 from qtools.cli.run import Signals, none_is_failure
-from qtools.cli.stdout import STDOUT, write_all
 from qtools.cli.worker import Worker
+from qtools.descriptors import STDOUT, write_until_error
 from qtools.engines.nsq.consume.backlog_guard import refuse_to_take_backlog
 from qtools.engines.nsq.consume.consumer import Consumer
 from qtools.engines.nsq.consume.drain import end_consumer
@@ -75,7 +75,7 @@ def explain_stdin(options: BridgeOptions) -> int:
     planner = plan_for(options, frozenset(source.topic for source in options.sources)).planner
     assert isinstance(planner, Routes)
     for line in _lines():
-        _, error = write_all(STDOUT, describe(planner, line, True).encode("utf-8", "backslashreplace"))
+        _, error = write_until_error(STDOUT, describe(planner, line, True).encode("utf-8", "backslashreplace"))
         if isinstance(error, BrokenPipeError):
             return 0
         if error is not None:
@@ -109,7 +109,7 @@ class _Print:
 
     async def write(self, batch: Batch) -> None:
         data = "".join(map(self._text, batch.bodies)).encode("utf-8", "backslashreplace")
-        _, error = await self._worker.call(write_all, STDOUT, data)
+        _, error = await self._worker.call(write_until_error, STDOUT, data)
         if isinstance(error, BrokenPipeError):
             raise SinkClosed("the reader of stdout has closed it")
         if error is not None:

@@ -41,6 +41,7 @@ from qtools.engines.nsq.protocol.lookup import (
     unregister,
 )
 from qtools.errors import AddressInvalid, ProtocolError, QtoolsError, UsageError
+from qtools.host_port import BAD_PORT, NotAnAddress, split_host_port
 from qtools.names import is_ephemeral
 
 if TYPE_CHECKING:
@@ -58,14 +59,19 @@ MOST = 64  # nsqlookupds; each is a connection, and PUT /config can name some
 
 def parse_lookupd(text: str) -> tuple[str, int]:
     """`HOST:PORT`, `[::1]:PORT` → host and port; AddressInvalid otherwise."""
-    host, _, port = text.strip().rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    named = len(bare) <= 255 and all(0 < len(label) < 64 for label in bare.removesuffix(".").split("."))  # RFC 1035
-    if not named or not bare.isprintable() or any(char in "/@ ,[]" for char in bare) or (":" in bare) != (bare != host):
+    advice = "nsqlookupd's TCP port is usually 4160"
+    host, port = "", None
+    try:
+        host, port = split_host_port(text.strip())
+    except NotAnAddress:
+        pass
+    except ValueError as error:
+        raise AddressInvalid(text, f"{error}: {advice}") from None
+    if port == 0:
+        raise AddressInvalid(text, f"{BAD_PORT}: {advice}")
+    if not host or port is None:
         raise AddressInvalid(text, "is none of an nsqlookupd: --lookupd-tcp-address takes HOST:PORT, usually port 4160")
-    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
-        raise AddressInvalid(text, "has a port that is not between 1 and 65535: nsqlookupd's TCP port is usually 4160")
-    return bare, int(port)
+    return host, port
 
 
 class Lookups:

@@ -12,7 +12,6 @@
     checkpoint.py     a checkpoint file: how far a run has come
     dedupe.py         --dedupe, shared by q-bridge and q-to-file
     trial.py          stops a run whose expression fails on all of the first messages
-    stdout.py         writes all of some bytes to a descriptor
     worker.py         one thread for calls that block: stdin, stdout, fsync
 
     metrics/          /metrics, probes and statsd

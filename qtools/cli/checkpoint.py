@@ -19,6 +19,7 @@ import os
 import stat
 from typing import Any
 
+from qtools.descriptors import write_all
 from qtools.errors import StartError, UsageError
 
 # os.link fails with one of these where a file system has no hard links: FAT, and some that are reached over a network.
@@ -104,9 +105,7 @@ class StateFile:
         try:
             fresh = os.open(self._fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            data = text.encode() + b"\n"
-            while data:
-                data = data[os.write(fresh, data) :]
+            write_all(fresh, text.encode() + b"\n")
             if sync:
                 os.fsync(fresh)
             if self._locked >= 0 and self._is_named(self._locked):
@@ -130,9 +129,7 @@ class StateFile:
             if self._locked < 0 or not self._is_named(self._locked):
                 return False
             os.lseek(self._locked, 0, os.SEEK_END)
-            data = text.encode() + b"\n"
-            while data:
-                data = data[os.write(self._locked, data) :]
+            write_all(self._locked, text.encode() + b"\n")
         except OSError as error:
             raise StartError(f"cannot write the checkpoint {self.path}: {error.strerror or error}") from error
         return True

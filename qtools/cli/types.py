@@ -13,6 +13,7 @@ import click
 
 from qtools.durations import NUMBER, parse_duration
 from qtools.errors import QtoolsError
+from qtools.host_port import join_host_port, split_host_port
 from qtools.names import check_topic
 
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -206,10 +207,7 @@ class Endpoint(NamedTuple):
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-_ENDPOINT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@,]+))?:?(?P<port>(?<=:)[0-9]{1,5})?")
+        return join_host_port(self.host, self.port)
 
 
 def parse_listen(text: str) -> Endpoint:
@@ -232,14 +230,15 @@ def parse_peer(text: str, default_port: int) -> Endpoint:
 
 
 def _parse_endpoint(text: str, host: str | None, port: int | None) -> Endpoint:
-    found = _ENDPOINT.fullmatch(text)
-    if found is not None:
-        host = found["six"] or found["host"] or host
-        port = int(found["port"]) if found["port"] else None if text.endswith(":") else port
-        # RFC 1035, 2.3.4: what stands between dots has 1 to 63 characters
-        if host and port is not None and port < 65536 and all(0 < len(label) < 64 for label in host.split(".")):
-            return Endpoint(host, port)
-    raise ValueError(f"{text!r} is not HOST:PORT")
+    try:
+        given_host, given_port = split_host_port(text)
+    except ValueError:
+        given_host, given_port = "", None
+        host = None
+    host, port = given_host or host, port if given_port is None else given_port
+    if host is None or port is None:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return Endpoint(host, port)
 
 
 class Listen(click.ParamType[Endpoint]):

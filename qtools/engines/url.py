@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from qtools.errors import AddressInvalid, NameInvalid, without_userinfo
+from qtools.host_port import BAD_PORT, NotAnAddress, join_host_port, split_host_port
 from qtools.names import check_channel, check_topic
 
 
@@ -48,7 +49,6 @@ OTHER_ENGINES = {
 }
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]@,?#]+))(?::(?P<port>[0-9]+))?")
 # RFC 3986, 3.3 and 3.4: what may stand in a path's segment, and in a query's value, besides letters and digits.
 _SAFE_IN_NAME = "-._~!$'()*+;:="
 _SAFE_IN_QUERY = "-._~!$'()*;:/,"
@@ -176,21 +176,20 @@ def _hosts(authority: str, scheme: str, shown: str) -> tuple[str, ...]:
 def _host(text: str, scheme: str, shown: str) -> str:
     """HOST[:PORT] → HOST:PORT, an IPv6 address in brackets."""
     default = SCHEMES[scheme].port
-    found = _HOST.fullmatch(text)
-    if found is None:
-        if not text or text.startswith(":"):
-            raise AddressInvalid(shown, f"names no host: write {scheme}://HOST:{default}")
-        if text.count(":") > 1:
-            raise AddressInvalid(shown, "looks like IPv6: write it as [ADDRESS]:PORT")
-        raise AddressInvalid(shown, f"is not {scheme}://HOST:PORT")  # the text may be a part of a password
-    digits = found["port"]
-    port = default if digits is None else int(digits) if len(digits) < 9 else 0
-    if not 0 < port < 65536:
-        raise AddressInvalid(shown, "has a port that is not between 1 and 65535")
-    host = found["six"] or found["host"]
-    if not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):  # RFC 1035, 2.3.4
-        raise AddressInvalid(shown, "has a host that is no name: what stands between dots has 1 to 63 characters")
-    return f"[{host}]:{port}" if found["six"] else f"{host}:{port}"
+    try:
+        host, port = split_host_port(text)
+    except NotAnAddress as error:  # the text may be a part of a password: it is not shown
+        names_no_host = not text or text.startswith(":")
+        advice = f"names no host: write {scheme}://HOST:{default}" if names_no_host else error.advice
+        raise AddressInvalid(shown, advice or f"is not {scheme}://HOST:PORT") from None
+    except ValueError as error:
+        raise AddressInvalid(shown, str(error)) from None
+    if not host:
+        raise AddressInvalid(shown, f"names no host: write {scheme}://HOST:{default}")
+    port = default if port is None else port
+    if not port:
+        raise AddressInvalid(shown, BAD_PORT)
+    return join_host_port(host, port)
 
 
 def _socket(path: str, shown: str) -> str:

@@ -11,8 +11,8 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
-from qtools.cli.stdout import write_all
 from qtools.cli.worker import Worker
+from qtools.descriptors import write_until_error
 from qtools.errors import SinkClosed, SinkError
 from qtools.formats import encoders
 from qtools.formats.encoders import Format
@@ -107,7 +107,7 @@ class Output:
         """Print `batch`, whose messages stand at `places` of the one that was given."""
         data = self._form.join(batch)
         # A write that a stop gave up may still be stuck in the thread; ours queues behind it.
-        written, error = await self._worker.call(write_all, self._fd, data)
+        written, error = await self._worker.call(write_until_error, self._fd, data)
         self.printed_bytes += written
         if error is None:
             self.printed += len(batch)

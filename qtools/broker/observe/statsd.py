@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from qtools.broker.core.broker import Broker
 from qtools.broker.observe.stats import Plain, collect
 from qtools.errors import AddressInvalid
+from qtools.host_port import split_host_port
 from qtools.names import is_ephemeral
 
 log = logging.getLogger("qtools.broker")
@@ -39,10 +40,13 @@ _COUNTED = frozenset({"gc_total_runs"})
 
 def parse_statsd(text: str) -> tuple[str, int]:
     """`HOST:PORT` → host and port; AddressInvalid otherwise."""
-    host, _, port = text.strip().rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
+    try:
+        host, port = split_host_port(text.strip())
+    except ValueError:
+        host, port = "", None
+    if not host or not port:
         raise AddressInvalid(text, "is none of a statsd: --statsd-address takes HOST:PORT, usually port 8125")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, port
 
 
 def expand_prefix(prefix: str, host: str, http_port: int) -> str:

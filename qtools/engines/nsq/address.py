@@ -8,11 +8,11 @@ In: flags and the environment. Out: addresses. Nothing here connects.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from qtools.errors import AddressInvalid, UsageError
+from qtools.host_port import BAD_PORT, NotAnAddress, join_host_port, split_host_port
 
 NSQD_TCP_PORT = 4150
 NSQD_HTTP_PORT = 4151
@@ -64,7 +64,7 @@ class Address:
             return "the local broker"
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
     @property
     def other_port_hint(self) -> str:
@@ -87,22 +87,18 @@ def parse_address(text: str, default_port: int = NSQD_TCP_PORT) -> Address:
         if scheme not in ("tcp", "nsq", "nsqd"):
             raise AddressInvalid(text, f"is a {scheme} URL; nsqd's TCP address is HOST:PORT")
         text = rest.rstrip("/")
-    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]@,]+))(?::(?P<port>[0-9]+))?", text)
-    if found is None:
-        if text.startswith(":") and text[1:].isdigit():
-            raise AddressInvalid(text, f"has no host: did you mean localhost{text}?")
-        if "," in text:
-            raise AddressInvalid(text, "names several: give the flag once for each")
-        if text.count(":") > 1:
-            raise AddressInvalid(text, "looks like IPv6: write it as [ADDRESS]:PORT")
-        raise AddressInvalid(text, "is not HOST:PORT")
-    digits = found["port"]
-    port = default_port if digits is None else int(digits) if len(digits) < 9 else 0
-    if not 0 < port < 65536:
-        raise AddressInvalid(text, "has a port that is not between 1 and 65535")
-    host = found["six"] or found["host"]
-    if not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):  # RFC 1035, 2.3.4
-        raise AddressInvalid(text, "has a host that is no name: what stands between dots has 1 to 63 characters")
+    try:
+        host, port = split_host_port(text)
+    except NotAnAddress as error:
+        advice = "names several: give the flag once for each" if "," in text else error.advice
+        raise AddressInvalid(text, advice or "is not HOST:PORT") from None
+    except ValueError as error:
+        raise AddressInvalid(text, str(error)) from None
+    if not host:
+        raise AddressInvalid(text, f"has no host: did you mean localhost{text}?")
+    port = default_port if port is None else port
+    if not port:
+        raise AddressInvalid(text, BAD_PORT)
     return Address(host=host, port=port)
 
 

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qtools.descriptors import write_all
+
 HEAD_SIZE = 4096
 SLOT_SIZE = 512  # a sector, which a disk nearly always writes as a whole
 VERSION = 1
@@ -67,7 +69,7 @@ class FileJournal:
         """A new note, for a file of which nothing is synced. The note is synced; the caller syncs the directory."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            write_at(fd, _packed(asdict(head), HEAD_SIZE), 0)
+            write_all(fd, _packed(asdict(head), HEAD_SIZE), 0)
             note = cls(path, fd, 0)
             note.write(FileState())
             note.write(FileState())
@@ -94,7 +96,7 @@ class FileJournal:
     def write(self, state: FileState) -> None:
         """Write `state` and sync it."""
         packed = _packed(asdict(state) | {"turn": self._turn}, SLOT_SIZE)
-        write_at(self._fd, packed, HEAD_SIZE + SLOT_SIZE * (self._turn % 2))
+        write_all(self._fd, packed, HEAD_SIZE + SLOT_SIZE * (self._turn % 2))
         os.fdatasync(self._fd)
         self._turn += 1
 
@@ -121,15 +123,6 @@ def is_file_at(fd: int, path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return os.path.samestat(there, os.fstat(fd))
-
-
-def write_at(fd: int, data: bytes, at: int) -> None:
-    """Write all of `data` at offset `at`. After an OSError a part of it may be written."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, at)
-        at += written
-        view = view[written:]
 
 
 def _packed(told: dict[str, Any], size: int) -> bytes:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from qtools.descriptors import write_all
 from qtools.errors import InputError
 from qtools.to_file.archive.file_record import VERSION, FileRecord
 from qtools.to_file.archive.workfile import sync_directory
@@ -121,7 +122,7 @@ def append_manifest(root: Path, finished: FileRecord, *, unless_there: bool = Fa
         end = _cut_torn_line(fd)
         if unless_there and _has_line(fd, relative):
             return
-        _write_all(fd, manifest_line(finished, relative))
+        write_all(fd, manifest_line(finished, relative))
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -149,11 +150,6 @@ def _has_line(fd: int, relative: str) -> bool:
         file.seek(0)
         name = relative.rpartition("/")[2]
         return any(each.name == name for each in read_manifest(DIRECTORY_MANIFEST, file.read()))
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 # ── in a store ──

@@ -20,11 +20,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from qtools.descriptors import write_all
 from qtools.formats.encoders import Format
 from qtools.message import Batch, timestamp_of
 from qtools.to_file.archive.compression import CompressionStream, ending
 from qtools.to_file.archive.content_hash import ContentHash
-from qtools.to_file.archive.journal import FileJournal, FileState, Head, is_file_at, write_at
+from qtools.to_file.archive.journal import FileJournal, FileState, Head, is_file_at
 
 DATA, NOTE = ".part", ".note"
 _BLOCK = 1024 * 1024  # bytes copied at once
@@ -129,7 +130,7 @@ class WorkFile:
         note = self._open()
         if os.fstat(self._fd).st_size < self.state.length:
             raise WorkFileGone(self.data)  # a write there would leave a hole
-        write_at(self._fd, data, self.state.length)
+        write_all(self._fd, data, self.state.length)
         os.fdatasync(self._fd)
         synced = replace(self._grown, length=self.state.length + len(data), ids=f"{self._ids.value:x}")
         note.write(synced)
@@ -173,7 +174,7 @@ class WorkFile:
                 block = os.pread(self._fd, min(_BLOCK, size - at), at)
                 if not block:
                     raise OSError(errno.EIO, "it ends too early", str(self.data))
-                write_at(fd, block, at)
+                write_all(fd, block, at)
                 at += len(block)
             os.fsync(fd)
             note = FileJournal.create(note_path, self.head)
@@ -227,7 +228,7 @@ class WorkFile:
         self.check()
         tail = ending(self.head.compression, state.crc, state.plain)
         os.ftruncate(self._fd, state.length)
-        write_at(self._fd, tail, state.length)
+        write_all(self._fd, tail, state.length)
         os.fsync(self._fd)
         ended = replace(state, size=state.length + len(tail), sha256=self._hash(tail))
         note.write(ended)

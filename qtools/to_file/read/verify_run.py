@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from qtools.cli import logs
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
-from qtools.cli.stdout import STDOUT, write_all
 from qtools.cli.types import format_size, plural
 from qtools.cli.worker import Worker
+from qtools.descriptors import STDOUT, write_until_error
 from qtools.errors import InputError, SinkError
 from qtools.to_file.read.verify import Report, Verifier, read_archive
 from qtools.to_file.stores.opening import open_to_read
@@ -56,7 +56,7 @@ async def check(options: CheckOptions, signals: Signals) -> int:
     lines = _json_lines(report) if options.as_json else _table(report)
     data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
     try:
-        _, error = await Worker("output").call(write_all, STDOUT, data)
+        _, error = await Worker("output").call(write_until_error, STDOUT, data)
     except asyncio.CancelledError:
         if signals.received is None:
             raise
