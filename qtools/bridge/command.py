@@ -46,6 +46,7 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     "--to-broker",
     multiple=True,
     metavar="URL|PROFILE",
+    shell_complete=shared.complete_broker,
     help="The broker to send to, as --broker. Default: where the sources are.",
 )
 @click.option(

@@ -36,9 +36,18 @@ def _all(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+def complete_broker(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """What a shell offers for --broker: the profiles, and the beginnings of URLs."""
+    from qtools.engines.profiles import profile_names
+    from qtools.engines.url import SCHEMES, UNIX
+
+    words = [*profile_names(), *(f"{UNIX}:/" if scheme == UNIX else f"{scheme}://" for scheme in SCHEMES)]
+    return [word for word in words if word.startswith(incomplete)]
+
+
 broker_options = _all(
     click.option(
-        "--broker", "-b", "broker", multiple=True, metavar="URL|PROFILE",
+        "--broker", "-b", "broker", multiple=True, metavar="URL|PROFILE", shell_complete=complete_broker,
         help="The broker: nsq://HOST:4150, nsq+lookupd://HOST:4161, nsqs://… with TLS, nsq+unix:/PATH, or a profile of "
         "~/.config/qtools/config.toml. Default: $QTOOLS_BROKER, else the local broker.",
     ),

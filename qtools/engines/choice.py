@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from qtools.engines.profiles import LOCAL, Profile, read_profile
 from qtools.engines.url import BrokerUrl, is_url, parse_url
@@ -97,6 +97,7 @@ def choose_broker(
     if flags.broker:
         return _named(flags.broker, given[0], environ)
     if given:
+        _refuse_passwords(*flags.nsqd, *flags.lookupd)
         return BrokerChoice(nsqd=tuple(flags.nsqd), lookupd=tuple(flags.lookupd))
     if word := environ.get("QTOOLS_BROKER", "").strip():
         for name in ("QTOOLS_NSQD", "QTOOLS_LOOKUPD"):
@@ -117,6 +118,7 @@ def engine_of(
     from qtools.engines.nsq.options import convert_options
     from qtools.engines.nsq.settings import Settings, read_secret
 
+    _refuse_passwords(*flags.nsqd_http)
     layers = [  # the weakest first
         *([] if choice.profile is None else [_of_profile(choice.profile)]),
         *(convert_options(dict(url.query), str(url.broker)) for url in choice.urls[:1]),
@@ -218,10 +220,21 @@ def _profile_name(word: str, origin: str) -> str:
 
 def _refuse_userinfo(url: BrokerUrl) -> None:
     if url.has_userinfo:
-        raise UsageError(
-            f"{url} has a password: every user of this machine can read a command line; put it into a file"
-            " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
-        )
+        _refuse(str(url))
+
+
+def _refuse_passwords(*addresses: str) -> None:
+    """The same for NSQ's own flags, of which nsqlookupd's may be a URL."""
+    for text in addresses:
+        if "://" in text and "@" in text:
+            _refuse(without_userinfo(text))
+
+
+def _refuse(shown: str) -> NoReturn:
+    raise UsageError(
+        f"{shown} has a password: every user of this machine can read a command line; put it into a file"
+        " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
+    )
 
 
 def _of_profile(profile: Profile) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from qtools.engines.url import BrokerUrl, parse_url
-from qtools.errors import AddressInvalid, StartError, UsageError
+from qtools.errors import AddressInvalid, QtoolsError, StartError, UsageError
 from qtools.paths import config_file
 
 LOCAL = "local"  # in place of a profile's name: the private local broker
@@ -48,27 +48,40 @@ class Profile:
 
 def read_profile(name: str, environ: Mapping[str, str] = os.environ) -> Profile:
     """The profile `name`; UsageError if there is none or it is wrong, StartError if the file cannot be read."""
-    import tomllib
-
     path = config_file(environ)
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno())
-            told = tomllib.loads(file.read().decode("utf-8-sig"))
+        tables, info = _read(path)
     except FileNotFoundError:
         raise UsageError(f"there is no profile {name!r}: {path} does not exist{_hint(name)}") from None
     except OSError as error:
         raise StartError(f"cannot read {path}: {error.strerror or error}") from error
+    if name not in tables:
+        names = ", ".join(tables) or "none"
+        raise UsageError(f"there is no profile {name!r} in {path}, which has: {names}{_hint(name)}")
+    return _profile(name, path, dict(tables[name]), is_private=_is_private(info))
+
+
+def profile_names(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The names of all profiles; none where the file cannot be read or is wrong."""
+    try:
+        return list(_read(config_file(environ))[0])
+    except (OSError, QtoolsError):
+        return []
+
+
+def _read(path: Path) -> tuple[dict[str, dict[str, Any]], os.stat_result]:
+    """The tables of the profiles in the file at `path`, by their names; OSError, UsageError."""
+    import tomllib
+
+    try:
+        with path.open("rb") as file:
+            info = os.fstat(file.fileno())
+            return _tables(tomllib.loads(file.read().decode("utf-8-sig")), path), info
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 (at byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         text = str(error)
         raise UsageError(f"{path} is not TOML: {text[:1].lower()}{text[1:]}") from error
-    table = _tables(told, path).get(name)
-    if table is None:
-        names = ", ".join(_tables(told, path)) or "none"
-        raise UsageError(f"there is no profile {name!r} in {path}, which has: {names}{_hint(name)}")
-    return _profile(name, path, dict(table), is_private=_is_private(mode))
 
 
 def _tables(told: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:

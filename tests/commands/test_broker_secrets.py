@@ -117,6 +117,15 @@ def test_a_file_that_others_can_read_is_not_believed(shell: Shell, guarded: Brok
     )
 
 
+def test_the_password_of_an_http_address_is_not_shown(shell: Shell) -> None:
+    environ = {"QTOOLS_LOOKUPD": f"http://me:{SECRET}@127.0.0.1:1"}
+    for words in (["q-tail", "t/me", "-vv"], ["q-pipe", "t", "-vv"], ["q-to-file", "--topic-glob", "*", "-o", "out"]):
+        done = shell.run(*words, input=b"a\n", environ=environ)
+        assert done.status == 3
+        assert "http://127.0.0.1:1: nothing listens there" in done.err
+        assert SECRET not in done.err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_line_takes_it(shell: Shell, name: str) -> None:
     done = shell.run(*COMMANDS[name], "--broker", f"nsq://:{SECRET}@h/", input=b"")

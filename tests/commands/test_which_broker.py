@@ -196,6 +196,30 @@ def test_options_reach_the_broker(shell: Shell, broker: Broker, topic: str) -> N
     tail.reap()
 
 
+@pytest.mark.parametrize(
+    ("program", "flag"),
+    [
+        ("q-pipe", "--broker"),
+        ("q-tail", "-b"),
+        ("q-bridge", "--to-broker"),
+        ("q-to-file", "-b"),
+        ("q-pubsub-http", "-b"),
+    ],
+)
+def test_a_shell_completes_profiles_and_schemes(shell: Shell, program: str, flag: str) -> None:
+    def completed(word: str) -> list[bytes]:
+        environ = {f"_{program.replace('-', '_').upper()}_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+        done = fine(shell.run(program, environ={**environ, "COMP_WORDS": f"{program} {flag} {word}"}))
+        return [line for line in done.lines if line]
+
+    assert completed("n") == [b"plain,nsq://", b"plain,nsqs://", b"plain,nsq+lookupd://", b"plain,nsqs+lookupd://",
+                              b"plain,nsq+unix:/"]  # fmt: skip
+    write_profile(shell, '[broker.prod]\nurl = "nsq://h"\n[broker.prep]\n')
+    assert completed("pr") == [b"plain,prod", b"plain,prep"]
+    write_profile(shell, "wrong")
+    assert completed("pr") == []
+
+
 # ── what is refused ──
 
 COMMANDS = {

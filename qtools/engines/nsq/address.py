@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from qtools.errors import AddressInvalid, UsageError
+from qtools.errors import AddressInvalid, UsageError, without_userinfo
 from qtools.host_port import BAD_PORT, NotAnAddress, join_host_port, split_host_port
 
 NSQD_TCP_PORT = 4150
@@ -148,7 +148,7 @@ class Brokers:
 
     def __str__(self) -> str:
         if self.lookupd:
-            return "nsqlookupd at " + ", ".join(self.lookupd)
+            return "nsqlookupd at " + ", ".join(map(without_userinfo, self.lookupd))
         return ", ".join(map(str, self.nsqd))
 
 

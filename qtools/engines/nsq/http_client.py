@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qtools.engines.nsq.address import LOCAL, lookupd_hint
-from qtools.errors import ConnectFailed, PeerError, ProtocolError
+from qtools.errors import ConnectFailed, PeerError, ProtocolError, without_userinfo
 from qtools.imports import import_in_thread
 from qtools.names import Subscription, is_valid_name
 
@@ -26,10 +26,14 @@ TIMEOUT = 5.0  # s
 
 
 class HttpClient:
-    """Sends requests to one HTTP address and keeps the connection. tls: the TLS context for https://."""
+    """Sends requests to one HTTP address and keeps the connection. tls: the TLS context for https://.
+
+    The attribute `base` is the address for messages: a user name and a password are left out.
+    """
 
     def __init__(self, base: str, tls: ssl.SSLContext | None = None) -> None:
-        self.base = base
+        self._url = base
+        self.base = without_userinfo(base)
         self._tls = tls
         self._client: httpx.AsyncClient | None = None
         self._connected_to = ""
@@ -46,7 +50,7 @@ class HttpClient:
         await import_in_thread("httpx")
         import httpx
 
-        base = _local_socket() if self.base == LOCAL else self.base
+        base = _local_socket() if self._url == LOCAL else self._url
         if base != self._connected_to:
             await self.close()
             self._connected_to = base
@@ -57,14 +61,14 @@ class HttpClient:
             else:
                 # No proxy from the environment: a broker is not somewhere out on the web. Loading the system's CA
                 # certificates takes 0.1 s, which plain HTTP does not need.
-                verify = self._tls if self._tls is not None else self.base.startswith("https:")
+                verify = self._tls if self._tls is not None else base.startswith("https:")
                 self._client = httpx.AsyncClient(base_url=base, timeout=TIMEOUT, trust_env=False, verify=verify)
         try:
             answer = await self._client.request(method, path)
         except httpx.TimeoutException as error:
-            raise ConnectFailed(base, f"no answer within {TIMEOUT:.4g} s") from error
+            raise ConnectFailed(without_userinfo(base), f"no answer within {TIMEOUT:.4g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConnectFailed(base, _reason(error)) from error
+            raise ConnectFailed(without_userinfo(base), _reason(error)) from error
         return answer.status_code, answer.content
 
     async def get_json(self, path: str) -> Any:

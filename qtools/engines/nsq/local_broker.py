@@ -37,7 +37,7 @@ async def start_local_broker() -> None:
     if not autostart_allowed():
         raise StartError(
             "no broker is given and the local one is not running (QTOOLS_AUTOSTART=0 forbids to start it):"
-            " give --nsqd-tcp-address HOST:PORT, or run q-broker"
+            " give --broker URL (nsq://HOST:4150), or run q-broker"
         )
     make_private(places.log.parent)
     try:

@@ -96,7 +96,7 @@ class TopicDepths:
         try:
             return list(told.get("data", told).get("topics") or [])
         except (AttributeError, TypeError) as error:
-            raise PeerError(f"{base}/stats answers with JSON that is not nsqd's") from error
+            raise PeerError(f"{asker.base}/stats answers with JSON that is not nsqd's") from error
 
 
 def _add(topics: dict[str, Counted], told: list[Any]) -> None:

@@ -47,7 +47,7 @@ def test_the_environment_may_forbid_to_start_it(value: str | None, allowed: bool
 
 async def test_where_it_is_forbidden_that_is_told_with_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QTOOLS_AUTOSTART", "0")
-    with pytest.raises(StartError, match=r"QTOOLS_AUTOSTART=0 .*give --nsqd-tcp-address HOST:PORT, or run q-broker"):
+    with pytest.raises(StartError, match=r"QTOOLS_AUTOSTART=0 .*give --broker URL .*, or run q-broker"):
         await connect(local_address(), settings())
     assert os.listdir(home) == []
 
