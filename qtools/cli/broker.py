@@ -11,11 +11,17 @@ from typing import Any
 
 from qtools.engines.choice import BrokerFlags, ConnectionFlags, Engine, choose_broker, one_broker
 from qtools.engines.choice import engine_of as make_engine
-from qtools.engines.url import BrokerUrl, split_address
+from qtools.engines.profiles import profile_names
+from qtools.engines.url import SCHEMES, UNIX, BrokerUrl, split_address
 from qtools.errors import UsageError
 
 # Flags that are fields of Settings by the same name.
 _FIELDS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_insecure", "snappy", "deflate", "deflate_level", "client_id")
+
+
+def beginnings() -> list[str]:
+    """What the value of --broker may be or begin with: the profiles, and the schemes of URLs."""
+    return [*profile_names(), *(f"{UNIX}:/" if scheme == UNIX else f"{scheme}://" for scheme in SCHEMES)]
 
 
 def topics_of(words: Sequence[str], what: str, *, template: bool = False) -> tuple[BrokerUrl | None, tuple[str, ...]]:

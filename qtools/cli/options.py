@@ -38,11 +38,9 @@ def _all(*decorators: Decorator) -> Decorator:
 
 def complete_broker(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """What a shell offers for --broker: the profiles, and the beginnings of URLs."""
-    from qtools.engines.profiles import profile_names
-    from qtools.engines.url import SCHEMES, UNIX
+    from qtools.cli.broker import beginnings
 
-    words = [*profile_names(), *(f"{UNIX}:/" if scheme == UNIX else f"{scheme}://" for scheme in SCHEMES)]
-    return [word for word in words if word.startswith(incomplete)]
+    return [word for word in beginnings() if word.startswith(incomplete)]
 
 
 broker_options = _all(
