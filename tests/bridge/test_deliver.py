@@ -12,7 +12,7 @@ import pytest
 from qtools.bridge.routing import Planning
 from qtools.bridge.sink import BridgeSink
 from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.protocol.command_reader import Command, Publish
+from qtools.engines.nsq.protocol.client_commands import Command, Publish
 from qtools.engines.nsq.publish.publisher import Publisher
 from qtools.errors import BrokerError, PartialFailure, Postponed, RouteFailed
 from qtools.expressions.expression import compile_expression

@@ -11,7 +11,7 @@ import pytest
 
 from qtools.broker.core.channel import NOT_IN_FLIGHT, NOT_THE_OWNER, Channel
 from qtools.broker.core.consumer import ChannelConsumer
-from qtools.engines.nsq.protocol.command_reader import Finish
+from qtools.engines.nsq.protocol.client_commands import Finish
 from qtools.engines.nsq.protocol.commands import fin
 
 from .house import House, Reader, consume, ids

@@ -10,7 +10,7 @@ from harness.brokers import Broker
 from harness.certificates import Certificates
 
 from qtools.broker.tcp.client_states import CLOSING, IGNORED, INIT, NAMES, SUBSCRIBED, TABLE, TLS_REQUIRED, ClientState
-from qtools.engines.nsq.protocol.command_reader import Publish
+from qtools.engines.nsq.protocol.client_commands import Publish
 from tests.conftest import MakeBroker
 
 UNKNOWN = b"0123456789abcdef"  # the id of no message

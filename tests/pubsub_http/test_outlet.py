@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.protocol.command_reader import Command, Publish
+from qtools.engines.nsq.protocol.client_commands import Command, Publish
 from qtools.pubsub_http.publish.publish_batcher import PublishBatcher, PublishRefused
 from qtools.web.memory_budget import MemoryBudget
 from qtools.web.request_body import Refusal

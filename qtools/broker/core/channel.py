@@ -24,7 +24,7 @@ from qtools.broker.core.consumer import ChannelConsumer, Done
 from qtools.broker.core.deferral_queue import GRAIN
 from qtools.broker.core.latency import Latency
 from qtools.broker.core.store import Backlog
-from qtools.engines.nsq.protocol.command_reader import Finish
+from qtools.engines.nsq.protocol.client_commands import Finish
 from qtools.names import is_ephemeral
 
 NOT_IN_FLIGHT = "ID not in flight"

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from qtools.broker.core.block import NOTHING, Block, MessageRange
 from qtools.broker.core.deadlines import Deadlines
-from qtools.engines.nsq.protocol.command_reader import FIN_LENGTH
+from qtools.engines.nsq.protocol.client_commands import FIN_LENGTH
 
 Done = tuple[Block, range | Sequence[bytes]]  # places in a block, or ids
 

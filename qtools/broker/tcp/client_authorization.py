@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from qtools.broker.core.broker import Broker
 from qtools.broker.tcp.auth import AuthFailed, Authority, Authorization, refusal
 from qtools.broker.tcp.client_transport import log
-from qtools.engines.nsq.protocol.command_reader import Command, RefusedCommand
+from qtools.engines.nsq.protocol.client_commands import Command, RefusedCommand
 
 if TYPE_CHECKING:
     from qtools.engines.nsq.protocol.transforms import Tls

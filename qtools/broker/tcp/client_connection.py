@@ -22,11 +22,10 @@ from qtools.broker.tcp.client_states import IGNORED, INIT, TABLE, TLS_REQUIRED, 
 from qtools.broker.tcp.client_states import refusal as refusal_in_state
 from qtools.broker.tcp.client_transport import ClientTransport, log
 from qtools.broker.tcp.pending_responses import PendingResponses
-from qtools.engines.nsq.protocol.command_reader import (
+from qtools.engines.nsq.protocol.client_commands import (
     Auth,
     Close,
     Command,
-    CommandReader,
     Finish,
     Identify,
     Nop,
@@ -37,6 +36,7 @@ from qtools.engines.nsq.protocol.command_reader import (
     Sub,
     Touch,
 )
+from qtools.engines.nsq.protocol.command_reader import CommandReader
 from qtools.engines.nsq.protocol.commands import MAGIC_V2
 from qtools.engines.nsq.protocol.frames import CLOSE_WAIT, ERROR, OK, RESPONSE, encode_frame
 from qtools.engines.nsq.protocol.negotiate import NegotiatedClient, NotGranted, negotiate

@@ -22,7 +22,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, Literal
 
-from qtools.engines.nsq.protocol.command_reader import (
+from qtools.engines.nsq.protocol.client_commands import (
     Auth,
     Close,
     Command,

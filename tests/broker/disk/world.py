@@ -26,7 +26,7 @@ from qtools.broker.core.consumer import ChannelConsumer
 from qtools.broker.disk.retention import Retain
 from qtools.broker.disk.store import DurableStore
 from qtools.broker.options import Options
-from qtools.engines.nsq.protocol.command_reader import Finish
+from qtools.engines.nsq.protocol.client_commands import Finish
 from qtools.engines.nsq.protocol.commands import fin
 from qtools.engines.nsq.protocol.frames import FrameReader
 from qtools.message import Message

@@ -16,12 +16,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from qtools.engines.nsq.address import Address
-from qtools.engines.nsq.protocol.command_reader import (
+from qtools.engines.nsq.protocol.client_commands import (
     Auth,
     Close,
     Command,
-    CommandLimits,
-    CommandReader,
     Finish,
     Identify,
     Publish,
@@ -30,6 +28,7 @@ from qtools.engines.nsq.protocol.command_reader import (
     Sub,
     Touch,
 )
+from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader
 from qtools.engines.nsq.protocol.frames import ERROR, HEARTBEAT, RESPONSE, encode_frame, encode_message
 from qtools.engines.nsq.protocol.identify import IdentifyResponse
 from qtools.engines.nsq.settings import Settings

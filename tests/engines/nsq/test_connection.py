@@ -17,7 +17,7 @@ from qtools.engines.nsq.connect import connect
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.in_flight import Delivery
 from qtools.engines.nsq.protocol import commands
-from qtools.engines.nsq.protocol.command_reader import (
+from qtools.engines.nsq.protocol.client_commands import (
     Auth,
     Close,
     Command,

@@ -14,7 +14,7 @@ from qtools.engines.nsq.address import Address, Brokers
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.connection_pool import ConnectionPool
 from qtools.engines.nsq.discovery import Discovery
-from qtools.engines.nsq.protocol.command_reader import Close, Identify, Sub
+from qtools.engines.nsq.protocol.client_commands import Close, Identify, Sub
 from qtools.errors import StartError
 from tests.engines.nsq.scripted import Scripted, settings, until
 

@@ -13,7 +13,7 @@ import pytest
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.consume import consumer as module
 from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.protocol.command_reader import Close, Requeue, Sub
+from qtools.engines.nsq.protocol.client_commands import Close, Requeue, Sub
 from qtools.errors import StartError
 from qtools.message import Batch
 from qtools.names import Subscription

@@ -15,7 +15,7 @@ from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.consume import drain as module
 from qtools.engines.nsq.consume.consumer import Consumer
 from qtools.engines.nsq.consume.drain import EndConditions, ask_first, end_consumer
-from qtools.engines.nsq.protocol.command_reader import Sub
+from qtools.engines.nsq.protocol.client_commands import Sub
 from qtools.errors import PeerError, SourcePaused, StartError
 from qtools.names import Subscription
 from tests.engines.nsq.scripted import Answer, Scripted, Web, settings, until, web

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from qtools.engines.nsq import connection_pool
 from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.protocol.command_reader import Command, Publish
+from qtools.engines.nsq.protocol.client_commands import Command, Publish
 from qtools.engines.nsq.publish import batch_splitter, publish_queue
 from qtools.engines.nsq.publish.publisher import Publisher
 from qtools.errors import BrokerError, MessageRefused, QtoolsError

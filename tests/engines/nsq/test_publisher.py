@@ -13,7 +13,7 @@ import pytest
 from qtools.engines.nsq import discovery as discovery_module
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.protocol import commands
-from qtools.engines.nsq.protocol.command_reader import Command, Publish
+from qtools.engines.nsq.protocol.client_commands import Command, Publish
 from qtools.engines.nsq.publish import load_balancing as balance_module
 from qtools.engines.nsq.publish import publish_queue as publish_queue_module
 from qtools.engines.nsq.publish.batch_splitter import PublishCommand

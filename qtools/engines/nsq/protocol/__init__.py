@@ -5,6 +5,7 @@ No sockets, no clock, no asyncio here: a function that needs the time takes it a
     receive_buffer.py  bytes that have arrived and are not parsed yet
     frames.py          server to client: frames and messages, decoded and encoded
     commands.py        client to server: each command encoded
+    client_commands.py  client to server, on the broker's side: the commands as plain data
     command_reader.py  client to server, on the broker's side: bytes in, commands out
     identify.py        the IDENTIFY request and response
     negotiate.py       the broker's side of IDENTIFY: what a client is granted

@@ -1,12 +1,12 @@
-"""Client → server, seen by the broker. In: chunks of bytes. Out: commands, runs of them as one.
+"""Client → server, on the broker's side. In: chunks of bytes. Out: commands (client_commands.py).
 
-What belongs together leaves together: a run of FIN is one Finish, its lines untouched, since whoever knows
-what has to come next need not take them apart; PUBs in a row to one topic are one Publish that owes several
-answers. An MPUB is framed by its *message count*, as nsqd does: the body size it declares is only held
-against the limits, since some producers get it wrong.
+Commands in a row are combined where that saves work: a run of FINs is one Finish, whose lines are not split, as the
+broker may know which line comes next; PUBs to one topic are one Publish, with several replies. The end of an MPUB is
+found by its message count, as in nsqd. The body size that it declares is checked against the limits only, since some
+producers declare a wrong one.
 
-What nsqd would refuse becomes a Refused with nsqd's code and words; it ends the list and the reader.
-Whether a command fits the state of a connection is the broker's to say, not this file's.
+What nsqd would refuse becomes a RefusedCommand with nsqd's code and text; after it the reader returns nothing more.
+Whether a command is allowed in the state of a connection is decided by the broker.
 """
 
 from __future__ import annotations
@@ -16,12 +16,25 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qtools.engines.nsq.protocol.client_commands import (
+    Auth,
+    Close,
+    Command,
+    Finish,
+    Identify,
+    Nop,
+    Publish,
+    Ready,
+    RefusedCommand,
+    Requeue,
+    Sub,
+    Touch,
+)
 from qtools.engines.nsq.protocol.commands import fin
 from qtools.engines.nsq.protocol.receive_buffer import ReceiveBuffer
 from qtools.names import is_valid_name
 
 _OBJECT_BYTES = 48  # of a message of an MPUB, beside its bytes and their length: an object, and its place in a list
-FIN_LENGTH = 21  # bytes of a line that says FIN
 MAX_LINE = 16 * 1024  # nsqd's read buffer; a longer line ends the connection without a word
 
 
@@ -33,80 +46,6 @@ class CommandLimits:
     max_body_size: int = 5 * 1024 * 1024
     max_req_timeout_ms: int = 3_600_000
 
-
-@dataclass(slots=True)
-class Identify:
-    body: bytes
-
-
-@dataclass(slots=True)
-class Auth:
-    secret: bytes
-
-
-@dataclass(slots=True)
-class Sub:
-    topic: str
-    channel: str
-
-
-@dataclass(slots=True)
-class Ready:
-    count: int
-
-
-@dataclass(slots=True)
-class Finish:
-    """`lines`: as `commands.fin` makes them."""
-
-    lines: bytes
-
-    @property
-    def ids(self) -> list[bytes]:
-        return [self.lines[at : at + 16] for at in range(4, len(self.lines), FIN_LENGTH)]
-
-
-@dataclass(slots=True)
-class Requeue:
-    ident: bytes
-    delay_ms: int
-
-
-@dataclass(slots=True)
-class Touch:
-    ident: bytes
-
-
-@dataclass(slots=True)
-class Close:
-    pass
-
-
-@dataclass(slots=True)
-class Nop:
-    pass
-
-
-@dataclass(slots=True)
-class Publish:
-    """`command` is PUB, MPUB or DPUB; `answers` how many OKs it owes (PUBs in a row are one Publish)."""
-
-    command: str
-    topic: str
-    bodies: list[bytes]
-    delay_ms: int = 0
-    answers: int = 1
-
-
-@dataclass(slots=True)
-class RefusedCommand:
-    """What nsqd would answer, and then close. Without a code it closes without a word."""
-
-    code: str
-    text: str
-
-
-Command = Identify | Auth | Sub | Ready | Finish | Requeue | Touch | Close | Nop | Publish | RefusedCommand
 
 _size_at = struct.Struct(">i").unpack_from
 _FIN_RUN = re.compile(rb"(?:FIN [0-9a-f]{16}\n)++")  # others come one by one

@@ -10,17 +10,8 @@ from __future__ import annotations
 import json
 import ssl
 
-from qtools.engines.nsq.protocol.command_reader import (
-    Auth,
-    Close,
-    Command,
-    CommandLimits,
-    CommandReader,
-    Identify,
-    Nop,
-    Publish,
-    Sub,
-)
+from qtools.engines.nsq.protocol.client_commands import Auth, Close, Command, Identify, Nop, Publish, Sub
+from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader
 from qtools.engines.nsq.protocol.commands import MAGIC_V2
 from qtools.engines.nsq.protocol.frames import ERROR, RESPONSE, encode_frame, encode_message
 from qtools.engines.nsq.protocol.negotiate import NegotiatedClient, ServerLimits, negotiate

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from qtools.engines.nsq.protocol import commands
-from qtools.engines.nsq.protocol.command_reader import (
+from qtools.engines.nsq.protocol.client_commands import (
     Auth,
     Close,
     Command,
-    CommandLimits,
-    CommandReader,
     Finish,
     Identify,
     Nop,
@@ -21,6 +19,7 @@ from qtools.engines.nsq.protocol.command_reader import (
     Sub,
     Touch,
 )
+from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader
 from qtools.engines.nsq.protocol.frames import Frame, FrameReader
 from qtools.errors import ProtocolError
 from qtools.message import Message

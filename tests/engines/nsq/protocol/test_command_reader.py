@@ -11,9 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from qtools.engines.nsq.protocol import commands
-from qtools.engines.nsq.protocol.command_reader import (
-    CommandLimits,
-    CommandReader,
+from qtools.engines.nsq.protocol.client_commands import (
     Finish,
     Identify,
     Nop,
@@ -23,6 +21,7 @@ from qtools.engines.nsq.protocol.command_reader import (
     Requeue,
     Sub,
 )
+from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader
 
 from .streams import bytewise, cut, feed, understand
 

@@ -9,12 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtools.engines.nsq.protocol import commands
-from qtools.engines.nsq.protocol.command_reader import (
+from qtools.engines.nsq.protocol.client_commands import (
     Auth,
     Close,
     Command,
-    CommandLimits,
-    CommandReader,
     Finish,
     Identify,
     Nop,
@@ -24,6 +22,7 @@ from qtools.engines.nsq.protocol.command_reader import (
     Sub,
     Touch,
 )
+from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader
 
 from .streams import bytewise, encoded, understand
 

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qtools.engines.nsq.protocol import commands, lookup, session
-from qtools.engines.nsq.protocol.command_reader import CommandLimits, Publish, RefusedCommand
+from qtools.engines.nsq.protocol.client_commands import Publish, RefusedCommand
+from qtools.engines.nsq.protocol.command_reader import CommandLimits
 from qtools.engines.nsq.protocol.frames import MAX_FRAME_SIZE, encode_frame, encode_message
 from qtools.engines.nsq.protocol.identify import IdentifyRequest, IdentifyResponse
 from qtools.engines.nsq.protocol.negotiate import NotGranted, ServerLimits, negotiate

@@ -7,7 +7,8 @@ from itertools import accumulate
 
 import pytest
 
-from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader, Identify, Publish, RefusedCommand
+from qtools.engines.nsq.protocol.client_commands import Identify, Publish, RefusedCommand
+from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader
 from qtools.engines.nsq.protocol.commands import MAGIC_V2
 from qtools.engines.nsq.protocol.frames import (
     MESSAGE,

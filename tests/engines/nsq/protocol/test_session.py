@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from qtools.engines.nsq.protocol import commands
-from qtools.engines.nsq.protocol.command_reader import Close, Finish, Nop, Publish, Ready, Requeue, Sub, Touch
+from qtools.engines.nsq.protocol.client_commands import Close, Finish, Nop, Publish, Ready, Requeue, Sub, Touch
 from qtools.engines.nsq.protocol.frames import ERROR, RESPONSE, encode_frame, encode_message
 from qtools.engines.nsq.protocol.identify import IdentifyRequest, IdentifyResponse
 from qtools.engines.nsq.protocol.negotiate import ServerLimits
