@@ -75,3 +75,10 @@ def test_a_source_of_what_are_no_names_is_refused(text: str, kind: str) -> None:
     with pytest.raises(NameInvalid) as caught:
         parse_source(text, "tail")
     assert caught.value.kind == kind
+
+
+def test_a_password_in_a_url_in_the_place_of_a_name_is_not_shown() -> None:
+    with pytest.raises(NameInvalid) as caught:
+        check_topic("nsq://me:s3cret@h/t")
+    assert str(caught.value) == "topic name 'nsq://h/t' is a URL, and only a name can stand here"
+    assert caught.value.name == "nsq://h/t"

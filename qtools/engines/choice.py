@@ -137,8 +137,7 @@ def engine_of(
     http_of_options = fields.pop("nsqd_http", "").split(",")
     http = flags.nsqd_http or [text for text in http_of_options if text]
     if not choice.urls:
-        named = choice.nsqd or choice.lookupd
-        brokers = choose_brokers(choice.nsqd, choice.lookupd, http, {} if named else environ)
+        brokers = choose_brokers(choice.nsqd, choice.lookupd, http, environ)
     else:
         url = choice.urls[0]
         if url.user:

@@ -126,6 +126,15 @@ def test_the_password_of_an_http_address_is_not_shown(shell: Shell) -> None:
         assert SECRET not in done.err
 
 
+def test_nor_that_of_a_wrong_address_in_the_environment(shell: Shell) -> None:
+    done = shell.run("q-tail", "t/me", environ={"QTOOLS_NSQD": f"nsq://:{SECRET}@h:4150"})
+    assert (done.status, done.err) == (
+        2,
+        "q-tail: address 'h:4150' has a password or an '@'; a URL in QTOOLS_BROKER or in a profile may have a password"
+        " (see q-tail --help)\n",
+    )
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_line_takes_it(shell: Shell, name: str) -> None:
     done = shell.run(*COMMANDS[name], "--broker", f"nsq://:{SECRET}@h/", input=b"")

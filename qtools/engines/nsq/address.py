@@ -87,6 +87,10 @@ def parse_address(text: str, default_port: int = NSQD_TCP_PORT) -> Address:
         if scheme not in ("tcp", "nsq", "nsqd"):
             raise AddressInvalid(text, f"is a {scheme} URL; nsqd's TCP address is HOST:PORT")
         text = rest.rstrip("/")
+    if "@" in text:
+        raise AddressInvalid(
+            text, "has a password or an '@'; a URL in QTOOLS_BROKER or in a profile may have a password"
+        )
     try:
         host, port = split_host_port(text)
     except NotAnAddress as error:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from qtools.engines.nsq import http_client as module
+from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.http_client import Depth, HttpClient, ask_depth, ask_depths, ask_limits
 from qtools.errors import ConnectFailed, PeerError
 from qtools.names import Subscription
@@ -212,3 +213,8 @@ async def test_why_there_is_no_connection_is_said_in_plain_words(base: str, reas
     with pytest.raises(ConnectFailed, match=reason):
         await http.get("/stats")
     await http.close()
+
+
+def test_a_password_in_an_address_is_not_in_its_text() -> None:
+    assert HttpClient("http://me:s3cret@h:4161").base == "http://h:4161"
+    assert str(Brokers(lookupd=("http://me:s3cret@h:4161", "http://g"))) == "nsqlookupd at http://h:4161, http://g"
