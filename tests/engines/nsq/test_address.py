@@ -59,7 +59,7 @@ def test_a_unix_socket_has_an_absolute_path() -> None:
         ("http://a:4151", "is a http URL; nsqd's TCP address is HOST:PORT"),
         ("[::1", "looks like IPv6: write it as [ADDRESS]:PORT"),
         ("[x", "is not HOST:PORT"),
-        ("user@a:1", "is not HOST:PORT"),
+        ("user@a:1", "has a password or an '@'"),
         ("a..b:1", "has a host that is no name"),
         ("a" * 64 + ".example:1", "has a host that is no name"),
     ],
