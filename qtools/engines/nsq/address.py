@@ -1,4 +1,4 @@
-"""What an address is, and which brokers a command shall speak to.
+"""Addresses of brokers in their forms, and which brokers a command uses.
 
     HOST:PORT   [IPv6]:PORT   HOST (nsqd's port, 4150)   unix:/path/to.sock   local (the private local broker)
 
@@ -20,7 +20,7 @@ LOOKUPD_HTTP_PORT = 4161
 LOOKUPD_TCP_PORT = 4160
 LOCAL = "local"  # in place of an HTTP address: that of the private local broker
 
-# What the ports of NSQ's programs are, for those who gave the wrong one.
+# For users who gave nsqd's address with a wrong port: what usually listens at that port.
 _OTHER_PORTS = {
     NSQD_HTTP_PORT: "that is nsqd's HTTP port, its TCP port is usually 4150",
     LOOKUPD_TCP_PORT: "that is nsqlookupd's TCP port, nsqd's is usually 4150; for discovery use --lookupd HOST:4161",
@@ -28,7 +28,7 @@ _OTHER_PORTS = {
 }
 
 
-# The same for those who gave it as nsqlookupd's HTTP address.
+# The same for users who gave it as nsqlookupd's HTTP address.
 _NOT_LOOKUPD = {
     LOOKUPD_TCP_PORT: "that is nsqlookupd's TCP port, its HTTP port is usually 4161",
     NSQD_TCP_PORT: "that is nsqd's TCP port, nsqlookupd's HTTP port is usually 4161; for one nsqd use --nsqd",
@@ -37,7 +37,7 @@ _NOT_LOOKUPD = {
 
 
 def lookupd_hint(base: str) -> str:
-    """What to say of an address that was given as nsqlookupd's, and does not answer as one."""
+    """A hint for a user who gave `base` as nsqlookupd's address, where no nsqlookupd answers."""
     from urllib.parse import urlsplit
 
     port = urlsplit(base).port
@@ -49,8 +49,8 @@ class Address:
     """Where a broker listens: `host` and `port`, or `path` of a unix socket.
 
     `http` is where its HTTP API can be asked ("http://host:port", "unix:/path", LOCAL), or "".
-    `local` marks the private local broker, which is started when it is not there. Its sockets are looked up for each
-    connection, as the one that runs then may have been started in another environment.
+    `local` marks the private local broker, which is started if it does not run. Its sockets are looked up for each
+    connection, as the broker that runs by then may have been started in another environment.
     """
 
     host: str = ""
@@ -68,12 +68,12 @@ class Address:
 
     @property
     def other_port_hint(self) -> str:
-        """What this port usually is, when it is not nsqd's; "" if nothing is known."""
+        """What usually listens at this port, if that is not nsqd; "" if it is not known."""
         return _OTHER_PORTS.get(self.port, "")
 
 
 def parse_address(text: str, default_port: int = NSQD_TCP_PORT) -> Address:
-    """An address as users write it; AddressInvalid when it cannot be one."""
+    """Parse an address as users write it; AddressInvalid for other text."""
     text = text.strip()
     if text == "local":
         return local_address()
@@ -127,7 +127,7 @@ def parse_http_address(text: str, default_port: int) -> str:
 
 
 def local_address(environ: Mapping[str, str] = os.environ) -> Address:
-    """The private local broker of this user. StartError when it can have no place."""
+    """The address of this user's private local broker. StartError when there is no directory for its files."""
     from qtools.paths import local_places
 
     local_places(environ)
@@ -136,9 +136,9 @@ def local_address(environ: Mapping[str, str] = os.environ) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class Brokers:
-    """Which brokers to speak to: `nsqd` addresses, or those that the `lookupd`s name; never both.
+    """Which brokers to use: `nsqd` addresses, or the nsqds that the `lookupd`s list; never both.
 
-    failing: the HTTP APIs that did not answer the last time, so that a run logs each outage once (discovery.py).
+    failing: the HTTP APIs that did not answer the last request, so that a run logs each outage once (discovery.py).
     """
 
     nsqd: tuple[Address, ...] = ()

@@ -20,17 +20,17 @@ from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError
 
 logger = logging.getLogger("qtools.client")
 
-STUBBORN = 5.0  # s: the least pause where the answer was a refusal, not a silence
+AFTER_REFUSAL = 5.0  # s: the least pause after an attempt that was refused, and not only failed
 REMIND_AFTER = 60.0  # s between two log lines about an address that still cannot be connected
 
 
 class ConnectionPool:
     """Keeps one connection to each address that `discovery` finds.
 
-    on_up: called with a connection fit for use, and may use it before it returns (to subscribe).
+    on_up: called with a connection that can be used; it may use it before it returns (to subscribe).
     on_down: called when a connection that was up is lost.
     on_forgotten: called with an address that is not tried again, as it is not connected and discovery finds it no more.
-    waits: whether the run goes on while there is no address at all; it decides the words of the log line.
+    waits: whether the run goes on while there is no address at all; it decides what the log line says.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ConnectionPool:
         self._defect: BaseException | None = None
 
     async def start(self) -> None:
-        """Connect; returns when a first connection is up, or when there is no address yet to be had.
+        """Connect; return when a first connection is up, or when no address is known yet.
 
         Raises StartError when every address failed once, and is closed then.
         """
@@ -144,11 +144,11 @@ class ConnectionPool:
                 first = address not in self._first_errors
                 self._first_errors.setdefault(address, error)
                 self._changed.set()
-                news = (was_up and failures == 1) or (first and self._started)  # at the start, `start` tells it
+                news = (was_up and failures == 1) or (first and self._started)  # before that, `start` logs or raises it
                 if news or clock() - said_at > REMIND_AFTER:
                     logger.warning("%s; trying again", error)
                     said_at = clock()
-                await asyncio.sleep(max(next_delay(failures), STUBBORN if _will_not_change(error) else 0.0))
+                await asyncio.sleep(max(next_delay(failures), AFTER_REFUSAL if _will_not_change(error) else 0.0))
                 if address not in self.discovery.known:
                     self._forget(address)
                     return
@@ -169,7 +169,7 @@ class ConnectionPool:
             self._on_down(connection)
             if self._closing:
                 return
-            # Whoever was refused tells why; that the connection goes with it, and comes back, is no news.
+            # The caller whose command was refused reports it; that the connection closes too is only logged as info.
             level = logging.INFO if isinstance(lost, ConnectionLost) and lost.refused else logging.WARNING
             logger.log(level, "lost %s; trying again", lost or address)
             if address not in self.discovery.known:
@@ -185,7 +185,7 @@ class ConnectionPool:
             self._on_forgotten(address)
 
     def __repr__(self) -> str:
-        return f"<Links {len(self.up)} of {len(self._keepers)} up>"
+        return f"<ConnectionPool {len(self.up)} of {len(self._keepers)} up>"
 
 
 def _will_not_change(error: QtoolsError) -> bool:

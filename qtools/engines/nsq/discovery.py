@@ -1,7 +1,7 @@
-"""Which addresses there are. In: addresses, or nsqlookupds to ask. Out: calls to `add` for each address found.
+"""Finds the addresses of nsqds. In: addresses, or nsqlookupds to ask. Out: addresses.
 
-All nsqlookupds are asked, and the union counts: one of them down is no failure. An nsqd that is no longer
-named is not dropped while its connection lives; when that ends, it is not tried again.
+All nsqlookupds are asked, and the result is the union; an outage of some is not an error. If an nsqd is no longer
+listed, its connection is kept as long as it lasts, and is not opened again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Discovery:
         self._failing = brokers.failing
 
     async def look(self) -> set[Address]:
-        """All addresses there are now. StartError when no nsqlookupd answers; that some do not is logged."""
+        """All addresses that are known now. StartError when no nsqlookupd answers; if only some do not, that is
+        logged."""
         if self.is_static:
             return self.known
         answers = await asyncio.gather(*(self._ask(http) for http in self._http), return_exceptions=True)
@@ -88,7 +89,7 @@ class Discovery:
             raise
 
     async def wait_next_poll(self) -> None:
-        """Until it is time to look again; never, where addresses were given."""
+        """Wait until the next time to look; for ever, where addresses were given."""
         if self.is_static:
             await asyncio.get_running_loop().create_future()
         import random

@@ -59,7 +59,7 @@ class HttpClient:
                 transport = httpx.AsyncHTTPTransport(uds=base.removeprefix("unix:"), verify=False)
                 self._client = httpx.AsyncClient(transport=transport, base_url="http://broker", timeout=TIMEOUT)
             else:
-                # No proxy from the environment: a broker is not somewhere out on the web. Loading the system's CA
+                # No proxy from the environment: a broker is not on the public web. Loading the system's CA
                 # certificates takes 0.1 s, which plain HTTP does not need.
                 verify = self._tls if self._tls is not None else base.startswith("https:")
                 self._client = httpx.AsyncClient(base_url=base, timeout=TIMEOUT, trust_env=False, verify=verify)
@@ -75,13 +75,13 @@ class HttpClient:
         """The JSON that a GET with status 200 answers; PeerError for any other answer."""
         status, body = await self.get(path)
         try:
-            told = json.loads(body)
+            answer = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise PeerError(f"{self.base}{path} answers {status} and no JSON: is it nsqd's HTTP port?") from error
         if status != 200:
-            message = told.get("message") if isinstance(told, dict) else told
+            message = answer.get("message") if isinstance(answer, dict) else answer
             raise PeerError(f"{self.base}{path} answers {status} {message}")
-        return told
+        return answer
 
     async def close(self) -> None:
         if self._client is not None:
@@ -90,7 +90,8 @@ class HttpClient:
 
 
 def _local_socket() -> str:
-    """Where the private local broker serves HTTP now; ConnectFailed when another user could have put a socket there."""
+    """The HTTP socket of the private local broker now; ConnectFailed when another user could have put a socket
+    there."""
     from qtools.paths import is_private_socket, local_places
 
     path = local_places().http_socket
@@ -100,13 +101,13 @@ def _local_socket() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Why httpx failed, in words for a user."""
+    """Why httpx failed, as a text for users."""
     import ssl
 
     import httpx
 
     cause: BaseException | None = error
-    while cause is not None:  # the system's own error lies two layers below httpx's
+    while cause is not None:  # the operating system's error is two levels below httpx's
         if isinstance(cause, socket.gaierror):
             return "the host name is not known"
         if isinstance(cause, ssl.SSLError):
@@ -145,7 +146,7 @@ class Depth:
     channel is one of them. given, topic_given: messages that were put into the channel, and into the topic, since nsqd
     started. elsewhere: messages in other channels of the topic, by channel. paused: the channel or its topic is paused,
     and has messages. new_topic: this nsqd does not have the topic. nsqd_since: when nsqd started, s since 1970; 0 if
-    it does not say.
+    it does not report that.
     """
 
     depth: int = 0
@@ -170,7 +171,7 @@ class Depth:
         return not self.left
 
 
-# Up to so many topics are asked for one by one; beyond that one answer about all topics costs less.
+# Up to so many topics need a request each; for more, one response about all topics costs less.
 SINGLE_TOPICS = 8
 
 
@@ -202,9 +203,9 @@ async def ask_depths(http: HttpClient, sources: Sequence[Subscription]) -> list[
 
 
 def _depth(topic: dict[str, Any], source: Subscription, since: int) -> Depth:
-    held = int(topic["depth"])
+    waiting = int(topic["depth"])
     channels = topic["channels"] or []
-    found = Depth(depth=held, channels=len(channels), paused=bool(held and topic.get("paused")))
+    found = Depth(depth=waiting, channels=len(channels), paused=bool(waiting and topic.get("paused")))
     found.nsqd_since = since
     found.topic_given = int(topic.get("message_count") or 0)
     for channel in channels:
@@ -223,9 +224,9 @@ def _depth(topic: dict[str, Any], source: Subscription, since: int) -> Depth:
 
 async def ask_topics(http: HttpClient) -> list[str]:
     """The topics of one nsqd (GET /stats)."""
-    told = await http.get_json("/stats?format=json&include_clients=false&include_mem=false")
+    answer = await http.get_json("/stats?format=json&include_clients=false&include_mem=false")
     try:
-        topics = [topic["topic_name"] for topic in told.get("data", told).get("topics") or []]
+        topics = [topic["topic_name"] for topic in answer.get("data", answer).get("topics") or []]
     except (AttributeError, KeyError, TypeError) as error:
         raise PeerError(f"{http.base}/stats answers with JSON that is not nsqd's") from error
     if not all(isinstance(topic, str) and is_valid_name(topic) for topic in topics):
@@ -234,7 +235,7 @@ async def ask_topics(http: HttpClient) -> list[str]:
 
 
 async def ask_limits(base: str, tls: ssl.SSLContext | None = None) -> tuple[int, int] | None:
-    """nsqd's max_msg_size and max_body_size in bytes, or None where it does not say."""
+    """nsqd's max_msg_size and max_body_size in bytes, or None where it does not report them."""
     http = HttpClient(base, tls)
     try:
         limits = [await http.get_json(f"/config/{name}") for name in ("max_msg_size", "max_body_size")]

@@ -1,8 +1,8 @@
-"""The private local broker: started as a process when nobody answers on its socket.
+"""Starts the private local broker as a process. In: the environment. Out: the broker accepts connections, or
+StartError.
 
-In: nothing but the environment. Out: the broker answers, or StartError. The broker itself takes the lock
-that keeps it single, so two commands that start it at the same moment get one; the loser of that race
-tells that another one is running and ends.
+The broker takes a lock, so that only one runs: if two commands start it at the same moment, the second process reports
+that another one is running, and ends.
 
     $ python -m qtools.broker.local_broker …      one line on stdout:  ready PID | running PID | error TEXT
 """
@@ -22,17 +22,17 @@ from qtools.paths import local_places, make_private
 
 logger = logging.getLogger("qtools.client")
 
-# From python's start to a listening socket is 0.3 s here; a loaded machine may need much more.
+# The broker listens 0.3 s after its start on an idle machine; a loaded one may need much more.
 START_TIMEOUT = 30.0
 
 
 def autostart_allowed(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether QTOOLS_AUTOSTART lets us start a broker."""
+    """Whether QTOOLS_AUTOSTART allows a command to start the broker."""
     return environ.get("QTOOLS_AUTOSTART", "1").strip().lower() not in ("0", "no", "false", "off")
 
 
 async def start_local_broker() -> None:
-    """Start the private local broker, unless it runs already; returns when it answers."""
+    """Start the private local broker, unless it runs already; return when it accepts connections."""
     places = local_places()
     if not autostart_allowed():
         raise StartError(
@@ -58,18 +58,18 @@ async def start_local_broker() -> None:
 
 
 def _spawn(log: int) -> bytes:
-    """Start the process and wait for its one line; b"" when it ended or took too long without one."""
+    """Start the process and return the one line that it prints; b"" if it ends without one, or START_TIMEOUT passes."""
     process = subprocess.Popen(
         [sys.executable, "-m", "qtools.broker.local_broker"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
-        start_new_session=True,  # a Ctrl-C at our terminal is not meant for it
-        cwd="/",  # it outlives us, and must not keep a directory or a disk busy
+        start_new_session=True,  # so that Ctrl-C at the terminal does not end the broker
+        cwd="/",  # the broker runs longer than the command, and must not keep a directory or a disk busy
     )
     assert process.stdout is not None
-    with process.stdout as told:
-        ready, _, _ = select.select([told], [], [], START_TIMEOUT)
-        line = told.readline() if ready else b""
-    process.returncode = 0  # it is not ours to wait for, and Popen would complain that it still runs
+    with process.stdout as output:
+        ready, _, _ = select.select([output], [], [], START_TIMEOUT)
+        line = output.readline() if ready else b""
+    process.returncode = 0  # nothing waits for the process; without this, Popen warns that it still runs
     return line

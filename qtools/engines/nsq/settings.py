@@ -1,7 +1,7 @@
-"""How to connect: TLS, AUTH, compression, names, timeouts. In: what the flags said. Out: what a connection needs.
+"""How to connect: TLS, AUTH, compression, names, timeouts. In: values of flags. Out: what a connection needs.
 
-Secrets come from a file or the environment, never from a command line, where every user of the machine
-could read them; they have no place in a repr either.
+Secrets are read from a file or the environment, never from a command line, which every user of the machine can read. No
+repr shows them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qtools.errors import StartError, UsageError
 if TYPE_CHECKING:
     import ssl
 
-# nsqd answers within milliseconds; longer than this and it is not there, or something else is.
+# nsqd answers within milliseconds. After this time, nothing or another program listens there.
 CONNECT_TIMEOUT = 10.0
 # A connection counts as lost after two missed heartbeats. Half of nsqd's default, as an unplugged cable sends no error.
 HEARTBEAT_MS = 15_000
@@ -27,7 +27,7 @@ HEARTBEAT_MS = 15_000
 
 @dataclass(slots=True)
 class Settings:
-    """Everything about a connection but the address. Times in ms unless they say s."""
+    """Everything about a connection but the address. Times are in ms, except those marked with s."""
 
     program: str = "qtools"
     client_id: str = ""
@@ -46,7 +46,7 @@ class Settings:
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 
     def wishes(self) -> IdentifyRequest:
-        """What IDENTIFY shall ask for."""
+        """The IDENTIFY request."""
         host = socket.gethostname()
         return IdentifyRequest(
             client_id=self.client_id or host.partition(".")[0],
@@ -61,11 +61,12 @@ class Settings:
         )
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """The TLS context of a TCP connection, None for one in clear; StartError when a file it needs is unusable."""
+        """The TLS context of a TCP connection, None for an unencrypted one; StartError when one of its files cannot be
+        used."""
         return self._tls_context() if self.tls else None
 
     def http_tls_context(self) -> ssl.SSLContext | None:
-        """The TLS context of an https:// request, or None for httpx's default where no flag speaks of TLS.
+        """The TLS context of an https:// request, or None for httpx's default where no TLS flag is given.
 
         It does not depend on `tls`: nsqlookupd may be behind HTTPS where nsqd's TCP port is not encrypted.
         """
@@ -101,7 +102,7 @@ def _why(error: OSError) -> str:
 
 
 def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | None:
-    """The AUTH secret from a file, else from QTOOLS_AUTH_SECRET, else none. A final newline is not part of it."""
+    """The AUTH secret from a file, else from QTOOLS_AUTH_SECRET, or None. A final newline is not part of it."""
     if path:
         try:
             with open(path, "rb") as file:
@@ -112,5 +113,5 @@ def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | N
         if not secret:
             raise UsageError(f"the secret file {path} is empty")
         return secret
-    told = environ.get("QTOOLS_AUTH_SECRET", "")
-    return os.fsencode(told) if told else None
+    text = environ.get("QTOOLS_AUTH_SECRET", "")
+    return os.fsencode(text) if text else None

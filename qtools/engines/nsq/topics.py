@@ -1,7 +1,7 @@
-"""Which topics there are. In: brokers. Out: names.
+"""Lists topics. In: brokers. Out: names.
 
-nsqlookupds are all asked, and the union counts; where nsqds are given instead, each tells its own (GET /stats).
-Who is down is said once, and is no failure as long as another one answers.
+All nsqlookupds are asked (GET /topics), or all nsqds where those are given (GET /stats); the result is the union. As
+long as one of them answers, an outage of another is not an error: it is logged once.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class TopicLister:
         self._failing = brokers.failing
 
     async def look(self) -> set[str]:
-        """All present topics. StartError when no broker answers; that some do not is logged."""
+        """All topics that exist now. StartError when no broker answers; if only some do not, that is logged."""
         answers = await asyncio.gather(*(self._ask(http) for http in self._http), return_exceptions=True)
         found: set[str] = set()
         failures: list[str] = []
         news: list[str] = []
-        who = "nsqlookupd" if self._by_lookup else "nsqd"
+        kind = "nsqlookupd" if self._by_lookup else "nsqd"
         for http, answer in zip(self._http, answers, strict=True):
             if isinstance(answer, (NetworkError, PeerError)):
                 failures.append(str(answer))
@@ -51,14 +51,14 @@ class TopicLister:
                 self._failing.discard(http.base)
                 found.update(answer)
         if len(failures) == len(self._http):
-            raise StartError(f"no {who} answers which topics there are: {'; '.join(failures)}")
+            raise StartError(f"no {kind} answers which topics there are: {'; '.join(failures)}")
         self._failing.discard(ALL)
         for failure in news:
-            logger.warning("%s %s", who, failure)
+            logger.warning("%s %s", kind, failure)
         return found
 
     async def look_again(self) -> set[str]:
-        """As `look`; none when no broker answers, which is logged once."""
+        """As `look`; but when no broker answers, that is logged once and the result is empty."""
         try:
             return await self.look()
         except StartError as error:

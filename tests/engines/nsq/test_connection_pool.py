@@ -76,7 +76,7 @@ async def test_it_begins_with_the_first_connection_that_is_up() -> None:
         pool = links_to(Named(peer.address), using)
         await pool.start()
         assert list(pool.up) == [peer.address]
-        assert repr(pool) == "<Links 1 of 1 up>"
+        assert repr(pool) == "<ConnectionPool 1 of 1 up>"
         await pool.close()
         assert using.words == ["up", "down"]
         assert peer.caller.ended
@@ -217,7 +217,7 @@ async def test_an_address_nobody_names_any_more_is_kept_while_it_lives_and_not_t
         await until(lambda: discovery.looks == 2)
         assert using.words == ["up"]
         peer.caller.cut()
-        await until(lambda: repr(pool) == "<Links 0 of 0 up>")
+        await until(lambda: repr(pool) == "<ConnectionPool 0 of 0 up>")
         assert len(peer.callers) == 1
         discovery.known = {peer.address}  # it is named again: a beginning
         discovery.poll.set()
@@ -241,7 +241,7 @@ async def test_nsqlookupds_that_are_all_away_change_nothing() -> None:
 
 
 async def test_a_refusal_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STUBBORN", 0.8)
+    monkeypatch.setattr(module, "AFTER_REFUSAL", 0.8)
     async with Scripted() as good, Scripted(lambda caller, command: caller.refuse("E_BAD_BODY") or True) as bad:
         pool = links_to(Named(good.address, bad.address), Using())
         await pool.start()

@@ -116,7 +116,7 @@ async def ask_first(
 ) -> dict[tuple[Subscription, str], Depth]:
     """The depth of each source on each nsqd, asked before anything is subscribed to; {} if no flag needs depths.
 
-    StartError when an nsqd accepts connections but does not tell its depths; SourcePaused with `fail_if_paused`. An
+    StartError when an nsqd accepts connections but not a request for its depths; SourcePaused with `fail_if_paused`. An
     nsqd that cannot be reached at all is left out: the consumer logs it, and waits until it is back.
     """
     if not ends.flag:
@@ -185,7 +185,7 @@ async def end_consumer(
 
     first: what `ask_first` returned. SourceDeleted when a topic or channel that was there at first is deleted.
     Raises SourcePaused when --idle-timeout ends a run whose channels still hold messages because they are paused, or
-    at once with `fail_if_paused`; NetworkError or PeerError when an nsqd has not told its depths for RETRY_SECONDS.
+    at once with `fail_if_paused`; NetworkError or PeerError when no request for depths was answered for RETRY_SECONDS.
     `consumer` is ended in these cases too.
     """
     waits: list[asyncio.Task[None]] = []
@@ -262,7 +262,8 @@ class _Drained:
         return False
 
     async def _reached_now(self) -> bool:
-        """Whether every source has finished its quota, the messages it held at first; pauses before it returns False.
+        """Whether every source has finished its quota, the messages that it had at first; pauses before it returns
+        False.
 
         Sets the quota of each (source, nsqd) that has none yet, also of an nsqd that was connected later.
         """

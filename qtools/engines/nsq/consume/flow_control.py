@@ -1,8 +1,8 @@
-"""How max-in-flight is shared among connections. In: numbers. Out: a ready count for each. Pure.
+"""How max-in-flight is shared among connections. In: numbers. Out: a ready count for each. No I/O.
 
-A ready count is a window: the broker sends while fewer messages than that are in flight on the connection.
-Their sum stays within max-in-flight, whatever happens. Connections on which messages came lately get
-the room; an idle one keeps a single place, so that it can show that it is idle no more.
+A ready count is a window: the broker sends while fewer messages than that are in flight on the connection. The sum of
+the ready counts never exceeds max-in-flight. Active connections, those with recent messages, share it; an idle one
+keeps a ready count of 1, so that it becomes active when messages arrive.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 
 def share(max_in_flight: int, active: Sequence[bool], caps: Sequence[int], turn: int = 0) -> list[int]:
-    """Ready counts for connections of which `active[i]` had messages lately and takes `caps[i]` at most.
+    """The ready count of each connection: `active[i]` if it had messages recently, `caps[i]` the most that it may have.
 
-    With fewer places than connections, `turn` (any growing number) decides who goes without this time;
-    active ones are served first.
+    If max_in_flight is less than the number of connections, some get 0, idle ones first. `turn`, any growing number,
+    decides which, so that they take turns.
     """
     count = len(active)
     shares = [0] * count
@@ -23,8 +23,8 @@ def share(max_in_flight: int, active: Sequence[bool], caps: Sequence[int], turn:
     if max_in_flight < count:
         busy = [place for place in range(count) if active[place]]
         idle = [place for place in range(count) if not active[place]]
-        # Were all places taken by active ones, an idle connection could never become active. One place of several
-        # is for an idle one; a single place they have by turns.
+        # If active connections got everything, an idle one could never become active. So one of several messages is
+        # for an idle connection; if max_in_flight is 1, active and idle connections take turns.
         alternate = max_in_flight == 1 and busy and idle
         for_idle = turn % 2 if alternate else min(1, len(idle))
         steps = turn // 2 if alternate else turn
@@ -36,9 +36,9 @@ def share(max_in_flight: int, active: Sequence[bool], caps: Sequence[int], turn:
     for place in range(count):
         shares[place] = min(1, caps[place])
     left = max_in_flight - sum(shares)
-    hungry = [place for place in range(count) if active[place]] or list(range(count))
-    left = _spread(left, hungry, shares, caps)
-    if left and len(hungry) < count:
+    receivers = [place for place in range(count) if active[place]] or list(range(count))
+    left = _spread(left, receivers, shares, caps)
+    if left and len(receivers) < count:
         _spread(left, [place for place in range(count) if not active[place]], shares, caps)
     return shares
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIN_LENGTH = 21  # bytes of a line that says FIN
+FIN_LENGTH = 21  # bytes of a FIN line
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ from qtools.engines.nsq.protocol.receive_buffer import ReceiveBuffer
 from qtools.names import is_valid_name
 
 _OBJECT_BYTES = 48  # of a message of an MPUB, beside its bytes and their length: an object, and its place in a list
-MAX_LINE = 16 * 1024  # nsqd's read buffer; a longer line ends the connection without a word
+MAX_LINE = 16 * 1024  # nsqd's read buffer; at a longer line it closes the connection without an error frame
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ def quoted(text: bytes) -> str:
 
 
 class _Stop(Exception):
-    """Inside this file: `None` for more bytes needed, or what to refuse with."""
+    """Ends the parsing of one command: `refused`, or None if more bytes are needed. It does not leave this file."""
 
     def __init__(self, refused: RefusedCommand | None = None) -> None:
         self.refused = refused
@@ -84,9 +84,9 @@ RefusePublish = Callable[[str, str], RefusedCommand | None]
 
 
 class CommandReader:
-    """Takes chunks, gives commands. After a Refused it gives nothing more.
+    """Parses chunks into commands. After a RefusedCommand it returns nothing more.
 
-    refuse_publish: asked before the body of a publish is kept, where clients need rights.
+    refuse_publish: is called before the body of a publish is read, where clients need rights.
     """
 
     __slots__ = ("_buffer", "_dead", "_limits", "_mpub", "_publish_lines", "_refuse_publish")
@@ -96,14 +96,14 @@ class CommandReader:
         self._refuse_publish = refuse_publish
         self._buffer = ReceiveBuffer()
         self._dead = False
-        # An MPUB that is still arriving: its topic, its count, the messages that came, the bytes of its body so far.
+        # An MPUB that has arrived in part: its topic, its message count, the messages so far, the body's bytes so far.
         self._mpub: tuple[str, int, list[bytes], int] | None = None
-        # Lines of PUB and MPUB that were found good, since producers say the same one again and again.
+        # Lines of PUB and MPUB that were parsed, as producers send the same ones again and again.
         self._publish_lines: dict[bytes, tuple[str, str]] = {}
 
     def feed(self, chunk: bytes) -> list[Command]:
-        """Everything that is whole with `chunk`. The list ends early behind an IDENTIFY, since what follows may be
-        compressed or encrypted, and behind an AUTH, on whose outcome the rest depends: call again with b"" to go on,
+        """The commands that are complete with `chunk`. The list ends after an IDENTIFY, as the bytes that follow may be
+        compressed or encrypted, and after an AUTH, as the rest depends on its outcome: to continue call `feed(b"")`,
         or `take_rest`."""
         commands: list[Command] = []
         if self._dead or not self._buffer.add(chunk):
@@ -132,12 +132,12 @@ class CommandReader:
 
     @property
     def is_within_body(self) -> bool:
-        """Whether a body has begun and is not whole."""
+        """Whether a body has arrived in part."""
         return self._buffer.is_waiting
 
     @property
     def unfinished_bytes(self) -> int:
-        """Bytes in memory of a command that is not whole, about; 0 between two commands."""
+        """About how many bytes of memory an incomplete command takes; 0 between two commands."""
         if not self._buffer.is_waiting:
             return 0
         size = len(self._buffer)
@@ -148,13 +148,13 @@ class CommandReader:
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes that have to arrive until the command is whole, at most."""
+        """At most how many bytes have to arrive until the command is complete."""
         if self._mpub is not None:  # what it declared may be wrong
             return self._limits.max_body_size - self._mpub[3] - len(self._buffer)
         return self._buffer.missing
 
     def take_rest(self) -> bytes:
-        """What follows the last command given, for a filter that is put in between."""
+        """Return and forget the bytes after the last command, for a transform that decodes them."""
         return self._buffer.take_rest()
 
     def _next(self) -> Command:
@@ -225,7 +225,7 @@ class CommandReader:
             raise _refuse("E_INVALID", f"{command} insufficient number of parameters")
         topic = params[0].decode("latin-1")
         if not is_valid_name(topic):
-            again = "E_BAD_TOPIC " if command == "MPUB" else ""  # nsqd says its code twice here
+            again = "E_BAD_TOPIC " if command == "MPUB" else ""  # nsqd repeats its code here
             raise _refuse("E_BAD_TOPIC", f"{again}{command} topic name {quoted(params[0])} is not valid")
         delay = 0
         if command == "DPUB":
@@ -289,14 +289,14 @@ class CommandReader:
         return int(size)
 
     def _go_on_with_mpub(self) -> Publish:
-        """Take what has arrived of an MPUB's messages; a large one is never gone over twice."""
+        """Parse the messages of an MPUB that have arrived; no message is parsed twice."""
         assert self._mpub is not None
         topic, count, bodies, total = self._mpub
         buffer = self._buffer
         data, at, end = buffer.data, buffer.at, len(buffer.data)
         begun = at
         longest, append, size_at = self._limits.max_msg_size, bodies.append, _size_at
-        # Where the body would be larger than it may be, whatever it declared; one comparison serves for both ends.
+        # The end of the largest body that is allowed, whatever size it declares; one comparison checks both ends.
         most = at + self._limits.max_body_size - total
         end = min(end, most)
         for _ in range(count - len(bodies)):

@@ -1,10 +1,10 @@
-"""Client → server: the commands, encoded. In: plain values. Out: the bytes that say them.
+"""Client → server: encodes the commands. In: plain values. Out: bytes.
 
     NAME[ SP parameter]*\\n            and for those with a body:  ├ length 4 ┼ body … ┤
     MPUB topic\\n                      ├ length 4 ┼ count 4 ┼ (length 4, body …) × count ┤
 
-Names are checked where they come in (qtools.names), sizes where they are batched: nothing here refuses.
-Runs of FIN and TOUCH are one join each: what is acknowledged together costs 20 ns a message.
+Nothing is checked here: names are checked where a user gives them (qtools.names), and sizes where messages are batched.
+FIN or TOUCH for many messages is one join, which costs 20 ns for each message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAGIC_V2 = b"  V2"
 _SIZE = struct.Struct(">i")
 _TWO_SIZES = struct.Struct(">ii")
 
-# Most bodies are small, and a tuple look-up is half the price of packing.
+# Most bodies are small, and a look-up in a tuple takes half the time of packing.
 _SMALL_SIZES = tuple(_SIZE.pack(n) for n in range(4096))
 
 NOP = b"NOP\n"

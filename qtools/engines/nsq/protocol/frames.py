@@ -7,9 +7,9 @@
                        a message's data (type 2):
                        ├ timestamp 8 ┼ attempts 2 ┼ id 16 ┼ body … ┤
 
-One tight loop takes every message that is whole out of a chunk; all else (answers, errors, a frame that
-is still coming) leaves the loop for `_other`. A frame is never trusted: a size out of bounds or a type
-that is none raises ProtocolError, and no byte is held beyond `max_frame_size`.
+One tight loop parses the complete messages of a chunk; `_other` handles everything else: responses, errors, incomplete
+frames. A size out of bounds or an unknown type raises ProtocolError, and no more than `max_frame_size` bytes of a frame
+are kept.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ CLOSE_WAIT = b"CLOSE_WAIT"
 
 MESSAGE_OVERHEAD = 30  # what a frame's size counts beside the body: type 4, timestamp 8, attempts 2, id 16
 
-# nsqd's --max-msg-size can be raised; nobody sends messages of 128 MiB through a queue, and something has to
-# bound what a peer can make us hold.
+# nsqd's --max-msg-size can be raised, but messages of 128 MiB do not occur in practice; this bounds the memory that a
+# peer can make a client use.
 MAX_FRAME_SIZE = 128 * 1024 * 1024
 
 _SIZE_AND_TYPE = struct.Struct(">ii")
 _MESSAGE = struct.Struct(">iiqH16s")
-_MESSAGE_COLUMNS = struct.Struct(">ii10s16s")  # the stamp left as it is: few who read need it
+_MESSAGE_COLUMNS = struct.Struct(">ii10s16s")  # the stamp is not unpacked, as few readers need it
 
 
 class Frame(NamedTuple):
-    """An answer (RESPONSE) or an error (ERROR), as it came."""
+    """A response or an error, or a message where single frames are read, as it arrived."""
 
     kind: int
     data: bytes
@@ -59,7 +59,7 @@ def encode_message(message: Message) -> bytes:
 
 
 class FrameReader:
-    """Takes chunks, gives frames. Raises ProtocolError, after which it is of no more use."""
+    """Parses chunks into frames. After a ProtocolError it cannot be used any more."""
 
     __slots__ = ("_buffer", "_max_frame_size", "_started")
 
@@ -69,10 +69,9 @@ class FrameReader:
         self._started = False
 
     def read(self, chunk: bytes) -> tuple[Messages, list[Frame]]:
-        """Everything that is whole with `chunk`: the messages, and apart from them the other frames.
+        """The frames that are complete with `chunk`: the messages, and separately the other frames.
 
-        Within each the order is that of arrival. Whoever wants one frame at a time, as a handshake
-        does, uses `read_one`.
+        Each list has the order of arrival. A handshake, which needs one frame at a time, uses `read_one`.
         """
         messages = Messages([], [], [])
         others: list[Frame] = []
@@ -96,7 +95,7 @@ class FrameReader:
             frame = self._other()
             if frame is None:
                 return messages, others
-            others.append(frame)  # no message: one that is whole the loop above has taken
+            others.append(frame)  # not a message, as the loop above has parsed the complete ones
             data, at = buffer.data, buffer.at
 
     def read_one(self, chunk: bytes = b"") -> Frame | None:
@@ -106,11 +105,11 @@ class FrameReader:
         return self._other()
 
     def take_rest(self) -> bytes:
-        """What follows the last frame read, for a filter that is put in between."""
+        """Return and forget the bytes after the last frame, for a transform that decodes them."""
         return self._buffer.take_rest()
 
     def _other(self) -> Frame | None:
-        """One frame from where the inbox is, or None when it is not whole."""
+        """The next frame in the buffer, or None if it is incomplete."""
         buffer = self._buffer
         have = len(buffer.data) - buffer.at
         if not self._started and have >= 4:
@@ -140,5 +139,5 @@ def _decode_message(data: bytes) -> Message:
 
 
 def decode_frame(frame: Frame) -> Message | Frame:
-    """What `read_one` gave, a message as a Message."""
+    """A frame of `read_one`; if it is a message, as a Message."""
     return _decode_message(frame.data) if frame.kind == MESSAGE else frame

@@ -1,7 +1,7 @@
-"""The handshake's two sayings: what a client asks for, what both sides then go by. In: values. Out: JSON, and back.
+"""The IDENTIFY request and its response. In: values. Out: JSON, and back.
 
-How a broker gets from one to the other is in negotiate.py. The standard library's json reads these few
-hundred bytes: importing a faster one costs more than it could ever save here.
+negotiate.py makes the response from the request. The standard library's json parses these few hundred bytes, as the
+import of a faster library takes longer than it saves.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from qtools.errors import ProtocolError
 
-# A slow subscriber's messages wait this long in nsqd's buffer: its default of 250 ms adds 136 ms to the
-# median, 25 ms (the least it allows) a third of one.
+# So long may messages wait in nsqd's buffer if there are few. Its default, 250 ms, adds 136 ms to the median latency;
+# 25 ms, the least that it allows, adds a third of a millisecond.
 OUTPUT_BUFFER_TIMEOUT_MS = 25
 OUTPUT_BUFFER_SIZE = 65536
 
@@ -56,7 +56,7 @@ class IdentifyRequest:
 
 @dataclass(slots=True)
 class IdentifyResponse:
-    """What both sides go by from here on, as the broker's answer says it. Times in ms."""
+    """The terms of the connection, as the broker's response has them. Times in ms."""
 
     version: str = ""
     max_rdy_count: int = 2500
@@ -78,18 +78,18 @@ class IdentifyResponse:
 
     @classmethod
     def decode(cls, body: bytes) -> IdentifyResponse:
-        """Read the broker's answer; `OK` is that of a broker too old to negotiate."""
+        """Parse the broker's response; a broker that is too old to negotiate sends `OK`."""
         if body == b"OK":
             return cls()
         try:
-            told = json.loads(body)
+            fields = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise ProtocolError("the answer to IDENTIFY is not JSON") from error
-        if not isinstance(told, dict):
+        if not isinstance(fields, dict):
             raise ProtocolError("the answer to IDENTIFY is not a JSON object")
         agreed = cls()
         for name, kind in _AGREED.items():
-            value = told.get(name, getattr(agreed, name))
+            value = fields.get(name, getattr(agreed, name))
             if type(value) is not kind:
                 raise ProtocolError(f"the answer to IDENTIFY has {name} = {value!r:.40}, which is no {kind.__name__}")
             if name in _LEAST and not _LEAST[name] <= value < 2**31:
@@ -102,5 +102,5 @@ class IdentifyResponse:
 
 _AGREED: dict[str, type[Any]] = {name: type(getattr(IdentifyResponse(), name)) for name in IdentifyResponse.__slots__}
 
-# A client divides its time and its messages by these: none of them may be nothing.
+# A client divides by these values, so they must not be 0.
 _LEAST = {"max_rdy_count": 1, "msg_timeout": 1, "max_msg_timeout": 1}

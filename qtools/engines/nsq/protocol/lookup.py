@@ -1,13 +1,13 @@
-"""The words spoken to nsqlookupd. In: what it answers. Out: where the producers are; what a producer says to it.
+"""nsqlookupd's protocol, both halves. In: responses. Out: the addresses of producers; the commands of a producer.
 
-HTTP, for those who look for producers:
+HTTP, to find producers:
 
     GET /lookup?topic=T    →  {"channels": […], "producers": [{"broadcast_address", "tcp_port", "http_port", …}]}
-    GET /nodes             →  {"producers": […]}        404 TOPIC_NOT_FOUND is a normal answer: nobody yet
+    GET /nodes             →  {"producers": […]}        404 TOPIC_NOT_FOUND: no producer has the topic yet
     GET /topics            →  {"topics": […]}
     GET /channels?topic=T  →  {"channels": […]}
 
-TCP, for producers; every command is answered, in order, with size 4 | data, and most with OK:
+TCP, for producers; each command gets a response, in order: size 4 | data, mostly OK:
 
     "  V1"  IDENTIFY\n size 4, JSON   REGISTER topic [channel]\n   UNREGISTER topic [channel]\n   PING\n
 """
@@ -31,29 +31,30 @@ class Producer(NamedTuple):
 
 
 def decode_producers(body: bytes) -> list[Producer]:
-    """The producers in an answer of /lookup or /nodes; ProtocolError when it is none."""
-    told = _decode(body)
-    producers = told.get("producers") or []
+    """The producers in a response of /lookup or /nodes; ProtocolError when the body is another."""
+    value = _decode(body)
+    producers = value.get("producers") or []
     try:
         return [Producer(_host(p["broadcast_address"]), _port(p["tcp_port"]), _port(p["http_port"])) for p in producers]
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError("it lists producers in a form that is not nsqlookupd's") from error
 
 
-def _host(told: Any) -> str:
-    if not isinstance(told, str) or not told or not told.isprintable():
-        raise ValueError(told)
-    return told
+def _host(value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError(value)
+    return value
 
 
-def _port(told: Any) -> int:
-    if type(told) is not int or not 0 <= told <= 65535:  # 0: an nsqd without that door
-        raise ValueError(told)
-    return told
+def _port(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= 65535:  # 0: an nsqd that does not listen for that protocol
+        raise ValueError(value)
+    return value
 
 
 def decode_topics(body: bytes) -> list[str]:
-    """The topics in an answer of /topics; ProtocolError when it is none, or one that no nsqd would take."""
+    """The topics in a response of /topics; ProtocolError when the body is another, or has names that no nsqd
+    accepts."""
     topics = _decode(body).get("topics") or []
     if not isinstance(topics, list) or not all(isinstance(topic, str) and is_valid_name(topic) for topic in topics):
         raise ProtocolError("it lists topics in a form that is not nsqlookupd's")
@@ -61,7 +62,8 @@ def decode_topics(body: bytes) -> list[str]:
 
 
 def decode_channels(body: bytes) -> list[str]:
-    """The channels in an answer of /channels; ProtocolError when it is none, or one that no nsqd would take."""
+    """The channels in a response of /channels; ProtocolError when the body is another, or has names that no nsqd
+    accepts."""
     channels = _decode(body).get("channels") or []
     if not isinstance(channels, list) or not all(isinstance(name, str) and is_valid_name(name) for name in channels):
         raise ProtocolError("it lists channels in a form that is not nsqlookupd's")
@@ -70,53 +72,53 @@ def decode_channels(body: bytes) -> list[str]:
 
 def _decode(body: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ProtocolError("it answers with something that is not JSON") from error
-    if isinstance(told, dict) and isinstance(told.get("data"), dict):
-        told = told["data"]  # nsqlookupd before 1.0 wrapped its answers
-    if not isinstance(told, dict):
+    if isinstance(value, dict) and isinstance(value.get("data"), dict):
+        value = value["data"]  # nsqlookupd before 1.0 wrapped its answers
+    if not isinstance(value, dict):
         raise ProtocolError("it answers with JSON that is not nsqlookupd's")
-    return told
+    return value
 
 
-# ── what a producer says, and hears ─────────────────────────────────────────────────────────────
+# ── the commands of a producer, and the responses ──────────────────────────────────────────────
 
 MAGIC_V1 = b"  V1"
 PING = b"PING\n"
 OK = b"OK"
 
-# The longest answer is the one to IDENTIFY, with two names of hosts in it.
+# The longest response is the one to IDENTIFY, which has two host names.
 LONGEST_ANSWER = 64 * 1024
 
 _SIZE = struct.Struct(">i")
 
 
 def identify(producer: Producer, hostname: str, version: str) -> bytes:
-    """Who this producer is: the first command."""
-    told = {
+    """IDENTIFY, the first command: where the producer listens, and its version."""
+    value = {
         "broadcast_address": producer.host,
         "hostname": hostname,
         "http_port": producer.http_port,
         "tcp_port": producer.tcp_port,
         "version": version,
     }
-    body = json.dumps(told, separators=(",", ":")).encode()
+    body = json.dumps(value, separators=(",", ":")).encode()
     return b"IDENTIFY\n" + _SIZE.pack(len(body)) + body
 
 
 def register(topic: str, channel: str = "") -> bytes:
-    """This producer has the topic, and the channel."""
+    """REGISTER: this producer has the topic, and the channel if it is given."""
     return f"REGISTER {topic} {channel}".rstrip().encode() + b"\n"
 
 
 def unregister(topic: str, channel: str = "") -> bytes:
-    """This producer has the channel no more; without one: the topic, and no channel of it."""
+    """UNREGISTER: this producer no longer has the channel; without a channel: the topic with all its channels."""
     return f"UNREGISTER {topic} {channel}".rstrip().encode() + b"\n"
 
 
 class AnswerReader:
-    """Chunks → answers."""
+    """Parses chunks into responses."""
 
     __slots__ = ("_rest",)
 
@@ -124,7 +126,7 @@ class AnswerReader:
         self._rest = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The answers that are whole now; ProtocolError when the other side is no nsqlookupd."""
+        """The responses that are complete with `chunk`; ProtocolError when the peer is not an nsqlookupd."""
         data = self._rest + chunk
         if data[:4] == b"HTTP":
             raise ProtocolError("it answers HTTP", spoke="HTTP")
@@ -143,23 +145,23 @@ class AnswerReader:
 
 
 def decode_identity(answer: bytes) -> str:
-    """Where the nsqlookupd that answered IDENTIFY serves HTTP, "host:port"; "" when it does not say so.
+    """Where the nsqlookupd that answered IDENTIFY serves HTTP, "host:port"; "" when it does not name that address.
 
-    ProtocolError when it refused, or is none.
+    ProtocolError when it refused, or is not an nsqlookupd.
     """
     if answer == OK:
-        return ""  # nsqlookupd before 0.2.20 said no more
+        return ""  # nsqlookupd before 0.2.20 sent nothing else
     refusal_of(answer)
     try:
-        told = json.loads(answer)
-        host, port = _host(told["broadcast_address"]), _port(told["http_port"])
+        value = json.loads(answer)
+        host, port = _host(value["broadcast_address"]), _port(value["http_port"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ProtocolError("what it answers is not nsqlookupd's protocol") from error
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def refusal_of(answer: bytes) -> None:
-    """ProtocolError with nsqlookupd's own words when the answer is a refusal."""
+    """Raise ProtocolError with nsqlookupd's text if `answer` is an error."""
     if answer.startswith(b"E_"):
         text = "".join(char if char.isprintable() else " " for char in answer.decode("utf-8", "replace"))
         raise ProtocolError(f"it refused: {text[:200]}")

@@ -1,6 +1,6 @@
-"""The broker's side of the handshake: an IDENTIFY read, and decided on. In: its JSON. Out: what is granted.
+"""The broker's side of IDENTIFY. In: the JSON of a request. Out: what the broker grants, or NotGranted.
 
-Fields, ranges and words of refusal: nsqd 1.3.0, nsqd/client_v2.go and protocol_v2.go.
+Fields, ranges and error texts are those of nsqd 1.3.0 (nsqd/client_v2.go and protocol_v2.go).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qtools.engines.nsq.protocol.identify import IdentifyResponse
 
 @dataclass(slots=True)
 class ServerLimits:
-    """What a broker is ready to grant; nsqd's option names and defaults, times in ms."""
+    """What a broker can grant; nsqd's option names and defaults, times in ms."""
 
     version: str = "1.3.0"
     max_rdy_count: int = 2500
@@ -35,7 +35,7 @@ class ServerLimits:
 
 @dataclass(slots=True)
 class NegotiatedClient:
-    """What a broker knows of a client once it has identified itself."""
+    """What a broker knows of a client after IDENTIFY."""
 
     client_id: str = ""
     hostname: str = ""
@@ -48,7 +48,7 @@ class NegotiatedClient:
 
 
 class NotGranted(Exception):
-    """What the broker answers to an IDENTIFY it cannot grant: its error frame's code and text."""
+    """The request cannot be granted: code and text of the error frame."""
 
     def __init__(self, code: str, text: str) -> None:
         self.code, self.text = code, text
@@ -73,7 +73,7 @@ _ASKED: dict[str, type[Any]] = {
 
 
 def negotiate(body: bytes, grants: ServerLimits) -> NegotiatedClient:
-    """Read an IDENTIFY's JSON and decide; NotGranted when it asks for what cannot be."""
+    """Parse the JSON of an IDENTIFY and decide what is granted; NotGranted if it is invalid."""
     asked = _asked(body)
     client = NegotiatedClient(
         client_id=asked["client_id"],
@@ -123,7 +123,8 @@ def negotiate(body: bytes, grants: ServerLimits) -> NegotiatedClient:
 
 
 class _Fields(dict[str, Any]):
-    """A JSON object as Go's encoding/json reads it: names match in any case, the last one counts, null says nothing."""
+    """A JSON object as Go's encoding/json reads it: names match in any case, the last value of a name counts, and null
+    is as if the field were absent."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__((name.casefold(), value) for name, value in pairs if value is not None)
@@ -133,18 +134,18 @@ def _asked(body: bytes) -> dict[str, Any]:
     """The fields of an IDENTIFY, each present and of its type; null is the same as absent, as in Go."""
     bad = NotGranted("E_BAD_BODY", "IDENTIFY failed to decode JSON body")
     try:
-        # As in Go, bytes that are no UTF-8 are no reason to refuse, and neither is half a surrogate pair:
-        # both become U+FFFD. Left as they are, one such client would make /stats fail for everybody.
-        told = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_Fields)
+        # As in Go, invalid UTF-8 and a lone surrogate are accepted and become U+FFFD. Otherwise one such client would
+        # make every request to /stats fail.
+        given = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_Fields)
     except (ValueError, RecursionError) as error:
         raise bad from error
-    if told is None:
-        told = _Fields([])
-    if not isinstance(told, _Fields):
+    if given is None:
+        given = _Fields([])
+    if not isinstance(given, _Fields):
         raise bad
     asked: dict[str, Any] = {}
     for name, kind in _ASKED.items():
-        value: Any = told.get(name)
+        value: Any = given.get(name)
         if value is None:
             value = kind()
         if type(value) is not kind or (kind is int and not -(2**31) <= value < 2**31):
@@ -156,7 +157,7 @@ def _asked(body: bytes) -> dict[str, Any]:
 
 
 def _ranged(what: str, value: int, least: int, most: int, *, default: int, off: int | None = None) -> int:
-    """`value` within its range; 0 asks for the default, -1 for `off` where that may be."""
+    """`value`, if it is within its range; the default for 0; `off` for -1 where that is allowed."""
     if value == -1 and off is not None:
         return off
     if value == 0:

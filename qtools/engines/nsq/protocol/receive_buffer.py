@@ -1,15 +1,15 @@
-"""Bytes that arrived and are not yet understood: both readers of the protocol stand on one.
+"""Bytes that have arrived and are not parsed yet. Both readers of the protocol use it.
 
-In: chunks, as they come off the socket. Out: `data` from `at` on. A reader that knows how much it
-needs says so, and small chunks of a large message then wait in a list instead of being copied together
-again and again. Nothing is ever allocated by a length that a peer only announced.
+In: chunks, as they are read from a socket. Out: `data` from `at` on. A reader calls `need` when it knows how many bytes
+the next item has; until they are there, chunks are collected in a list and not copied. No memory is allocated for a
+length that a peer has only announced.
 """
 
 from __future__ import annotations
 
 
 class ReceiveBuffer:
-    """`data[at:]` is what a reader may look at; it moves `at` on over what it has understood."""
+    """A reader parses `data[at:]` and advances `at` over what it has parsed."""
 
     __slots__ = ("_have", "_need", "_waiting", "at", "data")
 
@@ -21,7 +21,7 @@ class ReceiveBuffer:
         self._need = 0
 
     def add(self, chunk: bytes) -> bool:
-        """Take a chunk; False while what the reader needs has not arrived, so that it need not look."""
+        """Add a chunk. False if the bytes that the reader needs are not all there: then it has nothing to parse."""
         if self._waiting:
             self._waiting.append(chunk)
             self._have += len(chunk)
@@ -30,7 +30,7 @@ class ReceiveBuffer:
             self.data = b"".join(self._waiting)
             self._waiting.clear()
         elif not chunk:
-            return True  # asked to look again at what is there: not a reason to copy it
+            return True  # the reader parses the same bytes again: no copy is needed
         elif self.at == len(self.data):
             self.data = chunk
         else:
@@ -39,7 +39,7 @@ class ReceiveBuffer:
         return True
 
     def need(self, count: int) -> None:
-        """Say that nothing can be understood before `count` bytes from `at` on are there."""
+        """Declare that nothing can be parsed before `count` bytes from `at` on are there."""
         rest = self.data[self.at :]
         self._waiting.append(rest)
         self._have, self._need = len(rest), count
@@ -47,16 +47,16 @@ class ReceiveBuffer:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether what `need` asked for has not arrived."""
+        """Whether the bytes that `need` declared have not all arrived."""
         return bool(self._waiting)
 
     @property
     def missing(self) -> int:
-        """Bytes that have to arrive until then."""
+        """How many of those bytes have not arrived."""
         return self._need - self._have if self._waiting else 0
 
     def take_rest(self) -> bytes:
-        """Everything not yet understood, and forget it: for a filter that is put in between."""
+        """Return and forget all bytes that are not parsed, for a transform that decodes them."""
         rest = b"".join(self._waiting) + self.data[self.at :]
         self._waiting.clear()
         self.data, self.at = b"", 0

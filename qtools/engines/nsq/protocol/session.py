@@ -83,15 +83,15 @@ def broker_error(data: bytes, command: str = "") -> BrokerError:
 
 
 class ClientSession:
-    """See the head of this file. wishes: what IDENTIFY asks for, TLS and compression among it.
+    """See the head of this file. request: what IDENTIFY asks for, TLS and compression among it.
 
-    tls: the TLS context, if `wishes.tls_v1`. server_hostname: the name that the certificate must have.
+    tls: the TLS context, if `request.tls_v1`. server_hostname: the name that the certificate must have.
     secret: what AUTH sends if the broker requires it.
     """
 
     def __init__(
         self,
-        wishes: IdentifyRequest,
+        request: IdentifyRequest,
         *,
         tls: ssl.SSLContext | None = None,
         server_hostname: str = "",
@@ -100,7 +100,7 @@ class ClientSession:
         self._enter(NEW)
         self.agreed = IdentifyResponse()
         self.heartbeats = 0
-        self._wishes = wishes
+        self._request = request
         self._context = tls
         self._server_hostname = server_hostname
         self._secret = secret
@@ -117,7 +117,7 @@ class ClientSession:
 
     def start(self) -> None:
         """Begin the handshake; each of its further steps follows from what arrives."""
-        self._send("IDENTIFY", commands.MAGIC_V2 + commands.identify(self._wishes.encode()))
+        self._send("IDENTIFY", commands.MAGIC_V2 + commands.identify(self._request.encode()))
 
     def receive(self, data: bytes) -> tuple[Messages, list[Event]]:
         """The messages in `data`, and what else happened.
@@ -259,15 +259,15 @@ class ClientSession:
         raise broker_error(frame.data, command)
 
     def _check_upgrades(self) -> None:
-        wishes, agreed = self._wishes, self.agreed
-        for what, wished, granted, advice in (
-            ("TLS", wishes.tls_v1, agreed.tls_v1, "start it with a TLS certificate, or leave --tls away"),
-            ("snappy", wishes.snappy, agreed.snappy, "enable it there, or leave --snappy away"),
-            ("deflate", wishes.deflate, agreed.deflate, "enable it there, or leave --deflate away"),
+        request, agreed = self._request, self.agreed
+        for what, requested, granted, advice in (
+            ("TLS", request.tls_v1, agreed.tls_v1, "start it with a TLS certificate, or leave --tls away"),
+            ("snappy", request.snappy, agreed.snappy, "enable it there, or leave --snappy away"),
+            ("deflate", request.deflate, agreed.deflate, "enable it there, or leave --deflate away"),
         ):
-            if wished and not granted:
+            if requested and not granted:
                 raise UpgradeRefused(what, advice)
-            if granted and not wished:
+            if granted and not requested:
                 raise ProtocolError(f"the broker turned to {what} without being asked")
             if granted:
                 self._upgrades.append(what)
@@ -290,7 +290,7 @@ class ClientSession:
         self._reader = FrameReader()
         upgrade = self._upgrades.popleft()
         if upgrade == "TLS":
-            assert self._context is not None, "wishes.tls_v1 goes with a context"
+            assert self._context is not None, "request.tls_v1 needs a TLS context"
             self._tls = Tls(self._context, server_hostname=self._server_hostname)
         else:
             self._packing = Snappy() if upgrade == "snappy" else Deflate(self.agreed.deflate_level)

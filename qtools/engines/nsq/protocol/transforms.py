@@ -1,9 +1,7 @@
-"""What stands between the socket and the frames, once it was agreed on: TLS, then snappy or deflate.
+"""TLS, and snappy or deflate, between the socket and the frames. In: bytes. Out: bytes. No I/O.
 
-A filter takes the bytes of one side and gives those of the other: `decode` what came in, `encode` what
-goes out. Neither reads nor writes anything by itself. What a few bytes may unfold into is handed on
-in pieces of at most PIECE bytes, so that a compressed bomb is refused by the limits behind it before it
-is in memory.
+`decode` transforms the bytes that were received, `encode` those to be sent. Decoded data is returned in pieces of at
+most PIECE bytes, so that the size limits of the reader refuse a decompression bomb before it is in memory.
 
 Order on the wire (nsqd/protocol_v2.go, IDENTIFY): TLS outermost, compression within.
 """
@@ -24,7 +22,7 @@ PIECE = 256 * 1024
 
 
 class Transform(Protocol):
-    """Bytes in, bytes out, with memory of what went before."""
+    """Bytes in, bytes out; the result depends on the bytes before."""
 
     def decode(self, data: bytes) -> Iterator[bytes]: ...
     def encode(self, data: bytes) -> bytes: ...
@@ -45,12 +43,12 @@ class Deflate:
                 if piece:
                     yield piece
                 data = unpack.unconsumed_tail
-                if not data and len(piece) < PIECE:  # a full piece may have left some behind, with no byte unread
+                if not data and len(piece) < PIECE:  # after a full piece, more output may follow from the same input
                     break
         except zlib.error as error:
             raise ProtocolError(f"the peer's deflate stream is damaged: {error}") from error
         if unpack.eof and unpack.unused_data:
-            raise ProtocolError("the peer's deflate stream ended, yet more came")
+            raise ProtocolError("the peer sent bytes after the end of its deflate stream")
 
     def encode(self, data: bytes) -> bytes:
         return self._pack.compress(data) + self._pack.flush(zlib.Z_SYNC_FLUSH) if data else b""
@@ -64,7 +62,8 @@ class Snappy:
 
     _IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
     # A chunk holds at most 65536 bytes before compression, and 76490 is snappy's worst case for them; 4 more
-    # are its checksum (framing_format.txt, 4.2 and 4.3). Padding may be longer there, not here: it has to be held.
+    # are its checksum (framing_format.txt, 4.2 and 4.3). The format allows longer padding; here it is refused, as it
+    # would be kept in memory.
     _LONGEST = 76490 + 4
 
     def __init__(self) -> None:
@@ -82,7 +81,7 @@ class Snappy:
         at, end = 0, len(data)
         if not self._begun:
             if data[:10] != self._IDENTIFIER[:end]:
-                raise ProtocolError("the peer's snappy stream does not begin as one")
+                raise ProtocolError("the peer's snappy stream does not begin with snappy's identifier")
             self._begun = end >= 10
         while True:
             stop, chunks = at, 0
@@ -115,7 +114,7 @@ class Snappy:
 class Tls:
     """One side of a TLS connection over ssl.MemoryBIO.
 
-    Handshake bytes to be sent collect in `take_output`; `established` turns true when it is done.
+    `take_output` returns the handshake's bytes to be sent; `established` is True after the handshake.
     """
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str = "") -> None:
@@ -129,7 +128,7 @@ class Tls:
             self._in, self._out, server_side=server_side, server_hostname=server_hostname or None
         )
         self.established = False
-        self.finished = False  # nothing more comes from the peer
+        self.finished = False  # the peer has sent its close_notify
         self._broken = False
         if not server_side:
             self._shake()
@@ -161,18 +160,18 @@ class Tls:
         try:
             while piece := self._object.read(PIECE):
                 yield piece
-            self.finished = True  # the peer said goodbye: with no more than silence, this would have raised
+            self.finished = True  # the peer's close_notify was read; without one, read() raises
         except self._ssl.SSLWantReadError:
             pass
         except self._ssl.SSLZeroReturnError:
             self.finished = True
         except self._ssl.SSLError as error:
             self._broken = True
-            # With TLS 1.3 a server refuses a client's certificate only after the client thinks all is well.
+            # With TLS 1.3 a server refuses a client's certificate only after the client has finished the handshake.
             reason = error.reason or str(error)
             if "CERTIFICATE_REQUIRED" in reason:
                 reason = "the broker wants a certificate of us: give --tls-cert"
-            elif "BAD_CERTIFICATE" in reason:  # what a server built with Go before 1.21 says when there is none
+            elif "BAD_CERTIFICATE" in reason:  # a server built with Go before 1.21 sends this for a missing one
                 reason = "the broker refused our certificate, or wants a certificate of us: give --tls-cert"
             elif "ALERT_" in reason:
                 reason = f"the broker refused us: {reason.partition('ALERT_')[2].lower().replace('_', ' ')}"
@@ -180,28 +179,28 @@ class Tls:
             raise ConnectFailed(self._host or "TLS", f"TLS failed: {reason}", hopeless=hopeless) from error
 
     def encode(self, data: bytes) -> bytes:
-        if data and not self._broken:  # then only the alert that says so can still be sent
+        if data and not self._broken:  # else only the alert can still be sent
             self._object.write(data)
         return self._out.read()
 
     def goodbye(self) -> bytes:
-        """What tells the peer that nothing more comes from here; some wait for it before they close."""
+        """The close_notify to be sent; some peers wait for it before they close."""
         if self.established and not self._broken:
             self._broken = True
-            with contextlib.suppress(self._ssl.SSLError):  # it would like to hear the peer's goodbye too
+            with contextlib.suppress(self._ssl.SSLError):  # it raises, as the peer's close_notify is not there yet
                 self._object.unwrap()
         return self._out.read()
 
     @property
     def common_name(self) -> str:
-        """What the peer's certificate calls it; "" without one."""
+        """The common name in the peer's certificate; "" without one."""
         certificate = self._object.getpeercert() or {}
         named: tuple[tuple[tuple[str, str], ...], ...] = certificate.get("subject", ())  # type: ignore[assignment]
         return next((value for part in named for key, value in part if key == "commonName"), "")
 
     @property
     def terms(self) -> tuple[str, str]:
-        """The version and the cipher that both sides agreed on; "" before they did."""
+        """The TLS version and the cipher that were negotiated; "" before the handshake."""
         cipher = self._object.cipher()
         return self._object.version() or "", cipher[0] if cipher else ""
 
@@ -210,5 +209,5 @@ class Tls:
         return self._out.pending > 0
 
     def take_output(self) -> bytes:
-        """What must be sent for the handshake to go on, or for TLS's own talk."""
+        """The bytes that TLS itself has to send: of the handshake, and alerts."""
         return self._out.read()

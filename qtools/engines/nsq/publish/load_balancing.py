@@ -1,10 +1,10 @@
-"""Which of several brokers has the next batch. In: connections, and how long they took. Out: one of them.
+"""Which of several brokers gets the next batch. In: connections, and their response times. Out: one of them.
 
-    least busy     fewest unanswered commands
-    fastest        least time that its answer is to be expected in: answers owed × how long one took lately
+    least busy     the fewest unanswered commands
+    fastest        the shortest expected response time: unanswered commands × the recent time of one response
     round-robin    each in turn
 
-The caller offers only connections that are open and take bytes now.
+The caller passes only connections that are open and writable.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Protocol
 from qtools.engines.nsq.address import Address
 from qtools.engines.nsq.connection import Connection
 
-UNKNOWN = 0.001  # s: what is thought of a broker that was not heard of yet
-FORGET = 5.0  # s after which half of what a broker took is forgotten, so that one that was slow is tried again
-WEIGHT = 0.2  # of the newest answer in the average
+UNKNOWN = 0.001  # s: the expected response time of a broker that has not answered yet
+FORGET = 5.0  # s after which the expected time of an unused broker has halved, so that one that was slow is tried again
+WEIGHT = 0.2  # of the newest response in the average
 
 
 class LoadBalancer(Protocol):
     """Picks a connection for each write."""
 
     def pick(self, connections: Sequence[Connection]) -> Connection:
-        """One of `connections`, of which there is at least one."""
+        """One of `connections`, which are not empty."""
 
     def took(self, connection: Connection, seconds: float) -> None:
         """`connection` has answered within `seconds`."""
 
     def forget(self, address: Address) -> None:
-        """The broker at `address` is gone for good."""
+        """The broker at `address` is no longer used."""
 
 
 class LeastBusy:
@@ -46,7 +46,7 @@ class LeastBusy:
 
 class Fastest:
     def __init__(self) -> None:
-        self._pace: dict[str, tuple[float, float]] = {}  # address → seconds for an answer, and when that was learned
+        self._pace: dict[str, tuple[float, float]] = {}  # address → s for a response, loop time of the last update
         self._now = asyncio.get_running_loop().time
 
     def pick(self, connections: Sequence[Connection]) -> Connection:
@@ -79,5 +79,5 @@ class RoundRobin:
 
 
 def balance_of(name: str) -> LoadBalancer:
-    """The one called `name`: "fastest" or "round-robin"."""
+    """The load balancer called `name`: "fastest" or "round-robin"."""
     return RoundRobin() if name == "round-robin" else Fastest()

@@ -208,7 +208,7 @@ class Publisher:
         for queue in self._queues.values():
             queue.notify()
 
-    # ── Links ──
+    # ── what the connection pool calls ──
 
     async def _on_up(self, connection: Connection) -> None:
         connection.on_writable = self._notify
