@@ -1,14 +1,14 @@
-"""The filter language, a total subset of jq: text in, one Python function out.
+"""The filter language, a subset of jq in which every expression ends: text in, one Python function out.
 
-expression.py      compile_expression, and what a compiled Expression knows of itself
+expression.py      compile_expression, and the compiled Expression
 tokens.py          the tokens
 parser.py          text to syntax tree, or an error with the column and what was expected
 syntax_tree.py     the nodes
 code_generator.py  syntax tree to Python source, compiled once
 functions.py       the functions and operators, each with jq's meaning
-values.py          JSON values as jq sees them: kinds, text, order, and how large they may become
-regex.py           patterns of test(): the part of jq's that takes linear time, run by RE2
-cost.py            what an expression may cost at most, from its tree
-hints.py           what to say about jq's constructs that are missing here
+values.py          JSON values as in jq: kinds, text, order, and limits of their size
+regex.py           the patterns of test(): those of jq that take linear time, run by RE2
+cost.py            an upper bound of what an expression costs, from its tree
+hints.py           hints for constructs of jq that this language lacks
 foreign_syntax.py  hints for the syntax of other languages
 """

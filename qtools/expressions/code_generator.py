@@ -1,12 +1,13 @@
 """The filter language's compiler: a tree in, one Python function out.
 
-The function takes a parsed value and gives the one result, or NOTHING. It is made of Python source, written here and
-compiled once: `.type == "purchase" and .amount > 100` becomes a dozen bytecodes and no call of ours. A subtree whose
-NOTHING or whose errors somebody catches (`//`, `[…]`, `any`, `all`, `(…)?`) becomes a function of its own, so that
-everywhere else NOTHING is a plain `return`.
+The function takes a parsed value and returns the one result, or NOTHING. This module generates its Python source, which
+is compiled once: `.type == "purchase" and .amount > 100` becomes a dozen bytecodes, without a call of a function. A
+subtree whose NOTHING or whose errors are caught (by `//`, `[…]`, `any`, `all`, `(…)?`) becomes a separate function, so
+that everywhere else NOTHING is a plain `return`.
 
-Never here: a word of the user's text in the source. It has numbered names and this file's own words; every literal is
-in the table of constants that the source is run with. No eval of anything else, no attribute of a value but dict.get.
+The source never contains a word of the user's text: only numbered names and fragments from this file. Literals are in a
+table of constants that is passed to the compiled code. Nothing else is evaluated, and dict.get is the only attribute of
+a value that is used.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from qtools.expressions.syntax_tree import (
     Unary,
 )
 
-# Blocks in blocks, before the rest becomes a function of its own; Python takes 100.
+# Nested blocks, after which the rest becomes a separate function; Python allows 100.
 MAX_INDENT = 12
 
 ORDER = {"==": "equal", "!=": "unequal", "<": "less", "<=": "less_or_equal", ">": "greater", ">=": "greater_or_equal"}
 ARITHMETIC = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
-# `a < 3` for a number a, so that what is no number stands before all numbers, as in jq.
+# Comparisons of numbers. They put NaN before all numbers, as jq does.
 QUICK = {"<": "not {0} >= {1}", "<=": "not {0} > {1}", ">": "{0} > {1}", ">=": "{0} >= {1}"}
 BOOLEAN_CALLS = frozenset(["not", "test", "startswith", "endswith", "contains", "has", "in", "inside", "any", "all"])
 TOO_DEEP = "a value is nested too deeply, or a number is too large"
@@ -48,7 +49,7 @@ Evaluate = Callable[[Any], Any]
 
 
 def is_boolean(node: Node) -> bool:
-    """Whether a node yields true or false whatever it is given."""
+    """Whether a node yields true or false for every input."""
     if isinstance(node, Literal):
         return node.value is True or node.value is False
     if isinstance(node, Many):
@@ -75,8 +76,8 @@ def may_be_nothing(node: Node) -> bool:
 
 
 class Writer:
-    """Writes the functions of one expression. Each method that takes a node and the name of its input returns the
-    name of its result, having written the lines that make it."""
+    """Writes the functions of one expression. Each method that takes a node and the name of its input writes the lines
+    that compute its result, and returns the name of the result."""
 
     def __init__(self, text: str, regex: bool) -> None:
         self.text, self.regex = text, regex
@@ -108,7 +109,7 @@ class Writer:
         return name
 
     def function(self, node: Node) -> str:
-        """The name of a function of its own for `node`."""
+        """Write a separate function for `node`, and return its name."""
         lines, indent = self.lines, self.indent
         self.lines, self.indent = [], 1
         result = self.value(node, "v")
@@ -145,7 +146,7 @@ class Writer:
         if isinstance(node, Object):
             return self.object(node, given)
         if isinstance(node, Text):
-            # jq makes the last part first: which of two errors is told depends on it.
+            # jq evaluates the last part first, and so raises its error if two parts fail.
             made = [part if isinstance(part, str) else self.value(part, given) for part in reversed(node.parts)]
             pieces = [
                 self.constant(part) if isinstance(part, str) else name
@@ -234,7 +235,7 @@ class Writer:
         return result
 
     def binary(self, node: Binary, given: str) -> str:
-        # jq makes the right side first.
+        # jq evaluates the right side first.
         right = self.value(node.right, given)
         left = self.value(node.left, given)
         operator, literal = node.operator, node.right.value if isinstance(node.right, Literal) else node
@@ -323,7 +324,7 @@ class Writer:
 
 
 def compile_node(text: str, node: Node, *, regex: bool = True) -> Evaluate:
-    """The function that does what `node`, a part of `text`, says. Raises ExpressionError."""
+    """Compile `node`, a part of `text`, to a function. Raises ExpressionError."""
     if any(has > most for has, most in zip(cost(node), MOST, strict=True)):
         raise ExpressionError(text, node.start + 1, "this makes too much of its input, by doubling it again and again")
     writer = Writer(text, regex)

@@ -1,8 +1,8 @@
-"""What an expression may cost, told from its tree alone, before it ever runs.
+"""An upper bound of what an expression costs, computed from its tree before it runs.
 
-In: a node. Out: a Cost, generous, in terms of the input's size; whoever compiles refuses what is too much. Single
-values are bounded where they are made (values.py); this bounds how often, so that no chain of doublings
-and no loop in a loop of literals, however short its text, holds up a queue.
+In: a node. Out: a Cost, relative to the size of the input; the compiler refuses an expression that costs too much. The
+size of a single value is limited where it is made (values.py). This limits how often that happens, so that no short
+expression, such as a chain of doublings or nested loops over literals, can block a queue.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from qtools.expressions.syntax_tree import Binary, Call, Identity, If, Index, Li
 
 
 class Cost(NamedTuple):
-    """size: how many times its input's size a result can have.
+    """size: the size of a result, as a multiple of the size of the input.
 
-    steps: how many constructs are gone through. heavy: how many times all of the input is.
+    steps: how many constructs are evaluated. heavy: how many times the whole input is read.
     """
 
     size: float
@@ -23,9 +23,9 @@ class Cost(NamedTuple):
     heavy: float
 
 
-# Far above a page of honest conditions: a condition is 4 steps and not heavy, an object of 100 fields has size 100.
+# Far above a page of usual conditions: a condition takes 4 steps and is not heavy; 100 fields in an object, size 100.
 MOST = Cost(4_000, 20_000, 5_000)
-# Up to here a result is held by its input's size.
+# Up to this size the limit of the input also limits the result.
 MODEST_SIZE = 256
 
 
@@ -34,7 +34,7 @@ def _is_text(node: Node) -> bool:
 
 
 def cost(node: Node) -> Cost:
-    """The cost of `node`, with all in it."""
+    """The cost of `node` and all its children."""
     parts = [cost(child) for child in node.children()]
     size = sum(part.size for part in parts)
     steps = 1 + sum(part.steps for part in parts)
@@ -63,7 +63,7 @@ def cost(node: Node) -> Cost:
         light = isinstance(node.left, Literal) or isinstance(node.right, Literal)
         return Cost(1 if ordered else size, steps, heavy + (0 if ordered and light else size))
     if isinstance(node, Text):
-        # What is text already is put in as it is, anything else may grow by its escapes.
+        # A text is inserted as it is; the JSON of any other value may grow by escapes.
         grown = sum(
             part.size * (1 if _is_text(child) else 4) for child, part in zip(node.children(), parts, strict=True)
         )

@@ -1,15 +1,16 @@
-"""Filter expressions: a total subset of jq, compiled once, run on every message.
+"""Filter expressions: a subset of jq, compiled once, run on every message.
 
 In: text such as `.type == "purchase" and .amount > 100`. Out: an Expression, a function from a parsed JSON value to the
-one result, or NOTHING where `select(…)` lets nothing pass. What is accepted means what jq means by it;
-docs/expressions.md has the language. Everything ends, in time and memory bounded by the text's and the value's size.
+one result, or NOTHING if `select(…)` lets the value not pass. A valid expression has the same meaning as in jq;
+docs/expressions.md describes the language. Every expression ends, in time and memory that are bounded by the size of
+the text and of the value.
 
-    parser.py  text → tree (…_tokens, …_tree)    hints.py  what to say of what only jq has
-                                                            foreign_syntax.py  and of what other languages have
-    code_generator.py    tree → function                   functions.py, …_values.py  what it calls
-    regex.py   patterns of test(…)                 cost.py  what is too much
+    parser.py            text → tree; uses tokens.py, syntax_tree.py, and for errors hints.py, foreign_syntax.py
+    code_generator.py    tree → function, which calls functions.py and values.py
+    regex.py             patterns of test(…)
+    cost.py              refuses expressions that cost too much
 
-Never here: parsing JSON (filter.py), reading anything but the value given.
+An expression reads only the value that it is given. JSON is parsed elsewhere (flow/filter.py).
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ Scalar = str | int | float | bool | None
 
 
 def truthy(value: Any) -> bool:
-    """jq's truth: all but null and false. NOTHING is not true either."""
+    """Whether jq takes `value` for true: all values except null and false. NOTHING is not true."""
     return value is not None and value is not False and value is not NOTHING
 
 
 class Expression:
-    """One compiled expression: call it with a parsed JSON value.
+    """A compiled expression. Call it with a parsed JSON value.
 
-    It yields the one result, or NOTHING, and raises EvaluationError where jq would fail. `evaluate` is the same as
-    calling it, without the step between: for loops.
+    It returns the one result, or NOTHING, and raises EvaluationError where jq would fail. `evaluate` is the compiled
+    function itself, which is faster to call in a loop.
     """
 
     __slots__ = ("_regex", "_tree", "evaluate", "text")
@@ -55,20 +56,20 @@ class Expression:
 
     @property
     def is_modest(self) -> bool:
-        """Whether a result is never many times the size of its value."""
+        """Whether the size of a result is limited to a small multiple of the size of the input."""
         return cost(self._tree).size <= MODEST_SIZE
 
     @property
     def equalities(self) -> tuple[tuple[Path, Scalar], ...]:
-        """What must hold for the result to be true: (("a", "b"), 1) for `.a.b == 1 and …`.
+        """Equalities without which the result cannot be true: (("a", "b"), 1) for `.a.b == 1 and …`.
 
-        Nothing is said that need not hold. A missing path counts as null; True is not 1, though Python has them equal.
+        A missing path counts as null; True is not 1, though they are equal in Python.
         """
         return tuple(_equalities(self._tree))
 
     @property
     def parts(self) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-        """The conditions that the top-level and, or, not join, each with its text; one of them alone has no others."""
+        """The conditions that `and`, `or` and `not` join at the top level, each with its text; at least one."""
         return tuple(
             (self.text[node.start : node.end], compile_node(self.text, node, regex=self._regex))
             for node in _leaves(self._tree)
@@ -94,7 +95,7 @@ def _equalities(node: Node) -> Iterator[tuple[Path, Scalar]]:
         for item in node.items:
             yield from _equalities(item)
     elif isinstance(node, Many) and node.kind == "|":
-        # What comes after is only reached when the select before it let the whole value pass.
+        # The items behind a select are evaluated only if it lets the whole value pass.
         if isinstance(node.items[0], Call):
             yield from _equalities(node.items[0])
     elif isinstance(node, Call) and node.name == "select":
@@ -116,8 +117,8 @@ def _path(node: Node) -> Path | None:
 
 
 def compile_expression(text: str, *, regex: bool = True) -> Expression:
-    """Compile `text`; `regex=False` refuses test(…), for expressions from strangers.
+    """Compile `text`. regex: whether test(…) is allowed; it is not in expressions from clients of the gateway.
 
-    Raises ExpressionError, which says the column and what was expected.
+    Raises ExpressionError with the column, and what was expected there.
     """
     return Expression(text, parse(text), regex)

@@ -18,7 +18,7 @@ _EITHER = "write //, as in .a // 0"
 _IF = "write if .a then 1 else 2 end"
 _NULL = "write null"
 
-# A longer sign comes before the shorter signs that it starts with.
+# A longer sign comes before shorter signs with the same beginning.
 _SIGNS: dict[str, str] = {
     "===": _EQUAL,
     "!==": "write !=, as in .a != 1",
@@ -50,7 +50,7 @@ _SIGNS: dict[str, str] = {
 }
 _LONGEST = max(map(len, _SIGNS))
 
-# In lower case: operators that are words, constants, and functions.
+# Operators that are words, constants, and functions, in lower case.
 _WORDS: dict[str, str] = {
     "and": _AND,
     "or": _OR,
@@ -78,7 +78,7 @@ _WORDS: dict[str, str] = {
     **dict.fromkeys(("upper", "uppercase", "toupper"), "write .a | ascii_upcase"),
     **dict.fromkeys(("len", "size", "count"), "write .a | length"),
 }
-# Functions that other languages write between two values.
+# Functions that other languages write as operators between two values.
 _INFIX = ("startswith", "endswith", "contains", "inside", "has", "test", "split", "join")
 
 _WORD = re.compile(r"[A-Za-z_]\w*")

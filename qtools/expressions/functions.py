@@ -1,9 +1,9 @@
-"""What the words and signs of the filter language do to values; each does what jq's of that name does.
+"""The functions and operators of the filter language; each has the same result as jq's.
 
-In and out: JSON values. What jq refuses raises EvaluationError, in jq's words. Whatever the values: text made here
-ends at MAX_TEXT, arrays at MAX_ITEMS, and what compares each with each at MAX_STEPS.
+In and out: JSON values. Where jq fails, EvaluationError is raised with jq's text. For any values, texts are limited to
+MAX_TEXT, arrays to MAX_ITEMS, and comparisons of all items with each other to MAX_STEPS.
 
-Nothing here changes a value it was given, so that a result may share parts with its input.
+No function changes its arguments, so a result may share parts with its input.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NO_SLICE = "Array/string slice indices must be integers"
 
 
 def number(result: int | float) -> int | float:
-    """A result of arithmetic: whole ones are integers, and what no double holds is infinite."""
+    """A result of arithmetic: a whole number is an integer, a number beyond the range of a double is infinite."""
     if result.__class__ is float:
         return int(result) if -1e17 < result < 1e17 and result == int(result) else result
     if -MAX_INTEGER < result < MAX_INTEGER:
@@ -65,7 +65,7 @@ def add(left: Any, right: Any) -> Any:
 
 
 def same(left: Any, right: Any, steps: Steps) -> bool:
-    """`equal`, counted."""
+    """`equal`, with its comparisons counted."""
     steps.take()
     cls = left.__class__
     if cls is list and right.__class__ is list:
@@ -127,7 +127,7 @@ def divide(left: Any, right: Any) -> Any:
 
 
 def whole(value: int | float) -> int:
-    """What `%` makes of a number: cut towards zero; a double is held to 64 bits, as in C."""
+    """An operand of `%` as an integer: cut towards zero; a double is limited to the range of 64 bits, as in C."""
     if value.__class__ is int:
         return value
     return (1 << 63) - 1 if value >= 2.0**63 else -(1 << 63) if value <= -(2.0**63) else int(value)
@@ -176,7 +176,7 @@ def index(value: Any, key: Any) -> Any:
 
 
 def cut(value: Any, start: Any, end: Any) -> Any:
-    """A slice: `value[start:end]`, either null for the end of it; a fraction widens it."""
+    """`value[start:end]`; null is the beginning or the end. Fractions are rounded so that the slice becomes larger."""
     if value is None:
         return None
     if value.__class__ is not list and value.__class__ is not str:
@@ -192,7 +192,7 @@ def cut(value: Any, start: Any, end: Any) -> Any:
 
 
 def places(value: list[Any], part: list[Any]) -> list[int]:
-    """Where `part` occurs in `value`."""
+    """The indices at which `part` occurs in `value`."""
     if not part:
         return []
     steps = Steps()
@@ -260,7 +260,7 @@ def all_of(value: Any, test: Callable[[Any], Any] | None) -> bool:
 
 
 def key_of(value: Any) -> str:
-    """A key for an object that is being made."""
+    """`value` as the key of an object; EvaluationError if it is not a string."""
     if value.__class__ is not str:
         raise EvaluationError(f"Cannot use {shown(value)} as object key")
     return value
@@ -345,7 +345,7 @@ def join(value: Any, separator: Any) -> str:
     size = 0
     for item in each(value):
         if made:
-            # jq adds the separator to the text so far: null adds nothing, what is no string cannot be added.
+            # jq adds the separator to the text with `+`: null adds nothing, and other kinds are an error.
             if separator.__class__ is not str and separator is not None:
                 raise refuse("".join(made), separator, "cannot be added")
             made.append(separator or "")
@@ -360,7 +360,7 @@ def join(value: Any, separator: Any) -> str:
 
 
 def matches(value: Any, search: Callable[[str], Any]) -> bool:
-    """jq's `test`; `search` is a pattern's, compiled."""
+    """jq's `test`. search: from regex.compile_pattern."""
     if value.__class__ is not str:
         raise EvaluationError(f"{shown(value)} cannot be matched, as it is not a string")
     return search(value) is not None

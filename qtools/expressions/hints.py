@@ -1,6 +1,6 @@
-"""What to tell a user who wrote something that jq has and the filter language has not.
+"""Hints for constructs of jq that the filter language lacks.
 
-In: the word or sign. Out: one clause that says what is missing and what does it instead.
+In: the word or sign. Out: one clause that says what is missing, and what to use instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OPERATORS: dict[str, str] = {
     **{sign: _no(f"assignment ({sign})") for sign in ("|=", "+=", "-=", "*=", "/=", "%=", "//=")},
 }
 
-# Words that are known to do something in jq; name/count stands for a count of arguments.
+# Words of jq; name/count is a call with that number of arguments.
 WORDS: dict[str, str] = {
     **{
         word: _no(f"'{word}'") for word in ("def", "reduce", "foreach", "label", "break", "import", "include", "module")
@@ -69,7 +69,7 @@ WORDS: dict[str, str] = {
 
 
 def arguments(name: str, wanted: Sequence[int], count: int) -> str:
-    """What to say of a function that was given `count` arguments."""
+    """The error for a function that was called with `count` arguments."""
     told = " or ".join({0: "no argument", 1: "one argument", 2: "two"}[each] for each in wanted)
     hint = WORDS.get(f"{name}/{count}") or (
         f"its input stands before it, as in .a | {name}" if wanted == (0,) else f"as in .a | {name}(…)"
@@ -78,10 +78,10 @@ def arguments(name: str, wanted: Sequence[int], count: int) -> str:
 
 
 def unknown(name: str, known: Sequence[str], standing: str) -> str:
-    """What to say of a word that neither language has."""
+    """The error for a word that neither language has."""
     if name in ("then", "else", "elif", "end", "and", "or"):
         return f"a value was expected, {standing}"
-    import difflib  # late: only for a mistake
+    import difflib  # imported late, as only errors need it
 
     close = difflib.get_close_matches(name, known, 1)
     guess = f"did you mean {close[0]}?" if close else f'a field is written .{name}, text "{name}"'

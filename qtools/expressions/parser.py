@@ -1,6 +1,7 @@
-"""The filter language as a tree: text in, nodes out; or an ExpressionError with the column and what was expected.
+"""The parser of the filter language. In: text. Out: a syntax tree; or ExpressionError with the column and what was
+expected.
 
-The grammar is jq's, cut down to what yields at most one result and ends. From loose to tight:
+The grammar is the part of jq's in which an expression yields at most one result, and ends. In ascending precedence:
 
     pipe      = any ("|" any)*                                   # , only between the items of an array
     any       = or ("//" or)*
@@ -9,7 +10,7 @@ The grammar is jq's, cut down to what yields at most one result and ends. From l
     sum       = product (("+" "-") product)*                     product = term (("*" "/" "%") term)*
     term      = ("-" term | primary) (".name" ".\"name\"" "[pipe]" "[pipe:pipe]" "?")*
 
-Never here: what a node means (code_generator.py), or any value but literals.
+The meaning of a node is in code_generator.py.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ from qtools.expressions.syntax_tree import (
 )
 from qtools.expressions.tokens import COMPARE, LEVELS, SPACE, STRING, TOKEN, number, unescaped
 
-MAX_LENGTH = 16384  # characters: a page of conditions, and nobody's whole memory
-MAX_DEPTH = 50  # of brackets in brackets, and of the tree
+MAX_LENGTH = 16384  # characters: enough for a page of conditions
+MAX_DEPTH = 50  # of nested brackets, and of the tree
 
 
 class Parser:
-    """Reads one text from left to right; `kind` and `token` are what stands at `place`."""
+    """Parses one text from left to right. kind, token: the current token, which begins at `place`."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.nesting = 0
         self.kind, self.token, self.place, self.after = "", "", 0, 0
-        self.end = 0  # of the last token taken
+        self.end = 0  # the end of the last token that was taken
         if len(text) > MAX_LENGTH:
             self.fail(f"an expression may have {MAX_LENGTH} characters, this one has {len(text)}", MAX_LENGTH)
         self.look(0)
@@ -60,12 +61,12 @@ class Parser:
         raise ExpressionError(self.text, (self.place if place is None else place) + 1, why)
 
     def fail_if_foreign(self, place: int | None = None) -> None:
-        """Fail with a hint if there is something of another language at `place`."""
+        """Fail with a hint if there is syntax of another language at `place`."""
         if found := find_foreign(self.text, self.place if place is None else place):
             self.fail(found[1], found[0])
 
     def look(self, place: int) -> None:
-        """Make what stands at `place` the current token."""
+        """Read the token at `place`, behind spaces and comments."""
         space = SPACE.match(self.text, place)
         self.place = space.end() if space else place
         if self.place == len(self.text):
@@ -111,7 +112,7 @@ class Parser:
         return node
 
     def unexpected(self) -> NoReturn:
-        """What stands here cannot follow what went before."""
+        """Fail: the current token is not allowed here."""
         self.fail_if_foreign()
         if self.kind == "strange" and self.token in OPERATORS:
             self.fail(OPERATORS[self.token])
@@ -235,7 +236,7 @@ class Parser:
             self.take()
             return Literal(start, self.end, number(token))
         if kind == "field":
-            # ".name" is the identity and what follows it.
+            # ".name" is an index of the identity.
             return Identity(start, start)
         if kind == "word":
             return self.word()
@@ -380,7 +381,7 @@ class Parser:
                 self.look(place + 2)
                 parts.append(self.pipe())
                 if not self.at(")"):
-                    self.closing(")")  # which says what is wrong
+                    self.closing(")")  # this fails with the right error
                 place = self.after
             elif piece := STRING.match(self.text, place):
                 raw.append(piece[0])
@@ -400,5 +401,5 @@ class Parser:
 
 
 def parse(text: str) -> Node:
-    """The tree of `text`. Raises ExpressionError."""
+    """Parse `text`. Raises ExpressionError."""
     return Parser(text).whole()

@@ -1,11 +1,11 @@
-r"""Patterns of `test(…)`: those of jq's regular expressions whose search takes a time linear in the text, run by RE2.
+r"""Patterns of `test(…)`: the regular expressions of jq that can be searched in linear time, run by RE2.
 
-In: a pattern as jq would read it (Oniguruma, Perl's syntax) and jq's flags. Out: a function that says whether a text
-holds a match. A pattern that would need backtracking, or that RE2 would read in another way than jq, is refused with
-a reason (ValueError), never guessed at: look-around, back references, possessive quantifiers, atomic groups.
+In: a pattern in jq's syntax (Oniguruma, Perl's syntax) and jq's flags. Out: a function that tells whether a text
+contains a match. ValueError with the reason for a pattern that needs backtracking, or that RE2 would interpret in
+another way than jq: look-around, back references, possessive quantifiers, atomic groups.
 
-\d, \w and \s are Unicode's here as in jq; \b is ASCII's alone, and i folds one character to one ("ß" is not "SS").
-Never here: a search by any other engine.
+\d, \w and \s are those of Unicode, as in jq; \b is that of ASCII, and the flag i maps one character to one ("ß" is not
+"SS"). No other engine is used.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+# g and l change only where a match ends, or how many there are, not whether there is one; s is always on in jq.
 FLAGS = "gilpsx"
-# Flags that change where a match ends or how many there are, not whether there is one: g, l; s is always on in jq.
-# Letters, marks, digits, connectors; and the circled letters and Latin-1's numbers, which jq's engine counts in.
+# Letters, marks, digits and connectors, and also circled letters and the numbers of Latin-1, as in jq's engine.
 WORD = r"\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189}"
 WORD += r"\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}"
 SPACE = r"\t-\r \x{85}\p{Z}"
 CLASSES = {"d": r"\p{Nd}", "D": r"\P{Nd}", "w": f"[{WORD}]", "W": f"[^{WORD}]", "s": f"[{SPACE}]", "S": f"[^{SPACE}]"}
 IN_SET = {"d": r"\p{Nd}", "D": r"\P{Nd}", "w": WORD, "s": SPACE}
-# jq's $ is Perl's: the end, or before the line feed there.
+# $ as in jq and Perl: the end of the text, or before a line feed there.
 END = r"(?:\n?\z)"
-SAME = frozenset("tnrfa")  # escapes that mean the same in both
+SAME = frozenset("tnrfa")  # escapes with the same meaning in both engines
 
 _PIECE = re.compile(
     r"""\\Q(?P<literal>.*?)(?:\\E|\Z)
@@ -45,7 +45,7 @@ _SET_PIECE = re.compile(
 
 
 def _escape(char: str, inside: bool) -> str:
-    """What RE2 has to be given for `\\char`."""
+    """The pattern of RE2 for `\\char`."""
     known = IN_SET if inside else CLASSES
     if char in known:
         return known[char]
@@ -67,7 +67,7 @@ def _escape(char: str, inside: bool) -> str:
 
 
 def _set(pattern: str, place: int) -> tuple[str, int]:
-    """The set whose content starts at `place`, and where it ends."""
+    """Translate the set whose content starts at `place`; returns it, and the index behind it."""
     out: list[str] = []
     first = place
     while piece := _SET_PIECE.match(pattern, place):
@@ -83,7 +83,7 @@ def _set(pattern: str, place: int) -> tuple[str, int]:
 
 
 def check_flags(flags: str) -> None:
-    """Raises ValueError for a flag that is none of jq's, or that RE2 cannot serve."""
+    """Raises ValueError for a flag that jq does not have, or that RE2 does not support."""
     for flag in flags:
         if flag == "n":
             raise ValueError('flag "n" is not possible here: write a pattern that cannot match nothing, a+ for a*')
@@ -92,13 +92,13 @@ def check_flags(flags: str) -> None:
 
 
 def translate(pattern: str, flags: str = "") -> str:
-    """`pattern` for RE2. Raises ValueError for what it cannot do as jq does."""
+    """Translate `pattern` for RE2. Raises ValueError if RE2 would not give the same result as jq."""
     out = ["(?i)" if "i" in flags else "", "(?s)" if "p" in flags else ""]
     place = 0
-    may_repeat = False  # whether what stands before can be repeated
+    may_repeat = False  # whether the last piece can be repeated
     while place < len(pattern):
         piece = _PIECE.match(pattern, place)
-        assert piece is not None  # the last branch takes any character
+        assert piece is not None  # the last branch matches any character
         place = piece.end()
         plain = piece["plain"]
         if plain == "\\":
@@ -153,8 +153,9 @@ def _why(group: str) -> str:
 
 
 def compile_pattern(pattern: str, flags: str = "") -> Callable[[str], Any]:
-    """A search for `pattern`: give it a text, and it is None or not. Raises ValueError with one line of reason."""
-    import re2  # late: few expressions have patterns
+    """A function that searches a text for `pattern`, and returns None if there is no match. ValueError with the
+    reason."""
+    import re2  # imported late, as few expressions have patterns
 
     options = re2.Options()
     options.log_errors = False

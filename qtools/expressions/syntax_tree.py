@@ -1,6 +1,6 @@
-"""The filter language's tree: one class for each construct, and where it stands in the text; the functions there are.
+"""The syntax tree of the filter language: a class for each construct, with its position in the text; and the functions.
 
-In: the parser (parser.py) makes it. Out: the compiler (code_generator.py) walks it. Never here: any rule.
+The parser (parser.py) builds the tree, and the compiler (code_generator.py) walks it. This module has no rules.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-# How many arguments each function may have.
+# The numbers of arguments that each function may have.
 FUNCTIONS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(
         ("not", "empty", "length", "type", "ascii_downcase", "ascii_upcase", "tostring", "tonumber", "keys"), (0,)
@@ -22,7 +22,7 @@ CONSTANTS = {"null": None, "true": True, "false": False}
 
 @dataclass(slots=True)
 class Node:
-    """One construct. `start` and `end` are where it stands in the text, its own parentheses left out."""
+    """One construct. start, end: its position in the text, without parentheses around it."""
 
     start: int
     end: int
@@ -65,7 +65,7 @@ class Slice(Node):
 
 @dataclass(slots=True)
 class Many(Node):
-    """Several of a kind in a row: `kind` is "|", "//", "or", "and", or "[" for the items of an array."""
+    """A chain of nodes. kind: the operator "|", "//", "or" or "and" between them, or "[" for the items of an array."""
 
     kind: str
     items: tuple[Node, ...]
@@ -86,7 +86,7 @@ class Binary(Node):
 
 @dataclass(slots=True)
 class Unary(Node):
-    """`kind` is "-" or "?"."""
+    """A node with an operator. kind: "-" before it, or "?" behind it."""
 
     kind: str
     of: Node
@@ -105,7 +105,7 @@ class Object(Node):
 
 @dataclass(slots=True)
 class Text(Node):
-    """A string with parts to fill in: a str stands for itself."""
+    """A string with interpolations. parts: plain texts, and nodes whose results are inserted."""
 
     parts: tuple[str | Node, ...]
 

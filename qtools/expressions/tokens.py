@@ -1,7 +1,6 @@
-"""The filter language's words: what one token looks like, as in jq, and what a literal stands for.
+"""The tokens of the filter language, as in jq, and the values of literals.
 
-In: text. Out: matches, Python values. Never here: which token may follow which (parser.py), but for
-which operator binds how tightly.
+In: text. Out: matches, Python values. The grammar is in parser.py; only the precedence of operators is here.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ import json
 import math
 import re
 
-# Operators of two sides, from loose to tight, below // and |.
+# Binary operators in ascending precedence. The operators // and | come before them.
 LEVELS = (("or",), ("and",), ("==", "!=", "<", "<=", ">", ">="), ("+", "-"), ("*", "/", "%"))
-COMPARE = 2  # the level of which only one stands in a row
+COMPARE = 2  # the level whose operators cannot be chained
 
 SPACE = re.compile(r"(?:[ \r\n\t]+|#(?:\\(?:\\|\r?\n)|[^\n])*)*")
 TOKEN = re.compile(
@@ -27,14 +26,14 @@ STRING = re.compile(r'[^"\\]+|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt]')
 
 
 def unescaped(pieces: list[str]) -> str:
-    """What a string's pieces, as STRING matched them, stand for; ValueError for half a surrogate pair."""
+    """The text of a string. pieces: matches of STRING. ValueError for half of a surrogate pair."""
     raw = "".join(piece if piece[0] == "\\" else json.dumps(piece)[1:-1] for piece in pieces)
     value: str = json.loads(f'"{raw}"')
     return value.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def number(token: str) -> int | float:
-    """A literal's value: exact when it is whole."""
+    """The value of a number; an integer is exact."""
     if token.rstrip(".").isdigit() and len(token) <= 308:
         return int(token.rstrip("."))
     value = float(token)

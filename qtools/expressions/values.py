@@ -1,9 +1,9 @@
-"""JSON values as jq sees them: their kinds, their text, their order; and how much of them may be made.
+"""JSON values as in jq: their kinds, their text, their order; and limits of their size.
 
-In: values as Python has them (None, bool, int, float, str, list, dict). Out: text, truth, an EvaluationError in jq's
-words. An integer is exact at any size that a double could reach, where jq rounds above 2^53.
+In: values of Python (None, bool, int, float, str, list, dict). Out: text, comparisons, and EvaluationError with jq's
+texts. Integers are exact up to the range of a double, where jq rounds above 2^53.
 
-Never here: what the words and signs of the filter language do (functions.py), or a change to a value.
+The functions and operators of the language are in functions.py. No function changes a value.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from qtools.errors import EvaluationError
 
-# Far above any message (nsqd's own limit is 1 MiB), far below what hurts.
+# Far above any message (nsqd's limit is 1 MiB), and far below what would exhaust the memory.
 MAX_TEXT = 16 * 1024 * 1024  # characters
-MAX_ITEMS = 1 << 20  # of an array
-MAX_STEPS = 1 << 20  # of comparing each with each: about a second
-# Integers up to here are exact; beyond it a double is infinite.
+MAX_ITEMS = 1 << 20  # items of an array
+MAX_STEPS = 1 << 20  # comparisons of all items of two values with each other: about a second
+# Integers up to this are exact; larger numbers are infinite, as a double would be.
 MAX_INTEGER = 1 << 1023
 LARGEST = 1.7976931348623157e308
 
@@ -36,7 +36,7 @@ class Nothing:
 
 
 NOTHING = Nothing()
-"""What an expression yields whose `select(…)` did not let the value pass: no value, not null."""
+"""The result of an expression whose `select(…)` did not let the value pass: no value, which is not null."""
 
 KINDS = {
     type(None): "null",
@@ -59,7 +59,7 @@ def is_number(value: Any) -> bool:
 
 
 class Steps:
-    """Counts down what is left to do, and ends it."""
+    """Counts steps, and raises EvaluationError after MAX_STEPS."""
 
     __slots__ = ("left",)
 
@@ -74,7 +74,7 @@ class Steps:
 
 # ── as text ──
 
-# jq writes DEL as an escape, the json module does not.
+# jq escapes DEL, Python's json module does not.
 _ESCAPES = {**{chr(code): f"\\u{code:04x}" for code in (*range(0x20), 0x7F)}, '"': '\\"', "\\": "\\\\"}
 _ESCAPES |= {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f", "\b": "\\b"}
 _ESCAPED = re.compile(ESCAPE.pattern.replace("\\x00-\\x1f", "\\x00-\\x1f\\x7f"))
@@ -85,7 +85,7 @@ def quoted(text: str) -> str:
 
 
 def number_text(number: int | float) -> str:
-    """The shortest decimal that reads back as this number; JSON has no word for what is none."""
+    """The shortest decimal that is read back as `number`; null for NaN, which JSON does not have."""
     if number.__class__ is int:
         return str(number)
     if number != number:
@@ -95,7 +95,7 @@ def number_text(number: int | float) -> str:
     shortest = repr(number)
     digits, _, exponent = shortest.partition("e+")
     if exponent:
-        # jq writes up to 15 zeros out where Python begins with exponents.
+        # jq writes up to 15 zeros where Python writes an exponent.
         before, _, after = digits.lstrip("-").partition(".")
         zeros = int(exponent) - len(after)
         if zeros < 15:
@@ -148,7 +148,7 @@ def text(value: Any) -> str:
 
 
 def joined(pieces: Iterable[Any]) -> str:
-    """What string interpolation makes."""
+    """The result of a string interpolation."""
     return bounded("".join([piece if piece.__class__ is str else dump(piece) for piece in pieces]))
 
 
@@ -159,7 +159,7 @@ def bounded(made: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """`kind (value)`, the value cut to 29 bytes as jq cuts it in its sentences."""
+    """`kind (value)`, with the value cut to 29 bytes, as in jq's error messages."""
     whole = dump(value[:30] if value.__class__ is str else value)
     raw = whole.encode("utf-8", "replace")
     if len(raw) > 29:
@@ -183,13 +183,13 @@ def rank(value: Any) -> int:
 
 
 def equal(left: Any, right: Any) -> bool:
-    if left is right:  # what shares its parts is not walked again and again
+    if left is right:  # shared parts are not compared again
         return left.__class__ is not float or bool(left == left)
     ours, theirs = left.__class__, right.__class__
     if ours is str or theirs is str or left is None or right is None:
         return bool(left == right)
     if ours is bool or theirs is bool:
-        return False  # there is one True and one False
+        return False  # equal booleans are the same object
     if ours is not list and ours is not dict:
         return bool(left == right)
     if ours is not theirs or len(left) != len(right):
@@ -203,8 +203,8 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def _equal_inside(left: Any, right: Any) -> bool:
-    """`equal` for two arrays or two objects of one length that are nested more deeply than Python calls itself: with a
-    list of what is left to compare."""
+    """`equal` for two arrays or two objects of the same length that are nested too deeply for recursion: it keeps a
+    list of the pairs that are left to compare."""
     waiting = [(left, right)]
     while waiting:
         left, right = waiting.pop()
@@ -231,17 +231,17 @@ def unequal(left: Any, right: Any) -> bool:
 
 
 def compare(left: Any, right: Any) -> int:
-    """Below 0, 0 or above, as `left` stands before, beside or behind `right`."""
+    """A number below 0, 0, or above 0, as `left` is less than, equal to or greater than `right` in jq's order."""
     if left is right and left.__class__ is not float:
         return 0
     place = rank(left)
     if place != (other := rank(right)):
         return place - other
     if place == 3:
-        # What is no number stands before all numbers, itself included.
+        # NaN is less than all numbers, itself included.
         return -1 if left != left or left < right else int(left > right or right != right)
     if place == 4:
-        # By code point, which is by bytes of UTF-8.
+        # By code point, which is the order of the bytes in UTF-8.
         return -1 if left < right else int(left > right)
     if place < 5:
         return 0
@@ -256,8 +256,8 @@ def compare(left: Any, right: Any) -> int:
 
 
 def _compare_inside(left: Any, right: Any) -> int:
-    """`compare` for two arrays or two objects that are nested more deeply than Python calls itself: with a list of the
-    pairs still to come, each with the answer where none of them differs."""
+    """`compare` for two arrays or two objects that are nested too deeply for recursion: it keeps a list of the pairs
+    that are left to compare, each with the result if no pair differs."""
     waiting = [_pairs(left, right)]
     while waiting:
         pairs, otherwise = waiting[-1]
@@ -276,7 +276,7 @@ def _compare_inside(left: Any, right: Any) -> int:
 
 
 def _pairs(left: Any, right: Any) -> tuple[Iterator[tuple[Any, Any]], int]:
-    """What two arrays, or two objects, are compared by, and the answer where no pair differs."""
+    """The pairs by which two arrays or two objects are compared, and the result if no pair differs."""
     if left.__class__ is list:
         return zip(left, right, strict=False), len(left) - len(right)
     names, others = sorted(left), sorted(right)
