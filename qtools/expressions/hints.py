@@ -70,11 +70,11 @@ WORDS: dict[str, str] = {
 
 def arguments(name: str, wanted: Sequence[int], count: int) -> str:
     """The error for a function that was called with `count` arguments."""
-    told = " or ".join({0: "no argument", 1: "one argument", 2: "two"}[each] for each in wanted)
+    counts = " or ".join({0: "no argument", 1: "one argument", 2: "two"}[each] for each in wanted)
     hint = WORDS.get(f"{name}/{count}") or (
         f"its input stands before it, as in .a | {name}" if wanted == (0,) else f"as in .a | {name}(…)"
     )
-    return f"{name} takes {told}, not {count}: {hint}"
+    return f"{name} takes {counts}, not {count}: {hint}"
 
 
 def unknown(name: str, known: Sequence[str], standing: str) -> str:

@@ -327,7 +327,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
         if not path.exists():
             _make(path)
         if not path.is_file():
-            raise StartError(f"{path} is no file, and the keys are kept in one")
+            raise StartError(f"{path} is not a regular file: name a file for the keys")
         if not path.stat().st_size:  # SQLite would take it for a new one
             raise _damaged(path, "it is empty")
         base = _connect(path)
@@ -341,7 +341,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
         base.execute("BEGIN EXCLUSIVE")
         base.execute("COMMIT")
         if _number(base, "application_id") != _ID:
-            raise StartError(f"{path} holds something else, not the keys of a dedupe: give another file")
+            raise StartError(f"{path} contains something else than keys of --dedupe: give another file")
         if _number(base, "user_version") != _VERSION:
             raise StartError(f"{path} was written by a newer version of qtools")
         base.execute("PRAGMA journal_mode = WAL")

@@ -64,22 +64,22 @@ def decode_envelope(line: bytes) -> bytes:
 def parse_envelope(line: bytes) -> dict[str, Any]:
     """A line of JSON as a dict; ValueError as above."""
     try:
-        told = orjson.loads(line)
+        envelope = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         if line.startswith(BOM_UTF8):  # RFC 8259, 8.1: a parser may ignore it
             return parse_envelope(line.removeprefix(BOM_UTF8))
         raise ValueError(f"is not JSON ({error})") from error
-    if not isinstance(told, dict):
+    if not isinstance(envelope, dict):
         raise ValueError("is not a JSON object")
-    return told
+    return envelope
 
 
-def body_of(told: dict[str, Any]) -> bytes:
+def body_of(envelope: dict[str, Any]) -> bytes:
     """The body in an envelope; ValueError as above."""
-    body = told.get("body")
+    body = envelope.get("body")
     if isinstance(body, str):
         return body.encode("utf-8")
-    packed = told.get("body_base64")
+    packed = envelope.get("body_base64")
     if body is None and isinstance(packed, str):
         try:
             return base64.b64decode(packed, validate=True)
@@ -123,8 +123,8 @@ class EnvelopeSplitter:
         for place, line in enumerate(lines):
             self._line += 1
             try:
-                told = parse_envelope(line) if line else {}
-                body = body_of(told) if line else b""
+                envelope = parse_envelope(line) if line else {}
+                body = body_of(envelope) if line else b""
             except ValueError as error:
                 at = self.base + self.consumed
                 which = f"the line at byte {at}" if self.base else f"line {self._line} (at byte {at})"
@@ -137,7 +137,7 @@ class EnvelopeSplitter:
             if body:
                 bodies.append(body)
                 if self._keep:
-                    self.maps.append(told)
+                    self.maps.append(envelope)
             else:
                 self.empty += 1
                 self.empty_at.append(place)
@@ -176,8 +176,8 @@ class MsgpackSplitter:
         try:
             self._unpacker.feed(chunk)
             while True:
-                told = self._unpacker.unpack()
-                body = told.get("body") if isinstance(told, dict) else None
+                envelope = self._unpacker.unpack()
+                body = envelope.get("body") if isinstance(envelope, dict) else None
                 if not isinstance(body, bytes):
                     raise ValueError('it is no map with a binary "body"')
                 self.consumed = self._unpacker.tell()
@@ -185,7 +185,7 @@ class MsgpackSplitter:
                 if body:
                     bodies.append(body)
                     if self._keep:
-                        self.maps.append(told)
+                        self.maps.append(envelope)
                 else:
                     self.empty += 1
                     self.empty_at.append(len(bodies) + len(self.empty_at))
@@ -195,10 +195,10 @@ class MsgpackSplitter:
             at = self.base + self.consumed
             too_long = isinstance(error, self._buffer_full)
             if too_long:
-                told = f"a message of more than {self._longest} bytes begins at byte {at}: is it msgpack?"
+                reason = f"a message of more than {self._longest} bytes begins at byte {at}: is it msgpack?"
             else:
-                told = f"the msgpack value at byte {at} is broken: {str(error) or type(error).__name__}"
-            self._broken = InputError(told, at, too_long=too_long)
+                reason = f"the msgpack value at byte {at} is broken: {str(error) or type(error).__name__}"
+            self._broken = InputError(reason, at, too_long=too_long)
             if not bodies:
                 raise self._broken from error
         return bodies

@@ -1,7 +1,7 @@
-"""Blocks of input: where each message stands, and how far they are confirmed. In: blocks. Out: batches, positions.
+"""Blocks of input: the position of each message, and how far they are confirmed. In: blocks. Out: batches, positions.
 
 A block is the origin of its messages, which it knows by their numbers in the ledger of its source. The position up to
-which the input is confirmed stands before the first message that is not finished, or behind the last one.
+which the input is confirmed is before the first message that is not finished, or behind the last one.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class RoutesFile:
 
     def failures(self) -> list[str]:
         """A line for each test that fails. In tests a route that samples sends all matching messages."""
-        told = []
+        lines = []
         for test in self.tests:
             plan = Routes(self.routes, self.default, draw=lambda: 0.0).plan([test.message])
             went = sorted(topic for topic, _ in plan.groups)
@@ -66,8 +66,8 @@ class RoutesFile:
             where = f"go to {', '.join(test.to)}" if test.to else "go nowhere"
             wanted = "fail" if test.error else where
             if bool(plan.failed) != test.error or (not test.error and went != sorted(set(test.to))):
-                told.append(f"{self.path}: {test.name}: the message was to {wanted}, and {outcome}")
-        return told
+                lines.append(f"{self.path}: {test.name}: the message was to {wanted}, and {outcome}")
+        return lines
 
 
 def to_of(text: str) -> To:
@@ -85,7 +85,7 @@ def to_of(text: str) -> To:
 
 
 def template_literals(text: str) -> list[str]:
-    """What stands outside of each \\(…) of a template that compiles."""
+    """The texts outside of each \\(…) of a valid template."""
     parts, at = [], 0
     while (start := text.find("\\(", at)) >= 0:
         parts.append(text[at:start])
@@ -115,16 +115,16 @@ def _closing(text: str, at: int) -> int:
 def parse_routes(path: str, data: bytes) -> RoutesFile:
     """Parse `data`, the content of the file `path`; UsageError if it is not a valid routes file."""
     try:
-        told = tomllib.loads(data.removeprefix(BOM_UTF8).decode("utf-8"))
+        loaded = tomllib.loads(data.removeprefix(BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 (at byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML: {_lowered(str(error))}") from error
     reader = _Reader(path)
-    reader.known("the file", told, FILE_KEYS)
-    routes = reader.tables(told, "route")
-    tests = reader.tables(told, "test")
-    default = told.get("default")
+    reader.known("the file", loaded, FILE_KEYS)
+    routes = reader.tables(loaded, "route")
+    tests = reader.tables(loaded, "test")
+    default = loaded.get("default")
     if default is not None and not isinstance(default, dict):
         raise UsageError(f"{path}: default is not a table: write [default]")
     if not routes and default is None:
@@ -180,8 +180,8 @@ class _Reader:
                     f"unknown key {key!r}: " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(keys)}"),
                 )
 
-    def tables(self, told: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-        tables = told.get(key, [])
+    def tables(self, loaded: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+        tables = loaded.get(key, [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise UsageError(f"{self.path}: {key} is not a list of tables: write [[{key}]], with two brackets")
         return tables
@@ -213,12 +213,12 @@ class _Reader:
         )
 
     def targets(self, where: str, table: Mapping[str, Any]) -> tuple[To, ...]:
-        told = table.get("to")
-        if told is None:
+        given = table.get("to")
+        if given is None:
             raise self.fail(where, "it has no to: say which topic it sends to")
-        texts = told if isinstance(told, list) else [told]
+        texts = given if isinstance(given, list) else [given]
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise self.fail(where, f"to is a topic in quotes, or a list of them, not {told!r}")
+            raise self.fail(where, f"to is a topic in quotes, or a list of them, not {given!r}")
         return tuple(self.compiled(where, "to", to_of, text) for text in dict.fromkeys(texts))
 
     def compiled(self, where: str, key: str, make: Callable[[str], Made], text: str) -> Made:

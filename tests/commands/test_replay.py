@@ -97,7 +97,7 @@ def test_since_and_until(shell: Shell, broker: Broker, topic: str, tmp_path: Pat
     assert done.status == 0, done.err
     if format == "envelope":
         assert sorted(broker.bodies(topic)) == bodies(list(range(15, 32)))
-        assert done.err.rstrip().endswith("3 files; 13 messages of another time")
+        assert done.err.rstrip().endswith("3 files; 13 messages outside of the time span")
     else:  # whole files, as it keeps no timestamps
         assert sorted(broker.bodies(topic)) == bodies(list(range(10, 40)))
         assert done.err.rstrip().endswith("3 files")
@@ -240,7 +240,7 @@ def test_an_archive_that_is_not_whole_sends_nothing(shell: Shell, broker: Broker
     place.remove(object_name(two))
     done = shell.run("q-to-file", *words(place, topic, broker))
     assert done.status == 1
-    assert f"the archive is not whole: {object_name(two)} is missing (q-to-file verify tells all)" in done.err
+    assert f"the archive is not whole: {object_name(two)} is missing (q-to-file verify lists all faults)" in done.err
     place.write(object_name(two), content[:-1])
     done = shell.run("q-to-file", *words(place, topic, broker))
     assert done.status == 1

@@ -145,7 +145,7 @@ def test_stopped_while_the_output_forbids_the_next_run_gives_the_file_its_name(
     running.signal(signal.SIGTERM)
     done = running.wait(10)
     assert done.status == 1
-    assert "Read-only file system; 1 file left in the work directory, which the next run ends" in done.err
+    assert "Read-only file system; 1 file left in the work directory, which the next run finishes" in done.err
     assert finished(small_disk) == []
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     done = shell.run("q-to-file", f"{topic}/me", *words, "--until-empty")

@@ -206,10 +206,10 @@ def test_a_store_that_is_away_stops_nothing_with_a_spool(
     own_bucket.server.kill()
     broker.fill(topic, LINES)
     wait_until(lambda: broker.depth(topic, "me").held == 0)
-    running.wait_err("trying on")
+    running.wait_err("trying again")
     assert own_bucket.in_spool() != []
     own_bucket.server.start()
-    running.wait_err("well again")
+    running.wait_err("uploads work again")
     running.signal(signal.SIGHUP)
     wait_until(lambda: own_bucket.in_spool() == [])
     running.signal(signal.SIGTERM)

@@ -202,7 +202,7 @@ async def test_what_is_not_there(place: Place) -> None:
 
 @pytest.mark.parametrize("name", ["", "/a", "../a", "a/../../b", "a//b", "./a", "a/", "a\0b"])
 async def test_a_name_that_would_leave_its_place(place: Place, name: str) -> None:
-    with pytest.raises(StoreError, match="is no name of an object"):
+    with pytest.raises(StoreError, match="is not a valid name of an object"):
         await place.open().put_new(name, b"x")
 
 

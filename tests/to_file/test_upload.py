@@ -108,9 +108,7 @@ async def test_a_file_of_which_nothing_is_known_is_named(
         await asyncio.wait_for(uploader.wait_empty(), 20)
         assert (uploader.uploaded, uploader.stuck) == (1, 1)
     assert data_names(place) == [object_name(good)]
-    assert (
-        f"{bad.path} is not uploaded: .{bad.path.name}.finished, which says what is in it, was removed" in caplog.text
-    )
+    assert f"{bad.path} is not uploaded: .{bad.path.name}.finished, the record of the file, was removed" in caplog.text
 
 
 async def test_what_is_there_already_makes_no_second_object(place: Place, tmp_path: Path) -> None:
@@ -218,12 +216,12 @@ async def test_a_server_that_is_gone_for_a_while_is_said_once_and_once_that_it_i
         assert uploader.waiting == 5
         assert uploader.last_error.endswith("connection refused")
         assert len(said) == 1
-        assert said[0].endswith(f"connection refused; 5 files waiting in {spool}, trying on")
+        assert said[0].endswith(f"connection refused; 5 files waiting in {spool}, trying again")
         assert all(each.path.exists() for each in files)
         await asyncio.to_thread(own_seaweed.start)
         await asyncio.wait_for(uploader.wait_empty(), 60)
         assert (uploader.uploaded, uploader.last_error) == (5, "")
-    assert [text for text in said if "well again" in text] == [said[-1]]
+    assert [text for text in said if "uploads work again" in text] == [said[-1]]
     assert len(place.names()) == 10
     assert left(spool) == []
 

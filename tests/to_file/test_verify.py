@@ -158,7 +158,7 @@ def test_the_same_line_twice_in_a_manifest(tmp_path: Path) -> None:
     append_manifest(tmp_path, each, unless_there=True)
     assert verify(place).findings == []
     append_manifest(tmp_path, each)
-    assert verify(place).findings == [Finding("f", "twice", "manifest.jsonl has it twice, and says the same")]
+    assert verify(place).findings == [Finding("f", "twice", "manifest.jsonl describes it again, with the same values")]
 
 
 @pytest.mark.parametrize(
@@ -235,8 +235,8 @@ async def test_an_archive_that_grows_meanwhile(place: Place, tmp_path: Path) -> 
         ({"count": 31}, "miscounted", "holds 30 messages, had 31"),
         ({"bytes": 1}, "miscounted", "bytes in bodies, had 1"),
         ({"ids_hash": "0" * 32}, "miscounted", "holds other messages: the hash over their ids is another"),
-        ({"format": "runes"}, "broken", "the format 'runes' is none that this program knows"),
-        ({"compression": "lzma"}, "broken", "the compression 'lzma' is none that this program knows"),
+        ({"format": "runes"}, "broken", "the format 'runes' is unknown to this program"),
+        ({"compression": "lzma"}, "broken", "the compression 'lzma' is unknown to this program"),
     ],
 )
 def test_a_manifest_that_says_something_else(

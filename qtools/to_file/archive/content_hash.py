@@ -45,8 +45,8 @@ class ContentHash:
 
     def hexdigest(self) -> str:
         """32 hex digits."""
-        told = f"{self.topic}\0{self.count}\0{self.value:x}"
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        text = f"{self.topic}\0{self.count}\0{self.value:x}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _numbers(ids: list[bytes]) -> Iterable[int]:

@@ -47,21 +47,23 @@ class FileRecord:
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"path": str(self.path)}
 
     @classmethod
-    def from_dict(cls, told: Any) -> FileRecord:
+    def from_dict(cls, loaded: Any) -> FileRecord:
         """A record from JSON; InputError that says what is wrong. Unknown keys are ignored."""
-        if not isinstance(told, dict):
-            raise InputError("what is known of a file is no JSON object")
+        if not isinstance(loaded, dict):
+            raise InputError("the record of the file is not a JSON object")
         known: dict[str, Any] = {}
         for field in fields(cls):
-            if field.name not in told:
-                raise InputError(f"what is known of a file lacks {field.name!r}")
-            value = told[field.name]
+            if field.name not in loaded:
+                raise InputError(f"the record of the file lacks {field.name!r}")
+            value = loaded[field.name]
             wanted = int if field.type == "int" else str
             if type(value) is not wanted:
-                raise InputError(f"what is known of a file has {field.name!r} = {value!r}, and no {wanted.__name__}")
+                raise InputError(
+                    f"the record of the file has {field.name!r} = {value!r}, which is not of type {wanted.__name__}"
+                )
             known[field.name] = value
         if known["version"] != VERSION:
-            raise InputError(f"what is known of a file is of version {known['version']}, this program reads {VERSION}")
+            raise InputError(f"the record of the file is of version {known['version']}, this program reads {VERSION}")
         return cls(**known | {"path": Path(known["path"])})
 
 
@@ -92,10 +94,10 @@ def read_beside(path: Path) -> FileRecord:
     """
     place = beside(path)
     try:
-        told = json.loads(place.read_bytes())
+        loaded = json.loads(place.read_bytes())
     except ValueError as error:
         raise InputError(f"{place} is not JSON: {error}") from error
     try:
-        return FileRecord.from_dict(told | {"path": str(path)} if isinstance(told, dict) else told)
+        return FileRecord.from_dict(loaded | {"path": str(path)} if isinstance(loaded, dict) else loaded)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error

@@ -125,8 +125,8 @@ def is_file_at(fd: int, path: Path) -> bool:
     return os.path.samestat(there, os.fstat(fd))
 
 
-def _packed(told: dict[str, Any], size: int) -> bytes:
-    text = json.dumps(told).encode()
+def _packed(values: dict[str, Any], size: int) -> bytes:
+    text = json.dumps(values).encode()
     line = b"%08x %s" % (zlib.crc32(text), text)
     if len(line) >= size:
         raise ValueError(f"{len(line)} bytes do not fit into {size}")
@@ -135,10 +135,10 @@ def _packed(told: dict[str, Any], size: int) -> bytes:
 
 def _unpacked(line: bytes) -> dict[str, Any] | None:
     """The packed values, or None if `line` is incomplete."""
-    told = line[9:].rstrip()
+    text = line[9:].rstrip()
     try:
-        whole = int(line[:8], 16) == zlib.crc32(told)
-        value = json.loads(told) if whole else None
+        whole = int(line[:8], 16) == zlib.crc32(text)
+        value = json.loads(text) if whole else None
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

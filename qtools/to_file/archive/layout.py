@@ -113,11 +113,11 @@ class Layout:
         raise KeyError(partition)
 
     def _shown(self, template: str, when: float) -> str:
-        told = self._break_down(when)
-        if told.tm_year < 1000:  # for such years C libraries differ in whether they write leading zeros
-            year = f"{told.tm_year:04}"
+        broken_down = self._break_down(when)
+        if broken_down.tm_year < 1000:  # for such years C libraries differ in whether they write leading zeros
+            year = f"{broken_down.tm_year:04}"
             template = _YEAR.sub(lambda code: {"%Y": year, "%F": f"{year}-%m-%d"}.get(code[0], code[0]), template)
-        return time.strftime(template, told)
+        return time.strftime(template, broken_down)
 
 
 def _check(path: str, flag: str) -> None:

@@ -64,8 +64,8 @@ def is_reserved(name: str) -> bool:
 
 def manifest_line(finished: FileRecord, name: str) -> bytes:
     """The line, with its newline, for a file that is stored as `name` (a path, or a name alone)."""
-    told = {field.name: getattr(finished, field.name) for field in fields(Manifested) if field.name != "name"}
-    return orjson.dumps({"name": name.rpartition("/")[2], **told}, option=orjson.OPT_APPEND_NEWLINE)
+    values = {field.name: getattr(finished, field.name) for field in fields(Manifested) if field.name != "name"}
+    return orjson.dumps({"name": name.rpartition("/")[2], **values}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_manifest(name: str, text: bytes) -> list[Manifested]:
@@ -82,16 +82,16 @@ def read_manifest(name: str, text: bytes) -> list[Manifested]:
 
 def _read_line(directory: str, line: bytes, place: str) -> Manifested:
     try:
-        told = orjson.loads(line)
+        values = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise InputError(f"{place} is not JSON ({error})") from error
-    if not isinstance(told, dict):
+    if not isinstance(values, dict):
         raise InputError(f"{place} is not a JSON object")
     for field in fields(Manifested):
         wanted = int if field.type == "int" else str
-        if type(told.get(field.name)) is not wanted:
+        if type(values.get(field.name)) is not wanted:
             raise InputError(f"{place} has no {field.name!r} that is {'a number' if wanted is int else 'text'}")
-    known = {field.name: told[field.name] for field in fields(Manifested)}
+    known = {field.name: values[field.name] for field in fields(Manifested)}
     if known["version"] != VERSION:
         raise InputError(f"{place} is of version {known['version']}, this program reads {VERSION}")
     name = known["name"]

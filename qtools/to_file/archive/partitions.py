@@ -35,10 +35,12 @@ class Partitions:
         if not self._path.exists():
             return
         try:
-            told = json.loads(self._path.read_bytes())
-            self._ends = {str(name): float(end) for name, end in told.items()}
+            loaded = json.loads(self._path.read_bytes())
+            self._ends = {str(name): float(end) for name, end in loaded.items()}
         except (ValueError, TypeError, AttributeError) as error:
-            raise StartError(f"{self._path} is damaged, and says no more which partitions are not complete") from error
+            raise StartError(
+                f"{self._path} is damaged, and listed the partitions that are not complete: move it away, and these are never marked"
+            ) from error
 
     def begin(self, partition: str) -> None:
         """Note that a file is begun in `partition`. OSError if that cannot be stored."""

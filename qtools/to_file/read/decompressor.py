@@ -35,7 +35,7 @@ class Inflater:
             self._make = zstd.ZstdDecompressor
             self._errors = (zstd.ZstdError, EOFError)
         elif compression != "none":
-            raise InputError(f"the compression {compression!r} is none that this program knows")
+            raise InputError(f"the compression {compression!r} is unknown to this program")
         self._part: Any = None  # the decompressor of the current member or frame
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:

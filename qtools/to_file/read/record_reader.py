@@ -49,7 +49,7 @@ class RecordReader:
 
             self._splitter = (EnvelopeSplitter if format == "envelope" else MsgpackSplitter)(keep=True)
         else:
-            raise InputError(f"the format {format!r} is none that this program knows")
+            raise InputError(f"the format {format!r} is unknown to this program")
 
     def feed(self, chunk: bytes) -> Iterator[Records]:
         """The messages that end in `chunk`. Iterate to the end before the next call."""

@@ -66,7 +66,7 @@ def make_plan(archive: ArchiveListing, span: Span, topic: str, start: ReplayPosi
     """
     if archive.findings:
         first = archive.findings[0]
-        raise InputError(f"the archive is not whole: {first.name}: {first.told} (q-to-file verify tells all)")
+        raise InputError(f"the archive is not whole: {first.name}: {first.told} (q-to-file verify lists all faults)")
     if not archive.manifested:
         strays = f", only {plural(len(archive.entries), 'file')} in no manifest" if archive.entries else ""
         raise InputError(f"there is nothing to replay: the archive has no files{strays}")
@@ -93,7 +93,8 @@ def make_plan(archive: ArchiveListing, span: Span, topic: str, start: ReplayPosi
         here = archive.manifested.get(start.name)
         if here is None or here not in chosen:
             raise UsageError(
-                f"the checkpoint is in {start.name}, which the archive has no more: remove it to begin anew"
+                f"the checkpoint is in {start.name}, which is not in the archive any more:"
+                " remove the checkpoint to start anew"
             )
         chosen = chosen[chosen.index(here) :]
     return ReplayPlan(chosen, start, notes)
@@ -103,11 +104,11 @@ def _check_whole(archive: ArchiveListing, chosen: list[Manifested]) -> None:
     for each in chosen:
         entry = archive.entries.get(each.name)
         if entry is None:
-            raise InputError(f"the archive is not whole: {each.name} is missing (q-to-file verify tells all)")
+            raise InputError(f"the archive is not whole: {each.name} is missing (q-to-file verify lists all faults)")
         if entry.size != each.size:
             raise InputError(
                 f"the archive is not whole: {each.name} has {entry.size} bytes, had {each.size}"
-                " (q-to-file verify tells all)"
+                " (q-to-file verify lists all faults)"
             )
 
 
@@ -124,12 +125,12 @@ class ReplayCheckpoint:
     def load(self) -> ReplayPosition:
         """The position to begin at: the start if there is no file. UsageError if the file is of a run with other
         options."""
-        told = self._file.load()
-        if told is None:
+        loaded = self._file.load()
+        if loaded is None:
             return ReplayPosition()
         try:
-            place = ReplayPosition(str(told["file"]), int(told["records"]), int(told["sent"]))
-            run = {key: told[key] for key in self._run}
+            place = ReplayPosition(str(loaded["file"]), int(loaded["records"]), int(loaded["sent"]))
+            run = {key: loaded[key] for key in self._run}
         except (ValueError, KeyError, TypeError) as error:
             raise self._file.foreign() from error
         other = next((key for key in self._run if run[key] != self._run[key]), None)

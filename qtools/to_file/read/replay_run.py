@@ -134,7 +134,7 @@ class _Replay:
         totals = self.flow.totals
         notes = [plural(self.source.files, "file")]
         if self.source.left_out:
-            notes.append(f"{plural(self.source.left_out, 'message')} of another time")
+            notes.append(f"{plural(self.source.left_out, 'message')} outside of the time span")
         if self.filtered is not None:
             notes += self.filtered.notes("sent")
         if totals.refused:

@@ -1,6 +1,6 @@
 """Files of an archive as one Source that knows how far it is confirmed. In: a plan. Out: batches of bodies.
 
-A block of a file is one batch, and the origin of its messages. The position up to which the archive is confirmed stands
+A block of a file is one batch, and the origin of its messages. The position up to which the archive is confirmed is
 before the first message that is not finished; it counts the messages of a file that were left out too.
 """
 

@@ -100,9 +100,9 @@ async def read_archive(store: ObjectStore) -> ArchiveListing:
     bare = sorted(archive.entries[name] for name in archive.entries.keys() - archive.manifested.keys() - beside)
     for start in range(0, len(bare), SOME):
         some = bare[start : start + SOME]
-        for entry, told in zip(some, await _each(some, store.about), strict=True):
-            if told:
-                _add_manifest(archive, entry.name + OBJECT_MANIFEST, told.encode() + b"\n")
+        for entry, line in zip(some, await _each(some, store.about), strict=True):
+            if line:
+                _add_manifest(archive, entry.name + OBJECT_MANIFEST, line.encode() + b"\n")
     # While a run is archiving, a file may appear after the listing has passed its name.
     late = sorted(archive.manifested.keys() - archive.entries.keys())
     for start in range(0, len(late), SOME):
@@ -129,13 +129,13 @@ def _add_manifest(archive: ArchiveListing, name: str, text: bytes) -> None:
         archive.findings.append(Finding(name, "manifest", str(error)))
         return
     if name.endswith(OBJECT_MANIFEST) and [each.name for each in known] != [name.removesuffix(OBJECT_MANIFEST)]:
-        archive.findings.append(Finding(name, "manifest", "does not describe the object it stands beside"))
+        archive.findings.append(Finding(name, "manifest", "does not describe the object beside it"))
         return
     for each in known:
         before = archive.manifested.setdefault(each.name, each)
         if before is not each:
-            same = "the same" if before == each else "something else"
-            archive.findings.append(Finding(each.name, "twice", f"{name} has it twice, and says {same}"))
+            same = "the same values" if before == each else "other values"
+            archive.findings.append(Finding(each.name, "twice", f"{name} describes it again, with {same}"))
 
 
 class Verifier:
@@ -209,7 +209,7 @@ class Verifier:
             async for block in self._store.stream(entry):
                 await asyncio.to_thread(_take, sha256, decoded, block)
         except NotThere:
-            return Finding(known.name, "missing", "was taken away during the check")
+            return Finding(known.name, "missing", "was deleted during the check")
         except StoreError as error:
             if not error.hopeless:
                 raise
@@ -236,9 +236,9 @@ class Verifier:
 
     def _remark(self, name: str, count: int, other: str) -> None:
         self.report.again += count
-        told = "is in it twice" if other == "itself" else f"is also in {other}"
-        told = told if count == 1 else told.replace("is ", "are ", 1)
-        self.report.remarks.append(Finding(name, "again", f"{plural(count, 'message')} {told}"))
+        text = "is in it twice" if other == "itself" else f"is also in {other}"
+        text = text if count == 1 else text.replace("is ", "are ", 1)
+        self.report.remarks.append(Finding(name, "again", f"{plural(count, 'message')} {text}"))
 
 
 def _twice(known: list[Manifested]) -> list[Finding]:

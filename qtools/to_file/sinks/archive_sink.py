@@ -81,7 +81,7 @@ class ArchiveSink:
         except OSError as error:
             self.left = self.archive.open
             logger.error(
-                "%s: %s; %s left in the work directory, which the next run ends",
+                "%s: %s; %s left in the work directory, which the next run finishes",
                 self.archive.at, error.strerror or error, plural(self.left, "file"),
             )  # fmt: skip
 
@@ -107,10 +107,12 @@ class ArchiveSink:
     def families(self) -> list[Family]:
         archive = self.archive
         return [
-            counter("qtools_to_file_files_total", "Files finished.", archive.files),
-            counter("qtools_to_file_recovered_total", "Files that the run before left unfinished.", archive.recovered),
-            counter("qtools_to_file_syncs_total", "Times that what had come was made durable.", archive.syncs),
-            gauge("qtools_to_file_open_files", "Files not finished yet.", archive.open),
+            counter("qtools_to_file_files_total", "Finished files.", archive.files),
+            counter(
+                "qtools_to_file_recovered_total", "Files that an earlier run left unfinished.", archive.recovered
+            ),
+            counter("qtools_to_file_syncs_total", "Number of fsyncs of received messages.", archive.syncs),
+            gauge("qtools_to_file_open_files", "Files that are not finished.", archive.open),
             gauge("qtools_to_file_paused", "1 while nothing can be written.", bool(self.trouble)),
         ]
 

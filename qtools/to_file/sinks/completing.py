@@ -58,7 +58,7 @@ class Completing:
         try:
             await asyncio.to_thread(self._partitions.mark, partition)
         except OSError as error:
-            logger.info("%s is complete, and cannot be forgotten: %s", partition, error)
+            logger.info("%s is complete, but that cannot be stored: %s", partition, error)
         logger.info("%s is complete", partition)
         return True
 

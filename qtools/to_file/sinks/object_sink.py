@@ -87,8 +87,8 @@ class ObjectSink:
 
     def families(self) -> list[Family]:
         return [
-            counter("qtools_to_file_uploaded_total", "Objects put.", self.objects),
-            counter("qtools_to_file_existed_total", "Objects that were there already.", self.existed),
+            counter("qtools_to_file_uploaded_total", "Uploaded objects.", self.objects),
+            counter("qtools_to_file_existed_total", "Objects that the store had already.", self.existed),
             gauge("qtools_to_file_paused", "1 while nothing can be written.", bool(self.trouble)),
         ]
 
@@ -141,5 +141,5 @@ class ObjectSink:
     def _tell(self, error: StoreError) -> None:
         if not self.trouble:
             self._troubled_since = asyncio.get_running_loop().time()
-            logger.error("%s; nothing is acknowledged until that is over, trying on", error)
+            logger.error("%s; nothing is acknowledged until that is over, trying again", error)
         self.trouble = str(error)

@@ -32,7 +32,7 @@ async def check(store: ObjectStore) -> None:
     except StoreError as error:
         if error.hopeless:
             raise StartError(str(error)) from error
-        logger.warning("%s; trying on", error)
+        logger.warning("%s; trying again", error)
 
 
 class Spool:
@@ -126,10 +126,10 @@ class SpoolSink(ArchiveSink):
         uploader = self.spool.uploader
         return [
             *super().families(),
-            counter("qtools_to_file_uploaded_total", "Objects put.", uploader.uploaded),
-            counter("qtools_to_file_uploaded_bytes_total", "Bytes of objects put.", uploader.uploaded_bytes),
-            counter("qtools_to_file_existed_total", "Objects that were there already.", uploader.existed),
-            gauge("qtools_to_file_waiting_files", "Files that wait to be uploaded.", uploader.waiting),
+            counter("qtools_to_file_uploaded_total", "Uploaded objects.", uploader.uploaded),
+            counter("qtools_to_file_uploaded_bytes_total", "Bytes of uploaded objects.", uploader.uploaded_bytes),
+            counter("qtools_to_file_existed_total", "Objects that the store had already.", uploader.existed),
+            gauge("qtools_to_file_waiting_files", "Files waiting to be uploaded.", uploader.waiting),
             gauge("qtools_to_file_stuck_files", "Files that can never be uploaded as they are.", uploader.stuck),
             gauge("qtools_to_file_store_failing", "1 while uploads fail.", bool(uploader.last_error)),
         ]

@@ -170,7 +170,7 @@ class Uploader:
         for path in sorted(self._spool.rglob("*")):
             hidden = any(part.startswith(".") for part in path.relative_to(self._spool).parts)
             if not hidden and path not in self._known and path.is_file() and not beside(path).exists():
-                self._set_aside(path, InputError(f"{beside(path).name}, which says what is in it, was removed"))
+                self._set_aside(path, InputError(f"{beside(path).name}, the record of the file, was removed"))
         return len(self._known) - before
 
     async def run(self) -> None:
@@ -278,11 +278,13 @@ class Uploader:
         self.last_error = str(error)
         if error.reason not in self._said:
             self._said.add(error.reason)
-            logs.say(logging.WARNING, f"{error}; {plural(self.waiting, 'file')} waiting in {self._spool}, trying on")
+            logs.say(logging.WARNING, f"{error}; {plural(self.waiting, 'file')} waiting in {self._spool}, trying again")
 
     def _well(self) -> None:
         if self.last_error:
-            logs.say(logging.WARNING, f"{self._store.url}: well again, {plural(self.waiting, 'file')} still waiting")
+            logs.say(
+                logging.WARNING, f"{self._store.url}: uploads work again, {plural(self.waiting, 'file')} still waiting"
+            )
         self.last_error = ""
         self._failures = 0
         self._said.clear()

@@ -110,7 +110,7 @@ class ObjectStore(ABC):
         """Raise ObjectDiffers unless the stored object equals `content`."""
         entry = await self.head(name)
         if entry is None:
-            raise StoreError(self.url_of(name), "is not there after it was put")
+            raise StoreError(self.url_of(name), "does not exist after it was written")
         if entry.size == digests.size and (digests.match(entry.e_tag) or await self._sha256(entry) == digests.sha256):
             return
         there = f"{entry.size} bytes, ETag {entry.e_tag}"
@@ -164,8 +164,8 @@ def check_name(name: str) -> None:
     """StoreError for a name that would leave the store's prefix. All names are made by qtools, so such a name is a
     defect, or comes from a forged archive."""
     if not name or name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
-        raise StoreError(name, "is no name of an object", True)
+        raise StoreError(name, "is not a valid name of an object", True)
 
 
 def _described(content: Path | bytes) -> str:
-    return "what was to be put" if isinstance(content, bytes) else str(content)
+    return "the content" if isinstance(content, bytes) else str(content)

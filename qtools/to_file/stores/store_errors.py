@@ -108,10 +108,10 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
     if status == 400 and method == "HEAD":  # S3's answer to an expired token: a HEAD response has no body for a reason
         return Denied(url, "the store answers 400: the credentials may have expired")
     said = _SAID.search(text)
-    told = f"the store answers {status} {code or phrase}".rstrip()
+    status_line = f"the store answers {status} {code or phrase}".rstrip()
     # 408, 409, 429 and everything from 500 on except 501 (Not Implemented) are temporary.
     hopeless = (status < 500 and status not in (408, 409, 429)) or status == 501
-    return StoreError(url, _clean(f"{told}: {said[1]}" if said else told), hopeless)
+    return StoreError(url, _clean(f"{status_line}: {said[1]}" if said else status_line), hopeless)
 
 
 def _unanswered(error: BaseException, url: str, text: str, asked: str, seconds: float) -> StoreError:
