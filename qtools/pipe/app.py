@@ -1,4 +1,4 @@
-"""One run of q-pipe: input, publisher, the loop between them, and what is said at the end."""
+"""One run of q-pipe: an input, a publisher, the loop between them, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
-    """Makes the splitter for the input's format, one for each file, given the byte that it is begun at."""
+    """A function that makes the splitter of a file, given the byte at which reading begins."""
     if options.is_whole:
         return lambda base: WholeSplitter(base=base)
     if options.format == "raw":
@@ -59,7 +59,7 @@ def _name(batch: Batch, place: int) -> str:
 
 
 async def pipe(options: PipeOptions, signals: Signals) -> int:
-    """Publish the input; the exit status. Raises StartError and UsageError before anything was sent."""
+    """Publish the input; returns the exit status. StartError or UsageError before anything is sent."""
     try:
         made = _Pipe(options)
     except StateInUse as error:
@@ -119,7 +119,7 @@ class _Pipe:
         return 1
 
     def _source_options(self) -> dict[str, Any]:
-        """What both sources of blocks need."""
+        """The arguments of both kinds of sources."""
         options = self.options
         return {
             "batch_count": options.batch_count,
@@ -129,7 +129,7 @@ class _Pipe:
         }
 
     def _read_input(self) -> InputSource:
-        """stdin and files, each to its end."""
+        """A source for stdin and files, each read to its end."""
         options = self.options
         checkpoint = Checkpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
         if checkpoint is not None:
@@ -147,7 +147,7 @@ class _Pipe:
         return source
 
     def _read_logs(self) -> LogSource:
-        """Files that may be rotated and written to meanwhile."""
+        """A source for logs, which may be rotated and written to while they are read."""
         options = self.options
         checkpoint = LogCheckpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
         if checkpoint is not None:
@@ -166,13 +166,13 @@ class _Pipe:
         return source
 
     def _filter(self, rules: Filter) -> FilteredSink:
-        """The publisher behind the filter."""
+        """The filter before the publisher."""
         from qtools.flow.filter import FilteredSink
 
         return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
 
     def _route(self) -> RoutedSink:
-        """The publisher behind the routes."""
+        """The routes before the publisher."""
         from qtools.pipe.routed_sink import RoutedSink
 
         options = self.options
@@ -192,7 +192,7 @@ class _Pipe:
         ]
 
     def _lag(self) -> list[Family]:
-        """How far behind the files it is."""
+        """The metrics of the bytes in logs that are not confirmed yet."""
         if self.reader is None:
             return []
         lag: list[tuple[dict[str, str], float]] = [({"file": name}, size) for name, size in self.reader.lag.items()]
@@ -228,7 +228,7 @@ class _Pipe:
             logs.say_result("; ".join([f"{done} {where}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
-        """What ended it, how far everything is safe, and how to go on exactly there."""
+        """Log what ended the run, how much is confirmed, and how to continue from there."""
         confirmed = self.source.confirmed
         if error is not None:
             logs.say(logging.ERROR, str(error))

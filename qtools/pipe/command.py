@@ -213,7 +213,7 @@ def main(words: tuple[str, ...], **given: Any) -> int:
 
 
 def _check_follow(given: dict[str, Any], files: tuple[str, ...]) -> None:
-    """Raise UsageError for flags about rotated files that have nothing to be about."""
+    """Raise UsageError for flags about rotated files if no log is read."""
     if given["follow"] and (not files or "-" in files):
         raise UsageError("--follow follows files, and stdin is none: name one")
     if given["follow"] and given["skip_bytes"]:
@@ -229,7 +229,7 @@ def _check_follow(given: dict[str, Any], files: tuple[str, ...]) -> None:
 
 
 def _hint_at_mistaken_words(topic: str, files: tuple[str, ...], given: dict[str, Any]) -> None:
-    """Raise UsageError where a file cannot be there because the words mean something else."""
+    """Raise UsageError if a FILE does not exist because the arguments were meant in another way."""
     import os
     import shlex
 
@@ -243,7 +243,7 @@ def _hint_at_mistaken_words(topic: str, files: tuple[str, ...], given: dict[str,
 
 
 def _check_no_topic(files: tuple[str, ...], given: dict[str, Any]) -> None:
-    """Raise UsageError where the first word with --routes is a topic, and so a file that does not exist."""
+    """Raise UsageError if the first argument with --routes is a topic, and no file of that name exists."""
     import os
 
     if files and is_valid_name(files[0]) and not given["follow"] and not os.path.lexists(files[0]):

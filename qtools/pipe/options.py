@@ -1,4 +1,4 @@
-"""What a run of q-pipe needs, as plain data: the worker never sees click."""
+"""The options of a run of q-pipe, as plain data: only the command line uses click."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class PipeOptions:
     delimiter: bytes = b"\n"
     fail_on_empty: bool = False
     skip_oversize: bool = False
-    rules: Filter | None = None  # what is sent, and with what body
-    routes: str = ""  # a file that says where, in place of `topic`
-    on_error: OnError = "fail"  # what becomes of a message that cannot be routed, where no rules say it
+    rules: Filter | None = None  # which messages are sent, and with what body
+    routes: str = ""  # the path of a routes file, instead of `topic`
+    on_error: OnError = "fail"  # for a message that cannot be routed, if there are no rules
     rate: float = 0.0
     defer: float = 0.0
     batch_count: int = 5000
@@ -41,19 +41,19 @@ class PipeOptions:
     checkpoint: str = ""
     follow: bool = False
     rotated: tuple[str, ...] = ()  # globs of rotated files
-    skip_missing: bool = False  # where a rotated file is not found
+    skip_missing: bool = False  # whether to go on if a rotated file is not found
     skip_if_running: bool = False
     operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True
 
     @property
     def is_whole(self) -> bool:
-        """Each input is one message."""
+        """Whether each input is one message."""
         return self.format == "raw" and not self.delimiter
 
     @property
     def reads_logs(self) -> bool:
-        """The files may be rotated and written to while they are read, and there is a place to go on at."""
+        """Whether files are read as logs, which may be rotated and written to, with a position for each file."""
         if self.follow:
             return True
         return bool(self.checkpoint) and not any(
@@ -62,5 +62,5 @@ class PipeOptions:
 
     @property
     def goal(self) -> str:
-        """What tells this run from others that read the same files."""
+        """The destination, which distinguishes the checkpoints of runs that read the same files."""
         return f"--routes {os.path.abspath(self.routes)}" if self.routes else self.topic

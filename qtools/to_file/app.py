@@ -1,4 +1,4 @@
-"""One run of q-to-file: a consumer, the archive, the loop between them, the end. In: options. Out: an exit status."""
+"""One run of q-to-file: a consumer, an archive, and the loop between them. In: options. Out: an exit status."""
 
 from __future__ import annotations
 
@@ -260,6 +260,6 @@ class _Run:
 
 
 def _named(batch: Batch, place: int) -> str:
-    """How log lines name a message: its topic and its id."""
+    """The name of a message in log lines: its topic and its id."""
     topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
     return f"{topic}: message {batch.ids[place].decode('latin-1')}"

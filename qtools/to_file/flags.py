@@ -1,4 +1,4 @@
-"""What the flags say together. In: click's values. Out: ArchiveOptions, or UsageError. No click here."""
+"""Checks the flags of q-to-file together. In: the values from click. Out: ArchiveOptions, or UsageError."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEDUPE_KEYS = 1_000_000
 
 
 def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOptions:
-    """All of `given`, checked."""
+    """The options for the flags in `given`; UsageError if they do not go together."""
     show = shared.set_up_talk("q-to-file", given)
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
@@ -87,7 +87,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
 
 
 def _output_of(given: dict[str, Any]) -> dict[str, Any]:
-    """Where files grow, where finished ones go, and where those are uploaded to."""
+    """The options for the work directory, the output directory or spool, and the store."""
     output, work, spool = given.pop("output_dir") or "", given.pop("work_dir"), given.pop("spool_dir")
     endpoint, direct = given.pop("s3_endpoint") or "", given.pop("no_spool")
     if not output:
@@ -127,7 +127,7 @@ def _dedupe_of(given: dict[str, Any], where: dict[str, Any]) -> DedupeOptions | 
 
 
 def default_spool(url: str) -> Path:
-    """Where files wait for the store at `url`: a place of its own for each."""
+    """The default spool for the store at `url`, which is different for each store."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", url)[:100]
     return state_place() / "spool" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 

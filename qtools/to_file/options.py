@@ -1,4 +1,4 @@
-"""What a run of q-to-file needs, as plain data: the worker never sees click."""
+"""The options of a run of q-to-file, as plain data: only the command line uses click."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qtools.to_file.archive.archive import Rotation
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """When messages are made durable: so many, so many bytes of bodies, or the oldest held for so long (s)."""
+    """When messages are synced: after `count` messages, `size` bytes of bodies, or when the oldest is `age` s old."""
 
     count: int = 1250
     size: int = 4 * 1024 * 1024
@@ -27,7 +27,8 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class DedupeOptions:
-    """`key` finds a message's; keys are kept at `path` for `window` s, at most `most` of them."""
+    """key: the expression for the key of a message. Keys are stored at `path` for `window` s, at most `most` of
+    them."""
 
     key: Expression
     path: Path
@@ -39,8 +40,8 @@ class DedupeOptions:
 class ArchiveOptions:
     """Times in s, sizes in bytes. `name` is the template of file names, `partition` that of directories, or "".
 
-    output: where finished files go; with a `store` (a URL) that is the spool, from where they are uploaded, or nothing
-    at all without `spool`.
+    output: the directory of finished files. With a `store` (a URL) it is the spool, from where they are uploaded;
+    without `spool` it is not used.
     """
 
     sources: tuple[Subscription, ...]
@@ -64,9 +65,9 @@ class ArchiveOptions:
     rotation: Rotation = field(default_factory=Rotation)
     sync: Sync = field(default_factory=Sync)
     max_open_files: int = 64
-    rules: Filter | None = None  # what is archived, and with what body
+    rules: Filter | None = None  # which messages are archived, and with what body
     dedupe: DedupeOptions | None = None
-    lateness: float | None = None  # with it, partitions are marked when they are complete
+    lateness: float | None = None  # if set, complete partitions are marked
     pattern: re.Pattern[str] | None = None
     channel: str = ""
     topic_refresh: float = 15.0

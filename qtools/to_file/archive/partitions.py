@@ -39,7 +39,8 @@ class Partitions:
             self._ends = {str(name): float(end) for name, end in loaded.items()}
         except (ValueError, TypeError, AttributeError) as error:
             raise StartError(
-                f"{self._path} is damaged, and listed the partitions that are not complete: move it away, and these are never marked"
+                f"{self._path} is damaged, and listed the partitions that are not complete: move it away, and these"
+                " are never marked"
             ) from error
 
     def begin(self, partition: str) -> None:

@@ -108,9 +108,7 @@ class ArchiveSink:
         archive = self.archive
         return [
             counter("qtools_to_file_files_total", "Finished files.", archive.files),
-            counter(
-                "qtools_to_file_recovered_total", "Files that an earlier run left unfinished.", archive.recovered
-            ),
+            counter("qtools_to_file_recovered_total", "Files that an earlier run left unfinished.", archive.recovered),
             counter("qtools_to_file_syncs_total", "Number of fsyncs of received messages.", archive.syncs),
             gauge("qtools_to_file_open_files", "Files that are not finished.", archive.open),
             gauge("qtools_to_file_paused", "1 while nothing can be written.", bool(self.trouble)),
