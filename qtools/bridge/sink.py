@@ -1,10 +1,10 @@
-"""q-bridge's Sink: a batch is planned, published, and what cannot be routed dealt with, before `write` returns.
+"""q-bridge's Sink: plans a batch, publishes it, and handles messages that cannot be routed, before `write` returns.
 
     batch ─▶ plan ─▶ one MPUB a topic, all at once ─▶ OK from every destination ─▶ counted
                 └─▶ cannot be routed ─▶ dead letter to the source's brokers ─▶ OK ─▶ counted
 
-Each message is counted as one of routed (what is passed on among them), filtered, duplicate, dead-lettered, dropped;
-or it goes back, and the loop counts it as requeued. In: batches. Out: calls to publishers.
+Each message is counted once: as routed (which includes those passed on by --on-error pass), filtered, duplicate,
+dead-lettered or dropped; the others are requeued, and counted by the loop. In: batches. Out: calls of publishers.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ QUIET = 5.0  # s between two lines about messages that could not be routed
 NAMED_REASONS = 3  # that such a line names; the other messages are counted together
 MOST_REASONS = 100  # that are counted one by one until the next line: a reason may quote the message
 OTHER_REASONS = "other reasons"
-POSTPONE_MS = 60_000  # for each attempt: how long a message waits that not even a dead letter can hold
-EQUAL_MS = 1000  # how long a message waits for what has the same key
+POSTPONE_MS = 60_000  # for each attempt: the delay of a message that is too large even for a dead letter
+EQUAL_MS = 1000  # the delay of a message whose key is that of one that was not sent
 MOST_POSTPONED_MS = 3_600_000  # nsqd's --max-req-timeout
 
 
 @dataclass(slots=True)
 class BridgeCounts:
-    """What became of the messages that were not given back."""
+    """What became of the messages that were not requeued."""
 
     routed: int = 0
     filtered: int = 0
@@ -86,9 +86,9 @@ class BridgeSink:
         self._failure_log = FailureLog()
 
     async def write(self, batch: Batch) -> None:
-        """Return when every message is where it belongs.
+        """Return when every message is settled.
 
-        PartialFailure names those that are not: Postponed ones come again; with on_error "fail" the others end it.
+        PartialFailure names those that are not: Postponed messages are requeued; others end the run.
         """
         planning = self.planning
         failed = self._worn_out(batch.messages) if self._max_attempts else {}
@@ -118,7 +118,7 @@ class BridgeSink:
         return self.planning.planner.plan(bodies).failed
 
     async def _publish(self, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]) -> None:
-        """Send what is planned; what a broker refuses goes into `failed`, which is empty if all of it is passed on."""
+        """Send the planned messages. Adds refused messages to `failed`, and clears it if its messages are passed on."""
         if failed and self._on_error == "pass":
             _pass_on(batch, sorted(failed), plan, planning.passing)
             self._log_failures("passed on as they are", failed)
@@ -142,7 +142,7 @@ class BridgeSink:
         return await once.settle(sifted, failed)
 
     async def _deal_with(self, batch: Batch, failed: dict[int, QtoolsError], back: dict[int, QtoolsError]) -> None:
-        """What becomes of what cannot be routed; what goes back, now or later, is put into `back`."""
+        """Handle the messages that `failed`, as on_error says. Messages to requeue are added to `back`."""
         if self._on_error == "fail":
             back.update(failed)
         elif self._on_error == "drop":
@@ -154,12 +154,12 @@ class BridgeSink:
             back.update(postponed)
 
     async def close(self) -> None:
-        """The publishers are closed by who made them."""
+        """The caller that made the publishers closes them."""
 
     # ── what cannot be routed ──
 
     def _worn_out(self, messages: Messages) -> dict[int, QtoolsError]:
-        """Those that were delivered too often."""
+        """The messages that were delivered more often than max_attempts, by place."""
         most = self._max_attempts
         limit = most.to_bytes(2, "big")  # attempts, as they stand on the wire behind the timestamp
         return {
@@ -169,7 +169,7 @@ class BridgeSink:
         }
 
     async def _dead_letter(self, batch: Batch, failed: dict[int, QtoolsError]) -> dict[int, QtoolsError]:
-        """Publish what `failed` as dead letters; those that not even so can be kept are returned."""
+        """Publish the messages that `failed` as dead letters. Returns the messages that no dead letter can hold."""
         places = sorted(failed)
         some = batch.pick(places)
         groups: dict[str, tuple[list[bytes], list[int]]] = {}
@@ -202,7 +202,7 @@ class BridgeSink:
 
 
 def _pass_on(batch: Batch, places: list[int], plan: Plan, topics: Sequence[str]) -> None:
-    """Add to `plan` that the messages at `places` go to `topics` as they came."""
+    """Add to `plan` the messages at `places`, unchanged, for all `topics`."""
     bodies = [batch.bodies[place] for place in places]
     for topic in topics:
         plan.groups.append((topic, bodies))
@@ -210,7 +210,7 @@ def _pass_on(batch: Batch, places: list[int], plan: Plan, topics: Sequence[str])
 
 
 def _blame(refused: Refused, plan: Plan, fixed: Sequence[str], failed: dict[int, QtoolsError]) -> None:
-    """Put what a broker refused into `failed`; raise where it refused a topic that no message has chosen."""
+    """Add the refused messages to `failed`. Raises the error if a broker refused a topic that no message has chosen."""
     for (group, nth), error in refused.items():
         topic = plan.groups[group][0]
         if topic in fixed and not isinstance(error, MessageRefused):
