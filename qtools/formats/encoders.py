@@ -31,6 +31,6 @@ def make_format(name: str, delimiter: bytes = b"\n") -> Format:
             lambda batch: [join_lengths([body]) for body in batch.bodies],
             lambda batch: join_lengths(batch.bodies),
         )
-    from qtools.formats.envelope import encode_envelopes, encode_msgpack
+    from qtools.formats.envelope import encode_envelopes, encode_msgpack, join_envelopes
 
-    return Format({"envelope": encode_envelopes, "msgpack": encode_msgpack}[name])
+    return {"envelope": Format(encode_envelopes, join_envelopes), "msgpack": Format(encode_msgpack)}[name]

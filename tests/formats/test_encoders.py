@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qtools.formats.encoders import make_format
 from qtools.message import Batch, Message, Messages
@@ -41,6 +43,16 @@ def test_the_joined_bytes_are_those_of_the_messages(name: str) -> None:
     form = make_format(name)
     assert form.join(BATCH) == b"".join(form.pieces(BATCH))
     assert form.join(Batch.empty()) == b""
+
+
+PARTS = [b"}", b",", b"{", b'"', b"\\", b"topic", b":", b'},{"topic":', b"\n", b"a", b"\xff"]
+
+
+@given(st.lists(st.lists(st.sampled_from(PARTS)).map(b"".join)))
+def test_bodies_that_look_like_the_border_of_two_envelopes(bodies: list[bytes]) -> None:
+    batch = Batch.of(Place(), Messages.of(Message(7, 1, b"%016x" % n, body) for n, body in enumerate(bodies)))
+    form = make_format("envelope")
+    assert form.join(batch) == b"".join(form.pieces(batch))
 
 
 def test_only_raw_has_a_delimiter() -> None:
