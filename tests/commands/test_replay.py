@@ -308,7 +308,10 @@ def test_the_checkpoint_of_another_run_is_refused(shell: Shell, broker: Broker, 
     told = json.loads((shell.home / "position").read_text())
     (shell.home / "position").write_text(json.dumps(told | {"file": "gone"}))
     done = shell.run("q-to-file", *line)
-    assert (done.status, "the checkpoint is in gone, which the archive has no more" in done.err) == (2, True)
+    assert (
+        done.status,
+        "the checkpoint is in gone, which is not in the archive any more: remove the checkpoint" in done.err,
+    ) == (2, True)
     (shell.home / "position").write_text("{}")
     done = shell.run("q-to-file", *line)
     assert (done.status, "position is not a checkpoint of q-to-file replay" in done.err) == (2, True)

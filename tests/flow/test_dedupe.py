@@ -437,7 +437,7 @@ def test_a_file_that_is_something_else(path: Path) -> None:
 
 
 def test_places_where_no_file_can_be(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=f"{tmp_path} is no file"):
+    with pytest.raises(StartError, match=f"{tmp_path} is not a regular file"):
         Dedupe(tmp_path, window=WINDOW, max_keys=1000)
     with pytest.raises(StartError, match=r"cannot use .*/missing/keys: No such file or directory"):
         Dedupe(tmp_path / "missing" / "keys", window=WINDOW, max_keys=1000)
