@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from qtools.engines.nsq.address import Address
-from qtools.engines.nsq.in_flight import Delivery, InFlight, PendingReplies
+from qtools.engines.nsq.in_flight import Delivery, InFlightLedger, PendingReplies
 from qtools.engines.nsq.protocol.identify import IdentifyResponse
 from qtools.engines.nsq.protocol.session import Answered, ClientSession, Established, Event, RefusedRequest
 from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         self.ready_count = 0
         self.received = 0
         self.acknowledgements_failed = 0
-        self.ledger = InFlight(self)
+        self.ledger = InFlightLedger(self)
         self.lost: asyncio.Future[QtoolsError | None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None

@@ -1,12 +1,12 @@
 """Messages in flight on a connection, and publishes that the broker has not answered. No I/O.
 
-    Connection ─ids of one read─▶ InFlight.add ─▶ Delivery, the origin of a batch
+    Connection ─ids of one read─▶ InFlightLedger.add ─▶ Delivery, the origin of a batch
     Batch.finish ─▶ Delivery.finish ─▶ Connection.finish ─▶ one run of FINs
 
 The ledger belongs to the connection and not to the consumer. What ends a delivery beside its acknowledgement (the loss
 of the connection, its close) and what prolongs it (TOUCH) happens to one connection, and NSQ counts what is in flight
 for each connection too. So an acknowledgement goes in one direction. A consumer is called only while it counts finished
-messages, for a limit or a quota (`InFlight.on_finish`).
+messages, for a limit or a quota (`InFlightLedger.on_finish`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Acknowledger(Protocol):
     def touch(self, ids: Sequence[bytes]) -> None: ...
 
 
-class InFlight:
+class InFlightLedger:
     """The messages that arrived on one connection and are neither finished nor requeued.
 
     count: how many. on_finish: if set, it is called with the number of messages before their FINs are sent.
@@ -92,7 +92,7 @@ class Delivery:
 
     __slots__ = ("_ids", "_ledger", "_some", "at", "connection", "left")
 
-    def __init__(self, ledger: InFlight, ids: list[bytes], at: float) -> None:
+    def __init__(self, ledger: InFlightLedger, ids: list[bytes], at: float) -> None:
         self.connection = ledger.connection
         self.left = len(ids)
         self.at = at

@@ -84,6 +84,34 @@ async def test_all_that_came_since_the_last_read_is_one_batch_that_knows_its_ori
         assert consumer.in_flight == 0
 
 
+async def test_what_one_connection_delivered_in_several_pieces_is_finished_by_one_call() -> None:
+    async with Scripted() as peer, reading(peer) as consumer:
+        ids = []
+        for nth in range(4):
+            ids += peer.caller.deliver(*bodies(2))
+            await until(lambda: consumer.received == 2 * nth + 2)  # noqa: B023
+        batch = await read(consumer)
+        assert batch is not None
+        assert [(start, stop) for _, start, stop in batch.parts] == [(0, 8)]
+        batch.finish()
+        await until(lambda: peer.caller.finished == ids)
+        assert consumer.in_flight == 0
+
+
+async def test_ready_counts_do_not_change_with_each_finish_while_a_limit_is_far_away() -> None:
+    async with Scripted() as peer, reading(peer, max_in_flight=10, limit=30) as consumer:
+        for nth in range(2):
+            peer.caller.deliver(*bodies(10))
+            for batch in await read_all(consumer, 10):
+                batch.finish()
+            await until(lambda: len(peer.caller.finished) == 10 * nth + 10)  # noqa: B023
+        assert peer.caller.ready_counts == [10]
+        peer.caller.deliver(*bodies(1))
+        (last,) = await read_all(consumer, 1)
+        last.finish()
+        await until(lambda: peer.caller.finished[20:] and peer.caller.ready_counts[1:] == [9])
+
+
 async def test_several_sources_are_read_each_on_a_connection_of_its_own() -> None:
     other = Subscription("other", "mine#ephemeral")
     async with Scripted() as peer, reading(peer, sources=[EVENTS, other]) as consumer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtools.engines.nsq.in_flight import InFlight, merge_deliveries
+from qtools.engines.nsq.in_flight import InFlightLedger, merge_deliveries
 from qtools.message import Batch, Message, Messages
 
 Call = tuple[str, list[bytes]]
@@ -32,7 +32,7 @@ class Recorder:
         self.calls.append(("TOUCH", list(ids)))
 
 
-def read(ledger: InFlight, *ids: bytes, now: float = 0.0) -> Batch:
+def read(ledger: InFlightLedger, *ids: bytes, now: float = 0.0) -> Batch:
     """A batch of one read of a socket."""
     messages = Messages.of(Message(1, 1, ident, b"body") for ident in ids)
     return Batch.of(ledger.add(messages.ids, now), messages)
@@ -46,7 +46,7 @@ def joined(*batches: Batch) -> Batch:
 
 def test_what_was_read_in_several_pieces_is_finished_by_one_call() -> None:
     recorder = Recorder()
-    ledger = InFlight(recorder)
+    ledger = InFlightLedger(recorder)
     first, second, third = read(ledger, b"a", b"b"), read(ledger, b"c"), read(ledger, b"d", b"e")
     batch = joined(first, second, third)
     assert ledger.count == 5
@@ -58,7 +58,7 @@ def test_what_was_read_in_several_pieces_is_finished_by_one_call() -> None:
 
 def test_pieces_of_two_connections_keep_their_order_and_go_to_their_connections() -> None:
     one, two = Recorder(), Recorder()
-    first, second = InFlight(one), InFlight(two)
+    first, second = InFlightLedger(one), InFlightLedger(two)
     batch = joined(read(first, b"a"), read(first, b"b"), read(second, b"c"), read(second, b"d"), read(first, b"e"))
     assert batch.ids == [b"a", b"b", b"c", b"d", b"e"]
     batch.requeue(5)
@@ -69,7 +69,7 @@ def test_pieces_of_two_connections_keep_their_order_and_go_to_their_connections(
 
 def test_a_merged_read_may_be_finished_in_parts_and_only_once() -> None:
     recorder = Recorder()
-    ledger = InFlight(recorder)
+    ledger = InFlightLedger(recorder)
     batch = joined(read(ledger, b"a", b"b"), read(ledger, b"c", b"d"))
     batch.pick([1, 2]).finish()
     assert ledger.count == 2
@@ -82,7 +82,7 @@ def test_a_merged_read_may_be_finished_in_parts_and_only_once() -> None:
 
 def test_what_a_lost_connection_delivered_is_not_in_flight_again_by_a_merge() -> None:
     recorder = Recorder()
-    ledger = InFlight(recorder)
+    ledger = InFlightLedger(recorder)
     batches = [read(ledger, b"a"), read(ledger, b"b")]
     ledger.drop()
     batch = joined(*batches)
@@ -92,7 +92,7 @@ def test_what_a_lost_connection_delivered_is_not_in_flight_again_by_a_merge() ->
 
 
 def test_each_read_is_due_for_a_touch_by_its_own_age_and_once_in_an_interval() -> None:
-    ledger = InFlight(Recorder())
+    ledger = InFlightLedger(Recorder())
     early, late = read(ledger, b"a", b"b", now=0.0), read(ledger, b"c", now=5.0)
     assert list(ledger.take_due(9.9, 10.0)) == []
     early.pick([0]).finish()
@@ -103,14 +103,14 @@ def test_each_read_is_due_for_a_touch_by_its_own_age_and_once_in_an_interval() -
 
 
 def test_a_merged_read_is_due_as_early_as_its_first_piece() -> None:
-    ledger = InFlight(Recorder())
+    ledger = InFlightLedger(Recorder())
     joined(read(ledger, b"a", now=0.0), read(ledger, b"b", now=5.0))
     assert list(ledger.take_due(10.0, 10.0)) == [[b"a", b"b"]]
     assert list(ledger.take_due(15.0, 10.0)) == []
 
 
 def test_at_the_end_everything_in_flight_is_taken_once() -> None:
-    ledger = InFlight(Recorder())
+    ledger = InFlightLedger(Recorder())
     first, second = read(ledger, b"a", b"b"), read(ledger, b"c")
     second.finish()
     assert ledger.take_all() == [[b"a", b"b"]]
@@ -121,7 +121,7 @@ def test_at_the_end_everything_in_flight_is_taken_once() -> None:
 
 def test_a_counting_consumer_is_called_before_the_finish_is_sent() -> None:
     recorder = Recorder()
-    ledger = InFlight(recorder)
+    ledger = InFlightLedger(recorder)
     batch = read(ledger, b"a", b"b")
     ledger.on_finish = lambda count: recorder.calls.append((f"counted {count}", []))
     batch.finish()
