@@ -1,15 +1,16 @@
-"""The broker: owns the topics and the clock, and lets everything of one turn happen together.
+"""The broker: it owns the topics and the clock, and does the work of one turn of the event loop together.
 
-In: options, and what the servers (broker/tcp/, broker/http/) are asked for. Out: what topics and channels send, through
-the servers. Nothing here reads or writes a socket.
+In: options; calls of the servers (broker/tcp/, broker/http/). Out: messages and responses, through the servers. Nothing
+here reads or writes a socket.
 
-A turn is what the loop found ready at once. During it connections only note what they were told; at its
-end what was published is sealed into blocks, if the store can take it, channels deliver, and every connection writes
-once:
+A turn is everything that the event loop found ready at once. During a turn, connections only record what was received.
+At its end, published messages are sealed into blocks if the store can take them, channels deliver, and every connection
+writes once:
 
     read, read, read ─▶ seal ─▶ (commit) ─▶ deliver ─▶ one write for each connection
 
-One timer serves all: deadlines of messages, heartbeats, idling. With nothing pending there is none.
+One timer serves all deadlines: of messages, of heartbeats, and of an idle broker. There is none when nothing is
+pending.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ Alarm = Callable[[float], None]
 Item = TypeVar("Item")
 
 
-SET_ASIDE = 1000  # topics and channels: so many more, and what lives is set aside for the garbage collector
+SET_ASIDE = 1000  # after this many new topics and channels, all objects are frozen for the garbage collector
 
-# The collector takes about 1 µs for each object that it looks at, in one piece: 5,000 new ones, or 15,000 of the second
-# generation. A look at all is as rare as with the settings of the programs (cli/run.py).
+# The collector takes about 1 µs for each object that it examines, without a pause: 5,000 new ones, or 15,000 of the
+# second generation. Full collections are as rare as with the settings of the programs (cli/run.py).
 COLLECT_AT = 5_000, 1, 10_000
 
 
@@ -49,12 +50,12 @@ class BrokerClient(Protocol):
     """A connection, as the broker sees it."""
 
     def flush(self) -> None:
-        """Write what has collected in this turn."""
+        """Write what was collected in this turn."""
         ...
 
 
 class Broker:
-    """Topics, and the turns in which they move. All of it lives in one event loop."""
+    """All topics, and the turns of the event loop. Everything runs in one event loop."""
 
     def __init__(self, options: Options, store: Store | None = None) -> None:
         self.options = options
@@ -64,48 +65,49 @@ class Broker:
         self.topics: dict[str, Topic] = {}
         self.started = time.time()
         self.stopping = False
-        self.failure: str = ""  # why the store cannot keep anything just now
-        # Called with a topic, and a channel or "", when it has come or gone.
+        self.failure: str = ""  # why the store cannot write now; "" when it can
+        # Called with a topic, and a channel or "", when it was made or deleted.
         self.on_change: list[Callable[[str, str], None]] = []
         self._alive = self._set_aside = 0  # topics and channels
         self._turn_is_due = False
         self._gathered: list[Topic] = []
-        self._passing: list[Topic] = []  # the same of ephemeral topics: they wait for no store
+        self._passing: list[Topic] = []  # the same for ephemeral topics, which do not wait for the store
         self._stirred: dict[Channel, None] = {}
         self._to_flush: list[BrokerClient] = []
         self._alarms: Deadlines[Alarm] = Deadlines()
         self._channel_alarms: dict[Channel, Deadline[Alarm]] = {}
         self._timer: asyncio.Handle | None = None
-        self._rings_at = 0.0  # when the timer does; uvloop's timers do not always tell
+        self._rings_at = 0.0  # when the timer fires; uvloop's timers do not always provide it
         self.store.on_failure = self._store_says
         self.store.on_work = self._turn_soon
         for name in self.store.topics:
             topic = self.topic(name)
             topic.restore(self.loop.time(), time.time_ns())
             self._count(len(topic.channels))
-        self._turn_soon()  # what the store has found to do
+        self._turn_soon()  # the store may have work already
 
     @property
     def health(self) -> str:
-        """nsqd's word for it."""
+        """The health, as nsqd's /ping words it."""
         wrong = self.failure or self.store.damage
         return f"NOK - {wrong}" if wrong else "OK"
 
     def now(self) -> float:
-        """Seconds on the clock that deadlines are counted on."""
+        """The time on the clock of deadlines, seconds."""
         return self.loop.time()
 
     # ── topics ──────────────────────────────────────────────────────────────────────────────────
 
     def topic(self, name: str) -> Topic:
-        """The topic called `name`, made if it is not there."""
+        """The topic `name`, made if necessary."""
         topic = self.topics.get(name)
         if topic is None:
             options = self.options
             topic = self.topics[name] = Topic(
                 name,
                 self,
-                # Never back: the clock may have been put back, and the store tells by ids what was sent before.
+                # Never lower than before: the clock may have been set back, and the store compares ids with those
+                # delivered.
                 first_id=max(options.first_id(time.time_ns()), self.store.last_id + 1),
                 limit=options.mem_queue_size,
                 max_consumers=options.max_channel_consumers,
@@ -116,15 +118,16 @@ class Broker:
         return topic
 
     def publish(self, topic: str, bodies: Sequence[bytes], delay_ms: int = 0) -> Commit | None:
-        """Accept messages; they are safe when the commit is done, at once when there is none."""
+        """Accept messages. They are safe when the returned commit is done, or at once when it is None."""
         now = self.loop.time()
         due = self.clock.due(now) + delay_ms * 1_000_000 if delay_ms else 0
         return self.topic(topic).publish(bodies, now, time.time_ns(), due)
 
     def channel(self, topic: str, name: str, since: int | None = None) -> Channel:
-        """The channel called `name`, made with its topic if they are not there.
+        """The channel `name`, made with its topic if necessary.
 
-        since: ns since 1970; a new one begins with what was published then. CannotReplay where nothing is kept.
+        since: ns since 1970; a new channel begins with the messages published then. Raises CannotReplay where finished
+        messages are not kept.
         """
         owner = self.topic(topic)
         new = name not in owner.channels
@@ -137,14 +140,14 @@ class Broker:
         return channel
 
     def delete_topic(self, name: str) -> None:
-        """KeyError when there is none."""
+        """Delete a topic. Raises KeyError when there is none."""
         topic = self.topics.pop(name)
         self._count(-1 - len(topic.channels))
         topic.delete()
         self._changed(name)
 
     def delete_channel(self, topic: Topic, name: str) -> None:
-        """KeyError when there is none. An ephemeral topic goes with its last channel."""
+        """Delete a channel, and an ephemeral topic with its last one. Raises KeyError when there is none."""
         last = topic.delete_channel(name)
         self._count(-1)
         if last and self.topics.get(topic.name) is topic:
@@ -153,11 +156,11 @@ class Broker:
             self._changed(topic.name, name)
 
     def _count(self, more: int) -> None:
-        """Topics and channels came, or went.
+        """Count topics and channels that were made or deleted, and adapt the garbage collector.
 
-        A full run of Python's garbage collector goes over all objects that live: with 10,000 topics it stops the loop
-        for some tenths of a second. What lives long is therefore set aside for it, and looked at again when much went.
-        Clients of so many channels are thousands of objects too: new ones are looked at in smaller numbers.
+        A full run of Python's garbage collector examines all objects: with 10,000 topics it stops the event loop for
+        some tenths of a second. Long-lived objects are therefore frozen, and examined again when many were deleted.
+        Clients of that many channels are thousands of objects too, so new objects are examined in smaller numbers.
         """
         self._alive += more
         if self._alive >= self._set_aside + SET_ASIDE:
@@ -174,7 +177,7 @@ class Broker:
             call(topic, channel)
 
     def leave(self, channel: Channel, consumer: ChannelConsumer) -> None:
-        """A client has left its channel; an ephemeral channel goes with its last client."""
+        """Remove a client from its channel, and delete an ephemeral channel with its last client."""
         if channel.remove(consumer) and channel.ephemeral:
             topic = self.topics.get(channel.topic)
             if topic is not None and topic.channels.get(channel.name) is channel:
@@ -184,7 +187,7 @@ class Broker:
         self.failure = why
 
     def held(self) -> int:
-        """How many messages are not finished, each channel's copy counted."""
+        """How many messages are not finished, counting the copy of each channel."""
         return sum(topic.held for topic in self.topics.values())
 
     # ── turns ───────────────────────────────────────────────────────────────────────────────────
@@ -198,7 +201,7 @@ class Broker:
         self._turn_soon()
 
     def flush_soon(self, client: BrokerClient) -> None:
-        """`client.flush` is to be called at the end of this turn; to be asked for once a turn."""
+        """Call `client.flush` at the end of this turn. To be called at most once a turn."""
         self._to_flush.append(client)
         self._turn_soon()
 
@@ -226,7 +229,7 @@ class Broker:
             self._turn_soon()
 
     def _for_a_slice(self, items: list[Item], call: Callable[[Item], None]) -> list[Item]:
-        """`call` each, for as long as a turn may take; answers those that are left for the next turn."""
+        """`call` each of `items`, as long as a turn may take. Returns those that are left for the next turn."""
         until = self.loop.time() + SLICE
         for nth, item in enumerate(items, 1):
             self._guard(call, item)
@@ -235,14 +238,14 @@ class Broker:
         return []
 
     def _seal(self, now: float, wall: int) -> None:
-        """All that was gathered is handed to the store. When that fails, nothing of it may be confirmed, and it comes
+        """Pass all published messages to the store. If that fails, none of them may be confirmed, and it is tried
         again."""
         for topic in self._gathered:
             topic.seal(now, wall)
         self._gathered.clear()
 
     def _guard(self, what: Callable[..., None], *args: Any) -> None:
-        """A mistake in one place must not take the rest of the turn with it."""
+        """Call `what`. An internal error in it must not end the rest of the turn."""
         try:
             what(*args)
         except Exception as error:
@@ -262,7 +265,7 @@ class Broker:
         channel.wake(now)
 
     def call_at(self, when: float, what: Alarm) -> Deadline[Alarm]:
-        """`what(now)` is to be called at `when`; `cancel` takes the answer."""
+        """Call `what(now)` at `when`. `cancel` takes the returned value."""
         entry = self._alarms.add(when, what)
         if self._timer is None or when < self._rings_at:
             self._arm(when)
@@ -278,7 +281,7 @@ class Broker:
         self._timer = self.loop.call_at(when, self._ring)
 
     def _ring(self) -> None:
-        now = max(self.loop.time(), self._rings_at)  # a loop may call a little early
+        now = max(self.loop.time(), self._rings_at)  # an event loop may call a little early
         self._timer = None
         for what in self._alarms.take_due(now):
             self._guard(what, now)
@@ -289,7 +292,7 @@ class Broker:
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
-        """After the doors are closed: end what is under way."""
+        """End what is under way, after the servers are closed."""
         for topic in self.topics.values():
             topic.close(self.loop.time(), time.time_ns())
         self._end_turn()

@@ -1,13 +1,13 @@
-"""A channel: hands messages to clients that are ready, takes them back, counts.
+"""A channel: it delivers messages to consumers that are ready, takes messages back, and counts.
 
-In: runs of messages from the topic; consumers, and what they do with messages; the time. Out: runs to
-consumers; through the host, the wish to be served (`stir`) or woken (`alarm`). No socket, no clock, no loop.
+In: ranges of messages from the topic; consumers, and their commands; the time. Out: ranges to consumers; requests to
+the host to be called (`stir`, `alarm`). No socket, no clock, no event loop.
 
     put ─▶ backlog ─▶ in flight (at a consumer) ─▶ finished
               ▲            │ requeued, timed out
               └─ deferred ◀┘
 
-Times are seconds on one monotonic clock, given with every call that needs them. Due times are ns since 1970, by the
+Times are seconds on one monotonic clock, passed with every call that needs them. Due times are ns since 1970, by the
 host's `clock`.
 """
 
@@ -32,26 +32,26 @@ NOT_THE_OWNER = "client does not own message"
 
 
 class Host(Protocol):
-    """What a channel needs from the broker it lives in."""
+    """What a channel needs from the broker."""
 
     @property
     def clock(self) -> Clock: ...
 
     def stir(self, channel: Channel) -> None:
-        """`channel.deliver` is to be called at the end of this turn."""
+        """Call `channel.deliver` at the end of this turn."""
         ...
 
     def alarm(self, channel: Channel, when: float) -> None:
-        """`channel.wake` is to be called at `when`, or soon after, and not at any time asked for before."""
+        """Call `channel.wake` at `when` or soon after, instead of at any time requested before."""
         ...
 
 
 class TooMany(Exception):
-    """The channel has as many consumers as it may."""
+    """The channel has as many consumers as it may have."""
 
 
 class Channel:
-    """One stream of a topic's messages, shared out among its consumers."""
+    """A stream of a topic's messages, distributed among its consumers."""
 
     def __init__(self, topic: str, name: str, backlog: Backlog, host: Host, *, limit: int, max_consumers: int) -> None:
         self.topic = topic
@@ -60,24 +60,24 @@ class Channel:
         self.paused = False
         self.consumers: list[ChannelConsumer] = []
         self.messages = self.requeued = self.timed_out = self.dropped = 0
-        self.latency: Latency | None = None  # measured where it was asked for
+        self.latency: Latency | None = None  # None where it is not measured
         self.backlog = backlog
         self._host = host
         self._limit = limit
         self._max_consumers = max_consumers
-        self._left: list[ChannelConsumer] = []  # gone, yet what they had in flight has not timed out
-        self._waiting: deque[ChannelConsumer] = deque()  # those that may take more, in the order of their turns
+        self._left: list[ChannelConsumer] = []  # have left, but their messages in flight have not timed out
+        self._waiting: deque[ChannelConsumer] = deque()  # consumers that may take more, in the order of their turns
         self._alarm: float | None = None
         backlog.watch(self._more_is_ready)
 
     def restore(self, paused: bool, now: float) -> None:
-        """Go on where the broker ended."""
+        """Continue as the broker ended."""
         self.paused = paused
         self.backlog.take_due(self._host.clock.due(now))
         self._more_is_ready()
 
     def _more_is_ready(self) -> None:
-        """There may be something to deliver, and something may be due earlier than before."""
+        """Note that there may be messages to deliver, or messages that are due earlier than before."""
         self._host.stir(self)
         self._need_deferral_alarm()
 
@@ -85,22 +85,22 @@ class Channel:
 
     @property
     def first(self) -> int:
-        """The `seq` of the first block that is for it."""
+        """The `seq` of the first block that is for this channel."""
         return self.backlog.first
 
     @property
     def cold(self) -> int:
-        """How many of those that wait are not in memory."""
+        """How many of the waiting messages are not in memory."""
         return self.backlog.cold
 
     @property
     def depth(self) -> int:
-        """Messages that wait to be delivered, without those in flight and deferred."""
+        """Messages that wait to be delivered, without those in flight or deferred."""
         return self.backlog.depth
 
     @property
     def deferred(self) -> int:
-        """Messages that wait for their time."""
+        """Messages that are deferred."""
         return self.backlog.deferred
 
     @property
@@ -114,22 +114,23 @@ class Channel:
 
     @property
     def _window(self) -> int:
-        """How many messages its consumers take right now."""
+        """How many messages the consumers can take now."""
         return sum(max(consumer.window, 0) for consumer in self.consumers)
 
     # ── messages come ───────────────────────────────────────────────────────────────────────────
 
     def put(self, run: MessageRange, now: float) -> None:
-        """Messages of the topic, as they come."""
+        """Add newly published messages."""
         if self.ephemeral and self.backlog.depth >= self._limit and self.backlog.depth >= self._limit + self._window:
-            # As nsqd: what no consumer reads in time must not fill the memory. Consumers that are ready get theirs with
-            # a limit of 0 too. Whole batches are kept or dropped, so there may be one batch too many.
+            # As nsqd: messages that no consumer reads in time must not fill the memory. Consumers that are ready get
+            # messages with a limit of 0 too. Whole batches are kept or dropped, so there may be one batch too many.
             self.dropped += run.stop - run.start
             return
         self.adopt(run, now)
 
     def adopt(self, run: MessageRange, now: float, not_before: float = 0.0) -> None:
-        """Messages that waited in the topic: none is dropped. Deferred ones wait until due, and until `not_before`."""
+        """Add messages that waited in the topic; none is dropped. Deferred ones wait until due, and until
+        `not_before`."""
         self.messages += run.stop - run.start
         clock = self._host.clock
         wall = clock.due(now)
@@ -141,7 +142,7 @@ class Channel:
         self._host.stir(self)
 
     def came(self, count: int) -> None:
-        """Messages came to the backlog, and not through here."""
+        """Note that messages were added to the backlog directly."""
         self.messages += count
         if count:
             self._more_is_ready()
@@ -159,18 +160,19 @@ class Channel:
     # ── messages go ─────────────────────────────────────────────────────────────────────────────
 
     def deliver(self, now: float) -> None:
-        """Everything that can go to somebody goes, in turns."""
+        """Deliver as many messages as the consumers can take, to each in turn."""
         backlog, waiting = self.backlog, self._waiting
         if self.paused:
             return
         if waiting and backlog.depth and not backlog.ready:
-            backlog.fetch()  # it stirs us when there is something
+            backlog.fetch()  # it calls `stir` when messages were read
         share = rest_of_round = 0
         while waiting and backlog.ready:
             consumer = waiting[0]
             window = consumer.window
             if rest_of_round <= 0:
-                # An even share of what is there, so that one wide window does not take the work of all the others.
+                # An even share of the waiting messages, so that one consumer with a large window does not take all of
+                # them.
                 rest_of_round = len(waiting)
                 share = -(-backlog.ready // rest_of_round)
             rest_of_round -= 1
@@ -187,7 +189,7 @@ class Channel:
             self._need_alarm(now + consumer.msg_timeout)
 
     def stir(self, consumer: ChannelConsumer) -> None:
-        """`consumer` may take more than before."""
+        """Note that `consumer` may take more messages than before."""
         if not consumer.queued and consumer.window > 0:
             consumer.queued = True
             self._waiting.append(consumer)
@@ -197,13 +199,14 @@ class Channel:
     # ── clients come and go ─────────────────────────────────────────────────────────────────────
 
     def add(self, consumer: ChannelConsumer) -> None:
-        """A new client, TooMany when there are as many as may be."""
+        """Add a consumer. Raises TooMany when the channel has as many as it may have."""
         if self._max_consumers and len(self.consumers) >= self._max_consumers:
             raise TooMany(f"consumers for {self.topic}:{self.name} exceeds limit of {self._max_consumers}")
         self.consumers.append(consumer)
 
     def remove(self, consumer: ChannelConsumer) -> bool:
-        """A client is gone; True when it was the last. What it had in flight waits for its timeout, as in nsqd."""
+        """Remove a consumer. Returns True when it was the last. Its messages in flight wait for their timeout, as in
+        nsqd."""
         if consumer not in self.consumers:
             return False
         self.consumers.remove(consumer)
@@ -217,13 +220,13 @@ class Channel:
     # ── what clients do with messages ───────────────────────────────────────────────────────────
 
     def finish(self, consumer: ChannelConsumer, ids: Sequence[bytes]) -> list[tuple[bytes, str]]:
-        """Done with `ids`; those it cannot be done with, and why."""
+        """Finish the messages `ids`. Returns those that cannot be finished, each with the reason."""
         done, missing = consumer.finish(ids)
         self._finished(consumer, done)
         return [(ident, self._why_not(ident)) for ident in missing]
 
     def finish_lines(self, consumer: ChannelConsumer, command: Finish) -> list[tuple[bytes, str]]:
-        """As `finish`, and much faster where the client keeps to the order of delivery."""
+        """As `finish`, but much faster for a client that finishes messages in the order of delivery."""
         done = consumer.finish_in_order(command.lines)
         if done is None:
             return self.finish(consumer, command.ids)
@@ -239,7 +242,7 @@ class Channel:
             self.stir(consumer)
 
     def requeue(self, consumer: ChannelConsumer, ident: bytes, delay: float, now: float) -> str:
-        """Deliver again after `delay` seconds; answers why that cannot be, "" when it can."""
+        """Deliver `ident` again after `delay` seconds. Returns the reason why that is not possible, or ""."""
         run = consumer.take_back(ident)
         if run is None:
             return self._why_not(ident)
@@ -256,7 +259,7 @@ class Channel:
         return ""
 
     def touch(self, consumer: ChannelConsumer, ident: bytes, now: float) -> str:
-        """Give `ident` its whole time again; answers why that cannot be, "" when it can."""
+        """Restart the timeout of `ident`. Returns the reason why that is not possible, or ""."""
         run = consumer.touch(ident, now)
         if run is None:
             return self._why_not(ident)
@@ -270,7 +273,7 @@ class Channel:
     # ── time passes ─────────────────────────────────────────────────────────────────────────────
 
     def wake(self, now: float) -> None:
-        """Take back what was in flight for too long and what was deferred until now; ask for the next alarm."""
+        """Requeue messages that have timed out, and queue messages that are due; request the next alarm."""
         self._alarm = None
         came = self.backlog.take_due(self._host.clock.due(now))
         for consumer in (*self.consumers, *self._left):
@@ -299,7 +302,7 @@ class Channel:
         self._host.stir(self)
 
     def empty(self) -> None:
-        """Drop everything: what waits, what is deferred, what is in flight."""
+        """Drop all messages: waiting, deferred, and in flight."""
         self.backlog.clear()
         self._left.clear()
         for consumer in self.consumers:
@@ -307,7 +310,7 @@ class Channel:
             self.stir(consumer)
 
     def delete(self) -> None:
-        """Drop everything and hang up on every client."""
+        """Drop all messages, and end the connection of every client."""
         consumers, self.consumers = self.consumers, []
         self._waiting.clear()
         self.empty()
@@ -316,7 +319,7 @@ class Channel:
             consumer.receiver.shut()
 
     def close(self) -> None:
-        """The broker ends: what is in flight waits again, and counts as delivered once more."""
+        """Requeue all messages in flight, because the broker ends. They count as delivered once more."""
         for consumer in (*self.consumers, *self._left):
             for run in consumer.expire(math.inf):
                 self.backlog.put(run)

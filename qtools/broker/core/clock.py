@@ -1,8 +1,8 @@
-"""One clock for due times. In: the loop's clock. Out: ns since 1970 that never jump.
+"""One clock for due times. In: the event loop's clock. Out: ns since 1970, without jumps.
 
-A due time is stored as ns since 1970, so that it outlives the process; within one run only monotonic time decides.
-The system's clock is therefore read once, when the broker starts: what an administrator or NTP does to it afterwards
-neither delays a deferred message nor delivers one early.
+A due time is stored as ns since 1970, because it outlives the process. Within one run only monotonic time counts: the
+system's clock is read once, when the broker starts. If an administrator or NTP changes it later, no deferred message is
+delayed or delivered early.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 
 class Clock:
-    """monotonic: seconds, as deadlines are counted. wall: ns since 1970 at this moment, read from the system once."""
+    """monotonic: the clock of deadlines, seconds. wall: the time now, ns since 1970; read from the system by
+    default."""
 
     __slots__ = ("_epoch", "_monotonic")
 
@@ -25,9 +26,9 @@ class Clock:
         return self.due(self._monotonic())
 
     def due(self, when: float) -> int:
-        """A monotonic time as ns since 1970."""
+        """Convert a monotonic time to ns since 1970."""
         return self._epoch + round(when * 1e9)
 
     def when(self, due: int) -> float:
-        """A time in ns since 1970 as a monotonic one."""
+        """Convert ns since 1970 to a monotonic time."""
         return (due - self._epoch) / 1e9

@@ -1,16 +1,15 @@
-"""One client's place on a channel: its window, and what it has in flight.
+"""A consumer: one client's subscription to a channel, with its ready count and its messages in flight.
 
-In: runs to deliver, ids it is done with, the time. Out: frames to its receiver; runs that come back.
-No socket, no clock, no loop: who reads and writes is the receiver's business.
+In: ranges to deliver, ids that it finishes, the time. Out: frames to its receiver; ranges that are requeued. No socket,
+no clock, no event loop: the receiver reads and writes.
 
-Most clients finish what they get in the order in which they got it. As long as one does, what it will say
-is known: the bytes that come are compared with it, and no message is looked at by itself. With the first
-thing that is out of order what is in flight is put into a dict, from id to the run that the message was
-delivered in, until it is empty again; a run is then still not gone through one by one, finishing being
-`dict.pop` mapped over the ids, and a count.
+Most clients finish messages in the order of delivery. As long as one does, the lines that it will send are known: they
+are compared with the bytes received, and no message is handled separately. After the first message out of order, the
+messages in flight are put into a dict from id to the range of the delivery, until none is left. Even then ranges are
+not searched: finishing is `dict.pop` mapped over the ids, and a count.
 
-Deadlines of one client come in order, so they are a queue and not a heap; only a message touched for so
-long that it meets the limit falls out of that order.
+The deadlines of one client are in order, so they are a queue and not a heap. Only a message that was touched until it
+meets the limit is out of that order.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ Done = tuple[Block, range | Sequence[bytes]]  # places in a block, or ids
 
 
 class Receiver(Protocol):
-    """Who stands behind a consumer: a connection."""
+    """The connection of a consumer."""
 
     def deliver(self, frames: bytes) -> int:
-        """Take frames to be sent; answers how many bytes more it takes in this turn (0: no more for now)."""
+        """Send frames. Returns how many more bytes it can take in this turn; 0 or less: none for now."""
         ...
 
     def shut(self) -> None:
-        """The channel is gone: hang up."""
+        """End the connection, because the channel was deleted."""
         ...
 
 
 class ChannelConsumer:
-    """A client of a channel; after it has left, the keeper of what it left behind until that times out."""
+    """One client of a channel. After the client has left, it keeps the messages in flight until they time out."""
 
     __slots__ = (
         "_by_id",
@@ -70,12 +69,12 @@ class ChannelConsumer:
         self.max_msg_timeout = max_msg_timeout
         self.sample_rate = sample_rate
         self.ready = 0
-        self.room = 1  # bytes it takes in this turn; none while its socket is full
+        self.room = 1  # bytes that it can take in this turn; 0 while its socket is full
         self.closing = False
-        self.queued = False  # whether the channel has it in its queue of those that may take more
+        self.queued = False  # whether it is in the channel's queue of consumers that may take more
         self.in_flight = 0  # messages
         self.sent = self.finished = self.requeued = 0
-        # In order: of each run, in the order of delivery, the first ones are finished, and `_by_id` is empty.
+        # In order: messages were finished in the order of delivery, and `_by_id` is empty.
         self._in_order = True
         self._by_id: dict[bytes, MessageRange] = {}
         self._runs: deque[MessageRange] = deque()
@@ -83,7 +82,7 @@ class ChannelConsumer:
 
     @property
     def window(self) -> int:
-        """How many messages it takes right now."""
+        """How many messages it can take now."""
         if self.room <= 0 or self.closing:
             return 0
         return self.ready - self.in_flight
@@ -93,7 +92,7 @@ class ChannelConsumer:
         return ident in self._ids()
 
     def _ids(self) -> dict[bytes, MessageRange]:
-        """What is in flight, by id: the order does not help any more."""
+        """The messages in flight, by id. From now on they are not handled in order."""
         if self._in_order:
             self._in_order = False
             for run in self._runs:
@@ -102,7 +101,7 @@ class ChannelConsumer:
         return self._by_id
 
     def deliver(self, run: MessageRange, now: float) -> list[bytes]:
-        """Send `run`. Answers the ids that its sample rate threw away."""
+        """Send `run`. Returns the ids of the messages that its sample rate drops."""
         block, start, stop = run.block, run.start, run.stop
         run.attempts += 1
         run.sent = now
@@ -124,7 +123,7 @@ class ChannelConsumer:
         return []
 
     def _deliver_some(self, run: MessageRange) -> list[bytes]:
-        # nsqd compares with `>`, so that its 1 is 2 %; here 1 is 1 %.
+        # nsqd compares with `>`, so that 1 means 2 % there; here 1 means 1 %.
         rate, draw = self.sample_rate / 100, random.random
         block, start, attempts = run.block, run.start, run.attempts
         kept: list[bytes] = []
@@ -142,12 +141,12 @@ class ChannelConsumer:
             self._runs.append(run)
             self.sent += len(kept)
             self.in_flight += len(kept)
-        # What is thrown away counts as well, so that a small rate does not go through a whole backlog in one turn.
+        # Dropped messages count too, so that a small rate does not go through a whole backlog in one turn.
         self.room = min(self.receiver.deliver(b"".join(frames)), self.room - block.size(start, run.stop))
         return dropped
 
     def finish_in_order(self, lines: bytes) -> list[Done] | None:
-        """Done with the messages that were delivered first, if that is what `lines` say; else None, and nothing is."""
+        """Finish the messages that were delivered first, if `lines` say exactly that. Returns None otherwise."""
         if not self._in_order:
             return None
         ends: list[tuple[MessageRange, int]] = []
@@ -173,12 +172,12 @@ class ChannelConsumer:
         return done
 
     def finish(self, ids: Sequence[bytes]) -> tuple[list[Done], list[bytes]]:
-        """Done with `ids`: which of them were in flight, by block, and which were not."""
+        """Finish the messages `ids`. Returns those that were in flight, by block, and those that were not."""
         runs = map(self._ids().pop, ids, repeat(None))
         done: list[Done] = []
         missing: list[bytes] = []
         at = 0
-        # What was delivered together is mostly finished together: long stretches of one run.
+        # Messages delivered together are mostly finished together, in long stretches of one range.
         for run, stretch in groupby(runs):
             stop = at + len(list(stretch))
             if run is None:
@@ -192,7 +191,7 @@ class ChannelConsumer:
         return done, missing
 
     def take_back(self, ident: bytes) -> MessageRange | None:
-        """One message out of flight, as a run of its own; None when it is not in flight."""
+        """Remove one message in flight. Returns it as a range of its own, or None when it is not in flight."""
         run = self._ids().pop(ident, None)
         if run is None:
             return None
@@ -204,9 +203,9 @@ class ChannelConsumer:
         return single
 
     def touch(self, ident: bytes, now: float) -> MessageRange | None:
-        """The time of a message in flight begins anew, but never goes past its limit.
+        """Restart the timeout of a message in flight, up to its limit.
 
-        Answers the message as a run of its own, None when it is not in flight.
+        Returns the message as a range of its own, or None when it is not in flight.
         """
         single = self.take_back(ident)
         if single is None:
@@ -223,7 +222,7 @@ class ChannelConsumer:
         return single
 
     def expire(self, now: float) -> list[MessageRange]:
-        """What has been in flight for too long, out of flight."""
+        """Remove and return the messages that have timed out."""
         back: list[MessageRange] = []
         runs = self._runs
         while runs and (not runs[0].left or runs[0].deadline <= now):
@@ -236,7 +235,7 @@ class ChannelConsumer:
         return back
 
     def next_deadline(self) -> float | None:
-        """When `expire` should be called next; None with nothing in flight."""
+        """When `expire` should be called next; None when nothing is in flight."""
         while self._runs and not self._runs[0].left:
             self._runs.popleft()
         first = self._runs[0].deadline if self._runs else None
@@ -246,7 +245,7 @@ class ChannelConsumer:
         return first
 
     def clear(self) -> None:
-        """Forget what is in flight: its channel was emptied."""
+        """Forget the messages in flight, because the channel was emptied."""
         for run in self._runs:
             run.left = 0
         self._by_id.clear()
@@ -255,7 +254,7 @@ class ChannelConsumer:
         self._capped.clear()
 
     def _whole_or_parts(self, run: MessageRange) -> list[MessageRange]:
-        """Take what is left of a run out of flight, in as few runs as may be."""
+        """Remove what is left of a range, as few ranges as possible."""
         self.in_flight -= run.left
         if self._in_order:
             return [MessageRange(run.block, run.stop - run.left, run.stop, run.attempts)]
@@ -279,10 +278,10 @@ class ChannelConsumer:
         self.in_flight -= count
         run.left -= count
         if not run.left:
-            run.block = NOTHING  # an earlier run may keep this one in the queue for a while; its bytes need not stay
+            run.block = NOTHING  # an earlier range may keep this one in the queue for a while: its bytes are freed now
 
     def _tidy(self) -> None:
-        """Finished runs leave the front of the queue; and its middle, once they are most of it."""
+        """Remove finished ranges from the front of the queue, and from the middle once they are most of it."""
         runs = self._runs
         while runs and not runs[0].left:
             runs.popleft()

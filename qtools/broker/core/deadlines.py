@@ -1,7 +1,7 @@
-"""What comes due, and when. In: items and times. Out: the items whose time has come, earliest first.
+"""Items by due time. In: items and times. Out: the items that are due, earliest first.
 
-One heap. A time is whatever the caller counts in; no clock is asked here. Cancelled entries stay until
-they come up or outnumber the live ones, so that cancelling costs nothing and memory stays in proportion.
+One heap. The caller chooses the unit of time; no clock is read here. Cancelled entries stay in the heap until they are
+due or outnumber the others, so that cancelling costs nothing and the memory stays in proportion.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-_FEW = 64  # below this many stale entries a sweep is not worth it
+_FEW = 64  # with fewer cancelled entries they are not removed
 
 
 class Deadline(Generic[Item]):
-    """One item waiting for its time; `item` is None once it was cancelled or has come up."""
+    """One item and its time. item: None once it was cancelled or was due."""
 
     __slots__ = ("_number", "item", "when")
 
@@ -29,7 +29,7 @@ class Deadline(Generic[Item]):
 
 
 class Deadlines(Generic[Item]):
-    """Items in order of their times; those of one time in the order they were added."""
+    """Items in the order of their times; those of the same time in the order in which they were added."""
 
     __slots__ = ("_count", "_heap", "_stale")
 
@@ -39,14 +39,14 @@ class Deadlines(Generic[Item]):
         self._stale = 0
 
     def add(self, when: float, item: Item) -> Deadline[Item]:
-        """Wait for `when`; the entry is for cancelling."""
+        """Add an item that is due at `when`. Returns the entry, which `cancel` takes."""
         self._count += 1
         entry = Deadline(when, self._count, item)
         heapq.heappush(self._heap, entry)
         return entry
 
     def cancel(self, entry: Deadline[Item]) -> None:
-        """Forget an entry; one that has come up or was cancelled is left alone."""
+        """Remove an entry. Does nothing for one that was due or is cancelled already."""
         if entry.item is None:
             return
         entry.item = None
@@ -57,7 +57,7 @@ class Deadlines(Generic[Item]):
             self._stale = 0
 
     def next(self) -> float | None:
-        """When the earliest comes due, None with nothing to wait for."""
+        """When the earliest item is due; None when there is none."""
         heap = self._heap
         while heap and heap[0].item is None:
             heapq.heappop(heap)
@@ -65,7 +65,7 @@ class Deadlines(Generic[Item]):
         return heap[0].when if heap else None
 
     def take_due(self, now: float) -> list[Item]:
-        """Everything whose time has come, out of the heap."""
+        """Remove and return all items that are due."""
         due: list[Item] = []
         heap = self._heap
         while heap and heap[0].when <= now:

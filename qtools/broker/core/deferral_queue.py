@@ -1,7 +1,7 @@
-"""Deferred messages in memory, in the order of their due times. In: runs and times. Out: the runs that are due.
+"""Deferred messages in memory, in the order of their due times. In: ranges and times. Out: the ranges that are due.
 
-Times are ns since 1970. Neighbours that are deferred one by one until the same time are one entry again; runs of one
-block share the object that stands for it.
+Times are ns since 1970. Neighbours that are deferred one by one until the same time become one entry again. Ranges of
+one block share one Block object.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from qtools.broker.core.block import Block, MessageRange
 
 GRAIN = 1_000_000  # ns: times of requeued messages are rounded up to it, so that neighbours share an entry
 
-Entry = tuple[int, int, int, MessageRange]  # due, number of the block, order of coming, run
+Entry = tuple[int, int, int, MessageRange]  # due time, number of the block, order of adding, range
 
 
 class DeferralQueue:
-    """A heap of runs. `len` counts entries, not messages.
+    """A heap of ranges. `len` counts entries, not messages.
 
-    shares: runs of one block may come with objects of their own for it, as they do from a store.
+    shares: ranges of one block may have different Block objects, as those read from a store do.
     """
 
     __slots__ = ("_added", "_blocks", "_heap", "_last", "_last_due", "_shares", "frame_bytes")
 
     def __init__(self, *, shares: bool = True) -> None:
         self._shares = shares
-        self.frame_bytes = 0  # that are in memory because of the entries
+        self.frame_bytes = 0  # bytes of frames that are in memory because of the entries
         self._heap: list[Entry] = []
         self._added = 0
         self._last: MessageRange | None = None
         self._last_due = 0
-        self._blocks: dict[int, tuple[Block, int]] = {}  # by id numbers; with the number of entries
+        self._blocks: dict[int, tuple[Block, int]] = {}  # by the first message number; with the number of entries
 
     def add(self, run: MessageRange, due: int) -> None:
-        """Keep `run` until `due`."""
+        """Add `run`, which is due at `due`."""
         base = run.block.base
         last = self._last
         if (
@@ -68,11 +68,11 @@ class DeferralQueue:
             self.frame_bytes -= len(block.frames)
 
     def next(self) -> int | None:
-        """When the first is due; None when there is none."""
+        """When the first message is due; None when there is none."""
         return self._heap[0][0] if self._heap else None
 
     def take_due(self, wall: int) -> Iterator[MessageRange]:
-        """Take out everything that is due at `wall`."""
+        """Remove and return all ranges that are due at `wall`."""
         self._last = None
         while self._heap and self._heap[0][0] <= wall:
             run = heapq.heappop(self._heap)[3]
@@ -80,10 +80,10 @@ class DeferralQueue:
             yield run
 
     def evict(self, keep: int) -> tuple[int, int, list[tuple[int, MessageRange]]]:
-        """Take out everything but the first `keep` entries.
+        """Remove all entries but the first `keep`.
 
-        Answers the due time and the block number of the last entry that stays, 0 and 0 when none does; and what lies
-        behind it, with its due time. Entries with the same time and block as the last one stay.
+        Returns the due time and the block number of the last entry that stays, 0 and 0 when none does; and the removed
+        ranges with their due times. Entries with the same time and block as the last one stay.
         """
         self._last = None
         self._heap.sort()  # a sorted list is a heap
@@ -97,7 +97,7 @@ class DeferralQueue:
         return last_due, last_seq, gone
 
     def messages(self) -> int:
-        """How many messages the entries have; goes through all of them."""
+        """How many messages the entries have, counted one entry after another."""
         return sum(entry[3].stop - entry[3].start for entry in self._heap)
 
     def clear(self) -> None:

@@ -1,10 +1,10 @@
-"""How long messages take from published to finished: quantiles over a window. In: what was finished. Out: ns.
+"""How long messages take from published to finished: quantiles over a window. In: finished messages. Out: ns.
 
-A histogram whose buckets grow by 2 %, so a quantile is told at most 1 % off, at any size, in at most 2,206
-buckets (292 years in ns); most hold nothing and are not there. Messages of one block share a timestamp, so
-finishing a batch costs one count a block, not one a message.
+A histogram whose buckets grow by 2 %, so that a quantile is off by at most 1 % at any size, with at most 2,206 buckets
+(292 years in ns). Empty buckets are not stored. Messages of one block share a timestamp, so finishing a batch costs one
+count for each block, not one for each message.
 
-The window is two halves: what is told covers between half of it and all of it, as in nsqd (internal/quantile).
+The window has two halves: a quantile covers between half of the window and all of it, as in nsqd (internal/quantile).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Plain = dict[str, Any]
 
 
 class Latency:
-    """Of one channel. `window` is in seconds, `clock` tells ns since 1970."""
+    """The latencies of one channel. window: seconds; clock: returns ns since 1970."""
 
     __slots__ = ("_clock", "_counts", "_half", "_older", "_turns_at")
 
@@ -35,7 +35,7 @@ class Latency:
         self._older: dict[int, int] = {}
 
     def add(self, done: Iterable[Done]) -> None:
-        """Messages that were just finished, by block."""
+        """Add messages that were just finished, by block."""
         now = self._clock()
         self._turn(now)
         counts = self._counts
@@ -50,7 +50,7 @@ class Latency:
         return Counter(self._counts) + Counter(self._older)
 
     def _turn(self, now: int) -> None:
-        """Forget what is out of the window."""
+        """Forget messages that are older than the window."""
         if now >= self._turns_at:
             late = now >= self._turns_at + self._half
             self._older = {} if late else self._counts
@@ -59,7 +59,7 @@ class Latency:
 
 
 def told(latencies: Sequence[Latency], quantiles: Sequence[float]) -> Plain:
-    """Those of one channel, or of a topic's channels together, as /stats shows them."""
+    """The quantiles of one channel, or of all channels of a topic together, as /stats shows them."""
     if not quantiles:
         return {"count": 0, "percentiles": None}
     counts = sum((one.counts() for one in latencies), Counter[int]())
@@ -79,7 +79,7 @@ def _value(buckets: Sequence[int], counts: Counter[int], rank: int) -> int:
 
 
 def shown(ns: float) -> str:
-    """As nsqd's /stats shows it: `744.8ms`."""
+    """A duration as nsqd's /stats shows it: `744.8ms`."""
     for least, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
         if ns > least:
             return f"{ns / least:.1f}{unit}"

@@ -1,6 +1,6 @@
-"""Long work that lets the loop go on in between. In: a generator that yields where it may pause. Out: what it returns.
+"""Long work that lets the event loop run in between. In: a generator that yields where it may pause. Out: its result.
 
-With 10,000 topics /stats takes some tenths of a second: in one piece that would hold up every client for as long.
+With 10,000 topics /stats takes some tenths of a second. Without pauses no client would be served for that time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SLICE = 0.01  # s
 
 
 def in_one(steps: Steps[Result]) -> Result:
-    """All of it at once."""
+    """Run a generator to its end without pauses. Returns its result."""
     try:
         while True:
             next(steps)
@@ -27,7 +27,7 @@ def in_one(steps: Steps[Result]) -> Result:
 
 
 async def in_slices(steps: Steps[Result]) -> Result:
-    """All of it, with a pause for the loop after each SLICE."""
+    """Run a generator to its end, and let the event loop run after each SLICE. Returns its result."""
     clock = time.perf_counter
     until = clock() + SLICE
     try:

@@ -1,14 +1,14 @@
-"""A topic: accepts messages once, and hands them to its channels.
+"""A topic: it accepts messages, and passes them to its channels.
 
-In: bodies; channels to be made, paused, deleted; the time. Out: blocks to the store, runs of them to the
-channels. No socket, no clock, no loop.
+In: bodies; channels to be made, paused, deleted; the time. Out: blocks to the store, ranges of them to the channels. No
+socket, no clock, no event loop.
 
-What is published between two commits, or in one turn of the loop where there are none, becomes one block, however many
-connections it came from: many small publishes then cost what one large one does. `publish` gathers, `seal` closes the
-block.
+All messages that are published between two commits become one block, from however many connections they came. Without
+commits, those of one turn of the event loop do. Many small publishes then cost as much as a large one. `publish`
+collects messages, and `seal` makes the block.
 
-Without a channel, and while paused, messages stay in the topic; the first channel gets them all, a
-later one only what comes after it.
+While it has no channel or is paused, the topic keeps its messages. The first channel gets all of them; a later one gets
+only those published after it was made.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from qtools.broker.core.memory_store import MemoryLog
 from qtools.broker.core.store import Backlog, Commit, MessageLog, Store
 from qtools.names import is_ephemeral
 
-# A block lives in memory until its last message is finished, so it should not grow without need.
+# A block stays in memory until its last message is finished, so it should not be larger than necessary.
 _SEAL_AT = 512  # messages
 _SEAL_AT_BYTES = 256 * 1024
 
-# nsqd takes a new channel into its search for due messages every 5 s (nsqd.go, QueueScanRefreshInterval), so
-# what was deferred before there was a channel can come that late; a recorded conversation with nsqd shows it.
+# nsqd adds new channels to its search for due messages every 5 s (nsqd.go, QueueScanRefreshInterval). A message that
+# was deferred before there was a channel can be that late; a recorded conversation with nsqd shows it.
 FIRST_LOOK = 5.0
 
 
 class TopicHost(Host, Protocol):
-    """What a topic needs from the broker it lives in."""
+    """What a topic needs from the broker."""
 
     @property
     def store(self) -> Store: ...
 
     def gathered(self, topic: Topic) -> None:
-        """`topic.seal` is to be called when what was gathered can be kept."""
+        """Call `topic.seal` when the store can take the collected messages."""
         ...
 
 
 class Topic:
-    """One stream of messages, copied to each of its channels."""
+    """A stream of messages, copied to each of its channels."""
 
     def __init__(self, name: str, host: TopicHost, *, first_id: int, limit: int, max_consumers: int = 0) -> None:
         self.name = name
@@ -57,50 +57,50 @@ class Topic:
         self._next_id = first_id
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
-        # An ephemeral topic never touches the disk.
+        # An ephemeral topic is never written to disk.
         self._log: MessageLog = MemoryLog() if self.ephemeral else host.store.log(name)
         self._backlog = self._log.backlog
         self.paused = self._log.is_paused()
-        self.waiting = False  # as if paused, until it is known which channels it has elsewhere
+        self.waiting = False  # as if paused, until nsqlookupd has answered which channels it has elsewhere
 
     def restore(self, now: float, wall: int) -> None:
-        """Make the channels that the store has kept."""
+        """Make the stored channels."""
         for name in self._log.restored():
             channel = self.channels[name] = self._make_channel(name, self._log.channel(name))
             channel.restore(self._log.is_paused(name), now)
         if self.channels and not self.paused and self._backlog.depth:
-            self._hand_over(now, wall)  # the broker was killed while it was waiting
+            self._hand_over(now, wall)  # the broker was killed while the topic was waiting
 
     def _make_channel(self, name: str, backlog: Backlog) -> Channel:
         return Channel(self.name, name, backlog, self._host, limit=self._limit, max_consumers=self._max_consumers)
 
     @property
     def depth(self) -> int:
-        """Messages that no channel has got yet."""
+        """Messages that no channel has received yet."""
         return self._backlog.depth + len(self._gathered)
 
     @property
     def cold(self) -> int:
-        """How many of those are not in memory."""
+        """How many of those messages are not in memory."""
         return self._backlog.cold
 
     def peek(self, count: int, answer: Callable[[list[MessageRange] | None], None]) -> None:
-        """`answer` is called with the first that wait for a first channel, `count` at most, or with None when they
-        cannot be read."""
+        """Call `answer` with the first `count` messages that wait for a channel, or with None when they cannot be
+        read."""
         self._backlog.peek(count, answer)
 
     @property
     def held(self) -> int:
-        """All messages that are not finished, each channel's copy counted."""
+        """All messages that are not finished, counting the copy of each channel."""
         return self.depth + sum(channel.held for channel in self.channels.values())
 
     # ── messages come ───────────────────────────────────────────────────────────────────────────
 
     def publish(self, bodies: Sequence[bytes], now: float, wall: int, due: int = 0) -> Commit | None:
-        """Accept messages; they are safe when the commit is done, and at once when there is none.
+        """Accept messages. They are safe when the returned commit is done, or at once when it is None.
 
-        `wall` and `due` are ns since 1970, `wall` by the system's clock and `due` by the host's; without a `due` they
-        are not deferred.
+        wall: the time by the system's clock; due: the due time by the host's clock, 0 for messages that are not
+        deferred. Both are ns since 1970.
         """
         size = sum(map(len, bodies))
         commit = None if self.ephemeral else self._host.store.publishing(size + HEAD * len(bodies))
@@ -117,7 +117,7 @@ class Topic:
         return commit
 
     def seal(self, now: float, wall: int) -> None:
-        """What was gathered becomes a block, and goes to the channels once it is safe."""
+        """Make a block of the collected messages. The channels receive it once it is safe."""
         if self._gathered:
             block = Block(self._take_ids(len(self._gathered)), self._gathered, wall)
             self._gathered = []
@@ -139,7 +139,7 @@ class Topic:
         self._spread(block, now, wall)
 
     def _spread(self, block: Block, now: float, wall: int) -> None:
-        """A safe block goes to every channel, or waits here."""
+        """Pass a safe block to every channel, or keep it here."""
         self.messages += block.count
         self.bytes += block.body_size(0, block.count)
         if self.channels and not self.paused and not self.waiting:
@@ -153,7 +153,7 @@ class Topic:
         self._log.spread(block)
 
     def _hand_over(self, now: float, wall: int, not_before: float = 0.0) -> None:
-        """What waited here goes to the channels."""
+        """Pass the messages that waited here to the channels."""
         channels = list(self.channels.values())
         due = self._host.clock.due(not_before)
         poured, runs = self._backlog.pour([channel.backlog for channel in channels], due)
@@ -165,13 +165,14 @@ class Topic:
     # ── channels come and go ────────────────────────────────────────────────────────────────────
 
     def channel(self, name: str, now: float, wall: int, since: int | None = None) -> Channel:
-        """The channel called `name`, made if it is not there.
+        """The channel `name`, made if necessary.
 
-        since: ns since 1970; a new one begins with what was published then. CannotReplay where nothing is kept.
+        since: ns since 1970; a new channel begins with the messages published then. Raises CannotReplay where finished
+        messages are not kept.
         """
         channel = self.channels.get(name)
         if channel is None:
-            self.seal(now, wall)  # what came before the channel is not for it, unless it is the first
+            self.seal(now, wall)  # earlier messages are not for the channel, unless it is the first
             first = not self.channels and not self.paused and not self.waiting
             backlog = self._log.channel(name, takes_held=first or self.waiting, since=since)
             channel = self.channels[name] = self._make_channel(name, backlog)
@@ -181,7 +182,7 @@ class Topic:
         return channel
 
     def delete_channel(self, name: str) -> bool:
-        """Delete a channel with everything in it; True when it was the last of an ephemeral topic."""
+        """Delete a channel with its messages. Returns True when it was the last one of an ephemeral topic."""
         channel = self.channels.pop(name)
         channel.delete()
         self._log.drop_channel(name)
@@ -204,7 +205,7 @@ class Topic:
             self._hand_over(now, wall)
 
     def wait(self) -> None:
-        """Keep what comes here until `go`, so that channels which are made meanwhile get all of it."""
+        """Keep new messages here until `go`, so that channels made meanwhile get all of them."""
         self.waiting = True
 
     def go(self, now: float, wall: int) -> None:
@@ -214,15 +215,15 @@ class Topic:
             self._hand_over(now, wall)
 
     def pause_channel(self, name: str, paused: bool) -> None:
-        """Stop delivering a channel's messages, or go on. KeyError when there is none of that name."""
+        """Pause or unpause a channel. Raises KeyError when there is none of that name."""
         channel = self.channels[name]
         (channel.pause if paused else channel.unpause)()
         self._log.pause(paused, name)
 
     def empty(self, now: float, wall: int) -> None:
-        """Drop what waits here. The channels keep what is theirs."""
+        """Drop the messages that wait here. The channels keep theirs."""
         if self.channels and not self.paused and not self.waiting:
-            self.seal(now, wall)  # it is on its way to them
+            self.seal(now, wall)  # collected messages are for the channels
         self._forget()
 
     def _forget(self) -> None:
@@ -231,15 +232,15 @@ class Topic:
         self._backlog.clear()
 
     def delete(self) -> None:
-        """Drop everything, and hang up on every client."""
-        self._log.delete()  # first: what its channels then drop concerns no disk any more
+        """Drop everything, and end the connection of every client."""
+        self._log.delete()  # first, so that the channels write nothing for what they drop
         self._forget()
         channels, self.channels = self.channels, {}
         for channel in channels.values():
             channel.delete()
 
     def close(self, now: float, wall: int) -> None:
-        """The broker ends: what is in flight comes again."""
+        """Requeue all messages in flight, because the broker ends."""
         self.seal(now, wall)
         for channel in self.channels.values():
             channel.close()

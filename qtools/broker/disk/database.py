@@ -1,20 +1,20 @@
-"""The database file: its schema, how it is opened, and what may be wrong with it. In: a path. Out: connections.
+"""The database file: its schema, and how it is opened. In: a path. Out: connections.
 
     topic     id, name (NULL: deleted, its blocks are still being removed), paused, held_from, checksum
     channel   id, topic, name, paused, low, sent, checksum
     block     seq, topic, base, count, timestamp, due, size, checksum, offsets, frames
     progress  channel, seq, done, attempts, due, next_due, unfinished, checksum
 
-A row of `block` is what was published together. A row of `progress` is there only for a block that is not finished as
-a whole, or not in its turn. `next_due` is above 0 when all of its `unfinished` messages are deferred: the time at which
-the first of them is due (ns since 1970).
-Of a channel every block below `low` is finished, and every message whose number is below `sent` was delivered at
-least once. From `held_from` on a topic's blocks were given to no channel yet; NULL when all were.
+A row of `block` holds messages that were published together. A row of `progress` exists only for a block that a channel
+has finished in part, or out of order. Its `next_due` is above 0 when all of its `unfinished` messages are deferred: the
+time at which the first of them is due (ns since 1970).
+A channel has finished every block below `low`, and every message with a number below `sent` was delivered to it at
+least once. No channel has received the blocks of a topic from `held_from` on; NULL: the channels have received all.
 
-Whatever changes a row writes its checksum with it (integrity/checksum.py); `row_checksum` is a function of each
-connection.
+Each statement that changes a row also writes its checksum (integrity/checksum.py). `row_checksum` is an SQL function of
+each connection.
 
-A file that is not ours, or not whole, is never written to.
+A file that q-broker did not make, or that is not whole, is never written to.
 """
 
 from __future__ import annotations
@@ -34,21 +34,20 @@ Statement = tuple[str, list[tuple[object, ...]]]  # an SQL statement, and its ro
 FILE = "messages.db"
 _APPLICATION = 0x71427266  # "qBrf", in the file's header
 
-# The format of the file, raised at most once for each release. Further changes of a release have the same number:
-# they go into _SCHEMA, as a new file has it, and into _UPGRADE, which makes the same of a file of the release before.
-#   1  the first one
-#   2  deferred messages by their due times; checksums
+# The format of the file, raised at most once for each release. All changes of a release have the same number. They go
+# into _SCHEMA, for a new file, and into _UPGRADE, which converts a file of the release before.   1  the first one   2
+# deferred messages by their due times; checksums
 VERSION = 2
 _MAGIC = b"SQLite format 3\0"
 
-# Blocks are some hundred KB: large pages are written a third faster than small ones, and lone messages hardly slower.
+# Blocks have some hundred KB: they are written a third faster with large pages, and single messages hardly slower.
 _PAGE = 16384
-_CACHE_KIB = 4096  # for each connection; the system's own cache does the rest
+_CACHE_KIB = 4096  # of each connection; the system caches the file too
 WAL = 8 * 1024 * 1024  # bytes; smaller on small volumes
 
 SYNCS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 
-# What was published deferred: in the order of publishing, and in the order of the due times.
+# Blocks that were published deferred: in the order of publishing, and in the order of their due times.
 _BLOCK_INDEXES = (
     "CREATE INDEX block_due ON block (topic, seq, count, due) WHERE due > 0",
     "CREATE INDEX block_by_due ON block (topic, due, seq) WHERE due > 0",
@@ -64,7 +63,7 @@ _SCHEMA = (
     "CREATE TABLE block (seq INTEGER PRIMARY KEY, topic INTEGER NOT NULL, base INTEGER NOT NULL,"
     " count INTEGER NOT NULL, timestamp INTEGER NOT NULL, due INTEGER NOT NULL, size INTEGER NOT NULL,"
     " checksum INTEGER NOT NULL, offsets BLOB NOT NULL, frames BLOB NOT NULL)",
-    # Everything that is asked of many blocks at once is in it, so that their frames are not looked at.
+    # It covers all columns that are read of many blocks at once, so that pages with frames are not read.
     "CREATE INDEX block_of_topic ON block (topic, seq, count, due, timestamp, size)",
     *_BLOCK_INDEXES,
     "CREATE TABLE progress (channel INTEGER NOT NULL, seq INTEGER NOT NULL, done BLOB, attempts BLOB, due BLOB,"
@@ -73,7 +72,7 @@ _SCHEMA = (
     _PROGRESS_INDEX,
 )
 
-# Adding a column changes the schema only: blocks are not written again, and stay without a checksum.
+# Adding a column changes the schema only: existing blocks are not rewritten, and have no checksum.
 _UPGRADE = (
     "DROP INDEX block_due",
     *_BLOCK_INDEXES,
@@ -91,7 +90,7 @@ _UPGRADE = (
 
 
 class DamagedError(StartError):
-    """`why`: what SQLite says about the file."""
+    """The file is damaged. why: SQLite's error."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path} is damaged ({why}); it was left as it is: move it away")
@@ -99,7 +98,7 @@ class DamagedError(StartError):
 
 
 def prepare(directory: Path) -> None:
-    """Make sure that there is a database in `directory`. StartError when what is there was not made here."""
+    """Make a database in `directory`, if there is none. Raises StartError for a file that q-broker did not make."""
     path = directory / FILE
     _refuse_foreign(path)
     try:
@@ -112,7 +111,7 @@ def prepare(directory: Path) -> None:
 
 
 def open_database(directory: Path, sync: str, log_size: int = WAL) -> sqlite3.Connection:
-    """The database in `directory`. StartError says what is wrong with it, a DamagedError that it may be repaired.
+    """Open the database in `directory`. Raises StartError, and DamagedError if it may be repaired.
 
     log_size: bytes of the write-ahead log, after which it is written back to the file.
     """
@@ -125,7 +124,7 @@ def open_database(directory: Path, sync: str, log_size: int = WAL) -> sqlite3.Co
         connection.execute(f"PRAGMA synchronous = {SYNCS[sync]}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {log_size // _PAGE}")
         connection.execute(f"PRAGMA journal_size_limit = {2 * log_size}")
-        connection.execute("BEGIN IMMEDIATE")  # so that a file that cannot be written says so now
+        connection.execute("BEGIN IMMEDIATE")  # fails now if the file cannot be written
         connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         if (getattr(error, "sqlite_errorname", "") or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
@@ -137,23 +136,23 @@ def open_database(directory: Path, sync: str, log_size: int = WAL) -> sqlite3.Co
 
 
 def connect(path: Path, *, read_only: bool = False, is_cut: bool = False) -> sqlite3.Connection:
-    """A connection that begins no transaction by itself, to be used in one thread at a time.
+    """A connection that begins no transaction by itself, for use in one thread at a time.
 
-    is_cut: the file may be shorter than its head says.
+    is_cut: the file may be shorter than its header says.
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
     if is_cut:
-        connection.execute("PRAGMA writable_schema = ON")  # this is what makes SQLite read such a file
+        connection.execute("PRAGMA writable_schema = ON")  # with this, SQLite reads such a file
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.create_function("row_checksum", -1, row_checksum, deterministic=True)
-    connection.execute("PRAGMA secure_delete = OFF")  # Debian's sqlite writes zeros over all that is removed
+    connection.execute("PRAGMA secure_delete = OFF")  # Debian's SQLite overwrites deleted rows with zeros by default
     if read_only:
         connection.execute("PRAGMA query_only = 1")
     return connection
 
 
 def told(error: sqlite3.Error) -> str:
-    """What went wrong, in words for people."""
+    """An SQLite error, in words for people."""
     name = getattr(error, "sqlite_errorname", "") or ""
     if name == "SQLITE_FULL":
         return "the disk is full"
@@ -171,7 +170,7 @@ def told(error: sqlite3.Error) -> str:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """StartError when there is a file that was not made here."""
+    """Raise StartError for a file that q-broker did not make."""
     try:
         with path.open("rb") as file:
             head = file.read(72)
@@ -206,10 +205,10 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def make_database(path: Path) -> None:
-    """A database with nothing in it. It gets its name when it is whole, so that an empty file is never one of them."""
+    """Make an empty database. It gets its name when it is complete, so that an empty file is never taken for one."""
     new = _beside(path, ".new")
     new.unlink(missing_ok=True)
-    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # what lies beside it gets its mode
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite gives its other files the same mode
     connection = connect(new)
     try:
         _write_schema(connection)
@@ -243,7 +242,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
-    """Make a file of the release before into one of this release."""
+    """Convert a file of the release before."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == VERSION:
         return

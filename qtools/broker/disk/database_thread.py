@@ -1,6 +1,6 @@
-"""A database connection in a thread of its own. In: work, as functions of the connection. Out: calls in the loop.
+"""A database connection in a thread of its own. In: functions of the connection. Out: calls in the event loop.
 
-One piece of work after another, each answered with its result or its error. Nothing here knows what it does.
+The functions run one after another. The result or the error of each is passed to a callback.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Answer = Callable[[Result | None, Exception | None], None]
 
 
 class DatabaseThread:
-    """`do` what the loop should not wait for."""
+    """Runs functions for which the event loop should not wait."""
 
     def __init__(self, name: str, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
@@ -28,25 +28,26 @@ class DatabaseThread:
         self._thread.start()
 
     def do(self, work: Work[Result], answer: Answer[Result]) -> None:
-        """`work(connection)` in the thread; then `answer(result, None)` or `answer(None, error)` in the loop."""
+        """Call `work(connection)` in the thread; then `answer(result, None)` or `answer(None, error)` in the event
+        loop."""
         self._todo.put((work, answer))
 
     def close(self) -> None:
-        """Do what was asked, and end; waits for it. What is not answered by then is not answered any more."""
+        """Run the remaining functions, wait for them, and end the thread. The event loop may not get their answers."""
         self._todo.put(None)
         self._thread.join()
         self._connection.close()
 
     def _run(self) -> None:
-        while (asked := self._todo.get()) is not None:
-            work, answer = asked
+        while (item := self._todo.get()) is not None:
+            work, answer = item
             result, failure = None, None
             try:
                 result = work(self._connection)
-            except Exception as error:  # whatever it is, who asked is told, in the loop
+            except Exception as error:  # any error is passed to the caller, in the event loop
                 failure = error
             try:
                 self._loop.call_soon_threadsafe(answer, result, failure)
-            except RuntimeError:  # the loop has ended, and nobody wants to know
+            except RuntimeError:  # the event loop has ended
                 return
-            del work, answer, result, failure, asked
+            del work, answer, result, failure, item

@@ -1,11 +1,11 @@
-"""For how many publishers a commit should wait. In: publishers that come, and are answered. Out: whether to write now.
+"""How long a commit waits for more publishers. In: publishers that arrive, commits that are done. Out: whether to write
+now.
 
-Whoever waited for the last commit tends to be back at once with its next message, but not all in the same moment. If
-the first that came were written for alone, the publishers would fall into two crowds that take turns, and each commit,
-and each exchange with the writer's thread, would serve half as many. So one waits until as many ask as were there when
-the last one was done: those who were answered by it, and those who had come meanwhile. If they do not come within
-PATIENCE nobody is expected any more, and who goes on alone waits for nobody. What is large is worth a commit of its
-own.
+Publishers that waited for the last commit usually publish again at once, but not all at the same moment. If a commit
+were begun for the first of them alone, the publishers would form two groups that take turns, and each commit, and each
+exchange with the writer's thread, would serve half as many. So a commit waits until as many publishers have arrived as
+there were when the last one was done: those that it answered, and those that had arrived meanwhile. If they do not
+arrive within PATIENCE, no one is expected any more, so a lone publisher never waits. Large messages do not wait either.
 """
 
 from __future__ import annotations
@@ -13,36 +13,37 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-PATIENCE = 0.001  # s
-ENOUGH = 64 * 1024  # bytes
+PATIENCE = 0.001  # s that a commit waits for publishers
+ENOUGH = 64 * 1024  # bytes for which a commit does not wait
 
 
 class GroupCommit:
-    """Publishers that wait for the next commit. on_enough is told when it should be looked at again."""
+    """The publishers that wait for the next commit. bytes: what they publish. on_enough: called when `is_complete` may
+    have become true."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_enough: Callable[[], None]) -> None:
-        self.bytes = 0  # that they brought
+        self.bytes = 0
         self._loop = loop
         self._on_enough = on_enough
-        self._here = 0
-        self._served = 0  # by the commit that is being written
+        self._waiting = 0
+        self._served = 0  # publishers that the commit under way answers
         self._expected = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, size: int) -> None:
-        """One more, with `size` bytes."""
-        self._here += 1
+        """Add a publisher with `size` bytes."""
+        self._waiting += 1
         self.bytes += size
-        if self._here == self._expected or self.bytes >= ENOUGH:
+        if self._waiting == self._expected or self.bytes >= ENOUGH:
             self._on_enough()
 
     @property
     def is_complete(self) -> bool:
-        """Whether there is nobody more to wait for."""
-        return self._here >= self._expected or self.bytes >= ENOUGH
+        """Whether the commit does not have to wait any longer."""
+        return self._waiting >= self._expected or self.bytes >= ENOUGH
 
     def wait(self) -> None:
-        """Wait for the others, but not for ever."""
+        """Wait for more publishers, at most PATIENCE seconds."""
         if self._timer is None:
             self._timer = self._loop.call_later(PATIENCE, self._give_up)
 
@@ -52,15 +53,15 @@ class GroupCommit:
         self._on_enough()
 
     def take(self) -> int:
-        """A commit is made for all who are here; how many bytes they brought."""
+        """Begin a commit for all publishers that wait. Returns how many bytes they publish."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._served, self._here = self._here, 0
+        self._served, self._waiting = self._waiting, 0
         size, self.bytes = self.bytes, 0
         return size
 
     def answered(self) -> None:
-        """The commit is done, and they know it."""
-        self._expected = self._served + self._here
+        """Note that the commit is done, and its publishers are answered."""
+        self._expected = self._served + self._waiting
         self._served = 0

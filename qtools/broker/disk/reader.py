@@ -1,14 +1,13 @@
-"""Reading what is on disk. In: which blocks. Out: blocks, in the loop; what is small is answered at once.
+"""Reads blocks from disk. In: which blocks. Out: blocks, passed to a callback in the event loop; small reads return at
+once.
 
-Large reads go through a thread of their own; one after another, each bounded by messages and bytes. Whatever goes
-wrong, there is an answer:
+Large reads run in a thread, one after another, each bounded by messages and bytes. Every read is answered:
 
-    the disk fails to read, memory is short    None: the caller asks again later; after RETRIES it counts as damage
+    the disk fails to read, memory is short    None: the caller reads again later; after RETRIES it counts as damage
     a block is damaged                         an UnreadableBlock in its place, which was reported before the answer
 
-A block is damaged when its checksum is wrong or the database cannot find its way to it. In the latter case the index,
-which stands in other pages, still tells which blocks there have to be; where the index is damaged as well, every number
-is tried.
+A block is damaged when its checksum is wrong, or when SQLite cannot find it. In the second case the index, which is on
+other pages, still says which blocks there must be. If the index is damaged too, every number is tried.
 """
 
 from __future__ import annotations
@@ -57,10 +56,10 @@ _INDEX = (
     " WHERE topic = ? AND seq >= ? AND seq < ? ORDER BY seq"
 )
 
-RETRIES = 3  # reads that fail for another reason than damage, one after another, before they count as damage
-_MOST_UNREADABLE = 256  # blocks that one read passes over
+RETRIES = 3  # reads in a row that may fail for another reason than damage, before they count as damage
+_MOST_UNREADABLE = 256  # damaged blocks in one answer
 
-Blocks = Callable[[list[Block] | None], None]  # None: it could not be read just now
+Blocks = Callable[[list[Block] | None], None]  # None: the read failed, and may be tried again
 OnDamage = Callable[[int, UnreadableBlock], None]
 BlockRow = tuple[Any, ...]
 
@@ -70,8 +69,10 @@ WithProgress = tuple[Block, Row | None]
 
 
 class BlockReader:
-    """on_error is called with the reason when something cannot be read, and whether it is damaged; with "" later;
-    on_damage with a topic's number and a block of it that is damaged.
+    """Two read-only connections, one of them in a thread.
+
+    on_error: called with the reason when a read fails, and whether that is damage; and with "" when reads work again.
+    on_damage: called with the number of a topic, and a damaged block of it.
     """
 
     def __init__(
@@ -90,9 +91,8 @@ class BlockReader:
     # ── in the thread ───────────────────────────────────────────────────────────────────────────
 
     def range(self, topic: int, start: int, stop: int, messages: int, size: int, answer: Blocks) -> None:
-        """Blocks of a topic from `start` to below `stop`, until there are so many messages or bytes; none is no more.
-
-        What was published deferred is not among them.
+        """Read blocks of a topic from `start` to below `stop`, until they have `messages` messages or `size` bytes. No
+        block means that there are none left. Blocks that were published deferred are left out.
         """
         patient = self._failures < RETRIES
 
@@ -102,8 +102,8 @@ class BlockReader:
         self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, blocks or (), error))
 
     def these(self, topic: int, wanted: Sequence[int], size: int, answer: Blocks) -> None:
-        """The first of a topic's blocks `wanted`, which are in order, until there are so many bytes; without those that
-        are not there."""
+        """Read the first of the blocks `wanted`, numbers in order, until they have `size` bytes. Missing blocks are
+        left out."""
         patient = self._failures < RETRIES
 
         def read(connection: sqlite3.Connection) -> list[Block]:
@@ -122,8 +122,8 @@ class BlockReader:
     ) -> None:
         """The next `limit` blocks by due time, without their frames, and the channel's progress.
 
-        After the due time and the block number `after`, up to the due time `upto`; what was published deferred, and
-        what the channel deferred, without blocks of which the row of the channel's progress is damaged.
+        They are due after the due time and block number `after`, and up to `upto`. They include blocks that were
+        published deferred, and those that the channel has deferred. Blocks with a damaged row of progress are left out.
         """
 
         def read(connection: sqlite3.Connection) -> list[Due]:
@@ -153,7 +153,7 @@ class BlockReader:
         size: int,
         answer: Callable[[list[WithProgress] | None], None],
     ) -> None:
-        """As `these`, each with the channel's progress."""
+        """As `these`, each block with the progress of the channel."""
 
         patient = self._failures < RETRIES
 
@@ -177,7 +177,7 @@ class BlockReader:
         if rows is None:
             self._failures += 1
             why = told(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
-            # What was not looked for block by block: the next start repairs it.
+            # Damage that does not belong to a single block is repaired at the next start.
             self._on_error(f"cannot read messages: {why}", error is not None and is_damage(error))
         else:
             if self._failures:
@@ -194,7 +194,8 @@ class BlockReader:
     # ── at once ─────────────────────────────────────────────────────────────────────────────────
 
     def count(self, topic: int, start: int, stop: int) -> int:
-        """How many messages wait in blocks from `start` to below `stop`, without what was published deferred."""
+        """How many messages the blocks from `start` to below `stop` have, without those that were published
+        deferred."""
         (count,) = self._quick.execute(
             "SELECT coalesce(sum(count), 0) FROM block WHERE topic = ? AND seq >= ? AND seq < ? AND due = 0",
             (topic, start, stop),
@@ -202,16 +203,17 @@ class BlockReader:
         return int(count)
 
     def first_since(self, topic: int, since: int) -> int:
-        """The first block published at `since` (ns since 1970) or later; beyond all of them when there is none."""
+        """The number of the first block published at `since` (ns since 1970) or later; higher than all when there is
+        none."""
         row = self._quick.execute(
             "SELECT seq FROM block WHERE topic = ? AND timestamp >= ? ORDER BY seq LIMIT 1", (topic, since)
         ).fetchone()
         return int(row[0]) if row else 1 << 62
 
     def now(self, topic: int, start: int, stop: int, messages: int, *, deferred: bool = False) -> list[Block]:
-        """Blocks as `range` finds them, waited for, without those that are damaged: for what is small, and rare.
+        """As `range`, but waits for the blocks, and leaves damaged ones out: for small and rare reads.
 
-        deferred: only what was published deferred.
+        deferred: only blocks that were published deferred.
         """
         blocks = read_range(self._quick, topic, start, stop, messages, 1 << 62, patient=False, deferred=deferred)
         self._report(topic, blocks)
@@ -235,8 +237,8 @@ def read_range(
 ) -> list[Block]:
     """Blocks in order, with an UnreadableBlock for each that is damaged.
 
-    patient: an error that is no damage is raised; else it counts as damage. deferred: what was published deferred, and
-    nothing else; without it nothing of that.
+    patient: raise an error that is no damage; otherwise it counts as damage. deferred: only blocks that were published
+    deferred, or only the others.
     """
     blocks: list[Block] = []
     try:
@@ -255,12 +257,13 @@ def read_range(
     except Exception as error:
         if patient and not is_damage(error):
             raise
-    # The way through the table is damaged from here on: block by block, as the index has them.
+    # From here on the table is damaged: read block by block, as the index has them.
     start = blocks[-1].seq + 1 if blocks else start
     unreadable = 0
     for seq, count, timestamp in numbers(connection, topic, start, stop, patient=patient, deferred=deferred):
         found = read_one(connection, topic, seq, count, timestamp, patient=patient)
-        if found is None or (not found.is_cold and bool(found.due) != deferred):  # a damaged index does not tell which
+        # a damaged index may name wrong blocks
+        if found is None or (not found.is_cold and bool(found.due) != deferred):
             continue
         blocks.append(found)
         messages -= found.count
@@ -274,7 +277,7 @@ def read_range(
 def read_these(
     connection: sqlite3.Connection, topic: int, wanted: Sequence[int], size: int, *, patient: bool
 ) -> list[Block]:
-    """The first of the blocks `wanted` that are there, until there are `size` bytes; as `read_range` otherwise."""
+    """The first of the blocks `wanted` that exist, until they have `size` bytes; as `read_range` otherwise."""
     blocks: list[Block] = []
     for seq in wanted:
         block = read_one(connection, topic, seq, patient=patient)
@@ -289,10 +292,10 @@ def read_these(
 def numbers(
     connection: sqlite3.Connection, topic: int, start: int, stop: int, *, patient: bool, deferred: bool | None
 ) -> Iterable[tuple[int, int, int]]:
-    """The blocks of a topic that the index has: number, count, timestamp. (number, -1, 0) from where it is damaged on:
-    one of any topic, or of none.
+    """The blocks of a topic in the index: number, count, timestamp. After damage to the index: (number, -1, 0) for
+    every number, whether a block of the topic has it or not.
 
-    deferred: those that were published deferred, or those that were not; None: both.
+    deferred: only blocks that were published deferred, or only the others; None: both.
     """
     last = start - 1
     try:
@@ -316,7 +319,7 @@ def read_one(
 ) -> Block | None:
     """A block of a topic, an UnreadableBlock where it is damaged, or None where there is none.
 
-    count, timestamp: what the index knows of it; a count of -1: it does not know whether there is one.
+    count, timestamp: from the index; a count of -1: the index does not say whether there is such a block.
     """
     try:
         row = connection.execute(_ONE, (seq,)).fetchone()
@@ -339,7 +342,7 @@ def read_one(
 
 
 def _read_progress(connection: sqlite3.Connection, channel: int, seq: int, *, patient: bool) -> Row | None:
-    """A channel's progress; None where there is no row, or it is damaged: then the messages come again."""
+    """The progress of a channel; None without a row, or with a damaged one: its messages are then delivered again."""
     try:
         row = connection.execute(_PROGRESS, (channel, seq)).fetchone()
     except Exception as error:
@@ -350,7 +353,7 @@ def _read_progress(connection: sqlite3.Connection, channel: int, seq: int, *, pa
 
 
 def checked(row: BlockRow, topic: int, seq: int) -> Block:
-    """The block of a row of _COLUMNS, or what stands for it when it is not what was written."""
+    """The block of a row of _COLUMNS, or an UnreadableBlock when the row is not what was written."""
     _, its_topic, base, count, timestamp, due, offsets, frames, checksum = row
     reason = "its checksum is wrong"
     try:
@@ -358,7 +361,7 @@ def checked(row: BlockRow, topic: int, seq: int) -> Block:
         right = block_checksum(seq, its_topic, base, count, timestamp, due, offsets, frames)
         if its_topic == topic and checksum in (right, UNCHECKED) and len(frames) == block.size(0, count) and frames:
             return block
-    except Exception as error:  # columns of other types than were written, lengths that do not fit
+    except Exception as error:  # columns of wrong types, wrong lengths
         reason = f"its checksum is wrong ({type(error).__name__})"
     base, count, timestamp = (one if isinstance(one, int) and one >= 0 else 0 for one in (base, count, timestamp))
     content = frames if isinstance(frames, bytes) else b""
@@ -366,13 +369,13 @@ def checked(row: BlockRow, topic: int, seq: int) -> Block:
 
 
 def _counted(connection: sqlite3.Connection, topic: int, seq: int, count: int) -> int:
-    """How many messages a block has by the index, as its own row is not to be trusted."""
+    """How many messages a block has according to the index, because its own row is damaged."""
     row = connection.execute(_INDEX, (topic, seq, seq + 1)).fetchone()
     return int(row[1]) if row and isinstance(row[1], int) else count
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether trying again is useless: the file is not what was written."""
+    """Whether the file is damaged, so that trying again is useless."""
     if isinstance(error, sqlite3.Error):
         name = getattr(error, "sqlite_errorname", "") or ""
         return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or isinstance(error, sqlite3.DataError) or not name

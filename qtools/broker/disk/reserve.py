@@ -1,10 +1,11 @@
-"""Room that is kept for a full disk, scaled to the volume. In: a directory. Out: sizes, files.
+"""Space that is kept free for a full disk, scaled to the volume. In: a directory. Out: sizes, files.
 
-    DIR/reserve             given up when the disk is full: the write-ahead log can then be written back to the database
-    DIR/acknowledgements    written in place when even that does not help, because something else took the room at once
+    DIR/reserve             deleted when the disk is full: the write-ahead log can then be written back to the database
+    DIR/acknowledgements    overwritten when that does not help, because another program has taken the space at once
 
-The journal holds what consumers have finished and the database could not take: SQL statements with their rows, which
-may be carried out more than once. It has two slots, written in turn, so that one is whole whenever the process ends:
+The second file is a journal of what consumers have finished and the database could not take: SQL statements with their
+rows, which may be executed more than once. It has two slots that are written in turn, so that one is whole whenever the
+process ends:
 
     ├ magic 8 ┼ number 8 ┼ length 4 ┼ crc32 4 ┼ zlib(JSON) … ┤ × 2        the higher number counts; length 0: nothing
 """
@@ -37,8 +38,8 @@ _MAGIC = b"qBrfACK1"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Bytes. reserve: kept free for a full disk; log: of the write-ahead log, after which it is written back, a third
-    of the reserve; enough: free on the disk, from which on publishers are served again; journal: of one slot."""
+    """Sizes in bytes. reserve: kept free for a full disk; log: of the write-ahead log, after which it is written back,
+    a third of the reserve; enough: must be free before messages are accepted again; journal: of one slot."""
 
     reserve: int
     log: int
@@ -47,19 +48,19 @@ class Sizes:
 
     @classmethod
     def of(cls, directory: Path) -> Sizes:
-        """For the volume that `directory` is on."""
-        told = os.statvfs(directory)
-        reserve = min(max(told.f_blocks * told.f_frsize // 8, _LEAST), _MOST)
+        """The sizes for the volume that `directory` is on."""
+        volume = os.statvfs(directory)
+        reserve = min(max(volume.f_blocks * volume.f_frsize // 8, _LEAST), _MOST)
         return cls(reserve, reserve // 3, reserve * 7 // 3, reserve // 24)
 
 
 def free_bytes(directory: Path) -> int:
-    """What an ordinary user may still write to the volume; 0 where that cannot be asked."""
+    """How many bytes an ordinary user may still write to the volume; 0 when that is not known."""
     try:
-        told = os.statvfs(directory)
+        volume = os.statvfs(directory)
     except OSError:  # the directory is gone, or the disk does not answer
         return 0
-    return told.f_bavail * told.f_frsize
+    return volume.f_bavail * volume.f_frsize
 
 
 def in_megabytes(size: int) -> str:
@@ -68,29 +69,29 @@ def in_megabytes(size: int) -> str:
 
 
 def allocate(path: Path, size: int) -> bool:
-    """Make sure of a file with that much room; False when there is not."""
+    """Make a file that takes `size` bytes on the disk. Returns False when that is not possible."""
     try:
-        held = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return False
     try:
-        os.posix_fallocate(held, 0, size)
-        os.ftruncate(held, size)  # it may have been larger
+        os.posix_fallocate(descriptor, 0, size)
+        os.ftruncate(descriptor, size)  # it may have been larger
     except OSError:
         with contextlib.suppress(OSError):
             path.unlink()
         return False
     finally:
-        os.close(held)
+        os.close(descriptor)
     return True
 
 
 class Journal:
-    """Statements that the database could not take, in room that is there already."""
+    """Statements that the database could not take, in a file whose space is allocated already."""
 
     def __init__(self, directory: Path, slot: int) -> None:
-        """slot: bytes of one slot of a new file. One that is there has slots as it was made, whatever the volume has
-        become since."""
+        """slot: bytes of one slot of a new file. An existing file keeps the size of its slots, even if the size of the
+        volume has changed."""
         self._path = directory / "acknowledgements"
         self._wanted = slot
         self._slot = 0
@@ -101,8 +102,8 @@ class Journal:
             self._slot = self._path.stat().st_size // 2
 
     def allocate(self) -> None:
-        """Make sure of its room, while there is some: a new file where there is none, or a smaller one with nothing in
-        it, as on a volume that was enlarged."""
+        """Allocate the space while there is some: if there is no file, or a smaller one that is empty, as on a volume
+        that was enlarged."""
         if self._slot >= self._wanted or self._is_used:
             return
         new = self._path.with_name(self._path.name + ".new")
@@ -115,7 +116,8 @@ class Journal:
             self._slot = self._wanted
 
     def write(self, statements: Sequence[Statement]) -> bool:
-        """Keep `statements`, in place of those before; False when they do not fit, or it cannot be written."""
+        """Keep `statements`, instead of those before. Returns False when they do not fit, or the file cannot be
+        written."""
         data = zlib.compress(json.dumps(statements, default=_encode, separators=(",", ":")).encode(), 1)
         if len(data) > self._slot - _HEAD.size or not self._path.exists():
             return False
@@ -145,12 +147,12 @@ class Journal:
         self._number += 1
         head = _HEAD.pack(_MAGIC, self._number, len(data), zlib.crc32(data))
         try:
-            held = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                os.pwrite(held, head + data, self._number % 2 * self._slot)
-                os.fsync(held)
+                os.pwrite(descriptor, head + data, self._number % 2 * self._slot)
+                os.fsync(descriptor)
             finally:
-                os.close(held)
+                os.close(descriptor)
         except OSError as error:
             log.debug("cannot write %s: %s", self._path, error)
             return False
@@ -158,7 +160,7 @@ class Journal:
         return True
 
     def replay(self, connection: sqlite3.Connection) -> None:
-        """Give the database what it could not take before the process ended. sqlite3.Error when it still cannot."""
+        """Execute the statements, after a restart. Raises sqlite3.Error when the database still cannot take them."""
         statements = self._read()
         if not statements:
             return
@@ -174,8 +176,12 @@ class Journal:
                 connection.execute("ROLLBACK")
             if getattr(error, "sqlite_errorname", "") not in ("SQLITE_ERROR", "SQLITE_CONSTRAINT"):
                 raise
-            # Statements of another version of q-broker: what they say is finished comes again.
-            log.error("%s: what was finished while the disk was full comes again: %s", self._path.parent, error)
+            # Statements of another version of q-broker: those messages are delivered again.
+            log.error(
+                "%s: messages that were finished while the disk was full are delivered again: %s",
+                self._path.parent,
+                error,
+            )
             self.clear()
             return
         self.clear()

@@ -1,7 +1,7 @@
-"""Space given back. In: blocks that every channel is done with. Out: rows to delete, a few at a time.
+"""Deletes blocks that all channels have finished. In: numbers of blocks. Out: rows to delete, a few at a time.
 
-Without retention a block goes with the next commit after its last message was finished. With it, finished
-blocks stay for so long, or until a topic has so many bytes of them; then the oldest go.
+Without retention a block is deleted with the next commit after its last message was finished. With retention, finished
+blocks are kept for some time, or until a topic has more than some bytes of them; the oldest are then deleted.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import NamedTuple
 
 CHUNK = 256  # blocks that one transaction removes, so that publishers do not wait for it
 ALL = 1 << 62
-_MOST_COUNTS = 500  # moments of which the next block's number is kept: retention is that exact where dates are wrong
+# times at which the number of the next block is recorded: how exact retention is when dates are wrong
+_MOST_COUNTS = 500
 
-Key = tuple[int, str]  # a topic, and why
+Key = tuple[int, str]  # a topic, and the kind of the removal
 _KINDS = ("below", "age", "size", "last")
 
 
 @dataclass(frozen=True, slots=True)
 class Retain:
-    """How long finished messages are kept: `age` in seconds, `size` in bytes of each topic; 0 and 0 is not at all."""
+    """How long finished messages are kept. age: seconds; size: bytes of each topic; both 0: not at all."""
 
     age: float = 0.0
     size: int = 0
@@ -34,16 +35,17 @@ class Retain:
 
 
 class Age(NamedTuple):
-    """What is old enough: blocks not newer than `until` (ns since 1970), and those whose number is below `old`."""
+    """Which blocks are old enough: those not newer than `until` (ns since 1970), and those with a number below
+    `old`."""
 
     until: int
     old: int
 
 
 class Removal:
-    """Blocks of a topic below `below` that are not newer than `until` (ns since 1970), or that are below `old`.
+    """A removal of blocks: those below `below` that are not newer than `until` (ns since 1970) or are below `old`.
 
-    last: then the topic itself. keep: blocks that are left where they are.
+    last: also remove the topic, after its last block. keep: blocks that are not removed.
     """
 
     __slots__ = ("below", "keep", "last", "old", "topic", "until")
@@ -53,7 +55,8 @@ class Removal:
         self.keep: Collection[int] = ()
 
     def run(self, connection: sqlite3.Connection, most: int) -> int:
-        """Remove `most` blocks at most, inside a transaction; answers how many. With fewer than `most` it is done."""
+        """Remove at most `most` blocks, inside a transaction. Returns how many; with fewer than `most` the removal is
+        complete."""
         removed = connection.execute(
             "DELETE FROM block WHERE seq IN (SELECT seq FROM block INDEXED BY block_of_topic"
             " WHERE topic = ? AND seq < ? AND (timestamp <= ? OR seq < ?)"
@@ -66,7 +69,7 @@ class Removal:
 
 
 class Removals:
-    """Removals of one transaction: one after another, until it has removed CHUNK blocks."""
+    """The removals of one transaction, one after another, until it has removed CHUNK blocks."""
 
     __slots__ = ("_done", "_removals")
 
@@ -75,7 +78,7 @@ class Removals:
         self._done: list[Key] = []
 
     def run(self, connection: sqlite3.Connection) -> bool:
-        """Remove some, inside a transaction; True when there may be more."""
+        """Remove some blocks, inside a transaction. Returns True when there may be more."""
         self._done.clear()
         left = CHUNK
         for key, removal in self._removals.items():
@@ -87,7 +90,7 @@ class Removals:
         return False
 
     def left(self, failed: bool) -> dict[Key, Removal]:
-        """What is still to be done; everything where the transaction failed."""
+        """The removals that are not complete: all of them if the transaction failed."""
         if failed:
             return self._removals
         done = set(self._done)
@@ -95,22 +98,25 @@ class Removals:
 
 
 class Sweeper:
-    """What is to be removed: at most one removal of each kind for each topic, however often it is asked for."""
+    """The blocks to remove, with at most one removal of each kind for each topic.
+
+    undeletable: damaged blocks, which are kept for inspection, and of which a DELETE might fail.
+    """
 
     def __init__(self, retain: Retain) -> None:
         self.retain = retain
         self._gone: set[int] = set()
         self._removals: dict[Key, Removal] = {}
         self._below: dict[int, int] = {}
-        self._counts: deque[tuple[float, int]] = deque()  # when (monotonic, s) the next block had which number
-        self.undeletable: set[int] = set()  # damaged blocks: a DELETE might fail, and they are kept for a look at them
+        self._counts: deque[tuple[float, int]] = deque()  # (monotonic time in s, number of the next block then)
+        self.undeletable: set[int] = set()
 
     @property
     def is_idle(self) -> bool:
         return not self._gone and not self._removals
 
     def remove(self, seq: int) -> bool:
-        """A block that all are done with; False when it is kept for a while."""
+        """Remove a block that all channels have finished. Returns False when it is retained."""
         if self.retain:
             return False
         if seq in self.undeletable:
@@ -119,27 +125,27 @@ class Sweeper:
         return True
 
     def is_removed(self, seq: int) -> bool:
-        """Whether it goes with the next commit."""
+        """Whether the block is removed with the next commit."""
         return seq in self._gone
 
     def remove_below(self, topic: int, below: int) -> None:
-        """All are done with everything below `below`."""
+        """Remove the blocks below `below`, which all channels have finished."""
         if not self.retain and below > self._below.get(topic, 0):
             self._below[topic] = below
             self._removals[topic, "below"] = Removal(topic, below)
 
     def remove_topic(self, topic: int) -> None:
-        """It is deleted."""
+        """Remove a deleted topic with all its blocks."""
         self._below.pop(topic, None)
         for kind in _KINDS:
             self._removals.pop((topic, kind), None)
         self._removals[topic, "last"] = Removal(topic, ALL, last=True)
 
     def find_age(self, wall: int, monotonic: float, next_seq: int) -> Age:
-        """What is old enough at this moment. next_seq: the number of the next block.
+        """Which blocks are old enough now. next_seq: the number of the next block.
 
-        A block is dated by the system's clock, which may have been wrong then. One that lies in the future would be
-        kept until then; what this run of the broker has had for the whole time is old enough whatever its date is.
+        Blocks are dated by the system's clock, which may have been wrong. A block dated in the future would be kept too
+        long, so a block that this run of the broker has had for the whole time is old enough whatever its date is.
         """
         age = self.retain.age
         counts = self._counts
@@ -153,9 +159,10 @@ class Sweeper:
     def look_for_old(
         self, topics: Iterable[tuple[int, int]], age: Age, connection: sqlite3.Connection
     ) -> dict[Key, Removal]:
-        """With retention: what has been kept for long enough of each (topic, below what all are done).
+        """With retention: the blocks that have been kept for long enough. topics: each with the number below which all
+        channels have finished all blocks.
 
-        In the writer's thread; `remove_old` takes the answer.
+        Runs in the writer's thread; `remove_old` takes the result.
         """
         found: dict[Key, Removal] = {}
         for topic, below in topics:
@@ -178,13 +185,14 @@ class Sweeper:
         return found
 
     def remove_old(self, found: dict[Key, Removal]) -> None:
-        """Remove what `look_for_old` found, in place of what it found before. What was deleted meanwhile goes whole."""
+        """Remove what `look_for_old` found, instead of what it found before. Topics deleted meanwhile are removed
+        anyway."""
         self._removals.update(
             (key, removal) for key, removal in found.items() if (key[0], "last") not in self._removals
         )
 
     def take(self) -> tuple[list[tuple[int]], Removals | None]:
-        """What goes with this commit: single blocks, and some of what is removed by topic."""
+        """What to remove with this commit: single blocks, and some of the removals by topic."""
         gone, self._gone = [(seq,) for seq in sorted(self._gone)], set()
         removals = None
         if self._removals:
@@ -197,5 +205,5 @@ class Sweeper:
         return gone, removals
 
     def give_back(self, removals: Removals, failed: bool) -> None:
-        """There is more of it, or it did not work. What was asked for meanwhile counts."""
+        """Take back removals that are not complete or failed. Newer ones of the same kind replace them."""
         self._removals = removals.left(failed) | self._removals

@@ -1,8 +1,8 @@
 """One transaction. In: what is to be written. Out, in the writer's thread: a database that has all of it, or nothing.
 
-before   what changed about topics and channels
-blocks   what was published
-after    what was finished, and what nobody needs any more
+before   changes of topics and channels
+blocks   published messages
+after    what channels have finished, and the removal of blocks that no channel needs
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Transaction:
         self.failed = False
 
     def run(self, connection: sqlite3.Connection, *, must_write: bool = False) -> bool:
-        """Write everything, in the writer's thread. Returns whether there is more to remove.
+        """Write everything, in the writer's thread. Returns whether there are more blocks to remove.
 
         must_write: write to the file even if the transaction is empty, so that success proves that the disk takes data.
-        It is part of the same transaction: a job of which one part is committed and the other fails would be tried
-        again whole, and its INSERTs would violate the tables' keys for ever.
+        That is part of the same transaction: if one part were committed and the other failed, all would be tried again,
+        and the INSERTs would violate the tables' keys for ever.
         """
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -68,18 +68,18 @@ class Transaction:
 
 
 def block_row(topic: int, block: Block) -> tuple[object, ...]:
-    """What INSERT wants."""
+    """The parameters of INSERT."""
     columns = (block.seq, topic, block.base, block.count, block.timestamp, block.due)
     offsets, frames = block.offsets, block.frames
     return (*columns, len(frames), block_checksum(*columns, offsets, frames), offsets, frames)
 
 
 def make_room(connection: sqlite3.Connection) -> None:
-    """Give what is free in the file back to a disk that is full, in steps small enough to find room themselves."""
+    """Give unused pages of the file back to a full disk, in steps that are small enough to succeed there."""
     try:
         for _ in range(_STEPS):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             connection.executescript(f"PRAGMA incremental_vacuum({_STEP})")  # `execute` takes one step of it
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
-        log.debug("no room to make room: %s", told(error))
+        log.debug("cannot give unused pages back to the disk: %s", told(error))

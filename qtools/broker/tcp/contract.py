@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TransportServer(Protocol):
-    """What a transport needs."""
+    """What ClientTransport needs."""
 
     @property
     def broker(self) -> Broker: ...
@@ -26,7 +26,7 @@ class TransportServer(Protocol):
 
 
 class ConnectionServer(TransportServer, Protocol):
-    """What a connection needs beside that. tls: None without a certificate. authority: None without auth servers."""
+    """What ClientConnection needs. tls: None without a certificate. authority: None without auth servers."""
 
     @property
     def limits(self) -> CommandLimits: ...

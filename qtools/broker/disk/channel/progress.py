@@ -1,10 +1,11 @@
-"""How far one channel is with one block. In: what is finished, given back, put off. Out: a row for the database.
+"""How far one channel is with one block. In: messages that are finished, requeued, deferred. Out: a row for the
+database.
 
-    done      a byte a message: 1 when it is finished
-    attempts  uint16 a message: how often it was delivered so far; only once one came back, and for all from then on
-    due       int64 a message, ns since 1970: not to be delivered before; only once one of them was put off
+    done      a byte for each message: 1 when it is finished
+    attempts  uint16 for each message: how often it was delivered; only after one of them was requeued
+    due       int64 for each message, ns since 1970: not to be delivered before; only after one of them was deferred
 
-Only for blocks of which part is finished, or something came back: most never have one of these.
+Most blocks never have one: it is needed only when a part of a block is finished, or was requeued.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from itertools import groupby
 
 from qtools.broker.core.block import MAX_ATTEMPTS, Block
 
-NEVER = 1 << 62  # a due time beyond all others, for what is finished
+NEVER = 1 << 62  # a due time later than all others, for finished messages
 
 Row = tuple[bytes, bytes | None, bytes | None]
 Stretch = tuple[int, int, int, int]  # start, stop, attempts, due
 
 
 class Progress:
-    """`left` messages of the block are not finished."""
+    """left: how many messages of the block are not finished."""
 
     __slots__ = ("_attempts", "_done", "_due", "left")
 
@@ -34,26 +35,26 @@ class Progress:
 
     @classmethod
     def load(cls, done: bytes, attempts: bytes | None, due: bytes | None) -> Progress:
-        """As it was kept."""
-        made = cls(len(done))
-        made._done[:] = done
-        made.left = done.count(0)
+        """Build it from the columns of a row."""
+        progress = cls(len(done))
+        progress._done[:] = done
+        progress.left = done.count(0)
         if attempts is not None:
-            made._attempts = array("H")
-            made._attempts.frombytes(attempts)
+            progress._attempts = array("H")
+            progress._attempts.frombytes(attempts)
         if due is not None:
-            made._due = array("q")
-            made._due.frombytes(due)
-        return made
+            progress._due = array("q")
+            progress._due.frombytes(due)
+        return progress
 
     def row(self) -> Row:
-        """To be kept."""
+        """The columns for the database."""
         attempts = None if self._attempts is None else self._attempts.tobytes()
         due = None if self._due is None else self._due.tobytes()
         return bytes(self._done), attempts, due
 
     def finish(self, block: Block, which: range | Sequence[bytes]) -> None:
-        """Messages of it, each of which was not finished before: places in a row, or ids."""
+        """Finish messages, none of which was finished before: consecutive places, or ids."""
         self.left -= len(which)
         if isinstance(which, range):
             self._finish(which.start, which.stop)
@@ -74,17 +75,17 @@ class Progress:
 
     @property
     def next_due(self) -> int:
-        """When the first of them is due that are not finished; 0 when one of them is not deferred."""
+        """When the first unfinished message is due; 0 when one of them is not deferred."""
         due = 0 if self._due is None else min(self._due)
         return due if due < NEVER else 0
 
     @property
     def last_due(self) -> int:
-        """When all of them are due that are not finished."""
+        """When the last unfinished message is due."""
         return 0 if self._due is None else max((due for due in self._due if due < NEVER), default=0)
 
     def cap(self, latest: int) -> bool:
-        """No message is deferred beyond `latest`; True when one was."""
+        """Bring due times down to `latest`. Returns True when one was later."""
         if self._due is None or self.last_due <= latest:
             return False
         self._due = array("q", [latest if latest < due < NEVER else due for due in self._due])
@@ -92,26 +93,27 @@ class Progress:
 
     @property
     def counts(self) -> bool:
-        """Whether it knows how often each message was delivered, and has to be told."""
+        """Whether it counts how often each message was delivered, and so has to be updated."""
         return self._attempts is not None
 
     def count(self, delivered: int) -> None:
-        """Begin to: the first `delivered` messages were delivered once so far, the others never."""
+        """Begin to count deliveries: the first `delivered` messages were delivered once so far, the others never."""
         if self._attempts is None:
             self._attempts = array("H", [1]) * delivered + array("H", bytes(2 * (len(self._done) - delivered)))
 
     def came_back(self, start: int, stop: int, attempts: int, due: int = 0) -> None:
-        """A stretch was delivered `attempts` times by now, and may come again at `due`. Only when it `counts`."""
+        """Note that messages were delivered `attempts` times, and may be delivered again at `due`. Only when it
+        `counts`."""
         assert self._attempts is not None
-        told = array("H", [min(attempts, MAX_ATTEMPTS)])
-        self._attempts[start:stop] = told * (stop - start)
+        count = array("H", [min(attempts, MAX_ATTEMPTS)])
+        self._attempts[start:stop] = count * (stop - start)
         if due and self._due is None:
             self._due = array("q", bytes(8 * len(self._done)))
         if self._due is not None:
             self._due[start:stop] = array("q", [due]) * (stop - start)
 
     def stretches(self) -> Iterator[Stretch]:
-        """What is not finished, in stretches that have had the same fate."""
+        """The unfinished messages, in stretches with the same attempts and due time."""
         count = len(self._done)
         attempts = self._attempts or array("H", bytes(2 * count))
         due = self._due or array("q", bytes(8 * count))

@@ -1,7 +1,7 @@
-"""A set of block numbers that takes little memory. In: numbers. Out: whether one is in it; the lowest ones.
+"""A set of block numbers that takes little memory. In: numbers. Out: whether one is in the set; the lowest ones.
 
-Numbers of one store lie close together: a bit each, in integers of 1024 bits, is an eighth of a byte for each block of
-a long row, where a set of Python's needs some 60 bytes.
+The numbers of one store are close together. A bit for each, in integers of 1024 bits, takes an eighth of a byte for
+each block of a long sequence; a Python set takes some 60 bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class SeqSet:
 
     def __init__(self) -> None:
         self._chunks: dict[int, int] = {}
-        self._lowest: int | None = None  # the first chunk, where it is known
+        self._lowest: int | None = None  # the first chunk; None when it is not known
 
     def add(self, seq: int) -> None:
         chunk = seq >> _SHIFT
@@ -28,7 +28,7 @@ class SeqSet:
             self._lowest = chunk
 
     def add_bits(self, first: int, bits: int) -> None:
-        """`first`, and those behind it whose bits are set; all of them in one chunk of 1024."""
+        """Add `first` + N for each bit N that is set in `bits`; all of them are in one chunk of 1024."""
         chunk = first >> _SHIFT
         self._chunks[chunk] = self._chunks.get(chunk, 0) | bits << (first & _MASK)
         if self._lowest is not None and chunk < self._lowest:
@@ -48,7 +48,7 @@ class SeqSet:
                 self._lowest = None
 
     def update(self, other: SeqSet) -> None:
-        """All of `other` as well."""
+        """Add all numbers of `other`."""
         for chunk, bits in other._chunks.items():
             self._chunks[chunk] = self._chunks.get(chunk, 0) | bits
         self._lowest = None

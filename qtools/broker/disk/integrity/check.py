@@ -1,7 +1,7 @@
-"""Looking through a database. In: a connection. Out: what is wrong with it, as sentences; nothing is written.
+"""Searches a database for damage. In: a connection. Out: sentences that say what is wrong; nothing is written.
 
-`find_damage` is for the start of the broker: the structure, and the rows that say which topics and channels there are
-and how far they are. `check` reads all blocks as well, for `q-broker check`.
+`find_damage` is for the start of the broker: it checks the structure, and the rows of topics, channels and progress.
+`check` also reads all blocks, for `q-broker check`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qtools.broker.disk.integrity.wal import damage_of_log
 from qtools.broker.disk.reader import numbers, read_one
 from qtools.errors import QtoolsError
 
-# Columns of the rows that are kept beside the blocks, in the order of their checksums.
+# The columns of the tables without messages, in the order of their checksums.
 STATE = {
     "topic": "id, name, paused, held_from",
     "channel": "id, topic, name, paused, low, sent",
@@ -28,12 +28,12 @@ STATE = {
 
 
 def find_damage(connection: sqlite3.Connection, *, whole: bool, most_rows: int | None = None) -> str:
-    """One clause on what is wrong, or "".
+    """A clause that says what is wrong, or "".
 
-    whole: the structure of all pages is looked at, not only of the small tables. most_rows: the checksums of a table
-    with more rows are not compared.
+    whole: check the structure of all pages, not only of the small tables. most_rows: the checksums of a table with more
+    rows are not compared.
 
-    sqlite3.Error only for what is no damage.
+    Raises sqlite3.Error for errors other than damage.
     """
     try:
         connection.execute("PRAGMA cell_size_check = ON")
@@ -59,12 +59,13 @@ def find_damage(connection: sqlite3.Connection, *, whole: bool, most_rows: int |
 
 
 def count_rows(connection: sqlite3.Connection, table: str) -> int:
-    """Of a table of STATE."""
+    """A clause that says what is wrong with a table of STATE, or ""."""
     return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def check(directory: Path, tell: Callable[[str], None]) -> bool:
-    """Read everything in `directory`; `tell` is called with each line. Whether all is well."""
+    """Read everything in `directory`, and call `tell` with each line of the result. Returns whether nothing is
+    damaged."""
     path = directory / FILE
     if not path.exists():
         raise QtoolsError(f"{path} is not there: `q-broker check` wants the directory that --data-path names")
@@ -82,7 +83,7 @@ def check(directory: Path, tell: Callable[[str], None]) -> bool:
         log = damage_of_log(path.with_name(FILE + "-wal"))
         if log:
             wrong(f"{path}-wal: {log}")
-            return False  # opening it would throw away what is behind the damage
+            return False  # opening it would discard everything after the damage
         if not os.path.getsize(path):
             wrong(f"{path} is empty")
             return False

@@ -1,7 +1,7 @@
-"""Checksums of what is on disk. In: the columns of a row. Out: a CRC-32 that the row keeps, compared on reading.
+"""Checksums of rows. In: the columns of a row. Out: a CRC-32, which the row stores and which is compared on reading.
 
-SQLite notices damage to the structure of its pages, and none to what stands in them. Every row of every table therefore
-has a column `checksum`: CRC-32 as in zlib (RFC 1952, section 8), over the row's other columns.
+SQLite notices damage to the structure of its pages, but not to their contents. So every row of every table has a column
+`checksum`: CRC-32 as in zlib (RFC 1952, section 8), over the other columns of the row.
 
     block                      its numbers as six int64 (big-endian), then `offsets`, then `frames`
     topic, channel, progress   `row_checksum` of the other columns in their order
@@ -13,7 +13,7 @@ import struct
 
 from isal.isal_zlib import crc32
 
-UNCHECKED = -1  # stands in blocks that were written before there were checksums; no CRC-32 is negative
+UNCHECKED = -1  # of blocks that were written before there were checksums; no CRC-32 is negative
 
 _NUMBERS = struct.Struct(">6q")
 
@@ -21,12 +21,12 @@ _NUMBERS = struct.Struct(">6q")
 def block_checksum(
     seq: int, topic: int, base: int, count: int, timestamp: int, due: int, offsets: bytes, frames: bytes
 ) -> int:
-    """The checksum of a row of `block`. struct.error or TypeError when the columns have not the types of such a row."""
+    """The checksum of a row of `block`. Raises struct.error or TypeError when columns have wrong types."""
     return crc32(frames, crc32(offsets, crc32(_NUMBERS.pack(seq, topic, base, count, timestamp, due))))
 
 
 def row_checksum(*columns: int | str | bytes | None) -> int:
-    """The checksum of a row of one of the other tables; also a function of the database, by the same name."""
+    """The checksum of a row of another table; also an SQL function of the same name."""
     value = 0
     for column in columns:
         if isinstance(column, bytes):

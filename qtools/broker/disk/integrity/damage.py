@@ -1,10 +1,10 @@
-"""What cannot be read from the database any more. In: blocks that failed. Out: a report, in the log and on disk.
+"""The report of messages that can no longer be read. In: damaged blocks. Out: a report, in the log and on disk.
 
     DIR/damaged/report.jsonl    a line for each block or range of them: topic, blocks, messages, ids, time, reason
     DIR/damaged/block-SEQ       the frames of a block whose checksum is wrong, as they were read
 
-The report is on disk before a channel passes over the messages, and it is read again at each start: the broker's health
-is NOK as long as the directory is there. Whoever has seen it moves the directory away.
+The report is on disk before a channel skips the messages, and is read again at each start. The broker's health is NOK
+as long as the directory exists; the administrator moves it away after reading the report.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ log = logging.getLogger("qtools.broker")
 
 DIRECTORY = "damaged"
 REPORT = "report.jsonl"
-MOST_SAVED = 1024  # files with the frames of a block; more would only fill the disk
+MOST_SAVED = 1024  # files with the frames of a block; more would fill the disk
 
 
 class UnreadableBlock(Block):
-    """Stands for a block that is damaged; has no frames. `content`: what could be read in their place.
+    """Stands for a damaged block, and has no frames. content: what could be read instead of them.
 
-    is_structural: the database cannot find its way to it, so that it cannot be removed either.
+    is_structural: SQLite cannot find the block, so it cannot be removed either.
     """
 
     __slots__ = ("content", "is_structural", "reason")
@@ -49,7 +49,7 @@ class UnreadableBlock(Block):
         content: bytes = b"",
         structural: bool = False,
     ) -> UnreadableBlock:
-        """`base` is 0 where the ids are not known."""
+        """Make one. base: 0 when the ids are not known."""
         block = cls.__new__(cls)
         block.seq, block.base, block.count, block.timestamp, block.due = seq, base, count, timestamp, 0
         block.frames = block._offsets = b""  # type: ignore[assignment]
@@ -58,7 +58,7 @@ class UnreadableBlock(Block):
 
 
 class Damage:
-    """All that was found so far, in this run and before it."""
+    """All damage that was found in this run and before it."""
 
     def __init__(self, directory: Path) -> None:
         self.lost: list[Lost] = []
@@ -74,17 +74,17 @@ class Damage:
             return
         for line in lines:
             try:
-                told = json.loads(line)
-                found = Lost(**{name: told[name] for name in Lost._fields})
+                fields = json.loads(line)
+                found = Lost(**{name: fields[name] for name in Lost._fields})
             except (ValueError, KeyError, TypeError):
-                continue  # the end of a line that was being written
+                continue  # a line that was not written completely
             self.lost.append(found)
             self._known.add((found.topic, found.first_block, "" if found.first_block else found.reason))
         log.error("%s: %s", self._directory.parent, self.summary)
 
     @property
     def summary(self) -> str:
-        """One sentence for the health of the broker; empty when nothing was found, or its report was moved away."""
+        """One sentence for the health of the broker; empty when nothing was found, or the report was moved away."""
         if not self.lost or not self._directory.is_dir():
             return ""
         messages = sum(one.messages for one in self.lost)
@@ -94,24 +94,24 @@ class Damage:
         return f"{what}: see {self._directory / REPORT}, then move {self._directory} away"
 
     def add(self, topic: str, block: UnreadableBlock) -> None:
-        """A block of `topic` cannot be read."""
+        """Report a block of `topic` that cannot be read."""
         ids = f"{block.base:016x}..{block.base + block.count - 1:016x}" if block.base > 0 else ""
         self.report(Lost(topic, block.seq, block.seq, block.count, ids, _time(block.timestamp), block.reason))
         if block.content and self._files < MOST_SAVED:
             self._files += 1
-            with contextlib.suppress(OSError):  # the report says what is missing; the copy only helps to look into it
+            with contextlib.suppress(OSError):  # the report is enough; the copy only helps to find the cause
                 (self._directory / f"block-{block.seq}").write_bytes(block.content)
 
     def report_structure(self, why: str) -> None:
-        """The database is damaged in a way that only copying it can mend: the next start does (opening.py)."""
+        """Report damage that only copying the database can repair, as the next start does (opening.py)."""
         self.report_log(f"the database is damaged ({why}): restart q-broker, which copies what can be read")
 
     def report_log(self, reason: str) -> None:
-        """Nobody knows what is missing."""
+        """Report damage of which it is not known which messages are missing."""
         self.report(Lost("(unknown)", 0, 0, 0, "", "", reason))
 
     def report(self, found: Lost) -> None:
-        """Note it, once, in the log and on disk."""
+        """Write `found` to the log and to disk, once."""
         key = (found.topic, found.first_block, "" if found.first_block else found.reason)
         if key in self._known:
             return
@@ -131,7 +131,7 @@ class Damage:
 
 
 def sentence(one: Lost) -> str:
-    """What is missing, for people."""
+    """A sentence that says what is missing."""
     if not one.last_block:
         return one.reason if one.topic == "(unknown)" else f"topic {one.topic}: {one.reason}"
     many = one.first_block != one.last_block

@@ -1,8 +1,8 @@
-"""A sound database, when the broker starts. In: a data directory. Out: a connection; what was damaged was repaired.
+"""Opens the database when the broker starts, and repairs it if it is damaged. In: a data directory. Out: a connection.
 
-Up to CHECK_WHOLE bytes the whole file is looked through before anything is written to it, and a larger one when damage
-was found in it before; else of a larger one only the tables that say which topics and channels there are, and the
-rest while the broker runs (`check_later`), so that its start does not take minutes.
+A file of up to CHECK_WHOLE bytes is checked completely before anything is written to it; a larger one too, if damage
+was found in it before. Of other larger files only the tables of topics and channels are checked, so that the start does
+not take minutes, and the rest while the broker runs (`check_later`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from qtools.errors import StartError
 
 log = logging.getLogger("qtools.broker")
 
-MOST_ROWS = 50_000  # of a table, whose checksums are compared before the broker starts, in some 200 ms
-CHECK_WHOLE = 256 * 1024 * 1024  # bytes: 50 ms when the system has them in memory, 2.5 s from a slow disk
+MOST_ROWS = 50_000  # of a table of which the checksums are compared before the broker starts; takes some 200 ms
+CHECK_WHOLE = 256 * 1024 * 1024  # bytes: takes 50 ms when the system has cached them, and 2.5 s from a slow disk
 
 
 def open_sound(directory: Path, sync: str, log_size: int, damage: Damage) -> sqlite3.Connection:
-    """The database in `directory`, made if there is none. StartError says what is wrong with it."""
+    """Open the database in `directory`, made if there is none. Raises StartError."""
     prepare(directory)
     path = directory / FILE
     is_suspect = (directory / DIRECTORY).is_dir()
@@ -61,7 +61,7 @@ def open_sound(directory: Path, sync: str, log_size: int, damage: Damage) -> sql
 
 
 def _look_at_log(path: Path, damage: Damage) -> bool:
-    """Whether transactions are lost with the write-ahead log; then the log is kept."""
+    """Whether damage to the write-ahead log loses transactions. A copy of the log is kept then."""
     wal = path.with_name(path.name + "-wal")
     if not wal.exists() or not wal.stat().st_size:
         return False
@@ -84,7 +84,7 @@ def _look_at_log(path: Path, damage: Damage) -> bool:
 
 
 class Checker:
-    """Looks through a large database while the broker runs. Damage is reported."""
+    """Checks a large database while the broker runs, and reports damage."""
 
     def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop, damage: Damage) -> None:
         self._connection = connect(directory / FILE, read_only=True)
@@ -98,7 +98,7 @@ class Checker:
         if why:
             self._damage.report_structure(why)
         elif error is not None:
-            log.warning("the database could not be looked through: %s", error)
+            log.warning("the database could not be checked: %s", error)
 
     def close(self) -> None:
         self._connection.interrupt()
@@ -106,7 +106,7 @@ class Checker:
 
 
 def check_later(directory: Path, loop: asyncio.AbstractEventLoop, damage: Damage) -> Checker | None:
-    """For a database that was too large to be looked through before."""
+    """Check a database that was too large to be checked completely before the start."""
     if os.path.getsize(directory / FILE) <= CHECK_WHOLE:
         connection = connect(directory / FILE, read_only=True)
         try:

@@ -1,11 +1,12 @@
-"""A damaged database made into a sound one. In: a data directory that nothing else uses. Out: a new database there.
+"""Makes a new database out of a damaged one. In: a data directory that no other process uses. Out: a new database
+there.
 
-    messages.db ─ whatever can be read ─▶ messages.db.repaired ─▶ messages.db
-        └───────────────────────────────▶ damaged/messages.db-TIME, as it was
+    messages.db ─ everything that can be read ─▶ messages.db.repaired ─▶ messages.db
+        └──────────────────────────────────────▶ damaged/messages.db-TIME, as it was
 
-What cannot be read is reported (damage.py). A channel whose row is damaged begins again with everything that is there,
-as how far it was is not known: messages come twice rather than not at all. The names of topics and channels stand twice
-in the database, in a table and in its index.
+Messages that cannot be read are reported (damage.py). If the row of a channel is damaged, its position is not known:
+the channel begins again with all messages there are, so that messages are delivered twice rather than not at all. The
+names of topics and channels are in the database twice, in a table and in its index.
 """
 
 from __future__ import annotations
@@ -31,15 +32,14 @@ log = logging.getLogger("qtools.broker")
 
 _COLUMNS = "seq, topic, base, count, timestamp, due, offsets, frames, checksum"
 _STEP = 64  # blocks in one transaction
-_MOST_PROBED = (
-    10_000_000  # block numbers that are tried one by one, where neither the table nor its index leads to them
-)
+_MOST_PROBED = 10_000_000  # block numbers that are tried one by one when both the table and its index are damaged
 
 Rows = dict[int, tuple[Any, ...]]
 
 
 def repair(directory: Path, why: str, damage: Damage) -> None:
-    """Make it sound. sqlite3.Error or OSError when that cannot be, and then it is left as it is."""
+    """Replace the damaged database. Raises sqlite3.Error or OSError when that fails; the database is then left as it
+    is."""
     path = directory / FILE
     log.error("%s is damaged (%s): what can be read of it is copied to a new one", path, why)
     new = path.with_name(FILE + ".repaired")
@@ -49,24 +49,24 @@ def repair(directory: Path, why: str, damage: Damage) -> None:
         _sync(new)
         _put_in_place(path, new)
     except BaseException:
-        with contextlib.suppress(OSError):  # half a copy takes the room that the next try needs
+        with contextlib.suppress(OSError):  # half a copy takes space that the next try needs
             _remove(new)
         raise
     log.error("%s: %d blocks were copied; the damaged file is in %s", path, kept, directory / DIRECTORY)
 
 
 def _remove(path: Path) -> None:
-    """A database, with all that may lie beside it."""
+    """The files of a database."""
     for ending in ("", "-wal", "-shm", "-journal", ".new", ".new-journal"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _copy(path: Path, new: Path, damage: Damage) -> int:
-    """What can be read of the database at `path`, to a new one at `new`; answers how many blocks were copied."""
+    """Copy what can be read of the database at `path` to a new one at `new`. Returns how many blocks were copied."""
     make_database(new)
     old, target = connect(path, is_cut=True), connect(new)
     try:
-        for table in ("topic", "channel", "block", "progress"):  # else the schema itself is damaged
+        for table in ("topic", "channel", "block", "progress"):  # otherwise the schema is damaged
             old.execute(f"SELECT checksum FROM {table} LIMIT 0").fetchall()
         with contextlib.suppress(sqlite3.Error):
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -88,7 +88,7 @@ def _put_in_place(path: Path, new: Path) -> None:
         nth += 1
         kept = kept.with_name(f"{kept.name}.{nth}")
     os.link(path, kept)
-    for ending in ("-wal", "-shm"):  # they would be taken for the new one's
+    for ending in ("-wal", "-shm"):  # they would be taken for those of the new database
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + ending).replace(kept.with_name(kept.name + ending))
     new.replace(path)
@@ -105,16 +105,16 @@ def _sync(path: Path) -> None:
 
 
 class _Copy:
-    """From one connection to another."""
+    """Copies from one connection to another."""
 
     def __init__(self, old: sqlite3.Connection, new: sqlite3.Connection, damage: Damage) -> None:
         self._old, self._new, self._damage = old, new, damage
         self._topics: Rows = {}
-        self._without_row: set[int] = set()  # topics of which nothing but the number, and perhaps the name, is known
+        self._without_row: set[int] = set()  # topics of which only the number, and perhaps the name, is known
         self._indexed: dict[int, tuple[int, int, int]] = {}  # seq → topic, count, timestamp
 
     def run(self) -> int:
-        """Answers how many blocks were copied."""
+        """Copy everything. Returns how many blocks were copied."""
         self._new.execute("BEGIN IMMEDIATE")
         self._copy_topics()
         channels = self._copy_channels()
@@ -129,9 +129,10 @@ class _Copy:
             if len(rows) >= _STEP:
                 self._write(rows)
         self._write(rows)
-        # How far a channel is with a block that is missing would be counted as messages that wait.
+        # A row of progress of a missing block would be counted as waiting messages.
         self._new.execute("DELETE FROM progress WHERE seq NOT IN (SELECT seq FROM block)")
-        # A channel has what it was not given yet behind all else. Without one the messages wait in the topic.
+        # Channels receive the messages that the topic held after all others. Without a channel, the topic still holds
+        # them.
         self._new.executemany(
             "UPDATE topic SET held_from = 0, checksum = row_checksum(id, name, paused, 0)"
             " WHERE id = ? AND NOT EXISTS (SELECT 1 FROM channel WHERE channel.topic = topic.id)",
@@ -148,7 +149,7 @@ class _Copy:
     # ── topics and channels ─────────────────────────────────────────────────────────────────────
 
     def _read(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """Rows until the end, or until the damage; then from the other end."""
+        """All rows up to the first damage; then the rows from the other end."""
         seen = set()
         for order in ("ASC", "DESC"):
             try:
@@ -190,7 +191,7 @@ class _Copy:
         )
 
     def _name(self, topic: int) -> str:
-        """A topic's name; one that is not known gets a name, and keeps its messages."""
+        """The name of a topic. A topic with an unknown name gets a new one, and keeps its messages."""
         if topic not in self._topics:
             name = f"damaged-topic-{topic}"
             self._add_topic((topic, name, 0, None))
@@ -221,7 +222,7 @@ class _Copy:
         return set(rows)
 
     def _copy_progress(self, channels: set[int]) -> None:
-        """A row that is damaged is left out: its block comes again as a whole."""
+        """Copy progress. Damaged rows are left out: all messages of their blocks are delivered again."""
         copied: set[tuple[int, int]] = set()
         for order in ("ASC", "DESC"):
             try:
@@ -233,14 +234,14 @@ class _Copy:
                         copied.add((row[0], row[1]))
                         self._new.execute("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, checksum))
             except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
-                log.error("some of what channels had finished cannot be read, and comes again: %s", error)
+                log.error("some of what channels had finished cannot be read, and is delivered again: %s", error)
                 continue
             return
 
     # ── blocks ──────────────────────────────────────────────────────────────────────────────────
 
     def _blocks(self) -> Iterator[tuple[int, Block]]:
-        """All that are whole, in order; what is not is reported."""
+        """Copy all blocks that are whole, in order, and report the others."""
         broken: list[int] = []
         for seq in self._numbers():
             try:
@@ -270,7 +271,7 @@ class _Copy:
             self._damage.report(Lost("(unknown)", unknown[0], unknown[-1], 0, "", "", reason))
 
     def _numbers(self) -> list[int]:
-        """Of all blocks that there are or may be."""
+        """The numbers of all blocks that there are or may be."""
         numbers: set[int] = set()
         is_whole = self._read_numbers(
             "SELECT seq, topic, count, timestamp FROM block INDEXED BY block_of_topic ORDER BY topic {0}, seq {0}",
@@ -289,7 +290,8 @@ class _Copy:
         self._indexed[seq] = (topic, count, timestamp)
 
     def _read_numbers(self, query: str, note: Any, ends: list[int] | None = None) -> bool:
-        """From both ends, as far as it goes; whether it went through. ends: the last number from each end."""
+        """Read from both ends, up to the damage. Returns whether there was none. ends: the last number from each
+        end."""
         for order in ("ASC", "DESC"):
             last = 0 if order == "ASC" else self._highest()
             try:
@@ -305,5 +307,5 @@ class _Copy:
         return False
 
     def _highest(self) -> int:
-        """No block has a higher number than this, as far as is known."""
+        """The highest number that a block has, as far as is known."""
         return max(self._indexed, default=0)

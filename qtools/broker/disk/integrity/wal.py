@@ -1,9 +1,9 @@
 """Whether SQLite's write-ahead log is whole. In: its path, before SQLite opens it. Out: what is wrong with it, or "".
 
-SQLite takes what stands in the log up to the last commit before the first frame that is damaged, and forgets all behind
-it without a word, as after a power failure the end of the log is expected to be torn. Confirmed messages are lost
-when the damage has another cause. What tells the two apart: behind damage there are frames of this log (they have its
-salts), and among them the commit of a transaction.
+SQLite uses the log up to the last commit before the first damaged frame, and discards the rest silently, because the
+end of the log is expected to be torn after a power failure. If the damage has another cause, confirmed messages are
+lost. The difference: after such damage there are more frames of this log (with its salts), and the commit of a
+transaction among them.
 
 Format (https://sqlite.org/fileformat2.html#the_write_ahead_log), numbers big-endian:
 
@@ -25,10 +25,10 @@ _MASK = 0xFFFFFFFF
 
 
 def damage_of_log(path: Path, valid: int | None = None) -> str:
-    """One clause on what is wrong. OSError when the file cannot be read.
+    """A clause that says what is wrong, or "". Raises OSError when the file cannot be read.
 
-    valid: how many frames SQLite takes; they are counted by their checksums where it is not given, which takes some
-    100 ms for each MB.
+    valid: how many frames SQLite uses. Without it they are counted by their checksums, which takes some 100 ms for each
+    MB.
     """
     try:
         data = path.read_bytes()
@@ -58,14 +58,14 @@ def damage_of_log(path: Path, valid: int | None = None) -> str:
                 continue
             broken = nth
             if data[at + 8 : at + 16] != salt and not _is_one_damaged(data, at, step, salt):
-                return ""  # left over from before the log was begun again, or never written
+                return ""  # left over from before the log was restarted, or never written
         if data[at + 8 : at + 16] == salt and data[at + 4 : at + 8] != bytes(4):
             return f"its frame {broken + 1} of {frames} is damaged, and transactions are behind it"
     return ""
 
 
 def _is_one_damaged(data: bytes, at: int, step: int, salt: bytes) -> bool:
-    """Whether the frame behind the one at `at` belongs to this log."""
+    """Whether the frame after the one at `at` belongs to this log."""
     return data[at + step + 8 : at + step + 16] == salt
 
 
