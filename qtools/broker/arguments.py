@@ -1,10 +1,10 @@
-"""Command lines and config files as nsqd's users have them. In: arguments; a TOML file. Out: what click understands.
+"""nsqd's command lines and configuration files. In: arguments; a TOML file. Out: arguments and defaults for click.
 
-    -tcp-address=0.0.0.0:4150 -snappy=false     Go's flags: one dash or two, a boolean's value behind `=`
+    -tcp-address=0.0.0.0:4150 -snappy=false     Go's flags: one dash or two, the value of a boolean after `=`
     msg_timeout = "60s"   max_msg_timeout = 900000        nsqd's keys; a bare number of time is in ms
 
-Options that only tune nsqd's own files and queues are named in a warning, with the reason, and ignored: a command line
-or a configuration file of nsqd's starts q-broker as it is. What is not nsqd's is refused.
+A command line or a configuration file of nsqd starts q-broker as it is. Options that only tune nsqd's own files and
+queues are ignored, with a warning that names the reason. An option that nsqd does not have is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IGNORED = {
     "queue-scan-worker-pool-max": "messages that time out are known by their deadlines, and not searched for",
 }
 
-# Where nsqd's key in a config file is not the flag's name with other dashes.
+# Keys of nsqd's config file that differ from the name of the flag by more than underscores.
 _KEYS = {
     "lookupd-tcp-address": "nsqlookupd_tcp_addresses",
     "auth-http-address": "auth_http_addresses",
@@ -57,14 +57,15 @@ def _boolean(text: str, name: str = "") -> bool:
 
 
 def from_go(arguments: Sequence[str], params: Sequence[click.Parameter], ignored: list[str] | None = None) -> list[str]:
-    """Arguments in the form of Go's flags → in that of click. What has no meaning here is put into `ignored`."""
+    """Convert arguments in the form of Go's flags to that of click. Options without a meaning here go into
+    `ignored`."""
     known = _by_name(params)
     out: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         found = _FLAG.fullmatch(argument)
         if found is None:
-            out += [argument, *rest]  # a subcommand, or --: what comes behind it is not ours
+            out += [argument, *rest]  # a subcommand, or --: the arguments after it are not for q-broker itself
             break
         name, value = found[1], found[2]
         option = known.get(name)
@@ -77,7 +78,7 @@ def from_go(arguments: Sequence[str], params: Sequence[click.Parameter], ignored
         if option is not None and name == "tls-required" and value in _TRUE | _FALSE:
             value = str(_boolean(value)).lower()
         if option is not None and isinstance(option.type, click.Choice) and value == "":
-            continue  # Go's empty value: not chosen
+            continue  # an empty value: the flag counts as left out
         if option is not None and option.is_flag and value is not None:
             if _boolean(value, f"--{name}"):
                 out.append(f"--{name}")
@@ -93,9 +94,9 @@ def from_go(arguments: Sequence[str], params: Sequence[click.Parameter], ignored
 def read_config(
     path: str, params: Sequence[click.Parameter], context: click.Context, ignored: list[str] | None = None
 ) -> dict[str, Any]:
-    """A config file of nsqd's → click's default_map. What has no meaning here is put into `ignored`.
+    """Convert a config file of nsqd to click's default_map. Options without a meaning here go into `ignored`.
 
-    UsageError, or StartError, names the file and the key.
+    Raises UsageError or StartError, which name the file and the key.
     """
     import tomllib
 
@@ -127,7 +128,7 @@ def read_config(
             hint = f": did you mean {near[0]}?" if near else ""
             raise UsageError(f"--config {path} has {key}, which is no key of nsqd's{hint}")
         if value == "" and isinstance(option.type, click.Choice):
-            continue  # as in nsqd: not chosen
+            continue  # as in nsqd: the option counts as left out
         try:
             chosen[option.name] = _read(option, value)
             option.type_cast_value(context, chosen[option.name])
@@ -138,7 +139,7 @@ def read_config(
 
 
 def _read(option: click.Option, value: Any) -> Any:
-    """A value of TOML → what the flag takes on a command line."""
+    """Convert a TOML value to the text that the flag takes on a command line."""
     if isinstance(value, (Mapping, list)) and not (isinstance(value, list) and option.multiple):
         raise UsageError("takes one value")
     if option.multiple:

@@ -1,4 +1,5 @@
-"""`q-broker`: flags → options → a daemon. In: the command line. Out: an exit status. The daemon never sees click."""
+"""`q-broker`: the command line. In: flags. Out: options for the daemon, an exit status. The daemon does not know
+click."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ from qtools.broker.arguments import from_go, read_config
 from qtools.cli.program import Program
 from qtools.cli.types import Duration, DurationOrSize, Integer, Size
 
-_IGNORED = f"{__name__}.ignored"  # in a context's meta: what is said about options without a meaning here
+_IGNORED = f"{__name__}.ignored"  # a key of a context's meta: warnings about options without a meaning here
 
 
 class _Group(Program, click.Group):
-    """The program itself runs the broker; its subcommands ask the private local one."""
+    """The group: without a subcommand it runs the broker. The subcommands are about the private local broker."""
 
-    refuses_empty_names = False  # nsqd takes an empty flag for one that is left out
+    refuses_empty_names = False  # for nsqd, an empty flag is one that is left out
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ignored: list[str] = ctx.meta.setdefault(_IGNORED, [])
@@ -27,7 +28,7 @@ class _Group(Program, click.Group):
 
 
 def _config(context: click.Context, param: click.Parameter, path: str | None) -> str | None:
-    """What the file says is what holds where no flag does."""
+    """Use the values of the config file as defaults."""
     if path:
         ignored: list[str] = context.meta.setdefault(_IGNORED, [])
         context.default_map = read_config(path, context.command.params, context, ignored)
@@ -35,7 +36,7 @@ def _config(context: click.Context, param: click.Parameter, path: str | None) ->
 
 
 def _version(context: click.Context, param: click.Parameter, asked: bool) -> None:
-    """Called by nsqd's name, answer in the form that scripts look for in nsqd's output."""
+    """Print the version; in nsqd's form, for scripts, if the program is called by nsqd's name."""
     if asked and not context.resilient_parsing:
         if Path(sys.argv[0]).name == "nsqd":
             from qtools.broker.options import NSQD_VERSION
@@ -77,7 +78,7 @@ _BYTES = Size(least=1)
     is_eager=True,
     callback=_config,
     metavar="FILE",
-    help="A config file of nsqd's, TOML: what it says holds where no flag does.",
+    help="A config file of nsqd's, TOML. Flags take precedence over it.",
 )
 @click.option(
     "--tcp-address",
@@ -91,109 +92,122 @@ _BYTES = Size(least=1)
     default="127.0.0.1:4151",
     show_default=True,
     metavar="ADDRESS",
-    help="Where nsqd's HTTP API is served; empty for nowhere.",
+    help="Address of nsqd's HTTP API; empty: no HTTP.",
 )
 @click.option(
     "--https-address",
     default="127.0.0.1:4152",
     show_default=True,
     metavar="ADDRESS",
-    help="Where it is served with TLS, given --tls-cert; empty for nowhere.",
+    help="Address of the same API with TLS, if --tls-cert is given; empty: no HTTPS.",
 )
 @click.option(
     "--lookupd-tcp-address",
     multiple=True,
     metavar="HOST:PORT",
-    help="An nsqlookupd to register with, at its TCP port, usually 4160. May be given many times.",
+    help="TCP address of an nsqlookupd to register with; its port is usually 4160. Repeatable.",
 )
 @click.option(
     "--broadcast-address",
     metavar="HOST",
-    help="The name nsqlookupd and /info give for this broker.  [default: the host's]",
+    help="The name of this broker in nsqlookupd and /info.  [default: the host's name]",
 )
 @click.option(
     "--broadcast-tcp-port",
     type=Integer(0, 65535),
     default=0,
-    help="The TCP port they give.  [default: the one it listens on]",
+    help="The TCP port that they give.  [default: the one it listens on]",
 )
 @click.option(
     "--broadcast-http-port",
     type=Integer(0, 65535),
     default=0,
-    help="The HTTP port they give.  [default: the one it listens on]",
+    help="The HTTP port that they give.  [default: the one it listens on]",
 )
 @click.option(
     "--node-id",
     type=Integer(0, 1023),
     metavar="0..1023",
-    help="This broker among others, a part of every message's id.  [default: ids differ within a topic only]",
+    help="The number of this broker, a part of each message id.  [default: ids differ within a topic only]",
 )
 @click.option(
     "--msg-timeout",
     type=_MILLISECOND,
     default="60s",
     show_default=True,
-    help="A message not finished for so long is delivered again, unless its client asked for another time.",
+    help="Time after which an unfinished message is delivered again, unless its client asks for another.",
 )
 @click.option(
     "--max-msg-timeout",
     type=_MILLISECOND,
     default="15m",
     show_default=True,
-    help="The most a client may ask for, and touch a message for.",
+    help="The longest message timeout that a client may ask for, or reach with TOUCH.",
 )
-@click.option("--max-msg-size", type=_BYTES, default="1MiB", show_default=True, help="Of one message.")
-@click.option("--max-body-size", type=_BYTES, default="5MiB", show_default=True, help="Of one command, so of one MPUB.")
+@click.option("--max-msg-size", type=_BYTES, default="1MiB", show_default=True, help="The largest message.")
+@click.option(
+    "--max-body-size",
+    type=_BYTES,
+    default="5MiB",
+    show_default=True,
+    help="The largest command, so MPUB.",
+)
 @click.option(
     "--max-memory",
     type=_BYTES,
     default=None,
     metavar="SIZE",
-    help="Of all clients together, for commands and requests that have not come whole and answers that are not read."
-    " Beyond it publishers wait, and the slowest are ended.  [default: a quarter of the memory there is]",
+    help="Memory for all clients: commands and requests that have not arrived whole, responses that are not read."
+    " Beyond it publishers wait, and the slowest are ended.  [default: a quarter of the machine's memory]",
 )
 @click.option(
-    "--max-req-timeout", type=Duration(), default="1h", show_default=True, help="How long a message may be deferred."
+    "--max-req-timeout",
+    type=Duration(),
+    default="1h",
+    show_default=True,
+    help="The longest time to defer a message.",
 )
 @click.option(
     "--data-path",
     metavar="DIR",
-    help="Where messages are kept, by one broker at a time.  [default: q-broker in the user's state directory]",
+    help="Directory of the messages; one broker at a time.  [default: q-broker in the user's state directory]",
 )
-@click.option("--memory", is_flag=True, help="Keep messages in memory only: what is not finished at the end is gone.")
+@click.option("--memory", is_flag=True, help="Keep messages in memory only: they are lost when the broker ends.")
 @click.option(
     "--sync",
     type=click.Choice(["full", "normal", "off"]),
     default="full",
     show_default=True,
-    help="What a confirmed message survives: full a power failure, normal the broker's sudden end, off neither"
+    help="What a confirmed message survives: full a power failure, normal a crash of the broker, off neither"
     " for certain.",
 )
 @click.option(
     "--retain",
     type=DurationOrSize(),
     metavar="DURATION|SIZE",
-    help="Keep messages after everybody has finished them, so long or so many bytes of each topic, to be read again:"
-    " q-tail --since.",
+    help="Keep messages after all channels have finished them, for a time or up to a size of each topic: q-tail --since"
+    " reads them again.",
 )
 @click.option(
     "--mem-queue-size",
     type=Integer(0),
     default=10_000,
     show_default=True,
-    help="Messages of a channel in memory; the others are read from disk when it is their turn. An ephemeral topic or"
-    " channel has no more: what comes then is dropped.",
+    help="Messages of a channel in memory; the others are read from disk when they are needed. An ephemeral topic or"
+    " channel has no others: beyond it messages are dropped.",
 )
 @click.option(
     "--max-rdy-count",
     type=Integer(1),
     default=2500,
     show_default=True,
-    help="Messages that a client may have in flight.",
+    help="The most messages in flight of a client.",
 )
 @click.option(
-    "--max-channel-consumers", type=Integer(0), default=0, help="Clients of one channel.  [default: any number]"
+    "--max-channel-consumers",
+    type=Integer(0),
+    default=0,
+    help="The most clients of a channel.  [default: no limit]",
 )
 @click.option(
     "--max-heartbeat-interval", type=_SECOND, default="60s", show_default=True, help="The most a client may ask for."
@@ -210,7 +224,7 @@ _BYTES = Size(least=1)
     type=Duration(),
     default="250ms",
     show_default=True,
-    help="The most that a message may be held to be sent with others. None is held here.",
+    help="Reported to clients as in nsqd. q-broker never holds a message back.",
 )
 @click.option(
     "--min-output-buffer-timeout",
@@ -226,8 +240,8 @@ _BYTES = Size(least=1)
     show_default=True,
     help="The most a client may ask for.",
 )
-@click.option("--snappy/--no-snappy", default=True, show_default=True, help="Grant snappy, where it is installed.")
-@click.option("--deflate/--no-deflate", default=True, show_default=True, help="Grant deflate.")
+@click.option("--snappy/--no-snappy", default=True, show_default=True, help="Offer snappy, if it is installed.")
+@click.option("--deflate/--no-deflate", default=True, show_default=True, help="Offer deflate.")
 @click.option(
     "--max-deflate-level",
     type=Integer(1, 9),
@@ -235,16 +249,16 @@ _BYTES = Size(least=1)
     show_default=True,
     help="The most a client may ask for.",
 )
-@click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM: grants TLS.")
-@click.option("--tls-key", metavar="FILE", help="Its key, PEM.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM: offers TLS.")
+@click.option("--tls-key", metavar="FILE", help="Key of the certificate, PEM.")
 @click.option(
     "--tls-min-version",
     type=click.Choice(["ssl3.0", "tls1.0", "tls1.1", "tls1.2", "tls1.3"]),
     default="tls1.2",
     show_default=True,
-    help="The oldest version of TLS that is spoken. What is older than TLS is never.",
+    help="The oldest accepted version of TLS. SSL is never accepted.",
 )
-@click.option("--tls-root-ca-file", metavar="FILE", help="Who signs the certificates of clients, PEM.")
+@click.option("--tls-root-ca-file", metavar="FILE", help="CA that signs the certificates of clients, PEM.")
 @click.option(
     "--tls-client-auth-policy",
     type=click.Choice(["require", "require-verify"]),
@@ -257,53 +271,53 @@ _BYTES = Size(least=1)
     flag_value="true",
     default="false",
     show_default=True,
-    help="Nothing but TLS: true shuts plain HTTP as well, tcp-https leaves it open.",
+    help="Require TLS: true for HTTP too, tcp-https except for plain HTTP.",
 )
 @click.option(
     "--auth-http-address",
     multiple=True,
     metavar="ADDRESS",
-    help="Auth server, HOST:PORT or a URL: clients need AUTH. May be given many times.",
+    help="Auth server, HOST:PORT or a URL: clients need AUTH. Repeatable.",
 )
 @click.option(
     "--http-client-connect-timeout",
     type=Duration(least=0.001),
     default="2s",
     show_default=True,
-    help="Time for an auth server to be reached.",
+    help="Timeout for the connection to an auth server.",
 )
 @click.option(
     "--http-client-request-timeout",
     type=Duration(least=0.001),
     default="5s",
     show_default=True,
-    help="Time for it to answer.",
+    help="Timeout for its answer.",
 )
 @click.option(
     "--e2e-processing-latency-percentile",
     type=Percentiles(),
     multiple=True,
     metavar="SHARE",
-    help="Tell this share's time from published to finished in /stats: 0.99, or several with commas.",
+    help="Quantile of the time from publish to finish, shown in /stats: 0.99, or several with commas.",
 )
 @click.option(
     "--e2e-processing-latency-window-time",
     type=Duration(least=0.001),
     default="10m",
     show_default=True,
-    help="Over the last so long.",
+    help="The window of the quantiles.",
 )
-@click.option("--statsd-address", default="", metavar="HOST:PORT", help="A statsd to push statistics to, over UDP.")
+@click.option("--statsd-address", default="", metavar="HOST:PORT", help="A statsd to send statistics to, over UDP.")
 @click.option(
     "--statsd-prefix",
     default="nsq.%s",
     show_default=True,
-    help="Begins every name; %s is the broadcast address and HTTP port.",
+    help="Prefix of every name; %s is the broadcast address and HTTP port.",
 )
-@click.option("--statsd-interval", type=_SECOND, default="60s", show_default=True, help="How often.")
-@click.option("--statsd-mem-stats/--no-statsd-mem-stats", default=True, show_default=True, help="Memory too.")
-@click.option("--statsd-udp-packet-size", type=_BYTES, default="508", show_default=True, help="Of one packet.")
-@click.option("--statsd-exclude-ephemeral", is_flag=True, help="Without ephemeral topics and channels.")
+@click.option("--statsd-interval", type=_SECOND, default="60s", show_default=True, help="Interval of the reports.")
+@click.option("--statsd-mem-stats/--no-statsd-mem-stats", default=True, show_default=True, help="Report memory too.")
+@click.option("--statsd-udp-packet-size", type=_BYTES, default="508", show_default=True, help="The largest packet.")
+@click.option("--statsd-exclude-ephemeral", is_flag=True, help="Leave ephemeral topics and channels out of statsd.")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warn", "error", "fatal"], case_sensitive=False),
@@ -311,9 +325,13 @@ _BYTES = Size(least=1)
     show_default=True,
 )
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How stderr talks."
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Format of the log.",
 )
-@click.option("--log-prefix", default="q-broker: ", show_default=True, help="Begins each line of the log.")
+@click.option("--log-prefix", default="q-broker: ", show_default=True, help="Prefix of each line of the log.")
 @click.option("--verbose", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
 @click.option("--worker-id", is_flag=True, hidden=True, help="nsqd has it, and it does nothing there either.")
 @click.option(
@@ -323,15 +341,15 @@ _BYTES = Size(least=1)
 def main(context: click.Context, /, **flags: object) -> None:
     """Run the embedded broker: nsqd's TCP protocol and HTTP API, without nsqd.
 
-    What it has confirmed is on disk, and is there after a crash or a power failure.
+    A message that it has confirmed is on disk, and survives a crash or a power failure.
 
     \b
     Example, and in another terminal:
         q-broker
         printf 'a\\nb\\n' | q-pipe letters --nsqd 127.0.0.1:4150
 
-    Without --nsqd the other commands use a private broker of yours, started when it is needed;
-    `q-broker status` and `q-broker stop` are about that one.
+    Without --nsqd the other commands use a private broker of yours, which they start when they need it.
+    `q-broker status` and `q-broker stop` are for that one.
     """
     if context.invoked_subcommand is None:
         from qtools.broker.foreground import run
@@ -349,7 +367,7 @@ def _tell(answer: tuple[int, list[str]]) -> int:
 @main.command("status")
 @click.pass_context
 def _status(context: click.Context, /) -> None:
-    """Tell how your private local broker is: its process, sockets, topics and depths.
+    """Show your private local broker: its process, sockets, topics and depths.
 
     Exit status 1 when it is not running.
     """
@@ -359,10 +377,10 @@ def _status(context: click.Context, /) -> None:
 
 
 @main.command("stop")
-@click.option("--force", is_flag=True, help="Even if it does not answer.")
+@click.option("--force", is_flag=True, help="Stop it even if it does not answer.")
 @click.pass_context
 def _stop(context: click.Context, /, force: bool) -> None:
-    """Stop your private local broker, in order, and wait until it is gone."""
+    """Stop your private local broker in order, and wait for its end."""
     from qtools.broker.control import stop
 
     context.exit(_tell(stop(force)))
@@ -371,9 +389,9 @@ def _stop(context: click.Context, /, force: bool) -> None:
 @main.command("check")
 @click.argument("directory", type=click.Path(path_type=Path))
 def _check(*, directory: Path) -> None:
-    """Read everything in a data directory, and tell what is damaged. Changes no message.
+    """Read everything in a data directory, and show what is damaged. Changes no message.
 
-    Exit status 0 when all is well, 1 when something is damaged. A broker may be running on DIRECTORY.
+    Exit status 0 without damage, 1 when something is damaged. A broker may be using DIRECTORY.
 
     \b
     Example:

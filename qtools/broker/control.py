@@ -1,6 +1,6 @@
-"""`q-broker status` and `q-broker stop`: about the private local broker. In: its lock and its HTTP socket. Out: text.
+"""`q-broker status` and `q-broker stop` for the private local broker. In: its lock and its HTTP socket. Out: text.
 
-It is asked for what only it knows, and stopped by a signal to the process that holds the lock.
+The status comes from the broker's HTTP API. To stop it, a signal is sent to the process that holds the lock.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from qtools.broker.lock import holder
 from qtools.errors import QtoolsError
 from qtools.paths import LocalPlaces, local_places
 
-PATIENCE = 15.0  # seconds for it to end in order
+PATIENCE = 15.0  # s that the broker has to end in order
 _PAUSE = 0.02
 
 
 def _ask(places: LocalPlaces) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What /info and /stats tell; QtoolsError when nobody does."""
+    """The answers of /info and /stats. Raises QtoolsError when the broker does not answer."""
     import httpx
 
     transport = httpx.HTTPTransport(uds=str(places.http_socket))
@@ -33,7 +33,7 @@ def _ask(places: LocalPlaces) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def status() -> tuple[int, list[str]]:
-    """The exit status, and lines to print: 0 when it runs, 1 when it does not."""
+    """The exit status, 0 when the broker runs and 1 when it does not, and lines to print."""
     from qtools.broker.observe.stats import duration
 
     places = local_places()
@@ -68,7 +68,8 @@ def status() -> tuple[int, list[str]]:
 
 
 def stop(force: bool) -> tuple[int, list[str]]:
-    """End it in order; exit status and lines. QtoolsError when it does not answer and `force` is not given."""
+    """Stop the broker in order. Returns the exit status and lines to print. Raises QtoolsError when the broker does not
+    answer, unless `force` is given."""
     places = local_places()
     pid = holder(places.data)
     if pid is None:

@@ -1,8 +1,9 @@
-"""The daemon: opens the doors in order, and closes them in order. In: options, a wish to stop. Out: a broker served.
+"""The daemon: it starts the servers in order, and stops them in order. In: options, a call of `stop`. Out: a running
+broker.
 
-    sockets ─▶ broker ─▶ doors open        stop: doors close to newcomers ─▶ everybody inside is seen out ─▶ store
+    sockets ─▶ broker ─▶ servers           stop: servers accept no clients ─▶ connections are ended in order ─▶ store
 
-No address is served before all of them are known to be free.
+No server is started before all addresses are known to be free.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ log = logging.getLogger("qtools.broker")
 
 
 class Daemon:
-    """A broker with its doors. `idle_exit` seconds without a client end it, if nothing would be lost by that."""
+    """A broker with its servers. idle_exit: seconds without a client after which it ends, unless messages would be
+    lost."""
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class Daemon:
         self._stopped = asyncio.Event()
 
     async def start(self) -> None:
-        """Open everything; StartError or UsageError when that cannot be, and then nothing stays open."""
+        """Start everything. Raises StartError or UsageError, and then nothing stays open."""
         options = self.options
         try:
             self._tcp = listen(options.tcp_address, "--tcp-address")
@@ -69,9 +71,9 @@ class Daemon:
                 self._https = listen(options.https_address, "--https-address")
             self.broker = Broker(options, self._make_store() if self._store is None else self._store)
             if options.id is not None and self.broker.store.last_id >= options.first_id(time.time_ns()):
-                log.warning("--node-id %d: what is kept here has higher ids; new ones go on from there", options.id)
+                log.warning("--node-id %d: stored messages have higher ids; new ids continue from there", options.id)
             budget = self._budget = MemoryBudget(memory_limit(options))
-            self._tcp_server = TcpServer(self.broker, budget, self._nobody_there)
+            self._tcp_server = TcpServer(self.broker, budget, self._start_idle_timer)
             http_port = options.broadcast_http_port or port_of(self._http)
             self._statsd = StatsdPusher(self.broker, http_port)
             self._lookups = Lookups(self.broker, options.broadcast_tcp_port or port_of(self._tcp), http_port)
@@ -89,7 +91,8 @@ class Daemon:
                 if self._https is not None:
                     await self._http_server.open(self._https, self._tcp_server.tls)
             await self._tcp_server.open(self._tcp)
-            self._lookups.follow(options.nsqlookupd_tcp_addresses)  # last, as whoever it sends here has to be let in
+            # last, because the clients that nsqlookupd sends must be accepted
+            self._lookups.follow(options.nsqlookupd_tcp_addresses)
             self._statsd.start()
         except BaseException:
             self._remove_sockets()
@@ -103,7 +106,7 @@ class Daemon:
                 self.tcp_address,
                 options.broadcast_address,
             )
-        self._nobody_there()
+        self._start_idle_timer()
 
     def _make_store(self) -> Store:
         options = self.options
@@ -122,26 +125,26 @@ class Daemon:
 
     @property
     def tcp_address(self) -> str:
-        """Where NSQ clients are served."""
+        """The address for NSQ clients."""
         assert self._tcp is not None
         return shown(self._tcp)
 
     @property
     def http_address(self) -> str:
-        """Where HTTP is served; "" when it is not."""
+        """The address of the HTTP server; "" without one."""
         return shown(self._http) if self._http is not None else ""
 
     @property
     def https_address(self) -> str:
-        """Where HTTPS is served; "" when it is not."""
+        """The address of the HTTPS server; "" without one."""
         return shown(self._https) if self._https is not None else ""
 
     def stop(self) -> None:
-        """Let nobody in any more. Everything that was accepted until now is kept; nothing more is."""
+        """Stop accepting clients and messages. All messages accepted so far are kept."""
         if hasattr(self, "broker"):
             self.broker.stopping = True
         if self._lookups is not None:
-            self._lookups.stop()  # first, so that nobody is sent to a closed door
+            self._lookups.stop()  # first, so that nsqlookupd sends no more clients
         if self._statsd is not None:
             self._statsd.close()
         for server in (self._tcp_server, self._http_server):
@@ -150,7 +153,7 @@ class Daemon:
         self._stopped.set()
 
     async def serve(self) -> None:
-        """Serve until `stop`, then see everybody out."""
+        """Serve until `stop`, then end all connections in order."""
         await self._stopped.wait()
         log.info("stopping")
         if self._lookups is not None:
@@ -164,12 +167,12 @@ class Daemon:
         self._remove_sockets()
         lost = 0 if self.broker.store.durable else self.broker.held()
         if lost:
-            log.warning("stopped; %d messages that nobody finished were in memory and are gone", lost)
+            log.warning("stopped; %d unfinished messages were in memory only, and are lost", lost)
         else:
             log.info("stopped")
 
-    def _nobody_there(self) -> None:
-        """The last client has left, or none has come yet."""
+    def _start_idle_timer(self) -> None:
+        """Start the time after which an idle broker ends: the last client has left, or none has connected yet."""
         give_back_memory()
         if self._idle_exit is None or self.broker.stopping:
             return
@@ -178,14 +181,14 @@ class Daemon:
         self._idle = self.broker.call_at(self.broker.now() + self._idle_exit, self._look)
 
     def _look(self, now: float) -> None:
-        """Time to go, if still nobody is there. From here to the closed doors nothing else runs, so that whoever
-        comes now is either served or refused, and never accepted and forgotten."""
+        """End the broker, if there is still no client. No other code runs until the servers are closed, so a client
+        that connects now is either served or refused."""
         self._idle = None
         assert self._tcp_server is not None
         if self._tcp_server.connections:
-            return  # it is asked again when they leave
+            return  # called again when the last client leaves
         if not self.broker.store.durable and self.broker.held():
-            self._nobody_there()
+            self._start_idle_timer()
             return
         log.info("no client for %g s", self._idle_exit)
         self.stop()
@@ -206,8 +209,9 @@ class Daemon:
 
 
 def give_back_memory() -> None:
-    """Hand freed memory to the system: the C library keeps it for later, hundreds of MB after a large backlog."""
+    """Give freed memory back to the system. The C library would keep it: hundreds of MB after a large backlog."""
     import ctypes
 
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has it, and only it needs it
+    # only glibc has this function, and only glibc needs it
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""A broker in the foreground, until a signal. In: flags. Out: an exit status; on stderr where it listens."""
+"""A broker in the foreground, until a signal. In: flags. Out: an exit status; its addresses on stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("qtools.broker")
 
 
 def prepare(directory: Path) -> None:
-    """Make sure of the data directory, and that nobody else uses it. StartError says what is in the way."""
+    """Make the data directory, and lock it for this process. Raises StartError."""
     try:
         make_directory(directory)
     except OSError as error:
@@ -32,7 +32,7 @@ def prepare(directory: Path) -> None:
 
 
 def run(flags: Mapping[str, Any], ignored: Sequence[str] = ()) -> int:
-    """Serve as `flags` say; `ignored` are sentences about options that have no meaning here, for the log."""
+    """Serve with the options `flags`. ignored: sentences for the log, about options that have no meaning here."""
     given = {name: value for name, value in flags.items() if name not in ("config", "verbose", "worker_id")}
     given["auth_http_addresses"] = given.pop("auth_http_address")
     given["id"] = given.pop("node_id")
@@ -49,7 +49,7 @@ def run(flags: Mapping[str, Any], ignored: Sequence[str] = ()) -> int:
     given["retain_age"], given["retain_size"] = retain if retain is not None else (0.0, 0)
     in_memory = given.pop("memory")
     if in_memory and given["data_path"]:
-        raise UsageError("--memory and --data-path: one or the other")
+        raise UsageError("--memory and --data-path exclude each other: give one of them")
     given["data_path"] = "" if in_memory else given["data_path"] or str(broker_data())
     as_json = given.pop("log_format") == "json"
     options = Options(**given)
@@ -64,7 +64,7 @@ def run(flags: Mapping[str, Any], ignored: Sequence[str] = ()) -> int:
         daemon = Daemon(options)
         await daemon.start()
         signals.on_stop(daemon.stop)
-        log.info("TCP: listening on %s", daemon.tcp_address)  # nsqd's words: scripts wait for them
+        log.info("TCP: listening on %s", daemon.tcp_address)  # nsqd's text: scripts wait for it
         if daemon.http_address:
             log.info("HTTP: listening on %s", daemon.http_address)
         if daemon.https_address:

@@ -1,13 +1,14 @@
 """The private local broker, as a process of its own: `python -m qtools.broker.local_broker [--idle-exit 10m]`.
 
-In: the environment, which says where it lives. Out: one line on stdout, and then stdout closed:
+In: the environment, which determines its directories. Out: one line on stdout, which is closed after it:
 
-    ready PID      it serves
-    running PID    another one does, and answers
+    ready PID      this process serves
+    running PID    another process serves, and answers
     error TEXT     neither
 
-A lock on a file in its data directory keeps it single, and the file names its sockets. The lock is held from before
-the first socket is made until after the last is gone, so its holder may remove what sockets are left over.
+A lock on a file in the data directory makes sure that there is only one; the file names its sockets. The lock is held
+from before the first socket is made until after the last one is removed, so its holder may remove sockets that are left
+over.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from qtools.sockets import is_served
 log = logging.getLogger("qtools.broker")
 
 IDLE_EXIT = 600.0
-PATIENCE = 10.0  # seconds that another broker has to begin to answer, or to be gone
+PATIENCE = 10.0  # s that another broker has to begin to answer, or to end
 _PAUSE = 0.02
 
 
 def become_the_one(places: LocalPlaces) -> int | None:
-    """Take the lock, and answer its descriptor; or None once the process that has it answers on its socket.
+    """Take the lock. Returns its descriptor, or None once the process that holds it answers on its socket.
 
-    Waits for the other to begin to serve, or to end: it may be doing either. Where it serves, its lock file says.
+    Waits for that process to begin to serve, or to end. The lock file names its sockets.
     """
     until = time.monotonic() + PATIENCE
     while True:
@@ -51,7 +52,7 @@ def become_the_one(places: LocalPlaces) -> int | None:
 
 
 def _unreachable(places: LocalPlaces, socket: Path | None) -> str:
-    """What is wrong with a broker that holds the lock and cannot be reached, and what to do about it."""
+    """The error for a broker that holds the lock and cannot be reached."""
     pid = holder(places.data)
     what = f"pid {pid}" if pid else "another process"
     advice = "`q-broker stop --force` ends it in order, and the next command starts a new one"
@@ -63,7 +64,7 @@ def _unreachable(places: LocalPlaces, socket: Path | None) -> str:
 
 
 def serve(places: LocalPlaces, idle_exit: float | None) -> int:
-    """Serve on the private sockets, with the lock held, until idle or told to stop."""
+    """Serve on the private sockets, holding the lock, until idle or stopped."""
     from qtools.broker.daemon import Daemon
     from qtools.broker.options import Options
     from qtools.cli.run import Signals, run_program
@@ -89,8 +90,8 @@ def serve(places: LocalPlaces, idle_exit: float | None) -> int:
 
 
 def _tell(line: str) -> None:
-    """Say the one line, and let go of stdout: who started this process must not have to wait for its end."""
-    with contextlib.suppress(OSError):  # whoever started it may not listen any more
+    """Print the line and close stdout, so that the process that started this one does not wait for its end."""
+    with contextlib.suppress(OSError):  # the process that started it may have closed the pipe
         os.write(1, line.encode("utf-8", "replace") + b"\n")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -98,7 +99,7 @@ def _tell(line: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process."""
+    """Run the process. Returns its exit status."""
     from qtools.cli.logs import set_up
     from qtools.durations import parse_duration
 
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
         if len(arguments) == 2 and arguments[0] == "--idle-exit":
             idle_exit = parse_duration(arguments[1]) or None  # 0: never
         elif arguments:
-            raise ValueError(f"unknown arguments {' '.join(arguments)}; there is --idle-exit DURATION")
+            raise ValueError(f"unknown arguments {' '.join(arguments)}: the only one is --idle-exit DURATION")
         places = own_places()
         for directory in (places.tcp_socket.parent, places.data):
             make_private(directory)

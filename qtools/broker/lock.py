@@ -1,7 +1,7 @@
 """One process for each data directory. In: the directory. Out: its lock, or the pid of the process that holds it.
 
-The lock is on a file in the directory and lasts as long as the process. The file names the holder and, for the private
-broker, its sockets: the format is drawn in qtools/places.py, which reads them.
+The lock is on a file in the directory and lasts as long as the process. The file names the process and, for the private
+broker, its sockets. qtools/paths.py reads the file, and describes its format.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from qtools.paths import lock_path
 
 
 def try_lock(directory: Path, sockets: Sequence[Path] = ()) -> int | None:
-    """Take the lock: a file descriptor that holds it as long as it is open, or None when another process has it.
+    """Take the lock. Returns a file descriptor that holds it while it is open, or None when another process has the
+    lock.
 
-    `sockets`, where this process will listen, are written into the file for those who look for it.
+    sockets: where this process will listen; they are written into the file for its clients.
     """
     path = lock_path(directory)
     try:
@@ -37,12 +38,12 @@ def try_lock(directory: Path, sockets: Sequence[Path] = ()) -> int | None:
         os.ftruncate(held, 0)
         os.write(held, b"".join([b"%d\n" % os.getpid(), *(os.fsencode(path) + b"\n" for path in sockets)]))
     except OSError:
-        pass  # the disk is full, perhaps: the lock holds all the same, without a name
+        pass  # the disk may be full: the lock is valid without the contents of the file
     return held
 
 
 def holder(directory: Path) -> int | None:
-    """The pid of the process that holds the lock, 0 when the file does not name it; None when no process does."""
+    """The pid of the process that holds the lock; 0 when the file does not name it, None when no process holds it."""
     path = lock_path(directory)
     try:
         probe = os.open(path, os.O_RDWR | os.O_CLOEXEC)

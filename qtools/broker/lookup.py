@@ -1,15 +1,15 @@
-"""Registration with nsqlookupd. In: topics and channels as they come and go. Out: what each nsqlookupd is told.
+"""Registration with nsqlookupd. In: topics and channels that are made and deleted. Out: commands to each nsqlookupd.
 
-    connect ─▶ magic, IDENTIFY ─▶ REGISTER everything ─▶ REGISTER, UNREGISTER what changes; PING when nothing does
+    connect ─▶ magic, IDENTIFY ─▶ REGISTER everything ─▶ REGISTER, UNREGISTER on changes; PING without changes
        ▲                                                             │
-       └────────── a pause, longer each time ◀── lost, refused, no answer in time
+       └────────── a pause, longer each time ◀── connection lost, refused, no answer in time
 
-A new topic waits until the nsqlookupds have told which channels it has elsewhere, and these are made here too:
-what is published before their consumers have found this broker is then theirs as well, as in nsqd.
+A new topic waits until the nsqlookupds have answered which channels it has elsewhere, and makes the same channels here.
+The messages published before the consumers find this broker are then for those channels too, as in nsqd.
 
-Each nsqlookupd is served on its own: one that is away holds up neither the others nor the broker. What is
-kept for it is the state it was told of, and which topics differ from that: not what happened meanwhile, so an
-nsqlookupd that is away for days costs no memory.
+Each nsqlookupd has its own task, so one that is down delays neither the others nor the broker. For each, only its known
+state and the topics that differ from it are stored, and no history: an nsqlookupd that is down for days takes no
+memory.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qtools.broker")
 
-PING_EVERY = 15.0  # seconds; nsqlookupd counts a producer as gone after 5 minutes
-PATIENCE = 5.0  # seconds for a connection, and for each batch of answers
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  # seconds between two tries
-ASK_AT_ONCE = 32  # new topics, about their channels
+PING_EVERY = 15.0  # s; nsqlookupd considers a producer gone after 5 minutes
+PATIENCE = 5.0  # s for a connection, and for each batch of answers
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  # s between two tries
+ASK_AT_ONCE = 32  # new topics whose channels are looked up at the same time
 BATCH = 500  # commands that may wait for their answers
-MOST = 64  # nsqlookupds; each is a connection, and PUT /config can name some
+MOST = 64  # nsqlookupds: each needs a connection, and PUT /config can add some
 
 
 def parse_lookupd(text: str) -> tuple[str, int]:
-    """`HOST:PORT`, `[::1]:PORT` → host and port; AddressInvalid otherwise."""
+    """Split `HOST:PORT` or `[::1]:PORT` into host and port. Raises AddressInvalid."""
     advice = "nsqlookupd's TCP port is usually 4160"
     host, port = "", None
     try:
@@ -75,7 +75,7 @@ def parse_lookupd(text: str) -> tuple[str, int]:
 
 
 class Lookups:
-    """Every nsqlookupd this broker is registered with. `tcp_port` and `http_port` are where others reach it."""
+    """All nsqlookupds with which this broker is registered. tcp_port, http_port: where clients reach the broker."""
 
     def __init__(self, broker: Broker, tcp_port: int, http_port: int) -> None:
         self._broker = broker
@@ -87,7 +87,7 @@ class Lookups:
         broker.on_change.append(self._changed)
 
     def check(self, addresses: Sequence[str]) -> None:
-        """UsageError when this broker cannot be registered there."""
+        """Raise UsageError when this broker cannot be registered with `addresses`."""
         if len(addresses) > MOST:
             raise UsageError(f"{len(addresses)} nsqlookupds are more than {MOST}")
         for address in addresses:
@@ -100,7 +100,7 @@ class Lookups:
             )
 
     def follow(self, addresses: Sequence[str]) -> None:
-        """Be registered with these from now on, and with no others. UsageError when that cannot be."""
+        """Register with exactly these nsqlookupds from now on. Raises UsageError when that is not possible."""
         addresses = tuple(dict.fromkeys(addresses))
         self.check(addresses)
         if addresses and self._client is None:
@@ -127,27 +127,30 @@ class Lookups:
             task.add_done_callback(self._asking.discard)
 
     async def _make_channels(self, topic: Topic, places: Sequence[str]) -> None:
-        """Make the channels that `topic` has elsewhere, and let it go."""
+        """Make the channels that `topic` has elsewhere, and let it deliver."""
         names: set[str] = set()
         try:
             async with asyncio.timeout(self._broker.options.http_client_request_timeout), self._few:
                 answers = await asyncio.gather(*(self._channels(topic.name, place) for place in places))
             if not any(answer is not None for answer in answers):
-                log.warning("%s: no nsqlookupd tells which channels it has elsewhere; it begins without", topic.name)
+                log.warning(
+                    "%s: no nsqlookupd answers which channels the topic has elsewhere; it begins without them",
+                    topic.name,
+                )
             names.update(*(answer or () for answer in answers))
         except TimeoutError:
-            log.warning("%s: no nsqlookupd tells in time which channels it has elsewhere", topic.name)
+            log.warning("%s: no nsqlookupd answers in time which channels the topic has elsewhere", topic.name)
         except Exception as error:
             log.error("internal error in lookup of %s: %s: %s", topic.name, type(error).__name__, error)
         finally:
             if self._broker.topics.get(topic.name) is topic:
                 for name in sorted(names):
-                    if not is_ephemeral(name):  # it would not live without a client
+                    if not is_ephemeral(name):  # an ephemeral channel is deleted without a client
                         self._broker.channel(topic.name, name)
                 topic.go(self._broker.now(), time.time_ns())
 
     async def _channels(self, topic: str, place: str) -> list[str] | None:
-        """What one nsqlookupd knows; None when it does not say."""
+        """The channels that one nsqlookupd knows; None when it does not answer."""
         import httpx
 
         assert self._client is not None
@@ -161,13 +164,13 @@ class Lookups:
             return None
 
     def stop(self) -> None:
-        """Hang up: an nsqlookupd forgets a producer with its connection."""
+        """Close all connections: an nsqlookupd forgets a producer whose connection ends."""
         for peer in self._peers.values():
             peer.close()
         self._peers.clear()
 
     async def close(self) -> None:
-        """After `stop`: let go of what is under way."""
+        """Wait for the tasks to end, after `stop`."""
         for task in tuple(self._asking):
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
@@ -176,7 +179,7 @@ class Lookups:
 
 
 class _Link(asyncio.Protocol):
-    """A connection to an nsqlookupd. `stirred` is set whenever there is something to look at."""
+    """A connection to an nsqlookupd. stirred: set whenever something has changed or was received."""
 
     def __init__(self, stirred: asyncio.Event) -> None:
         self.answers: deque[bytes] = deque()
@@ -198,7 +201,7 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.failure is None:
-            self.failure = exc or ConnectionError("it hung up")
+            self.failure = exc or ConnectionError("it closed the connection")
         self._stirred.set()
 
     def close(self) -> None:
@@ -207,24 +210,24 @@ class _Link(asyncio.Protocol):
 
 
 class Peer:
-    """One nsqlookupd, looked after by one task."""
+    """One nsqlookupd, and the task that registers with it."""
 
     def __init__(self, broker: Broker, producer: Producer, address: str) -> None:
         self.address = address
         self.is_there = False
-        self.http = ""  # where it answers HTTP, if it says so
+        self.http = ""  # its HTTP address, if it has sent one
         self._broker = broker
         self._producer = producer
-        self._told: dict[str, set[str]] = {}  # topics and their channels, as it knows them
-        # Topics that may be different from that, and their channels that may be; None: any of them. With 10,000
-        # channels of a topic, a comparison of all of them for each change would take the loop's time.
+        self._registered: dict[str, set[str]] = {}  # the topics and channels that it knows
+        # Topics that may differ from that, and those of their channels that may; None: any channel. Comparing all
+        # channels of a topic at each change would take too long with 10,000 of them.
         self._changed: dict[str, dict[str, None] | None] = {}
         self._stirred = asyncio.Event()
-        self._complained: set[str] = set()  # reasons that were told since it was last there
+        self._complained: set[str] = set()  # reasons that were logged since it last worked
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def changed(self, topic: str, channel: str = "") -> None:
-        """A topic, or the channel of it that is named, has come or gone. Without a connection nothing is kept."""
+        """Note that a topic, or one channel of it, was made or deleted. Without a connection nothing is stored."""
         if not self.is_there:
             return
         if not channel:
@@ -249,11 +252,11 @@ class Peer:
             finally:
                 link.close()
                 self.is_there = False
-                self._told.clear()
+                self._registered.clear()
                 self._changed.clear()
             failures = 1 if loop.time() - began > LONGEST_PAUSE else failures + 1
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # so that not every broker comes back at once
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # so that not all brokers reconnect at the same time
 
     async def _connect(self, link: _Link) -> None:
         loop = asyncio.get_running_loop()
@@ -270,7 +273,7 @@ class Peer:
         raise failure or OSError("no address")
 
     async def _converse(self, link: _Link) -> None:
-        """Tell it everything, and then what changes, until the connection ends in an exception."""
+        """Register everything, and then each change, until an exception ends the connection."""
         hello = MAGIC_V1 + identify(self._producer, socket.gethostname(), NSQD_VERSION)
         (answer,) = await self._ask(link, [hello])
         self.http = decode_identity(answer)
@@ -287,13 +290,13 @@ class Peer:
                 await self._tell(link, [PING])
 
     async def _something_happens(self, link: _Link) -> bool:
-        """Wait for a change; False when there was none for as long as may be."""
+        """Wait for a change. Returns False when there was none for PING_EVERY seconds."""
         try:
             async with asyncio.timeout(PING_EVERY):
                 while not self._changed:
                     if link.answers:
                         refusal_of(link.answers[0])
-                        raise ProtocolError("it answers what nobody asked")
+                        raise ProtocolError("it sends an answer without a command")
                     await self._wait(link)
         except TimeoutError:
             return False
@@ -303,8 +306,8 @@ class Peer:
         topic = next(iter(self._changed))
         changed = self._changed.pop(topic)
         there = self._broker.topics.get(topic)
-        is_known = topic in self._told
-        known = self._told.setdefault(topic, set())
+        is_known = topic in self._registered
+        known = self._registered.setdefault(topic, set())
         channels = there.channels if there is not None else {}
         candidates = {*known, *channels} if changed is None or there is None else changed
         gone = sorted(name for name in candidates if name in known and name not in channels)
@@ -319,15 +322,15 @@ class Peer:
         known.difference_update(gone)
         known.update(new)
         if there is None:
-            del self._told[topic]
+            del self._registered[topic]
 
     async def _tell(self, link: _Link, commands: Sequence[bytes]) -> None:
-        """Say `commands`, each of which has to be answered OK."""
+        """Send `commands`, and wait for an OK to each."""
         for start in range(0, len(commands), BATCH):
             for answer in await self._ask(link, commands[start : start + BATCH]):
                 if answer != OK:
                     refusal_of(answer)
-                    raise ProtocolError("what it answers is not nsqlookupd's protocol")
+                    raise ProtocolError("its answer is not nsqlookupd's protocol")
 
     async def _ask(self, link: _Link, commands: Sequence[bytes]) -> list[bytes]:
         assert link.transport is not None
@@ -335,23 +338,23 @@ class Peer:
         async with asyncio.timeout(PATIENCE):
             while len(link.answers) < len(commands):
                 if link.failure is not None and link.answers:
-                    refusal_of(link.answers[-1])  # it hung up, and has said why
+                    refusal_of(link.answers[-1])  # it has closed the connection and sent the reason
                 await self._wait(link)
         return [link.answers.popleft() for _ in commands]
 
     async def _wait(self, link: _Link) -> None:
-        """Until there is something to look at; raises what ended the connection."""
+        """Wait until something has changed or was received. Raises the error that ended the connection."""
         if link.failure is not None:
             raise link.failure
         await self._stirred.wait()
         self._stirred.clear()
 
     def _complain(self, error: Exception) -> None:
-        """Say what is wrong, once until it has been right again."""
+        """Log an error, once until the connection has worked again."""
         reason = _reason(error)
         if reason not in self._complained:
             self._complained.add(reason)
-            log.warning("nsqlookupd %s: %s; it is tried again until it works", self.address, reason)
+            log.warning("nsqlookupd %s: %s; retrying until it works", self.address, reason)
 
 
 def _reason(error: Exception) -> str:

@@ -329,7 +329,7 @@ def test_a_node_id_that_would_go_back_is_told(tmp_path: Path) -> None:
         with running("--data-path", str(tmp_path), f"--node-id={node}") as broker:
             publish(broker)
             assert broker.stop() == 0
-        assert any("what is kept here has higher ids" in line for line in broker.log) == warned, broker.log
+        assert any("stored messages have higher ids" in line for line in broker.log) == warned, broker.log
 
 
 async def test_a_client_is_told_the_buffer_times_that_were_chosen() -> None:

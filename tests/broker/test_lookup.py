@@ -411,10 +411,10 @@ async def test_what_is_wrong_is_said_once(caplog: pytest.LogCaptureFixture, monk
             await come_true(lambda: "is not known" in caplog.text)
     server.close()
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert f"nsqlookupd {gone.address}: connection refused; it is tried again until it works" in told
+    assert f"nsqlookupd {gone.address}: connection refused; retrying until it works" in told
     assert (
         f"nsqlookupd {wrong}: it answers HTTP: that is nsqlookupd's HTTP port, its TCP port is usually 4160;"
-        " it is tried again until it works"
+        " retrying until it works"
     ) in told
     assert any(line.startswith("nsqlookupd no.such.host.invalid:4160: its host is not known (") for line in told)
     assert any(line.startswith(f"nsqlookupd {stern.address}: it refused: E_BAD_TOPIC") for line in told)

@@ -136,7 +136,7 @@ def test_the_lines_say_where_it_listens_and_nothing_about_messages() -> None:
         assert broker.stop() == 0
         assert broker.log[-2:] == [
             "q-broker: stopping",
-            "q-broker: stopped; 1000 messages that nobody finished were in memory and are gone",
+            "q-broker: stopped; 1000 unfinished messages were in memory only, and are lost",
         ]
         assert len(broker.log) == 5
 

@@ -178,7 +178,7 @@ class Journal:
                 raise
             # Statements of another version of q-broker: those messages are delivered again.
             log.error(
-                "%s: messages that were finished while the disk was full are delivered again: %s",
+                "%s: messages finished while the disk was full are delivered again: %s",
                 self._path.parent,
                 error,
             )

@@ -1,7 +1,7 @@
-"""What an administrator asks of the broker over HTTP. In: the query of a request. Out: its answer, or a Refusal.
+"""Administration over HTTP. In: the query of a request. Out: its answer, or a Refusal.
 
 POST /topic/{create,delete,empty,pause,unpause}   /channel/{…the same…}   as nsqd 1.3.0 (nsqd/http.go)
-POST /channel/create …&from=TIME   GET /channel/peek                       what NSQ has no words for, see history.py
+POST /channel/create …&from=TIME   GET /channel/peek                       not in nsqd, see history.py
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from qtools.web.request_body import Refusal
 Query = dict[str, list[str]]
 Routes = dict[str, tuple[str, Callable[[Query], Any]]]
 
-COME_WITHIN = 60.0  # s that an ephemeral channel which begins in the past waits for its first client
+COME_WITHIN = 60.0  # s after which an ephemeral channel that begins in the past is deleted without a client
 
 
 class Admin:
-    """`routes`: what there is, by path: the method, and who answers."""
+    """routes: for each path, the method and the function that answers."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -90,7 +90,7 @@ class Admin:
         topic, name = self._topic_and_channel(query)
         if name not in topic.channels:
             raise Refusal(404, "CHANNEL_NOT_FOUND")
-        topic.seal(*self._moment())  # what was published before this request is the channel's already
+        topic.seal(*self._moment())  # messages published before this request are in the channel
         return topic, name
 
     def _channel_create(self, query: Query) -> bytes:
@@ -108,7 +108,7 @@ class Admin:
             channel = self._broker.channel(topic.name, name, since)
         except CannotReplay:
             raise Refusal(400, "NOT_DURABLE") from None
-        if channel.ephemeral:  # what is behind it stays on disk for it, so somebody has to come
+        if channel.ephemeral:  # its messages stay on disk, so it must not stay without a client
             self._broker.call_at(self._broker.now() + COME_WITHIN, lambda now: self._forget(topic, channel))
         return b""
 
@@ -121,13 +121,13 @@ class Admin:
         if name not in topic.channels and topic.channels:
             raise Refusal(404, "CHANNEL_NOT_FOUND")
         topic.seal(*self._moment())
-        told = query["count"][0] if "count" in query else "10"
-        if not re.fullmatch(r"[0-9]{1,6}", told) or not 0 < int(told) <= MOST:
+        count = query["count"][0] if "count" in query else "10"
+        if not re.fullmatch(r"[0-9]{1,6}", count) or not 0 < int(count) <= MOST:
             raise Refusal(400, "INVALID_ARG_COUNT")
         found: asyncio.Future[list[MessageRange] | None] = asyncio.get_running_loop().create_future()
-        # Where there is no channel, the first one gets all that waits in the topic, whatever its name.
+        # Without channels, the first one will get all messages of the topic, whatever its name.
         peek = topic.channels[name].backlog.peek if name in topic.channels else topic.peek
-        peek(int(told), lambda runs: None if found.done() else found.set_result(runs))
+        peek(int(count), lambda runs: None if found.done() else found.set_result(runs))
         runs = await found
         if runs is None:
             raise Refusal(503, "CANNOT_READ")
@@ -163,7 +163,7 @@ def topic_name(query: Query) -> str:
 
 
 def _deletable(query: Query, broker: Broker) -> str:
-    """Deleting asks only whether there is such a topic, not whether it could be one."""
+    """The topic to delete. Unlike elsewhere, only its existence is checked and not its name."""
     if "topic" not in query:
         raise Refusal(400, "MISSING_ARG_TOPIC")
     if query["topic"][0] not in broker.topics:

@@ -4,10 +4,10 @@
     GET  /stats /ping /info /metrics /config/OPTION                 PUT /config/OPTION
     OPTIONS of each of them: its methods
 
-What nsqd does not have (/metrics, /channel/peek, /channel/create …&from=TIME) is on a loopback address answered only to
-requests that name this machine: see web/host_header.py. nsqd's own endpoints are answered as nsqd does, whatever Host
-says.
-Never here: more of a body in memory than the limit allows, whatever its sender announced.
+Endpoints that nsqd does not have (/metrics, /channel/peek, /channel/create …&from=TIME) are protected on a loopback
+address: a request has to name this machine as its host, see web/host_header.py. nsqd's own endpoints are answered
+whatever the Host header is, as nsqd does.
+Never here: more of a body in memory than the limit allows, whatever length the client has announced.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _NSQ = (HeaderName(b"X-Nsq-Content-Type"), b"nsq; version=1.0")
 _JSON = (CONTENT_TYPE, b"application/json; charset=utf-8")
 _METRICS = (CONTENT_TYPE, b"text/plain; version=0.0.4; charset=utf-8")
 _TEXT = (CONTENT_TYPE, b"text/plain; charset=utf-8")
-_OWN = frozenset({"/metrics", "/channel/peek"})  # what nsqd does not have
+_OWN = frozenset({"/metrics", "/channel/peek"})  # endpoints that nsqd does not have
 
 
 class _Json(bytes):
-    """An answer that is JSON already."""
+    """An answer that is already JSON."""
 
 
 class HttpApi:
@@ -121,7 +121,7 @@ class HttpApi:
         return [_NSQ, self._dated.header(), (CONTENT_LENGTH, b"%d" % len(body)), kind]
 
     def _whole_ok(self) -> bytes:
-        """The answer to a publish, made once a second."""
+        """The response to a publish, rendered once a second."""
         date = self._dated.header()
         if date is not self._ok_date:
             self._ok_date = date
@@ -129,7 +129,7 @@ class HttpApi:
         return self._ok
 
     def _methods(self, path: str) -> tuple[str, ...]:
-        """The methods of a path; a Refusal when there is no such path."""
+        """The methods of a path. Raises Refusal when there is no such path."""
         if path in ("/pub", "/mpub"):
             return ("POST",)
         if path == "/ping":
@@ -166,7 +166,7 @@ class HttpApi:
         return answer
 
     def _check_host(self, scope: Scope) -> None:
-        """Refuse a request that came to a loopback address under a name that is not this machine's."""
+        """Refuse a request to a loopback address whose Host header names another machine."""
         server = scope.get("server")
         if not server or server[1] is None or not is_loopback(server[0]):
             return
@@ -213,10 +213,10 @@ class HttpApi:
         topic = topic_name(query)
         delay_ms = 0
         if "defer" in query:
-            told = query["defer"][0]
-            if not re.fullmatch(r"[+]?[0-9]{1,18}", told) or int(told) > options.max_req_timeout * 1000:
+            defer = query["defer"][0]
+            if not re.fullmatch(r"[+]?[0-9]{1,18}", defer) or int(defer) > options.max_req_timeout * 1000:
                 raise Refusal(400, "INVALID_DEFER")
-            delay_ms = int(told)
+            delay_ms = int(defer)
         return await self._publish(topic, [body], delay_ms)
 
     async def _mpub(self, scope: Scope, receive: Receive) -> bytes:
@@ -235,7 +235,7 @@ class HttpApi:
         return await self._publish(topic, bodies)
 
     async def _publish(self, topic: str, bodies: list[bytes], delay_ms: int = 0) -> bytes:
-        """Publish, and wait until it is safe."""
+        """Publish, and wait until the messages are safe. Raises Refusal."""
         if self._broker.stopping:
             raise Refusal(503, "EXITING")
         if not bodies:
@@ -250,12 +250,12 @@ class HttpApi:
         return b"OK"
 
     async def _wait_safe(self) -> None:
-        """Until what was changed is on disk; where that cannot be just now, it is tried again later."""
+        """Wait until all changes are on disk. If the disk refuses now, the store tries again later."""
         commit = self._broker.store.pending
         if commit is not None:
             await _settled(commit)
 
-    # ── telling ─────────────────────────────────────────────────────────────────────────────────
+    # ── information ─────────────────────────────────────────────────────────────────────────────────
 
     def _info(self, query: Query) -> dict[str, Any]:
         options = self._broker.options
@@ -278,7 +278,7 @@ class HttpApi:
         def first(name: str) -> str:
             return query[name][0] if name in query else ""
 
-        told = await in_slices(
+        collected = await in_slices(
             collecting(
                 self._broker,
                 tuple(self._server.connections),
@@ -289,8 +289,8 @@ class HttpApi:
             )
         )
         if first("format") == "json":
-            return _Json(await in_slices(as_json(told)))
-        return (await in_slices(writing_text(told))).encode()
+            return _Json(await in_slices(as_json(collected)))
+        return (await in_slices(writing_text(collected))).encode()
 
     async def _metrics(self, query: Query) -> bytes:
         from qtools.broker.observe.metrics import as_prometheus
@@ -313,26 +313,26 @@ def _allow(methods: Sequence[str]) -> Header:
 
 
 def _refused(error: Exception, path: str) -> tuple[int, Header, bytes, Headers]:
-    """What a request is answered that came to nothing: status, type, body and further headers."""
+    """The response to a request that failed: status, type, body and further headers."""
     if not isinstance(error, Refusal):
         log.error("internal error in %s: %s: %s", path, type(error).__name__, error)
         log.debug("internal error", exc_info=error)
         error = Refusal(500, "INTERNAL_ERROR")
-    if path == "/ping" and error.status == 500:  # the one error that nsqd answers as text
+    if path == "/ping" and error.status == 500:  # the only error that nsqd answers as text
         return error.status, _TEXT, error.word.encode(), error.headers
     body = json.dumps({"message": error.word}, separators=(",", ":")).encode()
     return error.status, _JSON, body, error.headers
 
 
 async def _settled(commit: Commit) -> None:
-    """Wait for a commit."""
+    """Wait until a commit is done."""
     done = asyncio.get_running_loop().create_future()
-    commit.waiters.append(lambda: None if done.done() else done.set_result(None))  # who asked may have hung up
+    commit.waiters.append(lambda: None if done.done() else done.set_result(None))  # the client may have disconnected
     await done
 
 
 def _failed(commit: Commit) -> Refusal | None:
-    """Why what was published with a commit was not kept."""
+    """The refusal of a publish whose commit failed; None if it did not."""
     return None if commit.error is None else Refusal(503, f"PUB_FAILED {commit.error}")
 
 

@@ -1,6 +1,6 @@
-"""Options over HTTP, by nsqd's names: GET and PUT /config/OPTION. In: names, values. Out: values, or a Refusal.
+"""Options over HTTP, with nsqd's names: GET and PUT /config/OPTION. In: names, values. Out: values, or a Refusal.
 
-What can be changed while it runs is what nsqd lets be changed: `log_level`, `nsqlookupd_tcp_addresses`.
+As in nsqd, only `log_level` and `nsqlookupd_tcp_addresses` can be changed while the broker runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Config:
         self._lookups = lookups
 
     def get(self, name: str) -> bytes | Any:
-        """The value: text as bytes, anything else for JSON."""
+        """The value of an option: a text as bytes, anything else for JSON. Raises Refusal."""
         known = self._options.by_name()
         if name not in known:
             raise Refusal(400, "INVALID_OPTION")
@@ -31,7 +31,7 @@ class Config:
         return value.encode() if isinstance(value, str) else value
 
     def put(self, name: str, body: bytes) -> None:
-        """Change it."""
+        """Change an option. Raises Refusal."""
         if not body:
             raise Refusal(413, "INVALID_VALUE")
         if name == "log_level":
@@ -53,11 +53,11 @@ class Config:
 
 def _addresses(body: bytes) -> tuple[str, ...]:
     try:
-        told = json.loads(body)
+        addresses = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, "INVALID_VALUE") from error
-    if told is None:
+    if addresses is None:
         return ()
-    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
+    if not isinstance(addresses, list) or not all(isinstance(one, str) for one in addresses):
         raise Refusal(400, "INVALID_VALUE")
-    return tuple(told)
+    return tuple(addresses)

@@ -1,8 +1,8 @@
-"""Points in time as requests write them, and messages as a look at them tells. In: text, runs. Out: ns, plain data.
+"""Points in time in requests, and messages in answers. In: text, ranges. Out: ns, plain data.
 
 POST /channel/create?topic=T&channel=C&from=TIME      TIME: beginning, RFC 3339, s to ns since 1970
-GET  /channel/peek?topic=T&channel=C&count=N          the first N that wait, neither delivered nor counted as it;
-                                                      of a topic without channels, what C would get as its first
+GET  /channel/peek?topic=T&channel=C&count=N          the first N that wait; they are not delivered, and not counted as
+                                                      such. If the topic has no channels: what C would get first.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from qtools import times
 from qtools.broker.core.block import HEAD, MessageRange
 
-MOST = 10_000  # messages in one look
+MOST = 10_000  # messages in one answer of /channel/peek
 
 
 def parse_time(text: str) -> int:
-    """A point in time as ns since 1970; ValueError when it is none."""
+    """Convert a point in time to ns since 1970. Raises ValueError."""
     if text == "beginning":
         return 0
     when = times.parse_time(text, needs_zone=True)
@@ -28,8 +28,8 @@ def parse_time(text: str) -> int:
 
 
 def describe(runs: Sequence[MessageRange]) -> list[dict[str, Any]]:
-    """Messages as JSON has them; `attempts` is how often each was delivered so far."""
-    told: list[dict[str, Any]] = []
+    """Messages as plain data for JSON. attempts: how often each was delivered so far."""
+    messages: list[dict[str, Any]] = []
     for run in runs:
         block = run.block
         for place, ident in enumerate(block.ids(run.start, run.stop), run.start):
@@ -43,5 +43,5 @@ def describe(runs: Sequence[MessageRange]) -> list[dict[str, Any]]:
                 message["body"] = body.decode()
             except UnicodeDecodeError:
                 message["body_base64"] = base64.b64encode(body).decode()
-            told.append(message)
-    return told
+            messages.append(message)
+    return messages

@@ -1,6 +1,6 @@
-"""What the broker tells of itself.
+"""Statistics of the broker.
 
 stats.py    /stats: every topic, channel and client, as JSON or text
 metrics.py  /metrics, for Prometheus
-statsd.py   the counters, pushed to a statsd
+statsd.py   the counters, sent to a statsd
 """

@@ -1,6 +1,6 @@
-"""What /metrics tells: the counts of /stats, by topic and channel, for Prometheus. In: the broker. Out: families.
+"""/metrics for Prometheus: the counts of /stats, by topic and channel. In: the broker. Out: metric families.
 
-Collected when somebody asks, and at no other time.
+They are collected only when /metrics is requested.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qtools.broker.observe.stats import collecting
 from qtools.cli.metrics.metrics_format import Family, counter, gauge, head_lines, process_families, sample_lines
 from qtools.web.memory_budget import MemoryBudget
 
-_AT_ONCE = 500  # samples that are rendered before the event loop may go on with something else
+_AT_ONCE = 500  # samples that are rendered between two pauses for the event loop
 
 Plain = dict[str, Any]
 
@@ -55,7 +55,7 @@ _CHANNEL = (
 
 
 def as_prometheus(broker: Broker, connections: int, budget: MemoryBudget) -> Steps[bytes]:
-    """Everything, as a page; `connections` is how many NSQ clients are connected."""
+    """The page. connections: how many NSQ clients are connected."""
     told = yield from collecting(broker, (), include_clients=False, include_mem=False)
     parts: list[str] = []
     for family in _families(told, broker, connections, budget):  # each has a name of its own

@@ -1,9 +1,9 @@
-"""What /stats tells: every topic, channel and client, and their counts. In: the broker. Out: plain data, or text.
+"""/stats: all topics, channels and clients with their counts. In: the broker. Out: plain data, or text.
 
-Keys, order and layout are nsqd 1.3.0's (nsqd/stats.go, http.go), as nsqadmin and scripts read them, but for
-`dropped_count`: what an ephemeral topic or channel could not hold, and `damaged`: what was kept and cannot be read any
-more; nsqd speaks of neither. Memory is
-this process's, put where nsqd has Go's: `heap_in_use_bytes` is the resident size.
+Keys, order and layout are nsqd 1.3.0's (nsqd/stats.go, http.go), as nsqadmin and scripts read them. Two keys are not in
+nsqd: `dropped_count`, the messages that an ephemeral topic or channel had no room for, and `damaged`, the messages that
+were stored and can no longer be read. Memory is this process's, under the keys that nsqd has for Go's memory:
+`heap_in_use_bytes` is the resident size.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from qtools.broker.tcp.client_connection import ClientConnection
 
 Plain = dict[str, Any]
 
-_AT_ONCE = 200  # channels that are put into JSON together
+_AT_ONCE = 200  # channels that are converted to JSON together
 
-_MOST_DAMAGED = 1000  # ranges that one answer names, the newest; all of them are in the report beside the database
+_MOST_DAMAGED = 1000  # the newest ranges, in one answer; the report beside the database has all
 
 
 def collect(
@@ -41,7 +41,7 @@ def collect(
     include_clients: bool = True,
     include_mem: bool = True,
 ) -> Plain:
-    """The whole of it, or one topic, or one channel."""
+    """All statistics, or those of one topic or channel."""
     return in_one(
         collecting(
             broker,
@@ -63,9 +63,9 @@ def collecting(
     include_clients: bool = True,
     include_mem: bool = True,
 ) -> Steps[Plain]:
-    """As `collect`, with pauses between channels. What comes and goes meanwhile may be in it or not.
+    """As `collect`, with pauses between channels. Topics made or deleted meanwhile may or may not be included.
 
-    A message that goes from a topic to its channels during a pause is counted: the topic is asked first.
+    A message that moves from a topic to its channels during a pause is counted: the topic is read first.
     """
     told: Plain = {"version": NSQD_VERSION, "health": broker.health, "start_time": int(broker.started)}
     if topic and topic not in broker.topics:
@@ -113,7 +113,7 @@ def _topic(topic: Topic, channel: str, include_clients: bool, quantiles: Sequenc
 
 
 def as_json(told: Plain) -> Steps[bytes]:
-    """What was collected, as JSON, a piece at a time: thousands of topics or channels take a tenth of a second."""
+    """The collected statistics as JSON, with pauses: thousands of topics or channels take a tenth of a second."""
     topics = told["topics"]
     if topics is None:
         return _dumps(told)
@@ -159,7 +159,7 @@ def _consumer(consumer: ChannelConsumer) -> Plain:
 
 
 def client_stats(connection: ClientConnection, topic: str = "") -> Plain:
-    """One client; of what it published only `topic`, if given."""
+    """One client. topic: include only what it published to this topic, if given."""
     client, consumer = connection.client, connection.consumer
     version, cipher = connection.tls.terms if connection.tls is not None and connection.secure else ("", "")
     told: Plain = {
@@ -211,7 +211,7 @@ def _memory() -> Plain:
 
 
 def resident_bytes() -> int:
-    """How much memory this process has, where the system tells."""
+    """How much memory this process uses, where the system provides it."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -223,7 +223,7 @@ def resident_bytes() -> int:
 
 
 def as_text(told: Plain) -> str:
-    """The same for people."""
+    """The statistics as text, for people."""
     return in_one(writing_text(told))
 
 

@@ -1,10 +1,10 @@
-"""Statistics pushed to a statsd. In: the broker's counts, every so often. Out: UDP packets.
+"""Statistics sent to a statsd. In: the broker's counts, at each interval. Out: UDP packets.
 
     nsq.HOST_PORT.topic.events.channel.archive.depth:12|g
-    nsq.HOST_PORT.topic.events.channel.archive.message_count:5|c       what came since the last time
+    nsq.HOST_PORT.topic.events.channel.archive.message_count:5|c       since the last interval
 
-Names, order and packing are nsqd 1.3.0's (nsqd/statsd.go). The packets of one time are spread over the
-interval but its last second, as a statsd drops what comes faster than it reads.
+Names, order and packing are nsqd 1.3.0's (nsqd/statsd.go). The packets are spread over the interval except for its last
+second, because a statsd drops packets that arrive faster than it reads.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _CHANNEL = (
     ("timeout_count", "c"),
     ("client_count", "g"),
 )
-_NAMED = {"client_count": "clients", "gc_total_runs": "gc_runs"}  # where statsd's name is not that of /stats
+_NAMED = {"client_count": "clients", "gc_total_runs": "gc_runs"}  # names that differ from those of /stats
 _COUNTED = frozenset({"gc_total_runs"})
 
 
 def parse_statsd(text: str) -> tuple[str, int]:
-    """`HOST:PORT` → host and port; AddressInvalid otherwise."""
+    """Split `HOST:PORT` into host and port. Raises AddressInvalid."""
     try:
         host, port = split_host_port(text.strip())
     except ValueError:
@@ -50,7 +50,7 @@ def parse_statsd(text: str) -> tuple[str, int]:
 
 
 def expand_prefix(prefix: str, host: str, http_port: int) -> str:
-    """`nsq.%s` → `nsq.my_host_4151.`"""
+    """Fill in the prefix: `nsq.%s` → `nsq.my_host_4151.`"""
     if not prefix:
         return ""
     key = f"[{host}]:{http_port}" if ":" in host else f"{host}:{http_port}"
@@ -59,7 +59,7 @@ def expand_prefix(prefix: str, host: str, http_port: int) -> str:
 
 
 class StatsdPusher:
-    """Pushes from `start` on until closed, if there is an address. `http_port` is part of the names."""
+    """Sends from `start` until `close`, if there is an address. http_port: part of the names."""
 
     def __init__(self, broker: Broker, http_port: int) -> None:
         options = broker.options
@@ -91,7 +91,7 @@ class StatsdPusher:
             except OSError as error:
                 if not self._complained:
                     self._complained = True
-                    log.warning("statsd %s: %s; it is tried again", self._broker.options.statsd_address, _told(error))
+                    log.warning("statsd %s: %s; retrying", self._broker.options.statsd_address, _told(error))
             except Exception as error:
                 log.error("internal error in statsd: %s: %s", type(error).__name__, error)
 
@@ -108,7 +108,7 @@ class StatsdPusher:
             transport.close()
 
     def packets(self) -> Iterator[bytes]:
-        """What is to be told now; counters from here on count from here."""
+        """The lines to send now. The next call counts from here."""
         most = self._broker.options.statsd_udp_packet_size
         packet = bytearray()
         for line in self._lines():
@@ -128,7 +128,7 @@ class StatsdPusher:
             if kind == "c":
                 self._last[name] = value
                 before = last.get(name, 0)
-                value -= before if before <= value else 0  # deleted and made again: counted from nothing
+                value -= before if before <= value else 0  # a topic that was deleted and made again counts from 0
             return f"{self._prefix}{name}:{value}|{kind}\n".encode()
 
         def lines(where: str, row: Plain, fields: tuple[tuple[str, str], ...]) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ def test_a_record_of_another_version_is_reported_and_passed_over(
     journal = made_journal(tmp_path, 4000)
     assert journal.write([*insert(1), ("UPDATE nothing_like_it SET place = ?", [(1,)])])
     Journal(tmp_path, 4000).replay(connection)
-    assert "what was finished while the disk was full comes again: no such table" in caplog.text
+    assert "messages finished while the disk was full are delivered again: no such table" in caplog.text
     assert connection.execute("SELECT count(*) FROM noted").fetchone() == (0,)
     caplog.clear()
     Journal(tmp_path, 4000).replay(connection)
