@@ -8,6 +8,7 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, the
     descriptors.py  writes all of some bytes to a file descriptor
     durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
+    backoff.py    the delay before the next attempt
     entry.py      the console scripts
     formats/      raw lines, length32, envelope, msgpack: bytes to messages, and back
     expressions/  the filter language, a subset of jq: text to one Python function

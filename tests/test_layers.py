@@ -21,10 +21,10 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 BASE = frozenset(
     {
         "qtools", "errors", "names", "message", "paths", "sockets", "host_port", "descriptors", "times", "durations",
-        "imports",
+        "imports", "backoff",
     }
 )  # fmt: skip
-COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines", "engines/nsq"}
+COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "qtools": frozenset(),
     "errors": frozenset(),
@@ -36,14 +36,15 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "host_port": frozenset(),
     "descriptors": frozenset(),
     "imports": frozenset(),
+    "backoff": frozenset(),
     "sockets": frozenset({"errors", "paths", "host_port"}),
     "formats": BASE,
     "expressions": BASE,
     "flow": BASE | {"expressions"},
     "routing": BASE | {"expressions", "flow", "formats"},
-    "cli": BASE,
-    "engines": BASE,
-    "engines/nsq": BASE | {"engines/nsq/protocol"},
+    "cli": BASE | {"engines"},
+    "engines": BASE | {"flow"},
+    "engines/nsq": BASE | {"engines", "engines/nsq/protocol"},
     "engines/nsq/protocol": BASE,
     "manual": BASE | {"cli"},  # the pages of docs/, shown by `qtools help` and made into man pages by the build
     "web": BASE,
@@ -62,8 +63,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 # One file of a room may do what the room may not, each for its reason.
 ALSO: dict[str, frozenset[str]] = {
     # turns the shared flags into conditions of an end and a filter
-    "cli/options.py": frozenset({"engines/nsq", "flow", "expressions"}),
-    "cli/broker.py": frozenset({"engines", "engines/nsq"}),  # turns the broker's flags into an engine's settings
+    "cli/options.py": frozenset({"flow", "expressions"}),
     "engines/choice.py": frozenset({"engines/nsq"}),  # decides which engine serves a URL
     "cli/dedupe.py": frozenset({"flow"}),  # uses the keys of flow in a thread
 }
@@ -270,10 +270,10 @@ def test_the_checker_finds_a_planted_violation(path: str, source: str) -> None:
             "import asyncio, socket\nfrom qtools.engines.nsq.protocol.session import ClientSession",
         ),
         ("broker/command.py", "from qtools.cli.program import program\nfrom qtools.engines.nsq.protocol import frames"),
-        ("cli/options.py", "from qtools.engines.nsq.settings import Settings"),
+        ("cli/options.py", "from qtools.engines.contract import EndConditions"),
         (
             "pipe/app.py",
-            "from qtools.engines.nsq.publish.publisher import Publisher\nimport qtools.flow.loop\nimport qtools",
+            "from qtools.engines.contract import Publisher\nimport qtools.flow.loop\nimport qtools",
         ),
         ("__main__.py", "from qtools.cli.program import program\nimport importlib\nimportlib.import_module(name)"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,16 +17,12 @@ from qtools.cli.metrics.metrics_format import Family, Histogram, counter
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
+from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
-from qtools.engines.nsq.consume.backlog_warnings import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
-from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.consume.drain import ask_first, end_consumer
-from qtools.engines.nsq.http_client import Depth
-from qtools.engines.nsq.publish.load_balancing import balance_of
-from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.engines.contract import Publisher, PublisherOptions, Source, SourceOptions, require, require_for_end
 from qtools.errors import QtoolsError, UsageError
-from qtools.flow.contract import Source
+from qtools.flow.contract import Source as FlowSource
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
@@ -42,6 +37,9 @@ WINDOW = 4
 
 async def bridge(options: BridgeOptions, signals: Signals) -> int:
     """Forward messages until the run ends; return the exit status. UsageError, StartError before anything is read."""
+    require_for_end(options.engine, options.ends)
+    if options.defer:
+        require(options.to_engine or options.engine, "deferred_publishing", "--defer")
     forbidden = await forbidden_topics(options)
     return await _Bridge(options, forbidden).run(signals)
 
@@ -53,29 +51,28 @@ class _Bridge:
         planning = plan_for(options, forbidden)
         dead_topics = dead_letter_topics(options) if options.on_error in ("dead-letter", "pass") else {}
         self.latency = Histogram()
-        self.publisher = Publisher(
-            options.to_brokers or options.brokers, options.to_settings,
-            delay_ms=round(options.defer * 1000), balance=balance_of(options.balance),
-            on_published=self.latency.observe,
-        )  # fmt: skip
+        self.publisher: Publisher = (options.to_engine or options.engine).publisher(
+            PublisherOptions(
+                delay_ms=round(options.defer * 1000), balance=options.balance, on_published=self.latency.observe
+            )
+        )
         # Dead letters stay where their source is, and are not deferred.
-        shared = not dead_topics or (options.to_brokers is None and not options.defer)
-        self.dead_letters = self.publisher if shared else Publisher(options.brokers, options.settings)
-        self.consumer = Consumer(
-            options.sources, options.brokers, options.settings,
-            max_in_flight=options.max_in_flight, limit=options.count, by_quota=options.ends.until_now,
-            ends_when_empty=bool(options.ends.flag),
-        )  # fmt: skip
+        shared = not dead_topics or (options.to_engine is None and not options.defer)
+        self.dead_letters = self.publisher if shared else options.engine.publisher()
+        self.source = options.engine.source(
+            options.sources,
+            SourceOptions(max_in_flight=options.max_in_flight, limit=options.count, ends=options.ends),
+        )
         self.once = self._once() if options.dedupe is not None else None
         self.deliver = BridgeSink(
             planning, self.publisher, self.dead_letters,
             on_error=options.on_error, dead_topics=dead_topics, sources=options.sources,
             max_attempts=options.max_attempts, once=self.once,
         )  # fmt: skip
-        source: Source = self.consumer
+        source: FlowSource = self.source
         self.trial: Trial | None = None
         if options.on_trial:
-            source = self.trial = Trial(self.consumer, self.deliver.failures, most=options.max_in_flight)
+            source = self.trial = Trial(self.source, self.deliver.failures, most=options.max_in_flight)
         self.flow = Flow(
             source, self.deliver,
             window=WINDOW if self.once is None else 1,  # two batches may have equal keys
@@ -86,18 +83,17 @@ class _Bridge:
 
     async def run(self, signals: Signals) -> int:
         operations = Operations(self.options.operations, "q-bridge", self._families, lambda: self._unready(signals))
-        ends: list[Publisher | Consumer | PlanDedupe] = [
+        ends: list[Publisher | Source | PlanDedupe] = [
             *dict.fromkeys((self.publisher, self.dead_letters)),
             *([self.once] if self.once is not None else []),
-            self.consumer,
+            self.source,
         ]
-        started: list[Publisher | Consumer | PlanDedupe] = []
+        started: list[Publisher | Source | PlanDedupe] = []
         meter: ProgressLine | None = None
         options = self.options
-        depths = await ask_first(options.sources, options.brokers, options.settings, options.ends)
-        warn_of_backlog_elsewhere(depths)
+        await self.source.prepare()
         if options.redrive:
-            _warn_of_taken_letters(depths)
+            _warn_of_taken_letters(self.source.taken_elsewhere())
         await operations.start()
         try:
             for end in ends:
@@ -108,7 +104,7 @@ class _Bridge:
             if self.options.routes:
                 signals.on_hangup(self._reload)
             meter = ProgressLine("routed", self._counts, show=self.options.show)
-            await self._move(depths)
+            await self._move()
         finally:
             for end in reversed(started):
                 await end.close()
@@ -127,21 +123,14 @@ class _Bridge:
         path = Path(options.dedupe_file) if options.dedupe_file else default_path(options.sources)
         return PlanDedupe(key, path, options.dedupe_window, options.dedupe_keys)
 
-    async def _move(self, depths: Mapping[tuple[Subscription, str], Depth]) -> None:
-        ends = self.options.ends
-        ending = asyncio.create_task(end_consumer(self.consumer, ends, depths))
-        warning = asyncio.create_task(warn_after(ends.settling_time, self.consumer, self.options.sources))
-        if ends.flag:  # `run` has warned already
-            warning.cancel()
+    async def _move(self) -> None:
+        watch = RunWatch(self.source, self.options.sources)
         try:
             await self.flow.run()
-            await wait_for_warnings(ending, warning, self.consumer)
+            await watch.settle()
         finally:
-            ending.cancel()
-            warning.cancel()
-            await asyncio.wait((ending, warning))
-        if not ending.cancelled():
-            ending.result()  # raises why the run could not find its end
+            await watch.stop()
+        watch.check()
 
     def _reload(self) -> None:
         """Read the routes file again; if it is invalid, log that and keep the present routes."""
@@ -169,7 +158,7 @@ class _Bridge:
             Family(
                 "qtools_bridge_route_copies_total", "counter", "Messages sent, by the route that sent them.", routes
             ),
-            *consumer_families("q-bridge", self.consumer),
+            *consumer_families("q-bridge", self.source),
             *publisher_families("q-bridge", dict.fromkeys((self.publisher, self.dead_letters)), self.latency),
         ]
 
@@ -192,9 +181,10 @@ class _Bridge:
     def _unready(self, signals: Signals) -> str:
         if signals.received is not None:
             return f"stopping after {signals.received.name}"
-        if not self.consumer.connected:
-            return "no nsqd is connected to read from"
-        return "" if self.publisher.connected else "no nsqd is connected to send to"
+        if not self.source.connected:
+            return f"no {self.options.engine.capabilities.broker} is connected to read from"
+        to = self.options.to_engine or self.options.engine
+        return "" if self.publisher.connected else f"no {to.capabilities.broker} is connected to send to"
 
     def _counts(self) -> tuple[int, int]:
         return self.deliver.counts.routed, self.flow.totals.finished_bytes
@@ -208,18 +198,15 @@ class _Bridge:
         resent = self.publisher.resent + (self.dead_letters.resent if self.dead_letters is not self.publisher else 0)
         if resent:
             notes.append(f"{plural(resent, 'message')} sent again after a lost connection")
-        if self.consumer.acknowledgements_failed:
-            late = plural(self.consumer.acknowledgements_failed, "message")
+        if self.source.acknowledgements_failed:
+            late = plural(self.source.acknowledgements_failed, "message")
             notes.append(f"{late} had timed out before being finished and will come again")
         if self.options.show:
             logs.say_result("; ".join(notes))
 
 
-def _warn_of_taken_letters(depths: Mapping[tuple[Subscription, str], Depth]) -> None:
+def _warn_of_taken_letters(taken: Mapping[Subscription, int]) -> None:
     """Log, for each source of a redrive whose channel is new, how many dead letters other channels got before."""
-    for source in dict.fromkeys(source for source, _ in depths):
-        own = [depth for (each, _), depth in depths.items() if each == source]
-        taken = sum(depth.topic_given for depth in own if depth.channels)
-        if taken and not any(depth.exists for depth in own):
-            text = f"{source} is a new channel: other channels got the {plural(taken, 'message')} published before"
-            logs.say(logging.WARNING, f"{text}; --redrive {source.topic}/CHANNEL puts back what waits in one of them")
+    for source, count in taken.items():
+        text = f"{source} is a new channel: other channels got the {plural(count, 'message')} published before"
+        logs.say(logging.WARNING, f"{text}; --redrive {source.topic}/CHANNEL puts back what waits in one of them")

@@ -200,13 +200,11 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
                 raise UsageError(f"--{flag.replace('_', '-')} goes with --dedupe")
     address, names = topics_of(sources, "q-bridge reads from")
     to_address, given["to"] = topics_of(given["to"], "q-bridge sends to", template=True)
-    (brokers, settings), destination = engines_of("q-bridge", given, address, to_address)
+    engine, to_engine = engines_of("q-bridge", given, address, to_address)
     options = BridgeOptions(
         sources=tuple(dict.fromkeys(parse_source(name, CHANNEL) for name in names)),
-        brokers=brokers,
-        settings=settings,
-        to_brokers=destination.brokers if destination else None,
-        to_settings=destination.settings if destination else settings,
+        engine=engine,
+        to_engine=to_engine,
         ends=shared.ends_of(given),
         operations=shared.operations_of(given),
         rate=given.pop("rate") or 0.0,

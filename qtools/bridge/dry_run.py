@@ -20,9 +20,7 @@ from qtools.bridge.routing import plan_for
 from qtools.cli.run import Signals, none_is_failure
 from qtools.cli.worker import Worker
 from qtools.descriptors import STDOUT, write_until_error
-from qtools.engines.nsq.consume.backlog_guard import refuse_to_take_backlog
-from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.consume.drain import end_consumer
+from qtools.engines.contract import SourceOptions, require
 from qtools.errors import SinkClosed, SinkError
 from qtools.flow.loop import Flow
 from qtools.message import Batch
@@ -41,19 +39,24 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     options = replace(options, sources=sources)
     planner = plan_for(options, await forbidden_topics(options)).planner
     assert isinstance(planner, Routes)
-    await refuse_to_take_backlog(sources, options.brokers, options.settings, advice)
-    consumer = Consumer(
-        sources, options.brokers, options.settings, max_in_flight=options.max_in_flight, limit=options.count
-    )
-    await consumer.start()
-    flow = Flow(consumer, _Print(lambda body: describe(planner, body, options.explain)), drain_timeout=PATIENCE)
+    require(options.engine, "temporary_channels", mode)
+    source = options.engine.source(
+        sources,
+        SourceOptions(
+            max_in_flight=options.max_in_flight, limit=options.count, ends=options.ends,
+            guarded=sources, advice=advice, warns=False,
+        ),
+    )  # fmt: skip
+    await source.prepare()
+    await source.start()
+    flow = Flow(source, _Print(lambda body: describe(planner, body, options.explain)), drain_timeout=PATIENCE)
     signals.on_stop(flow.stop)
-    ending = asyncio.create_task(end_consumer(consumer, options.ends))
+    ending = asyncio.create_task(source.wait_for_end())
     try:
         await flow.run()
     finally:
         ending.cancel()
-        await consumer.close()
+        await source.close()
     return none_is_failure(options.fail_if_none, flow.totals.finished, "printed", signals)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qtools.cli.metrics.operations import OperationsOptions
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.consume.drain import EndConditions
-from qtools.engines.nsq.settings import Settings
+from qtools.engines.contract import EndConditions, Engine
 from qtools.names import Subscription
 from qtools.routing.routes import MAX_TOPICS
 
@@ -19,10 +17,8 @@ class BridgeOptions:
     """Times in s, rate in messages/s (0: no limit); `max_attempts` 0 and `count` None are without end."""
 
     sources: tuple[Subscription, ...]
-    brokers: Brokers
-    settings: Settings
-    to_brokers: Brokers | None  # None: where the sources are
-    to_settings: Settings  # of connections to `to_brokers`; the same as `settings` where the sources are
+    engine: Engine
+    to_engine: Engine | None  # None: where the sources are
     to: tuple[str, ...] = ()
     routes: str = ""  # a file
     where: str | None = None

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qtools.bridge.routing import Planning
-from qtools.engines.nsq.publish.batch_splitter import Refused
-from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.engines.contract import Publisher
 from qtools.errors import MessageRefused, PartialFailure, Postponed, QtoolsError, RouteFailed
+from qtools.flow.contract import Refused
 from qtools.message import Batch, Messages
 from qtools.names import Subscription
 from qtools.routing.dead_letter import encode_dead_letter

@@ -2,6 +2,7 @@
 
     program.py        a click command as a program: one line for an error, the right exit status
     run.py            a coroutine as a program: event loop, signals
+    run_watch.py      the tasks beside the loop of a command that reads: its end, warnings
     ending.py         how the process ends: with a status, or by SIGINT
     broker.py         the broker's flags and full addresses: which engine, which settings
     options.py        every shared flag, once, with its rules

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, Engine, choose_broker, one_broker
+from qtools.engines.choice import BrokerFlags, ConnectionFlags, check_engines, choose_broker, one_broker
 from qtools.engines.choice import engine_of as make_engine
+from qtools.engines.contract import Engine
 from qtools.engines.profiles import profile_names
 from qtools.engines.url import SCHEMES, UNIX, BrokerUrl, split_address
 from qtools.errors import UsageError
@@ -48,11 +49,9 @@ def engine_of(program: str, given: dict[str, Any], address: BrokerUrl | None = N
 
     address: the broker that the full address of a topic names.
     """
-    from qtools.engines.nsq.options import check_settings
-
     flags = _broker_flags(given)
     engine = make_engine(program, choose_broker(flags, address), _connection_flags(given))
-    check_settings(engine)
+    check_engines(engine)
     return engine
 
 
@@ -63,18 +62,16 @@ def engines_of(
 
     What flags say about connections holds for both. What a URL or a profile says holds for its own broker.
     """
-    from qtools.engines.nsq.options import check_settings
-
     flags, to_flags = _broker_flags(given), _broker_flags(given, "to-")
     connection = _connection_flags(given)
     to_choice = choose_broker(to_flags, to_address) if to_flags.given or to_address is not None else None
     engine = make_engine(program, choose_broker(flags, address), connection)
     if to_choice is None:
-        check_settings(engine)
+        check_engines(engine)
         return engine, None
     # --nsqd-http-address is about the brokers of --nsqd.
     to_engine = make_engine(program, to_choice, ConnectionFlags(connection.fields, connection.options))
-    check_settings(engine, to_engine)
+    check_engines(engine, to_engine)
     return engine, to_engine
 
 

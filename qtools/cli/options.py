@@ -18,7 +18,7 @@ from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.operations import OperationsOptions
-    from qtools.engines.nsq.consume.drain import EndConditions
+    from qtools.engines.contract import EndConditions
     from qtools.flow.filter import Filter, OnError
 
 Decorator = Callable[[Any], Any]
@@ -190,7 +190,7 @@ null_option = click.option("--null", "-0", "null", is_flag=True, help="The delim
 
 def ends_of(given: dict[str, Any]) -> EndConditions:
     """Take the flags of `end_options`, except --fail-if-none, out of `given`; UsageError if they contradict."""
-    from qtools.engines.nsq.consume.drain import EndConditions
+    from qtools.engines.contract import EndConditions
 
     names = ("until_empty", "until_now", "idle_timeout", "fail_if_paused")
     ends = EndConditions(**{name: given.pop(name) for name in names})

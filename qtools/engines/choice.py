@@ -13,15 +13,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from qtools.engines.profiles import LOCAL, Profile, read_profile
 from qtools.engines.url import BrokerUrl, is_url, parse_url
 from qtools.errors import AddressInvalid, UsageError, without_userinfo
 
 if TYPE_CHECKING:
-    from qtools.engines.nsq.address import Brokers
-    from qtools.engines.nsq.settings import Settings
+    from qtools.engines.nsq.engine import NsqEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +66,6 @@ class ConnectionFlags:
     nsqd_http: Sequence[str] = ()
 
 
-class Engine(NamedTuple):
-    """The brokers to connect to, and how."""
-
-    brokers: Brokers
-    settings: Settings
-
-
 def choose_broker(
     flags: BrokerFlags, address: BrokerUrl | None = None, environ: Mapping[str, str] = os.environ
 ) -> BrokerChoice:
@@ -109,12 +101,13 @@ def choose_broker(
 
 def engine_of(
     program: str, choice: BrokerChoice, flags: ConnectionFlags, environ: Mapping[str, str] = os.environ
-) -> Engine:
+) -> NsqEngine:
     """The engine for `choice`, with its settings; secrets are read here. UsageError, StartError.
 
     This is the one place that decides which engine serves a URL.
     """
     from qtools.engines.nsq.address import choose_brokers
+    from qtools.engines.nsq.engine import NsqEngine
     from qtools.engines.nsq.options import convert_options
     from qtools.engines.nsq.settings import Settings, read_secret
 
@@ -150,7 +143,15 @@ def engine_of(
         hosts = [host for each in choice.urls for host in each.hosts or (f"unix:{each.socket}",)]
         nsqd, lookupd = ([], hosts) if url.is_lookupd else (hosts, [])
         brokers = choose_brokers(nsqd, lookupd, http, {})
-    return Engine(brokers, Settings(program=program, secret=secret, **fields))
+    return NsqEngine(brokers, Settings(program=program, secret=secret, **fields))
+
+
+def check_engines(*engines: NsqEngine) -> None:
+    """UsageError if a setting of `engines`, the source's and the destination's, has no effect or contradicts another;
+    StartError if a file that they need cannot be used."""
+    from qtools.engines.nsq.options import check_settings
+
+    check_settings(*((engine.brokers, engine.settings) for engine in engines))
 
 
 def one_broker(addresses: Sequence[BrokerUrl | None], words: Sequence[str], what: str) -> BrokerUrl | None:

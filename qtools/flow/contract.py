@@ -1,13 +1,18 @@
-"""What the loop needs of both ends, and nothing else: another engine is one Source and one Sink more.
+"""What the loop needs of both ends, and nothing else.
 
-A batch is acknowledged by the loop, and only after the sink has said that it is safe.
+The loop acknowledges a batch, and only after the sink has returned: then it is safe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from qtools.errors import QtoolsError
 from qtools.message import Batch
+
+# Messages that were refused, by group of a publish and place in the group, and why each was.
+Refused = dict[tuple[int, int], QtoolsError]
 
 
 class Source(Protocol):
@@ -33,3 +38,12 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Close the sink. Called once, after the last write has returned."""
+
+
+class GroupPublisher(Protocol):
+    """Publishes messages to several topics at once."""
+
+    async def publish(self, groups: Sequence[tuple[str, Sequence[bytes]]]) -> Refused:
+        """Publish all of `groups`, (topic, bodies) each; return the refused messages when all others are safe."""
+
+    async def close(self) -> None: ...

@@ -17,11 +17,12 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
 from qtools.cli.upload_run import oversize, send_all, sent
-from qtools.engines.nsq.publish.publisher import Publisher, TopicSink
+from qtools.engines.contract import PublisherOptions, require
 from qtools.errors import QtoolsError
 from qtools.flow.gather import Gather
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
+from qtools.flow.topic_sink import TopicSink
 from qtools.formats.lines import DelimiterSplitter, LengthSplitter, Splitter, WholeSplitter
 from qtools.message import Batch
 from qtools.pipe.blocks import Block, Position
@@ -60,6 +61,10 @@ def _name(batch: Batch, place: int) -> str:
 
 async def pipe(options: PipeOptions, signals: Signals) -> int:
     """Publish the input; returns the exit status. StartError or UsageError before anything is sent."""
+    if options.defer:
+        require(options.engine, "deferred_publishing", "--defer")
+    if options.replicate:
+        require(options.engine, "replication", "--replicate")
     try:
         made = _Pipe(options)
     except StateInUse as error:
@@ -79,11 +84,12 @@ class _Pipe:
         start = self.source.confirmed
         self.start = Position(start.file, start.offset, start.total, start.messages)
         self.latency = Histogram()
-        self.publisher = Publisher(
-            options.brokers, options.settings,
-            batch_count=options.batch_count, batch_bytes=options.batch_bytes,
-            delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
-            on_published=self.latency.observe,
+        self.publisher = options.engine.publisher(
+            PublisherOptions(
+                batch_count=options.batch_count, batch_bytes=options.batch_bytes,
+                delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
+                on_published=self.latency.observe,
+            )
         )  # fmt: skip
         self.sink = TopicSink(self.publisher, options.topic)
         self.filtered = self._route() if options.routes else self._filter(options.rules) if options.rules else None
@@ -201,7 +207,8 @@ class _Pipe:
     def _unready(self, signals: Signals) -> str:
         if signals.received is not None:
             return f"stopping after {signals.received.name}"
-        return "" if self.publisher.connected else "no nsqd is connected"
+        broker = self.options.engine.capabilities.broker
+        return "" if self.publisher.connected else f"no {broker} is connected"
 
     def _confirmed(self) -> None:
         if isinstance(self.checkpoint, LogCheckpoint) and isinstance(self.source, LogSource):

@@ -52,6 +52,7 @@ class Block:
 
     topic = ""
     address = ""
+    is_lost = False
 
     def finish(self, ids: Sequence[int]) -> None:
         self.source.finish(ids)

@@ -192,12 +192,11 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         _hint_at_mistaken_words(topic, files, given)
     if files.count("-") > 1:
         raise UsageError("stdin (-) can only be read once")
-    brokers, settings = engine_of("q-pipe", given, address)
+    engine = engine_of("q-pipe", given, address)
     options = PipeOptions(
         topic=topic,
         files=files or ("-",),
-        brokers=brokers,
-        settings=settings,
+        engine=engine,
         delimiter=shared.delimiter_of(given, may_be_empty=True),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "fail"),

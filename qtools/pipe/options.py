@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qtools.cli.metrics.operations import OperationsOptions
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.settings import Settings
+from qtools.engines.contract import Engine
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.flow.filter import Filter, OnError
@@ -20,8 +19,7 @@ class PipeOptions:
 
     topic: str
     files: tuple[str, ...]  # "-" is stdin
-    brokers: Brokers
-    settings: Settings
+    engine: Engine
     format: str = "raw"
     delimiter: bytes = b"\n"
     fail_on_empty: bool = False

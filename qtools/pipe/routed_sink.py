@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.engines.contract import Publisher
 from qtools.errors import MessageRefused, PartialFailure, QtoolsError, SinkError, UsageError
 from qtools.expressions.expression import Expression
 from qtools.flow.filter import ADVICE, OnError

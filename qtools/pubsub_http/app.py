@@ -120,7 +120,7 @@ def _families(gateway: Gateway, server: HttpServer, place: WorkerContext | None)
 def _unready(gateway: Gateway, signals: Signals) -> str:
     if signals.received is not None:
         return f"stopping after {signals.received.name}"
-    return "" if gateway.batcher.connected else "no nsqd is connected"
+    return "" if gateway.batcher.connected else f"no {gateway.broker} is connected"
 
 
 async def _keep_board(gateway: Gateway, server: HttpServer, place: WorkerContext) -> None:

@@ -200,10 +200,9 @@ def main(**given: Any) -> int:
     origins = check_origins(given.pop("allow_origin"), tokens=bool(given["token_file"]))
     from qtools.web.memory_budget import default_limit
 
-    brokers, settings = engine_of("q-pubsub-http", given)
+    engine = engine_of("q-pubsub-http", given)
     options = GatewayOptions(
-        brokers=brokers,
-        settings=settings,
+        engine=engine,
         operations=shared.operations_of(given),
         hosts=hosts,
         origins=origins,

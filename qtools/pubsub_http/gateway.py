@@ -32,8 +32,9 @@ class Gateway:
             tokens, options.hosts, options.origins, rate=options.rate, most_subscriptions=options.max_subscriptions,
             behind_proxy=options.behind_proxy,
         )  # fmt: skip
+        self.broker = options.engine.capabilities.broker  # what its servers are called
         self.budget = MemoryBudget(options.max_memory // options.workers)
-        self.batcher = PublishBatcher(options.brokers, options.settings, options.publish_timeout, self.budget)
+        self.batcher = PublishBatcher(options.engine, options.publish_timeout, self.budget)
         self.idempotency = Idempotency(options.idempotency_window)
         self.sessions = AckSessions(worker)
         self.fanouts = Fanouts(options, self.budget)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qtools.cli.metrics.operations import OperationsOptions
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.settings import Settings
+from qtools.engines.contract import Engine
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
     """Times in s, sizes in bytes. `hosts` None: any Host is answered."""
 
-    brokers: Brokers
-    settings: Settings
+    engine: Engine
     operations: OperationsOptions = field(default_factory=lambda: OperationsOptions(drain_timeout=5.0))
     http_address: str = "127.0.0.1:8080"
     https_cert: str = ""

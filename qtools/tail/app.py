@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,19 +14,14 @@ from qtools.cli.metrics.metrics_format import Family, counter
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
+from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
-from qtools.engines.nsq.consume.backlog_guard import refuse_to_take_backlog
-from qtools.engines.nsq.consume.backlog_warnings import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
-from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.consume.drain import ask_first, end_consumer
-from qtools.engines.nsq.consume.history import begin_in_the_past
-from qtools.engines.nsq.http_client import Depth
-from qtools.flow.contract import Source
+from qtools.engines.contract import Source, SourceOptions, require, require_for_end
+from qtools.flow.contract import Source as FlowSource
 from qtools.flow.loop import Flow
 from qtools.formats.encoders import Format
 from qtools.message import Batch
-from qtools.names import Subscription
 from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
 from qtools.tail.peek_source import AT_MOST, Look
@@ -41,44 +34,51 @@ STDOUT = 1
 
 async def tail(options: TailOptions, signals: Signals) -> int:
     """Print messages until the run ends; return the exit status. StartError when no broker could be reached."""
+    for capability, flag, is_given in (
+        ("peek", "--peek", options.peek),
+        ("since", "--since", options.since is not None),
+        ("temporary_channels", "TOPIC without /CHANNEL", bool(options.guarded)),
+    ):
+        if is_given:
+            require(options.engine, capability, flag)
+    require_for_end(options.engine, options.ends)
     if options.peek:
         return await _look(options, signals)
-    guarded = await refuse_to_take_backlog(options.guarded, options.brokers, options.settings)
-    depths = await ask_first(options.sources, options.brokers, options.settings, options.ends)
-    if options.since is None:
-        warn_of_backlog_elsewhere({place: depth for place, depth in depths.items() if place[0] not in options.guarded})
-        # A temporary channel is new in each run. A user may overlook that; a log need not repeat it for each run.
-        warn_of_backlog_elsewhere(guarded, logging.WARNING if sys.stderr.isatty() else logging.INFO)
-    else:
-        await begin_in_the_past(options.sources, options.brokers, options.settings, options.since)
     choosing = options.sample < 1.0 or options.rules is not None
-    consumer = Consumer(
-        options.sources, options.brokers, options.settings,
-        max_in_flight=options.max_in_flight,
-        limit=None if choosing else options.count,  # messages that are left out do not count
-        by_quota=options.ends.until_now, ends_when_empty=bool(options.ends.flag),
-    )  # fmt: skip
+    source = options.engine.source(
+        options.sources,
+        SourceOptions(
+            max_in_flight=options.max_in_flight,
+            limit=None if choosing else options.count,  # messages that are left out do not count
+            ends=options.ends,
+            since=options.since,
+            guarded=options.guarded,
+            # A temporary channel is new in each run. A user may overlook that; a log need not repeat it for each run.
+            guarded_level=logging.WARNING if sys.stderr.isatty() else logging.INFO,
+        ),
+    )
+    await source.prepare()
     form = _form(options)
     output = Output(
-        STDOUT, form, sample=options.sample, limit=options.count if choosing else None, on_closed=consumer.end
+        STDOUT, form, sample=options.sample, limit=options.count if choosing else None, on_closed=source.end
     )
     filtered = _filtered(output, options.rules) if options.rules is not None else None
-    source: Source = consumer
+    tried: FlowSource = source
     if options.rules is not None and not options.rules.chosen:
-        source = Trial(consumer, options.rules.failures, most=options.max_in_flight)
-    flow = Flow(source, filtered or output, drain_timeout=options.operations.drain_timeout)
+        tried = Trial(source, options.rules.failures, most=options.max_in_flight)
+    flow = Flow(tried, filtered or output, drain_timeout=options.operations.drain_timeout)
     operations = Operations(
         options.operations,
         "q-tail",
-        lambda: _families(consumer, output, filtered, flow),
-        lambda: _unready(consumer, signals),
+        lambda: _families(source, output, filtered, flow),
+        lambda: _unready(source, options, signals),
     )
     await operations.start()
     try:
-        await consumer.start()
+        await source.start()
         signals.at_abrupt_end = MESSAGES_COME_AGAIN
         signals.on_stop(flow.stop)
-        await _print(consumer, output, filtered, flow, options, depths)
+        await _print(source, output, filtered, flow, options)
         return none_is_failure(options.fail_if_none, output.printed, "printed", signals)
     finally:
         await output.close()
@@ -97,7 +97,7 @@ async def _look(options: TailOptions, signals: Signals) -> int:
     most = AT_MOST if options.count is None else options.count
     output = Output(STDOUT, _form(options), sample=options.sample, limit=most if choosing else None)
     sink = output if options.rules is None else _filtered(output, options.rules)
-    flow = Flow(Look(options.sources, options.brokers, options.settings, options.count, choosing=choosing), sink)
+    flow = Flow(Look(options.sources, options.engine, options.count, choosing=choosing), sink)
     signals.on_stop(flow.stop)
     try:
         await flow.run()
@@ -107,32 +107,21 @@ async def _look(options: TailOptions, signals: Signals) -> int:
 
 
 async def _print(
-    consumer: Consumer,
-    output: Output,
-    filtered: FilteredSink | None,
-    flow: Flow,
-    options: TailOptions,
-    depths: Mapping[tuple[Subscription, str], Depth],
+    source: Source, output: Output, filtered: FilteredSink | None, flow: Flow, options: TailOptions
 ) -> None:
     meter = ProgressLine(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
-    ending = asyncio.create_task(end_consumer(consumer, options.ends, depths))
-    warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer, options.sources))
-    if options.ends.flag or options.guarded or options.since:  # `tail` has warned already, or there is no need to
-        warning.cancel()
+    watch = RunWatch(source, options.sources)
     try:
         await flow.run()
-        await wait_for_warnings(ending, warning, consumer)
+        await watch.settle()
     finally:
-        ending.cancel()
-        warning.cancel()
-        await asyncio.wait((ending, warning))
-        await consumer.close()
+        await watch.stop()
+        await source.close()
         meter.close()
-        _summarize(consumer, output, flow, meter, options, filtered)
-    if not ending.cancelled():
-        ending.result()  # its error is the program's
+        _summarize(source, output, flow, meter, options, filtered)
+    watch.check()
 
 
 def _filtered(output: Output, rules: Filter) -> FilteredSink:
@@ -151,23 +140,23 @@ def _filtered(output: Output, rules: Filter) -> FilteredSink:
     return sink
 
 
-def _families(consumer: Consumer, output: Output, filtered: FilteredSink | None, flow: Flow) -> list[Family]:
+def _families(source: Source, output: Output, filtered: FilteredSink | None, flow: Flow) -> list[Family]:
     return [
         *flow_families("q-tail", flow.totals),
         *filter_families("q-tail", filtered),
         counter("qtools_tail_printed_total", "Messages that stdout took.", output.printed),
-        *consumer_families("q-tail", consumer),
+        *consumer_families("q-tail", source),
     ]
 
 
-def _unready(consumer: Consumer, signals: Signals) -> str:
+def _unready(source: Source, options: TailOptions, signals: Signals) -> str:
     if signals.received is not None:
         return f"stopping after {signals.received.name}"
-    return "" if consumer.connected else "no nsqd is connected"
+    return "" if source.connected else f"no {options.engine.capabilities.broker} is connected"
 
 
 def _summarize(
-    consumer: Consumer,
+    source: Source,
     output: Output,
     flow: Flow,
     meter: ProgressLine,
@@ -180,8 +169,8 @@ def _summarize(
         notes += filtered.notes("printed")
         if filtered.left_out > 1:  # the first was named in a warning
             notes[-1] += " (-v names each)"
-    if consumer.acknowledgements_failed:
-        late = plural(consumer.acknowledgements_failed, "message")
+    if source.acknowledgements_failed:
+        late = plural(source.acknowledgements_failed, "message")
         notes.append(f"{late} had timed out before being finished and will come again")
     if totals.requeued:
         notes.append(f"{plural(totals.requeued, 'message')} given back unprinted")

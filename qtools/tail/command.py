@@ -98,11 +98,10 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         raise UsageError(
             "--peek looks into a channel: name it, as in TOPIC/CHANNEL; while the topic has none, with any name"
         )
-    brokers, settings = engine_of("q-tail", given, address)
+    engine = engine_of("q-tail", given, address)
     options = TailOptions(
         sources=parsed,
-        brokers=brokers,
-        settings=settings,
+        engine=engine,
         ends=shared.ends_of(given),
         delimiter=shared.delimiter_of(given, may_be_empty=True),
         operations=shared.operations_of(given),

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qtools.cli.metrics.operations import OperationsOptions
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.consume.drain import EndConditions
-from qtools.engines.nsq.settings import Settings
+from qtools.engines.contract import EndConditions, Engine
 from qtools.names import Subscription
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
@@ -20,8 +18,7 @@ class TailOptions:
     """Times in s; `count` None is without end; `sample` is the share that is printed, 0..1."""
 
     sources: tuple[Subscription, ...]
-    brokers: Brokers
-    settings: Settings
+    engine: Engine
     format: str = "raw"
     delimiter: bytes = b"\n"
     count: int | None = None

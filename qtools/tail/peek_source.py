@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.consume.history import peek
-from qtools.engines.nsq.settings import Settings
+from qtools.engines.contract import Engine
 from qtools.message import Batch
 from qtools.names import Subscription
 
@@ -30,15 +28,13 @@ class Look:
     def __init__(
         self,
         sources: Sequence[Subscription],
-        brokers: Brokers,
-        settings: Settings,
+        engine: Engine,
         count: int | None,
         *,
         choosing: bool = False,
     ) -> None:
         self._sources = list(sources)
-        self._brokers = brokers
-        self._settings = settings
+        self._engine = engine
         self._left = AT_MOST if count is None else count
         self._choosing = choosing
         self._asking = FIRST_LOOK
@@ -46,20 +42,20 @@ class Look:
         self._batches: list[Batch] = []
 
     async def read(self) -> Batch | None:
-        """The next batch; None at the end. Errors as for `peek`."""
+        """The next batch; None at the end. Errors as for `Engine.peek`."""
         while not self._batches:
             if not self._sources or self._left <= 0:
                 return None
             if self._choosing:
                 await self._look_further()
             else:
-                self._batches = await peek(self._sources.pop(0), self._brokers, self._settings, self._left)
+                self._batches = await self._engine.peek(self._sources.pop(0), self._left)
                 self._left -= sum(map(len, self._batches))
         return self._batches.pop(0)
 
     async def _look_further(self) -> None:
         """Ask for more messages of the first source than before; those that were returned are not returned again."""
-        found = await peek(self._sources[0], self._brokers, self._settings, self._asking)
+        found = await self._engine.peek(self._sources[0], self._asking)
         for batch in found:
             fresh = [place for place, ident in enumerate(batch.ids) if ident not in self._seen]
             self._seen.update(batch.ids)

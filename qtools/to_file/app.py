@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,19 +17,16 @@ from qtools.cli.metrics.metrics_format import Family, counter
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
+from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import Trial
 from qtools.cli.types import format_duration, plural
-from qtools.engines.nsq.consume.backlog_warnings import wait_for_warnings, warn_after, warn_of_backlog_elsewhere
-from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.consume.drain import ask_first, end_consumer
-from qtools.engines.nsq.http_client import Depth
-from qtools.engines.nsq.topics import TopicLister
-from qtools.flow.contract import Sink, Source
+from qtools.engines.contract import SourceOptions, require, require_for_end
+from qtools.flow.contract import Sink
+from qtools.flow.contract import Source as FlowSource
 from qtools.flow.filter import FilteredSink
 from qtools.flow.gather import Gather
 from qtools.flow.loop import Flow
 from qtools.message import Batch
-from qtools.names import Subscription
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.partitioner import Partitioner
@@ -51,6 +48,9 @@ MSG_TIMEOUT = 60.0  # s: nsqd's default, for when no nsqd is connected yet
 
 async def archive(options: ArchiveOptions, signals: Signals) -> int:
     """Archive messages until the run ends; return the exit status. StartError when it cannot start."""
+    require_for_end(options.engine, options.ends)
+    if options.lateness is not None:
+        require(options.engine, "depths", "--complete-marker")
     layout = Layout(
         options.name,
         suffix=SUFFIXES[options.compression],
@@ -95,11 +95,9 @@ class _Run:
         self._sink = sink
         self._sorter = sorter
         self._stopped = asyncio.Event()
-        self._consumer = Consumer(
-            options.sources, options.brokers, options.settings,
-            max_in_flight=options.max_in_flight, by_quota=options.ends.until_now,
-            ends_when_empty=bool(options.ends.flag),
-        )  # fmt: skip
+        self._source = options.engine.source(
+            options.sources, SourceOptions(max_in_flight=options.max_in_flight, ends=options.ends)
+        )
         # Half of the messages in flight are synced together, so that the other half can arrive in the meantime.
         count = min(options.sync.count, max(1, options.max_in_flight // 2))
         self._gather = Gather(count, options.sync.size, options.sync.age)
@@ -110,9 +108,9 @@ class _Run:
             self._deduped = DedupedSink(sink, options.dedupe)
         first: Sink = self._deduped or sink
         self._filtered = FilteredSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
-        source: Source = self._consumer
+        source: FlowSource = self._source
         if options.rules is not None and not options.rules.chosen:
-            source = Trial(self._consumer, options.rules.failures, most=options.max_in_flight)
+            source = Trial(self._source, options.rules.failures, most=options.max_in_flight)
         self._flow = Flow(source, self._filtered or first, gather=self._gather, drain_timeout=RELEASE)
 
     async def run(self) -> int:
@@ -120,7 +118,7 @@ class _Run:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, sink.hang_up)
         followed = None
         if options.pattern is not None:
-            topics = TopicLister(options.brokers, options.settings)
+            topics = options.engine.topics()
             followed = TopicWatcher(topics, options.pattern, options.channel, options.topic_refresh)
         operations = Operations(options.operations, "q-to-file", self._families, self._unready)
         await operations.start()
@@ -129,13 +127,12 @@ class _Run:
                 await self._deduped.start()
             await sink.start()  # files of the last run are finished before any message is read
             if followed is not None:
-                await followed.begin(self._consumer, waits=not options.ends.flag)
-            depths = await ask_first(self._consumer.sources, options.brokers, options.settings, options.ends)
-            warn_of_backlog_elsewhere(depths)
-            await self._consumer.start()
-            await self._archive(followed, depths)
+                await followed.begin(self._source, waits=not options.ends.flag)
+            await self._source.prepare()
+            await self._source.start()
+            await self._archive(followed)
         finally:
-            await self._consumer.close()
+            await self._source.close()
             await sink.close()
             if self._deduped is not None:
                 await self._deduped.close()
@@ -145,48 +142,39 @@ class _Run:
         none = none_is_failure(options.fail_if_none, sink.written, "archived", self._signals)
         return 1 if sink.failed else none
 
-    async def _archive(self, followed: TopicWatcher | None, depths: Mapping[tuple[Subscription, str], Depth]) -> None:
-        options, consumer, sink, flow = self._options, self._consumer, self._sink, self._flow
+    async def _archive(self, followed: TopicWatcher | None) -> None:
+        options, source, sink, flow = self._options, self._source, self._sink, self._flow
         self._limit_age()
         self._signals.at_abrupt_end = MESSAGES_COME_AGAIN
         self._signals.on_stop(self._stop)
         if options.max_runtime is not None:
             asyncio.get_running_loop().call_later(options.max_runtime, self._stop)
         meter = ProgressLine("archived", lambda: (sink.written, sink.written_bytes), show=options.show)
-        ending = asyncio.create_task(end_consumer(consumer, options.ends, depths))
-        watching: list[asyncio.Task[Any]] = [ending]
-        warning = asyncio.create_task(warn_after(options.ends.settling_time, consumer, options.sources))
-        watching.append(warning)
-        if options.ends.flag:  # `run` has warned already
-            warning.cancel()
+        watch = RunWatch(source, options.sources)
         if followed is not None and not options.ends.until_now:  # a later topic held no messages at the start
-            watching.append(asyncio.create_task(followed.follow(consumer)))
+            watch.add(followed.follow(source))
         completing = None
         if self._partitions is not None:
-            completing = Completing(self._partitions, consumer, cast(CompletingSink, sink))
-            watching.append(asyncio.create_task(completing.run()))
+            completing = Completing(self._partitions, source, cast(CompletingSink, sink))
+            watch.add(completing.run())
         try:
             await flow.run()
-            await wait_for_warnings(ending, warning, consumer)
+            await watch.settle()
             if completing is not None:
                 await self._unless_stopped(completing.finish())
         finally:
-            for task in watching:
-                task.cancel()
-            await asyncio.wait(watching)
-            await consumer.close()
+            await watch.stop()
+            await source.close()
             await sink.close()
             await self._unless_stopped(sink.wait_sent())
             meter.close()
             self._summarize(meter)
-        for task in watching:
-            if not task.cancelled():
-                task.result()  # its error is the program's
+        watch.check()
 
     def _stop(self) -> None:
         """Read no more, and write the messages that were read. If nothing can be written now, requeue them at once."""
         self._stopped.set()
-        self._consumer.end()
+        self._source.end()
         asyncio.get_running_loop().call_later(
             0.0 if self._sink.trouble else self._options.operations.drain_timeout, self._flow.stop
         )
@@ -207,7 +195,7 @@ class _Run:
 
     def _limit_age(self) -> None:
         """Sync at least twice within the message timeout of the broker, whatever --sync-interval says."""
-        timeout = self._consumer.msg_timeout or self._options.settings.msg_timeout / 1000 or MSG_TIMEOUT
+        timeout = self._source.acknowledgement_timeout or MSG_TIMEOUT
         if timeout / 2 < self._options.sync.age:
             every = format_duration(timeout / 2)
             logger.warning("the message timeout of the broker is %s: syncing every %s", format_duration(timeout), every)
@@ -216,7 +204,7 @@ class _Run:
     def _families(self) -> list[Family]:
         families = [
             *flow_families("q-to-file", self._flow.totals),
-            *consumer_families("q-to-file", self._consumer),
+            *consumer_families("q-to-file", self._source),
             *self._sink.families(),
         ]
         if self._filtered is not None:
@@ -232,7 +220,7 @@ class _Run:
             return f"stopping after {self._signals.received.name}"
         if self._sink.unready:
             return self._sink.unready
-        return "" if self._consumer.connected else "no nsqd is connected"
+        return "" if self._source.connected else f"no {self._options.engine.capabilities.broker} is connected"
 
     def _warn(self, text: str) -> None:
         """Log the first message on which an expression fails as a warning, the others as information."""
@@ -250,8 +238,8 @@ class _Run:
                 notes.append(f"{plural(self._deduped.keyless, 'message')} without a key")
         if self._sorter.timeless:
             notes.append(f"{plural(self._sorter.timeless, 'message')} without a time of its own")
-        if self._consumer.acknowledgements_failed:
-            late = plural(self._consumer.acknowledgements_failed, "message")
+        if self._source.acknowledgements_failed:
+            late = plural(self._source.acknowledgements_failed, "message")
             notes.append(f"{late} had timed out before being finished and will come again")
         if totals.requeued:
             notes.append(f"{plural(totals.requeued, 'message')} given back")

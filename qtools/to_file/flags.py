@@ -55,11 +55,10 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         raise UsageError("--complete-marker needs a work directory: it does not go with --no-spool")
     else:
         lateness = LATENESS if lateness is None else lateness
-    brokers, settings = engine_of("q-to-file", given, address)
+    engine = engine_of("q-to-file", given, address)
     return ArchiveOptions(
         sources=parsed,
-        brokers=brokers,
-        settings=settings,
+        engine=engine,
         ends=shared.ends_of(given),
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtools.cli.metrics.operations import OperationsOptions
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.consume.drain import EndConditions
-from qtools.engines.nsq.settings import Settings
+from qtools.engines.contract import EndConditions, Engine
 from qtools.expressions.expression import Expression
 from qtools.flow.filter import Filter
 from qtools.names import Subscription
@@ -45,8 +43,7 @@ class ArchiveOptions:
     """
 
     sources: tuple[Subscription, ...]
-    brokers: Brokers
-    settings: Settings
+    engine: Engine
     output: Path
     work_dir: Path
     store: str = ""

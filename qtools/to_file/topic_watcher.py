@@ -1,5 +1,4 @@
-"""The topics that match a pattern, now and later. In: a consumer, and a lister of topics. Out: more sources for the
-consumer.
+"""The topics that match a pattern, now and later. In: a source, and a lister of topics. Out: more subscriptions.
 
 A topic is added at the first refresh that lists it. If it cannot be read then, the next refresh tries again. A topic
 that has been deleted stays a source, as it may be created again.
@@ -12,8 +11,7 @@ import logging
 import random
 import re
 
-from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.topics import TopicLister
+from qtools.engines.contract import Source, Topics
 from qtools.errors import StartError
 from qtools.names import Subscription
 
@@ -26,52 +24,52 @@ REFRESH_SECONDS_EMPTY = 1.0
 class TopicWatcher:
     """Topics whose name contains a match of `pattern`, read through `channel`. refresh: s between two refreshes."""
 
-    def __init__(self, topics: TopicLister, pattern: re.Pattern[str], channel: str, refresh: float) -> None:
+    def __init__(self, topics: Topics, pattern: re.Pattern[str], channel: str, refresh: float) -> None:
         self._topics = topics
         self._pattern = pattern
         self._channel = channel
         self._refresh = refresh
         self._failed: set[str] = set()
 
-    async def begin(self, consumer: Consumer, *, waits: bool) -> None:
-        """Add the topics that exist to the sources of `consumer`, which has not started yet.
+    async def begin(self, source: Source, *, waits: bool) -> None:
+        """Add the topics that exist to the sources of `source`, which has not started yet.
 
         waits: whether the run goes on without any topic. StartError when no broker or nsqlookupd answers.
         """
-        found = self._fresh(consumer, await self._topics.look())
-        consumer.sources.extend(found)
-        if not consumer.sources:
+        found = self._fresh(source, await self._topics.look())
+        source.subscriptions.extend(found)
+        if not source.subscriptions:
             logger.warning(
                 "no topic matches yet; looking again every second" if waits else "no topic matches: nothing to read"
             )
 
-    def _fresh(self, consumer: Consumer, topics: set[str]) -> list[Subscription]:
+    def _fresh(self, source: Source, topics: set[str]) -> list[Subscription]:
         """Those of `topics` that match and are not read yet."""
-        known = {source.topic for source in consumer.sources}
+        known = {subscription.topic for subscription in source.subscriptions}
         return [
             Subscription(topic, self._channel)
             for topic in sorted(topics)
             if topic not in known and self._pattern.search(topic)
         ]
 
-    async def follow(self, consumer: Consumer) -> None:
-        """Add new topics to `consumer`, until cancelled."""
+    async def follow(self, source: Source) -> None:
+        """Add new topics to `source`, until cancelled."""
         while True:
-            pause = self._refresh if consumer.sources else min(self._refresh, REFRESH_SECONDS_EMPTY)
+            pause = self._refresh if source.subscriptions else min(self._refresh, REFRESH_SECONDS_EMPTY)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))
-            for source in self._fresh(consumer, await self._topics.look_again()):
-                await self._add(consumer, source)
+            for subscription in self._fresh(source, await self._topics.look_again()):
+                await self._add(source, subscription)
 
-    async def _add(self, consumer: Consumer, source: Subscription) -> None:
+    async def _add(self, source: Source, subscription: Subscription) -> None:
         try:
-            await consumer.add(source)
+            await source.add(subscription)
         except StartError as error:
-            if source.topic not in self._failed:
-                self._failed.add(source.topic)
-                logger.warning("cannot read %s yet: %s", source, error)
+            if subscription.topic not in self._failed:
+                self._failed.add(subscription.topic)
+                logger.warning("cannot read %s yet: %s", subscription, error)
         else:
-            self._failed.discard(source.topic)
-            logger.warning("found topic %s", source.topic)
+            self._failed.discard(subscription.topic)
+            logger.warning("found topic %s", subscription.topic)
 
     async def close(self) -> None:
         await self._topics.close()

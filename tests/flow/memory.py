@@ -22,6 +22,7 @@ class Ledger:
 
     topic = "events"
     address = "memory"
+    is_lost = False
 
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []

@@ -1,5 +1,6 @@
 """The NSQ engine: everything that opens connections to an nsqd, an nsqlookupd or q-broker.
 
+    engine.py           NSQ as commands see it, as engines/contract.py says
     address.py          an address in its forms; which brokers a command uses
     options.py          settings by key: from a URL's query, --engine-option or a profile
     settings.py         how to connect: TLS, AUTH, compression, names, timeouts
@@ -8,9 +9,10 @@
     in_flight.py        messages in flight on a connection, and commands that wait for their reply
     connection_pool.py  many addresses, each kept connected
     discovery.py        asks every nsqlookupd, and keeps the set of addresses
-    backoff.py          the delay before the next attempt
     http_client.py      nsqd's HTTP API: size limits, depths, topics
     topics.py           which topics there are
+    statistics.py       what waits in them
+    identity.py         which cluster it is
     local_broker.py     the private local broker: found, or started as a process
 
     consume/            messages from channels

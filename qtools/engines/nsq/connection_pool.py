@@ -10,8 +10,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from qtools.backoff import next_delay
 from qtools.engines.nsq.address import Address
-from qtools.engines.nsq.backoff import next_delay
 from qtools.engines.nsq.connect import connect
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.discovery import Discovery

@@ -109,6 +109,11 @@ class Delivery:
         return self.connection.address
 
     @property
+    def is_lost(self) -> bool:
+        """Also true once all messages are finished: nothing can be acknowledged then either."""
+        return not self.left
+
+    @property
     def in_flight(self) -> Sequence[bytes]:
         """The ids that are neither finished nor requeued."""
         if not self.left:

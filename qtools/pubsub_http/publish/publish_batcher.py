@@ -11,9 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.publish.publisher import Publisher
-from qtools.engines.nsq.settings import Settings
+from qtools.engines.contract import Engine, PublisherOptions
 from qtools.errors import AuthError, BrokerError, MessageRefused, NetworkError, QtoolsError
 from qtools.web.memory_budget import OVERHEAD, MemoryBudget
 from qtools.web.request_body import Refusal
@@ -48,13 +46,13 @@ class PublishRefused(Refusal):
 
 
 class PublishBatcher:
-    """Publishes to `brokers`. timeout: s that a request waits for the broker's answer."""
+    """Publishes to the brokers of `engine`. timeout: s that a request waits for the broker's answer."""
 
-    def __init__(self, brokers: Brokers, settings: Settings, timeout: float, budget: MemoryBudget) -> None:
+    def __init__(self, engine: Engine, timeout: float, budget: MemoryBudget) -> None:
         self.refused_for_memory = 0  # requests
         self.published = 0
         self.published_bytes = 0
-        self._publisher = Publisher(brokers, settings, retry_timeout=timeout)
+        self._publisher = engine.publisher(PublisherOptions(retry_timeout=timeout))
         self._timeout = timeout
         self._budget = budget
         self._held = 0  # bytes of what waits for the broker's answer

@@ -11,10 +11,10 @@ behind with each of them.
 
 from __future__ import annotations
 
-from qtools.engines.nsq.consume.consumer import Consumer
+from qtools.engines.contract import Source
 from qtools.names import Subscription
 from qtools.pubsub_http.options import GatewayOptions
-from qtools.pubsub_http.subscribe.fanout import open_consumer, own_channel
+from qtools.pubsub_http.subscribe.fanout import open_source, own_channel
 from qtools.pubsub_http.subscribe.rendered_batch import RenderedBatch
 from qtools.pubsub_http.subscribe.subscribe_params import SubscribeParams
 from qtools.web.memory_budget import MemoryBudget
@@ -27,7 +27,7 @@ class _Shared:
 
     __slots__ = ("consumer", "is_resting", "key", "streams")
 
-    def __init__(self, key: Key, consumer: Consumer) -> None:
+    def __init__(self, key: Key, consumer: Source) -> None:
         self.key = key
         self.consumer = consumer
         self.streams = 1
@@ -37,7 +37,7 @@ class _Shared:
 class ConsumerSource:
     """A consumer as one stream's source of parcels."""
 
-    def __init__(self, consumers: Consumers, consumer: Consumer, shared: _Shared | None = None) -> None:
+    def __init__(self, consumers: Consumers, consumer: Source, shared: _Shared | None = None) -> None:
         self.consumer = consumer
         self._consumers = consumers
         self._shared = shared
@@ -94,7 +94,7 @@ class Consumers:
         if not (params.acks and params.count and params.channel):
             source = Subscription(params.topic, params.channel or own_channel())
             return ConsumerSource(
-                self, await open_consumer(source, self._options, self._budget, params.max_in_flight, limit)
+                self, await open_source(source, self._options, self._budget, params.max_in_flight, limit)
             )
         key = (caller, params.topic, params.channel, params.max_in_flight)
         for shared in self._shared.get(key, ()):
@@ -105,7 +105,7 @@ class Consumers:
                 consumer.resume(limit)
                 return ConsumerSource(self, consumer, shared)
         source = Subscription(params.topic, params.channel)
-        shared = _Shared(key, await open_consumer(source, self._options, self._budget, params.max_in_flight, limit))
+        shared = _Shared(key, await open_source(source, self._options, self._budget, params.max_in_flight, limit))
         self._shared.setdefault(key, []).append(shared)
         return ConsumerSource(self, shared.consumer, shared)
 

@@ -14,8 +14,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from qtools.engines.nsq.consume.backlog_guard import refuse_to_take_backlog
-from qtools.engines.nsq.consume.consumer import Consumer
+from qtools.engines.contract import Source, SourceOptions
 from qtools.errors import UsageError
 from qtools.names import EPHEMERAL, Subscription
 from qtools.pubsub_http.options import GatewayOptions
@@ -34,19 +33,21 @@ def own_channel() -> str:
     return f"q-pubsub-{os.getpid()}-{os.urandom(4).hex()}{EPHEMERAL}"
 
 
-async def open_consumer(
-    source: Subscription, options: GatewayOptions, budget: MemoryBudget, max_in_flight: int, limit: int | None
-) -> Consumer:
-    """A consumer that has started; StartError, or 409 where a temporary channel would take what nobody else has."""
-    if source.channel.endswith(EPHEMERAL):
-        try:
-            await refuse_to_take_backlog([source], options.brokers, options.settings)
-        except UsageError as error:
-            raise Refusal(409, "TOPIC_HAS_NO_CHANNEL", str(error)) from error
-    consumer = Consumer([source], options.brokers, options.settings, max_in_flight=max_in_flight, limit=limit)
-    consumer.on_received = budget.note
-    await consumer.start()
-    return consumer
+async def open_source(
+    subscription: Subscription, options: GatewayOptions, budget: MemoryBudget, max_in_flight: int, limit: int | None
+) -> Source:
+    """A source that has started; StartError, or 409 where a temporary channel would take what nobody else has."""
+    guarded = (subscription,) if subscription.channel.endswith(EPHEMERAL) else ()
+    source = options.engine.source(
+        [subscription], SourceOptions(max_in_flight=max_in_flight, limit=limit, guarded=guarded, warns=False)
+    )
+    try:
+        await source.prepare()
+    except UsageError as error:
+        raise Refusal(409, "TOPIC_HAS_NO_CHANNEL", str(error)) from error
+    source.on_received = budget.note
+    await source.start()
+    return source
 
 
 class FanoutReader:
@@ -133,16 +134,16 @@ class Fanout:
         self.room = asyncio.Event()  # somebody has caught up
         self.readers: list[FanoutReader] = []
         self.started = asyncio.create_task(self._start(fanouts.options))
-        self._consumer: Consumer | None = None
+        self._source: Source | None = None
         self._pump: asyncio.Task[None] | None = None
 
     async def _start(self, options: GatewayOptions) -> None:
-        source = Subscription(self.topic, own_channel())
-        self._consumer = await open_consumer(source, options, self.fanouts.budget, options.max_in_flight, None)
-        self._pump = asyncio.create_task(self._distribute(self._consumer))
+        subscription = Subscription(self.topic, own_channel())
+        self._source = await open_source(subscription, options, self.fanouts.budget, options.max_in_flight, None)
+        self._pump = asyncio.create_task(self._distribute(self._source))
 
-    async def _distribute(self, consumer: Consumer) -> None:
-        while (batch := await consumer.read()) is not None:
+    async def _distribute(self, source: Source) -> None:
+        while (batch := await source.read()) is not None:
             batch.finish()  # from here on it is each reader's own
             rendered = RenderedBatch(batch, shared=True)
             for reader in self.readers:
@@ -183,9 +184,9 @@ class Fanout:
         self.started.cancel()
         if self._pump is not None:
             self._pump.cancel()
-        if self._consumer is not None:
-            consumer, self._consumer = self._consumer, None
-            await consumer.close()
+        if self._source is not None:
+            source, self._source = self._source, None
+            await source.close()
 
 
 def _backlog(reader: FanoutReader) -> int:

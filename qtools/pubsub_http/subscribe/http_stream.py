@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtools.engines.nsq.consume.drain import wait_until_empty
 from qtools.errors import QtoolsError
 from qtools.message import Batch
 from qtools.pubsub_http.api.proxies import ProxyWarning
@@ -144,7 +143,7 @@ class Subscribing:
 
     async def _end_when_empty(self, source: ConsumerSource) -> None:
         try:
-            await wait_until_empty(source.consumer)
+            await source.consumer.wait_until_empty()
         except QtoolsError as error:
             log.warning("a stream that was to end when its channel is empty ended now: %s", error)
         source.end()

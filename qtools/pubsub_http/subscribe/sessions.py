@@ -12,7 +12,6 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 
-from qtools.engines.nsq.in_flight import Delivery
 from qtools.message import Batch, Origin
 from qtools.pubsub_http.api.tokens import Caller
 from qtools.web.request_body import Refusal
@@ -53,7 +52,7 @@ class AckSession:
         for origin, start, stop in batch.parts:
             for place in range(start, stop):
                 before = held.pop(ids[place], None)
-                if before is not None and before[0].address != origin.address and not _is_gone(before[0]):
+                if before is not None and before[0].address != origin.address and not before[0].is_lost:
                     held[ids[place]] = before
                     clashing.append(place)
                 else:  # one that comes again had timed out, or its connection was lost: the new delivery counts
@@ -81,7 +80,7 @@ class AckSession:
         for text in ids:
             ident = text.encode("latin-1", "replace")
             found = held.pop(ident, None)
-            if found is None or _is_gone(found[0]):
+            if found is None or found[0].is_lost:
                 unknown.append(text)
             else:
                 held[ident] = (found[0], until)
@@ -113,7 +112,7 @@ class AckSession:
         for text in ids:
             ident = text.encode("latin-1", "replace")
             found = self._held.pop(ident, None)
-            if found is None or _is_gone(found[0]):
+            if found is None or found[0].is_lost:
                 unknown.append(text)
             else:
                 by_origin.setdefault(id(found[0]), (found[0], []))[1].append(ident)
@@ -123,11 +122,6 @@ class AckSession:
             count += len(some)
         self.on_less()
         return count, unknown
-
-
-def _is_gone(origin: Origin) -> bool:
-    """Whether the connection that delivered it was lost: the message is on its way to somebody else."""
-    return isinstance(origin, Delivery) and not origin.left
 
 
 class AckSessions:

@@ -86,12 +86,11 @@ def main(url: str, topic: str, **given: Any) -> int:
     if since is not None and until is not None and since >= until:
         raise UsageError("--since is not before --until: there is nothing between them")
     address, topic = topic_of(topic)
-    brokers, settings = engine_of("q-to-file", given, address)
+    engine = engine_of("q-to-file", given, address)
     options = ReplayOptions(
         url=url,
         topic=check_topic(topic),
-        brokers=brokers,
-        settings=settings,
+        engine=engine,
         endpoint=given.pop("s3_endpoint"),
         span=Span(since, until),
         delimiter=shared.delimiter_of(given),

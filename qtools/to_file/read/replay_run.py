@@ -11,12 +11,11 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
 from qtools.cli.upload_run import oversize, send_all, sent
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.publish.publisher import Publisher, TopicSink
-from qtools.engines.nsq.settings import Settings
+from qtools.engines.contract import Engine, PublisherOptions
 from qtools.errors import QtoolsError
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
+from qtools.flow.topic_sink import TopicSink
 from qtools.message import Batch
 from qtools.to_file.read.replay_plan import ReplayCheckpoint, ReplayPosition, Span, make_plan
 from qtools.to_file.read.replay_source import ArchiveSource, ReplayBlock
@@ -33,8 +32,7 @@ class ReplayOptions:
 
     url: str
     topic: str
-    brokers: Brokers
-    settings: Settings
+    engine: Engine
     endpoint: str = ""
     from_topic: str = ""
     span: Span = field(default_factory=Span)
@@ -95,10 +93,11 @@ class _Replay:
         self.start = source.confirmed
         if checkpoint:
             source.on_confirm = lambda: checkpoint.save(source.confirmed)
-        self.publisher = Publisher(
-            options.brokers, options.settings,
-            batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout,
-        )  # fmt: skip
+        self.publisher = options.engine.publisher(
+            PublisherOptions(
+                batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout
+            )
+        )
         self.sink = TopicSink(self.publisher, options.topic)
         self.filtered = self._filter(options.rules) if options.rules is not None else None
         self.flow = Flow(

@@ -37,6 +37,7 @@ class ReplayBlock:
 
     topic = ""
     address = ""
+    is_lost = False
 
     def finish(self, ids: Sequence[int]) -> None:
         self.source.finish(ids)

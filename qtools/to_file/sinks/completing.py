@@ -1,4 +1,4 @@
-"""Marks partitions that are complete. In: a consumer, a sink. Out: _SUCCESS in each partition that gets no more
+"""Marks partitions that are complete. In: a source, a sink. Out: _SUCCESS in each partition that gets no more
 messages.
 
 When the time of a partition is over, each nsqd that has not delivered a later message yet is asked whether messages are
@@ -11,9 +11,9 @@ import asyncio
 import logging
 import time
 
-from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.consume.drain import StatisticsClient
+from qtools.engines.contract import Source
 from qtools.errors import NetworkError, PeerError, StartError
+from qtools.names import Subscription
 from qtools.to_file.archive.partitions import Partitions
 from qtools.to_file.sinks.sinks import CompletingSink
 
@@ -26,9 +26,9 @@ AGAIN_SECONDS = 2.0  # the pause when a partition could not be marked: a source 
 class Completing:
     """Marks those of `partitions` that are complete."""
 
-    def __init__(self, partitions: Partitions, consumer: Consumer, sink: CompletingSink) -> None:
+    def __init__(self, partitions: Partitions, source: Source, sink: CompletingSink) -> None:
         self._partitions = partitions
-        self._consumer = consumer
+        self._source = source
         self._sink = sink
         self._said = ""
 
@@ -46,14 +46,10 @@ class Completing:
 
     async def _look(self) -> bool:
         """Mark complete partitions. Returns whether every partition whose time is over is marked."""
-        asker = StatisticsClient(self._consumer)
-        try:
-            return all([await self._complete(asker, *each) for each in self._partitions.over(time.time())])
-        finally:
-            await asker.close()
+        return all([await self._complete(*each) for each in self._partitions.over(time.time())])
 
-    async def _complete(self, asker: StatisticsClient, partition: str, past: float) -> bool:
-        if not await self._all_past(asker, past) or not await self._sink.complete(partition):
+    async def _complete(self, partition: str, past: float) -> bool:
+        if not await self._all_past(past) or not await self._sink.complete(partition):
             return False
         try:
             await asyncio.to_thread(self._partitions.mark, partition)
@@ -62,20 +58,17 @@ class Completing:
         logger.info("%s is complete", partition)
         return True
 
-    async def _all_past(self, asker: StatisticsClient, past: float) -> bool:
+    async def _all_past(self, past: float) -> bool:
         """Whether no source has messages left that a broker accepted before `past`."""
-        consumer = self._consumer
-        if not consumer.is_complete:
-            return False
         passed = self._partitions.passed
-        behind = [passed.get((source.topic, nsqd), 0.0) < past for source, nsqd, _ in consumer.askable()]
-        if not any(behind):
-            return True
+
+        def is_behind(subscription: Subscription, address: str) -> bool:
+            return passed.get((subscription.topic, address), 0.0) < past
+
         try:
-            depths = await asker.depths("--complete-marker")
+            return await self._source.passed(is_behind, "--complete-marker")
         except (StartError, NetworkError, PeerError) as error:
             if str(error) != self._said:
                 self._said = str(error)
                 logger.warning("%s", error)
             return False
-        return all(depth.drained for (_, _, depth), late in zip(depths, behind, strict=True) if late)

@@ -13,9 +13,9 @@ import logging
 import time
 from pathlib import Path
 
+from qtools.backoff import next_delay
 from qtools.cli.metrics.metrics_format import Family, counter, gauge
 from qtools.cli.types import format_duration
-from qtools.engines.nsq.backoff import next_delay
 from qtools.errors import InputError, ObjectDiffers, SinkError, StoreError
 from qtools.message import Batch, timestamp_of
 from qtools.to_file.archive.archive import Encoding

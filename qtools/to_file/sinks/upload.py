@@ -24,9 +24,9 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
 
+from qtools.backoff import next_delay
 from qtools.cli import logs
 from qtools.cli.types import plural
-from qtools.engines.nsq.backoff import next_delay
 from qtools.errors import InputError, ObjectDiffers, QtoolsError, StoreError
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.file_record import BESIDE, FileRecord, beside, read_beside

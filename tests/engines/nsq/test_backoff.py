@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtools.engines.nsq.backoff import FIRST, LONGEST, next_delay
+from qtools.backoff import FIRST, LONGEST, next_delay
 
 
 @given(st.integers(1, 10**9), st.floats(0, 1))

@@ -1,5 +1,6 @@
 """Messages from NSQ's channels.
 
+source.py            a consumer with what a run asks and warns about: what commands read from
 consumer.py          many connections as one Source
 flow_control.py      how max-in-flight is shared among the connections
 drain.py             when a run ends by itself: the channels are empty, nothing more arrives, or a limit is reached

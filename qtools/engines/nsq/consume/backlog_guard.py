@@ -23,7 +23,7 @@ logger = logging.getLogger("qtools.client")
 PATIENCE = 2.0  # s: a broker that answers no sooner is not waited for, as most topics have channels
 
 
-def _name_a_channel(topic: str, waiting: int) -> str:
+def name_a_channel(topic: str, waiting: int) -> str:
     them = "it" if waiting == 1 else "them all"
     return (
         f"a temporary channel would take {them}, and lose what you do not read;"
@@ -35,7 +35,7 @@ async def refuse_to_take_backlog(
     sources: Sequence[Subscription],
     brokers: Brokers,
     settings: Settings,
-    advice: Callable[[str, int], str] = _name_a_channel,
+    advice: Callable[[str, int], str] = name_a_channel,
 ) -> dict[tuple[Subscription, str], Depth]:
     """The depth of each source on each nsqd that answered; UsageError if a topic has messages and no channel yet.
 

@@ -25,7 +25,6 @@ logger = logging.getLogger("qtools.client")
 
 # A run that receives messages asks this much later: a run of a second or two need not import the HTTP client.
 BUSY_SECONDS = 4.0
-PATIENCE = 3.0  # s that a run that has ended waits for the warnings
 NAMED = 3  # channels that a warning names; the others are counted
 
 
@@ -78,14 +77,6 @@ async def warn_after(seconds: float, consumer: Consumer, named: Collection[Subsc
         empty = [source.topic for source, own in sources.items() if source in named and all(map(_is_unused, own))]
         for topic in dict.fromkeys(empty):
             logger.warning("nothing was published to the topic %s since nsqd started", topic)
-
-
-async def wait_for_warnings(ending: asyncio.Task[bool], warning: asyncio.Task[None], consumer: Consumer) -> None:
-    """After a run that `ending`, a task of `end_consumer`, has ended and that received nothing: wait up to PATIENCE for
-    `warning`, a task of `warn_after`, which logs the reason."""
-    ended = ending.done() and not ending.exception() and ending.result()
-    if ended and not consumer.received and not warning.done():
-        await asyncio.wait((warning,), timeout=PATIENCE)
 
 
 def _is_unused(depth: Depth) -> bool:

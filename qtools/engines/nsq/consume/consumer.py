@@ -36,7 +36,7 @@ TURN_SECONDS = 0.2
 
 
 class Consumer:
-    """Reads `sources` from `brokers`.
+    """Reads `subscriptions` from `brokers`.
 
     limit: how many messages to read in all; never are more in flight than may still be finished.
     by_quota: read from each connection only as much as `set_quota` says, and nothing before it does.
@@ -45,7 +45,7 @@ class Consumer:
 
     def __init__(
         self,
-        sources: Sequence[Subscription],
+        subscriptions: Sequence[Subscription],
         brokers: Brokers,
         settings: Settings,
         *,
@@ -54,7 +54,7 @@ class Consumer:
         by_quota: bool = False,
         ends_when_empty: bool = False,
     ) -> None:
-        self.sources = list(sources)
+        self.subscriptions = list(subscriptions)
         self.received = 0
         self.redelivered = 0  # of those received: that had been delivered before
         self._newest = (NO_STAMP, 0.0)  # the stamp that arrived last, and when it arrived (s since 1970)
@@ -97,7 +97,7 @@ class Consumer:
 
     async def start(self) -> None:
         """Connect and subscribe; StartError when no broker could be reached."""
-        self._pools += [self._make_pool(source) for source in self.sources]
+        self._pools += [self._make_pool(source) for source in self.subscriptions]
         starting = [asyncio.create_task(pool.start()) for pool in self._pools]
         try:
             await asyncio.gather(*starting)
@@ -112,12 +112,12 @@ class Consumer:
     async def add(self, source: Subscription) -> None:
         """Read `source` too, from now on; StartError when no broker could be reached; then it is not read."""
         pool = self._make_pool(source)
-        self.sources.append(source)
+        self.subscriptions.append(source)
         self._pools.append(pool)
         try:
             await pool.start()
         except BaseException:
-            self.sources.remove(source)
+            self.subscriptions.remove(source)
             self._pools.remove(pool)
             raise
 
@@ -364,7 +364,7 @@ class Consumer:
         return self._unread_bytes
 
     def __repr__(self) -> str:
-        sources = ", ".join(map(str, self.sources))
+        sources = ", ".join(map(str, self.subscriptions))
         return f"<Consumer {sources} connections={len(self._connections)} unread={self._unread_bytes} B>"
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from qtools.engines.contract import EndConditions
 from qtools.engines.nsq.address import Address, Brokers
 from qtools.engines.nsq.connect import connect
 from qtools.engines.nsq.consume.consumer import Consumer
@@ -42,26 +42,6 @@ POLL_SECONDS = 0.5  # between two requests for depths while nothing arrives
 # for seconds. Without an answer for a minute the run ends with an error, as it cannot know when to end.
 RETRY_SECONDS = 60.0
 LOOKUPS_AT_ONCE = 16  # topics that nsqlookupd is asked about at the same time
-
-
-@dataclass(frozen=True, slots=True)
-class EndConditions:
-    """When a run ends by itself. idle_timeout: s, None for never. fail_if_paused: a paused channel is an error."""
-
-    until_empty: bool = False
-    until_now: bool = False
-    idle_timeout: float | None = None
-    fail_if_paused: bool = False
-
-    @property
-    def settling_time(self) -> float:
-        """s from the start of a run until its channels exist: 1, or less if --idle-timeout may end it before that."""
-        return 1.0 if self.idle_timeout is None else min(1.0, self.idle_timeout / 2)
-
-    @property
-    def flag(self) -> str:
-        """The flag that needs the depths of channels, or "" if neither was given."""
-        return "--until-empty" if self.until_empty else "--until-now" if self.until_now else ""
 
 
 class StatisticsClient:

@@ -27,6 +27,8 @@ from qtools.names import Subscription
 class Peek:
     """The Origin of messages that were read without being taken: there is nothing to acknowledge."""
 
+    is_lost = False
+
     def __init__(self, topic: str, address: str) -> None:
         self.topic = topic
         self.address = address

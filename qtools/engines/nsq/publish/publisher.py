@@ -24,8 +24,7 @@ from qtools.engines.nsq.publish.batch_splitter import BatchSplitter, Group, Refu
 from qtools.engines.nsq.publish.load_balancing import LeastBusy, LoadBalancer
 from qtools.engines.nsq.publish.publish_queue import OnPublished, PublishCounters, PublishQueue, PublishRequest
 from qtools.engines.nsq.settings import Settings
-from qtools.errors import MessageRefused, NetworkError, PartialFailure
-from qtools.message import Batch
+from qtools.errors import NetworkError
 
 ASK_AGAIN_AFTER = 30.0  # s between two attempts to ask brokers for their limits, as long as none has answered
 
@@ -229,30 +228,6 @@ class Publisher:
 
     def __repr__(self) -> str:
         return f"<Publisher {self._brokers} connections={len(self._connections)}>"
-
-
-class TopicSink:
-    """A Sink that publishes each batch to one topic of a publisher."""
-
-    def __init__(self, publisher: Publisher, topic: str) -> None:
-        self._publisher = publisher
-        self._topic = topic
-
-    async def write(self, batch: Batch) -> None:
-        """Publish all of `batch`, and return when a broker, or with `replicate` every broker, has answered OK.
-
-        PartialFailure names the messages that no broker takes, with MessageRefused for each. BrokerError when a broker
-        refuses the topic, or everything for too long; NetworkError when no broker was reachable in time.
-        """
-        refused = await self._publisher.publish([(self._topic, batch.bodies)])
-        if refused:
-            for error in refused.values():
-                if not isinstance(error, MessageRefused):
-                    raise error
-            raise PartialFailure({place: refused[group, place] for group, place in sorted(refused)})
-
-    async def close(self) -> None:
-        await self._publisher.close()
 
 
 async def _wait_all(requests: Sequence[PublishRequest]) -> None:

@@ -1,0 +1,48 @@
+"""What runs beside the loop of a command that reads: the watch for its end, and warnings. In: a source. Out: errors.
+
+start ─▶ the loop runs ─▶ settle ─▶ stop ─▶ check
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from qtools.engines.contract import Source
+from qtools.names import Subscription
+
+PATIENCE = 3.0  # s that a run that has ended waits for the warnings
+
+
+class RunWatch:
+    """The tasks beside one run. named: the subscriptions that the user wrote down."""
+
+    def __init__(self, source: Source, named: Sequence[Subscription]) -> None:
+        self._source = source
+        self._ending = asyncio.create_task(source.wait_for_end())
+        self._warning = asyncio.create_task(source.warn_later(named))
+        self._tasks: list[asyncio.Task[Any]] = [self._ending, self._warning]
+
+    def add(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` too; its error is the run's."""
+        self._tasks.append(asyncio.create_task(work))
+
+    async def settle(self) -> None:
+        """After a run that ended by itself and received nothing: wait up to PATIENCE for the warning that says why."""
+        ending = self._ending
+        ended = ending.done() and not ending.cancelled() and not ending.exception() and ending.result()
+        if ended and not self._source.received and not self._warning.done():
+            await asyncio.wait((self._warning,), timeout=PATIENCE)
+
+    async def stop(self) -> None:
+        """Cancel what still runs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+    def check(self) -> None:
+        """Raise the error of a task that failed."""
+        for task in self._tasks:
+            if not task.cancelled():
+                task.result()

@@ -1,0 +1,346 @@
+"""All that a command may know of an engine, which is a message system such as NSQ or Kafka. In, and out: plain data.
+
+    Engine ─▶ source(subscriptions)   messages in, and what becomes of them
+           ─▶ publisher()             messages out, and when they are safe
+           ─▶ statistics()            which topics there are, and what waits in them
+           ─▶ identity()              which cluster this is
+
+A command never asks which engine it has. Where engines differ it asks for a capability (`require`), so that a flag that
+an engine cannot honour is a usage error before anything is read, and is never ignored.
+
+The nouns are NSQ's: a topic holds messages, a channel is a group of readers that share the messages of a topic.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from qtools.errors import UsageError
+from qtools.flow.contract import Refused
+from qtools.flow.contract import Source as FlowSource
+from qtools.message import Batch
+from qtools.names import Subscription
+
+# ── what engines can do ─────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do. engine, broker: what it and its server are called in messages: "NSQ", "nsqd"."""
+
+    engine: str
+    broker: str
+    temporary_channels: bool = False
+    deferred_publishing: bool = False
+    requeue_delay: bool = False
+    touch: bool = False
+    peek: bool = False
+    since: bool = False
+    depths: bool = False
+    pause: bool = False
+    replication: bool = False
+
+    def names(self) -> list[str]:
+        """The capabilities that it has."""
+        return [each.name for each in fields(self) if getattr(self, each.name) is True]
+
+
+# What an engine without the capability cannot do, and what to do instead.
+_WITHOUT = {
+    "temporary_channels": "has no temporary channels: name one, as in TOPIC/CHANNEL",
+    "deferred_publishing": "cannot hold messages back: leave the flag out",
+    "requeue_delay": "delivers a requeued message at once: leave the delay out",
+    "touch": "cannot extend the time of a message: finish it in time",
+    "peek": "does not show messages without taking them: read them through a channel of their own",
+    "since": "cannot begin at a time: read from where the channel stands",
+    "depths": "does not tell how much is left: use --count or --idle-timeout",
+    "pause": "has no pause: leave the flag out",
+    "replication": "replicates by itself: leave the flag out",
+}
+
+
+def require(engine: Engine, capability: str, flag: str) -> None:
+    """Raise UsageError if `engine` lacks the `capability` that `flag` needs."""
+    if not getattr(engine.capabilities, capability):
+        raise UsageError(f"{flag}: {engine.capabilities.engine} {_WITHOUT[capability]}")
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class EndConditions:
+    """When a run ends by itself. idle_timeout: s, None for never. fail_if_paused: a paused channel is an error."""
+
+    until_empty: bool = False
+    until_now: bool = False
+    idle_timeout: float | None = None
+    fail_if_paused: bool = False
+
+    @property
+    def settling_time(self) -> float:
+        """s from the start of a run until its channels exist: 1, or less if --idle-timeout may end it before that."""
+        return 1.0 if self.idle_timeout is None else min(1.0, self.idle_timeout / 2)
+
+    @property
+    def flag(self) -> str:
+        """The flag that needs the depths of channels, or "" if neither was given."""
+        return "--until-empty" if self.until_empty else "--until-now" if self.until_now else ""
+
+
+def require_for_end(engine: Engine, ends: EndConditions) -> None:
+    """Raise UsageError if `engine` cannot tell when a condition of `ends` is met."""
+    if ends.flag:
+        require(engine, "depths", ends.flag)
+    if ends.fail_if_paused:
+        require(engine, "pause", "--fail-if-paused")
+
+
+Advice = Callable[[str, int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How a source reads.
+
+    max_in_flight: the most messages that are unfinished at once. limit: how many to read in all; not one more is in
+    flight than that. since: s since 1970 where new channels begin; None for now.
+    guarded: subscriptions through temporary channels that the user did not choose. A source refuses to start with one
+    that would take a topic's only messages; `advice` returns what the error says to do, for a topic and the number of
+    its messages. warns: log before the start that messages wait in other channels; guarded_level: the level (logging)
+    at which this is logged for guarded subscriptions.
+    """
+
+    max_in_flight: int = 2500
+    limit: int | None = None
+    ends: EndConditions = field(default_factory=EndConditions)
+    since: float | None = None
+    guarded: tuple[Subscription, ...] = ()
+    advice: Advice | None = None
+    warns: bool = True
+    guarded_level: int = logging.WARNING
+
+
+class Source(FlowSource, Protocol):
+    """Reads subscriptions. `prepare`, `start`, then `read` until None, then `close`.
+
+    What was read is acknowledged through its batches (Batch.finish, requeue, touch).
+    """
+
+    subscriptions: list[Subscription]
+    on_received: Callable[[int], None] | None  # called with the bytes of each read of a socket
+
+    async def prepare(self) -> None:
+        """Ask all that the run needs to know before it takes a message, and warn about messages that it will not get.
+        Raises UsageError and StartError; nothing was subscribed to then."""
+
+    async def start(self) -> None:
+        """Connect and subscribe; StartError when no broker could be reached."""
+
+    async def add(self, subscription: Subscription) -> None:
+        """Read `subscription` too, from now on; StartError when no broker could be reached; then it is not read."""
+
+    def end(self) -> None:
+        """Let `read` return None once all that has arrived was read; no more is asked for."""
+
+    def discard(self) -> None:
+        """End, and drop what has not been read: it goes back to its channels when the source is closed."""
+
+    def rest(self) -> None:
+        """Ask for nothing more and give back what was not read; what was read may still be acknowledged."""
+
+    def resume(self, limit: int | None) -> None:
+        """Go on after `rest`, for `limit` messages more."""
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether there is a connection to resume, and `end` was not called."""
+
+    # ── when the run ends by itself ──
+
+    async def wait_for_end(self) -> bool:
+        """Wait for the first of the end conditions, end, and return True; return False at once without a condition.
+
+        Raises what makes the end impossible to reach (SourceDeleted, SourcePaused, NetworkError, PeerError); the source
+        is ended then too.
+        """
+
+    async def wait_until_empty(self) -> None:
+        """Return when nothing is left in any subscription. Raises what `wait_for_end` does."""
+
+    async def warn_later(self, named: Sequence[Subscription]) -> None:
+        """Once channels exist: log what the run will not get, although its user may expect it. `named`: the
+        subscriptions that the user wrote down, and may have mistyped."""
+
+    async def passed(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
+        """Whether nothing is left of the subscriptions, on those brokers for which `before(subscription, address)` is
+        true; False while a broker is not connected. `flag` needs it, and is named in errors: StartError, NetworkError,
+        PeerError."""
+
+    def taken_elsewhere(self) -> dict[Subscription, int]:
+        """After `prepare` with an end condition: for each subscription whose channel is new, how many messages other
+        channels of the topic were given before; nothing for a subscription of which nothing was given."""
+
+    # ── what is counted ──
+
+    @property
+    def received(self) -> int:
+        """Messages that arrived."""
+
+    @property
+    def redelivered(self) -> int:
+        """Of those: messages that had been delivered before."""
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that arrived and are neither finished nor given back."""
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that arrived and were not read."""
+
+    @property
+    def connected(self) -> int:
+        """How many connections are subscribed."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often a lost connection was opened again."""
+
+    @property
+    def acknowledgements_failed(self) -> int:
+        """Finishes that came too late: those messages come again."""
+
+    @property
+    def lag(self) -> float:
+        """How old the newest message was when it came, s."""
+
+    @property
+    def acknowledgement_timeout(self) -> float | None:
+        """s until an unfinished message is delivered again, untouched; None while it is not known."""
+
+
+# ── writing ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherOptions:
+    """How a publisher writes.
+
+    batch_count (messages), batch_bytes: the most that one request holds. delay_ms: how long the broker holds back each
+    message. replicate: every broker gets each message. balance: "fastest", "round-robin", or "" for the least busy one.
+    retry_timeout: s that a publish may wait for a reachable broker; None for no limit.
+    on_published: called for each write that was confirmed, with the s that it took and the messages in it.
+    """
+
+    batch_count: int = 5000
+    batch_bytes: int = 1024 * 1024
+    delay_ms: int = 0
+    replicate: bool = False
+    balance: str = ""
+    retry_timeout: float | None = None
+    on_published: Callable[[float, int], None] | None = None
+
+
+class Publisher(Protocol):
+    """Publishes to any topics over shared connections."""
+
+    async def start(self) -> None:
+        """Connect; StartError when no broker could be reached."""
+
+    async def publish(self, groups: Sequence[tuple[str, Sequence[bytes]]], delay_ms: int | None = None) -> Refused:
+        """Publish all of `groups`, (topic, bodies) each; return when all is confirmed as durably as the engine can.
+
+        delay_ms: instead of the publisher's own. The result holds the messages that were refused, by (group, place).
+        Raises NetworkError when no broker was reachable in time, BrokerError when everything was refused for so long.
+        """
+
+    async def close(self) -> None:
+        """Close the connections; publishes that still run are not completed."""
+
+    @property
+    def published(self) -> int:
+        """Messages that were confirmed."""
+
+    @property
+    def published_bytes(self) -> int:
+        """Bytes of the requests that were confirmed."""
+
+    @property
+    def resent(self) -> int:
+        """Messages sent again because the confirmation was lost: they may be in the topic twice."""
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that wait for a confirmation."""
+
+    @property
+    def connected(self) -> int:
+        """How many brokers are connected now."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often a lost connection was opened again."""
+
+
+# ── about topics ────────────────────────────────────────────────────────────────────────────────
+
+
+class Topics(Protocol):
+    """Which topics there are."""
+
+    async def look(self) -> set[str]:
+        """All present topics. StartError when no broker answers; that some do not is logged."""
+
+    async def look_again(self) -> set[str]:
+        """As `look`; none when no broker answers, which is logged once."""
+
+    async def close(self) -> None: ...
+
+
+class Statistics(Protocol):
+    """What waits in topics."""
+
+    async def topics(self) -> list[dict[str, Any]]:
+        """One entry for each topic, by name, added up over all brokers:
+
+            {topic, depth, messages, bytes, paused,
+             channels: [{channel, depth, in_flight, deferred, messages, requeued, timed_out, clients, paused}]}
+
+        All but names and `paused` are counts. StartError, NetworkError or PeerError when no broker tells.
+        """
+
+    async def close(self) -> None: ...
+
+
+# ── the engine ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Engine(Protocol):
+    """One cluster of a message system, and how to speak to it. Making one connects to nothing. `str()` of it says where
+    it is, without secrets."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def source(self, subscriptions: Sequence[Subscription], options: SourceOptions | None = None) -> Source: ...
+
+    def publisher(self, options: PublisherOptions | None = None) -> Publisher: ...
+
+    def topics(self) -> Topics:
+        """StartError where it cannot be known which topics there are."""
+
+    def statistics(self) -> Statistics: ...
+
+    async def peek(self, subscription: Subscription, count: int) -> list[Batch]:
+        """The first messages that wait in `subscription`, at most `count`; they stay there.
+
+        UsageError when it does not exist or this broker cannot show it, StartError when none can be reached, PeerError.
+        """
+
+    async def identity(self) -> frozenset[tuple[str, ...]]:
+        """Names of the cluster. Two engines that have one in common are the same cluster: what is published to one may
+        be read from the other. StartError when it cannot be known."""
