@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from qtools.engines.nsq.address import Brokers
+from qtools.engines.nsq.engine import NsqEngine
 from qtools.engines.nsq.protocol.client_commands import Command, Publish
 from qtools.pubsub_http.publish.publish_batcher import PublishBatcher, PublishRefused
 from qtools.web.memory_budget import MemoryBudget
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("tidy")
 
 @asynccontextmanager
 async def outlet_to(peer: Scripted, patience: float = 5.0) -> AsyncIterator[PublishBatcher]:
-    batcher = PublishBatcher(Brokers(nsqd=(peer.address,)), settings(), patience, MemoryBudget(1 << 30))
+    batcher = PublishBatcher(NsqEngine(Brokers(nsqd=(peer.address,)), settings()), patience, MemoryBudget(1 << 30))
     await batcher.start()
     try:
         yield batcher
@@ -134,7 +135,7 @@ async def test_deferred_ones_go_alone() -> None:
 @pytest.mark.parametrize("delay_ms", [0, 5])
 async def test_what_there_is_no_memory_for_is_refused_deferred_or_not(delay_ms: int) -> None:
     async with Scripted(lambda caller, command: isinstance(command, Publish)) as peer:  # it answers nothing
-        batcher = PublishBatcher(Brokers(nsqd=(peer.address,)), settings(), 0.5, MemoryBudget(1000))
+        batcher = PublishBatcher(NsqEngine(Brokers(nsqd=(peer.address,)), settings()), 0.5, MemoryBudget(1000))
         await batcher.start()
         first = batcher.hand_in("t", [b"x" * 600])
         await until(lambda: publishes(peer))

@@ -13,8 +13,9 @@ from harness.proxy import Proxy
 from qtools.engines.nsq.address import Address, Brokers, choose_brokers
 from qtools.engines.nsq.consume.consumer import Consumer
 from qtools.engines.nsq.http_client import HttpClient, ask_depth, ask_limits
-from qtools.engines.nsq.publish.publisher import Publisher, TopicSink
+from qtools.engines.nsq.publish.publisher import Publisher
 from qtools.errors import PartialFailure
+from qtools.flow.topic_sink import TopicSink
 from qtools.message import Batch
 from qtools.names import Subscription
 from tests.engines.nsq.scripted import settings

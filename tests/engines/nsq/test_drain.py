@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from qtools.engines.contract import EndConditions
 from qtools.engines.nsq import http_client as http_module
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.consume import drain as module
 from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.consume.drain import EndConditions, ask_first, end_consumer
+from qtools.engines.nsq.consume.drain import ask_first, end_consumer
 from qtools.engines.nsq.protocol.client_commands import Sub
 from qtools.errors import PeerError, SourcePaused, StartError
 from qtools.names import Subscription

@@ -18,8 +18,9 @@ from qtools.engines.nsq.publish import load_balancing as balance_module
 from qtools.engines.nsq.publish import publish_queue as publish_queue_module
 from qtools.engines.nsq.publish.batch_splitter import PublishCommand
 from qtools.engines.nsq.publish.load_balancing import Fastest, LeastBusy, RoundRobin
-from qtools.engines.nsq.publish.publisher import ASK_AGAIN_AFTER, Publisher, TopicSink
+from qtools.engines.nsq.publish.publisher import ASK_AGAIN_AFTER, Publisher
 from qtools.errors import BrokerError, MessageRefused, NetworkError, PartialFailure, StartError
+from qtools.flow.topic_sink import TopicSink
 from qtools.message import Batch
 from tests.engines.nsq.scripted import Caller, Scripted, Web, settings, until, web
 from tests.flow.memory import Ledger
