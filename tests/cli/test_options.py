@@ -13,6 +13,7 @@ from harness.certificates import Certificates
 from qtools.cli import options as shared
 from qtools.cli.broker import engine_of
 from qtools.engines.nsq.address import Address, Brokers
+from qtools.engines.nsq.engine import NsqEngine
 from qtools.engines.nsq.settings import Settings
 from qtools.errors import StartError, UsageError
 
@@ -44,17 +45,23 @@ def parse(*arguments: str) -> dict[str, Any]:
     return found
 
 
+def nsq_engine(given: dict[str, Any]) -> NsqEngine:
+    engine = engine_of("q-test", given)
+    assert isinstance(engine, NsqEngine)
+    return engine
+
+
 def settings(*arguments: str) -> Settings:
-    return engine_of("q-test", parse(*arguments)).settings
+    return nsq_engine(parse(*arguments)).settings
 
 
 def brokers(*arguments: str) -> Brokers:
-    return engine_of("q-test", parse(*arguments)).brokers
+    return nsq_engine(parse(*arguments)).brokers
 
 
 def test_what_is_taken_out_of_the_flags_is_gone_and_the_rest_is_left() -> None:
     given = parse("--nsqd", "a:1", "--max-in-flight", "7")
-    brokers, _ = engine_of("q-test", given)
+    brokers = nsq_engine(given).brokers
     shared.set_up_talk("q-test", given)
     given["delimiter"] = None
     shared.delimiter_of(given)
