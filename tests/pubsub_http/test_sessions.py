@@ -13,6 +13,7 @@ class Ledger:
     """An origin that writes down what became of its messages."""
 
     topic = "events"
+    is_lost = False
 
     def __init__(self, address: str = "one") -> None:
         self.address = address
