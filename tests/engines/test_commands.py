@@ -1,0 +1,208 @@
+"""Each command on an engine that is not NSQ: what it can do works, what it cannot do is refused at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qtools.bridge.app import bridge
+from qtools.bridge.dry_run import look
+from qtools.bridge.options import BridgeOptions
+from qtools.cli.run import Signals
+from qtools.engines.contract import Capabilities, EndConditions, Engine
+from qtools.engines.nsq.engine import CAPABILITIES
+from qtools.errors import QtoolsError, StartError, UsageError
+from qtools.expressions.expression import compile_expression
+from qtools.flow.filter import Filter
+from qtools.names import Subscription
+from qtools.pipe.app import pipe
+from qtools.pipe.options import PipeOptions
+from qtools.tail.app import tail
+from qtools.tail.options import TailOptions
+from qtools.to_file.app import archive
+from qtools.to_file.options import ArchiveOptions
+from tests.engines.memory import EVERYTHING, MemoryEngine
+
+EVENTS = Subscription("events", "own")
+LINES = [b"%d" % number for number in range(500)]
+EMPTY = EndConditions(until_empty=True)
+
+
+@pytest.fixture(params=[False, True], ids=["each message", "cumulative"])
+def engine(request: pytest.FixtureRequest) -> MemoryEngine:
+    return MemoryEngine(cumulative=request.param)
+
+
+def archive_options(engine: Engine, directory: Path, **more: Any) -> ArchiveOptions:
+    work = directory / "work"
+    work.mkdir(exist_ok=True)
+    given = {"name": "<TOPIC><REV>.log", "ends": EMPTY, "show": False} | more
+    return ArchiveOptions((EVENTS,), engine, directory, work, **given)
+
+
+async def test_pipe(engine: MemoryEngine, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b"\n".join(LINES) + b"\n")
+    options = PipeOptions("events", (str(tmp_path / "lines"),), engine, show=False)
+    assert await pipe(options, Signals()) == 0
+    assert engine.bodies("events") == LINES
+
+
+async def test_pipe_names_what_the_engine_refuses(
+    engine: MemoryEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lines").write_bytes(b"a\n" + b"x" * 2000 + b"\nb\n")
+    options = PipeOptions("events", (str(tmp_path / "lines"),), engine, skip_oversize=True, show=False)
+    assert await pipe(options, Signals()) == 0
+    assert engine.bodies("events") == [b"a", b"b"]
+
+
+async def test_tail(engine: MemoryEngine, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    engine.put("events", LINES)
+    assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY, max_in_flight=50), Signals()) == 0
+    assert capfdbinary.readouterr().out == b"\n".join(LINES) + b"\n"
+    assert engine.left(EVENTS) == 0
+
+
+async def test_tail_gives_back_what_it_has_not_printed(
+    engine: MemoryEngine, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    engine.put("events", LINES)
+    assert await tail(TailOptions((EVENTS,), engine, count=7), Signals()) == 0
+    assert engine.left(EVENTS) == len(LINES) - 7
+    assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY), Signals()) == 0
+    assert capfdbinary.readouterr().out == b"\n".join(LINES) + b"\n"
+
+
+async def test_a_filter_finishes_in_any_order(engine: MemoryEngine, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    engine.put("events", LINES)
+    rules = Filter(compile_expression(". >= 490"), None, "skip")
+    assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY, rules=rules, max_in_flight=50), Signals()) == 0
+    assert capfdbinary.readouterr().out == b"\n".join(LINES[490:]) + b"\n"
+    assert engine.left(EVENTS) == 0
+
+
+async def test_bridge_to_another_cluster(engine: MemoryEngine) -> None:
+    there = MemoryEngine(cumulative=not engine.cumulative)
+    engine.put("events", LINES)
+    options = BridgeOptions(
+        (EVENTS,), engine, there, to=("copy",), ends=EMPTY, max_in_flight=50, on_trial=False, show=False
+    )
+    assert await bridge(options, Signals()) == 0
+    assert there.bodies("copy") == LINES
+    assert engine.left(EVENTS) == 0
+
+
+async def test_a_bridge_within_a_cluster_must_not_feed_itself(engine: MemoryEngine) -> None:
+    options = BridgeOptions((EVENTS,), engine, None, to=("events",), ends=EMPTY)
+    with pytest.raises(UsageError, match="events"):
+        await bridge(options, Signals())
+
+
+async def test_dead_letters(engine: MemoryEngine) -> None:
+    engine.put("events", [b"1", b"not JSON", b"2"])
+    options = BridgeOptions((EVENTS,), engine, None, to=("copy",), where=". > 1", ends=EMPTY, show=False)
+    assert await bridge(options, Signals()) == 0
+    assert engine.bodies("copy") == [b"2"]
+    (letter,) = engine.bodies("events.dead")
+    assert b"not JSON" in letter
+    assert engine.left(EVENTS) == 0
+
+
+async def test_to_file(engine: MemoryEngine, tmp_path: Path) -> None:
+    engine.put("events", LINES)
+    assert await archive(archive_options(engine, tmp_path), Signals()) == 0
+    assert (tmp_path / "events.log").read_bytes() == b"\n".join(LINES) + b"\n"
+    assert engine.left(EVENTS) == 0
+
+
+async def test_an_engine_that_is_away(engine: MemoryEngine, tmp_path: Path) -> None:
+    engine.is_down = True
+    (tmp_path / "lines").write_bytes(b"x\n")
+    runs: list[Coroutine[Any, Any, int]] = [
+        pipe(PipeOptions("events", (str(tmp_path / "lines"),), engine), Signals()),
+        tail(TailOptions((EVENTS,), engine), Signals()),
+        bridge(BridgeOptions((EVENTS,), engine, None, to=("copy",)), Signals()),
+        archive(archive_options(engine, tmp_path), Signals()),
+    ]
+    for run in runs:
+        with pytest.raises(StartError, match="nothing listens there"):
+            await run
+
+
+async def test_a_pause_ends_the_run_where_that_is_asked_for(engine: MemoryEngine) -> None:
+    engine.put("events", LINES)
+    engine.channel(EVENTS).paused = True
+    ends = EndConditions(until_empty=True, fail_if_paused=True)
+    with pytest.raises(QtoolsError, match="events/own is paused"):
+        await tail(TailOptions((EVENTS,), engine, ends=ends), Signals())
+
+
+Run = Callable[[Engine, Path], Coroutine[Any, Any, int]]
+OWN = Subscription("events", "q-tail#ephemeral")
+
+REFUSED: list[tuple[str, str, Run]] = [
+    ("deferred_publishing", "--defer", lambda e, d: pipe(PipeOptions("t", (str(d / "f"),), e, defer=1.0), Signals())),
+    ("replication", "--replicate", lambda e, d: pipe(PipeOptions("t", (str(d / "f"),), e, replicate=True), Signals())),
+    ("peek", "--peek", lambda e, d: tail(TailOptions((EVENTS,), e, peek=True), Signals())),
+    ("since", "--since", lambda e, d: tail(TailOptions((EVENTS,), e, since=1.0), Signals())),
+    ("temporary_channels", "TOPIC", lambda e, d: tail(TailOptions((OWN,), e, guarded=(OWN,)), Signals())),
+    ("depths", "--until-empty", lambda e, d: tail(TailOptions((EVENTS,), e, ends=EMPTY), Signals())),
+    ("depths", "--until-empty", lambda e, d: archive(archive_options(e, d), Signals())),
+    (
+        "depths",
+        "--until-now",
+        lambda e, d: bridge(
+            BridgeOptions((EVENTS,), e, None, to=("t",), ends=EndConditions(until_now=True)), Signals()
+        ),
+    ),
+    (
+        "deferred_publishing",
+        "--defer",
+        lambda e, d: bridge(BridgeOptions((EVENTS,), e, None, to=("t",), defer=1.0), Signals()),
+    ),
+    (
+        "temporary_channels",
+        "--dry-run",
+        lambda e, d: look(BridgeOptions((EVENTS,), e, None, to=("t",), dry_run=True), Signals()),
+    ),
+    (
+        "pause",
+        "--fail-if-paused",
+        lambda e, d: tail(
+            TailOptions((EVENTS,), e, ends=EndConditions(until_empty=True, fail_if_paused=True)), Signals()
+        ),
+    ),
+    (
+        "depths",
+        "--complete-marker",
+        lambda e, d: archive(
+            archive_options(e, d, ends=EndConditions(), lateness=1.0, partition="dt={time}", datetime_format="%Y"),
+            Signals(),
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("capability", "flag", "run"), REFUSED, ids=[f"{each[0]}-{each[1]}" for each in REFUSED])
+async def test_what_an_engine_cannot_do_is_refused_and_never_ignored(
+    capability: str, flag: str, run: Run, tmp_path: Path
+) -> None:
+    engine = MemoryEngine(replace(EVERYTHING, **{capability: False}))
+    engine.put("events", LINES)
+    (tmp_path / "f").write_bytes(b"x\n")
+    with pytest.raises(UsageError) as refused:
+        await run(engine, tmp_path)
+    assert str(refused.value).startswith(f"{flag}")
+    assert ": Memory " in str(refused.value)
+    assert set(engine.all) <= {"events"}
+    assert not engine.topic("events").channels
+
+
+def test_the_capabilities_of_the_engine_in_memory_are_all_there_are() -> None:
+    flags = {each.name for each in fields(Capabilities)} - {"engine", "broker"}
+    assert set(EVERYTHING.names()) == flags
+    assert set(CAPABILITIES.names()) == flags
