@@ -88,6 +88,20 @@ class Messages(Sequence[Message]):
         ids, bodies, stamps = self.ids, self.bodies, self.stamps
         return Messages([ids[i] for i in places], [bodies[i] for i in places], [stamps[i] for i in places])
 
+    def timestamps(self) -> list[int]:
+        """When a broker accepted each message, ns since 1970."""
+        return [timestamp_of(stamp) for stamp in self.stamps]
+
+    def first_and_last(self) -> tuple[int, int]:
+        """The earliest and the latest timestamp, ns; ValueError if there are no messages."""
+        # A stamp begins with the timestamp, big-endian: stamps sort like their timestamps.
+        return timestamp_of(min(self.stamps)), timestamp_of(max(self.stamps))
+
+    def delivered_more_than(self, times: int) -> dict[int, int]:
+        """The messages with more than `times` deliveries: place → deliveries."""
+        limit = times.to_bytes(2, "big")
+        return {place: int.from_bytes(stamp[8:]) for place, stamp in enumerate(self.stamps) if stamp[8:] > limit}
+
     def __len__(self) -> int:
         return len(self.ids)
 

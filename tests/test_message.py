@@ -218,3 +218,13 @@ def test_who_was_delivered_before_is_counted(counts: list[int], timestamp: int) 
     messages = Messages.of([Message(timestamp, count, b"%016x" % place, b"") for place, count in enumerate(counts)])
     assert redelivered(messages) == sum(count > 1 for count in counts)
     assert [timestamp_of(stamp) for stamp in messages.stamps] == [timestamp] * len(counts)
+
+
+def test_columns_of_timestamps_and_deliveries() -> None:
+    messages = Messages.of([Message(300, 1, b"a", b""), Message(100, 258, b"b", b""), Message(200, 7, b"c", b"")])
+    assert messages.timestamps() == [300, 100, 200]
+    assert messages.first_and_last() == (100, 300)
+    assert messages.delivered_more_than(0) == {0: 1, 1: 258, 2: 7}
+    assert messages.delivered_more_than(6) == {1: 258, 2: 7}
+    assert messages.delivered_more_than(257) == {1: 258}
+    assert messages.delivered_more_than(258) == {}

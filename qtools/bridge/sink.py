@@ -161,11 +161,9 @@ class BridgeSink:
     def _worn_out(self, messages: Messages) -> dict[int, QtoolsError]:
         """The messages that were delivered more often than max_attempts, by place."""
         most = self._max_attempts
-        limit = most.to_bytes(2, "big")  # attempts, as they stand on the wire behind the timestamp
         return {
-            place: RouteFailed(f"it was delivered {int.from_bytes(stamp[8:])} times, more than --max-attempts {most}")
-            for place, stamp in enumerate(messages.stamps)
-            if stamp[8:] > limit
+            place: RouteFailed(f"it was delivered {times} times, more than --max-attempts {most}")
+            for place, times in messages.delivered_more_than(most).items()
         }
 
     async def _dead_letter(self, batch: Batch, failed: dict[int, QtoolsError]) -> dict[int, QtoolsError]:

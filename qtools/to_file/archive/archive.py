@@ -20,7 +20,7 @@ from pathlib import Path
 
 from qtools.cli.types import plural
 from qtools.formats.encoders import Format
-from qtools.message import Batch, timestamp_of
+from qtools.message import Batch
 from qtools.to_file.archive.compression import open_stream
 from qtools.to_file.archive.file_record import FileRecord, beside, write_beside
 from qtools.to_file.archive.journal import Head
@@ -141,9 +141,7 @@ class Archive:
         self._added = None
         if self._partitions is not None:
             for origin, _, stop in batch.parts:
-                self._partitions.passed[origin.topic, origin.address] = (
-                    timestamp_of(batch.messages.stamps[stop - 1]) / 1e9
-                )
+                self._partitions.passed[origin.topic, origin.address] = batch.messages[stop - 1].timestamp / 1e9
 
     def settle(self) -> None:
         """Close the files that are due and give them their names. OSError when that fails: call it again."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from qtools.errors import EvaluationError
 from qtools.flow.filter import parser_for
-from qtools.message import Batch, timestamp_of
+from qtools.message import Batch
 from qtools.times import event_time
 from qtools.to_file.archive.layout import Layout
 
@@ -45,7 +45,7 @@ class Partitioner:
     def _partitions(self, batch: Batch) -> list[str]:
         self._layout.forget_partitions()
         partition = self._layout.partition
-        accepted = [timestamp_of(stamp) for stamp in batch.messages.stamps]
+        accepted = batch.messages.timestamps()
         if self._when is None:
             return [partition(when) for when in accepted]
         find, loads = self._when, parser_for(batch.bodies)

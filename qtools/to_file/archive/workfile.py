@@ -22,7 +22,7 @@ from pathlib import Path
 
 from qtools.descriptors import write_all
 from qtools.formats.encoders import Format
-from qtools.message import Batch, timestamp_of
+from qtools.message import Batch
 from qtools.to_file.archive.compression import CompressionStream, ending
 from qtools.to_file.archive.content_hash import ContentHash
 from qtools.to_file.archive.journal import FileJournal, FileState, Head, is_file_at
@@ -105,8 +105,7 @@ class WorkFile:
         messages = batch.messages
         for origin, start, stop in batch.parts:
             self._ids.add(origin.address, messages.ids[start:stop])
-        # A stamp begins with the timestamp, big-endian: stamps sort like their timestamps.
-        first, last = timestamp_of(min(messages.stamps)), timestamp_of(max(messages.stamps))
+        first, last = messages.first_and_last()
         grown.first = min(grown.first, first) if grown.count else first
         grown.last = max(grown.last, last) if grown.count else last
         grown.count += len(batch)

@@ -17,7 +17,7 @@ from qtools.backoff import next_delay
 from qtools.cli.metrics.metrics_format import Family, counter, gauge
 from qtools.cli.types import format_duration
 from qtools.errors import InputError, ObjectDiffers, SinkError, StoreError
-from qtools.message import Batch, timestamp_of
+from qtools.message import Batch
 from qtools.to_file.archive.archive import Encoding
 from qtools.to_file.archive.compression import ending, open_stream
 from qtools.to_file.archive.content_hash import ContentHash
@@ -109,11 +109,11 @@ class ObjectSink:
         for origin, start, stop in batch.parts:
             ids.add(origin.address, messages.ids[start:stop])
         relative = fill_rev(self._layout.name(topic, partition, time.time()), 0)
-        first, last = min(messages.stamps), max(messages.stamps)
+        first, last = messages.first_and_last()
         return FileRecord(
             Path(relative), relative, topic, len(batch), sum(map(len, batch.bodies)), len(content),
             hashlib.sha256(content).hexdigest(),
-            timestamp_of(first), timestamp_of(last), ids.hexdigest(), encoding.format, encoding.compression,
+            first, last, ids.hexdigest(), encoding.format, encoding.compression,
         ), content  # fmt: skip
 
     async def _put(self, finished: FileRecord, content: bytes) -> None:
