@@ -2,6 +2,7 @@
 
     command.py options.py  the command line; what a run needs, as plain data
     app.py                 one process that serves until a signal
+    worker_context.py      one worker among several
     workers.py             several processes on one listening socket
     worker_proxy.py        passes a request on to the worker that has to answer it
     gateway.py             puts the parts together

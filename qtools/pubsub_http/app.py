@@ -1,6 +1,6 @@
-"""One process serving. In: options, a listening socket, signals. Out: HTTP served until a signal, and an orderly end.
+"""One process that serves. In: options, a listening socket, signals. Out: HTTP served until a signal, and an orderly end.
 
-door closes to newcomers ─▶ streams end, what they hold goes back ─▶ what is being answered is answered ─▶ brokers
+the end: no new clients ─▶ streams end, and give back what they hold ─▶ requests are answered ─▶ brokers are closed
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qtools.web.http_server import App, HttpServer
 from qtools.web.limits import HttpLimits
 
 if TYPE_CHECKING:
-    from qtools.pubsub_http.workers import WorkerContext
+    from qtools.pubsub_http.worker_context import WorkerContext
 
 log = logging.getLogger("qtools.pubsub")
 

@@ -24,7 +24,7 @@ from qtools.web.request_body import Receive, Refusal, Scope, Send, read_body
 if TYPE_CHECKING:
     import httpx
 
-    from qtools.pubsub_http.workers import WorkerContext
+    from qtools.pubsub_http.worker_context import WorkerContext
 
 log = logging.getLogger("qtools.pubsub")
 

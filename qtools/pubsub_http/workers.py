@@ -20,7 +20,6 @@ import signal
 import socket
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from qtools.cli import logs
@@ -30,26 +29,12 @@ from qtools.errors import QtoolsError
 from qtools.pubsub_http.app import close, serve_on
 from qtools.pubsub_http.metrics import Board
 from qtools.pubsub_http.options import GatewayOptions
+from qtools.pubsub_http.worker_context import WorkerContext
 from qtools.sockets import listen
 
 log = logging.getLogger("qtools.pubsub")
 
 AGAIN = 1.0  # s: a worker that lived shorter is not started again at once
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerContext:
-    """A worker's place among the others. `lifeline` ends when the parent does."""
-
-    number: int
-    count: int
-    room: Path
-    board: Board
-    lifeline: int
-
-    def socket_of(self, number: int) -> str:
-        """Where worker `number` listens for the others."""
-        return str(self.room / f"{number}.sock")
 
 
 def serve_with_workers(options: GatewayOptions) -> int:
