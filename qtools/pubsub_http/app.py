@@ -1,4 +1,4 @@
-"""One process that serves. In: options, a listening socket, signals. Out: HTTP served until a signal, and an orderly end.
+"""One process that serves. In: options, a listening socket, signals. Out: HTTP served, and an orderly end.
 
 the end: no new clients ─▶ streams end, and give back what they hold ─▶ requests are answered ─▶ brokers are closed
 """
