@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, Engine, choose_broker, engine_of, one_broker
+from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of, one_broker
 from qtools.engines.nsq.address import Address, Brokers, local_address
+from qtools.engines.nsq.engine import NsqEngine
 from qtools.engines.url import BrokerUrl, parse_url
 from qtools.errors import UsageError
 
@@ -32,7 +33,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 def chosen(
     environ: dict[str, str], *broker: str, address: str = "", fields: dict[str, Any] | None = None, **flags: Any
-) -> Engine:
+) -> NsqEngine:
     options = {name: flags.pop(name) for name in ("options", "nsqd_http") if name in flags}
     choice = choose_broker(BrokerFlags(broker, **flags), parse_url(address) if address else None, environ)
     return engine_of("q-test", choice, ConnectionFlags(fields or {}, **options), environ)
@@ -139,20 +140,20 @@ def test_what_cannot_be_is_one_line(environ: dict[str, str], given: dict[str, An
 
 
 def test_the_first_of_flag_option_query_and_profile_counts(environ: dict[str, str]) -> None:
-    (_, settings) = chosen(environ, "prod")
+    settings = chosen(environ, "prod").settings
     assert (settings.program, settings.tls, settings.secret) == ("q-test", True, SECRET.encode())
     assert (settings.client_id, settings.msg_timeout, settings.heartbeat_interval) == ("query", 5000, 20_000)
     assert settings.tls_ca == f"{environ['XDG_CONFIG_HOME']}/qtools/ca.pem"
     options = {"client_id": "option", "tls_ca": "mine.pem"}
-    (_, settings) = chosen(environ, "prod", options=options)
+    settings = chosen(environ, "prod", options=options).settings
     assert (settings.client_id, settings.msg_timeout, settings.tls_ca) == ("option", 5000, "mine.pem")
-    (_, settings) = chosen(environ, "prod", options=options, fields={"client_id": "flag", "msg_timeout": 1000})
+    settings = chosen(environ, "prod", options=options, fields={"client_id": "flag", "msg_timeout": 1000}).settings
     assert (settings.client_id, settings.msg_timeout) == ("flag", 1000)
 
 
 def test_one_way_to_compress_takes_the_place_of_the_other(environ: dict[str, str]) -> None:
     for more in ({"fields": {"deflate": True}}, {"options": {"deflate": "on"}}):
-        (_, settings) = chosen(environ, "prod", **more)  # type: ignore[arg-type]
+        settings = chosen(environ, "prod", **more).settings  # type: ignore[arg-type]
         assert (settings.snappy, settings.deflate) == (False, True)
     assert chosen(environ, "prod", options={"snappy": "off"}).settings.snappy is False
 
