@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from qtools.engines.profiles import LOCAL, Profile, read_profile
 from qtools.engines.url import BrokerUrl, is_url, parse_url
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from qtools.engines.nsq.engine import NsqEngine
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerFlags:
+class BrokerFlags(NamedTuple):
     """The flags that name a broker, as written. prefix: "to-" where they are --to-broker, --to-nsqd, --to-lookupd."""
 
     broker: Sequence[str] = ()
@@ -39,8 +38,7 @@ class BrokerFlags:
         return [f"--{self.prefix}{name}" for name, value in words if value]
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerChoice:
+class BrokerChoice(NamedTuple):
     """The broker that was chosen: `urls`, which differ in their hosts only, or NSQ's own words for it.
 
     Without any of them NSQ's variables in the environment count, then the private local broker.

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from qtools.errors import UsageError
 from qtools.flow.contract import Refused
@@ -27,8 +26,7 @@ from qtools.names import Subscription
 # ── what engines can do ─────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What an engine can do. engine, broker: what it and its server are called in messages: "NSQ", "nsqd"."""
 
     engine: str
@@ -45,7 +43,7 @@ class Capabilities:
 
     def names(self) -> list[str]:
         """The capabilities that it has."""
-        return [each.name for each in fields(self) if getattr(self, each.name) is True]
+        return [name for name in self._fields if getattr(self, name) is True]
 
 
 # What an engine without the capability cannot do, and what to do instead.
@@ -71,8 +69,7 @@ def require(engine: Engine, capability: str, flag: str) -> None:
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class EndConditions:
+class EndConditions(NamedTuple):
     """When a run ends by itself. idle_timeout: s, None for never. fail_if_paused: a paused channel is an error."""
 
     until_empty: bool = False
@@ -102,8 +99,7 @@ def require_for_end(engine: Engine, ends: EndConditions) -> None:
 Advice = Callable[[str, int], str]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
+class SourceOptions(NamedTuple):
     """How a source reads.
 
     max_in_flight: the most messages that are unfinished at once. limit: how many to read in all; not one more is in
@@ -116,7 +112,7 @@ class SourceOptions:
 
     max_in_flight: int = 2500
     limit: int | None = None
-    ends: EndConditions = field(default_factory=EndConditions)
+    ends: EndConditions = EndConditions()
     since: float | None = None
     guarded: tuple[Subscription, ...] = ()
     advice: Advice | None = None
@@ -226,8 +222,7 @@ class Source(FlowSource, Protocol):
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherOptions:
+class PublisherOptions(NamedTuple):
     """How a publisher writes.
 
     batch_count (messages), batch_bytes: the most that one request holds. delay_ms: how long the broker holds back each
