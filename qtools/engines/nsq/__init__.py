@@ -8,6 +8,7 @@
     connection.py       one socket that drives one protocol session
     in_flight.py        messages in flight on a connection, and commands that wait for their reply
     connection_pool.py  many addresses, each kept connected
+    ask_all.py          asks several HTTP APIs at once, and logs each outage once
     discovery.py        asks every nsqlookupd, and keeps the set of addresses
     http_client.py      nsqd's HTTP API: size limits, depths, topics
     topics.py           which topics there are

@@ -7,17 +7,14 @@ listed, its connection is kept as long as it lasts, and is not opened again.
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from qtools.engines.nsq.address import Address, Brokers
+from qtools.engines.nsq.ask_all import ask_all, log_outage
 from qtools.engines.nsq.http_client import HttpClient, ask_lookupd
 from qtools.engines.nsq.protocol.lookup import Producer, decode_producers
 from qtools.engines.nsq.settings import Settings
-from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
+from qtools.errors import ProtocolError, StartError
 
-logger = logging.getLogger("qtools.client")
-
-ALL = ""  # in `Brokers.failing` while no nsqlookupd answers
 POLL_SECONDS = 15.0
 # While no nsqd has the topic yet, the run waits for one, and a request costs nsqlookupd very little.
 POLL_SECONDS_EMPTY = 1.0
@@ -44,26 +41,8 @@ class Discovery:
         logged."""
         if self.is_static:
             return self.known
-        answers = await asyncio.gather(*(self._ask(http) for http in self._http), return_exceptions=True)
-        found: set[Address] = set()
-        failures: list[str] = []
-        news: list[str] = []
-        for http, answer in zip(self._http, answers, strict=True):
-            if isinstance(answer, (NetworkError, PeerError)):
-                failures.append(str(answer))
-                if http.base not in self._failing:
-                    self._failing.add(http.base)
-                    news.append(str(answer))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                self._failing.discard(http.base)
-                found.update(_address(producer) for producer in answer if producer.tcp_port)
-        if len(failures) == len(self._http):
-            raise StartError(f"no nsqlookupd answers: {'; '.join(failures)}")
-        self._failing.discard(ALL)
-        for failure in news:
-            logger.warning("nsqlookupd %s", failure)
+        answers = await ask_all(self._http, self._ask, self._failing, "nsqlookupd")
+        found = {_address(producer) for answer in answers for producer in answer if producer.tcp_port}
         self.known = found
         return found
 
@@ -72,9 +51,7 @@ class Discovery:
         try:
             return await self.look()
         except StartError as error:
-            if ALL not in self._failing:
-                self._failing.add(ALL)
-                logger.warning("%s; looking again", error)
+            log_outage(self._failing, error)
             return self.known
 
     async def _ask(self, http: HttpClient) -> list[Producer]:

@@ -6,17 +6,12 @@ long as one of them answers, an outage of another is not an error: it is logged 
 
 from __future__ import annotations
 
-import asyncio
-import logging
-
 from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.discovery import ALL
+from qtools.engines.nsq.ask_all import ask_all, log_outage
 from qtools.engines.nsq.http_client import HttpClient, ask_lookupd, ask_topics
 from qtools.engines.nsq.protocol.lookup import decode_topics
 from qtools.engines.nsq.settings import Settings
-from qtools.errors import NetworkError, PeerError, ProtocolError, StartError
-
-logger = logging.getLogger("qtools.client")
+from qtools.errors import ProtocolError, StartError
 
 
 class TopicLister:
@@ -34,37 +29,16 @@ class TopicLister:
 
     async def look(self) -> set[str]:
         """All topics that exist now. StartError when no broker answers; if only some do not, that is logged."""
-        answers = await asyncio.gather(*(self._ask(http) for http in self._http), return_exceptions=True)
-        found: set[str] = set()
-        failures: list[str] = []
-        news: list[str] = []
         kind = "nsqlookupd" if self._by_lookup else "nsqd"
-        for http, answer in zip(self._http, answers, strict=True):
-            if isinstance(answer, (NetworkError, PeerError)):
-                failures.append(str(answer))
-                if http.base not in self._failing:
-                    self._failing.add(http.base)
-                    news.append(str(answer))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                self._failing.discard(http.base)
-                found.update(answer)
-        if len(failures) == len(self._http):
-            raise StartError(f"no {kind} answers which topics there are: {'; '.join(failures)}")
-        self._failing.discard(ALL)
-        for failure in news:
-            logger.warning("%s %s", kind, failure)
-        return found
+        answers = await ask_all(self._http, self._ask, self._failing, kind, " which topics there are")
+        return set().union(*answers)
 
     async def look_again(self) -> set[str]:
         """As `look`; but when no broker answers, that is logged once and the result is empty."""
         try:
             return await self.look()
         except StartError as error:
-            if ALL not in self._failing:
-                self._failing.add(ALL)
-                logger.warning("%s; looking again", error)
+            log_outage(self._failing, error)
             return set()
 
     async def close(self) -> None:

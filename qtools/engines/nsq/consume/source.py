@@ -43,12 +43,11 @@ class NsqSource(Consumer):
             from qtools.engines.nsq.consume.history import begin_in_the_past
 
             await begin_in_the_past(self.subscriptions, brokers, settings, options.since)
-        if options.since is not None or not options.warns:
-            return
-        backlog_warnings.warn_of_backlog_elsewhere(
-            {place: depth for place, depth in self._depths.items() if place[0] not in options.guarded}
-        )
-        backlog_warnings.warn_of_backlog_elsewhere(guarded, options.guarded_level)
+        elif options.warns:
+            backlog_warnings.warn_of_backlog_elsewhere(
+                {place: depth for place, depth in self._depths.items() if place[0] not in options.guarded}
+            )
+            backlog_warnings.warn_of_backlog_elsewhere(guarded, options.guarded_level)
 
     async def wait_for_end(self) -> bool:
         return await drain.end_consumer(self, self._options.ends, self._depths)
