@@ -131,7 +131,8 @@ class SourceDeleted(QtoolsError):
 class PeerError(QtoolsError):
     """The peer did something that a connection does not survive: `reason` says what.
 
-    `address` is the peer's, and begins the text; whoever opened the connection sets it, as a parser does not know it.
+    `address` is the peer's, and begins the text; the code that opened the connection sets it,
+    as a parser does not know it.
     """
 
     def __init__(self, reason: str, address: str = "") -> None:

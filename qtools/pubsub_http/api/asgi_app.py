@@ -240,7 +240,7 @@ def refused(refusal: Refusal) -> Answer:
 def _check_right(right: str, caller: Caller, values: Values) -> None:
     topic = values.get("topic")
     if topic is None:
-        return  # a session's; it belongs to whoever opened it
+        return  # of a session, which belongs to the caller that opened it
     if right == "publish":
         refuse_unless(caller.may_publish(topic), f"publish to {topic}")
     else:

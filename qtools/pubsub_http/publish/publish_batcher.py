@@ -197,7 +197,7 @@ def _bodies(orders: list[_Order]) -> Sequence[bytes]:
 def _raise_in(done: asyncio.Future[None], refusal: Refusal) -> None:
     if not done.done():
         done.set_exception(refusal)
-        done.exception()  # whoever waited may be gone
+        done.exception()  # the request that waited may have been cancelled
 
 
 def _away() -> Refusal:

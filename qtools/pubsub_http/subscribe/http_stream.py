@@ -228,7 +228,7 @@ class Subscribing:
         elif params.channel:
             headers += self.proxy_warning.headers(request.head, "/sub")
         await request.send({"type": "http.response.start", "status": 200, "headers": headers})
-        if params.form == "sse":  # an EventSource sees no headers, and calls nobody until something has come
+        if params.form == "sse":  # an EventSource fires no event until the first bytes have come
             hello = b"retry: %d\n\n" % RETRY_MS
             if session is not None:
                 hello += b"event: session\ndata: " + session.name.encode() + b"\n\n"
