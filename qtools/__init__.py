@@ -1,11 +1,11 @@
 """qtools: small, independent commands for message queues, in the UNIX manner.
 
-They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, the embedded broker. The layout:
+They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded broker, by NSQ's protocol. The layout:
 
     errors.py names.py message.py paths.py times.py    the base: plain data and rules, imported by everything
     sockets.py    opens sockets to listen on
     host_port.py  splits an address into host and port
-    descriptors.py  writes all of some bytes to a file descriptor
+    descriptors.py  writes all bytes of a block to a file descriptor
     durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
     backoff.py    the delay before the next attempt
@@ -24,7 +24,7 @@ They speak NSQ's protocol: to any nsqd / nsqlookupd cluster, or to q-broker, the
 
 Imports go one way, and tests/test_layers.py checks it: base ← formats, expressions ← flow ← routing; base ← engines;
 base ← cli; base ← web ← broker. A command imports these, but never another command, a protocol or the broker. Two files
-stand across: cli/broker.py turns the shared flags into an engine's settings, cli/options.py into a filter.
+are exceptions: cli/broker.py makes an engine's settings from the shared flags, and cli/options.py makes a filter.
 """
 
 __version__ = "0.1.0"

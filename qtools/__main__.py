@@ -1,6 +1,6 @@
-"""`qtools`: lists the commands, and runs them: `qtools tail …` is `q-tail …`; `qtools help tail` shows the manual.
+"""`qtools`: lists the commands, and runs them. `qtools tail …` is `q-tail …`; `qtools help tail` shows the manual.
 
-A command is imported when it is run.
+A command is imported only when it runs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import click
 from qtools.cli.program import Program, program, run_with
 from qtools.errors import UsageError
 
-# name → its job in a line; it lives in qtools.NAME.command, with _ for -
+# name → what the command does, in one line. The module is qtools.NAME.command, with _ instead of -.
 COMMANDS = {
-    "bridge": "send messages on to other topics: copied, filtered, routed, reshaped",
+    "bridge": "send messages on to other topics: all or filtered, routed, transformed",
     "broker": "run the embedded broker; ask or stop the private local one",
     "pipe": "publish stdin or files to a topic",
     "pubsub-http": "serve topics over HTTP: POST, streaming GET, SSE, WebSocket, and a page",
@@ -28,15 +28,15 @@ _LIST = "\n".join(f"  {name:<12} {job}" for name, job in COMMANDS.items())
 
 @program(
     "qtools",
-    epilog=f"\b\nCommands:\n{_LIST}\n\n`qtools pipe --help` lists the options of one; `qtools help pipe` shows its"
+    epilog=f"\b\nCommands:\n{_LIST}\n\n`qtools pipe --help` lists the options of q-pipe; `qtools help pipe` shows its"
     " manual, and `qtools help` lists all pages.",
 )
 @click.argument("command", nargs=-1, metavar="COMMAND [ARGUMENT]...")
 @click.pass_context
 def _qtools(context: click.Context, command: tuple[str, ...]) -> None:
-    """Small commands for message queues. They speak NSQ.
+    """Small commands for message queues, with the protocol of NSQ.
 
-    `qtools pipe` is `q-pipe`, and so for each of them.
+    `qtools pipe` runs `q-pipe`, and likewise for each of the commands.
     """
     if not command:
         click.echo(context.get_help())
@@ -56,7 +56,7 @@ def main() -> None:
         run_with(command, words[1:])
     if words and words[0] == "help":
         run_with(import_module("qtools.manual.help").main, words[1:])
-    # An unknown command's own options are not ours to judge.
+    # The options of an unknown command are not parsed, so that the error names the command.
     _qtools.main(words[:1])
 
 

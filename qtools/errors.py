@@ -1,32 +1,32 @@
-"""Every error qtools raises, in one tree, split by whose fault it is and what happens next.
+"""Every error that qtools raises, in one tree. Each line says whose fault it is, and what happens next.
 
     QtoolsError
-    ├── UsageError            the user's: said at once, exit 2
-    │   ├── NameInvalid         a topic or channel name NSQ would not take
-    │   ├── AddressInvalid      an address that cannot be one
-    │   └── ExpressionError     a filter expression that is none
-    ├── StartError            the surroundings': could not start, exit 3
-    ├── InputError            the input's: what was read is not what it was said to be, exit 1
+    ├── UsageError            the user's: the command ends at once, with exit status 2
+    │   ├── NameInvalid         NSQ does not allow the name of a topic or channel
+    │   ├── AddressInvalid      an address is malformed
+    │   └── ExpressionError     a filter expression does not compile
+    ├── StartError            the environment's: the command could not start, exit status 3
+    ├── InputError            the input's: its bytes are not of the format that was given, exit status 1
     ├── EvaluationError       one message's: an expression has no result for it
-    ├── SourcePaused          the broker's operator: a paused channel hands out nothing, exit 1
-    ├── SourceDeleted         the broker's operator: what it held is gone unread, exit 1
-    ├── PeerError             the peer's: the connection closes
+    ├── SourcePaused          the broker's operator's: a paused channel delivers nothing, exit status 1
+    ├── SourceDeleted         the broker's operator's: a topic or channel was deleted unread, exit status 1
+    ├── PeerError             the peer's: the connection is closed
     │   ├── ProtocolError       its bytes are not NSQ's protocol
     │   ├── BrokerError         it answered with an error frame
-    │   │   ├── AuthError         … because of who we are
-    │   │   └── SizeError         … because of how much we sent
-    │   └── UpgradeRefused      it did not grant what was asked for (TLS, compression)
-    ├── NetworkError          the network's: tried again
-    │   ├── ConnectFailed       no connection came about
-    │   └── ConnectionLost      an open one ended
-    ├── StoreError            an object store's, or its network's: tried again unless hopeless
-    │   └── ObjectDiffers       what is there under that name is something else
-    └── SinkError             the sink's: what it did not take goes back to the queue
-        ├── SinkClosed          nobody reads any more (a closed pipe): ends quietly
-        ├── MessageRefused      one message cannot be taken, now or ever
-        │   └── RouteFailed         … as no topic can be told for it
-        ├── Postponed           one message cannot be taken now: it comes again later
-        └── PartialFailure      some of a batch, named
+    │   │   ├── AuthError         … because authorization is missing or not sufficient
+    │   │   └── SizeError         … because a command was too large
+    │   └── UpgradeRefused      it did not grant the TLS or the compression that was requested
+    ├── NetworkError          the network's: the operation is tried again
+    │   ├── ConnectFailed       a connection could not be opened
+    │   └── ConnectionLost      an open connection ended
+    ├── StoreError            an object store's, or its network's: tried again unless it is permanent
+    │   └── ObjectDiffers       an object of that name exists with other contents
+    └── SinkError             the sink's: the messages that it did not take are requeued
+        ├── SinkClosed          the reader has closed the pipe: the run ends without an error message
+        ├── MessageRefused      the sink can never take this message
+        │   └── RouteFailed         … because it cannot be routed to a topic
+        ├── Postponed           the sink cannot take this message now: it is requeued with a delay
+        └── PartialFailure      some messages of a batch failed; the error names them
 
 An error carries fields and composes its own sentence: it names the thing, what was wrong, what to do.
 This module imports nothing.
@@ -36,7 +36,7 @@ from __future__ import annotations
 
 
 class QtoolsError(Exception):
-    """The root. `str()` of any of them is one line, fit to be shown to a user."""
+    """The root of the tree. `str()` of each error is one line that can be shown to a user."""
 
     exit_status = 1
 
@@ -45,7 +45,7 @@ class QtoolsError(Exception):
 
 
 class UsageError(QtoolsError):
-    """The command line or a configuration asks for something that cannot be."""
+    """The command line or a configuration is wrong."""
 
     exit_status = 2
 
@@ -59,7 +59,7 @@ class NameInvalid(UsageError):
 
 
 class AddressInvalid(UsageError):
-    """An address that cannot be one. A user name and a password in `text` are not shown."""
+    """A malformed address. `text` is the address without user name and password; `reason` says what is wrong."""
 
     def __init__(self, text: str, reason: str) -> None:
         self.text, self.reason = without_userinfo(text), reason
@@ -67,37 +67,39 @@ class AddressInvalid(UsageError):
 
 
 def without_userinfo(text: str) -> str:
-    """`text`, which may be any attempt at an address, fit to be shown: no user name and no password is in it."""
+    """Remove the user name and the password from `text`, an address that may be malformed, so that it can be shown."""
     if text.lower().startswith(("unix:/", "nsq+unix:/")) and "://" not in text:
-        return text  # a path, in which an @ means nothing
+        return text  # in a path an @ has no meaning
     start, separator, rest = text.partition("://")
-    # A password may hold any character where its author forgot to encode it: everything up to the last @ is hidden.
+    # A password that the user did not encode may contain any character: everything up to the last @ is removed.
     return f"{start}{separator}{rest.rpartition('@')[2]}" if separator else text.rpartition("@")[2]
 
 
 class ExpressionError(UsageError):
-    """A filter expression that does not compile. `column` counts characters from 1; `why` says what was expected."""
+    """A filter expression that does not compile. `column` counts characters from 1; `why` says what is wrong there."""
 
     def __init__(self, text: str, column: int, why: str) -> None:
         self.text, self.column, self.why = text, column, why
-        told = "".join(char if char.isprintable() else " " for char in text)
-        start = max(0, min(column - 31, len(told) - 60))  # a long one is shown round the place
-        window = ("…" if start else "") + told[start : start + 60] + ("…" if start + 60 < len(told) else "")
+        printable = "".join(char if char.isprintable() else " " for char in text)
+        start = max(
+            0, min(column - 31, len(printable) - 60)
+        )  # of a long expression, the part round the column is shown
+        window = ("…" if start else "") + printable[start : start + 60] + ("…" if start + 60 < len(printable) else "")
         super().__init__(f"expression '{window}', column {column}: {why}")
 
 
-# ── the surroundings', the input's ──────────────────────────────────────────────────────────────
+# ── the environment's, the input's ──────────────────────────────────────────────────────────────
 
 
 class StartError(QtoolsError):
-    """What the program needs to begin is not there: a broker, a file, a lock."""
+    """The program cannot start, as something that it needs is missing or in use: a broker, a file, a lock."""
 
     exit_status = 3
 
 
 class InputError(QtoolsError):
-    """What was read is not what it was said to be. `offset` is in bytes from the input's start; `too_long` where a
-    message is longer than may be held."""
+    """The input is not of the format that was given. `offset`: where, in bytes from the input's start; None if unknown.
+    `too_long`: whether the reason is a message over the limit of the reader's buffer."""
 
     def __init__(self, message: str, offset: int | None = None, *, too_long: bool = False) -> None:
         self.offset, self.too_long = offset, too_long
@@ -105,11 +107,11 @@ class InputError(QtoolsError):
 
 
 class EvaluationError(QtoolsError):
-    """An expression has no result for this value, as `1 + "a"` has none: jq would fail, in much the same words."""
+    """An expression has no result for this value, as `1 + "a"` has none. jq fails too, with a similar message."""
 
 
 class SourcePaused(QtoolsError):
-    """`source` (TOPIC/CHANNEL) is paused on `nsqd`, or its topic is, with `left` messages in it."""
+    """`source` (TOPIC/CHANNEL), or its topic, is paused on `nsqd` (an address), with `left` messages in it."""
 
     def __init__(self, source: str, nsqd: str, left: int) -> None:
         self.source, self.nsqd, self.left = source, nsqd, left
@@ -118,7 +120,8 @@ class SourcePaused(QtoolsError):
 
 
 class SourceDeleted(QtoolsError):
-    """The `kind` ("topic" or "channel") called `name` was deleted on `nsqd` during a run that was to read all of it."""
+    """The topic or channel `name` was deleted on `nsqd` during a run that was to read all of it. `kind` is "topic" or
+    "channel"."""
 
     def __init__(self, kind: str, name: str, nsqd: str) -> None:
         self.kind, self.name, self.nsqd = kind, name, nsqd
@@ -129,10 +132,10 @@ class SourceDeleted(QtoolsError):
 
 
 class PeerError(QtoolsError):
-    """The peer did something that a connection does not survive: `reason` says what.
+    """The peer did something after which the connection has to be closed; `reason` says what.
 
-    `address` is the peer's, and begins the text; the code that opened the connection sets it,
-    as a parser does not know it.
+    `address`: the peer's, with which the text begins. The code that opened the connection sets it, as a parser does not
+    know the address.
     """
 
     def __init__(self, reason: str, address: str = "") -> None:
@@ -144,24 +147,25 @@ class PeerError(QtoolsError):
 
 
 class ProtocolError(PeerError):
-    """Bytes arrived that are not NSQ's protocol. `spoke` names what they look like, if known."""
+    """The peer sent bytes that are not NSQ's protocol. `looks_like`: the protocol that they resemble ("HTTP"), or
+    ""."""
 
-    def __init__(self, message: str, spoke: str = "") -> None:
-        self.spoke = spoke
+    def __init__(self, message: str, looks_like: str = "") -> None:
+        self.looks_like = looks_like
         super().__init__(message)
 
 
 class BrokerError(PeerError):
-    """An error frame. `code` is NSQ's (`E_BAD_TOPIC`), `text` is the broker's and only for reading.
+    """An error frame. `code` is NSQ's (`E_BAD_TOPIC`); `text` is the broker's explanation, for people.
 
-    `command` is the command it answers, where that is known.
+    `command`: the command that the frame answers, or "" if that is not known.
     """
 
     def __init__(self, code: str, text: str = "", command: str = "") -> None:
         self.code, self.text, self.command = code, text, command
-        # A peer's words: shown, but not let loose on a terminal.
-        told = " ".join("".join(char if char.isprintable() else " " for char in f"{code} {text}").split())
-        super().__init__(f"the broker refused {command}: {told}" if command else f"the broker says: {told}")
+        # The peer's text may contain control characters, which must not reach a terminal.
+        shown = " ".join("".join(char if char.isprintable() else " " for char in f"{code} {text}").split())
+        super().__init__(f"the broker refused {command}: {shown}" if command else f"the broker says: {shown}")
 
 
 class AuthError(BrokerError):
@@ -169,11 +173,12 @@ class AuthError(BrokerError):
 
 
 class SizeError(BrokerError):
-    """A message or a body over the broker's limit: nothing of that command was queued."""
+    """A message or a command's body is over the broker's limit; the broker queued no message of that command."""
 
 
 class UpgradeRefused(PeerError):
-    """`what` ("TLS", "snappy", "deflate") was asked for and not granted; going on without is not safe."""
+    """The broker did not grant `what` ("TLS", "snappy", "deflate"), which the user requested; the connection is not
+    used without it."""
 
     def __init__(self, what: str, advice: str) -> None:
         self.what = what
@@ -184,7 +189,7 @@ class UpgradeRefused(PeerError):
 
 
 class NetworkError(QtoolsError):
-    """The network failed between here and `address`; the operation is tried again. `reason` says how it failed."""
+    """The network failed between this process and `address`; the operation is tried again. `reason` says how."""
 
     def __init__(self, address: str, reason: str) -> None:
         self.address, self.reason = address, reason
@@ -195,15 +200,16 @@ class NetworkError(QtoolsError):
 
 
 class ConnectFailed(NetworkError):
-    """No connection came about. `hopeless` when another try would end the same way."""
+    """A connection could not be opened. `permanent`: another attempt would fail in the same way."""
 
-    def __init__(self, address: str, reason: str, hopeless: bool = False) -> None:
-        self.hopeless = hopeless
+    def __init__(self, address: str, reason: str, permanent: bool = False) -> None:
+        self.permanent = permanent
         super().__init__(address, reason)
 
 
 class ConnectionLost(NetworkError):
-    """An open connection ended that nobody here wanted to end. `refused`: by a refusal, which is told by itself."""
+    """An open connection ended, and this side did not end it. `refused`: the broker closed it after an error frame,
+    which is logged separately."""
 
     def __init__(self, address: str, reason: str, refused: bool = False) -> None:
         self.refused = refused
@@ -214,18 +220,19 @@ class ConnectionLost(NetworkError):
 
 
 class StoreError(QtoolsError):
-    """A store of files did not do what was asked. `url` is what was asked of, a store or one of its objects.
+    """A request to an object store failed. `url` names the store, or one of its objects.
 
-    `hopeless` when another try would end the same way until somebody mends something: credentials, a bucket.
+    `permanent`: another attempt would fail in the same way until the user corrects something, such as credentials.
     """
 
-    def __init__(self, url: str, reason: str, hopeless: bool = False) -> None:
-        self.url, self.reason, self.hopeless = url, reason, hopeless
+    def __init__(self, url: str, reason: str, permanent: bool = False) -> None:
+        self.url, self.reason, self.permanent = url, reason, permanent
         super().__init__(f"{url}: {reason}")
 
 
 class ObjectDiffers(StoreError):
-    """Under this name there is an object with other contents. It is left as it is."""
+    """An object of this name exists with other contents, and is not overwritten. `there`, `here`: what differs, in
+    words."""
 
     def __init__(self, url: str, there: str, here: str) -> None:
         self.there, self.here = there, here
@@ -236,7 +243,7 @@ class ObjectDiffers(StoreError):
 
 
 class SinkError(QtoolsError):
-    """The sink did not take a batch: of it only the first `taken` messages are safe, the rest goes back."""
+    """The sink did not take all of a batch: only the first `taken` messages are safe, and the others are requeued."""
 
     def __init__(self, message: str, taken: int = 0) -> None:
         self.taken = taken
@@ -244,15 +251,15 @@ class SinkError(QtoolsError):
 
 
 class SinkClosed(SinkError):
-    """Nobody reads any more, or all that was asked for was written: a quiet end."""
+    """The reader has closed the pipe, or as many messages as requested were written: the run ends without an error."""
 
 
 class MessageRefused(SinkError):
-    """One message that cannot be taken, now or ever."""
+    """One message that the sink can never take."""
 
 
 class RouteFailed(MessageRefused):
-    """A message that cannot be routed: `reason` is why, `route` the name of the route that failed, or ""."""
+    """A message that cannot be routed. `reason` says why; `route` is the name of the route that failed, or ""."""
 
     def __init__(self, reason: str, route: str = "") -> None:
         self.reason, self.route = reason, route
@@ -260,7 +267,7 @@ class RouteFailed(MessageRefused):
 
 
 class Postponed(SinkError):
-    """One message that cannot be taken now: it goes back, to come again after `delay_ms`."""
+    """One message that the sink cannot take now: it is requeued with the delay `delay_ms`."""
 
     def __init__(self, message: str, delay_ms: int) -> None:
         self.delay_ms = delay_ms
@@ -268,7 +275,7 @@ class Postponed(SinkError):
 
 
 class PartialFailure(SinkError):
-    """Some of a batch failed: `failed` maps the place in the batch to why. The rest is safe."""
+    """Some messages of a batch failed. `failed`: index in the batch → its error. The others are safe."""
 
     def __init__(self, failed: dict[int, QtoolsError]) -> None:
         self.failed = failed

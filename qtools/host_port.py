@@ -2,8 +2,8 @@
 
     HOST:PORT   HOST   [IPv6]:PORT   [IPv6]   :PORT
 
-Every address that a user gives in this form is split here. What a missing host or port means, whether the port 0 is
-allowed, and what an error message advises, is decided by the caller.
+Every address that a user gives in this form is split here. The caller decides what a missing host or port means,
+whether the port 0 is allowed, and what an error message advises.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _ADDRESS = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<host>[^\s:/\[\]@,?#]+))?(?::(?P<port>[0-9]+))?", re.ASCII
 )
 BAD_PORT = "has a port that is not between 1 and 65535"
-BAD_HOST = "has a host that is no name: what stands between dots has 1 to 63 characters"
+BAD_HOST = "has a host that is not a name: each part between dots has 1 to 63 characters"
 
 
 class NotAnAddress(ValueError):
-    """The text does not have the form above. `advice`: how to write it, or ""."""
+    """The text has none of the forms above. `advice`: how to write the address, or ""."""
 
     def __init__(self, advice: str) -> None:
         self.advice = advice
@@ -29,7 +29,7 @@ def split_host_port(text: str) -> tuple[str, int | None]:
     """Host, without brackets, and port; "" or None where the text has none. The port may be 0.
 
     NotAnAddress if the text has another form, and ValueError if a part of it is out of range. The text of an error
-    follows the address in a sentence: "a..b:1 has a host that is no name".
+    continues a sentence that begins with the address: "a..b:1 has a host that is not a name".
     """
     found = _ADDRESS.fullmatch(text)
     if found is None or not text:

@@ -1,11 +1,11 @@
-"""A message, which is plain data, and a batch, which is messages read together and the way back.
+"""Messages, which are plain data, and batches, which are messages that were read together and can be acknowledged.
 
-Many messages are kept by column (Messages): ids, bodies, stamps. Most work looks at one column, a million
-Message objects cost a third of a second, and who wants them gets them by looking.
+Messages are stored by column (class Messages): ids, bodies, stamps. Most code needs one column only, and a million
+Message objects take a third of a second to create; they are created when one is accessed.
 
-A Message does not know where it came from. A Batch does: it remembers who handed the messages over
-(an Origin: a connection, a file being read) and offers finish, requeue and touch for all of them or
-for some, named by their places in the batch. One call each for a whole batch; nothing here waits.
+A Message does not know its origin. A Batch does: it refers to the Origin (a connection, a file being read) of its
+messages, and offers finish, requeue and touch. Each is one call for the whole batch, and none of them waits. To
+acknowledge some of the messages, pick them first, by their indices in the batch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any, Protocol, overload
 class Message:
     """One message as a broker delivers it.
 
-    timestamp: when the broker accepted it, ns since 1970 (int64); 0 where it never was in a broker.
-    attempts: deliveries so far, 1 on the first (uint16).
-    id: 16 bytes, ASCII hex, unique only within one (nsqd, topic); empty where there is none.
+    timestamp: when the broker accepted it, ns since 1970 (int64); 0 for a message that was never in a broker.
+    attempts: the number of deliveries, this one included (uint16): 1 on the first.
+    id: 16 bytes of ASCII hex, unique only within one topic of one nsqd; empty if the message has none.
     """
 
     timestamp: int
@@ -37,25 +37,25 @@ NO_STAMP = bytes(_STAMP.size)
 
 
 def timestamp_of(stamp: bytes) -> int:
-    """The timestamp in one of `Messages.stamps`, ns."""
+    """The timestamp in one of `Messages.stamps`, ns since 1970."""
     timestamp: int = _STAMP.unpack(stamp)[0]
     return timestamp
 
 
 def redelivered(messages: Messages) -> int:
-    """How many of `messages` are not on their first delivery. 10 ns a message: no stamp is looked at by itself."""
+    """How many of `messages` were delivered before. It takes 10 ns a message, as it does not unpack each stamp."""
     joined = b"".join(messages.stamps)
     first = joined[9::10].count(1)
-    # The low byte is 1 on the 257th delivery too; where the high byte tells of such, all are looked at.
+    # The low byte of attempts is 1 on the 257th delivery too. If any high byte is not 0, each stamp is compared.
     if joined[8::10].count(0) != len(messages):
         first = sum(stamp[8:] == b"\0\1" for stamp in messages.stamps)
     return len(messages) - first
 
 
 class Messages(Sequence[Message]):
-    """Messages by column, all of one length; looked at like a list of Message.
+    """Messages by column; it is a sequence of Message. The three columns have the same length.
 
-    ids: 16 bytes each. bodies. stamps: timestamp and attempts as they stand on the wire, 10 bytes each.
+    ids: 16 bytes each. bodies. stamps: timestamp and attempts as in NSQ's protocol, 10 bytes each.
     """
 
     __slots__ = ("bodies", "ids", "stamps")
@@ -67,7 +67,7 @@ class Messages(Sequence[Message]):
 
     @classmethod
     def of(cls, messages: Iterable[Message]) -> Messages:
-        """Messages from single ones."""
+        """The columns of `messages`."""
         made = cls([], [], [])
         for message in messages:
             made.append(message)
@@ -84,7 +84,7 @@ class Messages(Sequence[Message]):
         self.stamps += others.stamps
 
     def pick(self, places: Sequence[int]) -> Messages:
-        """Those at `places`."""
+        """The messages at the indices `places`, in that order."""
         ids, bodies, stamps = self.ids, self.bodies, self.stamps
         return Messages([ids[i] for i in places], [bodies[i] for i in places], [stamps[i] for i in places])
 
@@ -98,7 +98,7 @@ class Messages(Sequence[Message]):
         return timestamp_of(min(self.stamps)), timestamp_of(max(self.stamps))
 
     def delivered_more_than(self, times: int) -> dict[int, int]:
-        """The messages with more than `times` deliveries: place → deliveries."""
+        """The messages with more than `times` deliveries: index → deliveries."""
         limit = times.to_bytes(2, "big")
         return {place: int.from_bytes(stamp[8:]) for place, stamp in enumerate(self.stamps) if stamp[8:] > limit}
 
@@ -131,10 +131,10 @@ class Messages(Sequence[Message]):
 
 
 class Origin(Protocol):
-    """Who handed messages over, and takes back what became of them. None of it waits.
+    """Where messages were read from, and where they are acknowledged. No method waits.
 
-    `topic` and `address` say where they came from ("" where there is no such thing). `ids` name the
-    messages: those of the broker, or the numbers that the origin gave them (`Batch.of_bodies`).
+    topic, address: of the messages; "" if the origin has none. ids: the ids that the broker gave to the messages, or
+    the numbers that the origin gave to them (`Batch.of_bodies`).
     """
 
     @property
@@ -143,22 +143,21 @@ class Origin(Protocol):
     def address(self) -> str: ...
     @property
     def is_lost(self) -> bool:
-        """Whether its messages cannot be acknowledged any more, as the connection that delivered them is lost."""
+        """Whether the connection that delivered the messages is lost, so that they cannot be acknowledged any more."""
 
     def finish(self, ids: Sequence[Any]) -> None: ...
     def requeue(self, ids: Sequence[Any], delay_ms: int) -> None: ...
     def touch(self, ids: Sequence[Any]) -> None: ...
 
 
-Parts = list[tuple[Origin, int, int]]
+Parts = list[tuple[Origin, int, int]]  # (origin, start, stop): the messages from index start to before stop
 
 
 class Batch:
-    """Messages read together, in the order they came.
+    """Messages that were read together, in the order of their arrival.
 
-    `parts` says which origin each run of them came from, as (origin, start, stop) without gaps. A batch of
-    messages that have only a body so far (lines of a file) makes their `messages` when they are asked for; its origin
-    knows them by numbers.
+    parts: the origin of each range of messages, without gaps. Messages that have only a body, such as lines of a file,
+    are numbered by their origin; their `messages` are created on the first access.
     """
 
     __slots__ = ("_messages", "_numbers", "bodies", "parts")
@@ -169,16 +168,16 @@ class Batch:
         self.parts = parts
         self.bodies = bodies
         self._messages = messages
-        self._numbers = numbers  # what names each message to its origin; None where the message's id does
+        self._numbers = numbers  # the number that the origin gave to each message; None if the messages have ids
 
     @classmethod
     def of(cls, origin: Origin, messages: Messages) -> Batch:
-        """A batch that came from one place."""
+        """A batch of messages that all have the same origin."""
         return cls([(origin, 0, len(messages))], messages, messages.bodies)
 
     @classmethod
     def of_bodies(cls, origin: Origin, bodies: list[bytes], start: int = 0) -> Batch:
-        """A batch of messages that have only a body. `origin` knows them by the numbers from `start` on."""
+        """A batch of messages that have only a body. `origin` has numbered them from `start` on."""
         return cls([(origin, 0, len(bodies))], None, bodies, range(start, start + len(bodies)))
 
     @classmethod
@@ -187,7 +186,7 @@ class Batch:
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
-        """Several batches as one, in order."""
+        """Join batches into one, in their order."""
         if len(batches) == 1:
             return batches[0]
         parts: Parts = []
@@ -217,11 +216,12 @@ class Batch:
 
     @property
     def ids(self) -> Sequence[Any]:
-        """What names each message to its origin: the broker's id, 16 bytes, or the number that the origin gave it."""
+        """What `origin.finish` and the like take for each message: the broker's id (16 bytes), or the origin's
+        number."""
         return self.messages.ids if self._numbers is None else self._numbers
 
     def pick(self, places: Sequence[int]) -> Batch:
-        """The messages at `places` (ascending), as a batch of their own."""
+        """The messages at the indices `places` (ascending), as a new batch."""
         parts: Parts = []
         done = 0
         for origin, _, stop in self.parts:
@@ -232,7 +232,7 @@ class Batch:
         numbers = self._numbers
         if numbers is not None:
             if isinstance(places, range) and places.step == 1:
-                numbers = numbers[places.start : places.stop]  # of a range, which stays one
+                numbers = numbers[places.start : places.stop]  # a slice of a range is a range, without copying
             else:
                 numbers = [numbers[place] for place in places]
         if self._messages is None:
@@ -242,14 +242,14 @@ class Batch:
         return Batch(parts, messages, messages.bodies, numbers)
 
     def with_bodies(self, bodies: list[bytes]) -> Batch:
-        """The same messages with other bodies, one for each."""
+        """The same messages with other bodies, one for each message."""
         if self._messages is None:
             return Batch(self.parts, None, bodies, self._numbers)
         messages = Messages(self._messages.ids, bodies, self._messages.stamps)
         return Batch(self.parts, messages, bodies, self._numbers)
 
     def without(self, places: Sequence[int]) -> Batch:
-        """All messages but those at `places`."""
+        """All messages except those at the indices `places`."""
         out = set(places)
         return self.pick([place for place in range(len(self)) if place not in out])
 
@@ -258,19 +258,19 @@ class Batch:
         return self.pick(range(min(count, len(self)))), self.pick(range(count, len(self)))
 
     def finish(self) -> None:
-        """Tell every origin that its messages are done with."""
+        """Acknowledge all messages: their origins do not deliver them again."""
         ids = self.ids
         for origin, start, stop in self.parts:
             origin.finish(ids[start:stop])
 
     def requeue(self, delay_ms: int = 0) -> None:
-        """Give every message back, to come again after `delay_ms`."""
+        """Give all messages back to their origins, which deliver them again after `delay_ms`."""
         ids = self.ids
         for origin, start, stop in self.parts:
             origin.requeue(ids[start:stop], delay_ms)
 
     def touch(self) -> None:
-        """Ask for more time for every message."""
+        """Restart the message timeout of all messages."""
         ids = self.ids
         for origin, start, stop in self.parts:
             origin.touch(ids[start:stop])

@@ -1,7 +1,7 @@
-"""What a topic, a channel and a pair of them may be called. Checked before anything is sent.
+"""The rules for the names of topics and channels. In: text. Out: the same text, or NameInvalid. No I/O.
 
-nsqd ignores extra words on a command line, so `PUB bad topic` would publish to `bad`: a client has to
-check names itself. In: text. Out: the same text, or NameInvalid. No I/O.
+A client has to check each name before it sends it: nsqd ignores extra words in a command, so that `PUB bad topic` would
+publish to the topic `bad`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _VALID = re.compile(r"[.a-zA-Z0-9_-]+(#ephemeral)?", re.ASCII)
 
 
 def is_valid_name(name: str) -> bool:
-    """Whether nsqd takes `name` for a topic or a channel."""
+    """Whether nsqd accepts `name` as the name of a topic or a channel."""
     return len(name) <= MAX_NAME_LENGTH and _VALID.fullmatch(name) is not None
 
 
 def is_ephemeral(name: str) -> bool:
-    """Whether what is called `name` goes away with its last client and never touches the disk."""
+    """Whether the topic or channel `name` is deleted with its last client and never stored on disk."""
     return name.endswith(EPHEMERAL)
 
 
@@ -55,7 +55,7 @@ def check_channel(name: str) -> str:
 
 
 class Subscription(NamedTuple):
-    """Where to read: a topic and one of its channels."""
+    """A topic and one of its channels, from which a command reads."""
 
     topic: str
     channel: str
@@ -65,6 +65,6 @@ class Subscription(NamedTuple):
 
 
 def parse_source(text: str, default_channel: str) -> Subscription:
-    """`TOPIC` or `TOPIC/CHANNEL` → Subscription; NameInvalid when either is no name."""
+    """`TOPIC` or `TOPIC/CHANNEL` → Subscription. NameInvalid if one of the two names is invalid."""
     topic, slash, channel = text.partition("/")
     return Subscription(check_topic(topic), check_channel(channel if slash else default_channel))

@@ -1,17 +1,17 @@
-"""Where this user's private local broker lives: its sockets, its data, its log; and what else is kept for the user.
+"""The paths of the private local broker of this user, and of the user's other files.
 
-    sockets   $XDG_RUNTIME_DIR/qtools, else under the state directory     only the user may enter
-    data      $XDG_STATE_HOME/qtools, else ~/.local/state/qtools          only the user may enter
-    spools    below the same
+    sockets   $XDG_RUNTIME_DIR/qtools, else in the state directory        mode 0700
+    data      $XDG_STATE_HOME/qtools, else ~/.local/state/qtools          mode 0700
+    spools    in the same directory
     config    $XDG_CONFIG_HOME/qtools/config.toml, else ~/.config/qtools/config.toml
 
-A broker that runs has written its sockets into the lock file in its data directory. That file decides, so that a cron
-job without XDG_RUNTIME_DIR finds the broker that was started with it:
+A running broker has written the paths of its sockets into the lock file in its data directory, and these count. So a
+cron job without XDG_RUNTIME_DIR finds the broker that was started in a session that has it:
 
     PID\n  TCP_SOCKET\n  HTTP_SOCKET\n
 
-In: the environment, the lock file. Out: paths; `make_directory` and `make_private` are the only ones that create them.
-Never here: belief in a file, a directory or a socket that another user owns or could have written.
+In: the environment, the lock file. Out: paths. Only `make_directory` and `make_private` create anything. A file, a
+directory or a socket that another user owns or could have written is never trusted.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LONGEST_SOCKET_PATH = 103
 _LONGEST_LOCK = 4096  # bytes of a lock file that are read: a number and two socket paths are far shorter
 
 
-class LocalPlaces(NamedTuple):
-    """The private broker's places."""
+class LocalBrokerPaths(NamedTuple):
+    """The paths of the private broker."""
 
     tcp_socket: Path
     http_socket: Path
@@ -38,47 +38,52 @@ class LocalPlaces(NamedTuple):
     log: Path
 
 
-def state_place(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where this user's programs keep what shall outlive them; nothing is created."""
+def state_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """The directory of data that outlives a run; it is not created. StartError if the user has no home directory."""
     try:
         home = Path(environ.get("HOME") or Path("~").expanduser())
-    except RuntimeError as error:  # a container's user that no passwd file knows
+    except RuntimeError as error:  # in a container, the user may be missing from /etc/passwd
         raise StartError("there is no home directory to keep data in: set HOME or XDG_STATE_HOME") from error
     return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "qtools"
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """The file with this user's settings; it may not be there. StartError if there is no home directory."""
+    """The file with this user's settings, which need not exist. StartError if the user has no home directory."""
     try:
         home = Path(environ.get("HOME") or Path("~").expanduser())
-    except RuntimeError as error:  # a container's user that no passwd file knows
+    except RuntimeError as error:  # in a container, the user may be missing from /etc/passwd
         raise StartError("there is no home directory with settings: set HOME or XDG_CONFIG_HOME") from error
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "qtools" / "config.toml"
 
 
 def lock_path(directory: Path) -> Path:
-    """The file in a data directory that the broker which uses it keeps locked."""
+    """The lock file in a data directory; the broker that uses the directory holds a lock on it."""
     return directory / "lock"
 
 
-def local_places(environ: Mapping[str, str] = os.environ) -> LocalPlaces:
-    """The places of the private broker that runs, else those that this environment gives; nothing is created.
+def local_broker_paths(environ: Mapping[str, str] = os.environ) -> LocalBrokerPaths:
+    """The paths of the running private broker, or else those that follow from this environment; nothing is created.
 
-    The sockets may be those of a broker that has ended: then nothing listens on them.
+    The sockets may be those of a broker that has ended: then no process listens on them.
     """
-    state = state_place(environ)
+    state = state_directory(environ)
     sockets = named_sockets(lock_path(state / "broker"))
     if sockets is None:
-        return own_places(environ)
-    return LocalPlaces(*sockets, state / "broker", state / "broker.log")
+        return default_broker_paths(environ)
+    return LocalBrokerPaths(*sockets, state / "broker", state / "broker.log")
 
 
-def own_places(environ: Mapping[str, str] = os.environ) -> LocalPlaces:
-    """The places of a private broker that is started in this environment; nothing is created."""
-    state = state_place(environ)
+def default_broker_paths(environ: Mapping[str, str] = os.environ) -> LocalBrokerPaths:
+    """The paths of a private broker that is started in this environment; nothing is created.
+
+    StartError if the path of a socket would be too long.
+    """
+    state = state_directory(environ)
     runtime = environ.get("XDG_RUNTIME_DIR")
     sockets = Path(runtime) / "qtools" if runtime and Path(runtime).is_dir() else state / "run"
-    places = LocalPlaces(sockets / "broker.sock", sockets / "broker-http.sock", state / "broker", state / "broker.log")
+    places = LocalBrokerPaths(
+        sockets / "broker.sock", sockets / "broker-http.sock", state / "broker", state / "broker.log"
+    )
     if len(os.fsencode(places.http_socket)) > LONGEST_SOCKET_PATH:
         raise StartError(
             f"the socket path {places.http_socket} is longer than {LONGEST_SOCKET_PATH} bytes:"
@@ -88,7 +93,7 @@ def own_places(environ: Mapping[str, str] = os.environ) -> LocalPlaces:
 
 
 def named_sockets(lock: Path) -> tuple[Path, Path] | None:
-    """The TCP and HTTP sockets that a lock file names; None when it names none that can be trusted."""
+    """The TCP and HTTP sockets that a lock file names; None if it names none that can be trusted."""
     try:
         opened = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -110,7 +115,7 @@ def named_sockets(lock: Path) -> tuple[Path, Path] | None:
 
 
 def is_private_socket(path: Path) -> bool:
-    """Whether only this user can have put a socket at `path`. A path with nothing at it is private too."""
+    """Whether only this user can have created a socket at `path`. A path at which nothing exists is private too."""
     try:
         directory = path.parent.lstat()
         if not stat.S_ISDIR(directory.st_mode) or not _only_ours(directory):
@@ -118,18 +123,18 @@ def is_private_socket(path: Path) -> bool:
         return path.lstat().st_uid == os.geteuid()
     except FileNotFoundError:
         return True
-    except (OSError, ValueError):  # ValueError: no path that a file could have
+    except (OSError, ValueError):  # ValueError: the path contains a NUL
         return False
 
 
 def _only_ours(info: os.stat_result) -> bool:
-    """Whether this user owns it, and no other may write to it."""
+    """Whether this user owns the file of `info`, and no other user may write to it."""
     return info.st_uid == os.geteuid() and not stat.S_IMODE(info.st_mode) & 0o022
 
 
 def broker_data(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where a q-broker that was started by hand keeps messages, unless told otherwise; nothing is created."""
-    return state_place(environ) / "q-broker"
+    """The default data directory of a q-broker that the user starts; it is not created."""
+    return state_directory(environ) / "q-broker"
 
 
 def make_directory(directory: Path) -> None:
@@ -145,7 +150,7 @@ def make_directory(directory: Path) -> None:
 
 
 def make_private(directory: Path) -> None:
-    """Make sure that `directory` is there, is this user's, and that nobody else may enter it."""
+    """Make sure that `directory` exists, belongs to this user, and has the mode 0700. StartError if that fails."""
     try:
         make_directory(directory)
         info = directory.stat()

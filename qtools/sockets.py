@@ -2,8 +2,8 @@
 
     127.0.0.1:4150   [::1]:4150   localhost:4150   :4150 (every interface)   unix:/path   /path
 
-A command opens its sockets before it starts anything else, so that an address that cannot be used ends it with one
-clear line. Nothing is accepted here.
+A command opens its sockets before it starts anything else, so that an address that cannot be used ends the command with
+one clear line. This module accepts no connections.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ _BACKLOG = 1024
 
 
 def listen(address: str, flag: str) -> socket.socket:
-    """A non-blocking listening socket. AddressInvalid, or StartError when it cannot be had; `flag` is named there."""
+    """A non-blocking listening socket. AddressInvalid if the address is malformed, StartError if the socket cannot be
+    opened; both messages name `flag`, the flag that gave the address."""
     path = unix_path(address)
     if path is not None:
         made = _listen_unix(path, flag)
     else:
         made = _listen_tcp(address, flag)
-        # Accepted sockets inherit it. asyncio would set it, but overlooks sockets that do not name their protocol.
+        # Accepted sockets inherit the option. asyncio sets it only on sockets that were created with IPPROTO_TCP.
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.setblocking(False)
     return made
 
 
 def unix_path(address: str) -> str | None:
-    """The path in `unix:/path` or `/path`; None for anything else."""
+    """The path in `unix:/path` or `/path`; None for any other address."""
     if address.startswith("unix:"):
         return address.removeprefix("unix:")
     return address if address.startswith("/") else None
 
 
-def shown(listening: socket.socket) -> str:
-    """Where a socket listens, as an address that can be given to a client."""
+def address_of(listening: socket.socket) -> str:
+    """The address of a listening socket, in the form that clients accept."""
     name = listening.getsockname()
     if listening.family == socket.AF_UNIX:
         return f"unix:{name}"
@@ -49,7 +50,7 @@ def shown(listening: socket.socket) -> str:
 
 
 def port_of(listening: socket.socket | None) -> int:
-    """The port a socket listens on; -1 for a unix socket or none, as nsqd says it."""
+    """The port of a listening socket; -1 for a unix socket or None, as in nsqd's JSON."""
     if listening is None or listening.family == socket.AF_UNIX:
         return -1
     port: int = listening.getsockname()[1]
@@ -57,7 +58,7 @@ def port_of(listening: socket.socket | None) -> int:
 
 
 def is_local(place: socket.socket | str) -> bool:
-    """Whether a socket, or a host's name or address, is reached from this machine only."""
+    """Whether a socket, or a host given by name or address, can be reached from this machine only."""
     host = place if isinstance(place, str) else "" if place.family == socket.AF_UNIX else place.getsockname()[0]
     return host in ("localhost", "::1") or host.startswith("127.")
 
@@ -74,7 +75,7 @@ def _listen_tcp(address: str, flag: str) -> socket.socket:
             if socket.has_dualstack_ipv6():
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
             return socket.create_server(("", port), backlog=_BACKLOG)
-        # Resolved apart from binding, as create_server says of a name that is not known only its number.
+        # The name is resolved first: for an unknown name, create_server would report only an error number.
         found = sorted(
             socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), key=lambda one: one[0] != socket.AF_INET
         )
@@ -95,7 +96,7 @@ def _listen_unix(path: str, flag: str) -> socket.socket:
         raise StartError(f"cannot listen on unix:{path}: the path has more than {LONGEST_SOCKET_PATH} bytes")
     _remove_stale(path, flag)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)  # nobody else may connect, from the first moment on
+    old = os.umask(0o177)  # no other user may connect, from the first moment on
     try:
         made.bind(path)
         made.listen(_BACKLOG)
@@ -109,7 +110,8 @@ def _listen_unix(path: str, flag: str) -> socket.socket:
 
 
 def _remove_stale(path: str, flag: str) -> None:
-    """Take away the socket that a broker left behind which was killed; StartError when it is not one, or serves."""
+    """Remove the socket that a killed process left behind. StartError if the path is not a socket, or if another
+    process serves it."""
     try:
         kind = Path(path).lstat().st_mode
     except FileNotFoundError:
@@ -117,20 +119,20 @@ def _remove_stale(path: str, flag: str) -> None:
     except OSError as error:
         raise StartError(f"cannot listen on unix:{path}: {error.strerror}") from error
     if not stat.S_ISSOCK(kind):
-        raise StartError(f"cannot listen on unix:{path}: it is there, and no socket")
+        raise StartError(f"cannot listen on unix:{path}: a file that is not a socket has this path")
     if is_served(path):
         raise StartError(f"cannot listen on unix:{path}: another process serves it; choose another with {flag}")
     Path(path).unlink(missing_ok=True)
 
 
 def is_served(path: str) -> bool:
-    """Whether somebody accepts connections on the unix socket `path`."""
+    """Whether a process accepts connections on the unix socket `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2.0)
         try:
             probe.connect(path)
         except BlockingIOError:
-            return True  # its queue is full: somebody is there
+            return True  # the queue of connections is full, so a process listens
         except OSError:
             return False
     return True

@@ -96,11 +96,11 @@ def test_an_error_composes_its_own_sentence(error: QtoolsError, sentence: str) -
 
 
 def test_errors_carry_what_a_program_wants_to_know() -> None:
-    assert ProtocolError("no", spoke="HTTP").spoke == "HTTP"
-    assert ProtocolError("no").spoke == ""
+    assert ProtocolError("no", looks_like="HTTP").looks_like == "HTTP"
+    assert ProtocolError("no").looks_like == ""
     assert InputError("no", 7).offset == 7
-    assert ConnectFailed("h:1", "no", hopeless=True).hopeless
-    assert not ConnectFailed("h:1", "no").hopeless
+    assert ConnectFailed("h:1", "no", permanent=True).permanent
+    assert not ConnectFailed("h:1", "no").permanent
     error = BrokerError("E_X", "text", "PUB")
     assert (error.code, error.text, error.command) == ("E_X", "text", "PUB")
 

@@ -46,7 +46,7 @@ def test_a_port_beyond_16_bits_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a..b:1", ".a:1", "a" * 64, "\x7f:1", ".".join(["a" * 60] * 5)])
 def test_a_host_that_dns_cannot_have_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^has a host that is no name"):
+    with pytest.raises(ValueError, match=r"^has a host that is not a name"):
         split_host_port(text)
 
 

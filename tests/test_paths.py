@@ -13,13 +13,20 @@ from pathlib import Path
 import pytest
 
 from qtools.errors import StartError
-from qtools.paths import LONGEST_SOCKET_PATH, is_private_socket, local_places, make_private, named_sockets, own_places
+from qtools.paths import (
+    LONGEST_SOCKET_PATH,
+    default_broker_paths,
+    is_private_socket,
+    local_broker_paths,
+    make_private,
+    named_sockets,
+)
 
 
 def test_sockets_are_in_the_runtime_directory_and_data_in_the_state_directory(tmp_path: Path) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir()
-    places = local_places({"HOME": "/home/me", "XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": "/state"})
+    places = local_broker_paths({"HOME": "/home/me", "XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": "/state"})
     assert places.tcp_socket == runtime / "qtools" / "broker.sock"
     assert places.http_socket == runtime / "qtools" / "broker-http.sock"
     assert places.data == Path("/state/qtools/broker")
@@ -29,21 +36,21 @@ def test_sockets_are_in_the_runtime_directory_and_data_in_the_state_directory(tm
 
 @pytest.mark.parametrize("runtime", [{}, {"XDG_RUNTIME_DIR": ""}, {"XDG_RUNTIME_DIR": "/not/there"}])
 def test_without_a_runtime_directory_the_sockets_are_beside_the_data(runtime: dict[str, str]) -> None:
-    places = local_places({"HOME": "/home/me", **runtime})
+    places = local_broker_paths({"HOME": "/home/me", **runtime})
     assert places.tcp_socket == Path("/home/me/.local/state/qtools/run/broker.sock")
     assert places.data == Path("/home/me/.local/state/qtools/broker")
 
 
 def test_without_home_it_is_the_user_s_home() -> None:
-    assert local_places({}).data == Path("~/.local/state/qtools/broker").expanduser()
+    assert local_broker_paths({}).data == Path("~/.local/state/qtools/broker").expanduser()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that nobody knows")
 def test_a_user_without_any_home_is_told_to_set_one() -> None:
     program = (
-        "import os, sys; from qtools.errors import StartError; from qtools.paths import local_places\n"
+        "import os, sys; from qtools.errors import StartError; from qtools.paths import local_broker_paths\n"
         "os.setuid(54321)\n"
-        "try: local_places({})\n"
+        "try: local_broker_paths({})\n"
         "except StartError as error: print(error)"
     )
     environ = {"PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -56,10 +63,10 @@ def test_a_user_without_any_home_is_told_to_set_one() -> None:
 
 def test_a_socket_path_that_no_socket_can_have_is_refused_with_advice() -> None:
     fits = "/" + "x" * (LONGEST_SOCKET_PATH - 1 - len("/.local/state/qtools/run/broker-http.sock"))
-    assert len(str(local_places({"HOME": fits}).http_socket)) == LONGEST_SOCKET_PATH
+    assert len(str(local_broker_paths({"HOME": fits}).http_socket)) == LONGEST_SOCKET_PATH
     for longer in (fits + "x", fits[:-1] + "é"):
         with pytest.raises(StartError, match="set XDG_RUNTIME_DIR to a shorter directory"):
-            local_places({"HOME": longer})
+            local_broker_paths({"HOME": longer})
 
 
 # ── the sockets that a lock file names ──────────────────────────────────────────────────────────────
@@ -91,11 +98,13 @@ def test_the_sockets_that_the_lock_file_names_are_used_in_every_environment(shor
     sockets = socket_directory(short_home)
     lock_file(short_home, "7", f"{sockets}/a.sock", f"{sockets}/b.sock")
     for environ in ({}, {"XDG_RUNTIME_DIR": str(short_home)}, {"XDG_RUNTIME_DIR": "/" + "x" * 200}):
-        places = local_places({"HOME": str(short_home), **environ})
+        places = local_broker_paths({"HOME": str(short_home), **environ})
         assert places.tcp_socket == sockets / "a.sock"
         assert places.http_socket == sockets / "b.sock"
         assert places.data == short_home / ".local/state/qtools/broker"
-    assert own_places({"HOME": str(short_home)}).tcp_socket == short_home / ".local/state/qtools/run/broker.sock"
+    assert (
+        default_broker_paths({"HOME": str(short_home)}).tcp_socket == short_home / ".local/state/qtools/run/broker.sock"
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +118,7 @@ def test_a_lock_file_that_names_no_two_sockets_is_passed_over(short_home: Path, 
     path = lock_file(short_home)
     path.write_text(text)
     assert named_sockets(path) is None
-    assert local_places({"HOME": str(short_home)}) == own_places({"HOME": str(short_home)})
+    assert local_broker_paths({"HOME": str(short_home)}) == default_broker_paths({"HOME": str(short_home)})
 
 
 def test_a_lock_file_that_others_may_write_is_not_believed(tmp_path: Path) -> None:

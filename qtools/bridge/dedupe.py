@@ -15,7 +15,7 @@ from qtools.cli.dedupe import DedupeStage, Sifted
 from qtools.errors import EvaluationError, QtoolsError, RouteFailed
 from qtools.expressions.expression import Expression
 from qtools.names import Subscription
-from qtools.paths import local_places, make_private
+from qtools.paths import local_broker_paths, make_private
 from qtools.routing.routes import Plan
 
 LONGEST_NAME = 100  # bytes of a file name: systems allow 255, and SQLite appends suffixes
@@ -26,7 +26,7 @@ def default_path(sources: Sequence[Subscription]) -> Path:
     name = "+".join(sorted(f"{source.topic},{source.channel}" for source in sources))
     if len(name) > LONGEST_NAME:
         name = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-    directory = local_places().data.parent / "dedupe"
+    directory = local_broker_paths().data.parent / "dedupe"
     make_private(directory)
     return directory / f"{name}.keys"
 

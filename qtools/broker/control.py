@@ -12,13 +12,13 @@ from typing import Any
 
 from qtools.broker.lock import holder
 from qtools.errors import QtoolsError
-from qtools.paths import LocalPlaces, local_places
+from qtools.paths import LocalBrokerPaths, local_broker_paths
 
 PATIENCE = 15.0  # s that the broker has to end in order
 _PAUSE = 0.02
 
 
-def _ask(places: LocalPlaces) -> tuple[dict[str, Any], dict[str, Any]]:
+def _ask(places: LocalBrokerPaths) -> tuple[dict[str, Any], dict[str, Any]]:
     """The answers of /info and /stats. Raises QtoolsError when the broker does not answer."""
     import httpx
 
@@ -36,7 +36,7 @@ def status() -> tuple[int, list[str]]:
     """The exit status, 0 when the broker runs and 1 when it does not, and lines to print."""
     from qtools.broker.observe.stats import duration
 
-    places = local_places()
+    places = local_broker_paths()
     pid = holder(places.data)
     if pid is None:
         return 1, ["the local broker is not running"]
@@ -70,7 +70,7 @@ def status() -> tuple[int, list[str]]:
 def stop(force: bool) -> tuple[int, list[str]]:
     """Stop the broker in order. Returns the exit status and lines to print. Raises QtoolsError when the broker does not
     answer, unless `force` is given."""
-    places = local_places()
+    places = local_broker_paths()
     pid = holder(places.data)
     if pid is None:
         return 0, ["the local broker is not running"]

@@ -25,7 +25,7 @@ from qtools.broker.observe.statsd import StatsdPusher
 from qtools.broker.options import Options
 from qtools.broker.tcp.tcp_server import TcpServer
 from qtools.broker.tcp.unfinished_commands import memory_limit
-from qtools.sockets import is_local, listen, port_of, shown, unix_path
+from qtools.sockets import address_of, is_local, listen, port_of, unix_path
 from qtools.web.memory_budget import MemoryBudget
 
 if TYPE_CHECKING:
@@ -127,17 +127,17 @@ class Daemon:
     def tcp_address(self) -> str:
         """The address for NSQ clients."""
         assert self._tcp is not None
-        return shown(self._tcp)
+        return address_of(self._tcp)
 
     @property
     def http_address(self) -> str:
         """The address of the HTTP server; "" without one."""
-        return shown(self._http) if self._http is not None else ""
+        return address_of(self._http) if self._http is not None else ""
 
     @property
     def https_address(self) -> str:
         """The address of the HTTPS server; "" without one."""
-        return shown(self._https) if self._https is not None else ""
+        return address_of(self._https) if self._https is not None else ""
 
     def stop(self) -> None:
         """Stop accepting clients and messages. All messages accepted so far are kept."""

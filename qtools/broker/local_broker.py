@@ -23,7 +23,7 @@ from pathlib import Path
 
 from qtools.broker.lock import holder, try_lock
 from qtools.errors import QtoolsError, StartError
-from qtools.paths import LocalPlaces, lock_path, make_private, named_sockets, own_places
+from qtools.paths import LocalBrokerPaths, default_broker_paths, lock_path, make_private, named_sockets
 from qtools.sockets import is_served
 
 log = logging.getLogger("qtools.broker")
@@ -33,7 +33,7 @@ PATIENCE = 10.0  # s that another broker has to begin to answer, or to end
 _PAUSE = 0.02
 
 
-def become_the_one(places: LocalPlaces) -> int | None:
+def become_the_one(places: LocalBrokerPaths) -> int | None:
     """Take the lock. Returns its descriptor, or None once the process that holds it answers on its socket.
 
     Waits for that process to begin to serve, or to end. The lock file names its sockets.
@@ -51,7 +51,7 @@ def become_the_one(places: LocalPlaces) -> int | None:
         time.sleep(_PAUSE)
 
 
-def _unreachable(places: LocalPlaces, socket: Path | None) -> str:
+def _unreachable(places: LocalBrokerPaths, socket: Path | None) -> str:
     """The error for a broker that holds the lock and cannot be reached."""
     pid = holder(places.data)
     what = f"pid {pid}" if pid else "another process"
@@ -63,7 +63,7 @@ def _unreachable(places: LocalPlaces, socket: Path | None) -> str:
     return f"{what} holds {lock_path(places.data)} and does not answer on {socket}: {advice}"
 
 
-def serve(places: LocalPlaces, idle_exit: float | None) -> int:
+def serve(places: LocalBrokerPaths, idle_exit: float | None) -> int:
     """Serve on the private sockets, holding the lock, until idle or stopped."""
     from qtools.broker.daemon import Daemon
     from qtools.broker.options import Options
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
             idle_exit = parse_duration(arguments[1]) or None  # 0: never
         elif arguments:
             raise ValueError(f"unknown arguments {' '.join(arguments)}: the only one is --idle-exit DURATION")
-        places = own_places()
+        places = default_broker_paths()
         for directory in (places.tcp_socket.parent, places.data):
             make_private(directory)
         held = become_the_one(places)

@@ -358,7 +358,7 @@ class Peer:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ProtocolError) and error.spoke == "HTTP":
+    if isinstance(error, ProtocolError) and error.looks_like == "HTTP":
         return "it answers HTTP: that is nsqlookupd's HTTP port, its TCP port is usually 4160"
     if isinstance(error, QtoolsError):
         return str(error)

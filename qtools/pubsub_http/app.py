@@ -21,7 +21,7 @@ from qtools.errors import StartError
 from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.metrics import count, families
 from qtools.pubsub_http.options import GatewayOptions
-from qtools.sockets import listen, shown, unix_path
+from qtools.sockets import address_of, listen, unix_path
 from qtools.web.http_server import App, HttpServer
 from qtools.web.limits import HttpLimits
 
@@ -86,7 +86,7 @@ async def serve_on(
             keeping = asyncio.create_task(_keep_board(gateway, server, place))
             stack.callback(keeping.cancel)
         if place is None or place.number == 0:
-            logs.say(logging.WARNING, f"serving {address_of(listening, tls is not None)}")
+            logs.say(logging.WARNING, f"serving {base_url(listening, tls is not None)}")
         await stopped.wait()
         log.info("stopping")
     return 0
@@ -129,8 +129,8 @@ async def _keep_board(gateway: Gateway, server: HttpServer, place: WorkerContext
         await asyncio.sleep(BOARD_SECONDS)
 
 
-def address_of(listening: socket.socket, secure: bool) -> str:
-    where = shown(listening)
+def base_url(listening: socket.socket, secure: bool) -> str:
+    where = address_of(listening)
     return where if where.startswith("unix:") else f"{'https' if secure else 'http'}://{where}"
 
 

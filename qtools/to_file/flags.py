@@ -15,7 +15,7 @@ from qtools.cli.broker import engine_of, topics_of
 from qtools.errors import ExpressionError, UsageError
 from qtools.expressions.expression import Expression, compile_expression
 from qtools.names import check_channel, parse_source
-from qtools.paths import state_place
+from qtools.paths import state_directory
 from qtools.to_file.archive.archive import Rotation
 from qtools.to_file.archive.compression import LEVELS
 from qtools.to_file.archive.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS
@@ -128,7 +128,7 @@ def _dedupe_of(given: dict[str, Any], where: dict[str, Any]) -> DedupeOptions | 
 def default_spool(url: str) -> Path:
     """The default spool for the store at `url`, which is different for each store."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", url)[:100]
-    return state_place() / "spool" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    return state_directory() / "spool" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
 def _expression(flag: str, text: str) -> Expression:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qtools.broker.lock import holder, try_lock
-from qtools.paths import LocalPlaces, local_places
+from qtools.paths import LocalBrokerPaths, local_broker_paths
 
 from .inside import Peer as PeerInside
 from .inside import come_true, pub, serving
@@ -23,13 +23,13 @@ from .test_program import q_broker
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPlaces]:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBrokerPaths]:
     """Where this test's local broker lives; it is gone at the end."""
     runtime = tmp_path / "run"
     runtime.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    places = local_places()
+    places = local_broker_paths()
     yield places
     pid = holder(places.data)
     if pid:
@@ -67,7 +67,7 @@ def finish(*processes: subprocess.Popen[str]) -> str:
     return said
 
 
-def say(places: LocalPlaces, data: bytes) -> bytes:
+def say(places: LocalBrokerPaths, data: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(10)
         link.connect(str(places.tcp_socket))
@@ -75,7 +75,7 @@ def say(places: LocalPlaces, data: bytes) -> bytes:
         return link.recv(100)
 
 
-def test_it_is_ready_when_it_says_so_and_its_places_are_private(places: LocalPlaces) -> None:
+def test_it_is_ready_when_it_says_so_and_its_places_are_private(places: LocalBrokerPaths) -> None:
     process = start()
     assert told(process) == f"ready {process.pid}\n"
     assert say(places, pub("t", b"x"))[8:] == b"OK"
@@ -91,7 +91,7 @@ def test_it_is_ready_when_it_says_so_and_its_places_are_private(places: LocalPla
     finish(process)
 
 
-def test_five_started_at_once_are_one(places: LocalPlaces) -> None:
+def test_five_started_at_once_are_one(places: LocalBrokerPaths) -> None:
     processes = [start() for _ in range(5)]
     lines = sorted(told(process).strip() for process in processes)
     (pid,) = {line.split()[1] for line in lines}
@@ -100,7 +100,7 @@ def test_five_started_at_once_are_one(places: LocalPlaces) -> None:
     finish(*processes)
 
 
-def test_what_one_left_that_was_killed_is_no_obstacle(places: LocalPlaces) -> None:
+def test_what_one_left_that_was_killed_is_no_obstacle(places: LocalBrokerPaths) -> None:
     process = start()
     told(process)
     process.kill()
@@ -112,7 +112,7 @@ def test_what_one_left_that_was_killed_is_no_obstacle(places: LocalPlaces) -> No
     finish(again)
 
 
-def test_one_that_ends_lets_the_next_begin(places: LocalPlaces) -> None:
+def test_one_that_ends_lets_the_next_begin(places: LocalBrokerPaths) -> None:
     first = start()
     told(first)
     first.send_signal(signal.SIGTERM)
@@ -122,7 +122,7 @@ def test_one_that_ends_lets_the_next_begin(places: LocalPlaces) -> None:
     finish(first, second)
 
 
-def test_it_goes_when_nobody_comes(places: LocalPlaces) -> None:
+def test_it_goes_when_nobody_comes(places: LocalBrokerPaths) -> None:
     process = start("--idle-exit", "300ms")
     told(process)
     said = finish(process)
@@ -132,7 +132,7 @@ def test_it_goes_when_nobody_comes(places: LocalPlaces) -> None:
     assert holder(places.data) is None
 
 
-def test_it_says_why_it_cannot_start(places: LocalPlaces, tmp_path: Path) -> None:
+def test_it_says_why_it_cannot_start(places: LocalBrokerPaths, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("in the way")
     process = start()
     assert told(process).startswith(f"error cannot use {places.data}: ")
@@ -184,14 +184,14 @@ async def test_whoever_comes_as_it_goes_is_refused_and_not_forgotten() -> None:
 # ── q-broker status, q-broker stop ──────────────────────────────────────────────────────────────────
 
 
-def test_status_and_stop_without_one(places: LocalPlaces) -> None:
+def test_status_and_stop_without_one(places: LocalBrokerPaths) -> None:
     done = q_broker("status")
     assert (done.returncode, done.stdout) == (1, "the local broker is not running\n")
     done = q_broker("stop")
     assert (done.returncode, done.stdout) == (0, "the local broker is not running\n")
 
 
-def test_status_tells_and_what_waits_is_there_after_a_stop(places: LocalPlaces) -> None:
+def test_status_tells_and_what_waits_is_there_after_a_stop(places: LocalBrokerPaths) -> None:
     process = start()
     told(process)
     say(places, pub("letters", b"a") + pub("letters", b"b"))
@@ -214,7 +214,7 @@ def test_status_tells_and_what_waits_is_there_after_a_stop(places: LocalPlaces) 
     finish(process)
 
 
-def test_one_that_does_not_answer_is_stopped_by_force_only(places: LocalPlaces) -> None:
+def test_one_that_does_not_answer_is_stopped_by_force_only(places: LocalBrokerPaths) -> None:
     process = start()
     told(process)
     places.http_socket.unlink()
@@ -226,7 +226,7 @@ def test_one_that_does_not_answer_is_stopped_by_force_only(places: LocalPlaces) 
     finish(process)
 
 
-def test_the_lock_is_held_by_one_and_names_it(places: LocalPlaces) -> None:
+def test_the_lock_is_held_by_one_and_names_it(places: LocalBrokerPaths) -> None:
     places.data.mkdir(parents=True)
     assert holder(places.data) is None
     held = try_lock(places.data)

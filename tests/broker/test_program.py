@@ -75,7 +75,7 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
         (["--tcp-address", "no.such.host.invalid:0"], 3, "no.such.host.invalid is not known"),
         (["--tcp-address", "unix:/no/such/directory/s"], 3, "no such file or directory"),
         (["--tcp-address", "unix:/" + "x" * 200], 3, "more than 103 bytes"),
-        (["--tcp-address", "unix:/dev/null"], 3, "it is there, and no socket"),
+        (["--tcp-address", "unix:/dev/null"], 3, "a file that is not a socket has this path"),
         (
             ["--tls-cert", "/no/such/file", "--tls-key", "/no/such/file", "--tcp-address", "127.0.0.1:0"],
             3,

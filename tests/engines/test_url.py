@@ -70,7 +70,7 @@ def test_what_a_scheme_says() -> None:
         ("nsq://h:port", "address 'nsq://h:port' is not nsq://HOST:PORT"),
         ("nsq://h:0", "address 'nsq://h:0' has a port that is not between 1 and 65535"),
         ("nsq://h:65536", "address 'nsq://h:65536' has a port that is not between 1 and 65535"),
-        ("nsq://a..b", "address 'nsq://a..b' has a host that is no name: what stands between dots has 1 to 63"
+        ("nsq://a..b", "address 'nsq://a..b' has a host that is not a name: each part between dots has 1 to 63"
                        " characters"),
         ("nsq://h/t/c/d", "address 'nsq://h/t/c/d' has more than TOPIC/CHANNEL behind the host"),
         ("nsq://h/t/", "address 'nsq://h/t/' has a wrong name: channel name '' is empty"),

@@ -59,7 +59,7 @@ async def test_other_contents_are_an_error_and_left_alone(place: Place, tmp_path
     told = str(caught.value)
     assert told.startswith(f"{place.url}/a: is there already, with other contents: {size} bytes, ")
     assert f"{tmp_path}/file has {len(here)} bytes" in told
-    assert caught.value.hopeless
+    assert caught.value.permanent
     assert place.read("a") == there
 
 
@@ -225,11 +225,11 @@ async def test_a_directory_where_nobody_may_write(tmp_path: Path) -> None:
     (tmp_path / "archive" / "a").write_bytes(b"")
     with pytest.raises(StoreError, match=r"archive/a/b: (Not a directory|File exists)") as caught:
         await store.put_new("a/b", b"x")
-    assert not caught.value.hopeless
+    assert not caught.value.permanent
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "hopeless"),
+    ("change", "told", "permanent"),
     [
         (
             {"AWS_SECRET_ACCESS_KEY": "wrong"},
@@ -243,7 +243,7 @@ async def test_a_directory_where_nobody_may_write(tmp_path: Path) -> None:
     ],
 )
 async def test_what_is_wrong_is_one_line(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str, hopeless: bool
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str, permanent: bool
 ) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
         if name in change:
@@ -253,7 +253,7 @@ async def test_what_is_wrong_is_one_line(
     for ask in (store.put_new("a", b"x"), store.check()):
         with pytest.raises(StoreError, match=told) as caught:
             await ask
-        assert caught.value.hopeless == hopeless
+        assert caught.value.permanent == permanent
         assert "\n" not in str(caught.value)
         assert "wrong" not in str(caught.value)  # what was given is secret
     # An answer to HEAD has no body that says why.
@@ -270,7 +270,7 @@ async def test_a_server_that_is_frozen(own_seaweed: Seaweed, monkeypatch: pytest
     own_seaweed.freeze()
     with pytest.raises(StoreError, match=r"a: no answer from 127.0.0.1:\d+ within \d+ s") as caught:
         await store.put_new("a", b"x")
-    assert not caught.value.hopeless
+    assert not caught.value.permanent
     monkeypatch.undo()
     own_seaweed.thaw()
     for name, value in own_seaweed.environ.items():
@@ -292,7 +292,7 @@ async def test_a_connection_that_is_cut_in_the_middle(
         proxy.refuse()
         with pytest.raises(StoreError) as caught:
             await putting
-        assert not caught.value.hopeless
+        assert not caught.value.permanent
         assert bucket.names() == []  # no half object is seen
         proxy.accept()
         assert await store.put_new("a", content) == "created"

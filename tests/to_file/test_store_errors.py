@@ -60,7 +60,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told", "hopeless"),
+    ("status", "body", "told", "permanent"),
     [
         (503, error("SlowDown", "Please reduce"), "the store answers 503 SlowDown: Please reduce", False),
         (500, error("InternalError", "Again"), "the store answers 500 InternalError: Again", False),
@@ -85,7 +85,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (400, error("Odd", "a\x1b[31mred\nline" + "x" * 5000), "the store answers 400 Odd", True),
     ],
 )  # fmt: skip
-async def test_an_answer_is_one_line(status: int, body: bytes, told: str, hopeless: bool) -> None:
+async def test_an_answer_is_one_line(status: int, body: bytes, told: str, permanent: bool) -> None:
     with answering(status, body) as endpoint:
         store = open_store("s3://bucket/prefix", endpoint=endpoint, patience=0.05)
         with pytest.raises(StoreError) as caught:
@@ -95,7 +95,7 @@ async def test_an_answer_is_one_line(status: int, body: bytes, told: str, hopele
     assert said.isprintable()
     assert len(said) < 500
     assert "hidden" not in said
-    assert caught.value.hopeless == hopeless
+    assert caught.value.permanent == permanent
 
 
 async def test_what_answers_is_no_store() -> None:

@@ -78,12 +78,12 @@ class Operations:
 
     async def _serve(self, where: Endpoint) -> None:
         from qtools.cli.metrics.scrape import Scrape
-        from qtools.sockets import listen, shown
+        from qtools.sockets import address_of, listen
 
         self._listening = listen(str(where), "--metrics-address")
         self._scrape = Scrape(self.name, self._collect, self._ready)
         await self._scrape.open(self._listening)
-        self.address = shown(self._listening)
+        self.address = address_of(self._listening)
         told = f"metrics at {self.address}" if where.path else f"metrics at http://{self.address}/metrics"
         # A port that the system chose is known from nowhere else.
         chosen = not where.path and not where.port

@@ -128,9 +128,9 @@ def parse_http_address(text: str, default_port: int) -> str:
 
 def local_address(environ: Mapping[str, str] = os.environ) -> Address:
     """The address of this user's private local broker. StartError when there is no directory for its files."""
-    from qtools.paths import local_places
+    from qtools.paths import local_broker_paths
 
-    local_places(environ)
+    local_broker_paths(environ)
     return Address(http=LOCAL, local=True)
 
 

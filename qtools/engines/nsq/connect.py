@@ -19,7 +19,7 @@ from qtools.errors import ConnectFailed
 async def connect(address: Address, settings: Settings) -> Connection:
     """Connect to `address` and wait for the end of the handshake.
 
-    ConnectFailed when nothing answers there (`hopeless` if another attempt would fail the same way), ConnectionLost
+    ConnectFailed when nothing answers there (`permanent` if another attempt would fail the same way), ConnectionLost
     when the peer closes, PeerError when it refuses or does not speak NSQ, StartError when the local broker cannot
     start.
     """
@@ -57,7 +57,7 @@ async def _connect(address: Address, settings: Settings) -> Connection:
             f"no NSQ handshake within {settings.connect_timeout:.4g} s" + (f": {hint}" if hint else ""),
         ) from None
     except (socket.gaierror, UnicodeError) as error:  # UnicodeError: DNS has no such names
-        raise ConnectFailed(str(address), f"the host name {address.host!r} is not known", hopeless=True) from error
+        raise ConnectFailed(str(address), f"the host name {address.host!r} is not known", permanent=True) from error
     except OSError as error:
         raise ConnectFailed(str(address), _refused_reason(address, error)) from error
     except BaseException:
@@ -68,9 +68,9 @@ async def _connect(address: Address, settings: Settings) -> Connection:
 
 def _local_socket() -> str:
     """The TCP socket of the private local broker; ConnectFailed when another user could have put it there."""
-    from qtools.paths import is_private_socket, local_places
+    from qtools.paths import is_private_socket, local_broker_paths
 
-    path = local_places().tcp_socket
+    path = local_broker_paths().tcp_socket
     if not is_private_socket(path):
         raise ConnectFailed("the local broker", f"another user owns {path}, or may write to its directory")
     return str(path)

@@ -264,15 +264,15 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: QtoolsError) -> None:
         if isinstance(error, ProtocolError):
             hint = self.address_.other_port_hint
-            if error.spoke == "HTTP":
+            if error.looks_like == "HTTP":
                 hint = hint or "give nsqd's TCP port, usually 4150"
-                error = ProtocolError(f"{self.address} answers HTTP: {hint}", spoke="HTTP")
+                error = ProtocolError(f"{self.address} answers HTTP: {hint}", looks_like="HTTP")
             else:
                 error = ProtocolError(f"{self.address} does not speak NSQ: {error}" + (f" ({hint})" if hint else ""))
         elif isinstance(error, (NetworkError, PeerError)):
             error.address = self.address
         if isinstance(error, ConnectFailed):
-            error.hopeless = True
+            error.permanent = True
         self.abort(error)
 
     def _flush_soon(self) -> None:

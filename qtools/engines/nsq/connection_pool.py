@@ -189,4 +189,4 @@ class ConnectionPool:
 
 
 def _will_not_change(error: QtoolsError) -> bool:
-    return isinstance(error, PeerError) or (isinstance(error, ConnectFailed) and error.hopeless)
+    return isinstance(error, PeerError) or (isinstance(error, ConnectFailed) and error.permanent)

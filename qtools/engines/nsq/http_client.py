@@ -92,9 +92,9 @@ class HttpClient:
 def _local_socket() -> str:
     """The HTTP socket of the private local broker now; ConnectFailed when another user could have put a socket
     there."""
-    from qtools.paths import is_private_socket, local_places
+    from qtools.paths import is_private_socket, local_broker_paths
 
-    path = local_places().http_socket
+    path = local_broker_paths().http_socket
     if not is_private_socket(path):
         raise ConnectFailed("the local broker", f"another user owns {path}, or may write to its directory")
     return f"unix:{path}"

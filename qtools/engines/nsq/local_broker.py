@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 
 from qtools.errors import StartError
-from qtools.paths import local_places, make_private
+from qtools.paths import local_broker_paths, make_private
 
 logger = logging.getLogger("qtools.client")
 
@@ -33,7 +33,7 @@ def autostart_allowed(environ: Mapping[str, str] = os.environ) -> bool:
 
 async def start_local_broker() -> None:
     """Start the private local broker, unless it runs already; return when it accepts connections."""
-    places = local_places()
+    places = local_broker_paths()
     if not autostart_allowed():
         raise StartError(
             "no broker is given and the local one is not running (QTOOLS_AUTOSTART=0 forbids to start it):"

@@ -211,7 +211,7 @@ class Verifier:
         except NotThere:
             return Finding(known.name, "missing", "was deleted during the check")
         except StoreError as error:
-            if not error.hopeless:
+            if not error.permanent:
                 raise
             return Finding(known.name, "altered", error.reason)
         if sha256.hexdigest() != known.sha256:

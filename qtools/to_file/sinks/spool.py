@@ -30,7 +30,7 @@ async def check(store: ObjectStore) -> None:
     try:
         await store.check()
     except StoreError as error:
-        if error.hopeless:
+        if error.permanent:
             raise StartError(str(error)) from error
         logger.warning("%s; trying again", error)
 

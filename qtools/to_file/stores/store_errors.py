@@ -110,8 +110,8 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
     said = _SAID.search(text)
     status_line = f"the store answers {status} {code or phrase}".rstrip()
     # 408, 409, 429 and everything from 500 on except 501 (Not Implemented) are temporary.
-    hopeless = (status < 500 and status not in (408, 409, 429)) or status == 501
-    return StoreError(url, _clean(f"{status_line}: {said[1]}" if said else status_line), hopeless)
+    permanent = (status < 500 and status not in (408, 409, 429)) or status == 501
+    return StoreError(url, _clean(f"{status_line}: {said[1]}" if said else status_line), permanent)
 
 
 def _unanswered(error: BaseException, url: str, text: str, asked: str, seconds: float) -> StoreError:

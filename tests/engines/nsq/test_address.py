@@ -60,8 +60,8 @@ def test_a_unix_socket_has_an_absolute_path() -> None:
         ("[::1", "looks like IPv6: write it as [ADDRESS]:PORT"),
         ("[x", "is not HOST:PORT"),
         ("user@a:1", "has a password or an '@'"),
-        ("a..b:1", "has a host that is no name"),
-        ("a" * 64 + ".example:1", "has a host that is no name"),
+        ("a..b:1", "has a host that is not a name"),
+        ("a" * 64 + ".example:1", "has a host that is not a name"),
     ],
 )
 def test_what_is_no_address_says_why(text: str, why: str) -> None:

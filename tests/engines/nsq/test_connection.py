@@ -221,12 +221,12 @@ async def test_tls_that_fails_is_hopeless(tmp_path: Path) -> None:
     async with Scripted(script) as peer:
         with pytest.raises(ConnectFailed, match=str(peer.address)) as caught:
             await connect(peer.address, settings(tls=True))
-        assert caught.value.hopeless
+        assert caught.value.permanent
         assert isinstance(settings(tls=True).tls_context(), ssl.SSLContext)
 
 
 @pytest.mark.parametrize(
-    ("address", "told", "hopeless"),
+    ("address", "told", "permanent"),
     [
         (Address("127.0.0.1", 1), "127.0.0.1:1: nothing listens there; is nsqd running?", False),
         (Address("localhost", 1), "localhost:1: nothing listens there; is nsqd running?", False),
@@ -235,11 +235,11 @@ async def test_tls_that_fails_is_hopeless(tmp_path: Path) -> None:
         (Address("x" * 70, 1), "the host name '" + "x" * 70 + "' is not known", True),
     ],
 )
-async def test_where_nobody_is_that_is_told(address: Address, told: str, hopeless: bool) -> None:
+async def test_where_nobody_is_that_is_told(address: Address, told: str, permanent: bool) -> None:
     with pytest.raises(ConnectFailed) as caught:
         await connect(address, settings())
     assert told in str(caught.value)
-    assert caught.value.hopeless == hopeless
+    assert caught.value.permanent == permanent
 
 
 async def test_giving_up_a_connection_in_the_making_leaves_nothing_behind() -> None:

@@ -115,7 +115,7 @@ class FrameReader:
         if not self._started and have >= 4:
             self._started = True
             if buffer.data.startswith(b"HTTP"):
-                raise ProtocolError("the peer answers HTTP, not NSQ's TCP protocol", spoke="HTTP")
+                raise ProtocolError("the peer answers HTTP, not NSQ's TCP protocol", looks_like="HTTP")
         if have < 8:
             return None
         size, kind = _SIZE_AND_TYPE.unpack_from(buffer.data, buffer.at)

@@ -129,7 +129,7 @@ class AnswerReader:
         """The responses that are complete with `chunk`; ProtocolError when the peer is not an nsqlookupd."""
         data = self._rest + chunk
         if data[:4] == b"HTTP":
-            raise ProtocolError("it answers HTTP", spoke="HTTP")
+            raise ProtocolError("it answers HTTP", looks_like="HTTP")
         answers: list[bytes] = []
         at = 0
         while len(data) - at >= 4:

@@ -143,12 +143,12 @@ class Tls:
             self._broken = True
             why = error.verify_message or str(error)
             raise ConnectFailed(
-                self._host or "TLS", f"its TLS certificate was not accepted: {why.rstrip('.')}", hopeless=True
+                self._host or "TLS", f"its TLS certificate was not accepted: {why.rstrip('.')}", permanent=True
             ) from error
         except self._ssl.SSLError as error:
             self._broken = True
             raise ConnectFailed(
-                self._host or "TLS", f"the TLS handshake failed: {error.reason or error}", hopeless=True
+                self._host or "TLS", f"the TLS handshake failed: {error.reason or error}", permanent=True
             ) from error
 
     def decode(self, data: bytes) -> Iterator[bytes]:
@@ -175,8 +175,8 @@ class Tls:
                 reason = "the broker refused our certificate, or wants a certificate of us: give --tls-cert"
             elif "ALERT_" in reason:
                 reason = f"the broker refused us: {reason.partition('ALERT_')[2].lower().replace('_', ' ')}"
-            hopeless = "cert" in reason.lower() or "unknown ca" in reason
-            raise ConnectFailed(self._host or "TLS", f"TLS failed: {reason}", hopeless=hopeless) from error
+            permanent = "cert" in reason.lower() or "unknown ca" in reason
+            raise ConnectFailed(self._host or "TLS", f"TLS failed: {reason}", permanent=permanent) from error
 
     def encode(self, data: bytes) -> bytes:
         if data and not self._broken:  # else only the alert can still be sent

@@ -166,7 +166,7 @@ def test_an_http_server_is_recognised_from_its_first_bytes(size: int) -> None:
     answer = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\r\n400 Bad Request"
     with pytest.raises(ProtocolError) as caught:
         list(map(reader.read, cut(answer, range(0, len(answer), size))))
-    assert caught.value.spoke == "HTTP"
+    assert caught.value.looks_like == "HTTP"
     assert "HTTP" in str(caught.value)
 
 
@@ -175,7 +175,7 @@ def test_http_is_looked_for_at_the_beginning_only() -> None:
     assert decode([message, b"".join(bytewise(message))])[2] is None
     with pytest.raises(ProtocolError) as caught:
         FrameReader().read(GOLDEN["OK"][0] + b"HTTP/1.1 400 Bad Request")
-    assert caught.value.spoke == ""
+    assert caught.value.looks_like == ""
 
 
 def test_a_limit_of_ones_own_is_kept() -> None:

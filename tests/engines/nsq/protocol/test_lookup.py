@@ -126,7 +126,7 @@ def test_an_http_server_is_recognized(step: int) -> None:
     reader, said = AnswerReader(), b"HTTP/1.1 400 Bad Request\r\n"
     with pytest.raises(ProtocolError) as caught:
         _ = [reader.feed(said[at : at + step]) for at in range(0, len(said), step)]
-    assert caught.value.spoke == "HTTP"
+    assert caught.value.looks_like == "HTTP"
 
 
 @pytest.mark.parametrize("said", [b"\xff\xff\xff\xff", b"\x00\x01\x00\x01", b"SSH-2.0-x", b"\x7f\xff\xff\xff"])

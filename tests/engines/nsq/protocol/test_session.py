@@ -309,7 +309,7 @@ def shake(client: ssl.SSLContext, name: str, certificates: Certificates) -> tupl
 
 def test_a_certificate_of_an_unknown_authority_is_not_accepted(certificates: Certificates) -> None:
     failure, peer = shake(certificates.stranger, "broker.example", certificates)
-    assert failure.hopeless
+    assert failure.permanent
     assert failure.address == "broker.example"
     assert "certificate was not accepted: self-signed certificate in certificate chain" in failure.reason
     assert peer.refused_tls is not None
@@ -317,7 +317,7 @@ def test_a_certificate_of_an_unknown_authority_is_not_accepted(certificates: Cer
 
 def test_a_certificate_for_another_name_is_not_accepted(certificates: Certificates) -> None:
     failure, peer = shake(certificates.client, "other.example", certificates)
-    assert failure.hopeless
+    assert failure.permanent
     assert failure.address == "other.example"
     assert "Hostname mismatch" in failure.reason
     assert peer.refused_tls is not None
@@ -325,7 +325,7 @@ def test_a_certificate_for_another_name_is_not_accepted(certificates: Certificat
 
 def test_a_client_without_the_certificate_that_is_required_is_told_so(certificates: Certificates) -> None:
     failure, peer = shake(certificates.nobody, "broker.example", certificates)
-    assert failure.hopeless
+    assert failure.permanent
     assert "TLS" in failure.reason
     assert peer.refused_tls is not None
     assert "CERTIFICATE" in peer.refused_tls.reason
@@ -576,7 +576,7 @@ def test_an_http_server_is_recognised(chunked: bool) -> None:
     told = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n400 Bad Request"
     with pytest.raises(ProtocolError) as caught:
         list(map(started().receive, bytewise(told) if chunked else [told]))
-    assert caught.value.spoke == "HTTP"
+    assert caught.value.looks_like == "HTTP"
 
 
 @pytest.mark.parametrize("unasked", [OK, CLOSE_WAIT])
