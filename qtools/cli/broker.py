@@ -12,7 +12,6 @@ from typing import Any
 from qtools.engines.choice import BrokerFlags, ConnectionFlags, check_engines, choose_broker, one_broker
 from qtools.engines.choice import engine_of as make_engine
 from qtools.engines.contract import Engine
-from qtools.engines.profiles import profile_names
 from qtools.engines.url import SCHEMES, UNIX, BrokerUrl, split_address
 from qtools.errors import UsageError
 
@@ -22,6 +21,8 @@ _FIELDS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_insecure", "snappy", "de
 
 def beginnings() -> list[str]:
     """What the value of --broker may be or begin with: the profiles, and the schemes of URLs."""
+    from qtools.engines.profiles import profile_names
+
     return [*profile_names(), *(f"{UNIX}:/" if scheme == UNIX else f"{scheme}://" for scheme in SCHEMES)]
 
 

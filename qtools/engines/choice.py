@@ -12,15 +12,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from qtools.engines.profiles import LOCAL, Profile, read_profile
-from qtools.engines.url import BrokerUrl, is_url, parse_url
+from qtools.engines.url import LOCAL, BrokerUrl, is_url, parse_url
 from qtools.errors import AddressInvalid, UsageError, without_userinfo
 
 if TYPE_CHECKING:
     from qtools.engines.nsq.engine import NsqEngine
+    from qtools.engines.profiles import Profile
 
 
 class BrokerFlags(NamedTuple):
@@ -52,15 +51,14 @@ class BrokerChoice(NamedTuple):
     profile: Profile | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionFlags:
+class ConnectionFlags(NamedTuple):
     """What flags say about a connection. fields: of Settings, only those that were given; also "secret_file" (a path).
 
     options: the pairs of --engine-option. nsqd_http: the values of --nsqd-http-address.
     """
 
-    fields: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any]
+    options: Mapping[str, str]
     nsqd_http: Sequence[str] = ()
 
 
@@ -106,18 +104,11 @@ def engine_of(
     """
     from qtools.engines.nsq.address import choose_brokers
     from qtools.engines.nsq.engine import NsqEngine
-    from qtools.engines.nsq.options import convert_options
     from qtools.engines.nsq.settings import Settings, read_secret
 
     _refuse_passwords(*flags.nsqd_http)
-    layers = [  # the weakest first
-        *([] if choice.profile is None else [_of_profile(choice.profile)]),
-        *(convert_options(dict(url.query), str(url.broker)) for url in choice.urls[:1]),
-        convert_options(flags.options, "--engine-option"),
-        flags.fields,
-    ]
     fields: dict[str, Any] = {}
-    for layer in layers:
+    for layer in (*_options(choice, flags), flags.fields):
         for one, other in (("snappy", "deflate"), ("deflate", "snappy")):
             if layer.get(one) and not layer.get(other):
                 fields.pop(other, None)
@@ -147,7 +138,7 @@ def engine_of(
 def check_engines(*engines: NsqEngine) -> None:
     """UsageError if a setting of `engines`, the source's and the destination's, has no effect or contradicts another;
     StartError if a file that they need cannot be used."""
-    from qtools.engines.nsq.options import check_settings
+    from qtools.engines.nsq.settings import check_settings
 
     check_settings(*((engine.brokers, engine.settings) for engine in engines))
 
@@ -177,6 +168,8 @@ def _named(words: Sequence[str], origin: str, environ: Mapping[str, str]) -> Bro
     if words[0] == LOCAL:
         return BrokerChoice(nsqd=("local",))
     if not is_url(words[0]):
+        from qtools.engines.profiles import read_profile
+
         name = _profile_name(words[0], origin)
         try:
             profile = read_profile(name, environ)
@@ -233,6 +226,20 @@ def _refuse(shown: str) -> NoReturn:
         f"{shown} has a password: every user of this machine can read a command line; put it into a file"
         " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
     )
+
+
+def _options(choice: BrokerChoice, flags: ConnectionFlags) -> list[dict[str, Any]]:
+    """The options of the profile, of the URL and of --engine-option, the weakest first, each as fields of Settings."""
+    query = choice.urls[0].query if choice.urls else ()
+    if choice.profile is None and not query and not flags.options:
+        return []  # as in most runs, which then import no options
+    from qtools.engines.nsq.options import convert_options
+
+    return [
+        *([] if choice.profile is None else [_of_profile(choice.profile)]),
+        *(convert_options(dict(url.query), str(url.broker)) for url in choice.urls[:1]),
+        convert_options(flags.options, "--engine-option"),
+    ]
 
 
 def _of_profile(profile: Profile) -> dict[str, Any]:

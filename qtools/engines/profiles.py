@@ -15,19 +15,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from qtools.engines.url import BrokerUrl, parse_url
+from qtools.engines.url import LOCAL, BrokerUrl, parse_url
 from qtools.errors import AddressInvalid, QtoolsError, StartError, UsageError
 from qtools.paths import config_file
 
-LOCAL = "local"  # in place of a profile's name: the private local broker
 
-
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """A broker by its name in the file at `path`.
 
     url: with the user name and the password that the profile gives. options: key → value as TOML has it, unchecked.
@@ -36,7 +32,7 @@ class Profile:
     name: str
     path: Path
     url: BrokerUrl
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
 
     def __str__(self) -> str:
         return f"{self.path}: [broker.{self.name}]"
@@ -121,7 +117,7 @@ def _profile(name: str, path: Path, table: dict[str, Any], *, is_private: bool) 
         raise UsageError(
             f"{where} holds a password, and other users can read the file, or it is not yours: run chmod 600 {path}"
         )
-    url = replace(url, user=words["user"] or url.user, password=words["password"] or url.password)
+    url = url._replace(user=words["user"] or url.user, password=words["password"] or url.password)
     profile = Profile(name, path, url, {key.replace("-", "_"): value for key, value in table.items()})
     if words["password_file"]:
         profile.options["password_file"] = words["password_file"]

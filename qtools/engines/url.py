@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from qtools.errors import AddressInvalid, NameInvalid, without_userinfo
@@ -28,6 +27,7 @@ class Scheme(NamedTuple):
     is_tls: bool = False
 
 
+LOCAL = "local"  # in place of a URL or the name of a profile: the private local broker
 UNIX = "nsq+unix"
 SCHEMES = {
     "nsq": Scheme("NSQ", 4150),
@@ -54,8 +54,7 @@ _SAFE_IN_NAME = "-._~!$'()*+;:="
 _SAFE_IN_QUERY = "-._~!$'()*;:/,"
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerUrl:
+class BrokerUrl(NamedTuple):
     """A broker, and maybe one of its topics.
 
     scheme: as written, in lower case. hosts: each "HOST:PORT", the port always there; none for a unix socket.
@@ -69,8 +68,8 @@ class BrokerUrl:
     topic: str = ""
     channel: str = ""
     query: tuple[tuple[str, str], ...] = ()
-    user: str = field(default="", repr=False)
-    password: str = field(default="", repr=False)
+    user: str = ""
+    password: str = ""
 
     @property
     def is_tls(self) -> bool:
@@ -90,7 +89,7 @@ class BrokerUrl:
     @property
     def broker(self) -> BrokerUrl:
         """The same without the topic."""
-        return replace(self, topic="", channel="")
+        return self._replace(topic="", channel="")
 
     def __str__(self) -> str:
         """The URL again, without user name and password."""
@@ -101,6 +100,9 @@ class BrokerUrl:
         else:
             start = f"{self.scheme}://{_encoded(self.socket) or ','.join(self.hosts)}"
         return "/".join([start, *names]) + (f"?{query}" if query else "")
+
+    def __repr__(self) -> str:
+        return f"<BrokerUrl {self}>"
 
 
 def is_url(text: str) -> bool:
@@ -125,14 +127,14 @@ def parse_url(text: str, *, template: bool = False) -> BrokerUrl:
     user, _, password = map(_decoded, userinfo.partition(":"))
     found = BrokerUrl(scheme, user=user, password=password)
     if scheme == UNIX:
-        found = replace(found, socket=_socket(_decoded(authority), shown))
+        found = found._replace(socket=_socket(_decoded(authority), shown))
     else:
-        found = replace(found, hosts=_hosts(authority, scheme, shown))
+        found = found._replace(hosts=_hosts(authority, scheme, shown))
     if template and tail.startswith("/") and "\\(" in tail:
-        return replace(found, topic=tail[1:])
+        return found._replace(topic=tail[1:])
     path, _, query = tail.partition("?")
     topic, channel = _names(path, shown)
-    return replace(found, topic=topic, channel=channel, query=_query(query, shown))
+    return found._replace(topic=topic, channel=channel, query=_query(query, shown))
 
 
 def split_address(text: str, *, template: bool = False) -> tuple[BrokerUrl | None, str]:

@@ -34,9 +34,9 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def chosen(
     environ: dict[str, str], *broker: str, address: str = "", fields: dict[str, Any] | None = None, **flags: Any
 ) -> NsqEngine:
-    options = {name: flags.pop(name) for name in ("options", "nsqd_http") if name in flags}
+    options, nsqd_http = flags.pop("options", {}), flags.pop("nsqd_http", ())
     choice = choose_broker(BrokerFlags(broker, **flags), parse_url(address) if address else None, environ)
-    return engine_of("q-test", choice, ConnectionFlags(fields or {}, **options), environ)
+    return engine_of("q-test", choice, ConnectionFlags(fields or {}, options, nsqd_http), environ)
 
 
 def nsqds(*hosts: str) -> Brokers:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from qtools.errors import AddressInvalid, UsageError, without_userinfo
 from qtools.host_port import BAD_PORT, NotAnAddress, join_host_port, split_host_port
@@ -44,8 +45,7 @@ def lookupd_hint(base: str) -> str:
     return _NOT_LOOKUPD.get(port or 0, "is it nsqlookupd's HTTP port (usually 4161)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where a broker listens: `host` and `port`, or `path` of a unix socket.
 
     `http` is where its HTTP API can be asked ("http://host:port", "unix:/path", LOCAL), or "".
@@ -134,7 +134,7 @@ def local_address(environ: Mapping[str, str] = os.environ) -> Address:
     return Address(http=LOCAL, local=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Brokers:
     """Which brokers to use: `nsqd` addresses, or the nsqds that the `lookupd`s list; never both.
 
@@ -180,9 +180,9 @@ def choose_brokers(
     for place, text in enumerate(nsqd):
         address = parse_address(text)
         if nsqd_http:
-            address = replace(address, http=parse_http_address(nsqd_http[place], NSQD_HTTP_PORT))
+            address = address._replace(http=parse_http_address(nsqd_http[place], NSQD_HTTP_PORT))
         elif address.port and address.port < 65535:
-            address = replace(address, http=f"http://{replace(address, port=address.port + 1)}")
+            address = address._replace(http=f"http://{address._replace(port=address.port + 1)}")
         addresses.append(address)
     return Brokers(nsqd=tuple(dict.fromkeys(addresses)))
 

@@ -2,18 +2,22 @@
 
 All nsqlookupds are asked, and the result is the union; an outage of some is not an error. If an nsqd is no longer
 listed, its connection is kept as long as it lasts, and is not opened again.
+
+What asks nsqlookupds is imported where they are asked, since most runs know their nsqds.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from qtools.engines.nsq.address import Address, Brokers
-from qtools.engines.nsq.ask_all import ask_all, log_outage
-from qtools.engines.nsq.http_client import HttpClient, ask_lookupd
-from qtools.engines.nsq.protocol.lookup import Producer, decode_producers
 from qtools.engines.nsq.settings import Settings
 from qtools.errors import ProtocolError, StartError
+
+if TYPE_CHECKING:
+    from qtools.engines.nsq.http_client import HttpClient
+    from qtools.engines.nsq.protocol.lookup import Producer
 
 POLL_SECONDS = 15.0
 # While no nsqd has the topic yet, the run waits for one, and a request costs nsqlookupd very little.
@@ -33,7 +37,7 @@ class Discovery:
         self.topic = topic
         self.is_static = not brokers.lookupd
         self._brokers = brokers
-        self._http = [HttpClient(base, settings.http_tls_context()) for base in brokers.lookupd]
+        self._http = _clients(brokers, settings) if brokers.lookupd else []
         self._failing = brokers.failing
 
     async def look(self) -> set[Address]:
@@ -41,6 +45,8 @@ class Discovery:
         logged."""
         if self.is_static:
             return self.known
+        from qtools.engines.nsq.ask_all import ask_all
+
         answers = await ask_all(self._http, self._ask, self._failing, "nsqlookupd")
         found = {_address(producer) for answer in answers for producer in answer if producer.tcp_port}
         self.known = found
@@ -51,10 +57,15 @@ class Discovery:
         try:
             return await self.look()
         except StartError as error:
+            from qtools.engines.nsq.ask_all import log_outage
+
             log_outage(self._failing, error)
             return self.known
 
     async def _ask(self, http: HttpClient) -> list[Producer]:
+        from qtools.engines.nsq.http_client import ask_lookupd
+        from qtools.engines.nsq.protocol.lookup import decode_producers
+
         path = "/nodes" if self.topic is None else f"/lookup?topic={self.topic}"
         status, body = await ask_lookupd(http, path)
         if status == 404:
@@ -77,6 +88,12 @@ class Discovery:
     async def close(self) -> None:
         for http in self._http:
             await http.close()
+
+
+def _clients(brokers: Brokers, settings: Settings) -> list[HttpClient]:
+    from qtools.engines.nsq.http_client import HttpClient
+
+    return [HttpClient(base, settings.http_tls_context()) for base in brokers.lookupd]
 
 
 def _address(producer: Producer) -> Address:

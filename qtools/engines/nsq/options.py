@@ -5,12 +5,10 @@ The keys are the names of the flags. A value is text, or what TOML has for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from qtools.durations import parse_duration
-from qtools.engines.nsq.address import Brokers
-from qtools.engines.nsq.settings import Settings
 from qtools.errors import UsageError
 
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -76,7 +74,7 @@ OPTIONS = {
 }
 
 
-def convert_options(pairs: dict[str, Any], where: str, file: Callable[[str], str] = str) -> dict[str, Any]:
+def convert_options(pairs: Mapping[str, Any], where: str, file: Callable[[str], str] = str) -> dict[str, Any]:
     """Key → value as fields of Settings, "secret_file" (a path) and "nsqd_http" (text).
 
     where: names the place of `pairs` in messages. file: makes of a path in `pairs` the path to open. UsageError for an
@@ -93,25 +91,3 @@ def convert_options(pairs: dict[str, Any], where: str, file: Callable[[str], str
             raise UsageError(f"{where}: {key}: {error}") from error
         found[option.field] = file(made) if option.is_file else made
     return found
-
-
-def check_settings(*ends: tuple[Brokers, Settings]) -> None:
-    """UsageError where settings contradict each other, StartError where a file of theirs cannot be used.
-
-    ends: the brokers that a command speaks to, with the settings for each. What is said about TLS has to be of use for
-    one of them.
-    """
-    for _, settings in ends:
-        if settings.snappy and settings.deflate:
-            raise UsageError("give --snappy or --deflate, not both")
-    uses_tls = any(settings.tls or brokers.uses_https for brokers, settings in ends)
-    if not uses_tls and any(
-        each.tls_ca or each.tls_cert or each.tls_key or each.tls_insecure for _, each in ends
-    ):  # fmt: skip
-        raise UsageError(
-            "--tls-ca, --tls-cert, --tls-key and --tls-insecure-skip-verify need --tls, or an https:// address"
-        )
-    for _, settings in ends:
-        if settings.tls_key and not settings.tls_cert:
-            raise UsageError("--tls-key needs --tls-cert")
-        settings.http_tls_context()  # a file that cannot be used is reported now, before anything is sent

@@ -19,6 +19,8 @@ from qtools.errors import StartError, UsageError
 if TYPE_CHECKING:
     import ssl
 
+    from qtools.engines.nsq.address import Brokers
+
 # nsqd answers within milliseconds. After this time, nothing or another program listens there.
 CONNECT_TIMEOUT = 10.0
 # A connection counts as lost after two missed heartbeats. Half of nsqd's default, as an unplugged cable sends no error.
@@ -115,3 +117,25 @@ def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | N
         return secret
     text = environ.get("QTOOLS_AUTH_SECRET", "")
     return os.fsencode(text) if text else None
+
+
+def check_settings(*ends: tuple[Brokers, Settings]) -> None:
+    """UsageError where settings contradict each other, StartError where a file of theirs cannot be used.
+
+    ends: the brokers that a command speaks to, with the settings for each. What is said about TLS has to be of use for
+    one of them.
+    """
+    for _, settings in ends:
+        if settings.snappy and settings.deflate:
+            raise UsageError("give --snappy or --deflate, not both")
+    uses_tls = any(settings.tls or brokers.uses_https for brokers, settings in ends)
+    if not uses_tls and any(
+        each.tls_ca or each.tls_cert or each.tls_key or each.tls_insecure for _, each in ends
+    ):  # fmt: skip
+        raise UsageError(
+            "--tls-ca, --tls-cert, --tls-key and --tls-insecure-skip-verify need --tls, or an https:// address"
+        )
+    for _, settings in ends:
+        if settings.tls_key and not settings.tls_cert:
+            raise UsageError("--tls-key needs --tls-cert")
+        settings.http_tls_context()  # a file that cannot be used is reported now, before anything is sent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from qtools.errors import ProtocolError
 
@@ -18,8 +18,7 @@ OUTPUT_BUFFER_TIMEOUT_MS = 25
 OUTPUT_BUFFER_SIZE = 65536
 
 
-@dataclass(slots=True)
-class IdentifyRequest:
+class IdentifyRequest(NamedTuple):
     """What a client asks for. Times in ms; 0 leaves nsqd's default."""
 
     client_id: str = ""
