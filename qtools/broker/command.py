@@ -11,6 +11,7 @@ import click
 
 from qtools import __version__
 from qtools.broker.arguments import from_go, read_config
+from qtools.broker.subcommands import check, status, stop
 from qtools.cli.program import Program
 from qtools.cli.types import Duration, DurationOrSize, Integer, Size
 
@@ -357,46 +358,5 @@ def main(context: click.Context, /, **flags: object) -> None:
         context.exit(run(flags, context.meta[_IGNORED]))
 
 
-def _tell(answer: tuple[int, list[str]]) -> int:
-    status, lines = answer
-    for line in lines:
-        click.echo(line)
-    return status
-
-
-@main.command("status")
-@click.pass_context
-def _status(context: click.Context, /) -> None:
-    """Show your private local broker: its process, sockets, topics and depths.
-
-    Exit status 1 when it is not running.
-    """
-    from qtools.broker.control import status
-
-    context.exit(_tell(status()))
-
-
-@main.command("stop")
-@click.option("--force", is_flag=True, help="Stop it even if it does not answer.")
-@click.pass_context
-def _stop(context: click.Context, /, force: bool) -> None:
-    """Stop your private local broker in order, and wait for its end."""
-    from qtools.broker.control import stop
-
-    context.exit(_tell(stop(force)))
-
-
-@main.command("check")
-@click.argument("directory", type=click.Path(path_type=Path))
-def _check(*, directory: Path) -> None:
-    """Read everything in a data directory, and show what is damaged. Changes no message.
-
-    Exit status 0 without damage, 1 when something is damaged. A broker may be using DIRECTORY.
-
-    \b
-    Example:
-        q-broker check ~/.local/state/qtools/q-broker
-    """
-    from qtools.broker.disk.integrity.check import check
-
-    sys.exit(0 if check(directory, click.echo) else 1)
+for _subcommand in (status, stop, check):
+    main.add_command(_subcommand)

@@ -2,6 +2,7 @@
 
 expression.py      compile_expression, and the compiled Expression
 tokens.py          the tokens
+token_reader.py    the current token of a text, and its place
 parser.py          text to syntax tree, or an error with the column and what was expected
 syntax_tree.py     the nodes
 code_generator.py  syntax tree to Python source, compiled once

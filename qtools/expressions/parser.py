@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from qtools.errors import ExpressionError
-from qtools.expressions.foreign_syntax import find_foreign
 from qtools.expressions.hints import OPERATORS, WORDS, unknown
 from qtools.expressions.hints import arguments as arguments_hint
 from qtools.expressions.syntax_tree import (
@@ -37,71 +35,24 @@ from qtools.expressions.syntax_tree import (
     Text,
     Unary,
 )
-from qtools.expressions.tokens import COMPARE, LEVELS, SPACE, STRING, TOKEN, number, unescaped
+from qtools.expressions.token_reader import TokenReader
+from qtools.expressions.tokens import COMPARE, LEVELS, STRING, number, unescaped
 
-MAX_LENGTH = 16384  # characters: enough for a page of conditions
 MAX_DEPTH = 50  # of nested brackets, and of the tree
 
 
-class Parser:
-    """Parses one text from left to right. kind, token: the current token, which begins at `place`."""
+class Parser(TokenReader):
+    """Parses one text."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        super().__init__(text)
         self.nesting = 0
-        self.kind, self.token, self.place, self.after = "", "", 0, 0
-        self.end = 0  # the end of the last token that was taken
-        if len(text) > MAX_LENGTH:
-            self.fail(f"an expression may have {MAX_LENGTH} characters, this one has {len(text)}", MAX_LENGTH)
-        self.look(0)
-
-    # ── tokens ──
-
-    def fail(self, why: str, place: int | None = None) -> NoReturn:
-        raise ExpressionError(self.text, (self.place if place is None else place) + 1, why)
-
-    def fail_if_foreign(self, place: int | None = None) -> None:
-        """Fail with a hint if there is syntax of another language at `place`."""
-        if found := find_foreign(self.text, self.place if place is None else place):
-            self.fail(found[1], found[0])
-
-    def look(self, place: int) -> None:
-        """Read the token at `place`, behind spaces and comments."""
-        space = SPACE.match(self.text, place)
-        self.place = space.end() if space else place
-        if self.place == len(self.text):
-            self.kind, self.token, self.after = "end", "", self.place
-            return
-        found = TOKEN.match(self.text, self.place)
-        if found is None:
-            self.fail_if_foreign()
-            self.fail(f"{self.text[self.place]!r} means nothing here")
-        self.kind, self.token, self.after = found.lastgroup or "", found[0], found.end()
-
-    def take(self) -> str:
-        token = self.token
-        self.end = self.after
-        self.look(self.after)
-        return token
-
-    def at(self, *tokens: str) -> bool:
-        return self.kind in ("sign", "word") and self.token in tokens
-
-    def expect(self, token: str, what: str) -> None:
-        if not self.at(token):
-            self.fail(f"{token!r} was expected {what}, {self.standing()}")
-        self.take()
-
-    def standing(self) -> str:
-        return "and the expression ends here" if self.kind == "end" else f"not {self.token!r}"
 
     def made(self, node: Node) -> Node:
         node.depth = 1 + max((child.depth for child in node.children()), default=0)
         if node.depth > MAX_DEPTH:
             self.fail(f"this is nested deeper than {MAX_DEPTH} levels", node.start)
         return node
-
-    # ── the grammar ──
 
     def whole(self) -> Node:
         if self.kind == "end":

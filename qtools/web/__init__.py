@@ -1,6 +1,7 @@
 """HTTP servers: used by q-broker and q-pubsub-http, and knows nothing of either.
 
     http_server.py           accepts clients on a listening socket, within limits
+    contract.py              what the connection of a client needs of the server
     limits.py                what the server accepts from each client
     http_connection.py       one HTTP client: uvicorn's protocol class, with limits
     framing.py               how bodies are delimited, and which heads are refused for that

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sized
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from qtools.web.fast_path import HEAD_TOO_BIG, INVALID_REQUEST, FastPathRequest, Short, closing_answer, length_of
+from qtools.web.fast_path import HEAD_TOO_BIG, INVALID_REQUEST, FastPathRequest, closing_answer, length_of
 from qtools.web.framing import (
     UNSUPPORTED_CODING,
     answer_without_chunks,
@@ -29,43 +29,16 @@ from qtools.web.framing import (
     head_without_upgrade,
 )
 from qtools.web.host_header import is_good_host
-from qtools.web.limits import HttpLimits
 from qtools.web.tracked_transport import TrackedTransport
 
 if TYPE_CHECKING:
-    from uvicorn.config import Config
-    from uvicorn.server import ServerState
-
+    from qtools.web.contract import HttpConnectionServer
     from qtools.web.websocket import WebSocket
 
 FOREVER = float("inf")
 QUEUED = 1000  # requests of one client that may wait for the responses to those before
 STREAMED = 1024 * 1024  # bytes of an endless body that are in memory at once: httptools' buffer, messages, batches
 SLOWEST = 10_000  # bytes/s: a body whose length was announced may not arrive slower
-
-
-class ConnectionServer(Protocol):
-    """The server of a connection. short: as HttpServer's; streams: whether responses may be endless."""
-
-    @property
-    def config(self) -> Config: ...
-    @property
-    def state(self) -> ServerState: ...
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-    @property
-    def limits(self) -> HttpLimits: ...
-    @property
-    def short(self) -> Short | None: ...
-    @property
-    def streams(self) -> bool: ...
-    def note(self, size: int) -> None:
-        """Note that `size` bytes arrived for bodies of unanswered requests."""
-        ...
-
-    def watch(self) -> None:
-        """Check deadlines from now on."""
-        ...
 
 
 def _is_post(cycle: RequestResponseCycle | FastPathRequest) -> bool:
@@ -107,7 +80,7 @@ class HttpConnection(HttpToolsProtocol):
     _in_head = False  # a request has begun, and its head is not complete
     _extends = False  # whether each piece of the body extends the deadline
 
-    def __init__(self, server: ConnectionServer) -> None:
+    def __init__(self, server: HttpConnectionServer) -> None:
         super().__init__(server.config, server.state, {}, server.loop)
         self._server = server
         self._limits = server.limits

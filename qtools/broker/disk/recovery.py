@@ -19,6 +19,8 @@ from qtools.broker.disk.transaction import Transaction
 
 log = logging.getLogger("qtools.broker")
 
+AGAIN = 1.0  # s between two tries when the disk refuses
+
 
 class Recovery:
     """failure: why nothing can be written; "" when the disk takes writes. on_failure: called when that changes."""

@@ -31,12 +31,13 @@ from qtools.broker.disk.channel.memory_queue import Budget
 from qtools.broker.disk.database import told
 from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.group_commit import GroupCommit
-from qtools.broker.disk.integrity.damage import Damage, UnreadableBlock
+from qtools.broker.disk.integrity.damage import Damage
 from qtools.broker.disk.integrity.opening import check_later, open_sound
 from qtools.broker.disk.maintenance import Maintenance
 from qtools.broker.disk.pending_writes import PendingWrites
+from qtools.broker.disk.read_failures import ReadFailures
 from qtools.broker.disk.reader import BlockReader
-from qtools.broker.disk.recovery import Recovery
+from qtools.broker.disk.recovery import AGAIN, Recovery
 from qtools.broker.disk.restore import restore
 from qtools.broker.disk.retention import Age, Retain, Sweeper
 from qtools.broker.disk.topic_log import TopicLog
@@ -45,7 +46,6 @@ from qtools.broker.disk.transaction import Transaction, make_room
 log = logging.getLogger("qtools.broker")
 
 LAZY = 0.05  # s that finished messages may wait for a commit; after a crash they are delivered again
-AGAIN = 1.0  # s between two tries when the disk refuses
 CROWD = 32 * 1024 * 1024  # bytes that may wait to be written before the broker stops reading from publishers
 
 
@@ -78,19 +78,15 @@ class DurableStore:
         self.longest_deferral = round(longest_deferral * 1e9)  # ns
         self.budget = Budget(hot_messages)
         self.in_flight = InFlight()
-        self.sweeper = Sweeper(retain or Retain())
         self.on_work: Callable[[], None] = lambda: None
         self.next_seq = 1
         self._loop = asyncio.get_running_loop()
         self._directory = directory
-        self._logs: dict[str, TopicLog] = {}
         self._next_ident = 1
         self._pending: Commit | None = None
-        self._writes = PendingWrites(self.sweeper)
         self._group_commit = GroupCommit(self._loop, lambda: self.on_work())
         self._writing_bytes = 0
         self._writing: Transaction | None = None
-        self._read_failure = ""
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False  # changes that may wait have waited for long enough
         self._closed = False
@@ -99,17 +95,14 @@ class DurableStore:
         connection = open_sound(directory, sync, self._recovery.sizes.log, self._damage)
         try:
             try:
-                self._restore(connection)
+                self._restore(connection, Sweeper(retain or Retain()))
             except (ValueError, TypeError, OverflowError) as error:
                 # A damaged row of a table that is too large for its checksums to be compared at each start.
                 connection.close()
                 self.reader.close()
                 self._damage.report_structure(str(error))
-                self._forget(Sweeper(retain or Retain()))
-                connection = open_sound(
-                    directory, sync, self._recovery.sizes.log, self._damage
-                )  # it repairs reported damage
-                self._restore(connection)
+                connection = open_sound(directory, sync, self._recovery.sizes.log, self._damage)  # repairs it
+                self._restore(connection, Sweeper(retain or Retain()))
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             connection.close()
             from qtools.errors import StartError
@@ -124,17 +117,15 @@ class DurableStore:
         if retain:
             self._maintenance.sweep()
 
-    def _restore(self, connection: sqlite3.Connection) -> None:
+    def _restore(self, connection: sqlite3.Connection, sweeper: Sweeper) -> None:
         """Build topics and channels from the database. Raises the errors of `restore`, and sqlite3.Error."""
-        self._recovery.replay(connection)
-        self.reader = BlockReader(self._directory, self._loop, self._cannot_read, self._is_damaged)
-        self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
-
-    def _forget(self, sweeper: Sweeper) -> None:
-        """Begin again, as if nothing had been restored so far."""
         self.sweeper = sweeper
         self._writes = PendingWrites(sweeper)
-        self._logs.clear()
+        self._logs: dict[str, TopicLog] = {}
+        self._recovery.replay(connection)
+        failures = ReadFailures(self._directory, self._damage, self.sweeper, self._topic_name)
+        self.reader = BlockReader(self._directory, self._loop, failures.note_failure, failures.note_damage)
+        self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
 
     @property
     def on_failure(self) -> Callable[[str], None]:
@@ -331,26 +322,12 @@ class DurableStore:
         """One sentence about `lost`; empty when nothing was lost."""
         return self._damage.summary
 
+    def _topic_name(self, ident: int) -> str:
+        return next((log.name for log in self._logs.values() if log.ident == ident), f"number {ident}")
+
     def missing(self, topic: str, first: int, last: int, messages: int) -> None:
         """Report that `messages` messages of the blocks `first` to `last` are not in the database."""
         self._damage.report(Lost(topic, first, last, messages, "", "", "they are not in the database any more"))
-
-    def _is_damaged(self, topic: int, block: UnreadableBlock) -> None:
-        name = next((one.name for one in self._logs.values() if one.ident == topic), f"number {topic}")
-        self._damage.add(name, block)
-        if block.is_structural:
-            self.sweeper.undeletable.add(block.seq)
-
-    def _cannot_read(self, why: str, is_damaged: bool = False) -> None:
-        if why == self._read_failure:
-            return
-        self._read_failure = why
-        if is_damaged:
-            self._damage.report_structure(why)
-        if not why:
-            log.warning("%s: messages can be read again", self._directory)
-        else:
-            log.error("%s: %s; trying again every %g s", self._directory, why, AGAIN)
 
     # ── time passes ─────────────────────────────────────────────────────────────────────────────
 

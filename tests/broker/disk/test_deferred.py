@@ -15,8 +15,7 @@ from broker.inside import come_true
 from qtools.broker.core.block import Block, MessageRange
 from qtools.broker.core.channel import Channel
 from qtools.broker.disk.channel.backlog import ChannelBacklog
-from qtools.broker.disk.channel.deferred import due_runs, split_by_due
-from qtools.broker.disk.channel.progress import NEVER, Progress
+from qtools.broker.disk.channel.progress import NEVER, Progress, due_runs, split_by_due
 from qtools.broker.disk.database import FILE
 from qtools.broker.disk.integrity.checksum import row_checksum
 from qtools.broker.disk.store import DurableStore
@@ -34,7 +33,7 @@ def in_memory(channel: Channel) -> int:
     """How many blocks the channel knows one by one."""
     own = backlog(channel)
     blocks = own._unfinished
-    return sum(map(len, (blocks.in_order, blocks.out_of_order, blocks.rows, own._skip, own._deferred._window)))
+    return sum(map(len, (blocks.in_order, blocks.out_of_order, blocks.rows, own._disk.skip, own._deferred._window)))
 
 
 async def peeked(channel: Channel, count: int) -> int:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from qtools.broker.core.block import Block, MessageRange
 from qtools.broker.core.deferral_queue import DeferralQueue
-from qtools.broker.disk.channel.progress import Progress, Row, Stretch
+from qtools.broker.disk.channel.progress import Progress, Row, ranges, split_by_due
 from qtools.broker.disk.channel.seq_set import SeqSet
 
 Key = tuple[int, int]  # due time, ns since 1970; number of the block
@@ -63,7 +63,7 @@ class DeferringBacklog(Protocol):
         """Read the next `limit` blocks by due time; `answer` gets None when that fails."""
         ...
 
-    def deferred_loaded(self) -> None:
+    def loaded(self) -> None:
         """Note that a message may be due earlier than before."""
         ...
 
@@ -275,7 +275,7 @@ class Deferred:
             self._raise(horizon, rows)
         if self._horizon == EVER and self._parked:
             self._look_for_parked()
-        self._backlog.deferred_loaded()
+        self._backlog.loaded()
         if len(rows) < limit and everything != EVER:
             self._load_later()
         else:
@@ -353,7 +353,7 @@ class Deferred:
                 backlog.depth -= stop - start
                 self.count += stop - start
                 self._window.add(MessageRange(block.cold(), start, stop, attempts), due)
-            return _runs(block, ready)
+            return ranges(block, ready)
         progress = Progress.load(*row)
         backlog.hold(seq, progress)
         backlog.touch(seq)
@@ -380,32 +380,4 @@ class Deferred:
                 self._add_far(cold, due)
         if len(self._window) > self._evict_at:
             self._evict(self._limit // 2)
-        return _runs(block, ready)
-
-
-def due_runs(block: Block, row: Row | None, wall: int, latest: int) -> list[MessageRange]:
-    """The messages of a block with the progress `row` that are due at `wall`; nothing is changed. Times are as for
-    `split_by_due`."""
-    ready, _ = split_by_due(block, None if row is None else Progress.load(*row), wall, latest)
-    return _runs(block, ready)
-
-
-def split_by_due(
-    block: Block, progress: Progress | None, wall: int, latest: int
-) -> tuple[list[Stretch], list[Stretch]]:
-    """The unfinished messages of a block: stretches that are due at `wall`, and stretches that are due later.
-
-    progress: None for a block that was never delivered. latest: no message is due later, even if one was stored so
-    while the clock was ahead. All times are ns since 1970.
-    """
-    ready: list[Stretch] = []
-    later: list[Stretch] = []
-    stretches = ((0, block.count, 0, block.due),) if progress is None else progress.stretches()
-    for start, stop, attempts, due in stretches:
-        due = min(due, latest)
-        (ready if due <= wall else later).append((start, stop, attempts, due))
-    return ready, later
-
-
-def _runs(block: Block, stretches: list[Stretch]) -> list[MessageRange]:
-    return [MessageRange(block, start, stop, attempts) for start, stop, attempts, _ in stretches]
+        return ranges(block, ready)

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qtools.broker.core.block import Block, MessageRange, first_ranges
-from qtools.broker.disk.channel.deferred import due_runs
 from qtools.broker.disk.channel.memory_queue import BYTES
-from qtools.broker.disk.channel.progress import Row
+from qtools.broker.disk.channel.progress import Row, due_runs
 from qtools.broker.disk.reader import BlockReader
 
 Answer = Callable[[list[MessageRange] | None], None]

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from qtools.broker.core.block import MAX_ATTEMPTS, Block
+from qtools.broker.core.block import MAX_ATTEMPTS, Block, MessageRange
 
 NEVER = 1 << 62  # a due time later than all others, for finished messages
 
@@ -123,3 +123,32 @@ class Progress:
             if not done:
                 yield start, stop, tries, when
             start = stop
+
+
+def due_runs(block: Block, row: Row | None, wall: int, latest: int) -> list[MessageRange]:
+    """The messages of a block with the progress `row` that are due at `wall`; nothing is changed. Times are as for
+    `split_by_due`."""
+    ready, _ = split_by_due(block, None if row is None else Progress.load(*row), wall, latest)
+    return ranges(block, ready)
+
+
+def split_by_due(
+    block: Block, progress: Progress | None, wall: int, latest: int
+) -> tuple[list[Stretch], list[Stretch]]:
+    """The unfinished messages of a block: stretches that are due at `wall`, and stretches that are due later.
+
+    progress: None for a block that was never delivered. latest: no message is due later, even if one was stored so
+    while the clock was ahead. All times are ns since 1970.
+    """
+    ready: list[Stretch] = []
+    later: list[Stretch] = []
+    stretches = ((0, block.count, 0, block.due),) if progress is None else progress.stretches()
+    for start, stop, attempts, due in stretches:
+        due = min(due, latest)
+        (ready if due <= wall else later).append((start, stop, attempts, due))
+    return ready, later
+
+
+def ranges(block: Block, stretches: list[Stretch]) -> list[MessageRange]:
+    """The messages of `stretches`, to be delivered."""
+    return [MessageRange(block, start, stop, attempts) for start, stop, attempts, _ in stretches]
