@@ -46,24 +46,29 @@ class Capabilities(NamedTuple):
         return [name for name in self._fields if getattr(self, name) is True]
 
 
-# What an engine without the capability cannot do, and what to do instead.
+# What an engine without the capability cannot do, and what to do instead on a command line.
 _WITHOUT = {
-    "temporary_channels": "has no temporary channels: name one, as in TOPIC/CHANNEL",
-    "deferred_publishing": "cannot hold messages back: leave the flag out",
-    "requeue_delay": "delivers a requeued message at once: leave the delay out",
-    "touch": "cannot extend the time of a message: finish it in time",
-    "peek": "does not show messages without taking them: read them through a channel of their own",
-    "since": "cannot begin at a time: read from where the channel stands",
-    "depths": "does not tell how much is left: use --count or --idle-timeout",
-    "pause": "has no pause: leave the flag out",
-    "replication": "replicates by itself: leave the flag out",
+    "temporary_channels": ("has no temporary channels", "name one, as in TOPIC/CHANNEL"),
+    "deferred_publishing": ("cannot hold messages back", "leave the flag out"),
+    "requeue_delay": ("delivers a requeued message at once", "leave the delay out"),
+    "touch": ("cannot extend the time of a message", "finish it in time"),
+    "peek": ("does not show messages without taking them", "read them through a channel of their own"),
+    "since": ("cannot begin at a time", "read from where the channel stands"),
+    "depths": ("does not tell how much is left", "use --count or --idle-timeout"),
+    "pause": ("has no pause", "leave the flag out"),
+    "replication": ("replicates by itself", "leave the flag out"),
 }
 
 
 def require(engine: Engine, capability: str, flag: str) -> None:
     """Raise UsageError if `engine` lacks the `capability` that `flag` needs."""
-    if not getattr(engine.capabilities, capability):
-        raise UsageError(f"{flag}: {engine.capabilities.engine} {_WITHOUT[capability]}")
+    if missing := what_is_missing(engine.capabilities, capability):
+        raise UsageError(f"{flag}: {missing}: {_WITHOUT[capability][1]}")
+
+
+def what_is_missing(capabilities: Capabilities, capability: str) -> str:
+    """What an engine without `capability` cannot do, as "NSQ has no pause"; "" for an engine that has it."""
+    return "" if getattr(capabilities, capability) else f"{capabilities.engine} {_WITHOUT[capability][0]}"
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from qtools.cli import logs
 from qtools.cli.metrics.metrics_format import Family
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals
+from qtools.engines.contract import require
 from qtools.errors import StartError
 from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.metrics import count, families
@@ -36,12 +37,19 @@ BOARD_SECONDS = 0.5  # how old a worker's numbers may be when another tells them
 
 
 async def serve(options: GatewayOptions, signals: Signals) -> int:
-    """Serve until a signal; the exit status."""
+    """Serve until a signal; return the exit status. UsageError, StartError before anything is served."""
+    check_capabilities(options)
     listening = listen(options.http_address, "--http-address")
     try:
         return await serve_on(listening, options, signals)
     finally:
         close(listening, options)
+
+
+def check_capabilities(options: GatewayOptions) -> None:
+    """UsageError if a flag was given that needs what the engine cannot do. What requests need, the API checks."""
+    if options.backlog is not None:
+        require(options.engine, "temporary_channels", "--backlog")
 
 
 def close(listening: socket.socket, options: GatewayOptions) -> None:
@@ -67,7 +75,7 @@ async def serve_on(
         app: App = gateway.app
         if place is not None:
             app = await _among_others(gateway, place, options, stack)
-        server = HttpServer(app, limits, short=gateway.short, websockets=True,
+        server = HttpServer(app, limits, short=gateway.fast_path, websockets=True,
                         heartbeat=options.heartbeat, budget=gateway.budget)  # fmt: skip
         if place is None or place.number == 0:
             operations = Operations(

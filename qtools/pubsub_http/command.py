@@ -108,10 +108,9 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 @click.option(
     "--backlog",
     type=Integer(1),
-    default=10_000,
-    show_default=True,
+    default=None,
     metavar="N",
-    help="How many messages wait for a slow subscriber without a channel; what is more it misses.",
+    help="How many messages wait for a slow subscriber without a channel; it misses any more. Default: 10000.",
 )
 @click.option("--max-msg-size", type=Size(1), default="1MiB", show_default=True, metavar="SIZE", help="Of one message.")
 @click.option(

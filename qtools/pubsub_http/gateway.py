@@ -9,7 +9,7 @@ from qtools.pubsub_http.api.tokens import read_tokens
 from qtools.pubsub_http.api.topics import TopicDepths
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.publish.endpoint import PublishEndpoint
-from qtools.pubsub_http.publish.fast_path import ShortPub
+from qtools.pubsub_http.publish.fast_path import PublishFastPath
 from qtools.pubsub_http.publish.idempotency import Idempotency
 from qtools.pubsub_http.publish.publish_batcher import PublishBatcher
 from qtools.pubsub_http.subscribe.acknowledge import Acknowledging
@@ -59,8 +59,9 @@ class Gateway:
             "openapi": self._openapi,
         }
         self._document = document()
-        self.app = App(access, handlers, WebSockets(options, self.subscribing, self.sessions).serve)
-        self.short = ShortPub(self.app, access, self.batcher, options.max_msg_size)
+        websockets = WebSockets(options, self.subscribing, self.sessions)
+        self.app = App(access, options.engine.capabilities, handlers, websockets.serve)
+        self.fast_path = PublishFastPath(self.app, self._publishing)
 
     async def start(self) -> None:
         """Connect; StartError when no broker can be reached."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from qtools.cli.metrics.operations import OperationsOptions
 from qtools.engines.contract import Engine
 
+BACKLOG = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """Times in s, sizes in bytes. `hosts` None: any Host is answered."""
+    """Times in s, sizes in bytes. hosts: None for any Host. backlog: in messages; None for BACKLOG."""
 
     engine: Engine
     operations: OperationsOptions = field(default_factory=lambda: OperationsOptions(drain_timeout=5.0))
@@ -34,5 +36,5 @@ class GatewayOptions:
     idle_timeout: float = 300.0
     heartbeat: float = 15.0
     idempotency_window: float = 600.0
-    backlog: int = 10_000
+    backlog: int | None = None
     max_memory: int = 1 << 30

@@ -76,7 +76,7 @@ class WorkerProxy:
             await self._app(scope, receive, send)
             return
         try:
-            self._app.vouch(scope)
+            self._app.check_caller(scope)
             body = await read_body(scope, receive, self._most, lambda: Refusal(413, "BODY_TOO_BIG"))
             status, headers, answer = await self._pass_on(owner, scope, body)
         except Refusal as refusal:

@@ -26,7 +26,7 @@ from qtools.cli import logs
 from qtools.cli.ending import note_interrupt
 from qtools.cli.run import MESSAGES_COME_AGAIN, ONE_SIGNAL_SECONDS, Signals, abrupt_end, run_program
 from qtools.errors import QtoolsError
-from qtools.pubsub_http.app import close, serve_on
+from qtools.pubsub_http.app import check_capabilities, close, serve_on
 from qtools.pubsub_http.metrics import Board
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.worker_context import WorkerContext
@@ -38,7 +38,8 @@ AGAIN = 1.0  # s: a worker that lived shorter is not started again at once
 
 
 def serve_with_workers(options: GatewayOptions) -> int:
-    """Serve until a signal; the exit status."""
+    """Serve until a signal; return the exit status. UsageError, StartError before anything is served."""
+    check_capabilities(options)
     listening = listen(options.http_address, "--http-address")
     room = Path(tempfile.mkdtemp(prefix="q-pubsub-"))  # 0700
     try:

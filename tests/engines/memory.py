@@ -103,6 +103,8 @@ class MemoryEngine:
             channel = topic.channels[subscription.channel] = Channel()
             if len(topic.channels) == 1:  # the first channel of a topic gets what the topic has kept for it
                 channel.waiting.extend(range(len(topic.messages)))
+            else:
+                channel.committed = len(topic.messages)
         return channel
 
     def bodies(self, name: str) -> list[bytes]:
@@ -342,6 +344,23 @@ class MemoryTopics:
     look_again = look
 
     async def topics(self) -> list[dict[str, Any]]:
-        return [{"topic": name, "depth": len(topic.messages)} for name, topic in sorted(self._engine.all.items())]
+        return [self._row(name, topic) for name, topic in sorted(self._engine.all.items())]
+
+    def _row(self, name: str, topic: Topic) -> dict[str, Any]:
+        return {
+            "topic": name,
+            "depth": 0 if topic.channels else len(topic.messages),
+            "messages": len(topic.messages),
+            "bytes": sum(len(message.body) for message in topic.messages),
+            "paused": False,
+            "channels": [
+                {
+                    "channel": label, "depth": len(channel.waiting), "in_flight": channel.in_flight, "deferred": 0,
+                    "messages": len(topic.messages), "requeued": 0, "timed_out": 0, "clients": 0,
+                    "paused": channel.paused,
+                }
+                for label, channel in sorted(topic.channels.items())
+            ],
+        }  # fmt: skip
 
     async def close(self) -> None: ...

@@ -4,6 +4,7 @@ asgi_app.py        the ASGI application: finds the handler, checks rights, repor
 routes.py          every address: what it takes, what it answers
 parameters.py      query parameters, declared once
 openapi.py         /openapi.json, made from routes.py and parameters.py
+capabilities.py    refuses what the engine cannot do
 access.py          hosts, origins, tokens, rates: who may send a request
 tokens.py          the token file
 proxies.py         what a proxy in front changes

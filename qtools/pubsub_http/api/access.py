@@ -66,8 +66,8 @@ class Access:
             self._check_origin(head, host, secure)
 
     def identify(self, head: Head, subprotocols: list[str] | None = None) -> Caller:
-        """Who asks; 401 when it does not say so rightly, 429 when it asks too often."""
-        caller = self.who(head, subprotocols)
+        """The caller, as `authenticate`; Refusal 429 if it has sent too many requests."""
+        caller = self.authenticate(head, subprotocols)
         rate = caller.rate or self._rate
         if rate is not None:
             if caller.throttle is None:
@@ -79,8 +79,8 @@ class Access:
                 )
         return caller
 
-    def who(self, head: Head, subprotocols: list[str] | None = None) -> Caller:
-        """Who asks; 401 when it does not say so rightly."""
+    def authenticate(self, head: Head, subprotocols: list[str] | None = None) -> Caller:
+        """The caller whose token the request has; Refusal 401 if it has none, or one that is not known."""
         return self._anybody if self._tokens is None else self._by_token(self._tokens, head, subprotocols or [])
 
     def most_subscriptions(self, caller: Caller) -> int | None:

@@ -1,23 +1,29 @@
-"""Requests in, answers out, as a plain ASGI application. Who may ask, what there is, how errors are told.
+"""The ASGI application: a request in, an answer out. It decides whether a request is allowed and which handler serves
+it, and turns errors into answers.
 
-    Host, Origin ─▶ address, method ─▶ token, rate ─▶ rights ─▶ query ─▶ the room that knows
+    Host, Origin ─▶ address, method ─▶ token, rate ─▶ query ─▶ rights ─▶ capabilities ─▶ the handler
 
-Errors are JSON in nsqd's words, {"message": "MSG_TOO_BIG"}, with a "detail" for people. Never here: a token, a session
-or a query in a log.
+`App.admit` is these steps. HTTP requests, WebSockets and the fast path (publish/fast_path.py) all call it, so that a
+request is refused for the same reason whichever way it takes.
+
+Errors are JSON with nsqd's codes, {"message": "MSG_TOO_BIG"}, and a "detail" for people. A token, a session or a query
+is never logged.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from uvicorn.protocols.utils import ClientDisconnected
 
+from qtools.engines.contract import Capabilities
 from qtools.pubsub_http.api.access import SUBPROTOCOL, Access, refuse_unless
+from qtools.pubsub_http.api.capabilities import check_request, lacking_parameters
 from qtools.pubsub_http.api.page import FILES
-from qtools.pubsub_http.api.parameters import Values
+from qtools.pubsub_http.api.parameters import Parameter, Values
 from qtools.pubsub_http.api.routes import ROUTES, ApiRoute
 from qtools.pubsub_http.api.tokens import Caller
 from qtools.web.date_header import DateHeader
@@ -25,7 +31,10 @@ from qtools.web.request_body import Receive, Refusal, Scope, Send
 
 log = logging.getLogger("qtools.pubsub")
 
-SMALL = 64 * 1024  # bytes of a body that is rather read and forgotten than its connection closed
+SMALL = 64 * 1024  # bytes: the rest of a body of at most this length is read and dropped; after a longer one the
+# connection is closed
+
+Head = Mapping[bytes, bytes]
 
 _NSQ = (b"x-nsq-content-type", b"nsq; version=1.0")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
@@ -34,19 +43,21 @@ _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Request:
-    """One request on its way through the house."""
+    """A request that was admitted, and how to receive its body and send its answer (ASGI)."""
 
     __slots__ = ("caller", "ended", "head", "receive_raw", "replayed", "scope", "send", "values")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, head: dict[bytes, bytes], caller: Caller) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, head: dict[bytes, bytes], caller: Caller, values: Values
+    ) -> None:
         self.scope = scope
         self.receive_raw = receive
         self.send = send
         self.head = head
         self.caller = caller
-        self.values: Values = {}
+        self.values = values
         self.replayed = False  # the answer is that of an earlier request
-        self.ended = False  # the whole body has come
+        self.ended = False  # the whole body has been received
 
     async def receive(self) -> dict[str, Any]:
         message = await self.receive_raw()
@@ -55,7 +66,7 @@ class Request:
 
 
 class Answer:
-    """What is answered whole."""
+    """An answer whose body is sent in one piece."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -65,24 +76,39 @@ class Answer:
         self.status = status
 
 
-def json_answer(told: Any, status: int = 200) -> Answer:
-    return Answer(orjson.dumps(told), [_JSON], status)
+def json_answer(value: Any, status: int = 200) -> Answer:
+    return Answer(orjson.dumps(value), [_JSON], status)
 
 
-Handler = Callable[[Request], Awaitable[Answer | None]]  # None: it has answered by itself
+Handler = Callable[[Request], Awaitable[Answer | None]]  # returns None if it has sent its answer itself
+
+
+class _Served(NamedTuple):
+    """A route and what serves it. lacking: the parameters that need what the engine cannot do."""
+
+    route: ApiRoute
+    handler: Handler
+    lacking: list[Parameter]
 
 
 class App:
-    """`handlers` by operation, as routes.py names them; `websocket` serves /sub where that was asked for."""
+    """The application of one gateway process.
 
-    def __init__(self, access: Access, handlers: dict[str, Handler], websocket: Handler) -> None:
+    handlers: by operation, as routes.py names them. websocket: serves WebSockets at /sub.
+    """
+
+    def __init__(
+        self, access: Access, capabilities: Capabilities, handlers: dict[str, Handler], websocket: Handler
+    ) -> None:
         self.requests: dict[int, int] = {}  # how many were answered with each status
         self._access = access
-        self._websocket = websocket
-        self._routes: dict[str, dict[str, tuple[ApiRoute, Handler]]] = {}
+        self._capabilities = capabilities
+        self._routes: dict[str, dict[str, _Served]] = {}
         for route in ROUTES:
-            self._routes.setdefault(route.path, {})[route.method] = (route, handlers[route.operation])
-        self._dated = DateHeader()
+            lacking = lacking_parameters(capabilities, route.query)
+            self._routes.setdefault(route.path, {})[route.method] = _Served(route, handlers[route.operation], lacking)
+        self._websockets = {"/sub": self._routes["/sub"]["GET"]._replace(handler=websocket)}
+        self._date = DateHeader()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -90,86 +116,110 @@ class App:
             return
         head = dict(scope["headers"])
         request: Request | None = None
+        answer: Answer | None
         try:
-            self._access.admit(head, scope["scheme"] == "https", public=scope["path"] in FILES)
-            route, handler = self._find(scope, head)
-            caller = self._access.identify(head) if not route.is_open else _NOBODY
-            request = Request(scope, receive, send, head, caller)
-            request.values = route.query.read(scope["query_string"])
-            if route.right:
-                _check_right(route.right, caller, request.values)
+            handler, caller, values = self.admit(
+                scope["method"], scope["path"], scope["query_string"], head, scope["scheme"] == "https"
+            )
+            request = Request(scope, receive, send, head, caller, values)
             answer = await handler(request)
-        except Refusal as refusal:
-            answer = refused(refusal)
-        except _Done as done:
-            answer = done.answer
+        except _Answered as answered:
+            answer = answered.answer
         except Exception as error:
-            log.error("internal error in %s %s: %s: %s", scope["method"], scope["path"], type(error).__name__, error)
-            log.debug("internal error", exc_info=True)
-            answer = refused(Refusal(500, "INTERNAL_ERROR"))
+            answer = answer_to(error, f"{scope['method']} {scope['path']}")
         if answer is None:
             self.count(200)
             return
         await self._send(answer, scope, head, send, request is not None and request.ended)
 
-    def vouch(self, scope: Scope) -> None:
-        """Refuse what would be refused for its Host, its Origin or its token, before it is passed on."""
+    # ── what is allowed ──
+
+    def admit(
+        self, method: str, path: str, query: bytes, head: Head, secure: bool, subprotocols: list[str] | None = None
+    ) -> tuple[Handler, Caller, Values]:
+        """For a request that is allowed: what serves it, its caller, the values of its query.
+
+        Raises Refusal for a request that is not allowed, and _Answered for one that needs no handler.
+
+        secure: it came over TLS. subprotocols: those that a WebSocket offers; None for any other request.
+        """
+        is_websocket = subprotocols is not None
+        self._access.admit(head, secure, not is_websocket and path in FILES)
+        route, handler, lacking = self._find_websocket(path) if is_websocket else self._find(method, path, head)
+        caller = _ANONYMOUS if route.is_open else self._access.identify(head, subprotocols)
+        values = route.query.read(query)
+        if route.right:
+            _check_right(route.right, caller, values)
+        if lacking or route.capability:
+            check_request(self._capabilities, route, lacking, values)
+        return handler, caller, values
+
+    def check_caller(self, scope: Scope) -> None:
+        """Refuse a request for its Host, its Origin or its token, before it is passed on to another worker, which
+        checks all the rest."""
         head = dict(scope["headers"])
         self._access.admit(head, scope["scheme"] == "https")
-        self._access.who(head)
+        self._access.authenticate(head)
 
-    async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
-        await self._send(refused(refusal), scope, dict(scope["headers"]), send, False)
-
-    def _find(self, scope: Scope, head: dict[bytes, bytes]) -> tuple[ApiRoute, Handler]:
-        path, method = scope["path"], scope["method"]
+    def _find(self, method: str, path: str, head: Head) -> _Served:
         known = self._routes.get(path, {})
         if known:
             found = known.get(method)
             if found is None and method == "HEAD":  # as GET: the server leaves the body out
                 found = known.get("GET")
-                found = found if found is not None and found[0].is_safe else None
+                found = found if found is not None and found.route.is_safe else None
             if found is not None:
                 return found
         elif path not in FILES and path != "*":
-            raise Refusal(404, "NOT_FOUND", f"there is no {path[:80]!r} here; /openapi.json tells what there is")
+            raise Refusal(404, "NOT_FOUND", f"there is no {path[:80]!r} here; /openapi.json lists every address")
         elif path in FILES and method in ("GET", "HEAD"):
-            raise _Done(Answer(*FILES[path]))
+            raise _Answered(Answer(*FILES[path]))
         methods = ", ".join(_methods(known.values())).encode()
         if method == "OPTIONS":
             headers = [(b"allow", methods)]
             if b"access-control-request-method" in head:
                 headers += self._access.preflight(head, methods)
-            raise _Done(Answer(b"", headers, 204))
+            raise _Answered(Answer(b"", headers, 204))
         allowed = methods.decode()
         raise Refusal(
             405, "METHOD_NOT_ALLOWED", f"{path} takes {allowed}, and not {method[:20]}", [(b"allow", methods)]
         )
 
-    async def _send(self, answer: Answer, scope: Scope, head: dict[bytes, bytes], send: Send, ended: bool) -> None:
+    def _find_websocket(self, path: str) -> _Served:
+        found = self._websockets.get(path)
+        if found is None:
+            raise Refusal(404, "NOT_FOUND", "WebSockets are served at /sub")
+        return found
+
+    # ── answers ──
+
+    async def refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
+        await self._send(refused(refusal), scope, dict(scope["headers"]), send, False)
+
+    async def _send(self, answer: Answer, scope: Scope, head: Head, send: Send, ended: bool) -> None:
         self.count(answer.status)
         if log.isEnabledFor(logging.INFO):
             log.info("%s %s %d", scope["method"], scope["path"], answer.status)
         headers = self.headers(answer, head)
         if not ended and _has_much(head):
-            headers.append((b"connection", b"close"))  # what is still to come is not worth reading
+            headers.append((b"connection", b"close"))  # reading the rest of the body would cost more
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def headers(self, answer: Answer, head: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """All of an answer to a request that came with `head`."""
-        headers = [*answer.headers, self._dated.header(), *self._access.cors(head)]
+    def headers(self, answer: Answer, head: Head) -> list[tuple[bytes, bytes]]:
+        """All headers of the answer to a request that came with `head`."""
+        headers = [*answer.headers, self._date.header(), *self._access.cors(head)]
         if answer.status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(answer.body)))
         return headers
 
     def stream_headers(self, request: Request, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """The head of an answer that a room sends by itself."""
+        """The headers of an answer that a handler sends itself."""
         return [
             *more,
             (b"cache-control", b"no-store"),
             _NOSNIFF,
-            self._dated.header(),
+            self._date.header(),
             *self._access.cors(request.head),
         ]
 
@@ -182,23 +232,14 @@ class App:
         head = dict(scope["headers"])
         await receive()  # websocket.connect
         try:
-            self._access.admit(head, scope["scheme"] == "wss")
-            if scope["path"] != "/sub":
-                raise Refusal(404, "NOT_FOUND", "WebSockets are served at /sub")
-            route = self._routes["/sub"]["GET"][0]
-            caller = self._access.identify(head, scope["subprotocols"])
-            request = Request(scope, receive, send, head, caller)
-            request.values = route.query.read(scope["query_string"])
-            _check_right(route.right, caller, request.values)
-            answer = await self._websocket(request)
-        except Refusal as refusal:
-            answer = refused(refusal)
+            handler, caller, values = self.admit(
+                "GET", scope["path"], scope["query_string"], head, scope["scheme"] == "wss", scope["subprotocols"]
+            )
+            answer = await handler(Request(scope, receive, send, head, caller, values))
         except ClientDisconnected:
-            return  # it hung up, or was too slow, before its handshake was answered
+            return  # before its handshake was answered: it hung up, or was too slow
         except Exception as error:
-            log.error("internal error in a WebSocket: %s: %s", type(error).__name__, error)
-            log.debug("internal error", exc_info=True)
-            answer = refused(Refusal(500, "INTERNAL_ERROR"))
+            answer = answer_to(error, "a WebSocket")
         if answer is not None:
             self.count(answer.status)
             await send(
@@ -211,36 +252,45 @@ class App:
             await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
-def _methods(served: Iterable[tuple[ApiRoute, Handler]]) -> list[str]:
-    """What may be asked of an address that is served so; of a file, where there is no route."""
-    methods = [route.method for route, _ in served] or ["GET"]
-    if methods == ["GET"] and all(route.is_safe for route, _ in served):
+def _methods(served: Iterable[_Served]) -> list[str]:
+    """The methods of an address that is served so; of a file, for which there is no route."""
+    methods = [each.route.method for each in served] or ["GET"]
+    if methods == ["GET"] and all(each.route.is_safe for each in served):
         methods.append("HEAD")
     return [*methods, "OPTIONS"]
 
 
-_NOBODY = Caller("nobody", publish=(), subscribe=())
+_ANONYMOUS = Caller("anonymous", publish=(), subscribe=())  # of addresses that are open to all
 
 
-class _Done(Exception):
-    """The answer is there before any room was asked."""
+class _Answered(Exception):
+    """The answer to a request that needs no handler."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
 
 
+def answer_to(error: BaseException, what: str) -> Answer:
+    """The answer for an error. Anything but a Refusal is a defect, and is logged. what: the request, for the log."""
+    if isinstance(error, Refusal):
+        return refused(error)
+    log.error("internal error in %s: %s: %s", what, type(error).__name__, error)
+    log.debug("internal error", exc_info=error)
+    return refused(Refusal(500, "INTERNAL_ERROR"))
+
+
 def refused(refusal: Refusal) -> Answer:
-    """nsqd's word for it, and what people are told."""
-    told = {"message": refusal.word}
+    """The answer for a refusal: a code for programs, as nsqd has them, and a detail for people."""
+    fields = {"message": refusal.word}
     if refusal.detail:
-        told["detail"] = refusal.detail
-    return Answer(orjson.dumps(told | refusal.fields), [_NSQ, _JSON, _NOSNIFF, *refusal.headers], refusal.status)
+        fields["detail"] = refusal.detail
+    return Answer(orjson.dumps(fields | refusal.fields), [_NSQ, _JSON, _NOSNIFF, *refusal.headers], refusal.status)
 
 
 def _check_right(right: str, caller: Caller, values: Values) -> None:
     topic = values.get("topic")
     if topic is None:
-        return  # of a session, which belongs to the caller that opened it
+        return  # it is about a session, which only the caller that opened it can find
     if right == "publish":
         refuse_unless(caller.may_publish(topic), f"publish to {topic}")
     else:
@@ -248,14 +298,14 @@ def _check_right(right: str, caller: Caller, values: Values) -> None:
         refuse_unless(caller.may_subscribe(topic, channel), f"read {topic}/{channel}" if channel else f"read {topic}")
 
 
-def _has_much(head: dict[bytes, bytes]) -> bool:
-    """Whether a request has a body of unknown or of considerable length."""
+def _has_much(head: Head) -> bool:
+    """Whether a request has a body of unknown length, or of more than SMALL bytes."""
     length = head.get(b"content-length", b"0")
     return b"transfer-encoding" in head or not length.isdigit() or int(length[:18]) > SMALL
 
 
 def published(count: int, replayed: bool = False) -> Answer:
-    """nsqd's OK, and how many messages it is about."""
+    """nsqd's OK, and how many messages were published."""
     headers = [_TEXT, (b"q-published", b"%d" % count)]
     if replayed:
         headers.append((b"idempotent-replayed", b"true"))
@@ -267,6 +317,6 @@ def text_answer(body: bytes) -> Answer:
 
 
 async def accept(request: Request, headers: list[tuple[bytes, bytes]]) -> None:
-    """Open the WebSocket that was asked for."""
+    """Accept the WebSocket of `request`."""
     chosen = SUBPROTOCOL if SUBPROTOCOL in request.scope["subprotocols"] else None
     await request.send({"type": "websocket.accept", "subprotocol": chosen, "headers": headers})

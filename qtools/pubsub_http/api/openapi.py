@@ -68,6 +68,8 @@ def document() -> dict[str, Any]:
 
 def _operation(route: ApiRoute) -> dict[str, Any]:
     answers = EVERYWHERE | dict(route.answers)
+    if route.capability or any(each.capability for each in route.query.parameters):
+        answers[501] = "; ".join(filter(None, (answers.get(501), "the broker cannot do what is asked for")))
     if not route.is_open:
         answers |= {401: "a token is needed", 429: "too many requests, or too many streams"}
     told: dict[str, Any] = {

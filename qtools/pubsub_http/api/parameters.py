@@ -34,7 +34,9 @@ class Parameter:
     required: bool = False
     default: Any = None
     repeated: bool = False
-    invalid: str = ""  # the word for a value that is none; INVALID_ARG_NAME unless nsqd has one of its own
+    invalid: str = ""  # the error code for a value that is not valid; INVALID_ARG_NAME unless nsqd has its own
+    capability: str = ""  # what the engine must be able to do for the values for which `needs` is true
+    needs: Callable[[Any], bool] = bool
 
     def value(self, texts: Sequence[str]) -> Any:
         try:
@@ -142,15 +144,35 @@ NAME_SCHEMA = {
 }
 
 
-def name(kind: str, help: str, *, required: bool = False, invalid: str = "") -> Parameter:
-    return Parameter(kind, help, _name, NAME_SCHEMA, required, invalid=invalid)
+def topic(help: str) -> Parameter:
+    return Parameter("topic", help, _name, NAME_SCHEMA, True, invalid="INVALID_TOPIC")
 
 
-def whole(kind: str, help: str, least: int, most: int, default: int | None = None, *, invalid: str = "") -> Parameter:
+def channel(help: str, *, required: bool) -> Parameter:
+    """Without a channel, and for one whose name ends in #ephemeral, the engine needs temporary channels."""
+    return Parameter(
+        "channel", help, _name, NAME_SCHEMA, required, invalid="INVALID_CHANNEL",
+        capability="temporary_channels", needs=lambda value: not value or value.endswith(EPHEMERAL),
+    )  # fmt: skip
+
+
+def whole(
+    kind: str,
+    help: str,
+    least: int,
+    most: int,
+    default: int | None = None,
+    *,
+    invalid: str = "",
+    capability: str = "",
+) -> Parameter:
     schema: dict[str, Any] = {"type": "integer", "minimum": least, "maximum": most}
     if default is not None:
         schema["default"] = default
-    return Parameter(kind, help, lambda text: _whole(text, least, most), schema, default=default, invalid=invalid)
+    return Parameter(
+        kind, help, lambda text: _whole(text, least, most), schema,
+        default=default, invalid=invalid, capability=capability,
+    )  # fmt: skip
 
 
 def seconds(kind: str, help: str, least: float, most: float, default: float | None = None) -> Parameter:
@@ -160,8 +182,8 @@ def seconds(kind: str, help: str, least: float, most: float, default: float | No
     return Parameter(kind, help, lambda text: _number(text, least, most), schema, default=default)
 
 
-def flag(kind: str, help: str) -> Parameter:
-    return Parameter(kind, help, _flag, {"type": "boolean", "default": False}, default=False)
+def flag(kind: str, help: str, *, capability: str = "") -> Parameter:
+    return Parameter(kind, help, _flag, {"type": "boolean", "default": False}, default=False, capability=capability)
 
 
 def choice(kind: str, help: str, *words: str, default: str | None = None) -> Parameter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qtools.pubsub_http.api.parameters import Query, choice, flag, name, seconds, text, whole
+from qtools.pubsub_http.api.parameters import Query, channel, choice, flag, seconds, text, topic, whole
 
 MAX_DEFER = 3_600_000  # ms: nsqd's --max-req-timeout
 MAX_IN_FLIGHT = 100_000
@@ -28,6 +28,7 @@ class ApiRoute:
     takes: media types of the body, each with what it is. answers: status → what it means.
     gives: media types of a 200. headers: of the request, each with what it is for. is_open: served without a token too.
     refusals: words of a 400 (or of nsqd's 413) for what no schema of one parameter can say, each with its rule.
+    capability: what the engine must be able to do for it, whatever the parameters are.
     """
 
     operation: str
@@ -42,6 +43,7 @@ class ApiRoute:
     headers: Mapping[str, str] = field(default_factory=dict)
     is_open: bool = False
     refusals: Mapping[str, str] = field(default_factory=dict)
+    capability: str = ""
 
     @property
     def is_safe(self) -> bool:
@@ -49,8 +51,8 @@ class ApiRoute:
         return self.method == "GET" and self.right != "subscribe"
 
 
-_TOPIC = name("topic", "the topic", required=True, invalid="INVALID_TOPIC")
-_CHANNEL = name("channel", "the channel, a named reader's queue", required=True, invalid="INVALID_CHANNEL")
+_TOPIC = topic("the topic")
+_CHANNEL = channel("the channel, a named reader's queue", required=True)
 _WHERE = text("where", "only messages for which this expression holds, a subset of jq over their JSON", LONGEST_WHERE)
 _MSG_TIMEOUT = whole(
     "msg_timeout", "ms until a message that is not finished comes again (ack=client)", 1000, 900_000, 60_000
@@ -76,7 +78,7 @@ _READ = {503: "no broker can be reached"}
 
 SUBSCRIBE = Query(
     _TOPIC,
-    name("channel", "the channel; without it a temporary one that begins now", invalid="INVALID_CHANNEL"),
+    channel("the channel; without it a temporary one that begins now", required=False),
     choice("format", "how messages are written; default: by Accept, else envelope", *FORMS),
     choice(
         "ack", "auto: finished when your side has taken it; client: when you say so", "auto", "client", default="auto"
@@ -90,7 +92,7 @@ SUBSCRIBE = Query(
     ),
     whole("count", "end after so many messages", 1, 2**53),
     seconds("timeout", "end after so many seconds", 0.001, 365 * DAY),
-    flag("until_empty", "end when nothing is left in the channel"),
+    flag("until_empty", "end when nothing is left in the channel", capability="depths"),
     _MSG_TIMEOUT,
 )
 
@@ -107,7 +109,8 @@ _NO_IDS = {
 ROUTES = (
     ApiRoute(
         "pub", "POST", "/pub", "Publish the body as one message",
-        Query(_TOPIC, whole("defer", "ms that the broker holds it back", 0, MAX_DEFER, 0, invalid="INVALID_DEFER")),
+        Query(_TOPIC, whole("defer", "ms that the broker holds it back", 0, MAX_DEFER, 0,
+                            invalid="INVALID_DEFER", capability="deferred_publishing")),
         "publish", {BYTES: "the message"}, (LINES,),
         {200: "the broker has it", 413: "it is too large", 422: _REUSED, **_PUBLISH},
         _KEY, refusals={"MSG_EMPTY": "a message has at least one byte", **_CODED},
@@ -161,17 +164,18 @@ ROUTES = (
     ),
     ApiRoute(
         "requeue", "POST", "/requeue", "Give messages of a session back",
-        Query(_SESSION, _IDS, whole("delay", "ms until they come again", 0, MAX_DEFER, 0)), "subscribe", _NAMES,
+        Query(_SESSION, _IDS, whole("delay", "ms until they come again", 0, MAX_DEFER, 0, capability="requeue_delay")),
+        "subscribe", _NAMES,
         answers={200: "how many were given back, and which were not held", **_OF_SESSION}, refusals=_NO_IDS,
     ),
     ApiRoute(
         "touch", "POST", "/touch", "Ask for more time for messages of a session", Query(_SESSION, _IDS), "subscribe",
         _NAMES, answers={200: "how many have more time, and which were not held", **_OF_SESSION},
-        refusals=_NO_IDS,
+        refusals=_NO_IDS, capability="touch",
     ),
     ApiRoute(
         "topics", "GET", "/topics", "What waits in every topic and channel that you may read",
-        answers={200: "topics", **_READ},
+        answers={200: "topics", **_READ}, capability="depths",
     ),
     ApiRoute("ping", "GET", "/ping", "Whether it is there", gives=(LINES,), answers={200: "OK"}, is_open=True),
     ApiRoute("openapi", "GET", "/openapi.json", "This document", answers={200: "OpenAPI 3.1"}, is_open=True),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from qtools.errors import InputError
@@ -57,22 +57,30 @@ class PublishEndpoint:
     def _body_too_big(self) -> Refusal:
         return Refusal(413, "BODY_TOO_BIG", f"a body that is taken whole may have {self._max_body} bytes")
 
+    def takes_plain(self, head: Mapping[bytes, bytes], length: int) -> bool:
+        """Whether `publish_plain` is all that `pub` does with a body of `length` bytes and no Content-Encoding."""
+        return 0 < length <= self._max_message and b"idempotency-key" not in head
+
+    def publish_plain(self, topic: str, body: bytes) -> asyncio.Future[None]:
+        """Publish one message; the future ends with the broker's OK, or a Refusal."""
+        return self._batcher.hand_in(topic, (body,))
+
     async def pub(self, request: Request) -> int:
         """Publish the body; how many messages that were."""
         body = await read_decoded(request.scope, request.receive, self._max_message, self._too_big)
         if not body:
-            raise Refusal(400, "MSG_EMPTY", "NSQ has no empty messages")
+            raise Refusal(400, "MSG_EMPTY", "a message has at least one byte")
         topic, delay_ms = request.values["topic"], request.values["defer"]
         key = _key(request)
         if key is None and not delay_ms:
-            await self._batcher.hand_in(topic, (body,))
+            await self.publish_plain(topic, body)
             return 1
 
         async def do() -> int:
             if delay_ms:
                 await self._batcher.defer(topic, body, delay_ms)
             else:
-                await self._batcher.hand_in(topic, (body,))
+                await self.publish_plain(topic, body)
             return 1
 
         return await self._once(request, key, body, do)

@@ -1,7 +1,10 @@
-"""The short way (web/fast_path.py) for what is asked most: `POST /pub?topic=NAME`, and nothing else about it.
+"""The fast path (web/fast_path.py) for the most frequent request: `POST /pub?topic=NAME` without further parameters.
 
-In: heads and bodies of such requests. Out: the answers that api/asgi_app.py would give, for the same reasons in the
-same order.
+In: heads and bodies of such requests. Out: the answers that the application (api/asgi_app.py) gives to them.
+
+Both use the same functions for all that is decided: App.admit whether the request is allowed, publish_plain of the
+endpoint to publish, answer_to and published for the answer. What is left here is how a request arrives and how its
+answer leaves, without a task and without ASGI's messages.
 """
 
 from __future__ import annotations
@@ -10,52 +13,46 @@ import asyncio
 import logging
 from functools import partial
 
-from qtools.pubsub_http.api.access import Access, Head, refuse_unless
-from qtools.pubsub_http.api.asgi_app import Answer, App, published, refused
-from qtools.pubsub_http.publish.publish_batcher import PublishBatcher
+from qtools.pubsub_http.api.access import Head
+from qtools.pubsub_http.api.asgi_app import Answer, App, answer_to, published
+from qtools.pubsub_http.publish.endpoint import PublishEndpoint
 from qtools.web import fast_path
-from qtools.web.request_body import Headers, Refusal
+from qtools.web.request_body import Headers
 
 log = logging.getLogger("qtools.pubsub")
 
+_PATH = b"/pub?"
 
-class ShortPub:
-    """`max_message`: bytes."""
 
-    def __init__(self, app: App, access: Access, batcher: PublishBatcher, max_message: int) -> None:
+class PublishFastPath:
+    """Finds the handlers of requests that may take the fast path (web/fast_path.py, Short)."""
+
+    def __init__(self, app: App, endpoint: PublishEndpoint) -> None:
         self._app = app
-        self._access = access
-        self._batcher = batcher
-        self._max_message = max_message
+        self._endpoint = endpoint
 
     def __call__(self, target: bytes, headers: Headers, length: int, secure: bool) -> fast_path.Handler | None:
         topic = fast_path.plain_pub(target)
-        if topic is None or length > self._max_message or log.isEnabledFor(logging.INFO):
+        if topic is None or log.isEnabledFor(logging.INFO):  # the application logs each request
             return None
         head = dict(headers)
-        if b"idempotency-key" in head:
+        if not self._endpoint.takes_plain(head, length):
             return None
         try:
-            self._access.admit(head, secure)
-            refuse_unless(self._access.identify(head).may_publish(topic), f"publish to {topic}")
-        except Refusal as refusal:
-            told = refused(refusal)
-            return lambda body, answer: self._answer(head, answer, told)
+            self._app.admit("POST", "/pub", target[len(_PATH) :], head, secure)
+        except Exception as error:
+            refusal = answer_to(error, "POST /pub")
+            return lambda body, respond: self._respond(head, respond, refusal)
         return partial(self._publish, topic, head)
 
-    def _publish(self, topic: str, head: Head, body: bytes, answer: fast_path.Answer) -> None:
-        self._batcher.hand_in(topic, (body,)).add_done_callback(partial(self._answered, head, answer))
+    def _publish(self, topic: str, head: Head, body: bytes, respond: fast_path.Answer) -> None:
+        self._endpoint.publish_plain(topic, body).add_done_callback(partial(self._published, head, respond))
 
-    def _answered(self, head: Head, answer: fast_path.Answer, done: asyncio.Future[None]) -> None:
+    def _published(self, head: Head, respond: fast_path.Answer, done: asyncio.Future[None]) -> None:
         error = done.exception()
-        if error is None:
-            self._answer(head, answer, published(1))
-        else:
-            if not isinstance(error, Refusal):
-                log.error("internal error in /pub: %s: %s", type(error).__name__, error)
-                error = Refusal(500, "INTERNAL_ERROR")
-            self._answer(head, answer, refused(error))
+        answer = published(1) if error is None else answer_to(error, "POST /pub")
+        self._respond(head, respond, answer)
 
-    def _answer(self, head: Head, answer: fast_path.Answer, told: Answer) -> None:
-        self._app.count(told.status)
-        answer(fast_path.whole(told.status, self._app.headers(told, head), told.body))
+    def _respond(self, head: Head, respond: fast_path.Answer, answer: Answer) -> None:
+        self._app.count(answer.status)
+        respond(fast_path.whole(answer.status, self._app.headers(answer, head), answer.body))

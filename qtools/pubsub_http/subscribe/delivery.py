@@ -184,8 +184,8 @@ class StreamDelivery:
 
     def unsettled(self) -> list[bytes]:
         """The ids of what was sent, whole or in part, and not known to be taken, in order."""
-        ids = [ident for sent in self._pending for ident in sent.batch.ids]
-        return ids if self._interrupted is None else [*ids, *self._interrupted.ids]
+        ids = [ident for sent in self._pending for ident in sent.batch.messages.ids]
+        return ids if self._interrupted is None else [*ids, *self._interrupted.messages.ids]
 
     def expected(self) -> set[bytes]:
         """The ids of what the client has already, and what has not come again."""
@@ -257,7 +257,7 @@ class StreamDelivery:
         self._counts.undecided += len(places)
         if places and not self._has_warned and self._where is not None:
             self._has_warned = True
-            ident, why = batch.ids[places[0]].decode(), self._where.why_not(batch.bodies[places[0]])
+            ident, why = batch.messages.ids[places[0]].decode(), self._where.why_not(batch.bodies[places[0]])
             log.warning(
                 "where=%s has no answer for message %s (%s): it and others like it are finished unsent",
                 self._where.text, ident, why,
@@ -265,9 +265,9 @@ class StreamDelivery:
 
     def _without_arrived(self, batch: Batch, places: Sequence[int]) -> Sequence[int]:
         assert self._arrived is not None
-        ids = batch.ids
+        ids = batch.messages.ids
         new = [place for place in places if ids[place] not in self._arrived]
-        self._arrived.difference_update(batch.ids)
+        self._arrived.difference_update(ids)
         return new
 
     # ── back ──

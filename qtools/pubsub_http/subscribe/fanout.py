@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from qtools.engines.contract import Source, SourceOptions
 from qtools.errors import UsageError
 from qtools.names import EPHEMERAL, Subscription
-from qtools.pubsub_http.options import GatewayOptions
+from qtools.pubsub_http.options import BACKLOG, GatewayOptions
 from qtools.pubsub_http.subscribe.rendered_batch import RenderedBatch
 from qtools.web.memory_budget import MemoryBudget
 from qtools.web.request_body import Refusal
@@ -209,7 +209,7 @@ class Fanouts:
         if fanout is None:
             fanout = self._fanouts[topic] = Fanout(self, topic)
             self.budget.add(fanout)
-        reader = FanoutReader(fanout, self.options.backlog)
+        reader = FanoutReader(fanout, self.options.backlog or BACKLOG)
         fanout.readers.append(reader)
         try:
             await asyncio.shield(fanout.started)

@@ -13,8 +13,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qtools.engines.contract import what_is_missing
 from qtools.errors import QtoolsError
 from qtools.message import Batch
+from qtools.pubsub_http.api.capabilities import NOT_SUPPORTED
 from qtools.pubsub_http.api.proxies import ProxyWarning
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.publish.publish_batcher import refusal_of
@@ -114,6 +116,7 @@ class Subscribing:
         watch: asyncio.Task[None] | None = None
         try:
             source = await self._source(caller, params)
+            self._check_time(params, source)
             self._sources.add(source)
             if self.stopping:
                 source.end()
@@ -140,6 +143,16 @@ class Subscribing:
             return await self._consumers.open(caller.name, params)
         except QtoolsError as error:
             raise refusal_of(error) from error
+
+    def _check_time(self, params: SubscribeParams, source: DeliverySource) -> None:
+        """Refuse a msg_timeout that is longer than the broker waits, if the engine cannot extend that."""
+        missing = what_is_missing(self._options.engine.capabilities, "touch")
+        if params.acks and missing and isinstance(source, ConsumerSource):
+            most = source.consumer.acknowledgement_timeout
+            if most is not None and params.msg_timeout > most:
+                raise Refusal(
+                    501, NOT_SUPPORTED, f"msg_timeout: {missing}, and the broker waits {most:g} s: give at most that"
+                )
 
     async def _end_when_empty(self, source: ConsumerSource) -> None:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from qtools.message import Batch, Origin
 from qtools.pubsub_http.api.tokens import Caller
@@ -38,7 +39,8 @@ class AckSession:
         self.timed_out = 0
         self.on_less: Callable[[], None] = lambda: None  # called when less is held
         self._timeout = timeout
-        self._held: dict[bytes, tuple[Origin, float]] = {}  # by id: from where, until when; the soonest first
+        # By the message's id: its origin, its handle there, and when it goes back; the soonest is first.
+        self._held: dict[bytes, tuple[Origin, Any, float]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -48,7 +50,7 @@ class AckSession:
         of two messages that share it, the second has to wait."""
         held, until = self._held, now + self._timeout
         clashing: list[int] = []
-        ids = batch.ids
+        ids, handles = batch.messages.ids, batch.ids
         for origin, start, stop in batch.parts:
             for place in range(start, stop):
                 before = held.pop(ids[place], None)
@@ -56,7 +58,7 @@ class AckSession:
                     held[ids[place]] = before
                     clashing.append(place)
                 else:  # one that comes again had timed out, or its connection was lost: the new delivery counts
-                    held[ids[place]] = (origin, until)
+                    held[ids[place]] = (origin, handles[place], until)
         if not clashing:
             return batch
         batch.pick(clashing).requeue(ELSEWHERE_MS)
@@ -83,14 +85,14 @@ class AckSession:
             if found is None or found[0].is_lost:
                 unknown.append(text)
             else:
-                held[ident] = (found[0], until)
+                held[ident] = (found[0], found[1], until)
                 count += 1
         return count, unknown
 
     def expire(self, now: float) -> int:
         """Give back what was held too long; how many that were."""
         late: list[str] = []
-        for ident, (_, until) in self._held.items():
+        for ident, (_, _, until) in self._held.items():
             if until > now:
                 break
             late.append(ident.decode("latin-1"))
@@ -106,19 +108,19 @@ class AckSession:
         if ids:
             self._take(ids, lambda origin, some: origin.requeue(some, 0))
 
-    def _take(self, ids: Iterable[str], tell: Callable[[Origin, Sequence[bytes]], None]) -> Told:
+    def _take(self, ids: Iterable[str], acknowledge: Callable[[Origin, Sequence[Any]], None]) -> Told:
         unknown: list[str] = []
-        by_origin: dict[int, tuple[Origin, list[bytes]]] = {}
+        by_origin: dict[int, tuple[Origin, list[Any]]] = {}
         for text in ids:
             ident = text.encode("latin-1", "replace")
             found = self._held.pop(ident, None)
             if found is None or found[0].is_lost:
                 unknown.append(text)
             else:
-                by_origin.setdefault(id(found[0]), (found[0], []))[1].append(ident)
+                by_origin.setdefault(id(found[0]), (found[0], []))[1].append(found[1])
         count = 0
         for origin, some in by_origin.values():
-            tell(origin, some)
+            acknowledge(origin, some)
             count += len(some)
         self.on_less()
         return count, unknown

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from qtools.engines.contract import Capabilities
 from qtools.message import Batch
 from qtools.pubsub_http.api.asgi_app import accept
+from qtools.pubsub_http.api.capabilities import advice
 from qtools.pubsub_http.api.routes import MAX_DEFER
 from qtools.pubsub_http.subscribe.delivery import DeliverySource, StreamDelivery, TrackedStream
 from qtools.pubsub_http.subscribe.rendered_batch import FORMATS
@@ -76,12 +78,13 @@ class WebSockets:
     """Serves /sub to those who come with a WebSocket."""
 
     def __init__(self, options: GatewayOptions, subscribing: Subscribing, sessions: AckSessions) -> None:
-        self._options = options
+        self._capabilities = options.engine.capabilities
+        self._max_in_flight = options.max_in_flight
         self._subscribing = subscribing
         self._sessions = sessions
 
     async def serve(self, request: Request) -> None:
-        params = read_subscribe_params(request.values, "", self._options.max_in_flight, websocket=True)
+        params = read_subscribe_params(request.values, "", self._max_in_flight, websocket=True)
         async with self._subscribing.subscribed(request, params) as source:
             session = self._sessions.open(request.caller, params.msg_timeout) if params.acks else None
             stream = _Stream(request, params.form)
@@ -117,29 +120,36 @@ class WebSockets:
                 stream.gone = True
                 source.end()
                 return
-            told = message.get("text")
-            if told is None:
-                told = message.get("bytes") or b""
-            await stream.answer(_obey(told, session, asyncio.get_running_loop().time()))
+            text = message.get("text")
+            if text is None:
+                text = message.get("bytes") or b""
+            await stream.answer(_run_command(text, session, self._capabilities, asyncio.get_running_loop().time()))
 
 
-def _obey(told: str | bytes, session: AckSession | None, now: float) -> dict[str, Any]:
-    """One command of a client's: what it came to."""
+def _run_command(
+    text: str | bytes, session: AckSession | None, capabilities: Capabilities, now: float
+) -> dict[str, Any]:
+    """Do what one command of the client asks for. Returns the result that is sent to it, or {"error": …}."""
     if session is None:
-        return {"error": "this stream acknowledges by itself: nothing is to be said here without ack=client"}
+        return {"error": "the gateway finishes the messages of this stream: commands need ack=client"}
     try:
-        command = orjson.loads(told)
+        command = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        return {"error": f"that is no JSON: {error}"}
+        return {"error": f"the command is not JSON: {error}"}
     words = [word for word in ("finish", "requeue", "touch") if isinstance(command, dict) and word in command]
     if len(words) != 1:
-        return {"error": 'say {"finish": [ids]}, {"requeue": [ids], "delay": ms} or {"touch": [ids]}'}
+        return {"error": 'a command is {"finish": [ids]}, {"requeue": [ids], "delay": ms} or {"touch": [ids]}'}
     word = words[0]
     ids, delay = command[word], command.get("delay", 0)
     if not isinstance(ids, list) or not all(isinstance(ident, str) for ident in ids):
         return {"error": f"{word} takes an array of message ids"}
     if type(delay) is not int or not 0 <= delay <= MAX_DEFER:
         return {"error": f"delay is in ms, 0 to {MAX_DEFER}"}
+    unsupported = (delay and advice(capabilities, "requeue_delay", "delay")) or (
+        word == "touch" and advice(capabilities, "touch", "touch")
+    )
+    if unsupported:
+        return {"error": unsupported}
     if word == "finish":
         count, unknown = session.finish(ids)
     elif word == "requeue":

@@ -1,4 +1,4 @@
-"""The plainest /pub is answered without the application: for the same reasons, in the same words."""
+"""The plainest /pub is answered on the fast path with the answers that the application gives."""
 
 from __future__ import annotations
 
