@@ -65,7 +65,9 @@ async def test_a_client_that_does_not_read_does_not_hold_it_up() -> None:
         for _ in range(100):
             writer.say(mpub("t", *[b"x" * 50_000] * 10))
             assert await writer.answer() == b"OK"
-        await come_true(lambda: any(one.transport.get_write_buffer_size() for one in daemon._tcp_server.connections))  # type: ignore[union-attr]
+        await come_true(
+            lambda: any(one.transport.socket.get_write_buffer_size() for one in daemon._tcp_server.connections)
+        )  # type: ignore[union-attr]
     assert took[0] < PROMPT
     await stuck.close()
     await writer.close()
@@ -80,7 +82,7 @@ async def test_a_client_that_reads_slowly_gets_what_was_written_for_it() -> None
             writer.say(mpub("t", *[b"x" * 50_000] * 10))
             assert await writer.answer() == b"OK"
         (connection,) = [one for one in daemon._tcp_server.connections if one.consumer is not None]  # type: ignore[union-attr]
-        await come_true(connection.transport.get_write_buffer_size)
+        await come_true(connection.transport.socket.get_write_buffer_size)
         sent = connection.consumer.sent  # type: ignore[union-attr]
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
         reading = asyncio.create_task(slow.messages(sent))

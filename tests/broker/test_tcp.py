@@ -72,7 +72,7 @@ async def test_a_client_without_heartbeats_stays_however_silent() -> None:
     async with serving() as daemon:
         peer = await Peer.to(daemon, identify(heartbeat_interval=-1))
         await peer.answer()
-        assert only(daemon)._alarm is None
+        assert only(daemon).transport._alarm is None
         peer.say(pub("t", b"x"))
         assert await peer.answer() == b"OK"
         await peer.close()
@@ -129,7 +129,7 @@ async def test_small_answers_do_not_wait_for_an_acknowledgement() -> None:
     async with serving(http_address="127.0.0.1:0") as daemon:
         peer = await Peer.to(daemon, pub("t", b"x"))
         await peer.answer()
-        told = only(daemon).transport.get_extra_info("socket")
+        told = only(daemon).transport.socket.get_extra_info("socket")
         assert told.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert daemon._http is not None
         assert daemon._http.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -151,8 +151,8 @@ async def test_a_client_that_does_not_read_costs_bounded_memory_and_stops_nobody
             for message in await reader.messages(10):
                 reader.say(b"FIN %b\n" % message.id)
         (connection,) = [one for one in daemon._tcp_server.connections if one.channel and one.channel.name == "stuck"]
-        assert connection.transport.get_write_buffer_size() <= HIGH_WATER + ROOM
-        assert connection.out_size == 0
+        assert connection.transport.socket.get_write_buffer_size() <= HIGH_WATER + ROOM
+        assert connection.transport.out_size == 0
         assert connection.channel is not None
         assert connection.channel.depth > 500
         stuck.writer.transport.resume_reading()  # type: ignore[attr-defined]
@@ -190,7 +190,7 @@ async def test_a_client_that_reads_slowly_is_not_dropped(caplog: pytest.LogCaptu
         writer = await Peer.to(daemon)
         writer.say(mpub("t", *[b"x" * 50_000] * 100) * 5)
         connection = next(one for one in daemon._tcp_server.connections if one.consumer is not None)
-        await come_true(lambda: connection._full_at >= 0)
+        await come_true(lambda: connection.transport.is_full)
         ended = time.monotonic() + 3.5
         while time.monotonic() < ended:
             slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
@@ -213,14 +213,14 @@ async def test_a_client_that_never_reads_its_answers_is_not_listened_to_for_ever
         connection = await come_true(lambda: next(iter(daemon._tcp_server.connections), None))
         chunk = pub("t", b"x") * 20_000
         async with asyncio.timeout(60):
-            while not connection._is_paused:
+            while not connection.transport.is_paused:
                 peer.say(chunk)
                 await asyncio.sleep(0)
                 daemon.broker.topics.get("t") and daemon.broker.topics["t"].empty(daemon.broker.now(), time.time_ns())
-        assert connection.transport.get_write_buffer_size() < HIGH_WATER + ANSWERS + 4 * len(chunk)
+        assert connection.transport.socket.get_write_buffer_size() < HIGH_WATER + ANSWERS + 4 * len(chunk)
         peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(10):
-            while connection._is_paused:
+            while connection.transport.is_paused:
                 await peer.reader.read(1 << 18)
         peer.writer.transport.abort()
         await peer.close()
@@ -425,8 +425,8 @@ async def test_publishers_are_not_listened_to_while_too_much_waits_to_be_written
             for _ in range(20):
                 peer.say(mpub("t", b"x" * 30_000, b"y" * 30_000))
         connections = list(daemon._tcp_server.connections)
-        await come_true(lambda: all(connection._waits_for_store for connection in connections))
-        assert all(connection._is_paused for connection in connections)
+        await come_true(lambda: all(connection.waits_for_store for connection in connections))
+        assert all(connection.transport.is_paused for connection in connections)
         leaving = peers.pop()
         leaving.writer.transport.abort()
         is_free.set()
@@ -435,7 +435,7 @@ async def test_publishers_are_not_listened_to_while_too_much_waits_to_be_written
                 assert await peer.answer() == b"OK"
             peer.say(pub("t", b"z"))
             assert await peer.answer() == b"OK"
-            assert not any(connection._waits_for_store for connection in connections)
+            assert not any(connection.waits_for_store for connection in connections)
             await peer.close()
 
 

@@ -25,7 +25,7 @@ OUT_OF_MEMORY = b"E_PUB_FAILED PUB failed: too slow for a broker that has no mor
 
 
 def deaf(connections: set[ClientConnection]) -> int:
-    return sum(connection._waits_for_memory for connection in connections)
+    return sum(connection.waits_for_memory for connection in connections)
 
 
 def held(connections: set[ClientConnection]) -> int:
@@ -130,16 +130,16 @@ async def drip(peer: Peer) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_client_that_waits_for_memory_is_not_taken_for_silent() -> None:
+async def test_a_client_thatwaits_for_memory_is_not_taken_for_silent() -> None:
     async with serving(**SMALL) as daemon:
         assert daemon._tcp_server is not None
         connections = daemon._tcp_server.connections
         stuck = [await Peer.to(daemon, pub("t", b"x" * MB)[:-5000]) for _ in range(40)]
         await come_true(lambda: deaf(connections) > 3)
         for connection in tuple(connections):
-            connection._last_received -= 1000
-            connection._tick(daemon.broker.now())
-            assert connection.over == (not connection._waits_for_memory)
+            connection.transport._last_received -= 1000
+            connection.transport._tick(daemon.broker.now())
+            assert connection.transport.over == (not connection.waits_for_memory)
         for peer in stuck:
             await peer.close()
 

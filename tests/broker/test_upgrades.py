@@ -161,9 +161,10 @@ async def test_clients_may_need_a_certificate(
             await peer.start_tls(trusting(files, certificate=True))
             assert await peer.answer() == b"OK"
             (connection,) = daemon._tcp_server.connections  # type: ignore[union-attr]
-            assert connection.tls is not None
-            assert connection.tls.common_name == "a client"
-            assert connection.tls.terms[0].startswith("TLSv1")
+            secured = connection.transport.tls
+            assert secured is not None
+            assert secured.common_name == "a client"
+            assert secured.terms[0].startswith("TLSv1")
             await works(peer)
         else:
             with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):  # noqa: PT012 - either may find it out

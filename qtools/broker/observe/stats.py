@@ -160,20 +160,20 @@ def _consumer(consumer: ChannelConsumer) -> Plain:
 
 def client_stats(connection: ClientConnection, topic: str = "") -> Plain:
     """One client. topic: include only what it published to this topic, if given."""
-    client, consumer = connection.client, connection.consumer
-    version, cipher = connection.tls.terms if connection.tls is not None and connection.secure else ("", "")
+    client, consumer, transport = connection.client, connection.consumer, connection.transport
+    version, cipher = transport.tls.terms if transport.tls is not None and transport.secure else ("", "")
     told: Plain = {
         "client_id": client.client_id,
         "hostname": client.hostname,
         "version": "V2",
-        "remote_address": connection.address,
+        "remote_address": transport.address,
         "state": connection.state.number,
         "ready_count": consumer.ready if consumer else 0,
         "in_flight_count": consumer.in_flight if consumer else 0,
         "message_count": consumer.sent if consumer else 0,
         "finish_count": consumer.finished if consumer else 0,
         "requeue_count": consumer.requeued if consumer else 0,
-        "connect_ts": int(connection.connected),
+        "connect_ts": int(transport.connected),
         "sample_rate": client.sample_rate,
         "deflate": client.agreed.deflate,
         "snappy": client.agreed.snappy,
@@ -188,7 +188,7 @@ def client_stats(connection: ClientConnection, topic: str = "") -> Plain:
     if counts:
         told["pub_counts"] = counts
     return told | {
-        "tls": connection.secure,
+        "tls": transport.secure,
         "tls_cipher_suite": cipher,
         "tls_version": version.replace("TLSv", "TLS"),
         "tls_negotiated_protocol": "",

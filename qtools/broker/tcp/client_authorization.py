@@ -8,35 +8,20 @@ that needs it then waits for a new one.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from qtools.broker.core.broker import Broker
 from qtools.broker.tcp.auth import AuthFailed, Authority, Authorization, refusal
-from qtools.broker.tcp.client_transport import log
+from qtools.broker.tcp.client_transport import ClientTransport, log
 from qtools.engines.nsq.protocol.client_commands import Command, RefusedCommand
-
-if TYPE_CHECKING:
-    from qtools.engines.nsq.protocol.transforms import Tls
 
 
 class AuthorizedClient(Protocol):
-    """The connection of the client."""
+    """The client."""
 
-    host: str
-    address: str
-    tls: Tls | None
-
-    @property
-    def broker(self) -> Broker: ...
     def refuse(self, code: str, text: str) -> None:
         """Send an error and end the connection."""
         ...
 
-    def fault(self, error: BaseException) -> None:
-        """End the connection after an error in the broker itself."""
-        ...
-
-    def pause_reading(self) -> None: ...
     def authorized(self, then: Command | None) -> None:
         """Continue with `then`; without it, answer AUTH."""
         ...
@@ -45,29 +30,37 @@ class AuthorizedClient(Protocol):
 class ClientAuthorization:
     """current: what the client is authorized to do; None before AUTH. task: asks the auth server; None otherwise."""
 
-    def __init__(self, client: AuthorizedClient, authority: Authority) -> None:
+    def __init__(self, client: AuthorizedClient, transport: ClientTransport, authority: Authority) -> None:
         self.current: Authorization | None = None
         self.task: asyncio.Task[None] | None = None
         self._client = client
+        self._transport = transport
         self._authority = authority
+
+    def authenticate(self, secret: bytes) -> None:
+        """Execute AUTH."""
+        if self.current is not None:
+            self._client.refuse("E_INVALID", "AUTH already set")
+        else:
+            self.request(secret, None)
 
     def request(self, secret: bytes, then: Command | None) -> None:
         """Ask the auth server; `then` is the command that waits for the answer."""
-        self._client.pause_reading()
+        self._transport.pause_reading()
         self.task = asyncio.ensure_future(self._request(secret, then))
 
     async def _request(self, secret: bytes, then: Command | None) -> None:
-        client = self._client
+        client, transport = self._client, self._transport
         try:
-            authorization = await self._authority.ask(secret, client.host, client.tls)
+            authorization = await self._authority.ask(secret, transport.host, transport.tls)
         except AuthFailed as error:
-            log.warning("%s: AUTH failed: %s", client.address, error)  # the client does not get the reason
+            log.warning("%s: AUTH failed: %s", transport.address, error)  # the client does not get the reason
             self.task = None
             client.refuse("E_AUTH_FAILED", "AUTH failed")
             return
         except Exception as error:
             self.task = None
-            client.fault(error)
+            transport.fault(error)
             return
         self.task = None
         if not authorization.rules:
@@ -82,7 +75,7 @@ class ClientAuthorization:
             self.task.cancel()
 
     def _has_expired(self) -> bool:
-        return self.current is not None and self.current.expires <= self._client.broker.now()
+        return self.current is not None and self.current.expires <= self._transport.broker.now()
 
     def allows(self, name: str, command: Command, topic: str, channel: str) -> bool:
         """Whether the client may send `command`. If not, it is refused; if the authorization has expired, it is

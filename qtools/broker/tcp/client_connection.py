@@ -1,7 +1,7 @@
 """The commands of one NSQ client (protocol V2). In: commands. Out: responses, and calls to the broker.
 
     magic ─▶ commands, each checked against the state of the client (client_states.py)
-             IDENTIFY may add TLS, and then snappy or deflate, to all bytes after its response
+             IDENTIFY may add transforms to all bytes after its response (client_upgrades.py)
 
 Never here: a task, a future or a lock, except for AUTH, which asks another server.
 The texts of errors are nsqd 1.3.0's (nsqd/protocol_v2.go), because scripts and clients match them.
@@ -13,14 +13,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qtools.broker.core.channel import Channel, TooMany
+from qtools.broker.core.channel import Channel
 from qtools.broker.core.consumer import ChannelConsumer
 from qtools.broker.core.store import Commit
+from qtools.broker.tcp import subscriber_commands
 from qtools.broker.tcp.auth import Authorization, describe
 from qtools.broker.tcp.client_authorization import ClientAuthorization
 from qtools.broker.tcp.client_states import IGNORED, INIT, TABLE, TLS_REQUIRED, ClientState
 from qtools.broker.tcp.client_states import refusal as refusal_in_state
 from qtools.broker.tcp.client_transport import ClientTransport, log
+from qtools.broker.tcp.client_upgrades import ClientUpgrades
 from qtools.broker.tcp.pending_responses import PendingResponses
 from qtools.engines.nsq.protocol.client_commands import (
     Auth,
@@ -38,26 +40,25 @@ from qtools.engines.nsq.protocol.client_commands import (
 )
 from qtools.engines.nsq.protocol.command_reader import CommandReader
 from qtools.engines.nsq.protocol.commands import MAGIC_V2
-from qtools.engines.nsq.protocol.frames import CLOSE_WAIT, ERROR, OK, RESPONSE, encode_frame
-from qtools.engines.nsq.protocol.negotiate import NegotiatedClient, NotGranted, negotiate
-from qtools.engines.nsq.protocol.transforms import Deflate, Snappy, Tls
+from qtools.engines.nsq.protocol.frames import ERROR, OK, RESPONSE, encode_frame
+from qtools.engines.nsq.protocol.negotiate import NegotiatedClient, NotGranted
 
 if TYPE_CHECKING:
-    from qtools.broker.tcp.contract import ConnectionServer
+    from qtools.broker.tcp.contract import ClientServer
 
 MOST_PENDING = 1000  # responses that one client may wait for, before the broker stops reading from it
 
 _OK = encode_frame(RESPONSE, OK)
-_CLOSE_WAIT = encode_frame(RESPONSE, CLOSE_WAIT)
 
 
-class ClientConnection(ClientTransport):
-    """One client: the Receiver of its consumer, and a BrokerClient."""
+class ClientConnection:
+    """One client: a TransportClient, and the Receiver of its consumer. transport: its socket."""
 
-    server: ConnectionServer
-
-    def __init__(self, server: ConnectionServer) -> None:
-        super().__init__(server)
+    def __init__(self, server: ClientServer) -> None:
+        self.server = server
+        self.broker = server.broker
+        self.transport = ClientTransport(server.broker, self)
+        self.deliver = self.transport.deliver
         self._enter(TLS_REQUIRED if server.tls_required else INIT)
         # Until it sends an IDENTIFY, a client has the defaults of this broker.
         self.client = NegotiatedClient(
@@ -66,16 +67,18 @@ class ClientConnection(ClientTransport):
         self.published: dict[str, int] = {}
         self.channel: Channel | None = None
         self.consumer: ChannelConsumer | None = None
-        self._authorization = None if server.authority is None else ClientAuthorization(self, server.authority)
+        self._authorization = (
+            None if server.authority is None else ClientAuthorization(self, self.transport, server.authority)
+        )
         self._magic = b""
         self._reader = self._make_reader()
         self._commands: deque[Command] = deque()
         self._responses = PendingResponses()
-        self._waits_for_store = False  # too much waits to be written: not read until its own messages are on disk
+        self.waits_for_store = False  # too much waits to be written: not read until its own messages are on disk
         self._awaited: Commit | None = None  # the commit that must be done before the next command is executed
-        self._waits_for_memory = False  # not read, because unfinished commands of all clients take too much memory
+        self.waits_for_memory = False  # not read, because unfinished commands of all clients take too much memory
         self._ends_after_responses = False
-        self._upgrades: deque[str] = deque()
+        self._upgrades = ClientUpgrades(self.transport, server)
 
     def _make_reader(self) -> CommandReader:
         return CommandReader(self.server.limits, None if self._authorization is None else self._refuse_publish)
@@ -98,15 +101,15 @@ class ClientConnection(ClientTransport):
     # ── input ──────────────────────────────────────────────────────────────────────────────
 
     def take(self, data: bytes) -> None:
-        if not self.greeted:
+        if not self.transport.greeted:
             self._magic += data
             if len(self._magic) < len(MAGIC_V2):
                 return
             if not self._magic.startswith(MAGIC_V2):
                 self.refuse("E_BAD_PROTOCOL", "")
                 return
-            self.greeted = True
-            self.client.client_id = self.client.hostname = self.host
+            self.transport.greeted = True
+            self.client.client_id = self.client.hostname = self.transport.host
             data, self._magic = self._magic[len(MAGIC_V2) :], b""
         commands = self._reader.feed(data)
         if commands:
@@ -117,8 +120,8 @@ class ClientConnection(ClientTransport):
 
     def _execute(self) -> None:
         """Execute the commands, until one has to wait for something."""
-        commands, waits = self._commands, self._authorization is not None
-        while commands and self._awaited is None and not self.over and not (waits and self._is_authorizing):
+        commands, waits, transport = self._commands, self._authorization is not None, self.transport
+        while commands and self._awaited is None and not transport.over and not (waits and self._is_authorizing):
             command = commands.popleft()
             handler = self._handlers.get(type(command))
             if handler is None:
@@ -130,7 +133,7 @@ class ClientConnection(ClientTransport):
         self.state = state
         self._handlers = self._HANDLERS[state]
 
-    def _follow(self, command: type) -> None:
+    def follow(self, command: type) -> None:
         """Enter the state that the table has after `command`."""
         following = TABLE[self.state][command]
         if isinstance(following, ClientState) and following is not self.state:
@@ -143,30 +146,36 @@ class ClientConnection(ClientTransport):
         if self._responses:
             self._responses.put(frame)
         else:
-            self.out.append(frame)
-            self.flush_soon()
+            self.transport.out.append(frame)
+            self.transport.flush_soon()
 
     def refuse(self, code: str, text: str) -> None:
         """Send an error and end the connection. Without a `code`, end it without an error."""
-        self.over = True
+        self.transport.over = True
         self.leave()
         self._reader = self._make_reader()  # frees the memory of an unfinished command
         if code:
             error = f"{code} {text}" if text else code
-            log.info("%s: %s", self.address, error)
+            log.info("%s: %s", self.transport.address, error)
             self.answer(encode_frame(ERROR, error.encode()))
         if self._responses:
             self._ends_after_responses = True
         else:
-            self.hang_up()
+            self.transport.hang_up()
 
-    def _report_failure(self, name: str, ident: bytes, why: str) -> None:
+    def report_failure(self, name: str, ident: bytes, why: str) -> None:
         """Send an error that does not end the connection."""
         text = f"E_{name}_FAILED {name} {ident.decode('latin-1')} failed {why}"
-        self.out.append(encode_frame(ERROR, text.encode("latin-1")))
-        self.flush_soon()
+        self.transport.out.append(encode_frame(ERROR, text.encode("latin-1")))
+        self.transport.flush_soon()
 
     # ── called by the broker and the transport ──────────────────────────────────────────────────────────
+
+    def connected(self) -> None:
+        self.server.connected(self)
+
+    def disconnected(self) -> None:
+        self.server.disconnected(self)
 
     def make_room(self, room: int) -> None:
         consumer = self.consumer
@@ -184,10 +193,12 @@ class ClientConnection(ClientTransport):
 
     def shut(self) -> None:
         """End the connection, because the channel was deleted or the broker ends, once all responses are sent."""
-        if self.over or not self._responses:
-            super().shut()
+        if self.transport.over:
             return
-        self.over = True
+        if not self._responses:
+            self.transport.hang_up()
+            return
+        self.transport.over = True
         self.leave()
         self._ends_after_responses = True
 
@@ -197,7 +208,7 @@ class ClientConnection(ClientTransport):
         return bool(self._responses)
 
     def may_read(self) -> bool:
-        is_free = not self._waits_for_store and self._awaited is None and not self._waits_for_memory
+        is_free = not self.waits_for_store and self._awaited is None and not self.waits_for_memory
         return len(self._responses) < MOST_PENDING and is_free
 
     # ── for unfinished_commands.py ──────────────────────────
@@ -205,7 +216,7 @@ class ClientConnection(ClientTransport):
     @property
     def unfinished_bytes(self) -> int:
         """Bytes in memory of a command that has not arrived whole; 0 when there is none."""
-        return 0 if self.over else self._reader.unfinished_bytes
+        return 0 if self.transport.over else self._reader.unfinished_bytes
 
     @property
     def missing_bytes(self) -> int:
@@ -214,12 +225,12 @@ class ClientConnection(ClientTransport):
 
     def set_waiting_for_memory(self, waits: bool) -> None:
         """Stop reading from the client, or read on."""
-        if waits != self._waits_for_memory:
-            self._waits_for_memory = waits
-            if waits and not self.over:
-                self.pause_reading()
+        if waits != self.waits_for_memory:
+            self.waits_for_memory = waits
+            if waits and not self.transport.over:
+                self.transport.pause_reading()
             elif not self._is_authorizing:
-                self.resume_reading()
+                self.transport.resume_reading()
 
     def end_unfinished(self) -> None:
         """End the connection, because its command takes too long to arrive. The client may try again."""
@@ -232,24 +243,17 @@ class ClientConnection(ClientTransport):
             # Pending responses are sent before the transforms that this command adds.
             self._commands.appendleft(command)
             self._awaited = self._responses.last_commit
-            self.pause_reading()
+            self.transport.pause_reading()
             return
         try:
-            client = negotiate(command.body, self.server.grants)
+            client = self._upgrades.negotiate(command.body)
         except NotGranted as error:
             self.refuse(error.code, error.text)
             return
-        agreed = client.agreed
-        wanted = (("tls", agreed.tls_v1), ("snappy", agreed.snappy), ("deflate", agreed.deflate))
-        upgrades = [name for name, granted in wanted if granted]
-        if upgrades and (self.tls is not None or self.compression is not None):
-            self.refuse("E_IDENTIFY_FAILED", "IDENTIFY failed: the connection has been upgraded already")
-            return
         self.client = client
-        self.set_heartbeat(client.heartbeat_interval / 1000)
-        self.answer(encode_frame(RESPONSE, agreed.encode()) if client.negotiates else _OK)
-        self._upgrades.extend(upgrades)
-        if upgrades:
+        self.transport.set_heartbeat(client.heartbeat_interval / 1000)
+        self.answer(encode_frame(RESPONSE, client.agreed.encode()) if client.negotiates else _OK)
+        if self._upgrades:
             self._upgrade()
         else:
             # the reader stops behind an IDENTIFY, as it may add a transform
@@ -257,18 +261,11 @@ class ClientConnection(ClientTransport):
 
     def _upgrade(self) -> None:
         """Add the next transform, if one is left."""
-        if not self._upgrades:
-            return
-        rest = self._reader.take_rest()
-        self._reader = self._make_reader()
-        which = self._upgrades.popleft()
-        if which == "tls":
-            assert self.server.tls is not None
-            self.add_transform(tls=Tls(self.server.tls, server_side=True), rest=rest)
-            return
-        compression = Snappy() if which == "snappy" else Deflate(self.client.agreed.deflate_level)
-        self.add_transform(compression=compression, rest=rest)
-        self.answer(_OK)
+        if self._upgrades:
+            rest = self._reader.take_rest()
+            self._reader = self._make_reader()
+            if self._upgrades.add_next(rest):
+                self.answer(_OK)
 
     def secured(self) -> None:
         if self.state is TLS_REQUIRED:
@@ -279,10 +276,8 @@ class ClientConnection(ClientTransport):
     def _auth(self, command: Auth) -> None:
         if self._authorization is None:
             self.refuse("E_AUTH_DISABLED", "AUTH disabled")
-        elif self._authorization.current is not None:
-            self.refuse("E_INVALID", "AUTH already set")
         else:
-            self._authorization.request(command.secret, None)
+            self._authorization.authenticate(command.secret)
 
     def authorized(self, then: Command | None) -> None:
         """Continue after the auth server has answered: with `then`, or with the answer to AUTH."""
@@ -292,8 +287,8 @@ class ClientConnection(ClientTransport):
         else:
             self._commands.appendleft(then)
         self._commands.extend(self._reader.feed(b""))  # the reader stops behind an AUTH
-        self.resume_reading()
-        self.attempt(self._execute)
+        self.transport.resume_reading()
+        self.transport.attempt(self._execute)
 
     # ── publishing ──────────────────────────────────────────────────────────────────────────────
 
@@ -310,102 +305,40 @@ class ClientConnection(ClientTransport):
         self._responses.put(frames, commit, name)
         commit.waiters.append(self._settle)
         if self.broker.store.is_crowded:
-            self._waits_for_store = True
+            self.waits_for_store = True
         if not self.may_read():
-            self.pause_reading()
+            self.transport.pause_reading()
 
     def _settle(self) -> None:
         """Send the responses whose commits are done, in order."""
         due, failure = self._responses.take_due()
         if due:
-            self.out += due
-            self.flush_soon()
+            self.transport.out += due
+            self.transport.flush_soon()
         if failure is not None:
             name, error = failure
             self.refuse(f"E_{name}_FAILED", f"{name} failed {error}")
             return
-        self._waits_for_store = self._waits_for_store and bool(self._responses)
+        self.waits_for_store = self.waits_for_store and bool(self._responses)
         if self._ends_after_responses and not self._responses:
-            self.hang_up()
+            self.transport.hang_up()
             return
         if self._awaited is not None and self._awaited.done:
             self._awaited = None
-            self.attempt(self._execute)
-        self.resume_reading()
+            self.transport.attempt(self._execute)
+        self.transport.resume_reading()
 
-    # ── subscribing ─────────────────────────────────────────────────────────────────────────────
+    # ── for subscriber_commands.py ──────────────────────────
 
-    def _sub(self, command: Sub) -> None:
-        if self.interval <= 0:
-            self.refuse("E_INVALID", "cannot SUB with heartbeats disabled")
-            return
-        authorization = self._authorization
-        if authorization is not None and not authorization.allows("SUB", command, command.topic, command.channel):
-            return
-        topic = self.broker.topics.get(command.topic)
-        is_new = topic is None or command.channel not in topic.channels
-        channel = self.broker.channel(command.topic, command.channel)
-        consumer = ChannelConsumer(
-            self,
-            msg_timeout=self.client.msg_timeout / 1000,
-            max_msg_timeout=self.broker.options.max_msg_timeout,
-            sample_rate=self.client.sample_rate,
-        )
-        try:
-            channel.add(consumer)
-        except TooMany as error:
-            self.refuse("E_SUB_FAILED", f"SUB failed {error}")
-            return
-        self.channel, self.consumer = channel, consumer
-        self._follow(Sub)
-        commit = self.broker.store.pending if is_new and not channel.ephemeral else None
-        if commit is None:
-            self.answer(_OK)  # the flush after it calls make_room
-            return
-        # A channel whose SUB was confirmed must survive a crash, so that it misses nothing that is published
-        # afterwards. If it cannot be stored now, its messages are delivered all the same.
-        self._responses.put(_OK, commit)
+    def is_authorized(self, name: str, command: Command, topic: str, channel: str) -> bool:
+        """Whether the client may send `command`. If not, it was refused, or is authorized again first."""
+        return self._authorization is None or self._authorization.allows(name, command, topic, channel)
+
+    def answer_after(self, commit: Commit, frame: bytes) -> None:
+        """Send a response, and execute the next command, once `commit` is done, even if it fails."""
+        self._responses.put(frame, commit)
         self._awaited = commit
         commit.waiters.append(self._settle)
-
-    def _subscription(self) -> tuple[Channel, ChannelConsumer]:
-        """The channel and the consumer of a client in a state in which it has both."""
-        assert self.channel is not None
-        assert self.consumer is not None
-        return self.channel, self.consumer
-
-    def _ready(self, command: Ready) -> None:
-        channel, consumer = self._subscription()
-        most = self.broker.options.max_rdy_count
-        if command.count > most:
-            self.refuse("E_INVALID", f"RDY count {command.count} out of range 0-{most}")
-            return
-        consumer.ready = command.count
-        channel.stir(consumer)
-
-    def _finish(self, command: Finish) -> None:
-        channel, consumer = self._subscription()
-        for ident, why in channel.finish_lines(consumer, command):
-            self._report_failure("FIN", ident, why)
-
-    def _requeue(self, command: Requeue) -> None:
-        channel, consumer = self._subscription()
-        why = channel.requeue(consumer, command.ident, command.delay_ms / 1000, self.broker.now())
-        if why:
-            self._report_failure("REQ", command.ident, why)
-
-    def _touch(self, command: Touch) -> None:
-        channel, consumer = self._subscription()
-        why = channel.touch(consumer, command.ident, self.broker.now())
-        if why:
-            self._report_failure("TOUCH", command.ident, why)
-
-    def _close(self, command: Close) -> None:
-        _, consumer = self._subscription()
-        self._follow(Close)
-        consumer.closing = True
-        consumer.ready = 0
-        self.answer(_CLOSE_WAIT)
 
     def _ignore(self, command: Command) -> None:
         pass
@@ -415,15 +348,15 @@ class ClientConnection(ClientTransport):
 
     _HANDLER_OF: ClassVar[dict[type, Callable[[ClientConnection, Any], None]]] = {
         Publish: _publish,
-        Finish: _finish,
+        Finish: subscriber_commands.finish,
         Nop: _ignore,
-        Ready: _ready,
-        Requeue: _requeue,
-        Touch: _touch,
+        Ready: subscriber_commands.ready,
+        Requeue: subscriber_commands.requeue,
+        Touch: subscriber_commands.touch,
         Identify: _identify,
         Auth: _auth,
-        Sub: _sub,
-        Close: _close,
+        Sub: subscriber_commands.sub,
+        Close: subscriber_commands.close,
     }
     # For each state, the commands that are not refused. RefusedCommand is an error that the reader has found.
     _HANDLERS: ClassVar[dict[ClientState, dict[type, Callable[[ClientConnection, Any], None]]]] = {}
@@ -434,4 +367,4 @@ class ClientConnection(ClientTransport):
 
     def __repr__(self) -> str:
         where = f"{self.channel.topic}/{self.channel.name}" if self.channel is not None else self.state.value
-        return f"<ClientConnection {self.address} {where} {self.consumer or ''}>"
+        return f"<ClientConnection {self.transport.address} {where} {self.consumer or ''}>"

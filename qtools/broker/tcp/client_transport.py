@@ -1,7 +1,7 @@
 """The socket of one client. In: bytes from the socket. Out: one write in each turn of the event loop.
 
 This file knows transforms (TLS, compression), heartbeats, pending output, and how a connection ends. The meaning of the
-bytes is known to client_connection.py, which builds on this class.
+bytes is known to the TransportClient (contract.py), which is client_connection.py.
 
 A client's cost is bounded. When its socket is full it gets no more messages. When it does not read its responses, the
 broker stops reading from it. A client that has read nothing, or sent nothing, for too long is disconnected.
@@ -21,8 +21,8 @@ from qtools.engines.nsq.protocol.transforms import Tls, Transform
 from qtools.errors import QtoolsError
 
 if TYPE_CHECKING:
-    from qtools.broker.core.broker import Alarm
-    from qtools.broker.tcp.contract import TransportServer
+    from qtools.broker.core.broker import Alarm, Broker
+    from qtools.broker.tcp.contract import TransportClient
 
 log = logging.getLogger("qtools.broker")
 
@@ -34,15 +34,32 @@ LINGER = 1.0  # s that a refused client has to read the reason
 _HEARTBEAT = encode_frame(RESPONSE, HEARTBEAT)
 
 
+class _Disconnected:
+    """Takes the place of the client after the connection is lost: the two must not keep each other in memory, as the
+    garbage collector does not examine objects that the broker has frozen."""
+
+    def connected(self) -> None: ...
+    def disconnected(self) -> None: ...
+    def take(self, data: bytes) -> None: ...
+    def secured(self) -> None: ...
+    def make_room(self, room: int) -> None: ...
+    def leave(self) -> None: ...
+    def may_read(self) -> bool:
+        return False
+
+
+_DISCONNECTED = _Disconnected()
+
+
 class ClientTransport(asyncio.Protocol):
-    """The socket of one client; ClientConnection implements the methods that raise NotImplementedError."""
+    """The socket of one client. socket: asyncio's transport."""
 
-    transport: asyncio.Transport
+    socket: asyncio.Transport
 
-    def __init__(self, server: TransportServer) -> None:
-        self.server = server
-        self.broker = server.broker
+    def __init__(self, broker: Broker, client: TransportClient) -> None:
+        self.broker = broker
         self.connected = time.time()
+        self._client = client
         self.address = self.host = ""
         self.tls: Tls | None = None
         self.compression: Transform | None = None
@@ -53,46 +70,24 @@ class ClientTransport(asyncio.Protocol):
         self.out: list[bytes] = []
         self.out_size = 0  # bytes of messages in `out`
         self._flushing = False
-        self._is_paused = False  # the broker does not read from the client
+        self.is_paused = False  # the broker does not read from the client
         self._full_at = -1  # bytes that waited when the socket became full; -1 while it is not
         self._full_since = 0.0
         self._last_received = self._next_heartbeat = 0.0
         self._alarm: Deadline[Alarm] | None = None
 
-    # ── implemented by ClientConnection ───────────────────────────────────────────────────────────────────────
-
-    def take(self, data: bytes) -> None:
-        """Process bytes from the client, decrypted and decompressed."""
-        raise NotImplementedError
-
-    def secured(self) -> None:
-        """Continue after the TLS handshake."""
-        raise NotImplementedError
-
-    def make_room(self, room: int) -> None:
-        """Note that the client can take `room` bytes of messages."""
-        raise NotImplementedError
-
-    def leave(self) -> None:
-        """Leave the channel, and stop all work for the client. May be called more than once."""
-        raise NotImplementedError
-
-    def may_read(self) -> bool:
-        """Whether the broker may read from the client."""
-        raise NotImplementedError
-
     # ── the socket ──────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # uvloop's transports are of no class of asyncio's
+        self.socket = transport  # type: ignore[assignment]  # uvloop's transports are of no class of asyncio's
         if self.broker.stopping:  # accepted while the server was being closed
             self.over = True
-            self.transport.abort()
+            self.socket.abort()
             return
         peer = transport.get_extra_info("peername")
         self.host, self.address = (peer[0], f"{peer[0]}:{peer[1]}") if isinstance(peer, tuple) else ("", "unix")
-        self.transport.set_write_buffer_limits(HIGH_WATER)
-        self.server.connected(self)
+        self.socket.set_write_buffer_limits(HIGH_WATER)
+        self._client.connected()
         self._last_received = self.broker.now()
         self.set_heartbeat(self.interval)
         log.debug("%s connected", self.address)
@@ -118,43 +113,49 @@ class ClientTransport(asyncio.Protocol):
         log.error("%s: internal error, connection closed: %s: %s", self.address, type(error).__name__, error)
         log.debug("%s: internal error", self.address, exc_info=error)
         self.over = True
-        self.leave()
-        self.transport.abort()
+        self._client.leave()
+        self.socket.abort()
 
     def eof_received(self) -> None:
         self.over = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.over = True
-        self.leave()
+        client, self._client = self._client, _DISCONNECTED
+        client.leave()
+        client.disconnected()
         self._disarm()
         self.out.clear()
-        self.server.disconnected(self)
         log.debug("%s disconnected", self.address)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the socket that the client gets no more messages."""
+        return self._full_at >= 0
+
     def pause_writing(self) -> None:
-        self._full_at = self.transport.get_write_buffer_size()
+        self._full_at = self.socket.get_write_buffer_size()
         self._full_since = self.broker.now()
-        self.make_room(0)
+        self._client.make_room(0)
         self._arm(self._full_since)
 
     def resume_writing(self) -> None:
         self._full_at = -1
         self.resume_reading()
-        self.make_room(ROOM - self.out_size)
+        self._client.make_room(ROOM - self.out_size)
 
     def pause_reading(self) -> None:
         """Stop reading from the client, until it has read its responses or may_read allows it."""
-        if not self._is_paused:
-            self._is_paused = True
-            self.transport.pause_reading()
+        if not self.is_paused:
+            self.is_paused = True
+            self.socket.pause_reading()
 
     def resume_reading(self) -> None:
         """Read from the client again, if that is possible now."""
-        if self._is_paused and self._full_at < 0 and self.may_read() and not self.transport.is_closing():
-            self._is_paused = False
+        if self.is_paused and self._full_at < 0 and self._client.may_read() and not self.socket.is_closing():
+            self.is_paused = False
             self._last_received = self.broker.now()
-            self.transport.resume_reading()
+            self.socket.resume_reading()
 
     # ── bytes come ──────────────────────────────────────────────────────────────────────────────
 
@@ -165,23 +166,23 @@ class ClientTransport(asyncio.Protocol):
             self._decompress(piece)
         self._check_handshake()
         if self.tls.has_output:
-            self.transport.write(self.tls.take_output())
+            self.socket.write(self.tls.take_output())
         if self.tls.finished and not self.over:
             self.hang_up()
 
     def _check_handshake(self) -> None:
         if self.tls is not None and self.tls.established and not self.secure:
             self.secure = True
-            self.secured()
+            self._client.secured()
 
     def _decompress(self, data: bytes) -> None:
         if self.compression is None:
-            self.take(data)
+            self._client.take(data)
             return
         for piece in self.compression.decode(data):
             if self.over:
                 return
-            self.take(piece)
+            self._client.take(piece)
 
     def add_transform(self, *, tls: Tls | None = None, compression: Transform | None = None, rest: bytes = b"") -> None:
         """Add a transform. `rest` was received already, and is decoded by it."""
@@ -215,8 +216,8 @@ class ClientTransport(asyncio.Protocol):
         self._flushing = False
         self.write_out()
         if self._full_at < 0:
-            self.make_room(ROOM)
-        elif self.transport.get_write_buffer_size() > self._full_at + ANSWERS:
+            self._client.make_room(ROOM)
+        elif self.socket.get_write_buffer_size() > self._full_at + ANSWERS:
             self.pause_reading()
 
     def write_out(self) -> None:
@@ -233,13 +234,8 @@ class ClientTransport(asyncio.Protocol):
             data = self.compression.encode(data)
         if self.tls is not None:
             data = self.tls.encode(data)
-        if data and not self.transport.is_closing():
-            self.transport.write(data)
-
-    def shut(self) -> None:
-        """End the connection, because the channel was deleted or the broker ends."""
-        if not self.over:
-            self.hang_up()
+        if data and not self.socket.is_closing():
+            self.socket.write(data)
 
     def hang_up(self) -> None:
         """Write all pending output, end our side of the connection, and ignore all further input.
@@ -248,22 +244,22 @@ class ClientTransport(asyncio.Protocol):
         LINGER seconds to read.
         """
         self.over = True
-        self.leave()
+        self._client.leave()
         self.write_out()
-        if self.transport.is_closing():
+        if self.socket.is_closing():
             return
         if self.tls is not None and (close_notify := self.tls.goodbye()):
-            self.transport.write(close_notify)
-        if self._is_paused:
-            self._is_paused = False
-            self.transport.resume_reading()
+            self.socket.write(close_notify)
+        if self.is_paused:
+            self.is_paused = False
+            self.socket.resume_reading()
         try:
-            self.transport.write_eof()
+            self.socket.write_eof()
         except OSError:  # the client has disconnected, and the event loop has not noticed yet
-            self.transport.abort()
+            self.socket.abort()
             return
         self._disarm()
-        self._alarm = self.broker.call_at(self.broker.now() + LINGER, lambda _now: self.transport.abort())
+        self._alarm = self.broker.call_at(self.broker.now() + LINGER, lambda _now: self.socket.abort())
 
     # ── time passes ─────────────────────────────────────────────────────────────────────────────
 
@@ -290,20 +286,20 @@ class ClientTransport(asyncio.Protocol):
     def _tick(self, now: float) -> None:
         interval = self.interval
         if self._full_at >= 0:
-            waits = self.transport.get_write_buffer_size()
+            waits = self.socket.get_write_buffer_size()
             if waits < self._full_at:  # the client reads, if slowly
                 self._full_at, self._full_since = waits, now
             elif now - self._full_since >= interval:
                 log.info("%s has read nothing for %g s: dropped", self.address, interval)
                 self.over = True
-                self.transport.abort()
+                self.socket.abort()
                 return
-        elif self._is_paused:
+        elif self.is_paused:
             self._last_received = now  # the broker does not read from it
         elif now - self._last_received >= 2 * interval:
             log.info("%s was silent for two heartbeats: dropped", self.address)
             self.over = True
-            self.transport.abort()
+            self.socket.abort()
             return
         if now >= self._next_heartbeat:
             self._next_heartbeat = max(self._next_heartbeat + interval, now)

@@ -1,8 +1,12 @@
-"""What a client's connection needs of the server that accepted it. The server is tcp_server.py."""
+"""What the parts of a client's connection need of each other, and of the server that accepted it.
+
+In: nothing, as these are only interfaces. The server is tcp_server.py.
+
+    TcpServer ◀─ClientServer─ ClientConnection ◀─TransportClient─ ClientTransport ◀─ the socket
+"""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from qtools.broker.core.broker import Broker
@@ -16,18 +20,45 @@ if TYPE_CHECKING:
     from qtools.engines.nsq.protocol.negotiate import ServerLimits
 
 
-class TransportServer(Protocol):
-    """What ClientTransport needs."""
+class TransportClient(Protocol):
+    """What ClientTransport needs: the one that knows what the client's bytes mean."""
+
+    def connected(self) -> None:
+        """Note that the client is connected."""
+        ...
+
+    def disconnected(self) -> None:
+        """Note that the connection is lost. The transport calls nothing after it."""
+        ...
+
+    def take(self, data: bytes) -> None:
+        """Process bytes from the client, decrypted and decompressed."""
+        ...
+
+    def secured(self) -> None:
+        """Continue after the TLS handshake."""
+        ...
+
+    def make_room(self, room: int) -> None:
+        """Note that the client can take `room` bytes of messages."""
+        ...
+
+    def leave(self) -> None:
+        """Leave the channel, and stop all work for the client. May be called more than once."""
+        ...
+
+    def may_read(self) -> bool:
+        """Whether the broker may read from the client."""
+        ...
+
+
+class ClientServer(Protocol):
+    """What ClientConnection needs. tls: None without a certificate. authority: None without auth servers."""
 
     @property
     def broker(self) -> Broker: ...
-    def connected(self, connection: asyncio.Protocol) -> None: ...
-    def disconnected(self, connection: asyncio.Protocol) -> None: ...
-
-
-class ConnectionServer(TransportServer, Protocol):
-    """What ClientConnection needs. tls: None without a certificate. authority: None without auth servers."""
-
+    def connected(self, connection: object) -> None: ...
+    def disconnected(self, connection: object) -> None: ...
     @property
     def limits(self) -> CommandLimits: ...
     @property

@@ -54,16 +54,16 @@ class TcpServer:
         """Accept clients."""
         loop = asyncio.get_running_loop()
         if listening.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(lambda: ClientConnection(self), sock=listening)
+            self._server = await loop.create_unix_server(lambda: ClientConnection(self).transport, sock=listening)
         else:
-            self._server = await loop.create_server(lambda: ClientConnection(self), sock=listening)
+            self._server = await loop.create_server(lambda: ClientConnection(self).transport, sock=listening)
 
-    def connected(self, connection: asyncio.Protocol) -> None:
+    def connected(self, connection: object) -> None:
         assert isinstance(connection, ClientConnection)
         self.connections.add(connection)
         self._empty.clear()
 
-    def disconnected(self, connection: asyncio.Protocol) -> None:
+    def disconnected(self, connection: object) -> None:
         assert isinstance(connection, ClientConnection)
         self.connections.discard(connection)
         if not self.connections:
@@ -94,10 +94,10 @@ class TcpServer:
             except TimeoutError:
                 is_late = self.broker.now() >= until
                 for connection in tuple(self.connections):
-                    size = connection.transport.get_write_buffer_size()
+                    size = connection.transport.socket.get_write_buffer_size()
                     is_idle = not connection.waits_for_commit and not 0 < size < unsent.get(connection, size + 1)
                     if is_late or is_idle:
-                        connection.transport.abort()
+                        connection.transport.socket.abort()
                     unsent[connection] = size
         if self.authority is not None:
             await self.authority.close()

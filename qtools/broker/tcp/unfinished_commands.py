@@ -22,8 +22,8 @@ from qtools.errors import UsageError
 from qtools.web.memory_budget import MemoryBudget, default_limit
 
 if TYPE_CHECKING:
-    from qtools.broker.core.broker import Broker
     from qtools.broker.options import Options
+    from qtools.broker.tcp.client_transport import ClientTransport
 
 CROWDED = 0.5  # part of the limit up to which every connection is read
 # part of it that commands may fill then; the rest is for the first bytes of new commands, read in one turn
@@ -51,9 +51,7 @@ class SendingClient(Protocol):
     whole. missing_bytes: until it is whole, at most."""
 
     @property
-    def address(self) -> str: ...
-    @property
-    def broker(self) -> Broker: ...
+    def transport(self) -> ClientTransport: ...
     @property
     def unfinished_bytes(self) -> int: ...
     @property
@@ -133,7 +131,7 @@ class UnfinishedCommands:
     def _read_some(self, held: dict[SendingClient, int], room: int) -> None:
         """Read from the connection with the oldest command, and from those whose missing bytes fit into `room`
         bytes."""
-        now = next(iter(held)).broker.now()
+        now = next(iter(held)).transport.broker.now()
         is_oldest = True
         for connection in list(held):
             unfinished = self._waiting[connection]
@@ -157,4 +155,4 @@ class UnfinishedCommands:
         del self._waiting[connection]
         size = connection.unfinished_bytes
         connection.end_unfinished()
-        return f"ended the connection of {connection.address}, which had sent {size:,} bytes of a command"
+        return f"ended the connection of {connection.transport.address}, which had sent {size:,} bytes of a command"
