@@ -22,7 +22,7 @@ from isal.isal_zlib import crc32
 from qtools.errors import InputError
 from qtools.formats.lines import Splitter
 from qtools.pipe.rotated_names import compression_of
-from qtools.pipe.rotation import Candidate, Entry, Fingerprint
+from qtools.pipe.rotation import Candidate, Entry, Fingerprint, has_own_contents
 
 BLOCK = 256 * 1024
 HEAD = 1024  # first bytes that distinguish files of the same log: several lines, usually with times
@@ -94,6 +94,28 @@ def has_contents_of(candidate: Candidate, entry: Entry) -> bool:
             raise
         return False
     return True
+
+
+def is_own(candidate: Candidate) -> bool:
+    """Whether the candidate is unique in its log, by its first bytes: see has_own_contents. False if they cannot be
+    read."""
+    try:
+        with open_file(candidate.path, candidate.compression) as file:
+            return has_own_contents(_read(file, HEAD))
+    except Exception as error:
+        if not _is_damage(error):
+            raise
+        return False
+
+
+def is_same_file(candidate: Candidate, entry: Entry) -> bool:
+    """Whether the candidate, which has the entry's inode or is compressed, is the entry's file, and nothing was written
+    to it since but lines that came late. A removed file's inode is soon another's: a file that was written to later may
+    be another one, if its lines are repeated."""
+    is_later = candidate.modified > entry.modified and not entry.is_blank
+    if is_later and candidate.compression:
+        return False
+    return has_contents_of(candidate, entry) and (not is_later or is_own(candidate))
 
 
 def is_copy(candidate: Candidate, head: bytes) -> bool:

@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 
 from qtools.cli.types import plural
 from qtools.errors import InputError, StartError, UsageError
-from qtools.pipe.logfile import has_contents_of
+from qtools.pipe.logfile import is_same_file
 from qtools.pipe.open_files import RESCAN, LogOptions
 from qtools.pipe.rotated_files import RotatedFiles
 from qtools.pipe.rotated_names import base_names
@@ -177,7 +177,7 @@ class LogReader:
             return True, None
         known = self._known_files.get((candidate.device, candidate.inode), [])
         for other, entry in [*((name, entry) for name, each in others for entry in each.entries), *known]:
-            if other != path and candidate.is_file_of(entry) and has_contents_of(candidate, entry):
+            if other != path and candidate.is_file_of(entry) and is_same_file(candidate, entry):
                 return False, entry
         return False, None
 

@@ -18,7 +18,16 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from qtools.errors import InputError
-from qtools.pipe.logfile import FileReplaced, LogFile, has_contents_of, is_compressed_of, is_copy, look_at
+from qtools.pipe.logfile import (
+    FileReplaced,
+    LogFile,
+    has_contents_of,
+    is_compressed_of,
+    is_copy,
+    is_own,
+    is_same_file,
+    look_at,
+)
 from qtools.pipe.rotated_files import RotatedFiles
 from qtools.pipe.rotation import (
     Candidate,
@@ -127,7 +136,9 @@ class OpenFiles:
             current = look_at(self.path, is_current=True)
             rotated = self._rotated(current)
             try:
-                reads = choose_files(self.entries, rotated, current, has_contents_of, self._named, self._is_uncut)
+                reads = choose_files(
+                    self.entries, rotated, current, has_contents_of, self._named, self._is_uncut, is_own
+                )
                 files = reads.files
                 if reads.missing and nth < MISSING_TRIES:  # the file may just be being renamed
                     time.sleep(0.002)
@@ -215,7 +226,9 @@ class OpenFiles:
     def _try_successors(self, file: LogFile) -> bool:
         current = look_at(self.path, is_current=True)
         known = [each for each in self.entries if each is not file.entry]
-        reads = choose_files([file.as_read()], self._rotated(current), current, has_contents_of, (), self._is_uncut)
+        reads = choose_files(
+            [file.as_read()], self._rotated(current), current, has_contents_of, (), self._is_uncut, is_own
+        )
         newer = [
             (each, entry)
             for each, entry in reads.files
@@ -340,7 +353,7 @@ class OpenFiles:
         """Open the files to read after a cut. Returns them, and whether the first is a copy of the old contents."""
         current = look_at(self.path, is_current=True)
         rotated = self._rotated(current)
-        reads = choose_files([as_read], rotated, current, has_contents_of, (), self._is_uncut, is_cut=True)
+        reads = choose_files([as_read], rotated, current, has_contents_of, (), self._is_uncut, is_own, is_cut=True)
         files = [
             (each, entry)
             for each, entry in reads.files
@@ -371,12 +384,8 @@ class OpenFiles:
 
 
 def is_known(candidate: Candidate, entries: Sequence[Entry]) -> bool:
-    """Whether one of the entries is of this file, and nothing was written to it since but lines that came late. The
-    inode of a removed file is soon another's, and several files may have the same contents."""
+    """Whether one of the entries is of this file, and nothing was written to it since but lines that came late."""
     return any(
-        (candidate.compression or candidate.is_file_of(entry))
-        and not entry.is_blank
-        and (candidate.modified <= entry.modified or (not candidate.compression and candidate.size > entry.offset))
-        and has_contents_of(candidate, entry)
+        (candidate.compression or candidate.is_file_of(entry)) and not entry.is_blank and is_same_file(candidate, entry)
         for entry in entries
     )

@@ -51,7 +51,13 @@ checksum of all bytes before that. Several files may have the same contents, as 
     files with an earlier entry's contents  its file is
     ─────────────────────────────────────   ───────────────────────────────────────────────────────────────────────────
     files last written to at its time       that with its inode, else the oldest: compressing keeps the time
-    else others                             that with its inode, else the oldest written to since
+    else others                             that with its inode, else the oldest written to since, but no doubtful file
+
+A doubtful file is read from its beginning: lines may be sent twice, and none is left out. It has the contents of an
+entry, was written to later, and may still be another file: its lines are repeated, and the system uses the inode of a
+removed file again. It is not doubtful if the order of rotation tells it: while the last entry's file is found, earlier
+entries are those of older files. Nor is it while the current file was not written to since it was seen empty, as no
+copy was made since: the file got late lines.
 
 Whether the current file was cut after a copy was made is decided by these facts, in this order:
 
@@ -149,10 +155,15 @@ class Reads:
 Matches = Callable[[Candidate, Entry], bool]
 IsSame = Callable[[Candidate, bytes], bool]
 IsUncut = Callable[[Candidate, Candidate], bool]
+IsOwn = Callable[[Candidate], bool]
 
 
 def _is_cut(candidate: Candidate, current: Candidate) -> bool:
     return False
+
+
+def _is_own(candidate: Candidate) -> bool:
+    return True
 
 
 def choose_files(
@@ -162,6 +173,7 @@ def choose_files(
     matches: Matches,
     named: Collection[str] = (),
     is_uncut: IsUncut = _is_cut,
+    is_own: IsOwn = _is_own,
     *,
     is_cut: bool = False,
 ) -> Reads:
@@ -169,8 +181,9 @@ def choose_files(
 
     entries: of the checkpoint, oldest first. rotated: oldest first. current: the file at the path of the log, if any.
     matches: whether a file has the contents of an entry. named: paths of rotated files that the user gave. is_uncut:
-    whether a rotated file is a copy of the present contents of the current file, see is_uncut_copy. is_cut: whether the
-    current file was cut after the last entry was made.
+    whether a rotated file is a copy of the present contents of the current file, see is_uncut_copy. is_own: whether a
+    file is unique in its log, see has_own_contents. is_cut: whether the current file was cut after the last entry was
+    made.
     """
     files = [*rotated, current] if current is not None else list(rotated)
     reads = Reads()
@@ -182,16 +195,30 @@ def choose_files(
     if not last.is_blank:
         at, reads.is_doubtful = _find_last(entries, rotated, current, matches, is_cut)
     chosen: dict[int, Entry | None] = {} if at is None else {at: last}  # by the place of the file
+    may_be_copies = at is None and not (
+        current is not None and current.is_file_of(last) and current.modified == last.modified
+    )
+
+    def is_surely_of(file: Candidate, entry: Entry) -> bool:
+        is_later = may_be_copies and file.modified > last.modified
+        return matches(file, entry) and (entry.is_blank or not is_later or is_own(file))
+
     # Contents are a better proof than an inode, but of a file that was empty only the inode is known. If contents are
     # equal, the time of the last write decides: compressing keeps it.
     left = sorted(earlier, key=lambda entry: entry.is_blank)
     for of_same_time in (True, False):
         for entry in left:
-            place = _find(entry, files[:at], matches, chosen, of_same_time=of_same_time)
+            surely = matches if of_same_time else is_surely_of
+            place = _find(entry, files[:at], surely, chosen, of_same_time=of_same_time)
             if place is not None:
                 chosen[place] = entry
         left = [entry for entry in left if not any(entry is each for each in chosen.values())]
-    reads.missing = [entry for entry in earlier if not entry.is_read and any(entry is each for each in left)]
+    reads.missing = [
+        entry
+        for entry in earlier
+        if not entry.is_read and any(entry is each for each in left)
+        if _find(entry, files[:at], matches, chosen) is None
+    ]
     if at is not None:
         newer = list(range(at + 1, len(files)))
     else:
