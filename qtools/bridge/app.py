@@ -12,8 +12,7 @@ from qtools.bridge.options import BridgeOptions
 from qtools.bridge.routing import compiled, plan_for
 from qtools.bridge.sink import BridgeSink
 from qtools.cli import logs
-from qtools.cli.metrics.metric_sets import by_outcome, consumer_families, publisher_families
-from qtools.cli.metrics.metrics_format import Family, Histogram, counter
+from qtools.cli.metrics.histogram import Histogram
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
@@ -30,6 +29,7 @@ from qtools.names import Subscription
 
 if TYPE_CHECKING:
     from qtools.bridge.dedupe import PlanDedupe
+    from qtools.cli.metrics.metrics_format import Family
 
 # Batches in progress at once: while one waits for its answer, the next is planned. More would only cost memory.
 WINDOW = 4
@@ -149,6 +149,9 @@ class _Bridge:
         raise QtoolsError(f"message {message.id.decode('latin-1')} of {origin.topic} cannot be routed: {error}")
 
     def _families(self) -> list[Family]:
+        from qtools.cli.metrics.metric_sets import by_outcome, consumer_families, publisher_families
+        from qtools.cli.metrics.metrics_format import Family, counter
+
         totals, counts = self.flow.totals, self.deliver.counts
         routes = [({"route": name}, copies) for name, copies in sorted(counts.hits.items())]
         return [

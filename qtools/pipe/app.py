@@ -1,4 +1,7 @@
-"""One run of q-pipe: an input, a publisher, the loop between them, and the summary at the end."""
+"""One run of q-pipe: an input, a publisher, the loop between them, and the summary at the end.
+
+What only some runs use is imported there: logs and checkpoints, a filter, routes, metrics.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtools.cli import logs
 from qtools.cli.checkpoint import StateInUse
-from qtools.cli.metrics.metric_sets import filter_families, flow_families, publisher_families
-from qtools.cli.metrics.metrics_format import Family, Histogram
+from qtools.cli.metrics.histogram import Histogram
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
@@ -26,15 +28,15 @@ from qtools.flow.topic_sink import TopicSink
 from qtools.formats.lines import DelimiterSplitter, LengthSplitter, Splitter, WholeSplitter
 from qtools.message import Batch
 from qtools.pipe.blocks import Block, Position
-from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
 from qtools.pipe.input import InputSource
-from qtools.pipe.logreader import FileMissing, LogReader
-from qtools.pipe.logsource import LogSource
-from qtools.pipe.open_files import LogOptions
 from qtools.pipe.options import PipeOptions
 
 if TYPE_CHECKING:
+    from qtools.cli.metrics.metrics_format import Family
     from qtools.flow.filter import Filter, FilteredSink
+    from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
+    from qtools.pipe.logreader import LogReader
+    from qtools.pipe.logsource import LogSource
     from qtools.pipe.routed_sink import RoutedSink
 
 
@@ -79,7 +81,9 @@ class _Pipe:
     def __init__(self, options: PipeOptions) -> None:
         self.options = options
         self.reader: LogReader | None = None
+        self.log_source: LogSource | None = None
         self.checkpoint: Checkpoint | LogCheckpoint | None = None
+        self.save: Callable[[], None] = lambda: None  # saves what is confirmed in the checkpoint
         self.source = self._read_logs() if options.reads_logs else self._read_input()
         start = self.source.confirmed
         self.start = Position(start.file, start.offset, start.total, start.messages)
@@ -131,29 +135,39 @@ class _Pipe:
             "batch_count": options.batch_count,
             "batch_bytes": options.batch_bytes,
             "fail_on_empty": options.fail_on_empty,
-            "on_confirm": self._confirmed,
+            "on_confirm": lambda: self.save(),
         }
 
     def _read_input(self) -> InputSource:
         """A source for stdin and files, each read to its end."""
         options = self.options
-        checkpoint = Checkpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
-        if checkpoint is not None:
-            checkpoint.check()
-            start = checkpoint.load()
-        else:
-            start = Position(total=options.skip_bytes)
+        if not options.checkpoint:
+            return self._open_input(Position(total=options.skip_bytes))
+        from qtools.pipe.checkpoint import Checkpoint
+
+        self.checkpoint = checkpoint = Checkpoint(options.checkpoint, options.goal, options.files)
+        checkpoint.check()
+        source = self._open_input(checkpoint.load())
+        if not source.confirmed.total:
+            checkpoint.save(source.confirmed)  # from now on the file is locked
+        self.save = lambda: checkpoint.save(source.confirmed)
+        return source
+
+    def _open_input(self, start: Position) -> InputSource:
+        options = self.options
         source = InputSource(
             options.files, splitter_for(options), start, decompress=not options.is_whole, **self._source_options()
         )
         source.check()
-        if checkpoint is not None and not start.total:
-            checkpoint.save(start)  # from now on the file is locked
-        self.checkpoint = checkpoint
         return source
 
     def _read_logs(self) -> LogSource:
         """A source for logs, which may be rotated and written to while they are read."""
+        from qtools.pipe.checkpoint import LogCheckpoint
+        from qtools.pipe.logreader import LogReader
+        from qtools.pipe.logsource import LogSource
+        from qtools.pipe.open_files import LogOptions
+
         options = self.options
         checkpoint = LogCheckpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
         if checkpoint is not None:
@@ -163,11 +177,12 @@ class _Pipe:
             logs.say(logging.WARNING, checkpoint.note)
         log_options = LogOptions(options.follow, options.rotated, options.skip_missing)
         self.reader = LogReader(options.files, known, log_options)
-        source = LogSource(self.reader, splitter_for(options), start, **self._source_options())
+        self.log_source = source = LogSource(self.reader, splitter_for(options), start, **self._source_options())
         source.check()
         if checkpoint is not None:
             checkpoint.logs = self.reader.logs
             checkpoint.save(start)  # from now on the file is locked
+            self.save = lambda: checkpoint.save(source.confirmed, source.take_changed())
         self.checkpoint = checkpoint
         return source
 
@@ -190,6 +205,8 @@ class _Pipe:
         return sent(self.flow.totals, self.filtered)
 
     def _families(self) -> list[Family]:
+        from qtools.cli.metrics.metric_sets import filter_families, flow_families, publisher_families
+
         return [
             *flow_families("q-pipe", self.flow.totals, empty=self.source.empty),
             *filter_families("q-pipe", self.filtered),
@@ -201,6 +218,8 @@ class _Pipe:
         """The metrics of the bytes in logs that are not confirmed yet."""
         if self.reader is None:
             return []
+        from qtools.cli.metrics.metrics_format import Family
+
         lag: list[tuple[dict[str, str], float]] = [({"file": name}, size) for name, size in self.reader.lag.items()]
         return [Family("qtools_pipe_lag_bytes", "gauge", "Bytes of each log that are not confirmed yet.", lag)]
 
@@ -209,12 +228,6 @@ class _Pipe:
             return f"stopping after {signals.received.name}"
         broker = self.options.engine.capabilities.broker
         return "" if self.publisher.connected else f"no {broker} is connected"
-
-    def _confirmed(self) -> None:
-        if isinstance(self.checkpoint, LogCheckpoint) and isinstance(self.source, LogSource):
-            self.checkpoint.save(self.source.confirmed, self.source.take_changed())
-        elif self.checkpoint:
-            self.checkpoint.save(self.source.confirmed)
 
     def _summarize(self, meter: ProgressLine) -> None:
         totals = self.flow.totals
@@ -227,8 +240,10 @@ class _Pipe:
             notes.append(f"{plural(totals.refused, 'message')} too big and left out")
         if self.publisher.resent:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
-        if isinstance(self.source, LogSource) and self.source.held_back:
-            notes.append(f"{plural(self.source.held_back, 'byte')} of a last message without its end left for later")
+        if self.log_source is not None and self.log_source.held_back:
+            notes.append(
+                f"{plural(self.log_source.held_back, 'byte')} of a last message without its end left for later"
+            )
         if self.options.show:
             done = meter.summary(*self._counts())
             where = f"by {self.options.routes}" if self.options.routes else f"to {self.options.topic}"
@@ -244,8 +259,11 @@ class _Pipe:
             logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the input")
         count = plural(confirmed.messages - self.start.messages, "message")
         size = confirmed.total - self.start.total
-        if isinstance(error, FileMissing) and not size:
-            return  # the same command would end here again
+        if self.reader is not None and not size:
+            from qtools.pipe.logreader import FileMissing
+
+            if isinstance(error, FileMissing):
+                return  # the same command would end here again
         if self.options.follow and not self.checkpoint:
             how = "with --checkpoint a next run"
         else:

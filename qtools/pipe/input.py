@@ -20,8 +20,6 @@ from qtools.errors import InputError, StartError, UsageError
 from qtools.formats.lines import Splitter
 from qtools.message import Batch
 from qtools.pipe.blocks import Block, BlockSource, Position
-from qtools.pipe.logfile import damage_named, open_file
-from qtools.pipe.rotated_names import compression_of
 
 BLOCK = 256 * 1024
 PIPE_SIZE = 1024 * 1024  # bytes: the most that Linux allows every process (/proc/sys/fs/pipe-max-size)
@@ -144,11 +142,8 @@ class InputSource(BlockSource):
         try:
             self._fd = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
             info = os.fstat(self._fd)
-            compression = compression_of(name) if self._decompress and stat.S_ISREG(info.st_mode) and self._fd else ""
-            if compression:
-                os.close(self._fd)
-                self._compressed = open_file(name, compression)
-                self._fd = self._compressed.fileno()
+            if self._decompress and stat.S_ISREG(info.st_mode) and self._fd:
+                self._open_compressed(name)
         except OSError as error:
             if name == "-":
                 raise StartError("stdin is closed: pipe something in, or name a file") from error
@@ -172,6 +167,18 @@ class InputSource(BlockSource):
         if begin.offset:
             await self._skip(begin.offset, info)
         return True
+
+    def _open_compressed(self, name: str) -> None:
+        """Open the file `name` once more to decompress it, if it has the suffix of a compression."""
+        from qtools.pipe.rotated_names import compression_of
+
+        if not (compression := compression_of(name)):
+            return
+        from qtools.pipe.logfile import open_file
+
+        os.close(self._fd)
+        self._compressed = open_file(name, compression)
+        self._fd = self._compressed.fileno()
 
     @property
     def _more_files(self) -> bool:
@@ -245,6 +252,8 @@ def _read_block(fd: int) -> bytes:
 
 
 def _read_compressed(file: IO[bytes], count: int) -> bytes:
+    from qtools.pipe.logfile import damage_named
+
     with damage_named("it"):
         return file.read(count)
 

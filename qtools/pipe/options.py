@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qtools.cli.metrics.operations import OperationsOptions
 from qtools.engines.contract import Engine
@@ -13,8 +12,7 @@ if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.flow.filter import Filter, OnError
 
 
-@dataclass(frozen=True, slots=True)
-class PipeOptions:
+class PipeOptions(NamedTuple):
     """Sizes in bytes, times in s, rate in messages/s (0: no limit)."""
 
     topic: str
@@ -41,7 +39,7 @@ class PipeOptions:
     rotated: tuple[str, ...] = ()  # globs of rotated files
     skip_missing: bool = False  # whether to go on if a rotated file is not found
     skip_if_running: bool = False
-    operations: OperationsOptions = field(default_factory=OperationsOptions)
+    operations: OperationsOptions = OperationsOptions()
     show: bool = True
 
     @property

@@ -6,8 +6,10 @@ import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from qtools.pipe.rotation import Candidate
+if TYPE_CHECKING:
+    from qtools.pipe.rotation import Candidate
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 

@@ -1,4 +1,7 @@
-"""One run of q-tail: a consumer, the output, the loop between them, and the end. In: options. Out: the exit status."""
+"""One run of q-tail: a consumer, the output, the loop between them, and the end. In: options. Out: the exit status.
+
+What only some runs use is imported there: a filter, metrics, --peek.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtools.cli import logs
-from qtools.cli.metrics.metric_sets import consumer_families, filter_families, flow_families
-from qtools.cli.metrics.metrics_format import Family, counter
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
 from qtools.cli.run_watch import RunWatch
-from qtools.cli.trial import Trial
 from qtools.cli.types import plural
 from qtools.engines.contract import Source, SourceOptions, require, require_for_end
 from qtools.flow.contract import Source as FlowSource
@@ -24,9 +24,9 @@ from qtools.formats.encoders import Format
 from qtools.message import Batch
 from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
-from qtools.tail.peek_source import AT_MOST, Look
 
 if TYPE_CHECKING:
+    from qtools.cli.metrics.metrics_format import Family
     from qtools.flow.filter import Filter, FilteredSink
 
 STDOUT = 1
@@ -65,6 +65,8 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     filtered = _filtered(output, options.rules) if options.rules is not None else None
     tried: FlowSource = source
     if options.rules is not None and not options.rules.chosen:
+        from qtools.cli.trial import Trial
+
         tried = Trial(source, options.rules.failures, most=options.max_in_flight)
     flow = Flow(tried, filtered or output, drain_timeout=options.operations.drain_timeout)
     operations = Operations(
@@ -93,6 +95,8 @@ def _form(options: TailOptions) -> Format:
 
 async def _look(options: TailOptions, signals: Signals) -> int:
     """--peek: print waiting messages and leave them in their channels; return the exit status."""
+    from qtools.tail.peek_source import AT_MOST, Look
+
     choosing = options.sample < 1.0 or options.rules is not None
     most = AT_MOST if options.count is None else options.count
     output = Output(STDOUT, _form(options), sample=options.sample, limit=most if choosing else None)
@@ -141,6 +145,9 @@ def _filtered(output: Output, rules: Filter) -> FilteredSink:
 
 
 def _families(source: Source, output: Output, filtered: FilteredSink | None, flow: Flow) -> list[Family]:
+    from qtools.cli.metrics.metric_sets import consumer_families, filter_families, flow_families
+    from qtools.cli.metrics.metrics_format import counter
+
     return [
         *flow_families("q-tail", flow.totals),
         *filter_families("q-tail", filtered),

@@ -17,7 +17,6 @@ from qtools.errors import SinkClosed, SinkError
 from qtools.formats import encoders
 from qtools.formats.encoders import Format
 from qtools.message import Batch
-from qtools.tail.terminal import visible
 
 
 def make_format(name: str, delimiter: bytes, *, print_topic: bool, on_terminal: bool) -> Format:
@@ -25,10 +24,16 @@ def make_format(name: str, delimiter: bytes, *, print_topic: bool, on_terminal: 
     form = _with_topic(delimiter) if print_topic else encoders.make_format(name, delimiter)
     if not on_terminal or name in ("msgpack", "length32"):
         return form
+    from qtools.tail.terminal import visible
+
     # What ends a raw message is the user's own. JSON escapes C0 itself; C1 and the reordering marks it does not.
     end = len(delimiter) if name == "raw" else 0
     pieces = form.pieces
-    return Format(lambda batch: [_shown(piece, end) for piece in pieces(batch)])
+
+    def shown(piece: bytes) -> bytes:
+        return visible(piece[: len(piece) - end]) + piece[len(piece) - end :]
+
+    return Format(lambda batch: [shown(piece) for piece in pieces(batch)])
 
 
 def _with_topic(delimiter: bytes) -> Format:
@@ -41,10 +46,6 @@ def _with_topic(delimiter: bytes) -> Format:
         return lines
 
     return Format(pieces)
-
-
-def _shown(piece: bytes, end: int) -> bytes:
-    return visible(piece[: len(piece) - end]) + piece[len(piece) - end :]
 
 
 class Output:

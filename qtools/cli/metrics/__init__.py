@@ -3,6 +3,7 @@
 operations.py      starts and stops the servers and senders below
 scrape.py          /metrics, /healthz and /readyz over HTTP
 statsd.py          metrics sent to a statsd
+histogram.py       counts of values by size, such as latencies
 metrics_format.py  metric families, and the text that Prometheus reads
 metric_sets.py     the families that commands share
 """

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from qtools.cli.metrics.metrics_format import Family, Histogram, counter, gauge
+from qtools.cli.metrics.histogram import Histogram
+from qtools.cli.metrics.metrics_format import Family, counter, gauge
 
 
 class Counting(Protocol):

@@ -10,26 +10,22 @@ program is not ready. Out: answers. What nobody asked for is not imported.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qtools.cli import logs
-from qtools.cli.metrics.metrics_format import Family, Histogram, HistogramValue
 from qtools.cli.types import Endpoint
 
 if TYPE_CHECKING:
+    from qtools.cli.metrics.metrics_format import Family
     from qtools.cli.metrics.scrape import Scrape
     from qtools.cli.metrics.statsd import StatsdExporter
 
-__all__ = ["Family", "Histogram", "HistogramValue", "Operations", "OperationsOptions"]
 
-
-@dataclass(frozen=True, slots=True)
-class OperationsOptions:
+class OperationsOptions(NamedTuple):
     """What the flags said; times in s. `drain_timeout` is how long a stop may let the writes under way go on."""
 
     metrics_address: Endpoint | None = None
@@ -105,4 +101,4 @@ class Operations:
 
 def _unlink(path: str) -> None:
     with suppress(OSError):
-        Path(path).unlink()
+        os.unlink(path)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from qtools.cli import logs
-from qtools.cli.metrics.metrics_format import Family, HistogramValue
+from qtools.cli.metrics.histogram import HistogramValue
+from qtools.cli.metrics.metrics_format import Family
 from qtools.cli.worker import Worker
 
 MAX_DATAGRAM = 1400  # bytes: what passes an Ethernet in one piece, behind its headers
@@ -62,9 +63,9 @@ class Deltas:
                     before = self._before.get(name)
                     added = value.since(before if isinstance(before, HistogramValue) else None)
                     self._now[name] = value
-                    if added.count:
-                        mean, slow = added.sum / added.count, added.quantile(0.99)
-                        lines += (f"{name}.count:{added.count}|c", f"{name}.mean:{_plain(mean)}|g")
+                    if added.total:
+                        mean, slow = added.sum / added.total, added.quantile(0.99)
+                        lines += (f"{name}.count:{added.total}|c", f"{name}.mean:{_plain(mean)}|g")
                         lines.append(f"{name}.p99:{_plain(slow)}|g")
                 elif family.kind == "counter":
                     before = self._before.get(name, 0)

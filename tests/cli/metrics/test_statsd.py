@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtools.cli import logs
-from qtools.cli.metrics.metrics_format import Family, Histogram, counter, gauge
+from qtools.cli.metrics.histogram import Histogram
+from qtools.cli.metrics.metrics_format import Family, counter, gauge
 from qtools.cli.metrics.statsd import MAX_DATAGRAM, Deltas, StatsdExporter, datagrams, expand_prefix
 
 

@@ -19,7 +19,6 @@ from qtools.engines.nsq.address import Address, Brokers
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.connection_pool import ConnectionPool
 from qtools.engines.nsq.discovery import Discovery
-from qtools.engines.nsq.http_client import ask_limits
 from qtools.engines.nsq.publish.batch_splitter import BatchSplitter, Group, Refused
 from qtools.engines.nsq.publish.load_balancing import LeastBusy, LoadBalancer
 from qtools.engines.nsq.publish.publish_queue import OnPublished, PublishCounters, PublishQueue, PublishRequest
@@ -148,6 +147,8 @@ class Publisher:
 
     async def _ask_limits(self) -> bool:
         """Use the lowest limits that any broker answers with; whether any broker has answered."""
+        from qtools.engines.nsq.http_client import ask_limits  # few publishes need it
+
         bases = {address.http for address in self._pool.discovery.known if address.http}
         tls = self._settings.http_tls_context()
         answers = await asyncio.gather(*(ask_limits(base, tls) for base in bases))
