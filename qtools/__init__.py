@@ -2,7 +2,8 @@
 
 They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded broker, by NSQ's protocol. The layout:
 
-    errors.py names.py message.py paths.py times.py    the base: plain data and rules, imported by everything
+    errors.py names.py message.py attributes.py paths.py times.py
+                  the base: plain data and rules, imported by everything
     sockets.py    opens sockets to listen on
     host_port.py  splits an address into host and port
     descriptors.py  writes all bytes of a block to a file descriptor

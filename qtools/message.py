@@ -6,6 +6,9 @@ Message objects take a third of a second to create; they are created when one is
 A Message does not know its origin. A Batch does: it refers to the Origin (a connection, a file being read) of its
 messages, and offers finish, requeue and touch. Each is one call for the whole batch, and none of them waits. To
 acknowledge some of the messages, pick them first, by their indices in the batch.
+
+The records of other engines than NSQ are kept as they were read; ids, stamps, keys and headers are made from them on
+the first access (class RecordOrigin).
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, cast, overload
+
+from qtools.attributes import Attributes
 
 
 @dataclass(slots=True)
@@ -134,7 +139,7 @@ class Origin(Protocol):
     """Where messages were read from, and where they are acknowledged. No method waits.
 
     topic, address: of the messages; "" if the origin has none. ids: the ids that the broker gave to the messages, or
-    the numbers that the origin gave to them (`Batch.of_bodies`).
+    the handles that the origin gave to them (`Batch.of_bodies`).
     """
 
     @property
@@ -150,25 +155,43 @@ class Origin(Protocol):
     def touch(self, ids: Sequence[Any]) -> None: ...
 
 
+class RecordOrigin(Origin, Protocol):
+    """An Origin whose batches have `records`, one for each message, which only it can read."""
+
+    def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
+        """Ids, stamps and `bodies` as messages."""
+
+    def attributes_of(self, records: Sequence[Any]) -> Attributes:
+        """Keys, headers and the like."""
+
+
 Parts = list[tuple[Origin, int, int]]  # (origin, start, stop): the messages from index start to before stop
 
 
 class Batch:
     """Messages that were read together, in the order of their arrival.
 
-    parts: the origin of each range of messages, without gaps. Messages that have only a body, such as lines of a file,
-    are numbered by their origin; their `messages` are created on the first access.
+    parts: the origin of each range of messages, without gaps.
+    messages: ids, stamps and bodies; None if there are only `bodies` so far (lines of a file, or records).
+    handles: what names each message to its origin; None if the messages have ids of a broker.
+    records: the messages as the engine's client returned them; every origin is a RecordOrigin then.
     """
 
-    __slots__ = ("_messages", "_numbers", "bodies", "parts")
+    __slots__ = ("_handles", "_messages", "_records", "bodies", "parts")
 
     def __init__(
-        self, parts: Parts, messages: Messages | None, bodies: list[bytes], numbers: Sequence[Any] | None = None
+        self,
+        parts: Parts,
+        messages: Messages | None,
+        bodies: list[bytes],
+        handles: Sequence[Any] | None = None,
+        records: Sequence[Any] | None = None,
     ) -> None:
         self.parts = parts
         self.bodies = bodies
         self._messages = messages
-        self._numbers = numbers  # the number that the origin gave to each message; None if the messages have ids
+        self._handles = handles
+        self._records = records
 
     @classmethod
     def of(cls, origin: Origin, messages: Messages) -> Batch:
@@ -191,34 +214,63 @@ class Batch:
             return batches[0]
         parts: Parts = []
         base = 0
+        batches = [batch for batch in batches if batch.bodies]
         for batch in batches:
             parts += [(origin, base + start, base + stop) for origin, start, stop in batch.parts]
             base += len(batch)
-        numbers = None
-        if any(batch._numbers is not None for batch in batches):
-            numbers = [ident for batch in batches for ident in batch.ids]
+        handles = records = None
+        if any(batch._handles is not None for batch in batches):
+            handles = [ident for batch in batches for ident in batch.ids]
+        if batches and all(batch._records is not None for batch in batches):
+            records = [record for batch in batches for record in batch._records or ()]
         if all(batch._messages is None for batch in batches):
-            return cls(parts, None, [body for batch in batches for body in batch.bodies], numbers)
+            return cls(parts, None, [body for batch in batches for body in batch.bodies], handles, records)
         messages = Messages([], [], [])
         for batch in batches:
             messages.extend(batch.messages)
-        return cls(parts, messages, messages.bodies, numbers)
+        return cls(parts, messages, messages.bodies, handles, records)
 
     def __len__(self) -> int:
         return len(self.bodies)
 
     @property
     def messages(self) -> Messages:
-        if self._messages is None:
-            count = len(self.bodies)
-            self._messages = Messages([b""] * count, self.bodies, [NO_STAMP] * count)
-        return self._messages
+        messages = self._messages
+        if messages is None:
+            records, bodies, count = self._records, self.bodies, len(self.bodies)
+            if records is None:
+                messages = Messages([b""] * count, bodies, [NO_STAMP] * count)
+            else:
+                messages = Messages([], [], [])
+                for origin, start, stop in self.parts:
+                    made = cast("RecordOrigin", origin).messages_of(records[start:stop], bodies[start:stop])
+                    messages.extend(made)
+                messages.bodies = bodies
+            self._messages = messages
+        return messages
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether the engine's messages have keys, headers and the like."""
+        return self._records is not None
+
+    def attributes(self) -> Attributes | None:
+        """Keys, headers and the like of all messages; None if they have none. Made anew by each call."""
+        records = self._records
+        if records is None:
+            return None
+        return Attributes.joined(
+            [
+                (cast("RecordOrigin", origin).attributes_of(records[start:stop]), stop - start)
+                for origin, start, stop in self.parts
+            ]
+        )
 
     @property
     def ids(self) -> Sequence[Any]:
-        """What `origin.finish` and the like take for each message: the broker's id (16 bytes), or the origin's
-        number."""
-        return self.messages.ids if self._numbers is None else self._numbers
+        """What `origin.finish` and the like take for each message: the broker's id (16 bytes), or the handle that
+        the origin gave to it."""
+        return self.messages.ids if self._handles is None else self._handles
 
     def pick(self, places: Sequence[int]) -> Batch:
         """The messages at the indices `places` (ascending), as a new batch."""
@@ -229,24 +281,19 @@ class Batch:
             if upto > done:
                 parts.append((origin, done, upto))
             done = upto
-        numbers = self._numbers
-        if numbers is not None:
-            if isinstance(places, range) and places.step == 1:
-                numbers = numbers[places.start : places.stop]  # a slice of a range is a range, without copying
-            else:
-                numbers = [numbers[place] for place in places]
+        handles, records = _picked(self._handles, places), _picked(self._records, places)
         if self._messages is None:
             bodies = self.bodies
-            return Batch(parts, None, [bodies[place] for place in places], numbers)
+            return Batch(parts, None, [bodies[place] for place in places], handles, records)
         messages = self._messages.pick(places)
-        return Batch(parts, messages, messages.bodies, numbers)
+        return Batch(parts, messages, messages.bodies, handles, records)
 
     def with_bodies(self, bodies: list[bytes]) -> Batch:
         """The same messages with other bodies, one for each message."""
         if self._messages is None:
-            return Batch(self.parts, None, bodies, self._numbers)
+            return Batch(self.parts, None, bodies, self._handles, self._records)
         messages = Messages(self._messages.ids, bodies, self._messages.stamps)
-        return Batch(self.parts, messages, bodies, self._numbers)
+        return Batch(self.parts, messages, bodies, self._handles, self._records)
 
     def without(self, places: Sequence[int]) -> Batch:
         """All messages except those at the indices `places`."""
@@ -278,3 +325,11 @@ class Batch:
     def __repr__(self) -> str:
         places = ", ".join(f"{stop - start} from {origin!r}" for origin, start, stop in self.parts)
         return f"<Batch {len(self)} messages: {places}>"
+
+
+def _picked(values: Sequence[Any] | None, places: Sequence[int]) -> Sequence[Any] | None:
+    if values is None:
+        return None
+    if isinstance(places, range) and places.step == 1:
+        return values[places.start : places.stop]  # a slice of a range is a range, without copying
+    return [values[place] for place in places]

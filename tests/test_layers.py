@@ -20,8 +20,8 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 # is a room of its own where it stands here, and belongs to the folder around it where it does not.
 BASE = frozenset(
     {
-        "qtools", "errors", "names", "message", "paths", "sockets", "host_port", "descriptors", "times", "durations",
-        "imports", "backoff",
+        "qtools", "errors", "names", "attributes", "message", "paths", "sockets", "host_port", "descriptors", "times",
+        "durations", "imports", "backoff",
     }
 )  # fmt: skip
 COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines"}
@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "qtools": frozenset(),
     "errors": frozenset(),
     "names": frozenset({"errors"}),
-    "message": frozenset({"errors", "names"}),
+    "attributes": frozenset(),
+    "message": frozenset({"errors", "names", "attributes"}),
     "paths": frozenset({"errors"}),
     "times": frozenset(),
     "durations": frozenset(),
@@ -44,7 +45,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "routing": BASE | {"expressions", "flow", "formats"},
     "cli": BASE | {"engines"},
     "engines": BASE | {"flow"},
-    "engines/nsq": BASE | {"engines", "engines/nsq/protocol"},
+    "engines/nsq": BASE | {"engines", "engines/nsq/protocol", "flow"},
     "engines/nsq/protocol": BASE,
     "manual": BASE | {"cli"},  # the pages of docs/, shown by `qtools help` and made into man pages by the build
     "web": BASE,

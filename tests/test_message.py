@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qtools.attributes import TOMBSTONE, Attributes
 from qtools.message import Batch, Message, Messages, redelivered, timestamp_of
 
 
@@ -228,3 +229,74 @@ def test_columns_of_timestamps_and_deliveries() -> None:
     assert messages.delivered_more_than(6) == {1: 258, 2: 7}
     assert messages.delivered_more_than(257) == {1: 258}
     assert messages.delivered_more_than(258) == {}
+
+
+# ── records, which only their origin can read ──
+
+
+class Log(Ledger):
+    """An origin whose records are offsets; the key of every other message is missing."""
+
+    def __init__(self, partition: int = 0) -> None:
+        super().__init__()
+        self.partition = partition
+        self.read: list[object] = []
+
+    def messages_of(self, records: Sequence[int], bodies: list[bytes]) -> Messages:
+        self.read.append(("messages", list(records)))
+        return Messages.of(
+            Message(n, 1, b"%d:%d" % (self.partition, n), b) for n, b in zip(records, bodies, strict=True)
+        )
+
+    def attributes_of(self, records: Sequence[int]) -> Attributes:
+        self.read.append(("attributes", list(records)))
+        return Attributes(
+            keys=[b"key %d" % n if n % 2 else None for n in records],
+            partitions=[self.partition] * len(records),
+            offsets=list(records),
+        )
+
+
+def records(log: Log, start: int, stop: int) -> Batch:
+    numbers = range(start, stop)
+    return Batch([(log, 0, len(numbers))], None, [b"%d" % n for n in numbers], numbers, numbers)
+
+
+def test_records_are_read_only_when_something_asks_for_them() -> None:
+    log = Log()
+    whole = records(log, 0, 6)
+    joined = Batch.joined([whole.pick(range(1, 3)).with_bodies([b"x", b"y"]), whole.pick([4])])
+    joined.finish()
+    assert log.read == []
+    assert log.told == [("finish", [1, 2]), ("finish", [4])]
+    assert [each.id for each in joined.messages] == [b"0:1", b"0:2", b"0:4"]
+    assert joined.messages.bodies == [b"x", b"y", b"4"]
+    assert log.read == [("messages", [1, 2]), ("messages", [4])]
+
+
+def test_attributes_of_several_origins() -> None:
+    batch = Batch.joined([records(Log(0), 0, 3), records(Log(7), 5, 7)]).pick([0, 1, 3, 4])
+    assert batch.has_attributes
+    assert batch.attributes() == Attributes(
+        keys=[None, b"key 1", b"key 5", None], partitions=[0, 0, 7, 7], offsets=[0, 1, 5, 6]
+    )
+
+
+def test_messages_without_records_have_no_attributes() -> None:
+    plain = batch(Ledger(), 1, 2)
+    assert not plain.has_attributes
+    assert plain.attributes() is None
+    assert not Batch.joined([plain, Batch.of_bodies(Ledger(), [b"a"])]).has_attributes
+
+
+def test_a_column_that_only_some_parts_have() -> None:
+    joined = Attributes.joined([(Attributes(keys=[b"k"]), 1), (Attributes(headers=[[("a", b"1")], ()]), 2)])
+    assert joined == Attributes(keys=[b"k", None, None], headers=[(), [("a", b"1")], ()])
+    assert joined.pick([2, 0]) == Attributes(keys=[None, b"k"], headers=[(), ()])
+
+
+def test_a_tombstone_equals_an_empty_body_and_is_known_by_identity() -> None:
+    batch = Batch.of_bodies(Ledger(), [b"", TOMBSTONE]).pick([0, 1])
+    assert batch.bodies == [b"", b""]
+    assert [body is TOMBSTONE for body in batch.bodies] == [False, True]
+    assert batch.messages[1].body is TOMBSTONE

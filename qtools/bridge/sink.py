@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from qtools.bridge.routing import Planning
 from qtools.engines.contract import Publisher
 from qtools.errors import MessageRefused, PartialFailure, Postponed, QtoolsError, RouteFailed
-from qtools.flow.contract import Refused
+from qtools.flow.contract import Refused, attributes_of
 from qtools.message import Batch, Messages
 from qtools.names import Subscription
 from qtools.routing.dead_letter import encode_dead_letter
@@ -124,7 +124,8 @@ class BridgeSink:
             self._log_failures("passed on as they are", failed)
             failed.clear()
         if plan.groups:
-            refused = await self._publisher.publish(plan.groups)
+            attributes = attributes_of(batch, plan.places)
+            refused = await self._publisher.publish(plan.groups, attributes=attributes)
             if refused:
                 _blame(refused, plan, planning.fixed, failed)
 

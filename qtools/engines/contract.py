@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from qtools.errors import UsageError
-from qtools.flow.contract import Refused
+from qtools.flow.contract import GroupAttributes, Refused
 from qtools.flow.contract import Source as FlowSource
 from qtools.message import Batch
 from qtools.names import Subscription
@@ -40,6 +40,7 @@ class Capabilities(NamedTuple):
     depths: bool = False
     pause: bool = False
     replication: bool = False
+    keys_and_headers: bool = False
 
     def names(self) -> list[str]:
         """The capabilities that it has."""
@@ -57,6 +58,7 @@ _WITHOUT = {
     "depths": ("does not tell how much is left", "use --count or --idle-timeout"),
     "pause": ("has no pause", "leave the flag out"),
     "replication": ("replicates by itself", "leave the flag out"),
+    "keys_and_headers": ("has no keys and no headers", "leave the flag out"),
 }
 
 
@@ -251,10 +253,17 @@ class Publisher(Protocol):
     async def start(self) -> None:
         """Connect; StartError when no broker could be reached."""
 
-    async def publish(self, groups: Sequence[tuple[str, Sequence[bytes]]], delay_ms: int | None = None) -> Refused:
+    async def publish(
+        self,
+        groups: Sequence[tuple[str, Sequence[bytes]]],
+        delay_ms: int | None = None,
+        *,
+        attributes: GroupAttributes | None = None,
+    ) -> Refused:
         """Publish all of `groups`, (topic, bodies) each; return when all is confirmed as durably as the engine can.
 
-        delay_ms: instead of the publisher's own. The result holds the messages that were refused, by (group, place).
+        delay_ms: instead of the publisher's own. attributes: keys and headers, kept by an engine that has them; others
+        do not call it. The result holds the messages that were refused, by (group, place).
         Raises NetworkError when no broker was reachable in time, BrokerError when everything was refused for so long.
         """
 

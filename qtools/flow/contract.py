@@ -5,14 +5,19 @@ The loop acknowledges a batch, and only after the sink has returned: then it is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from qtools.attributes import Attributes
 from qtools.errors import QtoolsError
 from qtools.message import Batch
 
 # Messages that were refused, by group of a publish and place in the group, and why each was.
 Refused = dict[tuple[int, int], QtoolsError]
+
+# Returns the attributes of the messages of each group of a publish. A publisher calls it only if its engine has keys
+# and headers: making them takes longer than all else that is done with a message.
+GroupAttributes = Callable[[], Sequence[Attributes]]
 
 
 class Source(Protocol):
@@ -43,7 +48,21 @@ class Sink(Protocol):
 class GroupPublisher(Protocol):
     """Publishes messages to several topics at once."""
 
-    async def publish(self, groups: Sequence[tuple[str, Sequence[bytes]]]) -> Refused:
+    async def publish(
+        self, groups: Sequence[tuple[str, Sequence[bytes]]], *, attributes: GroupAttributes | None = None
+    ) -> Refused:
         """Publish all of `groups`, (topic, bodies) each; return the refused messages when all others are safe."""
 
     async def close(self) -> None: ...
+
+
+def attributes_of(batch: Batch, groups: Sequence[Sequence[int]]) -> GroupAttributes | None:
+    """The attributes of groups of a batch's messages, each given by their places in it; None if they have none."""
+    if not batch.has_attributes:
+        return None
+
+    def pick() -> Sequence[Attributes]:
+        found, all_places = batch.attributes() or Attributes(), range(len(batch))
+        return [found if places == all_places else found.pick(places) for places in groups]
+
+    return pick

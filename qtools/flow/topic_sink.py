@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtools.errors import MessageRefused, PartialFailure
-from qtools.flow.contract import GroupPublisher
+from qtools.flow.contract import GroupPublisher, attributes_of
 from qtools.message import Batch
 
 
@@ -20,7 +20,8 @@ class TopicSink:
         PartialFailure names the messages that no broker takes, with MessageRefused for each. BrokerError when a broker
         refuses the topic, or everything for too long; NetworkError when no broker was reachable in time.
         """
-        refused = await self._publisher.publish([(self._topic, batch.bodies)])
+        attributes = attributes_of(batch, [range(len(batch))])
+        refused = await self._publisher.publish([(self._topic, batch.bodies)], attributes=attributes)
         if refused:
             for error in refused.values():
                 if not isinstance(error, MessageRefused):

@@ -1,10 +1,18 @@
 """A message with its metadata, as JSON or msgpack, and back, without loss.
 
-    envelope    one JSON object a line   {"topic":…,"id":…,"timestamp":…,"attempts":…,"nsqd":…,"body":…}
+    envelope    one JSON object a line   {"topic":…,"id":…,"timestamp":…,"attempts":…,"source":…,"body":…}
     msgpack     maps with the same keys, one after the other; the body is a bin
 
-timestamp is in ns since 1970. A body that is not UTF-8 is written as "body_base64". Reading needs only the body, and
-ignores unknown keys. In: messages, or bytes. Out: bytes, or bodies.
+source: the address of the broker that delivered the message. timestamp is in ns since 1970. A body that is not UTF-8
+is written as "body_base64"; a tombstone has the body null. Where messages have them, there are also
+
+    "key":…                  or "key_base64"; null for a message without a key
+    "headers":{NAME:…}       a value that is not UTF-8 is {"base64":…}, a header without a value null; a list of values
+                             where the name occurs more than once
+    "partition":… "offset":…
+
+In msgpack keys and values of headers are bins. Reading needs only the body, and ignores unknown keys.
+In: messages, or bytes. Out: bytes, or bodies.
 """
 
 from __future__ import annotations
@@ -15,6 +23,7 @@ from typing import Any
 
 import orjson
 
+from qtools.attributes import TOMBSTONE, Attributes, Headers
 from qtools.errors import InputError
 from qtools.formats.lines import LONGEST, DelimiterSplitter
 from qtools.message import Batch, Message, Origin
@@ -26,8 +35,57 @@ def _fields(message: Message, origin: Origin) -> dict[str, Any]:
         "id": message.id.decode("latin-1"),
         "timestamp": message.timestamp,
         "attempts": message.attempts,
-        "nsqd": origin.address,
+        "source": origin.address,
     }
+
+
+def _add_attributes(fields: dict[str, Any], attributes: Attributes, place: int) -> None:
+    """Add key, headers, partition and offset, as bytes and numbers."""
+    keys, headers, _, partitions, offsets = attributes
+    if keys is not None:
+        fields["key"] = keys[place]
+    if headers is not None and headers[place]:
+        fields["headers"] = headers_by_name(headers[place])
+    if partitions is not None and offsets is not None:
+        fields["partition"], fields["offset"] = partitions[place], offsets[place]
+
+
+def headers_by_name(headers: Headers) -> dict[str, Any]:
+    """The value of each header by its name; a list of values where a name occurs more than once."""
+    found: dict[str, Any] = {}
+    for name, value in headers:
+        if name not in found:
+            found[name] = value
+        elif isinstance(found[name], list):
+            found[name].append(value)
+        else:
+            found[name] = [found[name], value]
+    return found
+
+
+def _make_json(fields: dict[str, Any]) -> None:
+    """Replace the bytes of key and headers by what JSON can hold."""
+    key = fields.get("key")
+    if key is not None:
+        try:
+            fields["key"] = key.decode("utf-8")
+        except UnicodeDecodeError:
+            del fields["key"]
+            fields["key_base64"] = base64.b64encode(key).decode("ascii")
+    if "headers" in fields:
+        fields["headers"] = {name: _header_as_json(value) for name, value in fields["headers"].items()}
+
+
+def _header_as_json(value: Any) -> Any:
+    """The value of a header, or the list of its values, as JSON can hold it."""
+    if isinstance(value, list):
+        return [_header_as_json(each) for each in value]
+    if value is None:
+        return None
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode("ascii")}
 
 
 def encode_envelopes(batch: Batch) -> list[bytes]:
@@ -39,7 +97,8 @@ def join_envelopes(batch: Batch) -> bytes:
     """The lines of `encode_envelopes` as one, made by one call of orjson: a third of the time from 200 messages on.
 
     The end of an envelope and the beginning of the next cannot occur within one: in a JSON string each " has a
-    backslash before it, and the " that ends a string is followed by a comma, a colon or a bracket.
+    backslash before it, the " that ends a string is followed by a comma, a colon or a bracket, and within an envelope
+    no object that begins with "topic" follows another (headers are an object; their values have the key "base64").
     """
     envelopes = _envelopes(batch)
     if len(envelopes) < 2:
@@ -49,13 +108,18 @@ def join_envelopes(batch: Batch) -> bytes:
 
 def _envelopes(batch: Batch) -> list[dict[str, Any]]:
     envelopes: list[dict[str, Any]] = []
+    attributes = batch.attributes()
     for origin, start, stop in batch.parts:
-        for message in batch.messages[start:stop]:
+        for place, message in enumerate(batch.messages[start:stop], start):
             fields = _fields(message, origin)
+            if attributes is not None:
+                _add_attributes(fields, attributes, place)
+                _make_json(fields)
+            body = message.body
             try:
-                fields["body"] = message.body.decode("utf-8")
+                fields["body"] = None if body is TOMBSTONE else body.decode("utf-8")
             except UnicodeDecodeError:
-                fields["body_base64"] = base64.b64encode(message.body).decode("ascii")
+                fields["body_base64"] = base64.b64encode(body).decode("ascii")
             envelopes.append(fields)
     return envelopes
 
@@ -65,11 +129,16 @@ def encode_msgpack(batch: Batch) -> list[bytes]:
     import msgpack
 
     pack = msgpack.Packer(use_bin_type=True).pack
-    return [
-        pack(_fields(message, origin) | {"body": message.body})
-        for origin, start, stop in batch.parts
-        for message in batch.messages[start:stop]
-    ]
+    attributes = batch.attributes()
+    packed: list[bytes] = []
+    for origin, start, stop in batch.parts:
+        for place, message in enumerate(batch.messages[start:stop], start):
+            fields = _fields(message, origin)
+            if attributes is not None:
+                _add_attributes(fields, attributes, place)
+            fields["body"] = None if message.body is TOMBSTONE else message.body
+            packed.append(pack(fields))
+    return packed
 
 
 def decode_envelope(line: bytes) -> bytes:

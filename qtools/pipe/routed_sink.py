@@ -11,6 +11,7 @@ from collections.abc import Callable
 from qtools.engines.contract import Publisher
 from qtools.errors import MessageRefused, PartialFailure, QtoolsError, SinkError, UsageError
 from qtools.expressions.expression import Expression
+from qtools.flow.contract import attributes_of
 from qtools.flow.filter import ADVICE, OnError
 from qtools.message import Batch
 from qtools.routing.routes import Plan
@@ -75,7 +76,9 @@ class RoutedSink:
             plan.groups += [(topic, bodies) for topic in self._passing]
             plan.places += [failed for _ in self._passing]
         refused: dict[int, QtoolsError] = {}
-        for (group, nth), error in (await self._publisher.publish(plan.groups)).items():
+        attributes = attributes_of(batch, plan.places)
+        answer = await self._publisher.publish(plan.groups, attributes=attributes)
+        for (group, nth), error in answer.items():
             if not isinstance(error, MessageRefused):
                 raise error
             refused[plan.places[group][nth]] = error

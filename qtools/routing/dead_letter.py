@@ -1,6 +1,6 @@
 """A message that could not be routed, as an envelope with the reason, and back as it was.
 
-    {"topic":…,"channel":…,"id":…,"timestamp":…,"attempts":…,"nsqd":…,"reason":…,"route":…,"body":…}
+    {"topic":…,"channel":…,"id":…,"timestamp":…,"attempts":…,"source":…,"reason":…,"route":…,"body":…}
 
 A dead letter is an envelope (formats/envelope.py) with the keys channel, reason and route added, so
 `q-pipe --format envelope` reads it too. timestamp is in ns since 1970; a body that is not UTF-8 is written as
@@ -29,15 +29,15 @@ def dead_letter_topic(source: str) -> str:
     return check_topic(source.removesuffix(EPHEMERAL) + SUFFIX)
 
 
-def encode_dead_letter(message: Message, topic: str, channel: str, nsqd: str, error: QtoolsError) -> bytes:
-    """The dead letter for `message`, which was read from `channel` of `topic` at `nsqd` and failed with `error`."""
+def encode_dead_letter(message: Message, topic: str, channel: str, source: str, error: QtoolsError) -> bytes:
+    """The dead letter for `message`, read from `channel` of `topic` at the broker `source`; it failed with `error`."""
     fields: dict[str, Any] = {
         "topic": topic,
         "channel": channel,
         "id": message.id.decode("latin-1"),
         "timestamp": message.timestamp,
         "attempts": message.attempts,
-        "nsqd": nsqd,
+        "source": source,
         "reason": error.reason if isinstance(error, RouteFailed) else str(error),
         "route": error.route if isinstance(error, RouteFailed) else "",
     }

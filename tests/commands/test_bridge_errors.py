@@ -61,7 +61,7 @@ def test_a_message_that_cannot_be_routed_is_kept_with_the_reason(shell: Shell, b
     for letter in letters:
         assert letter["reason"].startswith("it is not JSON (")
         assert (letter["topic"], letter["channel"], letter["attempts"]) == (topic, "q-bridge", 1)
-        assert letter["nsqd"] == broker.address
+        assert letter["source"] == broker.address
         assert re.fullmatch(r"[0-9a-f]{16}", letter["id"])
     assert f"message{'s' if ' 3 messages sent' in done.err else ''} sent to {topic}.dead: it is not JSON" in done.err
 

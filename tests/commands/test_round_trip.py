@@ -57,8 +57,8 @@ def test_an_envelope_says_all_that_is_known(shell: Shell, broker: Broker, topic:
     broker.fill(topic, [b"text", b"\xff"])
     out = shell.run("q-tail", f"{topic}/me", "-n", "2", "-f", "envelope", *broker.flags)
     first, second = (json.loads(line) for line in out.lines)
-    assert first.keys() == {"topic", "id", "timestamp", "attempts", "nsqd", "body"}
-    assert (first["topic"], first["attempts"], first["nsqd"]) == (topic, 1, broker.address)
+    assert first.keys() == {"topic", "id", "timestamp", "attempts", "source", "body"}
+    assert (first["topic"], first["attempts"], first["source"]) == (topic, 1, broker.address)
     assert (len(first["id"]), first["body"]) == (16, "text")
     assert first["timestamp"] > 1_600_000_000 * 10**9
     assert "body" not in second
@@ -72,7 +72,7 @@ def test_msgpack_says_the_same_with_a_binary_body(shell: Shell, broker: Broker, 
     unpacker.feed(out.out)
     told = list(unpacker)
     assert [each["body"] for each in told] == [b"text", b"\xff"]
-    assert all(each.keys() == {"topic", "id", "timestamp", "attempts", "nsqd", "body"} for each in told)
+    assert all(each.keys() == {"topic", "id", "timestamp", "attempts", "source", "body"} for each in told)
 
 
 def test_length32_is_a_length_and_the_body(shell: Shell, broker: Broker, topic: str) -> None:

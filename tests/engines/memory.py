@@ -14,16 +14,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qtools.attributes import TOMBSTONE, Attributes, Headers
 from qtools.engines.contract import Capabilities, PublisherOptions, SourceOptions
 from qtools.errors import MessageRefused, SourcePaused, StartError, UsageError
-from qtools.flow.contract import Refused
+from qtools.flow.contract import GroupAttributes, Refused
 from qtools.flow.ledger import Ledger
 from qtools.message import Batch, Message, Messages
 from qtools.names import EPHEMERAL, Subscription
 
 EVERYTHING = Capabilities(
     engine="Memory", broker="memory", temporary_channels=True, deferred_publishing=True, requeue_delay=True, touch=True,
-    peek=True, since=True, depths=True, pause=True, replication=True,
+    peek=True, since=True, depths=True, pause=True, replication=True, keys_and_headers=True,
 )  # fmt: skip
 
 
@@ -40,6 +41,8 @@ class Channel:
 @dataclass
 class Topic:
     messages: list[Message] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    headers: list[Headers] = field(default_factory=list)
     attempts: dict[int, int] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
 
@@ -86,11 +89,14 @@ class MemoryEngine:
     def topic(self, name: str) -> Topic:
         return self.all.setdefault(name, Topic())
 
-    def put(self, name: str, bodies: Sequence[bytes]) -> None:
-        topic = self.topic(name)
-        for body in bodies:
+    def put(self, name: str, bodies: Sequence[bytes], attributes: Attributes | None = None) -> None:
+        topic, count = self.topic(name), len(bodies)
+        keys, headers, timestamps, _, _ = attributes or Attributes()
+        topic.keys += keys or [None] * count
+        topic.headers += headers or [()] * count
+        for body, timestamp in zip(bodies, timestamps or [time.time_ns()] * count, strict=True):
             place = len(topic.messages)
-            topic.messages.append(Message(time.time_ns(), 1, b"%016x" % place, bytes(body)))
+            topic.messages.append(Message(timestamp, 1, b"%016x" % place, body if body is TOMBSTONE else bytes(body)))
             for channel in topic.channels.values():
                 channel.waiting.append(place)
         self.changed.set()
@@ -151,6 +157,24 @@ class Delivery:
 
     def touch(self, ids: Sequence[Any]) -> None:
         self._engine.touched += len(ids)
+
+    def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
+        topic = self._engine.topic(self.topic)
+        made = [
+            Message(topic.messages[place].timestamp, topic.attempts.get(place, 1), topic.messages[place].id, body)
+            for place, body in zip(records, bodies, strict=True)
+        ]
+        return Messages.of(made)
+
+    def attributes_of(self, records: Sequence[Any]) -> Attributes:
+        topic = self._engine.topic(self.topic)
+        return Attributes(
+            keys=[topic.keys[place] for place in records],
+            headers=[topic.headers[place] for place in records],
+            timestamps=[topic.messages[place].timestamp for place in records],
+            partitions=[0] * len(records),
+            offsets=records,
+        )
 
     def release(self) -> None:
         """Give back what is still in flight."""
@@ -240,14 +264,14 @@ class MemorySource:
             if new:
                 delivery._ledger.add(new[0], new[-1] + 1)
         topic = self._engine.topic(subscription.topic)
-        some = [topic.messages[place] for place in places]
-        for message, place in zip(some, places, strict=True):
-            message.attempts = topic.attempts.get(place, 1)
         self.received += len(places)
         if self._left is not None:
             self._left -= len(places)
-        messages = Messages.of(some)
-        return Batch([(delivery, 0, len(places))], messages, messages.bodies, [("handle", place) for place in places])
+        bodies = [topic.messages[place].body for place in places]
+        handles = [("handle", place) for place in places]
+        has_records = self._engine.capabilities.keys_and_headers
+        messages = None if has_records else delivery.messages_of(places, bodies)
+        return Batch([(delivery, 0, len(places))], messages, bodies, handles, places if has_records else None)
 
     def end(self) -> None:
         self._is_ended = True
@@ -314,17 +338,25 @@ class MemoryPublisher:
             raise StartError("memory: nothing listens there")
         self.connected = 1
 
-    async def publish(self, groups: Sequence[tuple[str, Sequence[bytes]]], delay_ms: int | None = None) -> Refused:
+    async def publish(
+        self,
+        groups: Sequence[tuple[str, Sequence[bytes]]],
+        delay_ms: int | None = None,
+        *,
+        attributes: GroupAttributes | None = None,
+    ) -> Refused:
         await asyncio.sleep(0)
         refused: Refused = {}
+        known = attributes() if attributes and self._engine.capabilities.keys_and_headers else None
         for nth, (topic, bodies) in enumerate(groups):
             good = []
             for place, body in enumerate(bodies):
                 if len(body) > self._engine.most:
                     refused[nth, place] = MessageRefused(f"{len(body)} bytes are more than {self._engine.most}")
                 else:
-                    good.append(body)
-            self._engine.put(topic, good)
+                    good.append(place)
+            some = known[nth].pick(good) if known else None
+            self._engine.put(topic, [bodies[place] for place in good], some)
             self.published += len(good)
         return refused
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from qtools.attributes import TOMBSTONE, Attributes
 from qtools.bridge.app import bridge
 from qtools.bridge.dry_run import look
 from qtools.bridge.options import BridgeOptions
@@ -93,6 +95,59 @@ async def test_bridge_to_another_cluster(engine: MemoryEngine) -> None:
     assert await bridge(options, Signals()) == 0
     assert there.bodies("copy") == LINES
     assert engine.left(EVENTS) == 0
+
+
+KEYED = Attributes(
+    keys=[b"k1", None, b"\xff"],
+    headers=[[("a", b"1"), ("b", None), ("a", b"2")], (), [("n", b"\xfe")]],
+    timestamps=[10**18, 10**18 + 1, 10**18 + 2],
+)
+
+
+def attributes_in(engine: MemoryEngine, topic: str) -> Attributes:
+    found = engine.topic(topic)
+    return Attributes(found.keys, found.headers, [message.timestamp for message in found.messages])
+
+
+async def test_a_bridge_keeps_key_headers_timestamp_and_body(engine: MemoryEngine) -> None:
+    there = MemoryEngine()
+    engine.put("events", [b"1", b"", TOMBSTONE], KEYED)
+    options = BridgeOptions((EVENTS,), engine, there, to=("copy",), ends=EMPTY, on_trial=False, show=False)
+    assert await bridge(options, Signals()) == 0
+    assert attributes_in(there, "copy") == KEYED
+    assert [body is TOMBSTONE for body in there.bodies("copy")] == [False, False, True]
+
+
+async def test_a_routed_message_keeps_its_own_key(engine: MemoryEngine) -> None:
+    engine.put("events", [b"1", b"3", b"2"], KEYED)
+    options = BridgeOptions((EVENTS,), engine, None, to=("copy",), where=". < 3", ends=EMPTY, show=False)
+    assert await bridge(options, Signals()) == 0
+    assert engine.bodies("copy") == [b"1", b"2"]
+    assert attributes_in(engine, "copy") == KEYED.pick([0, 2])
+
+
+async def test_to_an_engine_without_keys_and_headers(engine: MemoryEngine) -> None:
+    there = MemoryEngine(EVERYTHING._replace(keys_and_headers=False))
+    engine.put("events", [b"1", b"2", b"3"], KEYED)
+    options = BridgeOptions((EVENTS,), engine, there, to=("copy",), ends=EMPTY, on_trial=False, show=False)
+    assert await bridge(options, Signals()) == 0
+    assert there.bodies("copy") == [b"1", b"2", b"3"]
+    assert there.topic("copy").keys == [None] * 3
+
+
+async def test_an_envelope_has_key_headers_and_the_place_in_the_log(
+    engine: MemoryEngine, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    engine.put("events", [b"1", b"\xff", TOMBSTONE], KEYED)
+    assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY, format="envelope"), Signals()) == 0
+    first, second, third = map(orjson.loads, capfdbinary.readouterr().out.splitlines())
+    assert list(first) == [
+        "topic", "id", "timestamp", "attempts", "source", "key", "headers", "partition", "offset", "body",
+    ]  # fmt: skip
+    assert (first["key"], first["headers"], first["offset"]) == ("k1", {"a": ["1", "2"], "b": None}, 0)
+    assert (second["key"], second["body_base64"], second["offset"]) == (None, "/w==", 1)
+    assert "headers" not in second
+    assert (third["key_base64"], third["headers"], third["body"]) == ("/w==", {"n": {"base64": "/g=="}}, None)
 
 
 async def test_a_bridge_within_a_cluster_must_not_feed_itself(engine: MemoryEngine) -> None:
@@ -204,4 +259,4 @@ async def test_what_an_engine_cannot_do_is_refused_and_never_ignored(
 def test_the_capabilities_of_the_engine_in_memory_are_all_there_are() -> None:
     flags = set(Capabilities._fields) - {"engine", "broker"}
     assert set(EVERYTHING.names()) == flags
-    assert set(CAPABILITIES.names()) == flags
+    assert set(CAPABILITIES.names()) == flags - {"keys_and_headers"}

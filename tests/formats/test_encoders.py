@@ -26,9 +26,9 @@ GOLDEN = {
     "raw": [b"a\n", b"\n", b"\xff\n"],
     "length32": [b"\0\0\0\1a", b"\0\0\0\0", b"\0\0\0\1\xff"],
     "envelope": [
-        b'{"topic":"events","id":"0000000000000000","timestamp":7,"attempts":1,"nsqd":"h:4150","body":"a"}\n',
-        b'{"topic":"events","id":"0000000000000001","timestamp":7,"attempts":1,"nsqd":"h:4150","body":""}\n',
-        b'{"topic":"events","id":"0000000000000002","timestamp":7,"attempts":1,"nsqd":"h:4150","body_base64":"/w=="}\n',
+        b'{"topic":"events","id":"0000000000000000","timestamp":7,"attempts":1,"source":"h:4150","body":"a"}\n',
+        b'{"topic":"events","id":"0000000000000001","timestamp":7,"attempts":1,"source":"h:4150","body":""}\n',
+        b'{"topic":"events","id":"0000000000000002","timestamp":7,"attempts":1,"source":"h:4150","body_base64":"/w=="}\n',
     ],
 }
 

@@ -73,7 +73,7 @@ FIRST = Message(1_700_000_000_123_456_789, 2, b"0123456789abcdef", b"hello")
 def test_an_envelope_is_one_json_object_on_a_line() -> None:
     assert encode_envelopes(batch(FIRST)) == [
         b'{"topic":"events","id":"0123456789abcdef","timestamp":1700000000123456789,"attempts":2,'
-        b'"nsqd":"127.0.0.1:4150","body":"hello"}\n'
+        b'"source":"127.0.0.1:4150","body":"hello"}\n'
     ]
 
 
@@ -98,7 +98,7 @@ def test_msgpack_is_a_map_with_the_body_as_bin() -> None:
         "id": "0123456789abcdef",
         "timestamp": 1_700_000_000_123_456_789,
         "attempts": 2,
-        "nsqd": "127.0.0.1:4150",
+        "source": "127.0.0.1:4150",
         "body": b"hello",
     }
     assert b"\xc4\x05hello" in packed
@@ -108,9 +108,9 @@ def test_each_message_is_told_with_its_own_topic_and_address() -> None:
     joined = Batch.joined([batch(FIRST), batch(FIRST, FIRST, topic="other", address="[::1]:4150")])
     wanted = [("events", "127.0.0.1:4150"), ("other", "[::1]:4150"), ("other", "[::1]:4150")]
     told = [orjson.loads(line) for line in encode_envelopes(joined)]
-    assert [(one["topic"], one["nsqd"]) for one in told] == wanted
+    assert [(one["topic"], one["source"]) for one in told] == wanted
     told = [msgpack.unpackb(packed) for packed in encode_msgpack(joined)]
-    assert [(one["topic"], one["nsqd"]) for one in told] == wanted
+    assert [(one["topic"], one["source"]) for one in told] == wanted
 
 
 def test_lines_of_a_file_have_an_envelope_too() -> None:

@@ -22,7 +22,7 @@ def letter(body: bytes, topic: str = "events") -> bytes:
 def test_golden() -> None:
     assert letter(b"not json") == (
         b'{"topic":"events","channel":"archive","id":"0123456789abcdef","timestamp":1700000000000000000,"attempts":3,'
-        b'"nsqd":"10.0.0.1:4150","reason":"it is not JSON","route":"all","body":"not json"}'
+        b'"source":"10.0.0.1:4150","reason":"it is not JSON","route":"all","body":"not json"}'
     )
     told = json.loads(letter(b"\xff"))
     assert (told["body_base64"], "body" in told) == ("/w==", False)

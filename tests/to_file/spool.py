@@ -35,7 +35,7 @@ def encoded(format: str, topic: str, numbers: list[int], attempts: int = 1, size
             out.append(len(body).to_bytes(4, "big") + body)
         else:
             told = {"topic": topic, "id": f"{number:016x}", "timestamp": DAY + number * 1_000_000_000,
-                    "attempts": attempts, "nsqd": NSQD}  # fmt: skip
+                    "attempts": attempts, "source": NSQD}  # fmt: skip
             if format == "envelope":
                 out.append(orjson.dumps(told | {"body": body.decode()}) + b"\n")
             else:

@@ -68,7 +68,9 @@ class RecordReader:
             return Records(bodies)
         maps = self._splitter.maps
         timestamps = [stamp if type(stamp := each.get("timestamp")) is int else 0 for each in maps]
-        return Records(bodies, timestamps, [(str(each.get("nsqd", "")), str(each.get("id", ""))) for each in maps])
+        # "nsqd" is what "source" was called in archives of older versions.
+        names = [(str(each.get("source", each.get("nsqd", ""))), str(each.get("id", ""))) for each in maps]
+        return Records(bodies, timestamps, names)
 
 
 async def read_records(chunks: AsyncIterator[bytes], reader: RecordReader) -> AsyncIterator[Records]:

@@ -24,6 +24,7 @@ from qtools.engines.nsq.publish.load_balancing import LeastBusy, LoadBalancer
 from qtools.engines.nsq.publish.publish_queue import OnPublished, PublishCounters, PublishQueue, PublishRequest
 from qtools.engines.nsq.settings import Settings
 from qtools.errors import NetworkError
+from qtools.flow.contract import GroupAttributes
 
 ASK_AGAIN_AFTER = 30.0  # s between two attempts to ask brokers for their limits, as long as none has answered
 
@@ -104,10 +105,13 @@ class Publisher:
         """How many brokers are connected now."""
         return len(self._connections)
 
-    async def publish(self, groups: Sequence[Group], delay_ms: int | None = None) -> Refused:
+    async def publish(
+        self, groups: Sequence[Group], delay_ms: int | None = None, *, attributes: GroupAttributes | None = None
+    ) -> Refused:
         """Publish all of `groups`, and return when a broker, or with `replicate` every broker, has answered.
 
-        delay_ms: instead of the publisher's own, for these messages.
+        delay_ms: instead of the publisher's own, for these messages. attributes: not called, as NSQ's messages have no
+        keys and no headers.
 
         The result holds the messages that were refused: MessageRefused for one that no broker takes, BrokerError for
         each message of a topic that the broker refused. All others were answered OK. Raises NetworkError when no broker

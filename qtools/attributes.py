@@ -1,0 +1,61 @@
+"""What a message may have besides its body: a key, headers, and its place in a log. Plain data, by column.
+
+NSQ's messages have none of it; Kafka's have all. A batch makes these columns on demand (Batch.attributes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+Headers = Sequence[tuple[str, bytes | None]]  # in order; a name may occur more than once, a value may be missing
+Value = TypeVar("Value")
+
+
+class Tombstone(bytes):
+    """The body of a message that has no body at all, which says that its key was deleted. It equals b"", so that code
+    that does not know of tombstones sees an empty body; a publisher that knows compares with `is TOMBSTONE`."""
+
+    __slots__ = ()
+
+
+TOMBSTONE = Tombstone()
+
+
+class Attributes(NamedTuple):
+    """Columns, each with one entry for each message of a batch; None for a column that no message has.
+
+    timestamps: ns since 1970, to be kept where a message goes on to another broker. partitions, offsets: the place in
+    the log that the message was read from; they are never published.
+    """
+
+    keys: Sequence[bytes | None] | None = None
+    headers: Sequence[Headers] | None = None
+    timestamps: Sequence[int] | None = None
+    partitions: Sequence[int] | None = None
+    offsets: Sequence[int] | None = None
+
+    def pick(self, places: Sequence[int]) -> Attributes:
+        """Those of the messages at `places`."""
+        keys, headers, *numbers = self
+        timestamps, partitions, offsets = (_picked(column, places) for column in numbers)
+        return Attributes(_picked(keys, places), _picked(headers, places), timestamps, partitions, offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Attributes, int]]) -> Attributes:
+        """The attributes of several batches as one; each with the number of its messages."""
+        if len(parts) == 1:
+            return parts[0][0]
+        columns: list[Any] = [_joined(column, parts, empty) for column, empty in enumerate((None, (), 0, 0, 0))]
+        return cls(*columns)
+
+
+def _picked(column: Sequence[Value] | None, places: Sequence[int]) -> list[Value] | None:
+    return None if column is None else [column[place] for place in places]
+
+
+def _joined(column: int, parts: Iterable[tuple[Attributes, int]], empty: Any) -> Any:
+    found = [(attributes[column], count) for attributes, count in parts]
+    if all(values is None for values, _ in found):
+        return None
+    return [value for values, count in found for value in (values if values is not None else [empty] * count)]
