@@ -234,7 +234,7 @@ def test_every_exception_is_still_needed() -> None:
         ("cli/types.py", "from qtools.engines.nsq.address import Address"),
         ("cli/options.py", "from qtools.broker.options import Options"),
         ("engines/nsq/connection.py", "from qtools.broker.local_broker import start"),
-        ("engines/nsq/connection.py", "from qtools.flow.contract import Sink"),
+        ("engines/nsq/connection.py", "from qtools.routing.routes import Route"),
         ("broker/tcp/client_connection.py", "from qtools.engines.nsq.address import Address"),
         ("broker/tcp/client_connection.py", "from qtools.flow.gather import Gather"),
         ("pipe/command.py", "from qtools.tail.options import Options"),
