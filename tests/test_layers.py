@@ -1,4 +1,5 @@
 """Imports go one way: base ← expressions ← flow ← routing; base ← formats, cli; base ← engines ← commands; no circles.
+Folders and files have a limit of their size, and a name of a class has one meaning.
 
 Every import counts, inside a function and under TYPE_CHECKING too. A folder that is not in the table below
 has to be put there before it can pass.
@@ -79,6 +80,9 @@ LEAF, SWITCH = "errors.py", "__future__"
 
 # How many files a folder may hold, beside its __init__.py: one that needs more has rooms inside.
 MOST_FILES = 16
+
+# How many lines a file may have: one that needs more is cut where two subjects meet.
+MOST_LINES = 400
 
 
 def room_of(parts: tuple[str, ...]) -> str:
@@ -161,6 +165,26 @@ def test_no_folder_holds_too_many_files() -> None:
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
 
 
+@pytest.mark.parametrize("path", FILES)
+def test_no_file_is_too_long(path: str) -> None:
+    assert len((QTOOLS / path).read_text().splitlines()) <= MOST_LINES
+
+
+def public_classes(source: str) -> list[str]:
+    return [
+        node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+
+
+def test_a_name_of_a_class_has_one_meaning() -> None:
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for name in public_classes((QTOOLS / path).read_text()):
+            places.setdefault(name, []).append(path)
+    assert len(places) > 300  # the classes were found
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
 def test_no_two_files_import_each_other() -> None:
     imports = {path: files_imported(path, (QTOOLS / path).read_text()) for path in FILES}
     assert len(imports["pipe/app.py"]) > 5  # the graph is there
@@ -199,6 +223,11 @@ def test_every_exception_is_still_needed() -> None:
 
 
 # ── the checker itself ──
+
+
+def test_the_public_classes_of_a_file_are_found() -> None:
+    source = "class A:\n    class Inner: ...\nclass _B: ...\n@dataclass\nclass C(A): ...\ndef f():\n    class D: ..."
+    assert public_classes(source) == ["A", "C"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from qtools.cli.trial import Trial
 from qtools.cli.types import plural
 from qtools.engines.contract import Publisher, PublisherOptions, Source, SourceOptions, require, require_for_end
 from qtools.errors import QtoolsError, UsageError
-from qtools.flow.contract import Source as FlowSource
+from qtools.flow.contract import FlowSource
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch

@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from qtools.errors import UsageError
-from qtools.flow.contract import GroupAttributes, Refused
-from qtools.flow.contract import Source as FlowSource
+from qtools.flow.contract import FlowSource, GroupAttributes, Refused
 from qtools.message import Batch
 from qtools.names import Subscription
 

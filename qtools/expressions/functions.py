@@ -20,7 +20,7 @@ from qtools.expressions.values import (
     MAX_STEPS,
     MAX_TEXT,
     NOTHING,
-    Steps,
+    StepLimit,
     bounded,
     dump,
     equal,
@@ -64,7 +64,7 @@ def add(left: Any, right: Any) -> Any:
     return {**left, **right}
 
 
-def same(left: Any, right: Any, steps: Steps) -> bool:
+def same(left: Any, right: Any, steps: StepLimit) -> bool:
     """`equal`, with its comparisons counted."""
     steps.take()
     cls = left.__class__
@@ -82,7 +82,7 @@ def subtract(left: Any, right: Any) -> Any:
         return number(left - right)
     if left.__class__ is not list or right.__class__ is not list:
         raise refuse(left, right, "cannot be subtracted")
-    steps, kept = Steps(), []
+    steps, kept = StepLimit(), []
     for item in left:
         steps.take()
         if not any(same(item, other, steps) for other in right):
@@ -195,7 +195,7 @@ def places(value: list[Any], part: list[Any]) -> list[int]:
     """The indices at which `part` occurs in `value`."""
     if not part:
         return []
-    steps = Steps()
+    steps = StepLimit()
     return [
         place
         for place in range(len(value))
@@ -217,10 +217,10 @@ def has(value: Any, key: Any) -> bool:
 def contains(value: Any, part: Any) -> bool:
     if rank(value) != rank(part):
         raise refuse(value, part, "cannot have their containment checked")
-    return _contains(value, part, Steps())
+    return _contains(value, part, StepLimit())
 
 
-def _contains(value: Any, part: Any, steps: Steps) -> bool:
+def _contains(value: Any, part: Any, steps: StepLimit) -> bool:
     steps.take()
     cls = value.__class__
     if cls is not part.__class__:

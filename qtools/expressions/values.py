@@ -58,7 +58,7 @@ def is_number(value: Any) -> bool:
     return value.__class__ is int or value.__class__ is float
 
 
-class Steps:
+class StepLimit:
     """Counts steps, and raises EvaluationError after MAX_STEPS."""
 
     __slots__ = ("left",)

@@ -20,7 +20,7 @@ Refused = dict[tuple[int, int], QtoolsError]
 GroupAttributes = Callable[[], Sequence[Attributes]]
 
 
-class Source(Protocol):
+class FlowSource(Protocol):
     """Where messages come from."""
 
     async def read(self) -> Batch | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qtools.errors import PartialFailure, Postponed, QtoolsError, SinkClosed, SinkError
-from qtools.flow.contract import Sink, Source
+from qtools.flow.contract import FlowSource, Sink
 from qtools.flow.gather import Gather
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
@@ -40,7 +40,7 @@ class Totals:
 
 # Decides what becomes of messages that the sink refuses: True if they are settled (they are finished, and counted as
 # refused), False to requeue them. It may raise an error, which ends the flow.
-Refusal = Callable[[Batch, dict[int, QtoolsError]], bool]
+OnRefusal = Callable[[Batch, dict[int, QtoolsError]], bool]
 
 
 class Flow:
@@ -48,13 +48,13 @@ class Flow:
 
     def __init__(
         self,
-        source: Source,
+        source: FlowSource,
         sink: Sink,
         *,
         window: int = 1,
         gather: Gather | None = None,
         throttle: Throttle | None = None,
-        on_refused: Refusal | None = None,
+        on_refused: OnRefusal | None = None,
         drain_timeout: float = DRAIN_TIMEOUT,
     ) -> None:
         self.totals = Totals()

@@ -13,7 +13,7 @@ from markdown_it.tree import SyntaxTreeNode
 
 
 @dataclass(slots=True)
-class Span:
+class TextSpan:
     """Text of one kind: "plain", "code", "strong" or "emphasis". `link` is the address that it leads to, or ""."""
 
     text: str
@@ -21,7 +21,7 @@ class Span:
     link: str = ""
 
 
-Spans = list[Span]
+Spans = list[TextSpan]
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Code:
 class Bullets:
     """A list: the blocks of each item, and the mark before it: "•", or "1." and so on."""
 
-    items: list[tuple[str, list[Block]]]
+    items: list[tuple[str, list[BlockElement]]]
 
 
 @dataclass(slots=True)
@@ -60,10 +60,10 @@ class Table:
     rows: list[list[Spans]] = field(default_factory=list)
 
 
-Block = Heading | Paragraph | Code | Bullets | Table
+BlockElement = Heading | Paragraph | Code | Bullets | Table
 
 
-def parse(markdown: str) -> list[Block]:
+def parse(markdown: str) -> list[BlockElement]:
     """The blocks of a page. Raises ValueError, with the line, for Markdown that the manual cannot show."""
     tree = SyntaxTreeNode(MarkdownIt("commonmark").enable("table").parse(markdown))
     return [_block(node) for node in tree.children]
@@ -74,13 +74,13 @@ def plain(spans: Spans) -> str:
     return "".join(span.text for span in spans)
 
 
-def links(blocks: list[Block]) -> list[str]:
+def links(blocks: list[BlockElement]) -> list[str]:
     """The addresses of all links, in the order of their first occurrence."""
     found = dict.fromkeys(span.link for spans in _all_spans(blocks) for span in spans if span.link)
     return list(found)
 
 
-def _all_spans(blocks: list[Block]) -> list[Spans]:
+def _all_spans(blocks: list[BlockElement]) -> list[Spans]:
     found: list[Spans] = []
     for block in blocks:
         match block:
@@ -93,7 +93,7 @@ def _all_spans(blocks: list[Block]) -> list[Spans]:
     return found
 
 
-def _block(node: SyntaxTreeNode) -> Block:
+def _block(node: SyntaxTreeNode) -> BlockElement:
     match node.type:
         case "heading":
             return Heading(int(node.tag[1:]), _spans(node))
@@ -120,11 +120,11 @@ def _inline(node: SyntaxTreeNode, kind: str, link: str) -> Spans:
         case "inline":
             return [span for child in node.children for span in _inline(child, kind, link)]
         case "text":
-            return [Span(node.content, kind, link)] if node.content else []
+            return [TextSpan(node.content, kind, link)] if node.content else []
         case "softbreak" | "hardbreak":
-            return [Span(" ", kind, link)]
+            return [TextSpan(" ", kind, link)]
         case "code_inline":
-            return [Span(node.content, "code", link)]
+            return [TextSpan(node.content, "code", link)]
         case "strong":
             return [span for child in node.children for span in _inline(child, "strong", link)]
         case "em":
@@ -133,5 +133,5 @@ def _inline(node: SyntaxTreeNode, kind: str, link: str) -> Spans:
             target = str(node.attrGet("href") or "")
             return [span for child in node.children for span in _inline(child, kind, target)]
         case "image":
-            return [Span(node.content, "emphasis", link)]
+            return [TextSpan(node.content, "emphasis", link)]
     raise ValueError(f"the manual cannot show a {node.type}")

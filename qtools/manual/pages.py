@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qtools.manual.document import Span, Spans, Table, plain
+from qtools.manual.document import Spans, Table, TextSpan, plain
 
 _HERE = Path(__file__).parent
 
@@ -53,8 +53,8 @@ def cell_texts(table: Table, row: list[Spans]) -> Spans:
         if not cell:
             continue
         if found:
-            found.append(Span(" " if plain(found).endswith((".", ":", "?")) else ". "))
+            found.append(TextSpan(" " if plain(found).endswith((".", ":", "?")) else ". "))
         if label and label != "meaning" and len(table.header) > 2:
-            found.append(Span(f"{label[0].upper()}{label[1:]}: "))
+            found.append(TextSpan(f"{label[0].upper()}{label[1:]}: "))
         found += cell
     return found

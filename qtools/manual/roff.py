@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 
-from qtools.manual.document import Block, Bullets, Code, Heading, Paragraph, Span, Spans, Table, links, plain
+from qtools.manual.document import BlockElement, Bullets, Code, Heading, Paragraph, Spans, Table, TextSpan, links, plain
 from qtools.manual.pages import cell_texts, see_also
 
 _WIDTH = 76  # of the lines of the source; mandoc(1) asks for less than 80
@@ -25,7 +25,7 @@ _NAMES = str.maketrans(
 )  # fmt: skip
 
 
-def man_page(name: str, blocks: list[Block], version: str, date: str) -> str:
+def man_page(name: str, blocks: list[BlockElement], version: str, date: str) -> str:
     """The man page `name`(1), of `date` (2026-11-28).
 
     Raises ValueError when the first block is not the title `NAME: what it does`.
@@ -40,12 +40,12 @@ def man_page(name: str, blocks: list[Block], version: str, date: str) -> str:
         f"{_escaped(name)} \\- {_escaped(summary)}",
         *_blocks(blocks[1:], []),
         ".SH SEE ALSO",
-        *_filled([Span(", ".join(see_also(name, links(blocks))))]),
+        *_filled([TextSpan(", ".join(see_also(name, links(blocks))))]),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _blocks(blocks: list[Block], before: list[str]) -> list[str]:
+def _blocks(blocks: list[BlockElement], before: list[str]) -> list[str]:
     """The lines of blocks; `before` are the lines written so far, as a paragraph at a section's start needs no .PP."""
     lines: list[str] = []
     for block in blocks:
@@ -70,7 +70,7 @@ def _blocks(blocks: list[Block], before: list[str]) -> list[str]:
     return lines
 
 
-def _item(mark: str, item: list[Block]) -> list[str]:
+def _item(mark: str, item: list[BlockElement]) -> list[str]:
     lines = [r".IP \(bu 2" if mark == "•" else f".IP {mark} 3", *_blocks(item[:1], [".IP"])]
     for more in item[1:]:
         lines += [".IP", *_blocks([more], [".IP"])] if isinstance(more, Paragraph) else _blocks([more], [""])

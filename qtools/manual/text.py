@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from qtools.manual.document import Block, Bullets, Code, Heading, Paragraph, Span, Spans, Table, plain
+from qtools.manual.document import BlockElement, Bullets, Code, Heading, Paragraph, Spans, Table, TextSpan, plain
 from qtools.manual.pages import cell_texts
 
 _STYLES = {"code": "\x1b[1m", "strong": "\x1b[1m", "emphasis": "\x1b[4m"}
@@ -12,12 +12,12 @@ _RESET = "\x1b[0m"
 _INDENT = 4
 
 
-def page_text(blocks: list[Block], width: int, styled: bool) -> str:
+def page_text(blocks: list[BlockElement], width: int, styled: bool) -> str:
     """The page as text of at most `width` columns, except for code, which is not folded."""
     lines: list[str] = []
     for block in blocks:
         if isinstance(block, Heading):
-            title = [Span(plain(block.spans), "strong")]
+            title = [TextSpan(plain(block.spans), "strong")]
             lines += ["", *_folded(title, "", width, styled)] + ([""] if block.level < 3 else [])
         else:
             lines += _block(block, "" if not lines else " " * _INDENT, width, styled)
@@ -25,7 +25,7 @@ def page_text(blocks: list[Block], width: int, styled: bool) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
 
 
-def _block(block: Block, indent: str, width: int, styled: bool) -> list[str]:
+def _block(block: BlockElement, indent: str, width: int, styled: bool) -> list[str]:
     match block:
         case Paragraph():
             return _folded(block.spans, indent, width, styled)
@@ -39,7 +39,7 @@ def _block(block: Block, indent: str, width: int, styled: bool) -> list[str]:
             return _folded(block.spans, indent, width, styled)
 
 
-def _item(mark: str, item: list[Block], indent: str, width: int, styled: bool) -> list[str]:
+def _item(mark: str, item: list[BlockElement], indent: str, width: int, styled: bool) -> list[str]:
     lines: list[str] = []
     for block in item:
         lines += _block(block, indent + " " * (len(mark) + 1), width, styled)

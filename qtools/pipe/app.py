@@ -27,7 +27,7 @@ from qtools.flow.throttle import Throttle
 from qtools.flow.topic_sink import TopicSink
 from qtools.formats.lines import DelimiterSplitter, LengthSplitter, Splitter, WholeSplitter
 from qtools.message import Batch
-from qtools.pipe.blocks import Block, Position
+from qtools.pipe.blocks import InputBlock, Position
 from qtools.pipe.input import InputSource
 from qtools.pipe.options import PipeOptions
 
@@ -57,7 +57,7 @@ def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
 def _name(batch: Batch, place: int) -> str:
     """`events.jsonl: message 4`"""
     block = next(origin for origin, start, stop in batch.parts if start <= place < stop)
-    assert isinstance(block, Block)
+    assert isinstance(block, InputBlock)
     return f"{block.name}: message {block.line_of(batch.ids[place])}"
 
 

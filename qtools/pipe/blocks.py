@@ -36,7 +36,7 @@ class Confirming(Protocol):
 
 
 @dataclass(slots=True)
-class Block:
+class InputBlock:
     """A block that was read: the origin of its messages."""
 
     source: Confirming
@@ -124,7 +124,7 @@ class BlockSource:
         self._on_confirm = on_confirm
         self._worker = Worker("input")
         self._pieces: deque[Batch] = deque()  # batches of the last block that were not returned by read() yet
-        self._ledger: SpanLedger[Block] = SpanLedger()
+        self._ledger: SpanLedger[InputBlock] = SpanLedger()
         self._reached = replace(start)  # the position up to which the input was read
         self._broken: InputError | None = None  # raised once all messages before the error were returned
         self._done = False
@@ -143,7 +143,7 @@ class BlockSource:
         if self.confirmed.total != before.total:
             self._on_confirm()
 
-    def _note_confirmed(self, block: Block, whole: bool) -> None:
+    def _note_confirmed(self, block: InputBlock, whole: bool) -> None:
         """`block` is confirmed up to `self.confirmed`. whole: all of it is."""
 
     def _next_piece(self) -> Batch | None:
@@ -154,7 +154,7 @@ class BlockSource:
             raise self._broken
         return None
 
-    def _add(self, block: Block) -> int:
+    def _add(self, block: InputBlock) -> int:
         """Take a block that was read. Returns the number of its messages, empty ones included."""
         if block.empty_at and self._fail_on_empty:
             place = block.empty_at[0]
@@ -168,7 +168,7 @@ class BlockSource:
         block.first = self._ledger.add(len(block.bodies), block).start
         return len(block.bodies) + len(block.empty_at)
 
-    def _cut_up(self, block: Block) -> None:
+    def _cut_up(self, block: InputBlock) -> None:
         """Cut a block into batches. A block without messages is confirmed with those before it."""
         number = block.first
         if block.bodies:

@@ -19,7 +19,7 @@ from typing import IO, Any
 from qtools.errors import InputError, StartError, UsageError
 from qtools.formats.lines import Splitter
 from qtools.message import Batch
-from qtools.pipe.blocks import Block, BlockSource, Position
+from qtools.pipe.blocks import BlockSource, InputBlock, Position
 
 BLOCK = 256 * 1024
 PIPE_SIZE = 1024 * 1024  # bytes: the most that Linux allows every process (/proc/sys/fs/pipe-max-size)
@@ -104,7 +104,7 @@ class InputSource(BlockSource):
         offset = self._begin.offset
         return f"{self.name} from byte {offset} on" if offset else self.name
 
-    def _block(self, bodies: list[bytes]) -> Block:
+    def _block(self, bodies: list[bytes]) -> InputBlock:
         splitter, file = self._splitter, self._begin
         empty_at, ends = splitter.empty_at, splitter.ends
         begin = self._reached
@@ -113,7 +113,7 @@ class InputSource(BlockSource):
         if ends is not None:
             ends = [each - (begin.offset - file.offset) for each in ends]
         name, line = self._described_name, self._lines + 1
-        block = Block(self, name, bodies, begin, end, line, splitter.overhead, ends, empty_at)
+        block = InputBlock(self, name, bodies, begin, end, line, splitter.overhead, ends, empty_at)
         self._lines += self._add(block)
         return block
 

@@ -17,7 +17,7 @@ from qtools.cli import logs
 from qtools.errors import InputError
 from qtools.formats.lines import Splitter
 from qtools.message import Batch
-from qtools.pipe.blocks import Block, BlockSource, Position
+from qtools.pipe.blocks import BlockSource, InputBlock, Position
 from qtools.pipe.logfile import MARK, LogFile, fingerprint
 from qtools.pipe.logreader import LogReader
 from qtools.pipe.rotating_log import Chunk, End, Idle, Step
@@ -25,7 +25,7 @@ from qtools.pipe.rotation import Fingerprint
 
 
 @dataclass(slots=True)
-class LogBlock(Block):
+class LogBlock(InputBlock):
     """A block of `file`, of the log at `path`. mark: the fingerprint of the last bytes before its end. checksum: a
     length and the CRC-32 of all bytes before its end."""
 
@@ -86,7 +86,7 @@ class LogSource(BlockSource):
 
     # ── positions ──
 
-    def _note_confirmed(self, block: Block, whole: bool) -> None:
+    def _note_confirmed(self, block: InputBlock, whole: bool) -> None:
         assert isinstance(block, LogBlock)
         assert block.file is not None
         entry = block.file.entry

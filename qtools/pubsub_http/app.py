@@ -23,7 +23,7 @@ from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.metrics import count, families
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.sockets import address_of, listen, unix_path
-from qtools.web.http_server import App, HttpServer
+from qtools.web.http_server import AsgiApp, HttpServer
 from qtools.web.limits import HttpLimits
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def serve_on(
     gateway = Gateway(options, "" if place is None else f"{place.number}-")
     limits = HttpLimits(options.max_head_size, options.request_timeout, options.idle_timeout, options.max_connections)
     async with contextlib.AsyncExitStack() as stack:
-        app: App = gateway.app
+        app: AsgiApp = gateway.app
         if place is not None:
             app = await _among_others(gateway, place, options, stack)
         server = HttpServer(app, limits, short=gateway.fast_path, websockets=True,
@@ -102,7 +102,7 @@ async def serve_on(
 
 async def _among_others(
     gateway: Gateway, place: WorkerContext, options: GatewayOptions, stack: contextlib.AsyncExitStack
-) -> App:
+) -> AsgiApp:
     """Open the door for the other workers; what to let clients in to."""
     from qtools.pubsub_http.worker_proxy import Inner, WorkerProxy
 

@@ -18,7 +18,7 @@ from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.types import plural
 from qtools.engines.contract import Source, SourceOptions, require, require_for_end
-from qtools.flow.contract import Source as FlowSource
+from qtools.flow.contract import FlowSource
 from qtools.flow.loop import Flow
 from qtools.formats.encoders import Format
 from qtools.message import Batch

@@ -21,8 +21,7 @@ from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import Trial
 from qtools.cli.types import format_duration, plural
 from qtools.engines.contract import SourceOptions, require, require_for_end
-from qtools.flow.contract import Sink
-from qtools.flow.contract import Source as FlowSource
+from qtools.flow.contract import FlowSource, Sink
 from qtools.flow.filter import FilteredSink
 from qtools.flow.gather import Gather
 from qtools.flow.loop import Flow

@@ -32,7 +32,7 @@ LOOKED_AT = 1000  # clients whose memory is measured at once
 WORTH_COUNTING = 4096  # bytes; clients that hold less are not counted
 SWEEP_SECONDS = 1.0  # how often deadlines are checked, by one timer for all clients
 
-App = Callable[[Any, Any, Any], Awaitable[None]]
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class HttpServer:
@@ -44,7 +44,7 @@ class HttpServer:
 
     def __init__(
         self,
-        app: App,
+        app: AsgiApp,
         limits: HttpLimits | None = None,
         *,
         short: Short | None = None,

@@ -13,7 +13,7 @@ from qtools.bridge.routing import Planning
 from qtools.bridge.sink import BridgeSink
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.protocol.client_commands import Command, Publish
-from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.engines.nsq.publish.publisher import NsqPublisher
 from qtools.errors import BrokerError, PartialFailure, Postponed, RouteFailed
 from qtools.expressions.expression import compile_expression
 from qtools.message import Batch, Message, Messages
@@ -43,7 +43,7 @@ def refuse(topic: str) -> Any:
 
 @asynccontextmanager
 async def delivering(peer: Scripted, to: str, when: str | None = None, **some: Any) -> AsyncIterator[BridgeSink]:
-    publisher = Publisher(Brokers(nsqd=(peer.address,)), settings())
+    publisher = NsqPublisher(Brokers(nsqd=(peer.address,)), settings())
     await publisher.start()
     routes = Routes([Route("one", (to_of(to),), compile_expression(when) if when else None)])
     planning = Planning(routes, tuple(routes.fixed_topics), tuple(routes.fixed_topics))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from qtools.to_file.archive.journal import HEAD_SIZE, SLOT_SIZE, FileJournal, FileState, Head, fits
+from qtools.to_file.archive.journal import HEAD_SIZE, SLOT_SIZE, FileJournal, FileState, JournalHead, fits
 
-HEAD = Head("events", "dt=2026-11-23/hour=08/events<REV>.log", "raw", "gzip")
+HEAD = JournalHead("events", "dt=2026-11-23/hour=08/events<REV>.log", "raw", "gzip")
 BIG = 2**63 - 1
 FULL = FileState(BIG, BIG, BIG, BIG, 2**32 - 1, BIG, BIG, f"{(1 << 127) - 1:x}", BIG, "f" * 64, 10**9)
 

@@ -13,7 +13,7 @@ from qtools.broker.core.block import Block, MessageRange
 
 GRAIN = 1_000_000  # ns: times of requeued messages are rounded up to it, so that neighbours share an entry
 
-Entry = tuple[int, int, int, MessageRange]  # due time, number of the block, order of adding, range
+DeferredEntry = tuple[int, int, int, MessageRange]  # due time, number of the block, order of adding, range
 
 
 class DeferralQueue:
@@ -27,7 +27,7 @@ class DeferralQueue:
     def __init__(self, *, shares: bool = True) -> None:
         self._shares = shares
         self.frame_bytes = 0  # bytes of frames that are in memory because of the entries
-        self._heap: list[Entry] = []
+        self._heap: list[DeferredEntry] = []
         self._added = 0
         self._last: MessageRange | None = None
         self._last_due = 0

@@ -21,8 +21,8 @@ from qtools.broker.http.history import MOST, describe, parse_time
 from qtools.names import is_valid_name
 from qtools.web.request_body import Refusal
 
-Query = dict[str, list[str]]
-Routes = dict[str, tuple[str, Callable[[Query], Any]]]
+QueryFields = dict[str, list[str]]
+AdminRoutes = dict[str, tuple[str, Callable[[QueryFields], Any]]]
 
 COME_WITHIN = 60.0  # s after which an ephemeral channel that begins in the past is deleted without a client
 
@@ -32,7 +32,7 @@ class Admin:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self.routes: Routes = {
+        self.routes: AdminRoutes = {
             "/topic/create": ("POST", self._topic_create),
             "/topic/delete": ("POST", self._topic_delete),
             "/topic/empty": ("POST", self._topic_empty),
@@ -49,33 +49,33 @@ class Admin:
     def _moment(self) -> tuple[float, int]:
         return self._broker.now(), time.time_ns()
 
-    def _existing(self, query: Query) -> Topic:
+    def _existing(self, query: QueryFields) -> Topic:
         topic = self._broker.topics.get(topic_name(query))
         if topic is None:
             raise Refusal(404, "TOPIC_NOT_FOUND")
         return topic
 
-    def _topic_create(self, query: Query) -> bytes:
+    def _topic_create(self, query: QueryFields) -> bytes:
         self._broker.topic(topic_name(query))
         return b""
 
-    def _topic_delete(self, query: Query) -> bytes:
+    def _topic_delete(self, query: QueryFields) -> bytes:
         self._broker.delete_topic(_deletable(query, self._broker))
         return b""
 
-    def _topic_empty(self, query: Query) -> bytes:
+    def _topic_empty(self, query: QueryFields) -> bytes:
         self._existing(query).empty(*self._moment())
         return b""
 
-    def _topic_pause(self, query: Query) -> bytes:
+    def _topic_pause(self, query: QueryFields) -> bytes:
         self._existing(query).pause(*self._moment())
         return b""
 
-    def _topic_unpause(self, query: Query) -> bytes:
+    def _topic_unpause(self, query: QueryFields) -> bytes:
         self._existing(query).unpause(*self._moment())
         return b""
 
-    def _topic_and_channel(self, query: Query) -> tuple[Topic, str]:
+    def _topic_and_channel(self, query: QueryFields) -> tuple[Topic, str]:
         for kind in ("topic", "channel"):
             if kind not in query:
                 raise Refusal(400, f"MISSING_ARG_{kind.upper()}")
@@ -86,14 +86,14 @@ class Admin:
             raise Refusal(404, "TOPIC_NOT_FOUND")
         return topic, query["channel"][0]
 
-    def _existing_channel(self, query: Query) -> tuple[Topic, str]:
+    def _existing_channel(self, query: QueryFields) -> tuple[Topic, str]:
         topic, name = self._topic_and_channel(query)
         if name not in topic.channels:
             raise Refusal(404, "CHANNEL_NOT_FOUND")
         topic.seal(*self._moment())  # messages published before this request are in the channel
         return topic, name
 
-    def _channel_create(self, query: Query) -> bytes:
+    def _channel_create(self, query: QueryFields) -> bytes:
         topic, name = self._topic_and_channel(query)
         if "from" not in query:
             self._broker.channel(topic.name, name)
@@ -116,7 +116,7 @@ class Admin:
         if not channel.consumers and topic.channels.get(channel.name) is channel:
             self._broker.delete_channel(topic, channel.name)
 
-    async def _channel_peek(self, query: Query) -> dict[str, Any]:
+    async def _channel_peek(self, query: QueryFields) -> dict[str, Any]:
         topic, name = self._topic_and_channel(query)
         if name not in topic.channels and topic.channels:
             raise Refusal(404, "CHANNEL_NOT_FOUND")
@@ -133,27 +133,27 @@ class Admin:
             raise Refusal(503, "CANNOT_READ")
         return {"messages": describe(runs)}
 
-    def _channel_delete(self, query: Query) -> bytes:
+    def _channel_delete(self, query: QueryFields) -> bytes:
         self._broker.delete_channel(*self._existing_channel(query))
         return b""
 
-    def _channel_empty(self, query: Query) -> bytes:
+    def _channel_empty(self, query: QueryFields) -> bytes:
         topic, name = self._existing_channel(query)
         topic.channels[name].empty()
         return b""
 
-    def _channel_pause(self, query: Query) -> bytes:
+    def _channel_pause(self, query: QueryFields) -> bytes:
         topic, name = self._existing_channel(query)
         topic.pause_channel(name, True)
         return b""
 
-    def _channel_unpause(self, query: Query) -> bytes:
+    def _channel_unpause(self, query: QueryFields) -> bytes:
         topic, name = self._existing_channel(query)
         topic.pause_channel(name, False)
         return b""
 
 
-def topic_name(query: Query) -> str:
+def topic_name(query: QueryFields) -> str:
     if "topic" not in query:
         raise Refusal(400, "MISSING_ARG_TOPIC")
     name = query["topic"][0]
@@ -162,7 +162,7 @@ def topic_name(query: Query) -> str:
     return name
 
 
-def _deletable(query: Query, broker: Broker) -> str:
+def _deletable(query: QueryFields, broker: Broker) -> str:
     """The topic to delete. Unlike elsewhere, only its existence is checked and not its name."""
     if "topic" not in query:
         raise Refusal(400, "MISSING_ARG_TOPIC")

@@ -26,7 +26,7 @@ from urllib.parse import parse_qs
 from qtools.broker.core.broker import Broker
 from qtools.broker.core.slices import in_slices
 from qtools.broker.core.store import Commit
-from qtools.broker.http.admin import Admin, Query, topic_name
+from qtools.broker.http.admin import Admin, QueryFields, topic_name
 from qtools.broker.http.config import Config
 from qtools.broker.observe.stats import as_json, collecting, writing_text
 from qtools.broker.options import NSQD_VERSION
@@ -82,7 +82,7 @@ class HttpApi:
         self._names = {"", socket.gethostname().lower(), broker.options.broadcast_address.lower()}
         self._ok_date: Header | None = None
         self._ok = b""
-        self._routes: dict[str, tuple[str, Callable[[Query], bytes | Any]]] = {
+        self._routes: dict[str, tuple[str, Callable[[QueryFields], bytes | Any]]] = {
             "/info": ("GET", self._info),
             "/stats": ("GET", self._stats),
             "/metrics": ("GET", self._metrics),
@@ -257,7 +257,7 @@ class HttpApi:
 
     # ── information ─────────────────────────────────────────────────────────────────────────────────
 
-    def _info(self, query: Query) -> dict[str, Any]:
+    def _info(self, query: QueryFields) -> dict[str, Any]:
         options = self._broker.options
         return {
             "version": NSQD_VERSION,
@@ -274,7 +274,7 @@ class HttpApi:
             "durable": self._broker.store.durable,
         }
 
-    async def _stats(self, query: Query) -> bytes:
+    async def _stats(self, query: QueryFields) -> bytes:
         def first(name: str) -> str:
             return query[name][0] if name in query else ""
 
@@ -292,7 +292,7 @@ class HttpApi:
             return _Json(await in_slices(as_json(collected)))
         return (await in_slices(writing_text(collected))).encode()
 
-    async def _metrics(self, query: Query) -> bytes:
+    async def _metrics(self, query: QueryFields) -> bytes:
         from qtools.broker.observe.metrics import as_prometheus
 
         return await in_slices(
@@ -336,7 +336,7 @@ def _failed(commit: Commit) -> Refusal | None:
     return None if commit.error is None else Refusal(503, f"PUB_FAILED {commit.error}")
 
 
-def _query(scope: Scope) -> Query:
+def _query(scope: Scope) -> QueryFields:
     raw = scope["query_string"]
     if _BROKEN_QUERY.search(raw):
         raise Refusal(400, "INVALID_REQUEST")

@@ -18,7 +18,7 @@ from qtools.names import Subscription
 
 if TYPE_CHECKING:
     from qtools.engines.nsq.consume.source import NsqSource
-    from qtools.engines.nsq.publish.publisher import Publisher
+    from qtools.engines.nsq.publish.publisher import NsqPublisher
     from qtools.engines.nsq.statistics import TopicStatistics
     from qtools.engines.nsq.topics import TopicLister
 
@@ -51,12 +51,12 @@ class NsqEngine:
 
         return NsqSource(subscriptions, self.brokers, self.settings, options or SourceOptions())
 
-    def publisher(self, options: PublisherOptions | None = None) -> Publisher:
+    def publisher(self, options: PublisherOptions | None = None) -> NsqPublisher:
         from qtools.engines.nsq.publish.load_balancing import balance_of
-        from qtools.engines.nsq.publish.publisher import Publisher
+        from qtools.engines.nsq.publish.publisher import NsqPublisher
 
         options = options or PublisherOptions()
-        return Publisher(
+        return NsqPublisher(
             self.brokers, self.settings,
             batch_count=options.batch_count, batch_bytes=options.batch_bytes, delay_ms=options.delay_ms,
             replicate=options.replicate, balance=balance_of(options.balance) if options.balance else None,

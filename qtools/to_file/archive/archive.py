@@ -23,7 +23,7 @@ from qtools.formats.encoders import Format
 from qtools.message import Batch
 from qtools.to_file.archive.compression import open_stream
 from qtools.to_file.archive.file_record import FileRecord, beside, write_beside
-from qtools.to_file.archive.journal import Head
+from qtools.to_file.archive.journal import JournalHead
 from qtools.to_file.archive.layout import Layout, fill_rev
 from qtools.to_file.archive.manifest import COMPLETE, is_reserved
 from qtools.to_file.archive.partitioner import Partitioner
@@ -216,7 +216,7 @@ class Archive:
                 self._seal(next(iter(self._open)))
             encoding = self._encoding
             name = self._layout.name(topic, partition, self._wall())
-            head = Head(topic, name, encoding.format, encoding.compression)
+            head = JournalHead(topic, name, encoding.format, encoding.compression)
             stream = open_stream(encoding.compression, encoding.level)
             file = WorkFile(self._work.new_stem(topic), head, encoding.form, stream, partition=partition)
             there = self._open[topic, partition] = _Open(file, self._steady())

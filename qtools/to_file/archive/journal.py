@@ -24,7 +24,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class JournalHead:
     """What does not change about a file. name: its path below the output, with <REV> not yet filled in."""
 
     topic: str
@@ -65,7 +65,7 @@ class FileJournal:
         self._turn = turn
 
     @classmethod
-    def create(cls, path: Path, head: Head) -> FileJournal:
+    def create(cls, path: Path, head: JournalHead) -> FileJournal:
         """A new note, for a file of which nothing is synced. The note is synced; the caller syncs the directory."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
@@ -80,7 +80,7 @@ class FileJournal:
         return note
 
     @classmethod
-    def open(cls, path: Path) -> tuple[FileJournal, Head, FileState] | None:
+    def open(cls, path: Path) -> tuple[FileJournal, JournalHead, FileState] | None:
         """The note of an earlier run; None if no slot of it is complete: then nothing was ever synced."""
         data = path.read_bytes()
         head = _unpacked(data[:HEAD_SIZE])
@@ -91,7 +91,7 @@ class FileJournal:
         newest = max(whole, key=lambda slot: int(slot["turn"]))
         turn = int(newest.pop("turn")) + 1
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        return cls(path, fd, turn), Head(**head), FileState(**newest)
+        return cls(path, fd, turn), JournalHead(**head), FileState(**newest)
 
     def write(self, state: FileState) -> None:
         """Write `state` and sync it."""
@@ -111,7 +111,7 @@ class FileJournal:
             self._fd = -1
 
 
-def fits(head: Head) -> bool:
+def fits(head: JournalHead) -> bool:
     """Whether `head` fits into a note."""
     return len(json.dumps(asdict(head))) + 10 <= HEAD_SIZE
 

@@ -25,7 +25,7 @@ from qtools.formats.encoders import Format
 from qtools.message import Batch
 from qtools.to_file.archive.compression import CompressionStream, ending
 from qtools.to_file.archive.content_hash import ContentHash
-from qtools.to_file.archive.journal import FileJournal, FileState, Head, is_file_at
+from qtools.to_file.archive.journal import FileJournal, FileState, JournalHead, is_file_at
 
 DATA, NOTE = ".part", ".note"
 _BLOCK = 1024 * 1024  # bytes copied at once
@@ -48,7 +48,7 @@ class WorkFile:
     def __init__(
         self,
         stem: Path,
-        head: Head,
+        head: JournalHead,
         form: Format | None = None,
         stream: CompressionStream | None = None,
         *,
@@ -74,7 +74,7 @@ class WorkFile:
         self._note: FileJournal | None = None
 
     @classmethod
-    def found(cls, note: FileJournal, head: Head, state: FileState) -> WorkFile:
+    def found(cls, note: FileJournal, head: JournalHead, state: FileState) -> WorkFile:
         """A file that an earlier run left, in the state of its note."""
         file = cls(note.path.with_name(note.path.name.removesuffix(NOTE)), head)
         file._note, file._sha, file.is_left_over = note, None, True

@@ -78,7 +78,7 @@ def main(url: str, topic: str, **given: Any) -> int:
     """  # fmt: skip
     from qtools.cli.broker import engine_of, topic_of
     from qtools.cli.run import run_program
-    from qtools.to_file.read.replay_plan import Span
+    from qtools.to_file.read.replay_plan import TimeSpan
     from qtools.to_file.read.replay_run import ReplayOptions, replay
 
     show = shared.set_up_talk("q-to-file replay", given)
@@ -92,7 +92,7 @@ def main(url: str, topic: str, **given: Any) -> int:
         topic=check_topic(topic),
         engine=engine,
         endpoint=given.pop("s3_endpoint"),
-        span=Span(since, until),
+        span=TimeSpan(since, until),
         delimiter=shared.delimiter_of(given),
         rules=shared.filter_of(given, "fail"),
         rate=given.pop("rate") or 0.0,

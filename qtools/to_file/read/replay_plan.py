@@ -19,7 +19,7 @@ from qtools.to_file.read.verify import ArchiveListing
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """A span of timestamps, in ns since 1970: from `since` on, before `until`. None is no limit."""
 
     since: int | None = None
@@ -58,7 +58,7 @@ class ReplayPlan:
     notes: list[str]
 
 
-def make_plan(archive: ArchiveListing, span: Span, topic: str, start: ReplayPosition) -> ReplayPlan:
+def make_plan(archive: ArchiveListing, span: TimeSpan, topic: str, start: ReplayPosition) -> ReplayPlan:
     """The plan for `archive`. topic: the archived topic; "" if the archive has only one.
 
     UsageError if a topic has to be named, or is not in the archive. InputError if the archive is damaged or incomplete,

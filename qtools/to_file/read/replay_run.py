@@ -17,7 +17,7 @@ from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
 from qtools.flow.topic_sink import TopicSink
 from qtools.message import Batch
-from qtools.to_file.read.replay_plan import ReplayCheckpoint, ReplayPosition, Span, make_plan
+from qtools.to_file.read.replay_plan import ReplayCheckpoint, ReplayPosition, TimeSpan, make_plan
 from qtools.to_file.read.replay_source import ArchiveSource, ReplayBlock
 from qtools.to_file.read.verify import read_archive
 from qtools.to_file.stores.opening import open_to_read
@@ -35,7 +35,7 @@ class ReplayOptions:
     engine: Engine
     endpoint: str = ""
     from_topic: str = ""
-    span: Span = field(default_factory=Span)
+    span: TimeSpan = field(default_factory=TimeSpan)
     delimiter: bytes = b"\n"
     rules: Filter | None = None
     rate: float = 0.0

@@ -17,7 +17,7 @@ from qtools.flow.ledger import SpanLedger
 from qtools.message import Batch
 from qtools.to_file.archive.manifest import Manifested
 from qtools.to_file.read.record_reader import RecordReader, Records, read_records
-from qtools.to_file.read.replay_plan import ReplayPlan, ReplayPosition, Span
+from qtools.to_file.read.replay_plan import ReplayPlan, ReplayPosition, TimeSpan
 from qtools.to_file.stores.object_store import ObjectStore, StoredObject
 
 logger = logging.getLogger("qtools.to_file")
@@ -70,7 +70,7 @@ class ArchiveSource:
         store: ObjectStore,
         entries: dict[str, StoredObject],
         plan: ReplayPlan,
-        span: Span,
+        span: TimeSpan,
         *,
         delimiter: bytes = b"\n",
     ) -> None:

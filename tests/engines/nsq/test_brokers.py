@@ -13,7 +13,7 @@ from harness.proxy import Proxy
 from qtools.engines.nsq.address import Address, Brokers, choose_brokers
 from qtools.engines.nsq.consume.consumer import Consumer
 from qtools.engines.nsq.http_client import HttpClient, ask_depth, ask_limits
-from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.engines.nsq.publish.publisher import NsqPublisher
 from qtools.errors import PartialFailure
 from qtools.flow.topic_sink import TopicSink
 from qtools.message import Batch
@@ -30,7 +30,7 @@ def at(*brokers: Broker | Proxy) -> Brokers:
 
 async def published(topic: str, brokers: Brokers, bodies: Sequence[bytes], **some: Any) -> int:
     """How many had to be sent again."""
-    publisher = Publisher(brokers, settings(), **some)
+    publisher = NsqPublisher(brokers, settings(), **some)
     await publisher.start()
     try:
         async with asyncio.timeout(20):

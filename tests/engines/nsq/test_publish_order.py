@@ -23,7 +23,7 @@ from qtools.engines.nsq import connection_pool
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.protocol.client_commands import Command, Publish
 from qtools.engines.nsq.publish import batch_splitter, publish_queue
-from qtools.engines.nsq.publish.publisher import Publisher
+from qtools.engines.nsq.publish.publisher import NsqPublisher
 from qtools.errors import BrokerError, MessageRefused, QtoolsError
 
 from .scripted import Caller, Scripted, settings, web
@@ -126,7 +126,7 @@ async def run(publishings: Sequence[Publishing], faults: Sequence[int], http_tur
 
         http.before = answer_late
         peer.http = "" if http_turns is None else http.base
-        publisher = Publisher(Brokers(nsqd=(peer.address,)), settings(), batch_count=5, batch_bytes=assumed * 4)
+        publisher = NsqPublisher(Brokers(nsqd=(peer.address,)), settings(), batch_count=5, batch_bytes=assumed * 4)
         await publisher.start()
         expected: list[bytes] = []
         tasks: list[asyncio.Task[dict[tuple[int, int], Exception]]] = []
@@ -151,7 +151,7 @@ async def run(publishings: Sequence[Publishing], faults: Sequence[int], http_tur
 
 
 async def _publish(
-    publisher: Publisher, topic: str, bodies: list[bytes], refused: dict[tuple[int, int], type[Exception]]
+    publisher: NsqPublisher, topic: str, bodies: list[bytes], refused: dict[tuple[int, int], type[Exception]]
 ) -> dict[tuple[int, int], Exception]:
     found = await publisher.publish([(topic, bodies)])
     assert found.keys() == refused.keys(), (found, refused)

@@ -18,7 +18,7 @@ from qtools.engines.nsq.publish import load_balancing as balance_module
 from qtools.engines.nsq.publish import publish_queue as publish_queue_module
 from qtools.engines.nsq.publish.batch_splitter import PublishCommand
 from qtools.engines.nsq.publish.load_balancing import Fastest, LeastBusy, RoundRobin
-from qtools.engines.nsq.publish.publisher import ASK_AGAIN_AFTER, Publisher
+from qtools.engines.nsq.publish.publisher import ASK_AGAIN_AFTER, NsqPublisher
 from qtools.errors import BrokerError, MessageRefused, NetworkError, PartialFailure, StartError
 from qtools.flow.topic_sink import TopicSink
 from qtools.message import Batch
@@ -37,8 +37,8 @@ def numbered(count: int, begin: int = 0) -> list[bytes]:
 
 
 @asynccontextmanager
-async def publishing(*peers: Scripted, wait: bool = True, **some: Any) -> AsyncIterator[Publisher]:
-    publisher = Publisher(Brokers(nsqd=tuple(peer.address for peer in peers)), settings(), **some)
+async def publishing(*peers: Scripted, wait: bool = True, **some: Any) -> AsyncIterator[NsqPublisher]:
+    publisher = NsqPublisher(Brokers(nsqd=tuple(peer.address for peer in peers)), settings(), **some)
     await publisher.start()
     if wait:
         await until(lambda: all(peer.callers and peer.caller.heard for peer in peers))
@@ -49,7 +49,7 @@ async def publishing(*peers: Scripted, wait: bool = True, **some: Any) -> AsyncI
         await publisher.close()
 
 
-async def write(publisher: Publisher, *bodies: bytes) -> None:
+async def write(publisher: NsqPublisher, *bodies: bytes) -> None:
     async with asyncio.timeout(8):
         await TopicSink(publisher, "events").write(batch(*bodies))
 
@@ -267,7 +267,7 @@ async def test_a_write_that_is_cancelled_is_not_sent_later() -> None:
 async def test_when_nobody_can_be_reached_at_the_start_that_is_told() -> None:
     async with Scripted() as peer:
         await peer.close()
-        publisher = Publisher(Brokers(nsqd=(peer.address,)), settings())
+        publisher = NsqPublisher(Brokers(nsqd=(peer.address,)), settings())
         with pytest.raises(StartError, match="nothing listens there"):
             await publisher.start()
 
@@ -393,7 +393,7 @@ async def test_a_refusal_for_good_is_raised(code: str) -> None:
 # ── sizes ───────────────────────────────────────────────────────────────────────────────────────
 
 
-async def refused_of(publisher: Publisher, bodies: Sequence[bytes]) -> dict[int, str]:
+async def refused_of(publisher: NsqPublisher, bodies: Sequence[bytes]) -> dict[int, str]:
     """What of `bodies` was refused, by place, and why."""
     with pytest.raises(PartialFailure) as caught:
         await write(publisher, *bodies)
@@ -588,7 +588,7 @@ async def test_to_replicate_to_nobody_is_not_done() -> None:
     """All may be unknown for a while: nsqlookupd begins with an empty list."""
     nobody = (200, b'{"producers":[]}')
     async with Scripted() as peer, web({"/nodes": nobody}) as lookupd:
-        publisher = Publisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
+        publisher = NsqPublisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
         await publisher.start()
         writing = asyncio.create_task(write(publisher, b"a"))
         await until(lambda: lookupd.asked["/nodes"] >= 1)
@@ -621,7 +621,7 @@ async def test_to_replicate_does_not_wait_for_a_broker_that_nsqlookupd_names_no_
     monkeypatch.setattr(discovery_module, "POLL_SECONDS", 0.02)
     async with Scripted() as one, Scripted(silent) as two, web() as lookupd:
         lookupd.pages["/nodes"] = named_by_lookupd(one, two)
-        publisher = Publisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
+        publisher = NsqPublisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
         await publisher.start()
         await until(lambda: publisher.connected == 2)
         if in_flight:
@@ -659,7 +659,7 @@ async def test_to_replicate_to_a_last_broker_that_is_named_no_more_is_not_done(m
     monkeypatch.setattr(discovery_module, "POLL_SECONDS_EMPTY", 0.02)
     async with Scripted(silent) as peer, Scripted() as other, web() as lookupd:
         lookupd.pages["/nodes"] = named_by_lookupd(peer)
-        publisher = Publisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
+        publisher = NsqPublisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True)
         await publisher.start()
         writing = asyncio.create_task(write(publisher, b"a"))
         await until(lambda: peer.caller.all(Publish))
@@ -677,7 +677,7 @@ async def test_to_replicate_to_a_last_broker_that_is_named_no_more_is_not_done(m
 
 async def test_to_replicate_to_nobody_is_given_up_in_time() -> None:
     async with web({"/nodes": (200, b'{"producers":[]}')}) as lookupd:
-        publisher = Publisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True, retry_timeout=0.2)
+        publisher = NsqPublisher(Brokers(lookupd=(lookupd.base,)), settings(), replicate=True, retry_timeout=0.2)
         await publisher.start()
         with pytest.raises(NetworkError, match=r"no broker could be reached for 0\.2 s"):
             await write(publisher, b"a")
@@ -691,7 +691,7 @@ def asked_for(peer: Scripted) -> list[tuple[str, list[bytes]]]:
     return [(each.topic, list(each.bodies)) for caller in peer.callers for each in caller.all(Publish)]
 
 
-async def publish(publisher: Publisher, *groups: tuple[str, list[bytes]]) -> dict[tuple[int, int], str]:
+async def publish(publisher: NsqPublisher, *groups: tuple[str, list[bytes]]) -> dict[tuple[int, int], str]:
     async with asyncio.timeout(8):
         return {at: str(error) for at, error in (await publisher.publish(groups)).items()}
 

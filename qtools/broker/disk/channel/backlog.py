@@ -19,7 +19,7 @@ from qtools.broker.disk.channel.contract import ChannelTopic
 from qtools.broker.disk.channel.deferred import Deferred, LoadedRow
 from qtools.broker.disk.channel.memory_queue import MemoryQueue
 from qtools.broker.disk.channel.on_disk import MessagesOnDisk
-from qtools.broker.disk.channel.peek import Peek
+from qtools.broker.disk.channel.peek import PeekRequest
 from qtools.broker.disk.channel.progress import Progress
 from qtools.broker.disk.channel.seq_set import SeqSet
 from qtools.broker.disk.channel.unfinished import UnfinishedBlocks
@@ -302,7 +302,7 @@ class ChannelBacklog:
 
     def peek(self, count: int, answer: Callable[[list[MessageRange] | None], None]) -> None:
         """Call `answer` with the first `count` waiting messages, or with None when they cannot be read."""
-        Peek(self, self._store.reader, count, answer).start()
+        PeekRequest(self, self._store.reader, count, answer).start()
 
     @property
     def topic(self) -> int:

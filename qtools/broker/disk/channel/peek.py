@@ -55,7 +55,7 @@ class PeekSource(Protocol):
     def latest_due(self, wall: int) -> int: ...
 
 
-class Peek:
+class PeekRequest:
     """One look at the first `count` messages. `answer` gets None when they cannot be read."""
 
     def __init__(self, source: PeekSource, reader: BlockReader, count: int, answer: Answer) -> None:

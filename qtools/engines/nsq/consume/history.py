@@ -24,7 +24,7 @@ from qtools.message import Batch, Message, Messages
 from qtools.names import Subscription
 
 
-class Peek:
+class PeekOrigin:
     """The Origin of messages that were read without being taken: there is nothing to acknowledge."""
 
     is_lost = False
@@ -104,7 +104,7 @@ async def peek(source: Subscription, brokers: Brokers, settings: Settings, count
         except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
             raise PeerError(f"{http.base}/channel/peek answers with JSON that is not q-broker's") from error
         if len(messages):
-            batches.append(Batch.of(Peek(source.topic, str(address)), messages))
+            batches.append(Batch.of(PeekOrigin(source.topic, str(address)), messages))
             count -= len(messages)
         if count <= 0:
             break

@@ -29,7 +29,7 @@ from qtools.flow.contract import GroupAttributes
 ASK_AGAIN_AFTER = 30.0  # s between two attempts to ask brokers for their limits, as long as none has answered
 
 
-class Publisher:
+class NsqPublisher:
     """Publishes to `brokers`: to any one of them, or, with `replicate`, to all.
 
     batch_count (messages), batch_bytes (bytes): the most that one MPUB holds.
@@ -232,7 +232,7 @@ class Publisher:
             queue.abandon()
 
     def __repr__(self) -> str:
-        return f"<Publisher {self._brokers} connections={len(self._connections)}>"
+        return f"<NsqPublisher {self._brokers} connections={len(self._connections)}>"
 
 
 async def _wait_all(requests: Sequence[PublishRequest]) -> None:
