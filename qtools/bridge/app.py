@@ -15,7 +15,7 @@ from qtools.cli import logs
 from qtools.cli.metrics.histogram import Histogram
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
-from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
@@ -112,7 +112,7 @@ class _Bridge:
                 meter.close()
                 self._summarize(meter)
             await operations.close()
-        return none_is_failure(options.fail_if_none, self.deliver.counts.routed, "routed", signals)
+        return status_of_run(options.fail_if_none, self.deliver.counts.routed, "routed", signals)
 
     def _once(self) -> PlanDedupe:
         from qtools.bridge.dedupe import PlanDedupe, default_path
@@ -138,9 +138,9 @@ class _Bridge:
         try:
             self.deliver.planning = plan_for(self.options, self.forbidden)
         except UsageError as error:
-            logs.say(logging.ERROR, f"not reloaded, the old routes stay: {error}")
+            logs.log(logging.ERROR, f"not reloaded, the old routes stay: {error}")
         else:
-            logs.say_result(f"reloaded {path}")
+            logs.log_result(f"reloaded {path}")
 
     def _refused(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
         """With --on-error fail: end the run at the first message that cannot be routed."""
@@ -149,14 +149,14 @@ class _Bridge:
         raise QtoolsError(f"message {message.id.decode('latin-1')} of {origin.topic} cannot be routed: {error}")
 
     def _families(self) -> list[Family]:
-        from qtools.cli.metrics.metric_sets import by_outcome, consumer_families, publisher_families
+        from qtools.cli.metrics.metric_sets import consumer_families, messages_by_outcome, publisher_families
         from qtools.cli.metrics.metrics_format import Family, counter
 
         totals, counts = self.flow.totals, self.deliver.counts
         routes = [({"route": name}, copies) for name, copies in sorted(counts.hits.items())]
         return [
             counter("qtools_bridge_read_total", "Messages read.", totals.read + self._failed_in_trial()),
-            by_outcome("q-bridge", self._outcomes()),
+            messages_by_outcome("q-bridge", self._outcomes()),
             counter("qtools_bridge_bytes_total", "Bytes of the bodies of finished messages.", totals.finished_bytes),
             Family(
                 "qtools_bridge_route_copies_total", "counter", "Messages sent, by the route that sent them.", routes
@@ -205,11 +205,11 @@ class _Bridge:
             late = plural(self.source.acknowledgements_failed, "message")
             notes.append(f"{late} had timed out before being finished and will come again")
         if self.options.show:
-            logs.say_result("; ".join(notes))
+            logs.log_result("; ".join(notes))
 
 
 def _warn_of_taken_letters(taken: Mapping[Subscription, int]) -> None:
     """Log, for each source of a redrive whose channel is new, how many dead letters other channels got before."""
     for source, count in taken.items():
         text = f"{source} is a new channel: other channels got the {plural(count, 'message')} published before"
-        logs.say(logging.WARNING, f"{text}; --redrive {source.topic}/CHANNEL puts back what waits in one of them")
+        logs.log(logging.WARNING, f"{text}; --redrive {source.topic}/CHANNEL puts back what waits in one of them")

@@ -145,7 +145,7 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 @shared.operations_options
 @shared.broker_options
 @shared.connection_options
-@shared.talk_options
+@shared.logging_options
 def main(sources: tuple[str, ...], **given: Any) -> int:
     """Send the messages of topics on to other topics: copied, filtered, routed, reshaped, across clusters.
 
@@ -161,7 +161,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     from qtools.cli.run import run_program
     from qtools.names import parse_source
 
-    show = shared.set_up_talk("q-bridge", given)
+    show = shared.set_up_logging("q-bridge", given)
     check = given.pop("check")
     if check:
         if sources:
@@ -248,7 +248,7 @@ def _check(path: str) -> int:
     except UsageError as error:
         failures = [str(error)]
     for failure in failures:
-        logs.say(logging.ERROR, failure)
+        logs.log(logging.ERROR, failure)
     if not failures:
         tests = plural(len(file.tests), "test")
         click.echo(f"{path}: {plural(len(file.routes), 'route')}, {tests}, all right")

@@ -17,7 +17,7 @@ from qtools.bridge.explain import explain, outcome
 from qtools.bridge.loop_guard import forbidden_topics
 from qtools.bridge.options import BridgeOptions
 from qtools.bridge.routing import plan_for
-from qtools.cli.run import Signals, none_is_failure
+from qtools.cli.run import Signals, status_of_run
 from qtools.cli.worker import Worker
 from qtools.descriptors import STDOUT, write_until_error
 from qtools.engines.contract import SourceOptions, require
@@ -57,7 +57,7 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     finally:
         ending.cancel()
         await source.close()
-    return none_is_failure(options.fail_if_none, flow.totals.finished, "printed", signals)
+    return status_of_run(options.fail_if_none, flow.totals.finished, "printed", signals)
 
 
 def _use_another_way(mode: str, channels: dict[str, str], topic: str, waiting: int) -> str:

@@ -1,7 +1,7 @@
-"""The broker's flags and topics' full addresses: click's values → the engine of a command.
+"""The flags that name a broker, and the full addresses of topics. In: click's values. Out: the engine of a command.
 
-A command takes its topics apart with `topics_of` or `topic_of`, and hands the address among them to `engine_of`, which
-takes the flags of `broker_options` and `connection_options` out of what click gave.
+A command parses its topics with `topics_of` or `topic_of`, and passes the broker's address that they contain to
+`engine_of`, which removes the flags of `broker_options` and `connection_options` from click's values.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from qtools.engines.contract import Engine
 from qtools.engines.url import SCHEMES, UNIX, BrokerUrl, split_address
 from qtools.errors import UsageError
 
-# Flags that are fields of Settings by the same name.
+# Flags that have the same name as a field of the engine's settings.
 _FIELDS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_insecure", "snappy", "deflate", "deflate_level", "client_id")
 
 
-def beginnings() -> list[str]:
-    """What the value of --broker may be or begin with: the profiles, and the schemes of URLs."""
+def broker_completions() -> list[str]:
+    """Completions for --broker: the names of the profiles, and the schemes of URLs."""
     from qtools.engines.profiles import profile_names
 
     return [*profile_names(), *(f"{UNIX}:/" if scheme == UNIX else f"{scheme}://" for scheme in SCHEMES)]
 
 
 def topics_of(words: Sequence[str], what: str, *, template: bool = False) -> tuple[BrokerUrl | None, tuple[str, ...]]:
-    """Words where topics stand → the broker that their addresses name, or None, and the words without it.
+    """Split the words that name topics: the broker that their addresses name, or None, and the words without it.
 
-    what: "q-tail reads from", for the message where the words name several brokers. template: as for `parse_url`.
+    what: the beginning of the error message if the words name several brokers, such as "q-tail reads from". template:
+    as in `parse_url`. UsageError if a word is malformed, or the words name several brokers.
     """
     parts = [split_address(word, template=template) for word in words]
     return one_broker([address for address, _ in parts], words, what), tuple(name for _, name in parts)
 
 
 def topic_of(word: str) -> tuple[BrokerUrl | None, str]:
-    """The same for one word that is a topic without a channel."""
+    """Split one word that names a topic without a channel: the broker or None, and the topic. UsageError."""
     address, name = split_address(word)
     if address is not None and "/" in name:
         raise UsageError(
@@ -46,9 +47,10 @@ def topic_of(word: str) -> tuple[BrokerUrl | None, str]:
 
 
 def engine_of(program: str, given: dict[str, Any], address: BrokerUrl | None = None) -> Engine:
-    """Take the flags of the broker and the connection out of `given`; the secret is read here. UsageError, StartError.
+    """Remove the flags of the broker and the connection from `given`, and make the engine. The AUTH secret is read
+    here.
 
-    address: the broker that the full address of a topic names.
+    address: the broker that the full address of a topic names, or None. UsageError, StartError.
     """
     flags = _broker_flags(given)
     engine = make_engine(program, choose_broker(flags, address), _connection_flags(given))
@@ -59,9 +61,9 @@ def engine_of(program: str, given: dict[str, Any], address: BrokerUrl | None = N
 def engines_of(
     program: str, given: dict[str, Any], address: BrokerUrl | None, to_address: BrokerUrl | None
 ) -> tuple[Engine, Engine | None]:
-    """The same for a source and a destination; None for a destination that is where the source is.
+    """Make the engines of a source and of a destination; None for a destination on the same broker as the source.
 
-    What flags say about connections holds for both. What a URL or a profile says holds for its own broker.
+    Flags about connections apply to both. The settings in a URL or a profile apply to that broker only.
     """
     flags, to_flags = _broker_flags(given), _broker_flags(given, "to-")
     connection = _connection_flags(given)
@@ -70,7 +72,7 @@ def engines_of(
     if to_choice is None:
         check_engines(engine)
         return engine, None
-    # --nsqd-http-address is about the brokers of --nsqd.
+    # --nsqd-http-address applies to the brokers of --nsqd only.
     to_engine = make_engine(program, to_choice, ConnectionFlags(connection.fields, connection.options))
     check_engines(engine, to_engine)
     return engine, to_engine

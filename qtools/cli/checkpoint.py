@@ -1,8 +1,10 @@
 """A checkpoint: one line of JSON in a file. In: the state of a run, as it progresses. Out: the last saved state.
 
-The file is replaced as a whole: a new file is renamed over the old one. A run that is killed at any moment therefore
-finds the state it saved last, never a part of it. Where a state is large and little of it changes, records of what has
-changed may be appended, one a line. A last line that is not whole is ignored: it was being written when a run ended.
+The file is replaced as a whole: a new file is renamed over the old one. If a run is killed, the next one therefore
+finds the state that was saved last, never a part of a state. A large state of which little changes need not be written
+each
+time: records of the changes may be appended, one a line. An incomplete last line is ignored: the run ended while it was
+being written.
 
 One process at a time uses the file. The lock is a flock on the file itself, which the system releases when the process
 ends. Each new file is locked before it is renamed into place, so the path always leads to a locked file. A process that
@@ -27,23 +29,23 @@ NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 MAX_SIZE = 64 * 1024 * 1024  # bytes of a checkpoint: an entry takes some 300, a log five entries
 
 
-class StateInUse(StartError):
+class CheckpointInUse(StartError):
     """Another process uses the file."""
 
 
-class StateFile:
+class CheckpointFile:
     """The checkpoint at `path` of `program`, which errors name."""
 
     def __init__(self, path: str, program: str) -> None:
         self.path = path
         self._program = program
-        self.records: list[Any] = []  # what was appended to the state that was loaded, oldest first
+        self.records: list[Any] = []  # the records that were appended to the loaded state, oldest first
         self._locked = -1  # descriptor of the file that was loaded or saved last
         self._fresh = f"{path}.{os.getpid()}.tmp"
 
     def check(self) -> None:
-        """StartError if a later `save` could not succeed, as the directory is missing or not writable, or the path
-        leads to something that is no regular file: reading a FIFO or a device has no end."""
+        """Raise StartError if a later `save` would fail: the directory is missing or not writable, or the path leads to
+        something other than a regular file, such as a FIFO, which could be read forever."""
         directory = os.path.dirname(self.path) or "."
         if not os.path.exists(directory):
             raise StartError(f"cannot write the checkpoint {self.path}: the directory {directory} does not exist")
@@ -57,10 +59,10 @@ class StateFile:
             raise StartError(f"cannot write the checkpoint {self.path}: {directory} is not writable")
 
     def load(self) -> Any:
-        """Lock the file and return the saved state; None if there is no file, and then nothing is locked.
+        """Lock the file and return the saved state. If there is no file, return None and lock nothing.
 
-        StateInUse when another process uses the file, StartError when it cannot be read or is no regular file,
-        UsageError when it is no JSON.
+        CheckpointInUse if another process uses the file, StartError if it cannot be read or is not a regular file,
+        UsageError if it is not JSON.
         """
         try:
             while (opened := self._open()) is not None:
@@ -71,13 +73,13 @@ class StateFile:
                 return None
             self._locked = opened
             if os.fstat(opened).st_size > MAX_SIZE:
-                raise self.foreign()
+                raise self.not_a_checkpoint()
             with open(opened, "rb", closefd=False) as file:
                 return self._parse(file.read(MAX_SIZE))
         except OSError as error:
             raise StartError(f"cannot read the checkpoint {self.path}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
-            raise self.foreign() from error
+            raise self.not_a_checkpoint() from error
 
     def _parse(self, data: bytes) -> Any:
         state, *records = data.split(b"\n")
@@ -87,20 +89,20 @@ class StateFile:
     def _irregular(self) -> StartError:
         return StartError(f"cannot write the checkpoint {self.path}: it is not a regular file")
 
-    def foreign(self) -> UsageError:
+    def not_a_checkpoint(self) -> UsageError:
         """The error for a file whose contents are not a checkpoint of this program."""
         return UsageError(f"{self.path} is not a checkpoint of {self._program}: remove it to begin anew")
 
     def save(self, state: dict[str, Any], *, sync: bool = False) -> None:
-        """Save `state`. With `sync` it also survives a power failure; without, only the end of the process.
+        """Save `state`. With `sync` it survives a power failure too; without, only the end of the process.
 
-        The first save of a file that was not there creates and locks it. StateInUse when another process has created
-        it in the meantime, StartError when it cannot be written.
+        If there was no file, the first save creates and locks it. CheckpointInUse if another process has created it in
+        the meantime, StartError if it cannot be written.
         """
         self.save_text(json.dumps(state), sync=sync)
 
     def save_text(self, text: str, *, sync: bool = False) -> None:
-        """As `save`, with the JSON already made."""
+        """Save a state that is JSON already; otherwise as `save`."""
         fresh = -1
         try:
             fresh = os.open(self._fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -123,8 +125,8 @@ class StateFile:
         self._locked = fresh
 
     def append(self, text: str) -> bool:
-        """Add a record, the JSON of what has changed, to the state that was saved last. False where that file is not at
-        the path any more: then the whole state has to be saved. StartError when it cannot be written."""
+        """Append a record, JSON of what has changed, to the state that was saved last. Returns False if the path does
+        not lead to that file any more: then the whole state has to be saved. StartError if the write fails."""
         try:
             if self._locked < 0 or not self._is_named(self._locked):
                 return False
@@ -135,20 +137,20 @@ class StateFile:
         return True
 
     def close(self) -> None:
-        """Let another process use the file."""
+        """Release the lock, so that another process can use the file."""
         if self._locked >= 0:
             os.close(self._locked)
             self._locked = -1
 
     def _create(self) -> None:
-        """Give the new file its path, where no file was; StateInUse when there is one by now."""
+        """Move the new file to its path, at which there was no file. CheckpointInUse if there is one by now."""
         try:
             try:
                 os.link(self._fresh, self.path)
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
-                # The empty file reserves the path. Until it is replaced, another process takes it for no checkpoint.
+                # The empty file reserves the path. A process that reads it before it is replaced gets a UsageError.
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
                 os.replace(self._fresh, self.path)
                 return
@@ -173,8 +175,8 @@ class StateFile:
         raise AssertionError
 
     def _lock(self, opened: int) -> bool:
-        """Lock `opened`. When another process has the lock: False if the path leads to another file by now, else
-        StateInUse."""
+        """Lock `opened`. If another process has the lock: return False if the path leads to another file by now, and
+        raise CheckpointInUse otherwise."""
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -191,10 +193,10 @@ class StateFile:
         except FileNotFoundError:
             return False
 
-    def _in_use(self) -> StateInUse:
+    def _in_use(self) -> CheckpointInUse:
         holder = _lock_holder(self.path)
         process = f"process {holder}" if holder else "another process"
-        return StateInUse(
+        return CheckpointInUse(
             f"the checkpoint {self.path} is in use by {process}: two runs with one checkpoint would send twice;"
             " wait for its end, or give this run a checkpoint of its own"
         )

@@ -1,4 +1,4 @@
-"""--dedupe, the one stage of every command that has it. In: the keys of a batch. Out: which messages to send.
+"""--dedupe, one stage for every command that has this flag. In: the keys of a batch. Out: which messages to send.
 
     keys ─▶ sift ─▶ NEW         send the message; its key is reserved until `settle` or `release`
                     DUPLICATE   finish the message unsent: a message with the same key is safe already
@@ -42,8 +42,8 @@ def make_steady_clock(
 
 @dataclass(slots=True)
 class Sifted:
-    """A batch after `sift`, by the places of its messages. new: keys of the messages to send; duplicates: messages to
-    finish unsent; pending: keys of the messages that `settle` decides about."""
+    """A batch after `sift`, by the indices of its messages. new: the keys of the messages to send. duplicates: the
+    messages to finish unsent. pending: the keys of the messages about which `settle` decides."""
 
     new: dict[int, bytes] = field(default_factory=dict)
     duplicates: list[int] = field(default_factory=list)
@@ -83,7 +83,7 @@ class DedupeStage:
         return make_key(self._find(value), body)
 
     async def sift(self, keys: Mapping[int, bytes]) -> Sifted:
-        """What to do with the messages of a batch. keys: place → key; a message without a key is always sent.
+        """Decide about the messages of a batch. keys: index → key; a message without a key is always sent.
 
         SinkError when the file cannot be written (the clock was set back).
         """
@@ -101,10 +101,10 @@ class DedupeStage:
         return sifted
 
     async def settle(self, sifted: Sifted, unsent: Container[int] = ()) -> tuple[int, list[int]]:
-        """Remember the keys of the messages that were sent, and release those at the places `unsent`.
+        """Remember the keys of the messages that were sent, and release those of the messages at the indices `unsent`.
 
-        Returns how many of the messages are duplicates, and the places of those that were PENDING and have to come
-        again. SinkError when the keys cannot be written; then all of them are released.
+        Returns the number of duplicates, and the indices of the messages that were PENDING and have to be requeued.
+        SinkError if the keys cannot be written; then all of them are released.
         """
         safe = [key for place, key in sifted.new.items() if place not in unsent]
         released = [key for place, key in sifted.new.items() if place in unsent]

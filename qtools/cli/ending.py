@@ -17,7 +17,7 @@ _interrupted = False
 
 
 def note_interrupt() -> None:
-    """Let `end_process` end this process by SIGINT, whatever the exit status."""
+    """Make `end_process` end this process by SIGINT, whatever the exit status."""
     global _interrupted
     _interrupted = True
 
@@ -25,14 +25,14 @@ def note_interrupt() -> None:
 def end_process(status: int) -> NoReturn:
     """End the process with `status`, or by SIGINT after `note_interrupt`. All output has to be flushed already."""
     if _interrupted:
-        end_by(signal.SIGINT)
+        end_by_signal(signal.SIGINT)
     if "asyncio" in sys.modules:
         # Nothing is left to do, and the interpreter takes 20 ms to shut down after a run with an event loop.
         os._exit(status)
     sys.exit(status)
 
 
-def end_by(number: signal.Signals) -> NoReturn:
+def end_by_signal(number: signal.Signals) -> NoReturn:
     """End the process at once: by SIGINT itself, for any other signal with the status 128 + `number`."""
     if number == signal.SIGINT:
         signal.signal(number, signal.SIG_DFL)

@@ -1,8 +1,8 @@
-"""Every flag that commands share, once, with its rules. In: click's values. Out: a Filter, EndConditions …
+"""The flags that commands share, each declared once, with its rules. In: click's values. Out: a Filter, EndConditions …
 
-A command puts the decorators it needs above its function and hands its keyword arguments to `operations_of`,
-`filter_of` and others, which take out what is theirs; the broker's flags are taken out by broker.py. Long names are
-NSQ's where NSQ has the flag.
+A command decorates its function with the groups of flags that it needs, and passes its keyword arguments to
+`operations_of`, `filter_of` and so on, each of which removes its own flags and returns one value. broker.py does this
+for the flags of the broker. If NSQ's tools have a flag, its long name is the same here.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def _all(*decorators: Decorator) -> Decorator:
 
 
 def complete_broker(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """What a shell offers for --broker: the profiles, and the beginnings of URLs."""
-    from qtools.cli.broker import beginnings
+    """Completions of a shell for --broker: the names of the profiles, and the schemes of URLs."""
+    from qtools.cli.broker import broker_completions
 
-    return [word for word in beginnings() if word.startswith(incomplete)]
+    return [word for word in broker_completions() if word.startswith(incomplete)]
 
 
 broker_options = _all(
@@ -51,101 +51,132 @@ broker_options = _all(
     ),
     click.option(
         "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE",
-        help="A setting of the connection by its key (repeatable), as in a URL's query: msg_timeout=30s.",
+        help="A setting of the connection (repeatable), as in a URL's query: msg_timeout=30s.",
     ),
     click.option(
         "--nsqd-tcp-address", "--nsqd", "nsqd", multiple=True, metavar="HOST:PORT",
-        help="An nsqd (repeatable); unix:/PATH for a socket. Default: $QTOOLS_NSQD, else the local broker.",
+        help="TCP address of an nsqd (repeatable), or unix:/PATH. Default: $QTOOLS_NSQD, else the local broker.",
     ),
     click.option(
         "--lookupd-http-address", "--lookupd", "lookupd", multiple=True, metavar="HOST:PORT",
-        help="An nsqlookupd to ask for nsqds (repeatable). Default: $QTOOLS_LOOKUPD.",
+        help="HTTP address of an nsqlookupd (repeatable), which names the nsqds. Default: $QTOOLS_LOOKUPD.",
     ),
     click.option(
         "--nsqd-http-address", "nsqd_http", multiple=True, metavar="HOST:PORT",
-        help="Where each nsqd's HTTP API is, in the order of --nsqd. Default: its TCP port plus one.",
+        help="HTTP address of each nsqd, in the order of --nsqd. Default: the TCP port plus one.",
     ),
 )  # fmt: skip
 
 connection_options = _all(
-    click.option("--tls", is_flag=True, help="Encrypt; the certificate is verified. Refuses to go on without."),
-    click.option("--tls-ca", default="", metavar="FILE", help="CA certificates to trust instead of the system's."),
-    click.option("--tls-cert", default="", metavar="FILE", help="Client certificate (PEM), with its key or --tls-key."),
-    click.option("--tls-key", default="", metavar="FILE", help="The client certificate's key (PEM)."),
-    click.option("--tls-insecure-skip-verify", "tls_insecure", is_flag=True, help="Accept any certificate."),
+    click.option(
+        "--tls", is_flag=True,
+        help="Encrypt the connection and verify the broker's certificate; fail if the broker does not offer TLS.",
+    ),
+    click.option(
+        "--tls-ca", default="", metavar="FILE",
+        help="Trust the CA certificates in FILE (PEM). Default: the system's.",
+    ),
+    click.option(
+        "--tls-cert", default="", metavar="FILE",
+        help="Client certificate (PEM). Its key is in the same file, or in that of --tls-key.",
+    ),
+    click.option("--tls-key", default="", metavar="FILE", help="Key of the client certificate (PEM)."),
+    click.option(
+        "--tls-insecure-skip-verify", "tls_insecure", is_flag=True,
+        help="Do not verify the broker's certificate.",
+    ),
     click.option(
         "--auth-secret-file", default="", metavar="FILE",
-        help="File with the AUTH secret. Default: $QTOOLS_AUTH_SECRET. Never an argument: those can be seen by all.",
+        help="File with the AUTH secret. Default: $QTOOLS_AUTH_SECRET. No flag takes the secret itself, as other users "
+        "can see command lines.",
     ),
-    click.option("--snappy", is_flag=True, help="Compress the connection with snappy (qtools-cli[snappy])."),
+    click.option(
+        "--snappy", is_flag=True,
+        help="Compress the connection with snappy; needs qtools-cli[snappy].",
+    ),
     click.option("--deflate", is_flag=True, help="Compress the connection with deflate."),
-    click.option("--deflate-level", type=Integer(1, 9), default=None, metavar="1..9", help="Default: 6."),
-    click.option("--client-id", default="", metavar="TEXT", help="Shown in nsqd's statistics. Default: the host."),
+    click.option(
+        "--deflate-level", type=Integer(1, 9), default=None, metavar="1..9",
+        help="Compression level of --deflate. Default: 6.",
+    ),
+    click.option(
+        "--client-id", default="", metavar="TEXT",
+        help="Name of this client in nsqd's statistics. Default: the host name.",
+    ),
 )  # fmt: skip
 
 consumer_options = _all(
     click.option(
         "--max-in-flight", type=Integer(1), default=2500, show_default=True, metavar="N",
-        help="How many messages may be unfinished here at once, over all nsqds.",
+        help="Most messages that may be in flight (received and not finished), over all brokers.",
     ),
     click.option(
         "--msg-timeout", type=Duration(1.0, 900.0), default=None, metavar="DURATION",
-        help="Time until the broker delivers an unfinished message again; it is extended while held. "
-        "Default: the broker's.",
+        help="Time after which the broker delivers an unfinished message again; it is extended while the message is in "
+        "work. Default: the broker's.",
     ),
 )  # fmt: skip
 
 end_options = _all(
-    click.option("--until-empty", is_flag=True, help="End when nothing is left: depth, in flight, deferred all 0."),
+    click.option(
+        "--until-empty", is_flag=True,
+        help="End when the channels are empty: depth, in flight and deferred are all 0.",
+    ),
     click.option(
         "--until-now", is_flag=True,
-        help="End when as many messages are taken as each channel held on each nsqd at the start, or nothing is left: "
-        "the run ends even if messages keep coming.",
+        help="End when as many messages were read as the channels contained at the start, or the channels are empty; "
+        "this ends even if new messages keep arriving.",
     ),
     click.option(
         "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION",
-        help="End when no message has come for so long.",
+        help="End when no message has arrived for DURATION (such as 10s). Default: never.",
     ),
     click.option(
         "--fail-if-paused", is_flag=True,
-        help="With --until-empty or --until-now: end with status 1 if a channel, or its topic, is paused.",
+        help="With --until-empty or --until-now: end with exit status 1 if a channel or its topic is paused.",
     ),
     click.option(
-        "--fail-if-none", is_flag=True, help="Exit with status 1 if the run ends by itself without a single message."
+        "--fail-if-none", is_flag=True,
+        help="End with exit status 1 if the run ends by itself and has processed no message.",
     ),
 )  # fmt: skip
 
-talk_options = _all(
-    click.option("--quiet", "-q", is_flag=True, help="Only errors on stderr; no summary, no progress."),
-    click.option("--verbose", "-v", count=True, help="More on stderr; twice for every detail."),
+logging_options = _all(
+    click.option("--quiet", "-q", is_flag=True, help="Log only errors; no summary and no progress line."),
+    click.option("--verbose", "-v", count=True, help="Log more; give it twice to log every detail."),
     click.option(
-        "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How stderr talks."
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Format of the log lines on stderr.",
     ),
 )
 
 
 def operations_within(drain_timeout: str) -> Decorator:
-    """The flags of a long-running command; `drain_timeout` is the default of --drain-timeout."""
+    """The flags of a long-running command. drain_timeout: the default of --drain-timeout, such as "10s"."""
     return _all(
         click.option(
             "--metrics-address", type=Listen(), default=None, metavar="HOST:PORT",
-            help="Serve /metrics for Prometheus, and /healthz and /readyz, there; unix:/PATH for a socket, port 0 for "
-            "a free one, 127.0.0.1 when no host is given. Default: nowhere.",
+            help="Serve /metrics (for Prometheus), /healthz and /readyz at this address: HOST:PORT, :PORT for "
+            "127.0.0.1, port 0 for a free port, or unix:/PATH. Default: not served.",
         ),
         click.option(
             "--statsd-address", type=PeerType(STATSD_PORT), default=None, metavar="HOST:PORT",
-            help="Send metrics to the statsd there, over UDP. Default: none.",
+            help="Send metrics to the statsd at this address, by UDP. Default: not sent.",
         ),
         click.option(
-            "--statsd-prefix", default="", metavar="TEXT", help="Prefix of each name sent to statsd; %s is the host."
+            "--statsd-prefix", default="", metavar="TEXT",
+            help="Prefix of each metric's name for statsd; %s in it is the host name. Default: none.",
         ),
         click.option(
             "--statsd-interval", type=Duration(0.1), default=None, metavar="DURATION",
-            help="How often metrics are sent to statsd. Default: 60s.",
+            help="Interval at which metrics are sent to statsd. Default: 60s.",
         ),
         click.option(
             "--drain-timeout", type=Duration(), default=drain_timeout, show_default=True, metavar="DURATION",
-            help="After a signal, wait so long for the writes in progress; the rest goes back.",
+            help="After a signal, wait at most DURATION for the writes in progress.",
         ),
     )  # fmt: skip
 
@@ -158,16 +189,17 @@ def filter_options(on_error: str) -> Decorator:
     return _all(
         click.option(
             "--where", default=None, metavar="EXPR",
-            help="Only messages for which this is true; a subset of jq: '.type == \"purchase\" and .amount > 100'.",
+            help="Take only messages for which EXPR (a subset of jq) is true: "
+            "'.type == \"purchase\" and .amount > 100'.",
         ),
         click.option(
             "--select", default=None, metavar="EXPR",
-            help="Replace each body by this, as compact JSON: '{id: .messageId, amount}'.",
+            help="Replace each body by the result of EXPR, as compact JSON: '{id: .messageId, amount}'.",
         ),
         click.option(
             "--on-error", type=click.Choice(["fail", "skip", "pass"]), default=None, metavar="fail|skip|pass",
-            help="A message that is not JSON, or for which --where or --select fails: end there, leave it out and "
-            f"name it, or let it through as it is. Default: {on_error}.",
+            help="What to do with a message that is not JSON, or for which --where or --select fails: end the run, "
+            f"leave the message out and log it, or pass it on unchanged. Default: {on_error}.",
         ),
     )  # fmt: skip
 
@@ -185,11 +217,12 @@ def delimiter_option(text: str) -> Decorator:
     return click.option("--delimiter", "-d", type=Delimiter(), default=None, metavar="TEXT", help=text)
 
 
-null_option = click.option("--null", "-0", "null", is_flag=True, help="The delimiter is NUL, as in find -print0.")
+null_option = click.option("--null", "-0", "null", is_flag=True, help="Use NUL as the delimiter, as find -print0 does.")
 
 
 def ends_of(given: dict[str, Any]) -> EndConditions:
-    """Take the flags of `end_options`, except --fail-if-none, out of `given`; UsageError if they contradict."""
+    """Remove the flags of `end_options`, except --fail-if-none, from `given`. UsageError if they contradict each
+    other."""
     from qtools.engines.contract import EndConditions
 
     names = ("until_empty", "until_now", "idle_timeout", "fail_if_paused")
@@ -202,14 +235,14 @@ def ends_of(given: dict[str, Any]) -> EndConditions:
 
 
 def operations_of(given: dict[str, Any]) -> OperationsOptions:
-    """Take the flags of `operations_options` out of `given`."""
+    """Remove the flags of `operations_options` from `given`. UsageError if they contradict each other."""
     from qtools.cli.metrics.operations import OperationsOptions
 
     statsd, prefix, interval = (given.pop(f"statsd_{name}") for name in ("address", "prefix", "interval"))
     if statsd is None and (prefix or interval is not None):
         raise UsageError("--statsd-prefix and --statsd-interval need --statsd-address")
     if not re.fullmatch(r"(?:[A-Za-z0-9_.-]|%s)*", prefix):
-        raise UsageError(f"--statsd-prefix {prefix!r} has more than letters, digits, . _ - and %s, the host")
+        raise UsageError(f"--statsd-prefix {prefix!r} may contain only letters, digits, . _ - and %s (the host name)")
     return OperationsOptions(
         metrics_address=given.pop("metrics_address"),
         statsd_address=statsd,
@@ -220,7 +253,8 @@ def operations_of(given: dict[str, Any]) -> OperationsOptions:
 
 
 def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
-    """Take the filter flags out of `given`, and compile them; None where there is nothing to filter."""
+    """Remove the flags of `filter_options` from `given`, and compile them; None if there is neither --where nor
+    --select. UsageError if an expression does not compile."""
     where, select, chosen = given.pop("where"), given.pop("select"), given.pop("on_error")
     if where is None and select is None:
         if chosen is not None:
@@ -238,8 +272,9 @@ def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
     return Filter(compiled["where"], compiled["select"], chosen or on_error, chosen=chosen is not None)
 
 
-def set_up_talk(program: str, given: dict[str, Any]) -> bool:
-    """Take the talk flags out of `given`; whether to show progress and summary."""
+def set_up_logging(program: str, given: dict[str, Any]) -> bool:
+    """Remove the flags of `logging_options` from `given`, and set up logging. Returns whether to show a progress line
+    and a summary."""
     from qtools.cli import logs
 
     quiet: bool = given.pop("quiet")
@@ -249,8 +284,8 @@ def set_up_talk(program: str, given: dict[str, Any]) -> bool:
 
 
 def delimiter_of(given: dict[str, Any], *, may_be_empty: bool = False) -> bytes:
-    """Take --delimiter and -0 out of `given`. UsageError for an empty one, which means no delimiter, unless it
-    `may_be_empty`."""
+    """Remove --delimiter and -0 from `given`, and return the delimiter. An empty one means no delimiter; it is a
+    UsageError unless `may_be_empty`."""
     delimiter, null = given.pop("delimiter"), given.pop("null")
     if null and delimiter is not None:
         raise UsageError("give --delimiter or -0, not both")

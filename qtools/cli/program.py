@@ -1,4 +1,4 @@
-"""A click command as a program: every error is one line on stderr and the right exit status.
+"""A click command as a program: each error becomes one line on stderr and an exit status.
 
 0 done   1 failed   2 usage   3 could not start      (ended by SIGINT after Ctrl-C; 143 after a second SIGTERM)
 """
@@ -20,15 +20,16 @@ from qtools.cli.ending import end_process, note_interrupt
 from qtools.errors import QtoolsError, UsageError
 
 _USERINFO = re.compile(r"(?<=://)[^\s'\"]*@")  # a URL's user name and password, or the beginning of a value with an @
-_NAMED = re.compile(r"FILE|DIR|URL|HOST|ADDRESS")  # metavars of flags whose value names something
+_NAMED = re.compile(r"FILE|DIR|URL|HOST|ADDRESS")  # metavars of flags whose value is a name, which cannot be empty
 
 
 class Program(click.Command):
-    """A command whose errors look like those of other UNIX programs, and whose help is the manual.
+    """A command whose errors look like those of other UNIX programs.
 
-    refuses_empty_names: whether an empty name of a file or an address is an error.
+    refuses_empty_names: whether an empty name of a file or an empty address is an error.
     subcommands: name of a subcommand (the first word) → the module whose `main` is its Program, imported when it runs.
-    habits: a flag of similar programs, without dashes → what to write here in its place; "" for a word too many.
+    habits: a flag of a similar program, without dashes → what to write instead; "" → what to write instead of an extra
+        argument.
     """
 
     refuses_empty_names = True
@@ -45,8 +46,8 @@ class Program(click.Command):
         self.habits = habits or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click's; the name of a file or an address that is empty is an error, not the flag's absence: it is a
-        variable that is not set, as in --token-file "$TOKENS"."""
+        """Parse as click does, but raise UsageError for an empty file name or address. It usually comes from a variable
+        that is not set, as in --token-file "$TOKENS", and must not count as a missing flag."""
         rest = super().parse_args(ctx, args)
         for param in self.params if self.refuses_empty_names else ():
             if ctx.params.get(param.name or "") != "" or not _NAMED.search(getattr(param, "metavar", None) or ""):
@@ -62,11 +63,11 @@ class Program(click.Command):
             from qtools.cli import logs
 
             if logs.is_json():
-                raise click.Abort from None  # click would end the line that the terminal's ^C stands in
+                raise click.Abort from None  # for KeyboardInterrupt, click writes an empty line, which is not JSON
             raise
 
     def _explained(self, error: click.UsageError, words: Sequence[str]) -> str:
-        """The text of a usage error; for a habit from a similar program, what to write in its place."""
+        """The text of a usage error. For a flag of a similar program it says what to write instead."""
         text = _USERINFO.sub("", _one_line(error.format_message()))
         if isinstance(error, click.NoSuchOption):
             names = (word.lstrip("-").partition("=")[0] for word in words if word.startswith("-"))
@@ -75,9 +76,9 @@ class Program(click.Command):
         return f"{text}: {self.habits['']}" if "" in self.habits and "extra argument" in text else text
 
     def _advice(self, words: Sequence[str]) -> str:
-        """What to do about a usage error: read the help, or, as for `NAME -q verify …`, put the subcommand first."""
-        late = next((word for word in words if word in self.subcommands), "")
-        return f"write {self.name} {late} before any flag" if late else f"see {self.name} --help"
+        """What to do about a usage error: read the help, or, as for `NAME -q verify …`, write the subcommand first."""
+        subcommand = next((word for word in words if word in self.subcommands), "")
+        return f"write {self.name} {subcommand} before any flag" if subcommand else f"see {self.name} --help"
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         words = list(sys.argv[1:] if args is None else args)
@@ -120,8 +121,8 @@ class Program(click.Command):
             from qtools.cli import logs
 
             if not logs.is_json():
-                raise  # a defect of ours: a report of it needs the traceback
-            logs.defect("not expected", error)
+                raise  # a defect of qtools, whose report needs the traceback
+            logs.log_defect("not expected", error)
             status = 1
         except SystemExit as end:
             # After --help into a closed pipe click replaces both streams by wrappers, and exits with 1.
@@ -144,13 +145,13 @@ class Program(click.Command):
 
 
 def run_with(program: Program, words: Sequence[str]) -> NoReturn:
-    """Run `program` as if this process had been started with `words`; the process ends with it."""
+    """Run `program` with the arguments `words`, and end the process."""
     sys.argv[1:] = words
     program.main()
 
 
 def _wants_json(words: Sequence[str]) -> bool:
-    """Whether `words` ask for JSON on stderr; as in click, the last --log-format counts."""
+    """Whether `words` request log lines in JSON. As in click, the last --log-format counts."""
     wanted = False
     for place, word in enumerate(words):
         if word == "--":
@@ -170,13 +171,13 @@ def _complain(name: str, text: str) -> None:
 
     if not logs.is_set_up():
         logs.set_up(name)
-    logs.say(logging.ERROR, text)
+    logs.log(logging.ERROR, text)
 
 
 def _system_error(error: OSError) -> str:
-    """One line for an error of the system: too many open files, a full disk behind stdout."""
+    """The line for an error of the operating system: too many open files, stdout on a full disk."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{(error.strerror or '').lower()}: this process may open no more (`ulimit -n` shows and sets the limit)"
+        return f"{(error.strerror or '').lower()}: the limit of this process is reached (`ulimit -n` shows and sets it)"
     if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         return (
             f"cannot write to stdout: {error.strerror}"  # errors of other files have a file name, or are QtoolsErrors
@@ -185,8 +186,8 @@ def _system_error(error: OSError) -> str:
 
 
 def _fill_closed_streams() -> None:
-    """Open /dev/null for each standard stream that is closed. Otherwise the next socket would get its number, and what
-    is printed would go there. Python's sys.stdin and sys.stdout stay None, which commands check."""
+    """Open /dev/null for each standard stream that is closed. Otherwise the next socket would get its descriptor, and
+    output would be written to that socket. sys.stdin and sys.stdout stay None, which commands check."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -197,13 +198,13 @@ def _fill_closed_streams() -> None:
 
 
 def _one_line(text: str) -> str:
-    """click's sentence as UNIX programs print it: on one line, without capital and full stop."""
+    """A message of click in the form of UNIX programs: one line, without a capital letter and a full stop."""
     text = " ".join(text.split()).rstrip(".")
     return text[:1].lower() + text[1:]
 
 
 def program(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Program]:
-    """Decorator: the function below as the program `name`, with --version and -h."""
+    """Decorator that makes a function the program `name`, with --version and -h."""
 
     def decorate(function: Callable[..., Any]) -> Program:
         versioned = click.version_option(__version__, "-V", "--version", prog_name=name, message="%(prog)s %(version)s")

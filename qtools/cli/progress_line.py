@@ -1,6 +1,6 @@
-"""The progress line on a terminal, and the closing summary. In: counts, now and then. Out: talk on stderr.
+"""The progress line on a terminal, and the summary at the end. In: a function that returns counts. Out: text on stderr.
 
-The line is drawn five times a second at most, by a timer and not by the work, and only where stderr is
+A timer draws the line, five times a second at most, so that the work is not slowed down. It is drawn only if stderr is
 a terminal.
 """
 
@@ -19,7 +19,8 @@ REDRAW_SECONDS = 0.2
 
 
 class ProgressLine:
-    """Shows `counts()` = (messages, bytes) while the work goes on. `verb` is what is done: "sent", "read"."""
+    """Shows `counts()`, which returns (messages, bytes), during a run. verb: what the run does with messages, such as
+    "sent". show: whether to draw the line, if stderr is a terminal."""
 
     def __init__(self, verb: str, counts: Callable[[], tuple[int, int]], *, show: bool) -> None:
         self._verb = verb
@@ -29,7 +30,7 @@ class ProgressLine:
         self._drawn = False
         self._timer: asyncio.TimerHandle | None = None
         if show and sys.stderr.isatty() and not logs.is_json():
-            logs.lift_with(self.clear)
+            logs.set_line_clearer(self.clear)
             self._timer = asyncio.get_running_loop().call_later(REDRAW_SECONDS, self._draw)
 
     @property
@@ -37,7 +38,7 @@ class ProgressLine:
         return time.monotonic() - self._begun
 
     def clear(self) -> None:
-        """Take the line away, for something else to be said."""
+        """Clear the line, so that other text can be written."""
         if self._drawn:
             self._drawn = False
             sys.stderr.write("\r\x1b[K")
@@ -49,7 +50,7 @@ class ProgressLine:
         self.clear()
 
     def summary(self, messages: int, size: int) -> str:
-        """`1,204 messages (2.3 MB) in 0.5 s, 2,408/s`"""
+        """Such as `1,204 messages (2.3 MB) in 0.5 s, 2,408/s`. size: bytes."""
         seconds = self.seconds
         rate = f", {messages / seconds:,.0f}/s" if messages > 1 and seconds > 0.01 else ""
         return f"{plural(messages, 'message')} ({format_size(size)}) in {seconds:.1f} s{rate}"

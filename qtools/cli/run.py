@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn
 
 from qtools.cli import logs
-from qtools.cli.ending import end_by, note_interrupt
+from qtools.cli.ending import end_by_signal, note_interrupt
 from qtools.errors import StartError
 
 ONE_SIGNAL_SECONDS = 1.0  # the signals of `timeout` are milliseconds apart, and a user waits longer before the second
@@ -29,8 +29,8 @@ ONE_SIGNAL_SECONDS = 1.0  # the signals of `timeout` are milliseconds apart, and
 class Signals:
     """Calls the registered function at the first signal, and ends the process at the second.
 
-    received: the first signal, or None. at_abrupt_end: what the log line of an end by the second signal adds about
-    messages, or "".
+    received: the first signal, or None. at_abrupt_end: a clause about messages in flight, which the log line about the
+    second signal adds; or "".
     """
 
     def __init__(self) -> None:
@@ -40,13 +40,14 @@ class Signals:
         self._on_stop: Callable[[], None] | None = None
 
     def on_stop(self, call: Callable[[], None]) -> None:
-        """Register what to call at the first signal; it is called at once if the signal has arrived already."""
+        """Register the function to call at the first signal. If the signal has arrived already, it is called at
+        once."""
         self._on_stop = call
         if self.received is not None:
             call()
 
     def on_hangup(self, call: Callable[[], None]) -> None:
-        """Register what to call at each SIGHUP. Without a registration SIGHUP ends the process."""
+        """Register the function to call at each SIGHUP. Without a registration, SIGHUP ends the process."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)
 
     def handle(self, number: signal.Signals) -> None:
@@ -64,8 +65,8 @@ class Signals:
     def _end_now(self, number: signal.Signals) -> NoReturn:
         for each in STOPPING:  # if stderr is blocked, a third signal ends the process
             signal.signal(each, signal.SIG_DFL)
-        logs.say(logging.ERROR, abrupt_end(number, self.at_abrupt_end))
-        end_by(number)
+        logs.log(logging.ERROR, abrupt_end(number, self.at_abrupt_end))
+        end_by_signal(number)
 
 
 MESSAGES_COME_AGAIN = "messages that were in flight are delivered again after their msg_timeout"
@@ -76,12 +77,12 @@ def abrupt_end(number: signal.Signals, about_messages: str) -> str:
     return f"ended at once by a second {number.name}" + (about_messages and f"; {about_messages}")
 
 
-def none_is_failure(asked: bool, count: int, done: str, signals: Signals) -> int:
-    """The exit status of a run that ended in order: 1 if `count` is 0, no signal ended the run, and `asked` says that
-    --fail-if-none was given. done: the verb for the log line, such as "printed"."""
-    if not asked or count or signals.received is not None:
+def status_of_run(fail_if_none: bool, count: int, verb: str, signals: Signals) -> int:
+    """The exit status of a run that ended without an error: 1 if `fail_if_none`, `count` is 0, and no signal ended the
+    run; else 0. verb: for the log line, such as "printed"."""
+    if not fail_if_none or count or signals.received is not None:
         return 0
-    logs.say(logging.ERROR, f"no message was {done}")
+    logs.log(logging.ERROR, f"no message was {verb}")
     return 1
 
 
@@ -118,7 +119,8 @@ def run_program(
                 signal.signal(number, signal.SIG_IGN)
 
 
-# Three streams, three of the event loop, a connection, a file, a directory, a module that is imported; and some spare.
+# Three standard streams, three files of the event loop, a connection, a file, a directory, a module that is being
+# imported; and six more.
 LEAST_FILES = 16
 
 
@@ -141,7 +143,7 @@ def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an exception that a callback raised, which is a defect of ours; the run goes on."""
+    """Log an exception of a callback, which is a defect of qtools. The run goes on."""
     if not logs.is_set_up():
         logs.set_up("qtools")
-    logs.defect(str(context.get("message")), context.get("exception"))
+    logs.log_defect(str(context.get("message")), context.get("exception"))

@@ -1,6 +1,8 @@
-"""What runs beside the loop of a command that reads: the watch for its end, and warnings. In: a source. Out: errors.
+"""The tasks that run beside the loop of a consuming command: one waits for the end conditions, one logs warnings.
 
-start ─▶ the loop runs ─▶ settle ─▶ stop ─▶ check
+In: a source. Out: the errors of the tasks.
+
+    __init__ ─▶ the loop runs ─▶ settle ─▶ stop ─▶ check
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from typing import Any
 from qtools.engines.contract import Source
 from qtools.names import Subscription
 
-PATIENCE = 3.0  # s that a run that has ended waits for the warnings
+PATIENCE = 3.0  # s for which a run that has ended waits for the warnings
 
 
 class RunWatch:
-    """The tasks beside one run. named: the subscriptions that the user wrote down."""
+    """The tasks beside one run. named: the subscriptions that the user has named."""
 
     def __init__(self, source: Source, named: Sequence[Subscription]) -> None:
         self._source = source
@@ -25,24 +27,24 @@ class RunWatch:
         self._tasks: list[asyncio.Task[Any]] = [self._ending, self._warning]
 
     def add(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` too; its error is the run's."""
+        """Run `work` as one more task; `check` raises its error."""
         self._tasks.append(asyncio.create_task(work))
 
     async def settle(self) -> None:
-        """After a run that ended by itself and received nothing: wait up to PATIENCE for the warning that says why."""
+        """If the run ended by itself and received no message, wait up to PATIENCE for the warning that says why."""
         ending = self._ending
         ended = ending.done() and not ending.cancelled() and not ending.exception() and ending.result()
         if ended and not self._source.received and not self._warning.done():
             await asyncio.wait((self._warning,), timeout=PATIENCE)
 
     async def stop(self) -> None:
-        """Cancel what still runs."""
+        """Cancel the tasks, and wait until they have ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
 
     def check(self) -> None:
-        """Raise the error of a task that failed."""
+        """Raise the error of the first task that failed, if one did."""
         for task in self._tasks:
             if not task.cancelled():
                 task.result()

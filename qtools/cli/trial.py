@@ -1,4 +1,4 @@
-"""Stops a run whose expression fails on each of its first messages: such an expression is taken for a mistake.
+"""Stops a run whose expression fails on each of its first messages, as the expression is probably wrong.
 
 In: a source, and a function that finds the bodies on which an expression fails. Out: the same batches.
 
@@ -33,7 +33,7 @@ class Trial:
     """A Source that reads from `source` and tests its first messages.
 
     failures: returns, for a sequence of bodies, the error of each body on which the expression fails, by index.
-    given_back: how many messages go back to the queue, as they have all failed.
+    given_back: how many messages are requeued because they have all failed.
     most: how many messages may be buffered. It is at most the number in flight, since a broker sends no more until some
         of them are finished.
     """
@@ -56,8 +56,8 @@ class Trial:
         self._buffered_bytes = 0
 
     async def read(self) -> Batch | None:
-        """The next batch; None at the end. QtoolsError when the first messages have all failed; those that are buffered
-        are not finished then."""
+        """The next batch; None at the end. QtoolsError if the first messages have all failed; the buffered messages are
+        not finished then."""
         while not self._over:
             batch = await self._next()
             if batch is None:

@@ -1,6 +1,6 @@
-"""What people write on a command line, as click types: durations, sizes, names, delimiters.
+"""The values of flags, as click types: durations, sizes, names, addresses, delimiters.
 
-Each takes text and gives a plain value, or fails with a line that says what it takes.
+In: the text on the command line. Out: a plain value, or a usage error that says which form the value has to have.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def parse_delimiter(text: str) -> bytes:
         if kind == "x":
             digits = text[at + 2 : at + 4]
             if not re.fullmatch(r"[0-9A-Fa-f]{2}", digits):
-                raise ValueError(f"{text!r} has a \\x without two hex digits behind it")
+                raise ValueError(f"{text!r} has a \\x without two hex digits after it")
             out.append(int(digits, 16))
             at += 4
         elif kind in _ESCAPES:
@@ -68,7 +68,7 @@ def parse_delimiter(text: str) -> bytes:
 
 
 class Duration(click.ParamType[float]):
-    """Seconds as a float. `least` and `most` bound it, in seconds."""
+    """Seconds, as a float from `least` to `most`."""
 
     name = "duration"
 
@@ -89,7 +89,7 @@ class Duration(click.ParamType[float]):
 
 
 class DurationOrSize(click.ParamType[tuple[float, int]]):
-    """So long, or so much: (seconds, 0) or (0.0, bytes)."""
+    """A duration, (seconds, 0), or a size, (0.0, bytes)."""
 
     name = "duration or size"
 
@@ -110,7 +110,7 @@ class DurationOrSize(click.ParamType[tuple[float, int]]):
 
 
 class Size(click.ParamType[int]):
-    """Bytes as an int."""
+    """A number of bytes, as an int of `least` or more."""
 
     name = "size"
 
@@ -148,7 +148,7 @@ class Integer(click.IntRange):
 
 
 class Number(click.FloatRange):
-    """A float above `above` and at most `most`; never infinite nor NaN, which click's own lets through."""
+    """A float above `above` and at most `most`. Infinity and NaN, which click's own type accepts, are errors."""
 
     name = "number"
 
@@ -170,7 +170,7 @@ class Number(click.FloatRange):
 
 
 class Delimiter(click.ParamType[bytes]):
-    """Bytes, with escapes."""
+    """Bytes, from text with escapes."""
 
     name = "text"
 
@@ -178,7 +178,7 @@ class Delimiter(click.ParamType[bytes]):
         if isinstance(value, bytes):
             return value
         if not value:
-            return b""  # no delimiter at all; a command that needs one refuses it
+            return b""  # no delimiter; a command that needs one raises a usage error
         try:
             return parse_delimiter(value)
         except ValueError as error:
@@ -186,7 +186,7 @@ class Delimiter(click.ParamType[bytes]):
 
 
 class TopicType(click.ParamType[str]):
-    """A topic's name, checked before anything is sent."""
+    """The name of a topic."""
 
     name = "topic"
 
@@ -211,7 +211,8 @@ class Endpoint(NamedTuple):
 
 
 def parse_listen(text: str) -> Endpoint:
-    """Where to listen: `HOST:PORT`, `PORT` or `:PORT` on 127.0.0.1, port 0 for a free one, `unix:/path`; ValueError."""
+    """An address to listen on: `HOST:PORT`, `PORT` or `:PORT` on 127.0.0.1, `unix:/path`; the port 0 means a free port.
+    ValueError for any other text."""
     text = text.strip()
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
@@ -222,7 +223,7 @@ def parse_listen(text: str) -> Endpoint:
 
 
 def parse_peer(text: str, default_port: int) -> Endpoint:
-    """Whom to send to: `HOST:PORT`, or `HOST` at `default_port`; ValueError."""
+    """An address to send to: `HOST:PORT`, or `HOST`, which gets `default_port`. ValueError for any other text."""
     found = _parse_endpoint(text.strip(), None, default_port)
     if not found.port:
         raise ValueError(f"{text!r} has the port 0, to which nothing can be sent")
@@ -256,7 +257,7 @@ class Listen(click.ParamType[Endpoint]):
 
 
 class PeerType(click.ParamType[Endpoint]):
-    """An address to send to, at `default_port` unless it has another."""
+    """An address to send to; its port is `default_port` if the text has none."""
 
     name = "address"
 
@@ -277,7 +278,7 @@ SIZE = Size()
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as a person says it."""
+    """A duration for people, such as 250ms, 90s, 5m or 2.5h. seconds: infinity is "inf"."""
     if seconds == float("inf"):
         return "inf"
     if 0 < seconds < 1:
@@ -290,7 +291,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(size: float) -> str:
-    """Bytes as a person says them: powers of 1000, as disks and networks count."""
+    """A number of bytes for people, such as 1.5 MB. Its units are powers of 1000, as usual for disks and networks."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < (1000 if unit == "B" else 999.95) or unit == "GB":  # 999.95 would be shown as 1000.0
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

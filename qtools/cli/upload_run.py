@@ -1,6 +1,6 @@
-"""What commands that send an input to its end have in common: q-pipe, and q-to-file replay.
+"""A run that sends a whole input: shared by q-pipe and q-to-file replay.
 
-In: a flow, its ends, and where it is noted how far it came. Out: what ended it too early, and what is said of it.
+In: a flow, its source and publisher, and a checkpoint. Out: the error that ended the run early, if any.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.errors import InputError, MessageRefused, QtoolsError
 from qtools.message import Batch
 
-Name = Callable[[Batch, int], str]  # what the message at a place of a batch is called
+MessageName = Callable[[Batch, int], str]  # a batch and an index in it → the name of the message in log lines
 
 
 class UploadSource(Protocol):
     @property
     def confirmed(self) -> Any:
-        """How far everything is safe, as the checkpoint keeps it."""
+        """The position in the input up to which all messages are safe, as the checkpoint stores it."""
         ...
 
     async def close(self) -> None: ...
 
 
-class Closing(Protocol):
+class Closable(Protocol):
     async def close(self) -> None: ...
 
 
-class Running(Protocol):
+class Runnable(Protocol):
     async def run(self) -> object: ...
 
 
-class Keeping(Protocol):
+class UploadCheckpoint(Protocol):
     def save(self, position: Any, *, sync: bool = False) -> None: ...
 
 
 async def send_all(
-    flow: Running, publisher: Closing, source: UploadSource, checkpoint: Keeping | None, meter: ProgressLine
+    flow: Runnable, publisher: Closable, source: UploadSource, checkpoint: UploadCheckpoint | None, meter: ProgressLine
 ) -> QtoolsError | None:
-    """Run `flow`, close its ends, and note how far it came. Answers what went wrong first."""
+    """Run `flow`, close its source and its publisher, and save the checkpoint. Returns the first error, or None."""
     error: QtoolsError | None = None
     try:
         await flow.run()
@@ -59,34 +59,35 @@ async def send_all(
     return error
 
 
-class UploadTotals(Protocol):
+class FlowTotals(Protocol):
     finished: int
     finished_bytes: int
 
 
-class Filtered(Protocol):
+class FilterTotals(Protocol):
     passed: int
     passed_bytes: int
 
 
-def sent(totals: UploadTotals, filtered: Filtered | None) -> tuple[int, int]:
-    """What was sent: messages, bytes."""
+def sent_totals(totals: FlowTotals, filtered: FilterTotals | None) -> tuple[int, int]:
+    """The number of messages that were sent, and the bytes of their bodies."""
     if filtered is not None:
         return filtered.passed, filtered.passed_bytes
     return totals.finished, totals.finished_bytes
 
 
-def oversize(name: Name, skip: bool) -> Callable[[Batch, dict[int, QtoolsError]], bool]:
-    """For what no broker takes: it is named, and left out or the end, as --on-oversize says."""
+def oversize_handler(name: MessageName, skip: bool) -> Callable[[Batch, dict[int, QtoolsError]], bool]:
+    """The `on_refused` of a flow for --on-oversize: it logs each message that is over the broker's limit and leaves it
+    out (skip), or raises InputError."""
 
     def refused(batch: Batch, why: dict[int, QtoolsError]) -> bool:
         for nth, error in enumerate(why.values()):
-            if not isinstance(error, MessageRefused):  # the filter's word that this is the end
+            if not isinstance(error, MessageRefused):  # the filter ends the run with this error
                 raise error
-            told = f"{name(batch, nth)} was not sent: {error}"
+            text = f"{name(batch, nth)} was not sent: {error}"
             if not skip:
-                raise InputError(f"{told} (--on-oversize skip leaves such messages out)")
-            logs.say(logging.WARNING, told)
+                raise InputError(f"{text} (--on-oversize skip leaves such messages out)")
+            logs.log(logging.WARNING, text)
         return True
 
     return refused

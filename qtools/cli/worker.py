@@ -1,7 +1,7 @@
-"""One thread for what blocks: reading stdin, writing stdout, fsync. In: a function. Out: its result, awaited.
+"""A thread for calls that block: reading stdin, writing stdout, fsync. In: a function. Out: its result, as a future.
 
-The event loop never waits for a pipe or a disk. The thread is a daemon: a read that never returns must not keep
-a program from ending. One call a block of bytes, never one a message.
+The event loop never waits for a pipe or a disk. The thread is a daemon: a read that never returns must not keep the
+process from ending. A caller makes one call for a block of bytes, never one for a message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Worker:
-    """Runs calls one after the other in a thread of its own."""
+    """Runs calls one after the other in one thread, which the first call starts. name: the thread's."""
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]] = (
@@ -28,7 +28,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
 
     def call(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """Begin `function(*args)` in the thread; await what is returned for its result."""
+        """Queue `function(*args)` for the thread. The future gets its result or its exception."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
@@ -42,13 +42,13 @@ class Worker:
             try:
                 result = function(*args)
             except BaseException as error:
-                self._tell(done, None, error)
+                self._complete(done, None, error)
             else:
-                self._tell(done, result, None)
-            # Nothing may stay referenced here while the thread waits for its next call.
+                self._complete(done, result, None)
+            # While the thread waits for its next call, it must not keep large objects alive.
             del done, function, args
 
-    def _tell(self, done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    def _complete(self, done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         def settle() -> None:
             if done.done():
                 return
@@ -57,5 +57,5 @@ class Worker:
             else:
                 done.set_exception(error)
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and no code waits for the result
             self._loop.call_soon_threadsafe(settle)

@@ -12,13 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtools.cli import logs
-from qtools.cli.checkpoint import StateInUse
+from qtools.cli.checkpoint import CheckpointInUse
 from qtools.cli.metrics.histogram import Histogram
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
-from qtools.cli.upload_run import oversize, send_all, sent
+from qtools.cli.upload_run import oversize_handler, send_all, sent_totals
 from qtools.engines.contract import PublisherOptions, require
 from qtools.errors import QtoolsError
 from qtools.flow.gather import Gather
@@ -69,10 +69,10 @@ async def pipe(options: PipeOptions, signals: Signals) -> int:
         require(options.engine, "replication", "--replicate")
     try:
         made = _Pipe(options)
-    except StateInUse as error:
+    except CheckpointInUse as error:
         if not options.skip_if_running:
             raise
-        logs.say(logging.INFO, f"{error}; nothing is done here")
+        logs.log(logging.INFO, f"{error}; nothing is done here")
         return 0
     return await made.run(signals)
 
@@ -102,7 +102,7 @@ class _Pipe:
             window=options.window,
             gather=Gather(options.batch_count, options.batch_bytes, options.linger) if options.linger else None,
             throttle=Throttle(options.rate) if options.rate else None,
-            on_refused=oversize(_name, options.skip_oversize),
+            on_refused=oversize_handler(_name, options.skip_oversize),
             drain_timeout=options.operations.drain_timeout,
         )  # fmt: skip
 
@@ -118,7 +118,7 @@ class _Pipe:
         await self.publisher.start()
         signals.on_stop(self.flow.stop)
         if self.checkpoint and self.start.total:
-            logs.say_result(f"going on after the {plural(self.start.messages, 'message')} sent before")
+            logs.log_result(f"going on after the {plural(self.start.messages, 'message')} sent before")
         typing = "-" in self.options.files and os.isatty(0)  # a progress line would be drawn over what is typed
         meter = ProgressLine("sent", self._counts, show=self.options.show and not typing)
         error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
@@ -174,7 +174,7 @@ class _Pipe:
             checkpoint.check()
         start, known = checkpoint.load() if checkpoint is not None else (Position(), {})
         if checkpoint is not None and checkpoint.note:
-            logs.say(logging.WARNING, checkpoint.note)
+            logs.log(logging.WARNING, checkpoint.note)
         log_options = LogOptions(options.follow, options.rotated, options.skip_missing)
         self.reader = LogReader(options.files, known, log_options)
         self.log_source = source = LogSource(self.reader, splitter_for(options), start, **self._source_options())
@@ -190,7 +190,7 @@ class _Pipe:
         """The filter before the publisher."""
         from qtools.flow.filter import FilteredSink
 
-        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.log(logging.WARNING, text))
 
     def _route(self) -> RoutedSink:
         """The routes before the publisher."""
@@ -198,11 +198,11 @@ class _Pipe:
 
         options = self.options
         where, on_error = (options.rules.where, options.rules.on_error) if options.rules else (None, options.on_error)
-        warn = partial(logs.say, logging.WARNING)
+        warn = partial(logs.log, logging.WARNING)
         return RoutedSink(self.publisher, options.routes, where, on_error, name=_name, warn=warn)
 
     def _counts(self) -> tuple[int, int]:
-        return sent(self.flow.totals, self.filtered)
+        return sent_totals(self.flow.totals, self.filtered)
 
     def _families(self) -> list[Family]:
         from qtools.cli.metrics.metric_sets import filter_families, flow_families, publisher_families
@@ -247,16 +247,16 @@ class _Pipe:
         if self.options.show:
             done = meter.summary(*self._counts())
             where = f"by {self.options.routes}" if self.options.routes else f"to {self.options.topic}"
-            logs.say_result("; ".join([f"{done} {where}", *notes]))
+            logs.log_result("; ".join([f"{done} {where}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
         """Log what ended the run, how much is confirmed, and how to continue from there."""
         confirmed = self.source.confirmed
         if error is not None:
-            logs.say(logging.ERROR, str(error))
+            logs.log(logging.ERROR, str(error))
         else:
             assert signals.received is not None
-            logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the input")
+            logs.log(logging.ERROR, f"stopped by {signals.received.name} before the end of the input")
         count = plural(confirmed.messages - self.start.messages, "message")
         size = confirmed.total - self.start.total
         if self.reader is not None and not size:
@@ -269,4 +269,4 @@ class _Pipe:
         else:
             how = "the same command" if self.checkpoint else f"--skip-bytes {confirmed.total}"
         said = plural(size, "byte").replace(",", "") + " of input" + (f" ({format_size(size)})" if size >= 1000 else "")
-        logs.say(logging.ERROR, f"confirmed: {count}, {said}; {how} goes on there")
+        logs.log(logging.ERROR, f"confirmed: {count}, {said}; {how} goes on there")

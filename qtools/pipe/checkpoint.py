@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from qtools.cli.checkpoint import StateFile
+from qtools.cli.checkpoint import CheckpointFile
 from qtools.cli.types import plural
 from qtools.errors import UsageError
 from qtools.pipe.blocks import Position
@@ -46,7 +46,7 @@ class Checkpoint:
     """The checkpoint at `path`, for a run that sends `names`, one of which is stdin, to `topic`."""
 
     def __init__(self, path: str, topic: str, names: Sequence[str]) -> None:
-        self._file = StateFile(path, PROGRAM)
+        self._file = CheckpointFile(path, PROGRAM)
         self._topic = topic
         self._names = [name if name == "-" else os.path.abspath(name) for name in names]
 
@@ -55,8 +55,8 @@ class Checkpoint:
         self._file.check()
 
     def load(self) -> Position:
-        """The position to begin at; the start if there is no file. UsageError if the file is of another run, StateInUse
-        if another process uses it."""
+        """The position to begin at; the start if there is no file. UsageError if the file is of another run,
+        CheckpointInUse if another process uses it."""
         loaded = self._file.load()
         if loaded is None:
             return Position()
@@ -97,7 +97,7 @@ class LogCheckpoint:
         self._directory = path if path.endswith("/") or os.path.isdir(path) else ""
         if self._directory:
             path = os.path.join(path, _file_name(topic, self._names))
-        self._file = StateFile(path, PROGRAM)
+        self._file = CheckpointFile(path, PROGRAM)
         self._topic = topic
         self._known: dict[str, list[Entry]] = {}  # as loaded; logs that this run does not read are kept
         self._texts: dict[
@@ -113,8 +113,8 @@ class LogCheckpoint:
         self._file.check()
 
     def load(self) -> tuple[Position, dict[str, list[Entry]]]:
-        """The total that was sent, and the entries of each path. UsageError if the file is of another run, StateInUse
-        if another process uses it."""
+        """The total that was sent, and the entries of each path. UsageError if the file is of another run,
+        CheckpointInUse if another process uses it."""
         loaded = self._file.load()
         if loaded is None:
             self.note = self._note_others() if self._directory else ""
@@ -130,7 +130,7 @@ class LogCheckpoint:
                 position = Position(0, 0, int(record["total"]), int(record["messages"]))
                 logs |= {str(path): [_entry(each) for each in entries] for path, entries in record["logs"].items()}
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._file.foreign() from error
+            raise self._file.not_a_checkpoint() from error
         ours = {*names, *logs}
         if topic != self._topic or (ours and not ours.intersection(self._names) and not self._is_matched(logs)):
             raise _of_another(self._file.path, topic, names)
@@ -221,12 +221,12 @@ class LogCheckpoint:
         return Position(0, 0, position.total, position.messages), entries
 
 
-def _parse_position(file: StateFile, loaded: Any) -> tuple[Position, str, list[str]]:
+def _parse_position(file: CheckpointFile, loaded: Any) -> tuple[Position, str, list[str]]:
     try:
         position = Position(*(int(loaded[key]) for key in ("file", "offset", "total", "messages")))
         return position, loaded["topic"], list(loaded["inputs"])
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise file.foreign() from error
+        raise file.not_a_checkpoint() from error
 
 
 def _of_another(path: str, topic: object, names: Any) -> UsageError:

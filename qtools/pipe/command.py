@@ -145,7 +145,7 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
 @shared.operations_options
 @shared.broker_options
 @shared.connection_options
-@shared.talk_options
+@shared.logging_options
 def main(words: tuple[str, ...], **given: Any) -> int:
     """Publish the lines of stdin, or of FILEs, to TOPIC.
 
@@ -163,7 +163,7 @@ def main(words: tuple[str, ...], **given: Any) -> int:
     from qtools.pipe.app import pipe
     from qtools.pipe.options import PipeOptions
 
-    show = shared.set_up_talk("q-pipe", given)
+    show = shared.set_up_logging("q-pipe", given)
     routes = given["routes"]
     address, topic, files = (None, "", words) if routes else _topic_and_files(words)
     if routes and given["select"] is not None:
@@ -178,7 +178,7 @@ def main(words: tuple[str, ...], **given: Any) -> int:
         if sys.stdin is None:
             raise UsageError("stdin is closed: pipe something in, or name a file")
         if sys.stdin.isatty() and show:
-            logs.say(logging.WARNING, "reading from the terminal; Ctrl-D ends it")
+            logs.log(logging.WARNING, "reading from the terminal; Ctrl-D ends it")
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
     if given["delimiter"] == b"" and (given["checkpoint"] or given["follow"]):

@@ -138,7 +138,7 @@ class LogSource(BlockSource):
 
     def _say_notes(self) -> None:
         while self._reader.notes:
-            logs.say(*self._reader.notes.popleft())
+            logs.log(*self._reader.notes.popleft())
 
 
 def _add_to_sum(file: LogFile, block: LogBlock, data: bytes, taken: int) -> None:

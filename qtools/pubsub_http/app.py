@@ -94,7 +94,7 @@ async def serve_on(
             keeping = asyncio.create_task(_keep_board(gateway, server, place))
             stack.callback(keeping.cancel)
         if place is None or place.number == 0:
-            logs.say(logging.WARNING, f"serving {base_url(listening, tls is not None)}")
+            logs.log(logging.WARNING, f"serving {base_url(listening, tls is not None)}")
         await stopped.wait()
         log.info("stopping")
     return 0

@@ -173,7 +173,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 @shared.operations_within("5s")
 @shared.broker_options
 @shared.connection_options
-@shared.talk_options
+@shared.logging_options
 def main(**given: Any) -> int:
     """Topics over HTTP: publish with POST, subscribe with a streaming GET, Server-Sent Events or a WebSocket.
 
@@ -186,7 +186,7 @@ def main(**given: Any) -> int:
     from qtools.pubsub_http.api.startup_checks import check_address, check_origins, raise_file_limit
     from qtools.pubsub_http.options import GatewayOptions
 
-    shared.set_up_talk("q-pubsub-http", given)
+    shared.set_up_logging("q-pubsub-http", given)
     insecure = given.pop("insecure")
     if given["https_key"] and not given["https_cert"]:
         raise UsageError("--https-key needs --https-cert")

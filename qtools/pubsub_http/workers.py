@@ -85,7 +85,7 @@ class _Parent:
             self._stopping_since = time.monotonic()
             self._stop(signal.SIGTERM)
         elif time.monotonic() - self._stopping_since >= ONE_SIGNAL_SECONDS:
-            logs.say(logging.ERROR, abrupt_end(received, MESSAGES_COME_AGAIN))
+            logs.log(logging.ERROR, abrupt_end(received, MESSAGES_COME_AGAIN))
             self._stop(signal.SIGKILL)
 
     def _stop(self, number: signal.Signals) -> None:
@@ -113,7 +113,7 @@ class _Parent:
                 stopping=(signal.SIGTERM,),
             )
         except QtoolsError as error:
-            logs.say(logging.ERROR, str(error))
+            logs.log(logging.ERROR, str(error))
             status = error.exit_status
         except BaseException as error:  # a defect, of which nothing else would be seen: the process ends here
             log.error("internal error: worker %d ends with %r", number, error, exc_info=error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from qtools.cli import logs
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
-from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.types import plural
 from qtools.engines.contract import Source, SourceOptions, require, require_for_end
@@ -81,7 +81,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
         signals.at_abrupt_end = MESSAGES_COME_AGAIN
         signals.on_stop(flow.stop)
         await _print(source, output, filtered, flow, options)
-        return none_is_failure(options.fail_if_none, output.printed, "printed", signals)
+        return status_of_run(options.fail_if_none, output.printed, "printed", signals)
     finally:
         await output.close()
         await operations.close()
@@ -107,7 +107,7 @@ async def _look(options: TailOptions, signals: Signals) -> int:
         await flow.run()
     finally:
         await output.close()
-    return none_is_failure(options.fail_if_none, output.printed, "printed", signals)
+    return status_of_run(options.fail_if_none, output.printed, "printed", signals)
 
 
 async def _print(
@@ -138,7 +138,7 @@ def _filtered(output: Output, rules: Filter) -> FilteredSink:
         return f"{topic}: message {batch.ids[place].decode('latin-1')}"
 
     def warn(text: str) -> None:
-        logs.say(logging.INFO if sink.left_out else logging.WARNING, text)
+        logs.log(logging.INFO if sink.left_out else logging.WARNING, text)
 
     sink = FilteredSink(output, rules, name=name, warn=warn)
     return sink
@@ -189,7 +189,7 @@ def _summarize(
     # finished without being printed are gone from the queue, so the summary is always shown then.
     unprinted = left_out > 0 or (filtered is not None and filtered.unmatched > 0)
     wanted = unprinted or (not totals.closed and not os.isatty(STDOUT) and sys.stderr.isatty())
-    say = logs.say_result if options.show and wanted else partial(logs.say, logging.INFO)
+    say = logs.log_result if options.show and wanted else partial(logs.log, logging.INFO)
     done = f"{meter.summary(output.printed, output.printed_bytes)} printed"
     if unprinted:
         notes.insert(0, f"{plural(totals.finished, 'message')} taken from the queue")

@@ -63,7 +63,7 @@ Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 coul
 @shared.operations_within("2s")  # a reader of ours that takes nothing for so long, after a signal, is not waited for
 @shared.broker_options
 @shared.connection_options
-@shared.talk_options
+@shared.logging_options
 def main(sources: tuple[str, ...], **given: Any) -> int:
     """Print the messages of channels to stdout.
 
@@ -81,7 +81,7 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     from qtools.tail.app import tail
     from qtools.tail.options import TailOptions
 
-    show = shared.set_up_talk("q-tail", given)
+    show = shared.set_up_logging("q-tail", given)
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"] or given["print_topic"]):
         raise UsageError("--delimiter, -0 and --print-topic go with --format raw only")
     if given["peek"]:

@@ -16,7 +16,7 @@ from qtools.cli.metrics.metric_sets import consumer_families, flow_families
 from qtools.cli.metrics.metrics_format import Family, counter
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
-from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, none_is_failure
+from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import Trial
 from qtools.cli.types import format_duration, plural
@@ -69,7 +69,7 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
     except InUse as error:
         if not options.skip_if_running:
             raise
-        logs.say(logging.INFO, f"{error}; there is nothing to do here")
+        logs.log(logging.INFO, f"{error}; there is nothing to do here")
         return 0
     try:
         if partitions is not None:
@@ -138,7 +138,7 @@ class _Run:
             if followed is not None:
                 await followed.close()
             await operations.close()
-        none = none_is_failure(options.fail_if_none, sink.written, "archived", self._signals)
+        none = status_of_run(options.fail_if_none, sink.written, "archived", self._signals)
         return 1 if sink.failed else none
 
     async def _archive(self, followed: TopicWatcher | None) -> None:
@@ -224,7 +224,7 @@ class _Run:
     def _warn(self, text: str) -> None:
         """Log the first message on which an expression fails as a warning, the others as information."""
         left_out = self._filtered.left_out if self._filtered is not None else 0
-        logs.say(logging.INFO if left_out else logging.WARNING, text)
+        logs.log(logging.INFO if left_out else logging.WARNING, text)
 
     def _summarize(self, meter: ProgressLine) -> None:
         sink, totals = self._sink, self._flow.totals
@@ -242,7 +242,7 @@ class _Run:
             notes.append(f"{late} had timed out before being finished and will come again")
         if totals.requeued:
             notes.append(f"{plural(totals.requeued, 'message')} given back")
-        say = logs.say_result if self._options.show else partial(logs.say, logging.INFO)
+        say = logs.log_result if self._options.show else partial(logs.log, logging.INFO)
         say("archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
 
 

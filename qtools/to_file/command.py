@@ -172,7 +172,7 @@ included.
 @shared.operations_options
 @shared.broker_options
 @shared.connection_options
-@shared.talk_options
+@shared.logging_options
 def main(sources: tuple[str, ...], **given: Any) -> int:
     """Archive topics to files.
 

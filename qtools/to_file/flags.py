@@ -28,7 +28,7 @@ DEDUPE_KEYS = 1_000_000
 
 def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOptions:
     """The options for the flags in `given`; UsageError if they do not go together."""
-    show = shared.set_up_talk("q-to-file", given)
+    show = shared.set_up_logging("q-to-file", given)
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
     where = _output_of(given)

@@ -48,7 +48,7 @@ def test_who_is_heard(settings: dict[str, int], shown: list[str], capsys: pytest
 
 def test_json_has_the_time_the_level_the_program_and_the_message(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up("q-test", as_json=True)
-    logs.say(logging.WARNING, 'a "quoted" word\nand another line, ü')
+    logs.log(logging.WARNING, 'a "quoted" word\nand another line, ü')
     (line,) = capsys.readouterr().err.splitlines()
     told = json.loads(line)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told.pop("time"))
@@ -58,22 +58,22 @@ def test_json_has_the_time_the_level_the_program_and_the_message(capsys: pytest.
 def test_setting_up_again_replaces_what_was(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up("q-one")
     logs.set_up("q-two")
-    logs.say(logging.WARNING, "once")
+    logs.log(logging.WARNING, "once")
     assert capsys.readouterr().err == "q-two: once\n"
 
 
 def test_what_is_told_with_percent_signs_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up("q-test")
-    logs.say(logging.ERROR, "100 % of %s")
+    logs.log(logging.ERROR, "100 % of %s")
     assert capsys.readouterr().err == "q-test: 100 % of %s\n"
 
 
 def test_the_progress_line_is_lifted_before_each_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up("q-test")
     order: list[str] = []
-    logs.lift_with(lambda: order.append(capsys.readouterr().err))
-    logs.say(logging.ERROR, "one")
-    logs.say(logging.ERROR, "two")
+    logs.set_line_clearer(lambda: order.append(capsys.readouterr().err))
+    logs.log(logging.ERROR, "one")
+    logs.log(logging.ERROR, "two")
     assert order == ["", "q-test: one\n"]
 
 
@@ -84,4 +84,4 @@ def test_nobody_listening_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) 
 
     logs.set_up("q-test")
     monkeypatch.setattr("sys.stderr", Gone())
-    logs.say(logging.ERROR, "to nobody")
+    logs.log(logging.ERROR, "to nobody")

@@ -32,7 +32,7 @@ def parse(*arguments: str) -> dict[str, Any]:
     @shared.broker_options
     @shared.connection_options
     @shared.consumer_options
-    @shared.talk_options
+    @shared.logging_options
     @shared.filter_options("skip")
     @shared.null_option
     @click.option("--delimiter")
@@ -62,7 +62,7 @@ def brokers(*arguments: str) -> Brokers:
 def test_what_is_taken_out_of_the_flags_is_gone_and_the_rest_is_left() -> None:
     given = parse("--nsqd", "a:1", "--max-in-flight", "7")
     brokers = nsq_engine(given).brokers
-    shared.set_up_talk("q-test", given)
+    shared.set_up_logging("q-test", given)
     given["delimiter"] = None
     shared.delimiter_of(given)
     shared.filter_of(given, "skip")

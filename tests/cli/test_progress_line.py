@@ -84,7 +84,7 @@ async def test_talk_goes_where_the_line_was() -> None:
         logs.set_up("q-test")
         meter = ProgressLine("sent", lambda: (1, 1), show=True)
         await shown.wait("1 message sent")
-        logs.say(logging.WARNING, "hello")
+        logs.log(logging.WARNING, "hello")
         meter.close()
         await shown.wait("\r\x1b[Kq-test: hello")
 

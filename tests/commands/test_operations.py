@@ -146,7 +146,7 @@ def test_a_statsd_that_is_not_there_ends_nothing(shell: Shell, broker: Broker, t
     broker.fill(topic, [b"a"])
     words = ["--statsd-address", "statsd.invalid", "--statsd-interval", "100ms"]
     tail = shell.start("q-tail", f"{topic}/me", *words, *broker.flags)
-    tail.wait_err("cannot tell statsd at statsd.invalid:8125: ")
+    tail.wait_err("cannot send to statsd at statsd.invalid:8125: ")
     tail.wait_out(2)
     tail.signal(signal.SIGTERM)
     done = tail.wait(10)
@@ -215,7 +215,7 @@ def test_an_address_that_is_taken(shell: Shell, broker: Broker, topic: str, prog
         (["--statsd-address", "host:0"], "has the port 0"),
         (["--statsd-address", ":8125"], "is not HOST:PORT"),
         (["--statsd-prefix", "x"], "need --statsd-address"),
-        (["--statsd-address", "h", "--statsd-prefix", "a:b"], "has more than letters"),
+        (["--statsd-address", "h", "--statsd-prefix", "a:b"], "may contain only letters"),
         (["--statsd-interval", "1s"], "need --statsd-address"),
         (["--statsd-address", "h", "--statsd-interval", "0s"], "is not at least 100ms"),
         (["--drain-timeout", "soon"], "is not a duration"),

@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 
 from pipe.waits import no_waiting
-from qtools.cli.checkpoint import StateInUse
+from qtools.cli.checkpoint import CheckpointInUse
 from qtools.formats.lines import DelimiterSplitter
 from qtools.message import Batch
 from qtools.pipe import checkpoint, open_files, rotated_files
@@ -267,7 +267,7 @@ class Runs:
             steps -= 1
             taken += 1
             if self.chance.random() < 0.02:
-                with pytest.raises(StateInUse):
+                with pytest.raises(CheckpointInUse):
                     LogCheckpoint(str(self.room / "position"), "topic", self.inputs).load()
             if busy and taken < 80 and self.chance.random() < 0.4:
                 self.chance.choice(writers).act(copies)

@@ -144,7 +144,7 @@ async def test_a_name_that_is_taken_stops_nothing_else(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("qtools.to_file.sinks.upload.logs.say", lambda level, text: said.append(text))
+    monkeypatch.setattr("qtools.to_file.sinks.upload.logs.log", lambda level, text: said.append(text))
     spool = tmp_path / "spool"
     taken, good = finish(spool, "taken", [1, 2]), finish(spool, "good", [3])
     place.write(object_name(taken), b"something else")
@@ -183,7 +183,7 @@ async def test_a_file_without_what_is_known_of_it_is_left_alone(place: Place, tm
 
 async def test_a_file_that_somebody_takes_away(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("qtools.to_file.sinks.upload.logs.say", lambda level, text: said.append(text))
+    monkeypatch.setattr("qtools.to_file.sinks.upload.logs.log", lambda level, text: said.append(text))
     spool = tmp_path / "spool"
     lost, there = finish(spool, "lost", [1]), finish(spool, "there", [2])
     await upload(place.open(), there)
@@ -206,7 +206,7 @@ async def test_a_server_that_is_gone_for_a_while_is_said_once_and_once_that_it_i
     own_seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("qtools.to_file.sinks.upload.logs.say", lambda level, text: said.append(text))
+    monkeypatch.setattr("qtools.to_file.sinks.upload.logs.log", lambda level, text: said.append(text))
     place = Bucket(own_seaweed, monkeypatch)
     spool = tmp_path / "spool"
     own_seaweed.kill()

@@ -1,7 +1,7 @@
-"""Counts of values by size, for latencies. In: values, one by one. Out: a HistogramValue, when it is asked for.
+"""Counts values, such as latencies, by size. In: values, one by one. Out: a HistogramValue, the state at one moment.
 
-A command observes values in every run; metrics_format.py, which makes text of them, is imported only where metrics are
-asked for.
+A command observes values in every run. metrics_format.py, which makes text of them, is imported only in a run with
+metrics.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# From half a millisecond, which a local nsqd needs, to the ten seconds after which nobody waits any more.
+# From half a millisecond, which a local nsqd needs, to ten seconds, a common timeout.
 LATENCY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class HistogramValue(NamedTuple):
-    """What a Histogram holds at one moment. `counts` has one more than `bounds`: what is above the last."""
+    """The state of a Histogram at one moment. `counts` has one more item than `bounds`, for values above the last."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -23,20 +23,20 @@ class HistogramValue(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many values it holds."""
+        """The number of values."""
         return sum(self.counts)
 
     def since(self, before: HistogramValue | None) -> HistogramValue:
-        """What was added after `before`."""
+        """The difference to an earlier state; None stands for an empty one."""
         if before is None:
             return self
         counts = tuple(now - then for now, then in zip(self.counts, before.counts, strict=True))
         return HistogramValue(self.bounds, counts, self.sum - before.sum)
 
     def quantile(self, share: float) -> float:
-        """Below what a `share` (0..1) of it lies; linear within a bucket, as Prometheus' histogram_quantile has it.
+        """The `share` quantile (0 to 1), interpolated linearly within a bucket, as Prometheus' histogram_quantile does.
 
-        What is above the last bound counts as that bound. 0.0 of nothing.
+        Values above the last bound count as that bound. An empty histogram has the quantile 0.0.
         """
         rank, seen, low = share * self.total, 0, 0.0
         for bound, count in zip(self.bounds, self.counts, strict=False):
@@ -48,7 +48,7 @@ class HistogramValue(NamedTuple):
 
 
 class Histogram:
-    """How often what was how large. `bounds` ascend; a value falls into the first that it is not above."""
+    """Counts values by bucket. bounds: the upper bounds of the buckets, inclusive and ascending."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -58,10 +58,10 @@ class Histogram:
         self._sum = 0.0
 
     def observe(self, value: float, count: int = 1) -> None:
-        """`value` was seen `count` times."""
+        """Count `value`, `count` times."""
         self._counts[bisect_left(self._bounds, value)] += count
         self._sum += value * count
 
     def value(self) -> HistogramValue:
-        """What was seen so far."""
+        """The state so far."""
         return HistogramValue(self._bounds, tuple(self._counts), self._sum)

@@ -1,9 +1,9 @@
-"""The set of families that commands share, so that one dashboard serves them all. In: who counts. Out: families.
+"""The metric families that commands share, so that one dashboard can show all commands. In: counters. Out: families.
 
-    qtools_COMMAND_messages_total{outcome}    what became of what was read: finished, refused, requeued …
+    qtools_COMMAND_messages_total{outcome}    the messages that were read, by outcome: finished, refused, requeued …
     qtools_COMMAND_…{side}                    connections and reconnects, of the source and of the destination
 
-Who counts is known here by what it counts only: its class belongs to another room.
+This module knows the flow, the consumer and the publisher only by the counters that they have.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from qtools.cli.metrics.histogram import Histogram
 from qtools.cli.metrics.metrics_format import Family, counter, gauge
 
 
-class Counting(Protocol):
-    """The loop, as it sums up: messages, and bytes of bodies."""
+class FlowCounters(Protocol):
+    """The totals of the flow: messages, and bytes of bodies."""
 
     @property
     def read(self) -> int: ...
@@ -30,8 +30,8 @@ class Counting(Protocol):
     def requeued(self) -> int: ...
 
 
-class Reading(Protocol):
-    """A consumer."""
+class ConsumerCounters(Protocol):
+    """The counters of a consumer. lag: s."""
 
     @property
     def received(self) -> int: ...
@@ -49,8 +49,8 @@ class Reading(Protocol):
     def lag(self) -> float: ...
 
 
-class Publishing(Protocol):
-    """A publisher."""
+class PublisherCounters(Protocol):
+    """The counters of a publisher."""
 
     @property
     def published(self) -> int: ...
@@ -71,66 +71,70 @@ def prefix_of(command: str) -> str:
     return "qtools_" + command.removeprefix("q-").replace("-", "_")
 
 
-def by_outcome(command: str, outcomes: Mapping[str, int]) -> Family:
-    """Messages by what became of them."""
+def messages_by_outcome(command: str, outcomes: Mapping[str, int]) -> Family:
+    """The family of messages by outcome. outcomes: outcome → number of messages."""
     return Family(
         f"{prefix_of(command)}_messages_total",
         "counter",
-        "Messages by what became of them.",
+        "Messages by outcome.",
         [({"outcome": outcome}, count) for outcome, count in outcomes.items()],
     )
 
 
-def flow_families(command: str, totals: Counting, **more: int) -> list[Family]:
-    """What the loop counts; `more` are outcomes that only the command knows."""
+def flow_families(command: str, totals: FlowCounters, **more: int) -> list[Family]:
+    """The families of a flow. more: further outcomes, which only the command knows."""
     prefix = prefix_of(command)
     outcomes = {"finished": totals.finished, "refused": totals.refused, "requeued": totals.requeued}
     return [
         counter(f"{prefix}_read_total", "Messages read.", totals.read),
-        by_outcome(command, outcomes | more),
+        messages_by_outcome(command, outcomes | more),
         counter(f"{prefix}_bytes_total", "Bytes of the bodies of finished messages.", totals.finished_bytes),
     ]
 
 
-class Choosing(Protocol):
-    """What a filter counts."""
+class FilterCounters(Protocol):
+    """The counters of a filter."""
 
     filtered: int
     left_out: int
     let_through: int
 
 
-def filter_families(command: str, chosen: Choosing | None) -> list[Family]:
-    """What --where and --select did with messages that count as finished; none where there is no filter."""
+def filter_families(command: str, chosen: FilterCounters | None) -> list[Family]:
+    """The families of --where and --select, about messages that count as finished; empty without a filter."""
     if chosen is None:
         return []
     prefix = prefix_of(command)
     return [
-        counter(f"{prefix}_filtered_total", "Messages that did not match, and are done with.", chosen.filtered),
-        counter(f"{prefix}_left_out_total", "Messages without an answer, and done with.", chosen.left_out),
-        counter(f"{prefix}_let_through_total", "Messages without an answer, passed on unchanged.", chosen.let_through),
+        counter(f"{prefix}_filtered_total", "Messages that did not match --where, and were finished.", chosen.filtered),
+        counter(f"{prefix}_left_out_total", "Messages on which the expression failed, finished.", chosen.left_out),
+        counter(
+            f"{prefix}_let_through_total",
+            "Messages on which the expression failed, passed on unchanged.",
+            chosen.let_through,
+        ),
     ]
 
 
-def consumer_families(command: str, consumer: Reading) -> list[Family]:
-    """What a consumer counts."""
+def consumer_families(command: str, consumer: ConsumerCounters) -> list[Family]:
+    """The families of a consumer."""
     prefix = prefix_of(command)
     return [
         counter(f"{prefix}_received_total", "Messages that brokers delivered.", consumer.received),
-        counter(f"{prefix}_redelivered_total", "Of those: with attempts above 1.", consumer.redelivered),
+        counter(f"{prefix}_redelivered_total", "Received messages with attempts above 1.", consumer.redelivered),
         counter(
             f"{prefix}_late_finishes_total",
             "Messages that had timed out at the broker before they were finished.",
             consumer.acknowledgements_failed,
         ),
-        gauge(f"{prefix}_in_flight", "Messages received and neither finished nor given back.", consumer.in_flight),
-        gauge(f"{prefix}_lag_seconds", "Age of the message that came last, when it came.", round(consumer.lag, 6)),
-        *_links(prefix, "source", consumer),
+        gauge(f"{prefix}_in_flight", "Messages received and neither finished nor requeued.", consumer.in_flight),
+        gauge(f"{prefix}_lag_seconds", "Age of the newest received message at its arrival.", round(consumer.lag, 6)),
+        *_connection_families(prefix, "source", consumer),
     ]
 
 
-def publisher_families(command: str, publishers: Iterable[Publishing], latency: Histogram) -> list[Family]:
-    """What publishers count, summed up. `latency` is what they tell each answer to."""
+def publisher_families(command: str, publishers: Iterable[PublisherCounters], latency: Histogram) -> list[Family]:
+    """The families of publishers, summed up. latency: the histogram, in s, to which they add each response."""
     prefix = prefix_of(command)
     every = list(publishers)
     return [
@@ -140,21 +144,26 @@ def publisher_families(command: str, publishers: Iterable[Publishing], latency: 
             "Bytes of the commands that brokers answered OK.",
             sum(p.published_bytes for p in every),
         ),
-        counter(f"{prefix}_resent_total", "Messages sent again after a lost answer.", sum(p.resent for p in every)),
-        gauge(f"{prefix}_unanswered", "Commands that wait for an answer.", sum(p.unanswered for p in every)),
-        Family(f"{prefix}_publish_seconds", "histogram", "From sending to OK, by message.", [({}, latency.value())]),
-        *_links(prefix, "destination", *every),
+        counter(f"{prefix}_resent_total", "Messages sent again after a lost response.", sum(p.resent for p in every)),
+        gauge(f"{prefix}_unanswered", "Commands without a response so far.", sum(p.unanswered for p in every)),
+        Family(
+            f"{prefix}_publish_seconds",
+            "histogram",
+            "Time from sending a message to its OK.",
+            [({}, latency.value())],
+        ),
+        *_connection_families(prefix, "destination", *every),
     ]
 
 
-def _links(prefix: str, side: str, *ends: Reading | Publishing) -> list[Family]:
+def _connection_families(prefix: str, side: str, *ends: ConsumerCounters | PublisherCounters) -> list[Family]:
     labels = {"side": side}
     return [
         Family(f"{prefix}_connections", "gauge", "Open connections.", [(labels, sum(e.connected for e in ends))]),
         Family(
             f"{prefix}_reconnects_total",
             "counter",
-            "Connections made again after a loss.",
+            "Connections opened again after a loss.",
             [(labels, sum(e.reconnects for e in ends))],
         ),
     ]

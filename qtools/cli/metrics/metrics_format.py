@@ -1,11 +1,11 @@
-"""What is counted, as Prometheus reads it. In: families of samples, made when they are asked for. Out: text.
+"""The text format of Prometheus. In: families of samples. Out: text.
 
-    # HELP qtools_tail_messages_total Messages by what became of them.
+    # HELP qtools_tail_messages_total Messages by outcome.
     # TYPE qtools_tail_messages_total counter
     qtools_tail_messages_total{outcome="finished"} 1204
 
-The work counts in plain ints; nothing here runs but at a scrape, or when statsd is told. The text is made here and
-not by prometheus_client, whose import costs 30 ms and 7 MB for this one page; its parser reads it in the tests.
+Commands count in plain ints. Families are made only when Prometheus scrapes, or when metrics are sent to statsd.
+prometheus_client is not used, as its import takes 30 ms and 7 MB for this one page; its parser reads the page in tests.
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text, 0.0.4).
 """
 
@@ -33,7 +33,8 @@ Sample = tuple[dict[str, str], float | HistogramValue]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Samples of one name. `kind` is "counter", "gauge" or "histogram"; a counter's name ends in _total."""
+    """The samples of one metric. kind: "counter", "gauge" or "histogram". The name of a counter ends in _total.
+    ValueError for another kind or an invalid name."""
 
     name: str
     kind: str
@@ -42,7 +43,7 @@ class Family:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.kind not in ("counter", "gauge", "histogram"):
-            raise ValueError(f"no family can be {self.name!r}, a {self.kind!r}")
+            raise ValueError(f"{self.name!r} of the kind {self.kind!r} is not a valid metric family")
         if self.kind == "counter" and not self.name.endswith("_total"):
             raise ValueError(f"{self.name!r} is a counter: its name ends in _total")
 
@@ -58,7 +59,7 @@ def gauge(name: str, help_: str, value: float) -> Family:
 
 
 def exposition(families: Iterable[Family]) -> str:
-    """`families` as a page for Prometheus. Those of one name are told together, whatever their order."""
+    """The page for Prometheus. Families of the same name are joined, whatever their order."""
     grouped: dict[str, list[Family]] = {}
     for family in families:
         grouped.setdefault(family.name, []).append(family)
@@ -71,12 +72,12 @@ def exposition(families: Iterable[Family]) -> str:
 
 
 def head_lines(family: Family) -> tuple[str, str]:
-    """The lines of a page that stand before the samples of `family`."""
+    """The lines of the page before the samples of `family`."""
     return f"# HELP {family.name} {_escaped(family.help)}", f"# TYPE {family.name} {family.kind}"
 
 
 def sample_lines(name: str, samples: Iterable[Sample]) -> list[str]:
-    """The lines of some samples of the family `name`, for a page that is made in several pieces."""
+    """The lines of samples of the family `name`, for a page that is made in several pieces."""
     lines: list[str] = []
     for labels, value in samples:
         if isinstance(value, HistogramValue):
@@ -87,7 +88,7 @@ def sample_lines(name: str, samples: Iterable[Sample]) -> list[str]:
 
 
 def _histogram(name: str, labels: dict[str, str], value: HistogramValue) -> list[str]:
-    """Buckets as Prometheus has them: each counts all that is not above its bound."""
+    """Prometheus' buckets are cumulative: each counts all values up to its bound."""
     lines, total = [], 0
     for bound, count in zip((*value.bounds, float("inf")), value.counts, strict=True):
         total += count
@@ -102,13 +103,13 @@ def _labels(labels: dict[str, str]) -> str:
 
 
 def _escaped(text: str, *, quote: bool = False) -> str:
-    # What is no UTF-8 came by a file's name or the like; the page has to be UTF-8 all the same.
+    # The page has to be UTF-8. A label may contain other bytes, as the name of a file.
     text = text.encode("utf-8", "backslashreplace").decode().replace("\\", r"\\").replace("\n", r"\n")
     return text.replace('"', r"\"") if quote else text
 
 
 def _number(value: float) -> str:
-    """As Go's ParseFloat reads it: +Inf, -Inf, NaN; what is whole without a point."""
+    """A number as Go's ParseFloat reads it: +Inf, -Inf, NaN; an integer has no decimal point."""
     if value != value:
         return "NaN"
     if value in (float("inf"), float("-inf")):
@@ -120,7 +121,8 @@ def _number(value: float) -> str:
 
 
 def process_families(command: str) -> list[Family]:
-    """What Prometheus' own clients tell of every process, by their names; what the system does not tell is left out."""
+    """The families that Prometheus' client libraries have for each process. Those that the operating system does not
+    offer are left out."""
     times = os.times()
     about = {"command": command, "version": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
     families = [
@@ -129,15 +131,15 @@ def process_families(command: str) -> list[Family]:
     ]
     begun = _BEGUN
     with suppress(OSError, ValueError, IndexError):  # Linux has /proc
-        # proc(5): after the command's name, which may hold anything, in brackets
-        told = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        # proc(5): the fields after the command's name, which is in brackets and may contain any character
+        stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         boot = next(line for line in Path("/proc/stat").read_text(encoding="ascii").splitlines() if line[:5] == "btime")
-        begun = int(boot.split()[1]) + int(told[19]) / os.sysconf("SC_CLK_TCK")
+        begun = int(boot.split()[1]) + int(stat[19]) / os.sysconf("SC_CLK_TCK")
         families += (
-            gauge("process_virtual_memory_bytes", "Virtual memory.", int(told[20])),
-            gauge("process_resident_memory_bytes", "Memory held.", int(told[21]) * os.sysconf("SC_PAGE_SIZE")),
+            gauge("process_virtual_memory_bytes", "Virtual memory.", int(stat[20])),
+            gauge("process_resident_memory_bytes", "Resident memory.", int(stat[21]) * os.sysconf("SC_PAGE_SIZE")),
         )
-    families.append(gauge("process_start_time_seconds", "When it began, s since 1970.", round(begun, 2)))
+    families.append(gauge("process_start_time_seconds", "When the process began, s since 1970.", round(begun, 2)))
     with suppress(OSError):
         families.append(gauge("process_open_fds", "Open file descriptors.", len(os.listdir("/proc/self/fd")) - 1))
     import resource

@@ -1,10 +1,10 @@
-"""Operations of a long-running command: metrics, health, statsd, beside its work in the same event loop.
+"""Metrics and probes of a long-running command, in its event loop: the HTTP server and the statsd exporter.
 
-    --metrics-address   /metrics (Prometheus)   /healthz (200 while the loop runs)   /readyz (200, or 503 and why not)
-    --statsd-address    counters as deltas, gauges, every --statsd-interval
+    --metrics-address   /metrics (Prometheus)   /healthz (200 while the loop runs)   /readyz (200, or 503 and the
+    reason) --statsd-address    counters as differences, and gauges, every --statsd-interval
 
-In: a function that says what is counted, asked at a scrape and at a statsd interval only, and one that says why the
-program is not ready. Out: answers. What nobody asked for is not imported.
+In: a function that returns the metrics, called for each scrape and at each statsd interval, and a function that returns
+why the command is not ready. Out: HTTP responses, datagrams. A module that the flags do not need is not imported.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from qtools.cli.types import Endpoint
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
-    from qtools.cli.metrics.scrape import Scrape
+    from qtools.cli.metrics.metrics_server import MetricsServer
     from qtools.cli.metrics.statsd import StatsdExporter
 
 
 class OperationsOptions(NamedTuple):
-    """What the flags said; times in s. `drain_timeout` is how long a stop may let the writes under way go on."""
+    """The values of the flags; times in s. drain_timeout: how long an orderly stop waits for the writes in progress."""
 
     metrics_address: Endpoint | None = None
     statsd_address: Endpoint | None = None
@@ -36,11 +36,11 @@ class OperationsOptions(NamedTuple):
 
 
 class Operations:
-    """Serves what `options` ask for, from `start` to `close`; nothing where they ask for nothing.
+    """Runs the server and the exporter that `options` request, from `start` to `close`.
 
-    name: the command's, "q-tail".
-    collect: what is counted, now.
-    ready: "" when the command does its work, or why it does not, in words.
+    name: the command's, such as "q-tail".
+    collect: returns the current metrics.
+    ready: returns "" if the command is ready, or the reason why it is not.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Operations:
     ) -> None:
         self.options = options
         self.name = name
-        self.address = ""  # where metrics are served, once they are
+        self.address = ""  # the address of the server, once it listens
         self._collect = collect
         self._ready = ready
         self._listening: socket.socket | None = None
-        self._scrape: Scrape | None = None
+        self._server: MetricsServer | None = None
         self._statsd: StatsdExporter | None = None
 
     async def start(self) -> None:
-        """Begin; StartError when the address cannot be had."""
+        """Start the server and the exporter. StartError if the address cannot be listened on."""
         if self.options.metrics_address is not None:
             await self._serve(self.options.metrics_address)
         if self.options.statsd_address is not None:
@@ -73,30 +73,30 @@ class Operations:
             self._statsd.start()
 
     async def _serve(self, where: Endpoint) -> None:
-        from qtools.cli.metrics.scrape import Scrape
+        from qtools.cli.metrics.metrics_server import MetricsServer
         from qtools.sockets import address_of, listen
 
         self._listening = listen(str(where), "--metrics-address")
-        self._scrape = Scrape(self.name, self._collect, self._ready)
-        await self._scrape.open(self._listening)
+        self._server = MetricsServer(self.name, self._collect, self._ready)
+        await self._server.open(self._listening)
         self.address = address_of(self._listening)
-        told = f"metrics at {self.address}" if where.path else f"metrics at http://{self.address}/metrics"
-        # A port that the system chose is known from nowhere else.
+        text = f"metrics at {self.address}" if where.path else f"metrics at http://{self.address}/metrics"
+        # If the system has chosen the port, this line is the only place where the user can find it.
         chosen = not where.path and not where.port
-        logs.say(logging.WARNING if chosen else logging.INFO, told)
+        logs.log(logging.WARNING if chosen else logging.INFO, text)
 
     async def close(self) -> None:
-        """Tell statsd a last time, and let go of the address."""
+        """Send the metrics to statsd a last time, and close the server."""
         if self._statsd is not None:
             await self._statsd.close()
-        if self._scrape is not None:
-            self._scrape.close()
+        if self._server is not None:
+            self._server.close()
         if self._listening is not None and self._listening.family == socket.AF_UNIX:
             _unlink(self.address.removeprefix("unix:"))
         self._listening = None
 
     def __repr__(self) -> str:
-        return f"<Operations {self.name} {self.address or 'unheard'}>"
+        return f"<Operations {self.name} {self.address or 'not listening'}>"
 
 
 def _unlink(path: str) -> None:

@@ -21,14 +21,14 @@ from qtools.cli.metrics.histogram import HistogramValue
 from qtools.cli.metrics.metrics_format import Family
 from qtools.cli.worker import Worker
 
-MAX_DATAGRAM = 1400  # bytes: what passes an Ethernet in one piece, behind its headers
-LAST_WORD = 1.0  # s that the last datagrams may take at the end
+MAX_DATAGRAM = 1400  # bytes: together with its headers, it fits into an Ethernet frame
+FINAL_SEND_SECONDS = 1.0  # how long the last datagrams may take at the end of a run
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
 def expand_prefix(text: str, host: str) -> str:
-    """`text` with nsqd's %s in it replaced by the host, and a dot at the end."""
+    """Replace %s in `text` by the host, as nsqd does, and add a dot at the end."""
     text = text.replace("%s", _UNFIT.sub("_", host))
     return f"{text}." if text and not text.endswith(".") else text
 
@@ -45,12 +45,12 @@ class Deltas:
         self._before: dict[str, float | HistogramValue] = {}
         self._now: dict[str, float | HistogramValue] = {}
 
-    def told(self) -> None:
+    def mark_sent(self) -> None:
         """Record that the lines made last were sent."""
         self._before = self._now
 
     def lines(self, families: Iterable[Family]) -> list[str]:
-        """The lines for `families` now, with the differences since the last call of `told`."""
+        """The lines for `families` now, with the differences since the last call of `mark_sent`."""
         lines: list[str] = []
         self._now = {}
         for family in families:
@@ -74,14 +74,14 @@ class Deltas:
                     if value != before:
                         lines.append(f"{name}:{_plain(value - before)}|c")
                 elif value == value and abs(value) != float("inf"):
-                    if value < 0:  # a sign would make it a change of what the gauge has
+                    if value < 0:  # in statsd a sign changes the gauge by the value, so it is set to 0 first
                         lines.append(f"{name}:0|g")
                     lines.append(f"{name}:{_plain(value)}|g")
         return lines
 
 
 def datagrams(lines: Iterable[str]) -> list[bytes]:
-    """`lines`, as few datagrams as hold them, none longer than MAX_DATAGRAM unless a single line is."""
+    """Join lines into datagrams of at most MAX_DATAGRAM bytes. A longer line gets its own datagram."""
     made: list[bytes] = []
     current = b""
     for line in lines:
@@ -94,17 +94,17 @@ def datagrams(lines: Iterable[str]) -> list[bytes]:
 
 
 def _send(host: str, port: int, packets: list[bytes]) -> None:
-    """In a thread: a resolver may take its time. Resolved anew each time, as names move."""
+    """Runs in a thread, as the resolver may block. The name is resolved each time, as its address may change."""
     family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as out:
         out.connect(place)
         for packet in packets:
-            with suppress(ConnectionRefusedError):  # that of the packet before: nobody listens there right now
+            with suppress(ConnectionRefusedError):  # the response to the packet before: no process listens there now
                 out.send(packet)
 
 
 class StatsdExporter:
-    """Tells `host`:`port` what `collect` gives, every `interval` s and at the end."""
+    """Sends the metrics that `collect` returns to `host`:`port`, every `interval` s and at the end."""
 
     def __init__(
         self, host: str, port: int, prefix: str, interval: float, collect: Callable[[], Iterable[Family]]
@@ -114,42 +114,42 @@ class StatsdExporter:
         self._collect = collect
         self._deltas = Deltas(expand_prefix(prefix, socket.gethostname()))
         self._worker = Worker("statsd")
-        self._telling: asyncio.Task[None] | None = None
-        self._complained = ""
+        self._sending: asyncio.Task[None] | None = None
+        self._logged_reason = ""
 
     def start(self) -> None:
-        self._telling = asyncio.create_task(self._tell_on())
+        self._sending = asyncio.create_task(self._send_periodically())
 
     async def close(self) -> None:
-        """Tell what was added since the last time, if it takes no longer than LAST_WORD."""
-        if self._telling is None:
+        """Send the metrics a last time, for at most FINAL_SEND_SECONDS."""
+        if self._sending is None:
             return
-        self._telling.cancel()
-        await asyncio.wait((self._telling,))
+        self._sending.cancel()
+        await asyncio.wait((self._sending,))
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORD):
-                await self._tell()
+            async with asyncio.timeout(FINAL_SEND_SECONDS):
+                await self._send_changes()
 
-    async def _tell_on(self) -> None:
+    async def _send_periodically(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            await self._tell()
+            await self._send_changes()
 
-    async def _tell(self) -> None:
+    async def _send_changes(self) -> None:
         try:
             packets = datagrams(self._deltas.lines(self._collect()))
-        except Exception as error:  # a defect of ours, which must not end the telling
+        except Exception as error:  # a defect of qtools, which must not end the task
             context = {"message": "counting for statsd failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
             return
         try:
             if packets:
                 await self._worker.call(_send, self._host, self._port, packets)
-            self._deltas.told()
+            self._deltas.mark_sent()
         except OSError as error:
             reason = error.strerror or str(error)
-            if reason != self._complained:
-                logs.say(logging.WARNING, f"cannot tell statsd at {self._host}:{self._port}: {reason}; trying again")
-            self._complained = reason
+            if reason != self._logged_reason:
+                logs.log(logging.WARNING, f"cannot send to statsd at {self._host}:{self._port}: {reason}; trying again")
+            self._logged_reason = reason
         else:
-            self._complained = ""
+            self._logged_reason = ""

@@ -59,7 +59,7 @@ class Query:
 
     def _read(self, raw: bytes) -> Values:
         if _BROKEN.search(raw):
-            raise Refusal(400, "INVALID_REQUEST", "the query has a % without two hex digits behind it")
+            raise Refusal(400, "INVALID_REQUEST", "the query has a % without two hex digits after it")
         try:
             told = parse_qs(
                 raw.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS, errors="strict"

@@ -68,7 +68,7 @@ Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2
 )
 @shared.broker_options
 @shared.connection_options
-@shared.talk_options
+@shared.logging_options
 def main(url: str, topic: str, **given: Any) -> int:
     """Put the messages of an archive back into TOPIC, byte for byte.
 
@@ -81,7 +81,7 @@ def main(url: str, topic: str, **given: Any) -> int:
     from qtools.to_file.read.replay_plan import TimeSpan
     from qtools.to_file.read.replay_run import ReplayOptions, replay
 
-    show = shared.set_up_talk("q-to-file replay", given)
+    show = shared.set_up_logging("q-to-file replay", given)
     since, until = given.pop("since"), given.pop("until")
     if since is not None and until is not None and since >= until:
         raise UsageError("--since is not before --until: there is nothing between them")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qtools.cli.checkpoint import StateFile
+from qtools.cli.checkpoint import CheckpointFile
 from qtools.cli.types import plural
 from qtools.errors import InputError, UsageError
 from qtools.to_file.archive.manifest import Manifested
@@ -116,7 +116,7 @@ class ReplayCheckpoint:
     """The checkpoint at `path`. run: the options that must be the same when a run continues from it."""
 
     def __init__(self, path: str, run: dict[str, Any]) -> None:
-        self._file = StateFile(path, "q-to-file replay")
+        self._file = CheckpointFile(path, "q-to-file replay")
         self._run = run
 
     def check(self) -> None:
@@ -132,7 +132,7 @@ class ReplayCheckpoint:
             place = ReplayPosition(str(loaded["file"]), int(loaded["records"]), int(loaded["sent"]))
             run = {key: loaded[key] for key in self._run}
         except (ValueError, KeyError, TypeError) as error:
-            raise self._file.foreign() from error
+            raise self._file.not_a_checkpoint() from error
         other = next((key for key in self._run if run[key] != self._run[key]), None)
         if other is not None:
             raise UsageError(

@@ -10,7 +10,7 @@ from qtools.cli import logs
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
-from qtools.cli.upload_run import oversize, send_all, sent
+from qtools.cli.upload_run import oversize_handler, send_all, sent_totals
 from qtools.engines.contract import Engine, PublisherOptions
 from qtools.errors import QtoolsError
 from qtools.flow.loop import Flow
@@ -58,7 +58,7 @@ async def replay(options: ReplayOptions, signals: Signals) -> int:
     archive = await read_archive(store)
     plan = make_plan(archive, options.span, options.from_topic, start)
     for note in plan.notes:
-        logs.say(logging.WARNING, note)
+        logs.log(logging.WARNING, note)
     if checkpoint:
         checkpoint.save(start)  # this locks the file
     source = ArchiveSource(store, archive.entries, plan, options.span, delimiter=options.delimiter)
@@ -104,14 +104,14 @@ class _Replay:
             source, self.filtered or self.sink,
             window=options.window,
             throttle=Throttle(options.rate) if options.rate else None,
-            on_refused=oversize(_name, options.skip_oversize),
+            on_refused=oversize_handler(_name, options.skip_oversize),
         )  # fmt: skip
 
     async def run(self, signals: Signals) -> int:
         await self.publisher.start()
         signals.on_stop(self.flow.stop)
         if self.start.sent:
-            logs.say_result(f"going on after the {plural(self.start.sent, 'message')} sent before")
+            logs.log_result(f"going on after the {plural(self.start.sent, 'message')} sent before")
         meter = ProgressLine("sent", self._counts, show=self.options.show)
         error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
         if error is None and signals.received is None:
@@ -124,10 +124,10 @@ class _Replay:
         """The filter before the publisher."""
         from qtools.flow.filter import FilteredSink
 
-        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.say(logging.WARNING, text))
+        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.log(logging.WARNING, text))
 
     def _counts(self) -> tuple[int, int]:
-        return sent(self.flow.totals, self.filtered)
+        return sent_totals(self.flow.totals, self.filtered)
 
     def _summarize(self, meter: ProgressLine) -> None:
         totals = self.flow.totals
@@ -142,15 +142,15 @@ class _Replay:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
         if self.options.show:
             done = meter.summary(*self._counts())
-            logs.say_result("; ".join([f"{done} to {self.options.topic}", *notes]))
+            logs.log_result("; ".join([f"{done} to {self.options.topic}", *notes]))
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
         """Log what ended the run, and how many messages are confirmed."""
         if error is not None:
-            logs.say(logging.ERROR, str(error))
+            logs.log(logging.ERROR, str(error))
         else:
             assert signals.received is not None
-            logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the archive")
+            logs.log(logging.ERROR, f"stopped by {signals.received.name} before the end of the archive")
         count = plural(self.flow.totals.finished, "message")
         how = "the same command goes on there" if self.checkpoint else "with --checkpoint a next run would go on there"
-        logs.say(logging.ERROR, f"confirmed: {count}; {how}")
+        logs.log(logging.ERROR, f"confirmed: {count}; {how}")

@@ -42,7 +42,7 @@ Exit status: 0 all is well, 1 something is not, 2 usage, 3 could not start.
 @shared.delimiter_option(r"What ends a raw message. Default: \n.")
 @shared.null_option
 @click.option("--s3-endpoint", default="", metavar="URL", help="An S3 server that is not AWS's: http://HOST:PORT.")
-@shared.talk_options
+@shared.logging_options
 def main(url: str, **given: Any) -> int:
     """Check every file of an archive against its manifest.
 
@@ -51,7 +51,7 @@ def main(url: str, **given: Any) -> int:
     from qtools.cli.run import run_program
     from qtools.to_file.read.verify_run import CheckOptions, check
 
-    show = shared.set_up_talk("q-to-file verify", given)
+    show = shared.set_up_logging("q-to-file verify", given)
     if given["fail_on_duplicates"] and not given["deep"]:
         raise UsageError("--fail-on-duplicates needs --deep")
     options = CheckOptions(

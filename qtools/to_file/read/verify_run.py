@@ -51,7 +51,7 @@ async def check(options: CheckOptions, signals: Signals) -> int:
     except asyncio.CancelledError:
         if signals.received is None:
             raise
-        logs.say(logging.ERROR, f"stopped by {signals.received.name} before the end of the archive")
+        logs.log(logging.ERROR, f"stopped by {signals.received.name} before the end of the archive")
         return 1
     lines = _json_lines(report) if options.as_json else _table(report)
     data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
@@ -60,7 +60,7 @@ async def check(options: CheckOptions, signals: Signals) -> int:
     except asyncio.CancelledError:
         if signals.received is None:
             raise
-        logs.say(logging.ERROR, f"stopped by {signals.received.name} before the report was written")
+        logs.log(logging.ERROR, f"stopped by {signals.received.name} before the report was written")
         return 1
     if error is not None and not isinstance(error, BrokenPipeError):
         raise SinkError(f"cannot write to stdout: {error.strerror or error}")

@@ -271,18 +271,18 @@ class Uploader:
     def _set_aside(self, path: Path, error: QtoolsError | OSError) -> None:
         self.stuck += 1
         self._known.add(path)
-        logs.say(logging.ERROR, f"{path} is not uploaded: {error}")
+        logs.log(logging.ERROR, f"{path} is not uploaded: {error}")
 
     def _failed(self, error: StoreError) -> None:
         self._failures += 1
         self.last_error = str(error)
         if error.reason not in self._said:
             self._said.add(error.reason)
-            logs.say(logging.WARNING, f"{error}; {plural(self.waiting, 'file')} waiting in {self._spool}, trying again")
+            logs.log(logging.WARNING, f"{error}; {plural(self.waiting, 'file')} waiting in {self._spool}, trying again")
 
     def _well(self) -> None:
         if self.last_error:
-            logs.say(
+            logs.log(
                 logging.WARNING, f"{self._store.url}: uploads work again, {plural(self.waiting, 'file')} still waiting"
             )
         self.last_error = ""

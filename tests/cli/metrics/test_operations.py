@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from qtools import __version__
 from qtools.cli import logs
 from qtools.cli.metrics.histogram import Histogram
-from qtools.cli.metrics.metric_sets import by_outcome, flow_families, prefix_of
+from qtools.cli.metrics.metric_sets import flow_families, messages_by_outcome, prefix_of
 from qtools.cli.metrics.metrics_format import Family, counter, exposition, gauge, process_families
 from qtools.cli.metrics.operations import Operations, OperationsOptions
 from qtools.cli.types import Endpoint
@@ -116,7 +116,7 @@ def test_families_of_one_name_stand_together_with_one_head() -> None:
     ("name", "kind"), [("q_things", "counter"), ("q things", "gauge"), ("", "gauge"), ("0q", "gauge"), ("q", "meter")]
 )
 def test_a_family_that_cannot_be_is_found_where_it_is_made(name: str, kind: str) -> None:
-    with pytest.raises(ValueError, match=r"ends in _total|no family"):
+    with pytest.raises(ValueError, match=r"ends in _total|not a valid metric family"):
         Family(name, kind, "")
 
 
@@ -162,7 +162,7 @@ def test_the_shared_names() -> None:
     assert outcomes == {"finished": 7, "refused": 1, "requeued": 2, "empty": 3}
     assert found[plain("qtools_pipe_read_total")] == 10
     assert found[plain("qtools_pipe_bytes_total")] == 70
-    assert by_outcome("q-x", {"a": 1}).name == "qtools_x_messages_total"
+    assert messages_by_outcome("q-x", {"a": 1}).name == "qtools_x_messages_total"
 
 
 def test_the_process_is_described_by_its_usual_names() -> None:

@@ -20,10 +20,10 @@ from qtools.cli.metrics.statsd import MAX_DATAGRAM, Deltas, StatsdExporter, data
 def test_counters_are_told_as_what_was_added() -> None:
     deltas = Deltas("p.")
     found = [deltas.lines([counter("qtools_tail_read_total", "", value)]) for value in (5,)]
-    deltas.told()
+    deltas.mark_sent()
     for value in (5, 12):
         found.append(deltas.lines([counter("qtools_tail_read_total", "", value)]))
-        deltas.told()
+        deltas.mark_sent()
     assert found == [["p.qtools.tail.read:5|c"], [], ["p.qtools.tail.read:7|c"]]
 
 
@@ -31,7 +31,7 @@ def test_what_was_not_told_is_in_the_next_lines() -> None:
     deltas = Deltas("")
     assert deltas.lines([counter("x_total", "", 5)]) == ["x:5|c"]
     assert deltas.lines([counter("x_total", "", 8)]) == ["x:8|c"]
-    deltas.told()
+    deltas.mark_sent()
     assert deltas.lines([counter("x_total", "", 9)]) == ["x:1|c"]
 
 
@@ -70,7 +70,7 @@ def test_a_histogram_is_told_as_count_mean_and_quantile_of_what_was_added() -> N
     def lines() -> list[str]:
         family[0] = Family(family[0].name, "histogram", "", [({}, histogram.value())])
         made = deltas.lines(family)
-        deltas.told()
+        deltas.mark_sent()
         return made
 
     assert lines() == []
@@ -163,7 +163,7 @@ async def test_what_cannot_be_resolved_is_said_once_and_tried_again(
     await until(lambda: len(asked) >= 4)
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "cannot tell statsd at statsd.invalid:" in told
+    assert "cannot send to statsd at statsd.invalid:" in told
     assert "Name or service not known; trying again" in told
     known = True
     assert await heard(receiving) == b"things:3|c"  # nothing that was counted meanwhile is lost

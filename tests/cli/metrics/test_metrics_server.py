@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from qtools.cli.metrics import scrape as room
+from qtools.cli.metrics import metrics_server
 from qtools.cli.metrics.metrics_format import Family, counter
-from qtools.cli.metrics.scrape import MAX_CONNECTIONS, MAX_REQUEST, Scrape
+from qtools.cli.metrics.metrics_server import MAX_CONNECTIONS, MAX_REQUEST, MetricsServer
 
 
 class Work:
@@ -31,10 +31,10 @@ class Work:
 
 
 @asynccontextmanager
-async def serving(work: Work) -> AsyncIterator[tuple[Scrape, int]]:
+async def serving(work: Work) -> AsyncIterator[tuple[MetricsServer, int]]:
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setblocking(False)
-    scrape = Scrape("q-test", work.collect, lambda: work.reason)
+    scrape = MetricsServer("q-test", work.collect, lambda: work.reason)
     await scrape.open(listening)
     try:
         yield scrape, listening.getsockname()[1]
@@ -54,7 +54,7 @@ async def ask(port: int, request: bytes) -> bytes:
     return answer
 
 
-async def held(scrape: Scrape, count: int) -> None:
+async def held(scrape: MetricsServer, count: int) -> None:
     """Until so many connections are open."""
     async with asyncio.timeout(5):
         while len(scrape.connections) != count:  # noqa: ASYNC110 - a connection ends in its own time
@@ -149,7 +149,7 @@ async def test_two_requests_in_one_write_have_one_answer() -> None:
 
 
 async def test_who_stays_silent_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PATIENCE", 0.2)
+    monkeypatch.setattr(metrics_server, "PATIENCE", 0.2)
     async with serving(Work()) as (_, port):
         for begun in (b"", b"GET /met"):
             with contextlib.suppress(ConnectionResetError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qtools.cli.checkpoint import StateFile, StateInUse
+from qtools.cli.checkpoint import CheckpointFile, CheckpointInUse
 from qtools.errors import StartError, UsageError
 
 
@@ -27,8 +27,8 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def opened(path: Path) -> StateFile:
-    return StateFile(str(path), "a program")
+def opened(path: Path) -> CheckpointFile:
+    return CheckpointFile(str(path), "a program")
 
 
 def test_a_first_record_that_was_cut_short_is_ignored(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_save_that_fails_leaves_the_state_before_and_its_lock(tmp_path: Path) 
     with files_of_at_most(4), pytest.raises(StartError, match=r"cannot write the checkpoint .*: File too large"):
         file.save({"at": 2})
     assert os.listdir(tmp_path) == ["state"]
-    with pytest.raises(StateInUse, match=f"in use by process {os.getpid()}"):
+    with pytest.raises(CheckpointInUse, match=f"in use by process {os.getpid()}"):
         opened(path).load()
     file.save({"at": 3})
     file.close()
@@ -68,11 +68,11 @@ def test_a_save_that_fails_leaves_the_state_before_and_its_lock(tmp_path: Path) 
 
 def test_two_first_saves_of_one_file(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    first, second = opened(path), StateFile(f"{tmp_path}/./state", "a program")
+    first, second = opened(path), CheckpointFile(f"{tmp_path}/./state", "a program")
     assert first.load() is None
     assert second.load() is None
     first.save({"at": 1})
-    with pytest.raises(StateInUse):
+    with pytest.raises(CheckpointInUse):
         second.save({"at": 0})
     first.close()
     assert opened(path).load() == {"at": 1}
@@ -85,9 +85,9 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "link", refused)
     path = tmp_path / "state"
-    first, second = opened(path), StateFile(f"{tmp_path}/./state", "a program")
+    first, second = opened(path), CheckpointFile(f"{tmp_path}/./state", "a program")
     first.save({"at": 1})
-    with pytest.raises(StateInUse):
+    with pytest.raises(CheckpointInUse):
         second.save({"at": 0})
     first.save({"at": 2})
     first.close()
