@@ -35,60 +35,68 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     "--to",
     multiple=True,
     metavar="TOPIC",
-    help=r"Send to TOPIC (repeatable: to each of them); 'events.\(.type)' takes a part from the message.",
+    help=r"Send each message to TOPIC (repeatable). In 'events.\(.type)' a part comes from the message.",
 )
-@click.option("--routes", default="", metavar="FILE", help="Send where the routes in FILE say; SIGHUP reads it again.")
 @click.option(
-    "--where", default=None, metavar="EXPR", help="Only messages for which EXPR is true; the rest is finished."
+    "--routes",
+    default="",
+    metavar="FILE",
+    help="Send each message as the routes file FILE says; SIGHUP reads the file again.",
 )
-@click.option("--select", default=None, metavar="EXPR", help="Send EXPR's result as JSON in place of each message.")
+@click.option(
+    "--where", default=None, metavar="EXPR", help="Send only messages for which EXPR is true; the others are finished."
+)
+@click.option(
+    "--select", default=None, metavar="EXPR", help="Replace each body by the result of EXPR, as compact JSON."
+)
 @click.option(
     "--to-broker",
     multiple=True,
     metavar="URL|PROFILE",
     shell_complete=shared.complete_broker,
-    help="The broker to send to, as --broker. Default: where the sources are.",
+    help="The broker to send to, as for --broker.  [default: that of the sources]",
 )
 @click.option(
     "--to-nsqd",
     multiple=True,
     metavar="HOST:PORT",
-    help="An nsqd to send to (repeatable). Default: where the sources are.",
+    help="TCP address of an nsqd to send to (repeatable).  [default: the broker of the sources]",
 )
 @click.option(
     "--to-lookupd",
     multiple=True,
     metavar="HOST:PORT",
-    help="An nsqlookupd that knows the nsqds to send to (repeatable).",
+    help="HTTP address of an nsqlookupd that names the nsqds to send to (repeatable).",
 )
 @click.option(
     "--balance",
     type=click.Choice(["fastest", "round-robin"]),
     default="fastest",
     show_default=True,
-    help="Which of several nsqds has the next batch; one that is down is left out, and tried again.",
+    help="Which of several nsqds gets the next batch. An nsqd that is down is skipped, and tried again later.",
 )
 @click.option(
     "--on-error",
     type=click.Choice(["dead-letter", "drop", "fail", "pass"]),
     default=None,
-    help="What to do with a message that cannot be routed: keep it in SOURCE.dead with the reason, leave it out, "
-    "end with status 1, or send it on as it is (to --to, or the routes' default). Default: dead-letter, unless each of "
-    "the first thousand cannot be routed: that is a mistake in the expressions, and ends the run.",
+    help="What to do with a message that cannot be routed: publish it to the topic SOURCE.dead with the reason, leave "
+    "it out, end with exit status 1, or send it unchanged (to --to, or the default of the routes). Without this flag: "
+    "dead-letter, but if none of the first 1000 messages can be routed, the expressions are probably wrong and the run "
+    "ends.",
 )
 @click.option(
     "--dead-letter-topic",
     type=TopicType(),
     default=None,
     metavar="TOPIC",
-    help="Dead letters go here. Default: SOURCE.dead.",
+    help="The topic for dead letters.  [default: SOURCE.dead]",
 )
 @click.option(
     "--max-attempts",
     type=Integer(1, 65534),
     default=None,
     metavar="N",
-    help="A message that was delivered more often is dealt with by --on-error. Default: no limit.",
+    help="Treat a message that was delivered more than N times as --on-error says.  [default: no limit]",
 )
 @click.option(
     "--max-topics",
@@ -96,61 +104,85 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     default=1000,
     show_default=True,
     metavar="N",
-    help="How many different topics templates may name.",
+    help="Most different topics that templates such as 'events.\\(.type)' may name.",
 )
 @click.option(
     "--dedupe",
     default=None,
     metavar="EXPR",
-    help="Send no message whose EXPR has the value of one that was sent; null is no value. It is finished and counted.",
+    help="Do not send a message if EXPR has the same value as for a message that was sent; null never counts as the "
+    "same. Such a message is finished, and counted.",
 )
 @click.option(
     "--dedupe-window",
     type=Duration(0.001),
     default=None,
     metavar="DURATION",
-    help="How long a value is remembered, over restarts too. Default: 1h.",
+    help="How long values of --dedupe are remembered, across restarts too.  [default: 1h]",
 )
 @click.option(
     "--dedupe-keys",
     type=Integer(1),
     default=None,
     metavar="N",
-    help="How many are remembered; the oldest are forgotten for room. Default: 10 million.",
+    help="Most values of --dedupe that are remembered; then the oldest are removed.  [default: 10 million]",
 )
 @click.option(
-    "--dedupe-file", default="", metavar="FILE", help="Where. Default: one for these sources, in the state directory."
+    "--dedupe-file",
+    default="",
+    metavar="FILE",
+    help="The file with the values of --dedupe.  [default: a file for these sources in the state directory]",
 )
 @click.option(
-    "--redrive", is_flag=True, help="The sources hold dead letters: put them back where they came from, and end."
+    "--redrive",
+    is_flag=True,
+    help="Send the dead letters in the sources back to the topics that they came from, and end.",
 )
-@click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
+@click.option(
+    "--rate", type=Number(0), default=None, metavar="N", help="Send at most N messages a second.  [default: no limit]"
+)
 @click.option(
     "--defer",
     type=Duration(0, 3600),
     default=0.0,
     metavar="DURATION",
-    help="Let the broker hold every message back so long (at most 1h).",
+    help="Let the broker deliver each message only after DURATION (at most 1h).  [default: at once]",
 )
-@click.option("--count", "-n", type=Integer(1), metavar="N", help="End after N messages, over all topics.")
+@click.option(
+    "--count",
+    "-n",
+    type=Integer(1),
+    metavar="N",
+    help="End after N messages of all topics together.  [default: no limit]",
+)
 @shared.end_options
 @click.option(
-    "--dry-run", is_flag=True, help="Print where each message would go; read a copy, send nothing, take nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Print where each message would be sent. This reads a copy of the messages, and sends and finishes none.",
 )
 @click.option(
-    "--explain", is_flag=True, help="Print why: each route and its condition's parts, for a line of stdin or a message."
+    "--explain",
+    is_flag=True,
+    help="Print each route with the value of each part of its condition, for a line of stdin or a message.",
 )
-@click.option("--check", default="", metavar="FILE", help="Run the tests in a routes file: exit 0, or 1 and why.")
+@click.option(
+    "--check",
+    default="",
+    metavar="FILE",
+    help="Run the tests in the routes file FILE. Exit status: 0, or 1 if a test fails, with the reasons.",
+)
 @shared.consumer_options
 @shared.operations_options
 @shared.broker_options
 @shared.connection_options
 @shared.logging_options
 def main(sources: tuple[str, ...], **given: Any) -> int:
-    """Send the messages of topics on to other topics: copied, filtered, routed, reshaped, across clusters.
+    """Send the messages of topics on to other topics: all or filtered, routed, transformed, across clusters.
 
-    A message is finished when every destination has answered OK. Without /CHANNEL the channel is q-bridge:
-    bridges of the same topic share its messages, unless each names a channel of its own.
+    A message is finished when all destinations have confirmed it. Without /CHANNEL the channel is
+    q-bridge. Several bridges with the same topic and channel share its messages; give each its own
+    channel, and each of them gets all messages.
     """  # fmt: skip
     import sys
     from dataclasses import replace

@@ -86,7 +86,7 @@ _BYTES = Size(least=1)
     default="127.0.0.1:4150",
     show_default=True,
     metavar="ADDRESS",
-    help="Where NSQ clients connect: HOST:PORT, :PORT for every interface, port 0 for a free one, unix:/path.",
+    help="Address for NSQ clients: HOST:PORT, :PORT for all interfaces, port 0 for a free port, or unix:/PATH.",
 )
 @click.option(
     "--http-address",
@@ -117,33 +117,34 @@ _BYTES = Size(least=1)
     "--broadcast-tcp-port",
     type=Integer(0, 65535),
     default=0,
-    help="The TCP port that they give.  [default: the one it listens on]",
+    help="The TCP port of this broker in nsqlookupd and /info.  [default: the port that it listens on]",
 )
 @click.option(
     "--broadcast-http-port",
     type=Integer(0, 65535),
     default=0,
-    help="The HTTP port that they give.  [default: the one it listens on]",
+    help="The HTTP port of this broker in nsqlookupd and /info.  [default: the port that it listens on]",
 )
 @click.option(
     "--node-id",
     type=Integer(0, 1023),
     metavar="0..1023",
-    help="The number of this broker, a part of each message id.  [default: ids differ within a topic only]",
+    help="The number of this broker, which becomes part of each message id.  [default: none; ids are unique within a "
+    "topic]",
 )
 @click.option(
     "--msg-timeout",
     type=_MILLISECOND,
     default="60s",
     show_default=True,
-    help="Time after which an unfinished message is delivered again, unless its client asks for another.",
+    help="Time after which an unfinished message is delivered again, unless its client requests another timeout.",
 )
 @click.option(
     "--max-msg-timeout",
     type=_MILLISECOND,
     default="15m",
     show_default=True,
-    help="The longest message timeout that a client may ask for, or reach with TOUCH.",
+    help="The longest message timeout that a client may request, or reach with TOUCH.",
 )
 @click.option("--max-msg-size", type=_BYTES, default="1MiB", show_default=True, help="The largest message.")
 @click.option(
@@ -151,7 +152,7 @@ _BYTES = Size(least=1)
     type=_BYTES,
     default="5MiB",
     show_default=True,
-    help="The largest command, so MPUB.",
+    help="The largest body of a command, such as MPUB.",
 )
 @click.option(
     "--max-memory",
@@ -159,7 +160,8 @@ _BYTES = Size(least=1)
     default=None,
     metavar="SIZE",
     help="Memory for all clients: commands and requests that have not arrived whole, responses that are not read."
-    " Beyond it publishers wait, and the slowest are ended.  [default: a quarter of the machine's memory]",
+    " Beyond it publishers wait, and the slowest clients are disconnected.  [default: a quarter of the machine's "
+    "memory]",
 )
 @click.option(
     "--max-req-timeout",
@@ -179,8 +181,9 @@ _BYTES = Size(least=1)
     type=click.Choice(["full", "normal", "off"]),
     default="full",
     show_default=True,
-    help="What a confirmed message survives: full a power failure, normal a crash of the broker, off neither"
-    " for certain.",
+    help="What a confirmed message certainly survives: a power failure (full), a crash of the broker (normal), or "
+    "neither"
+    " (off).",
 )
 @click.option(
     "--retain",
@@ -194,8 +197,8 @@ _BYTES = Size(least=1)
     type=Integer(0),
     default=10_000,
     show_default=True,
-    help="Messages of a channel in memory; the others are read from disk when they are needed. An ephemeral topic or"
-    " channel has no others: beyond it messages are dropped.",
+    help="Most messages of a channel in memory; further messages are read from disk when they are needed. An ephemeral"
+    " topic or channel stores nothing on disk: its further messages are dropped.",
 )
 @click.option(
     "--max-rdy-count",
@@ -211,35 +214,39 @@ _BYTES = Size(least=1)
     help="The most clients of a channel.  [default: no limit]",
 )
 @click.option(
-    "--max-heartbeat-interval", type=_SECOND, default="60s", show_default=True, help="The most a client may ask for."
+    "--max-heartbeat-interval",
+    type=_SECOND,
+    default="60s",
+    show_default=True,
+    help="The longest heartbeat interval that a client may request.",
 )
 @click.option(
     "--max-output-buffer-size",
     type=Size(least=64),
     default="64KiB",
     show_default=True,
-    help="The most a client may ask for.",
+    help="The largest output buffer that a client may request.",
 )
 @click.option(
     "--output-buffer-timeout",
     type=Duration(),
     default="250ms",
     show_default=True,
-    help="Reported to clients as in nsqd. q-broker never holds a message back.",
+    help="Reported to clients as in nsqd. q-broker never delays a message.",
 )
 @click.option(
     "--min-output-buffer-timeout",
     type=Duration(),
     default="25ms",
     show_default=True,
-    help="The least a client may ask for.",
+    help="The shortest output buffer timeout that a client may request.",
 )
 @click.option(
     "--max-output-buffer-timeout",
     type=Duration(),
     default="30s",
     show_default=True,
-    help="The most a client may ask for.",
+    help="The longest output buffer timeout that a client may request.",
 )
 @click.option("--snappy/--no-snappy", default=True, show_default=True, help="Offer snappy, if it is installed.")
 @click.option("--deflate/--no-deflate", default=True, show_default=True, help="Offer deflate.")
@@ -248,7 +255,7 @@ _BYTES = Size(least=1)
     type=Integer(1, 9),
     default=6,
     show_default=True,
-    help="The most a client may ask for.",
+    help="The highest deflate level that a client may request.",
 )
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM: offers TLS.")
 @click.option("--tls-key", metavar="FILE", help="Key of the certificate, PEM.")
@@ -272,7 +279,7 @@ _BYTES = Size(least=1)
     flag_value="true",
     default="false",
     show_default=True,
-    help="Require TLS: true for HTTP too, tcp-https except for plain HTTP.",
+    help="Require TLS of clients: true for TCP and HTTP, tcp-https for TCP only.",
 )
 @click.option(
     "--auth-http-address",
@@ -292,7 +299,7 @@ _BYTES = Size(least=1)
     type=Duration(least=0.001),
     default="5s",
     show_default=True,
-    help="Timeout for its answer.",
+    help="Timeout for the response of an auth server.",
 )
 @click.option(
     "--e2e-processing-latency-percentile",
@@ -306,24 +313,45 @@ _BYTES = Size(least=1)
     type=Duration(least=0.001),
     default="10m",
     show_default=True,
-    help="The window of the quantiles.",
+    help="The time window of the quantiles.",
 )
-@click.option("--statsd-address", default="", metavar="HOST:PORT", help="A statsd to send statistics to, over UDP.")
+@click.option(
+    "--statsd-address",
+    default="",
+    metavar="HOST:PORT",
+    help="Send statistics to the statsd at this address, by UDP.  [default: not sent]",
+)
 @click.option(
     "--statsd-prefix",
     default="nsq.%s",
     show_default=True,
-    help="Prefix of every name; %s is the broadcast address and HTTP port.",
+    help="Prefix of each metric's name; %s is the broadcast address and the HTTP port.",
 )
-@click.option("--statsd-interval", type=_SECOND, default="60s", show_default=True, help="Interval of the reports.")
-@click.option("--statsd-mem-stats/--no-statsd-mem-stats", default=True, show_default=True, help="Report memory too.")
-@click.option("--statsd-udp-packet-size", type=_BYTES, default="508", show_default=True, help="The largest packet.")
-@click.option("--statsd-exclude-ephemeral", is_flag=True, help="Leave ephemeral topics and channels out of statsd.")
+@click.option(
+    "--statsd-interval",
+    type=_SECOND,
+    default="60s",
+    show_default=True,
+    help="Interval at which statistics are sent to statsd.",
+)
+@click.option(
+    "--statsd-mem-stats/--no-statsd-mem-stats",
+    default=True,
+    show_default=True,
+    help="Send statistics about memory, too.",
+)
+@click.option(
+    "--statsd-udp-packet-size", type=_BYTES, default="508", show_default=True, help="The largest packet to statsd."
+)
+@click.option(
+    "--statsd-exclude-ephemeral", is_flag=True, help="Do not send statistics about ephemeral topics and channels."
+)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warn", "error", "fatal"], case_sensitive=False),
     default="info",
     show_default=True,
+    help="The least severe level that is logged.",
 )
 @click.option(
     "--log-format",
@@ -342,15 +370,15 @@ _BYTES = Size(least=1)
 def main(context: click.Context, /, **flags: object) -> None:
     """Run the embedded broker: nsqd's TCP protocol and HTTP API, without nsqd.
 
-    A message that it has confirmed is on disk, and survives a crash or a power failure.
+    When q-broker confirms a message, the message is on disk, and survives a crash or a power failure.
 
     \b
-    Example, and in another terminal:
+    Example; run the second line in another terminal:
         q-broker
         printf 'a\\nb\\n' | q-pipe letters --nsqd 127.0.0.1:4150
 
-    Without --nsqd the other commands use a private broker of yours, which they start when they need it.
-    `q-broker status` and `q-broker stop` are for that one.
+    The other commands, without --nsqd or --broker, use a private local broker, which they start when they need
+    it. `q-broker status` and `q-broker stop` are about that broker.
     """
     if context.invoked_subcommand is None:
         from qtools.broker.foreground import run

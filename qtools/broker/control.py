@@ -77,7 +77,7 @@ def stop(force: bool) -> tuple[int, list[str]]:
     if not force:
         _ask(places)
     if not pid:
-        raise QtoolsError(f"who holds the lock in {places.data} has not said its pid yet: try again")
+        raise QtoolsError(f"the process that holds the lock in {places.data} has not written its pid yet: try again")
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
@@ -87,6 +87,6 @@ def stop(force: bool) -> tuple[int, list[str]]:
     until = time.monotonic() + PATIENCE
     while holder(places.data) == pid:
         if time.monotonic() > until:
-            raise QtoolsError(f"pid {pid} was told to stop, and still runs after {PATIENCE:g} s")
+            raise QtoolsError(f"pid {pid} received SIGTERM, and still runs after {PATIENCE:g} s")
         time.sleep(_PAUSE)
     return 0, [f"the local broker (pid {pid}) has stopped"]

@@ -47,7 +47,7 @@ broker_options = _all(
     click.option(
         "--broker", "-b", "broker", multiple=True, metavar="URL|PROFILE", shell_complete=complete_broker,
         help="The broker: nsq://HOST:4150, nsq+lookupd://HOST:4161, nsqs://… with TLS, nsq+unix:/PATH, or a profile of "
-        "~/.config/qtools/config.toml. Default: $QTOOLS_BROKER, else the local broker.",
+        "~/.config/qtools/config.toml.  [default: $QTOOLS_BROKER, else the local broker]",
     ),
     click.option(
         "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE",
@@ -55,15 +55,15 @@ broker_options = _all(
     ),
     click.option(
         "--nsqd-tcp-address", "--nsqd", "nsqd", multiple=True, metavar="HOST:PORT",
-        help="TCP address of an nsqd (repeatable), or unix:/PATH. Default: $QTOOLS_NSQD, else the local broker.",
+        help="TCP address of an nsqd (repeatable), or unix:/PATH.  [default: $QTOOLS_NSQD, else the local broker]",
     ),
     click.option(
         "--lookupd-http-address", "--lookupd", "lookupd", multiple=True, metavar="HOST:PORT",
-        help="HTTP address of an nsqlookupd (repeatable), which names the nsqds. Default: $QTOOLS_LOOKUPD.",
+        help="HTTP address of an nsqlookupd (repeatable), which names the nsqds.  [default: $QTOOLS_LOOKUPD]",
     ),
     click.option(
         "--nsqd-http-address", "nsqd_http", multiple=True, metavar="HOST:PORT",
-        help="HTTP address of each nsqd, in the order of --nsqd. Default: the TCP port plus one.",
+        help="HTTP address of each nsqd, in the order of --nsqd.  [default: the TCP port plus one]",
     ),
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ connection_options = _all(
     ),
     click.option(
         "--tls-ca", default="", metavar="FILE",
-        help="Trust the CA certificates in FILE (PEM). Default: the system's.",
+        help="Trust the CA certificates in FILE (PEM).  [default: the system's]",
     ),
     click.option(
         "--tls-cert", default="", metavar="FILE",
@@ -87,8 +87,8 @@ connection_options = _all(
     ),
     click.option(
         "--auth-secret-file", default="", metavar="FILE",
-        help="File with the AUTH secret. Default: $QTOOLS_AUTH_SECRET. No flag takes the secret itself, as other users "
-        "can see command lines.",
+        help="File with the AUTH secret. No flag takes the secret itself, as other users can see command lines.  "
+        "[default: $QTOOLS_AUTH_SECRET]",
     ),
     click.option(
         "--snappy", is_flag=True,
@@ -97,11 +97,11 @@ connection_options = _all(
     click.option("--deflate", is_flag=True, help="Compress the connection with deflate."),
     click.option(
         "--deflate-level", type=Integer(1, 9), default=None, metavar="1..9",
-        help="Compression level of --deflate. Default: 6.",
+        help="Compression level of --deflate.  [default: 6]",
     ),
     click.option(
         "--client-id", default="", metavar="TEXT",
-        help="Name of this client in nsqd's statistics. Default: the host name.",
+        help="Name of this client in nsqd's statistics.  [default: the host name]",
     ),
 )  # fmt: skip
 
@@ -113,7 +113,7 @@ consumer_options = _all(
     click.option(
         "--msg-timeout", type=Duration(1.0, 900.0), default=None, metavar="DURATION",
         help="Time after which the broker delivers an unfinished message again; it is extended while the message is in "
-        "work. Default: the broker's.",
+        "work.  [default: the broker's]",
     ),
 )  # fmt: skip
 
@@ -129,7 +129,7 @@ end_options = _all(
     ),
     click.option(
         "--idle-timeout", type=Duration(0.001), default=None, metavar="DURATION",
-        help="End when no message has arrived for DURATION (such as 10s). Default: never.",
+        help="End when no message has arrived for DURATION (such as 10s).  [default: never]",
     ),
     click.option(
         "--fail-if-paused", is_flag=True,
@@ -160,19 +160,19 @@ def operations_within(drain_timeout: str) -> Decorator:
         click.option(
             "--metrics-address", type=Listen(), default=None, metavar="HOST:PORT",
             help="Serve /metrics (for Prometheus), /healthz and /readyz at this address: HOST:PORT, :PORT for "
-            "127.0.0.1, port 0 for a free port, or unix:/PATH. Default: not served.",
+            "127.0.0.1, port 0 for a free port, or unix:/PATH.  [default: not served]",
         ),
         click.option(
             "--statsd-address", type=PeerType(STATSD_PORT), default=None, metavar="HOST:PORT",
-            help="Send metrics to the statsd at this address, by UDP. Default: not sent.",
+            help="Send metrics to the statsd at this address, by UDP.  [default: not sent]",
         ),
         click.option(
             "--statsd-prefix", default="", metavar="TEXT",
-            help="Prefix of each metric's name for statsd; %s in it is the host name. Default: none.",
+            help="Prefix of each metric's name for statsd; %s in it is the host name.  [default: none]",
         ),
         click.option(
             "--statsd-interval", type=Duration(0.1), default=None, metavar="DURATION",
-            help="Interval at which metrics are sent to statsd. Default: 60s.",
+            help="Interval at which metrics are sent to statsd.  [default: 60s]",
         ),
         click.option(
             "--drain-timeout", type=Duration(), default=drain_timeout, show_default=True, metavar="DURATION",
@@ -199,7 +199,7 @@ def filter_options(on_error: str) -> Decorator:
         click.option(
             "--on-error", type=click.Choice(["fail", "skip", "pass"]), default=None, metavar="fail|skip|pass",
             help="What to do with a message that is not JSON, or for which --where or --select fails: end the run, "
-            f"leave the message out and log it, or pass it on unchanged. Default: {on_error}.",
+            f"leave the message out and log it, or pass it on unchanged.  [default: {on_error}]",
         ),
     )  # fmt: skip
 

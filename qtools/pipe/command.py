@@ -32,14 +32,14 @@ Examples:
   q-pipe --checkpoint app.pos --on-oversize skip logs app.log
   q-pipe --checkpoint app.pos -F logs '/var/log/app/*.log'
 
-Exit status: 0 everything was confirmed, 1 not everything (stderr says how far), 2 usage, 3 could not start.
+Exit status: 0 all messages were confirmed, 1 not all (the log says up to where), 2 usage, 3 could not start.
 """,
 )
 @click.argument("words", nargs=-1, metavar="TOPIC [FILE]...")
-@shared.format_option("What the input is: delimited messages, or what q-tail writes in that format.")
+@shared.format_option("Format of the input: raw for messages with a delimiter, or a format that q-tail writes.")
 @shared.delimiter_option(
-    r"What ends a raw message, of any length; \n \t \0 \xHH are understood; '' makes each input one message. "
-    r"Default: \n."
+    r"The bytes that end a raw message, with the escapes \n \t \0 \xHH; '' makes each file one message.  "
+    r"[default: \n]"
 )
 @shared.null_option
 @click.option(
@@ -47,29 +47,32 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     type=click.Choice(["skip", "fail"]),
     default="skip",
     show_default=True,
-    help="What to do with empty messages, which NSQ does not have; skipped ones are counted.",
+    help="What to do with empty messages, which NSQ does not allow. The summary counts skipped messages.",
 )
 @click.option(
     "--on-oversize",
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="What to do with a message over the broker's limit; either way it is named.",
+    help="What to do with a message over the broker's limit. It is logged in both cases.",
 )
 @shared.filter_options("fail")
 @click.option(
     "--routes",
     default="",
     metavar="FILE",
-    help="Send each message where the routes in FILE say, as q-bridge does; then there is no TOPIC, only [FILE]...",
+    help="Route each message by the routes file FILE, as q-bridge does; the arguments are then [FILE]... without "
+    "TOPIC.",
 )
-@click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
+@click.option(
+    "--rate", type=Number(0), default=None, metavar="N", help="Send at most N messages a second.  [default: no limit]"
+)
 @click.option(
     "--defer",
     type=Duration(0, 3600),
     default=0.0,
     metavar="DURATION",
-    help="Let the broker hold every message back so long (at most 1h).",
+    help="Let the broker deliver each message only after DURATION (at most 1h).  [default: at once]",
 )
 @click.option(
     "--batch-count",
@@ -77,17 +80,22 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     default=5000,
     show_default=True,
     metavar="N",
-    help="Most messages in one MPUB.",
+    help="Most messages in one MPUB command.",
 )
 @click.option(
-    "--batch-bytes", type=Size(1), default="1MiB", show_default=True, metavar="SIZE", help="Most bytes in one MPUB."
+    "--batch-bytes",
+    type=Size(1),
+    default="1MiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Most bytes in one MPUB command.",
 )
 @click.option(
     "--linger",
     type=Duration(0, 3600),
     default=0.0,
     metavar="DURATION",
-    help="Wait so long for a batch to fill up. Default: send what is there at once.",
+    help="Wait at most DURATION until a batch is full.  [default: do not wait]",
 )
 @click.option(
     "--window",
@@ -95,53 +103,57 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
     default=8,
     show_default=True,
     metavar="N",
-    help="How many batches may be unanswered at once.",
+    help="Most batches that may be sent and not yet confirmed.",
 )
-@click.option("--replicate", is_flag=True, help="Send every message to every nsqd, and wait for all of them.")
+@click.option(
+    "--replicate", is_flag=True, help="Send each message to every nsqd, and wait until all of them have confirmed it."
+)
 @click.option(
     "--retry-timeout",
     type=Duration(0),
     default=60.0,
     metavar="DURATION",
-    help="Give up when no broker was reachable, or took anything, for so long. Default: 60s.",
+    help="Give up if no broker has accepted anything for DURATION.  [default: 60s]",
 )
 @click.option(
     "--skip-bytes",
     type=Integer(0),
     default=0,
     metavar="N",
-    help="Leave out the first N bytes of the input: where a run that failed says it can go on.",
+    help="Skip the first N bytes of the input. A run that failed logs the number with which to go on.",
 )
 @click.option(
     "--checkpoint",
     default="",
     metavar="FILE",
-    help="Remember in FILE, or in a file in the directory FILE, how far everything is confirmed, and go on there the "
-    "next time, in rotated files too. A last line without its end is left for the next time.",
+    help="Save in FILE, or in a file in the directory FILE, up to which position everything is confirmed; the next run "
+    "goes on there, in rotated files too. An incomplete last line is left for the next run.",
 )
 @click.option(
     "--follow",
     "-F",
     is_flag=True,
-    help="Do not end: send what is appended to the files, over rotations, as tail -F does. A quoted glob finds files "
-    "that come later.",
+    help="Do not end, but send what is appended to the files, across rotations, as tail -F does. A quoted glob matches "
+    "files that are created later, too.",
 )
 @click.option(
     "--rotated",
     multiple=True,
     metavar="GLOB",
-    help="Where the rotated files are (repeatable); {name} stands for the log's name. Default: beside it, as FILE.1, "
-    "FILE-20261128.gz.",
+    help="Where the rotated files are (repeatable); {name} stands for the log's name.  [default: beside the log, as "
+    "FILE.1 or FILE-20261128.gz]",
 )
 @click.option(
     "--on-missing",
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="What to do when the file that was read last is found nowhere: end with status 1 before anything of that log "
-    "is sent, or go on with what there is; either way a message says so, and skip too has status 1 at the end.",
+    help="What to do if the file that was read last is missing: end with exit status 1 before anything of that log is "
+    "sent, or send the files that exist and end with exit status 1. It is logged in both cases.",
 )
-@click.option("--skip-if-running", is_flag=True, help="If another run uses the checkpoint, end at once with status 0.")
+@click.option(
+    "--skip-if-running", is_flag=True, help="If another run uses the checkpoint, end at once with exit status 0."
+)
 @shared.operations_options
 @shared.broker_options
 @shared.connection_options
@@ -149,9 +161,9 @@ Exit status: 0 everything was confirmed, 1 not everything (stderr says how far),
 def main(words: tuple[str, ...], **given: Any) -> int:
     """Publish the lines of stdin, or of FILEs, to TOPIC.
 
-    Every line is a message; the last one needs no newline. A message counts as sent when the broker has
-    answered OK. After a lost connection what was not answered is sent again: nothing is left out, a
-    window of messages may be there twice.
+    Each line is a message; the last one needs no newline. A message counts as sent when the broker has
+    confirmed it. After a connection is lost, messages without a confirmation are sent again: no message
+    is lost, but as many as fit into one window may arrive twice.
     """  # fmt: skip
     import logging
     import sys

@@ -25,7 +25,7 @@ Examples:
   curl -N 'http://127.0.0.1:8080/sub?topic=letters&channel=me'
   q-pubsub-http --http-address :8443 --token-file t.toml --https-cert cert.pem --https-key key.pem
 
-The page is at http://127.0.0.1:8080/, what there is to ask at /openapi.json.
+The page is at http://127.0.0.1:8080/, and the description of the API at /openapi.json.
 Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 """,
 )
@@ -34,36 +34,44 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default=DEFAULT_ADDRESS,
     show_default=True,
     metavar="ADDRESS",
-    help="Where to listen: HOST:PORT, :PORT for every interface, port 0 for a free one, unix:/PATH.",
+    help="Address to listen on: HOST:PORT, :PORT for all interfaces, port 0 for a free port, or unix:/PATH.",
 )
 @click.option("--https-cert", default="", metavar="FILE", help="Serve HTTPS with this certificate (PEM).")
-@click.option("--https-key", default="", metavar="FILE", help="The certificate's key (PEM), if it is not with it.")
+@click.option(
+    "--https-key", default="", metavar="FILE", help="Key of the certificate (PEM), if it is not in the same file."
+)
 @click.option(
     "--token-file",
     default="",
     metavar="FILE",
-    help="Which token may do what (TOML, see `qtools help pubsub-http`). Without it everybody who can connect may do "
-    "everything.",
+    help="Tokens and their permissions (TOML, see `qtools help pubsub-http`).  [default: none; every client may do "
+    "everything]",
 )
 @click.option(
-    "--insecure", is_flag=True, help="Listen on more than this machine with neither --token-file nor --https-cert."
+    "--insecure",
+    is_flag=True,
+    help="Allow an address that other machines can reach without --token-file and --https-cert.",
 )
 @click.option(
     "--allow-host",
     multiple=True,
     metavar="NAME",
-    help="Another name that clients reach this by (repeatable); on loopback only this machine's are answered.",
+    help="Accept requests to the host NAME, too (repeatable). On a loopback address, only names of this machine are "
+    "accepted without this flag.",
 )
 @click.option(
     "--allow-origin",
     multiple=True,
     metavar="ORIGIN",
-    help="A web site whose pages may ask, as https://example.org (repeatable); '*' for every one. Default: none.",
+    help="Allow requests of pages from the web site ORIGIN, such as https://example.org (repeatable); '*' for all.  "
+    "[default: none]",
 )
 @click.option(
     "--behind-proxy",
     is_flag=True,
-    help="Believe X-Forwarded-Proto, X-Forwarded-Host and Forwarded: a proxy that nobody gets around sets them.",
+    help="Trust the headers X-Forwarded-Proto, X-Forwarded-Host and Forwarded. Use it only if all requests pass a "
+    "proxy "
+    "that sets them.",
 )
 @click.option(
     "--workers",
@@ -71,7 +79,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default=1,
     show_default=True,
     metavar="N",
-    help="How many processes serve, to use more cores.",
+    help="Number of processes, to use several cores.",
 )
 @click.option(
     "--publish-timeout",
@@ -79,7 +87,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default="10s",
     show_default=True,
     metavar="DURATION",
-    help="How long a request waits for the broker's OK before it is answered 503 or 504.",
+    help="Time that a POST waits for the confirmation of the broker; then the response is 503 or 504.",
 )
 @click.option(
     "--idempotency-window",
@@ -87,7 +95,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default="10m",
     show_default=True,
     metavar="DURATION",
-    help="How long an Idempotency-Key is remembered.",
+    help="Time for which an Idempotency-Key is remembered.",
 )
 @click.option(
     "--heartbeat",
@@ -95,7 +103,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default="15s",
     show_default=True,
     metavar="DURATION",
-    help="How often a silent subscriber is asked whether it is there.",
+    help="Interval at which an idle subscriber is sent a heartbeat.",
 )
 @click.option(
     "--max-in-flight",
@@ -103,34 +111,37 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default=2500,
     show_default=True,
     metavar="N",
-    help="How many messages a subscriber may have unfinished at once.",
+    help="Most messages of one subscriber that may be in flight.",
 )
 @click.option(
     "--backlog",
     type=Integer(1),
     default=None,
     metavar="N",
-    help="How many messages wait for a slow subscriber without a channel; it misses any more. Default: 10000.",
+    help="Most messages that wait for a slow subscriber without a channel; further messages are not sent to it.  "
+    "[default: 10000]",
 )
-@click.option("--max-msg-size", type=Size(1), default="1MiB", show_default=True, metavar="SIZE", help="Of one message.")
+@click.option(
+    "--max-msg-size", type=Size(1), default="1MiB", show_default=True, metavar="SIZE", help="Largest message."
+)
 @click.option(
     "--max-body-size",
     type=Size(1),
     default="5MiB",
     show_default=True,
     metavar="SIZE",
-    help="Of a body that is taken whole; a longer one is published as it comes.",
+    help="Largest request body that is published as a whole; a longer body is published as it arrives.",
 )
 @click.option(
-    "--max-head-size", type=Size(1024), default="64KiB", show_default=True, metavar="SIZE", help="Of a request's head."
+    "--max-head-size", type=Size(1024), default="64KiB", show_default=True, metavar="SIZE", help="Largest request head."
 )
 @click.option(
     "--max-memory",
     type=Size(1 << 20),
     default=None,
     metavar="SIZE",
-    help="Held for all clients together: what they have not read, what waits to be published. Beyond it the slowest "
-    "are ended. Default: a quarter of the memory that there is.",
+    help="Memory for all clients together: messages that they have not read, and messages that wait to be published. "
+    "Beyond it the slowest clients are disconnected.  [default: a quarter of the machine's memory]",
 )
 @click.option(
     "--max-connections",
@@ -138,21 +149,21 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Clients at once, for each worker.",
+    help="Most connections of each worker.",
 )
 @click.option(
     "--max-subscriptions",
     type=Integer(0),
     default=None,
     metavar="N",
-    help="Streams at once, for each token and worker. Default: as many as there are connections.",
+    help="Most streams of each token and worker.  [default: no limit]",
 )
 @click.option(
     "--rate",
     type=Number(0),
     default=None,
     metavar="N",
-    help="Requests a second, for each token and worker. Default: any number.",
+    help="Most requests a second of each token and worker.  [default: no limit]",
 )
 @click.option(
     "--request-timeout",
@@ -160,7 +171,8 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default="30s",
     show_default=True,
     metavar="DURATION",
-    help="How long a request's head may take to come, and its body beyond 10 kB/s.",
+    help="Time within which the head of a request has to arrive. Its body has the same time, and 1 s more for each "
+    "10 kB.",
 )
 @click.option(
     "--idle-timeout",
@@ -168,7 +180,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     default="5m",
     show_default=True,
     metavar="DURATION",
-    help="How long a connection may be silent between requests, or within a body without end.",
+    help="Time for which a connection may be idle between requests, or within a body of unknown length.",
 )
 @shared.operations_within("5s")
 @shared.broker_options
@@ -177,9 +189,9 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
 def main(**given: Any) -> int:
     """Topics over HTTP: publish with POST, subscribe with a streaming GET, Server-Sent Events or a WebSocket.
 
-    A POST is answered when the broker has the message. A message that was streamed is finished when the client's
-    side has taken it, or, with ack=client, when the client says so; what a client leaves unfinished goes back at
-    once. At / there is a page to look at topics and their messages.
+    The response to a POST is sent when the broker has confirmed the message. A streamed message is finished when
+    the client's TCP stack has acknowledged it or, with ack=client, when the client finishes it; messages that a
+    client leaves unfinished are requeued at once. The path / is a page that shows topics and their messages.
     """  # fmt: skip
     from qtools.cli.broker import engine_of
     from qtools.cli.run import run_program

@@ -24,16 +24,24 @@ Examples:
   q-tail events/archive --until-empty --format envelope > events.jsonl
   q-tail orders payments --print-topic --broker nsq+lookupd://10.0.0.1:4161,10.0.0.2:4161
 
-Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 could not start.
+Exit status: 0 done, stdout closed by its reader, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 """,
 )
 @click.argument("sources", nargs=-1, required=True, metavar="TOPIC[/CHANNEL]...")
-@click.option("--count", "-n", type=Integer(1), metavar="N", help="End after N messages, over all topics.")
-@shared.format_option(
-    "raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
-    "binary. length32: a 4-byte length and the body. q-pipe reads each of them back."
+@click.option(
+    "--count",
+    "-n",
+    type=Integer(1),
+    metavar="N",
+    help="End after N messages of all topics together.  [default: no limit]",
 )
-@shared.delimiter_option(r"What follows each raw message; \n \t \0 \xHH are understood, '' is nothing. Default: \n.")
+@shared.format_option(
+    "raw: the body and the delimiter. envelope: a line of JSON with the body, id, timestamp and so on. msgpack: the "
+    "same in binary. length32: a 4-byte length and the body. q-pipe reads all of them."
+)
+@shared.delimiter_option(
+    r"The bytes after each raw message, with the escapes \n \t \0 \xHH; '' for none.  [default: \n]"
+)
 @shared.null_option
 @click.option("--print-topic", is_flag=True, help="Begin each raw message with `TOPIC | `.")
 @click.option(
@@ -41,7 +49,7 @@ Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 coul
     type=Number(0, 1),
     default=1.0,
     metavar="SHARE",
-    help="Print this share of the messages, 0..1; the others are finished unprinted.",
+    help="Print a random SHARE of the messages, 0 to 1; the others are finished without being printed.  [default: 1]",
 )
 @shared.filter_options("skip")
 @shared.end_options
@@ -50,26 +58,27 @@ Exit status: 0 done, or stdout was closed, or SIGTERM; 1 failed, 2 usage, 3 coul
     type=Duration(),
     default=None,
     metavar="DURATION",
-    help="Begin with what was published so long ago, in a new channel; needs q-broker, with --retain for what others "
-    "have finished.",
+    help="Begin with the messages that were published DURATION ago, in a new channel. The broker has to be q-broker, "
+    "with --retain for messages that all channels have finished.",
 )
 @click.option(
     "--peek",
     is_flag=True,
-    help="Print what waits in a channel, the first 10 or -n that match, and leave it there, attempts and all; needs "
-    "q-broker.",
+    help="Print the first 10 (or -n) matching messages that wait in a channel, and leave them there; their attempts "
+    "are not counted up. The broker has to be q-broker.",
 )
 @shared.consumer_options
-@shared.operations_within("2s")  # a reader of ours that takes nothing for so long, after a signal, is not waited for
+@shared.operations_within("2s")  # after a signal, a reader of stdout that has stalled is not waited for any longer
 @shared.broker_options
 @shared.connection_options
 @shared.logging_options
 def main(sources: tuple[str, ...], **given: Any) -> int:
     """Print the messages of channels to stdout.
 
-    A message is finished when stdout has taken it; what was not printed goes back to its queue. Without
-    /CHANNEL a temporary channel of its own is used: a copy of what comes from now on, that takes nothing
-    from others. On a terminal control characters are made visible; into a pipe bytes go untouched.
+    A message is finished when it is written to stdout; other messages are requeued. Without /CHANNEL,
+    q-tail uses a new temporary channel, which gets a copy of each message that is published from now on;
+    other channels are not affected. On a terminal, control characters are made visible; a pipe gets the
+    bytes unchanged.
     """  # fmt: skip
     import os
     import sys

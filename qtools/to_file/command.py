@@ -29,10 +29,10 @@ Examples:
   q-to-file verify /var/archive
   q-to-file replay /var/archive events.again
 
-`q-to-file verify --help` and `q-to-file replay --help` tell how an archive is checked, and put back into a topic.
+`q-to-file verify` checks an archive, and `q-to-file replay` publishes it again; see their --help.
 
-Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start, another run in the work directory
-included.
+Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start, for example because another run
+uses the work directory.
 """,
 )
 @click.argument("sources", nargs=-1, metavar="[TOPIC[/CHANNEL]]...")
@@ -42,130 +42,179 @@ included.
     "-o",
     "output_dir",
     metavar="DIR|URL",
-    help="Where finished files go: a directory, which is made if it is not there, or s3://BUCKET/PREFIX, gs://…, az://….",
+    help="Where finished files are stored: a directory, which is created if needed, or s3://BUCKET/PREFIX, gs://…, az://….",
 )
 @click.option(
     "--work-dir",
     metavar="DIR",
-    help="Where files grow; for one process at a time. Another file system is fine.  [default: .work in the output "
-    "or spool directory]",
+    help="The directory of unfinished files, for one process at a time; it may be on another file system than the "
+    "output.  [default: .work in the output or spool directory]",
 )
 @click.option(
     "--spool-dir",
     metavar="DIR",
-    help="Where finished files wait to be uploaded.  [default: a place of its own below $XDG_STATE_HOME/qtools/spool]",
+    help="The directory of finished files that wait to be uploaded.  [default: in $XDG_STATE_HOME/qtools/spool]",
 )
 @click.option(
     "--no-spool",
     is_flag=True,
-    help="Use no disk: what is synced together is put as an object, and finished when the store has it.",
+    help="Use no disk: write the messages of each sync interval as one object, and finish them when it is stored.",
 )
-@click.option("--s3-endpoint", metavar="URL", help="An S3 server that is not AWS's.  [default: $AWS_ENDPOINT_URL_S3]")
+@click.option(
+    "--s3-endpoint", metavar="URL", help="URL of an S3 server other than that of AWS.  [default: $AWS_ENDPOINT_URL_S3]"
+)
 @click.option(
     "--topic-pattern",
     metavar="REGEX",
-    help="Every topic in which it is found, those included that come later; ^ and $ anchor it.",
+    help="Archive each topic whose name contains a match of REGEX, topics that are created later included. For whole "
+    "names write ^…$.",
 )
-@click.option("--topic-glob", metavar="GLOB", help="The same for whole names with * and ?.")
+@click.option("--topic-glob", metavar="GLOB", help="Archive each topic whose whole name matches GLOB, with * and ?.")
 @click.option(
     "--topic-refresh",
     type=Duration(0.1),
     default="15s",
     show_default=True,
     metavar="DURATION",
-    help="How often to look for topics that match.",
+    help="Interval at which to look for new topics that match.",
 )
 @click.option(
-    "--channel", default=CHANNEL, show_default=True, metavar="NAME", help="For topics given without /CHANNEL."
+    "--channel", default=CHANNEL, show_default=True, metavar="NAME", help="The channel of topics without /CHANNEL."
 )
 @shared.format_option(
-    "raw: the body and the delimiter. envelope: a line of JSON with all that is known. msgpack: the same, "
-    "binary. length32: a 4-byte length and the body. All but raw keep bodies that contain the delimiter."
+    "raw: the body and the delimiter. envelope: a line of JSON with the body, id, timestamp and so on. msgpack: the "
+    "same in binary. length32: a 4-byte length and the body. In all but raw, a body may contain the delimiter."
 )
-@shared.delimiter_option(r"What follows each raw message; \n \t \0 \xHH are understood. Default: \n.")
+@shared.delimiter_option(r"The bytes after each raw message, with the escapes \n \t \0 \xHH.  [default: \n]")
 @shared.null_option
-@click.option("--compression", type=click.Choice(["none", "gzip", "zstd"]), default=None, help="Default: none.")
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "gzip", "zstd"]),
+    default=None,
+    help="Compression of the files.  [default: none]",
+)
 @click.option("--gzip", is_flag=True, help="The same as --compression gzip.")
 @click.option(
-    "--compression-level", type=Integer(), metavar="N", help="gzip 0..3, zstd 1..19.  [default: gzip 2, zstd 3]"
+    "--compression-level",
+    type=Integer(0),
+    metavar="N",
+    help="0 to 3 for gzip, 1 to 19 for zstd.  [default: gzip 2, zstd 3]",
 )
 @click.option(
     "--filename-format",
     metavar="TEMPLATE",
-    help="<TOPIC> <HOST> <PID> <DATETIME>, strftime's %-codes, and <REV>, which is counted up until nobody has "
-    "the name. / makes directories.  [default: <TOPIC>.<HOST><REV>.<DATETIME>.log]",
+    help="Name of the files. It may contain <TOPIC>, <HOST>, <PID>, <DATETIME>, the %-codes of strftime, / for "
+    "directories, and <REV>, a number that is raised until the name is free.  [default: "
+    "<TOPIC>.<HOST><REV>.<DATETIME>.log]",
 )
 @click.option(
-    "--datetime-format", default="%Y-%m-%d_%H", show_default=True, metavar="FORMAT", help="What <DATETIME> is."
+    "--datetime-format",
+    default="%Y-%m-%d_%H",
+    show_default=True,
+    metavar="FORMAT",
+    help="Format of <DATETIME>, for strftime.",
 )
-@click.option("--host-identifier", metavar="TEXT", help="What <HOST> is.  [default: the host's name]")
-@click.option("--local-time", is_flag=True, help="Names tell local time instead of UTC.")
+@click.option("--host-identifier", metavar="TEXT", help="Value of <HOST>.  [default: the host name]")
+@click.option("--local-time", is_flag=True, help="Use local time in names instead of UTC.")
 @click.option(
     "--partition-by",
     metavar="EXPR",
-    help="Each message into the directory of its own time, found in its JSON body: '.timestamp'. Seconds, ms, µs, ns "
-    "or ISO 8601; where there is none, the broker's timestamp counts.",
+    help="Store each message in the directory of its own time: the value of EXPR in its JSON body, such as "
+    "'.timestamp', in "
+    "s, ms, µs or ns since 1970 or in ISO 8601. Without a value, the broker's timestamp counts.",
 )
 @click.option(
     "--partition-format",
     metavar="FORMAT",
-    help="That directory, by strftime. Without --partition-by the broker's timestamp counts.  "
+    help="Format of that directory, for strftime. Without --partition-by the broker's timestamp counts.  "
     "[default: dt=%Y-%m-%d/hour=%H]",
 )
 @click.option(
     "--complete-marker",
     is_flag=True,
-    help="Put _SUCCESS into a partition when its time plus --lateness is over, and every source has got past that.",
+    help="Create the file _SUCCESS in a partition when its time plus --lateness is over, and every "
+    "source has delivered the earlier messages.",
 )
 @click.option(
     "--lateness",
     type=Duration(),
     metavar="DURATION",
-    help="How late a message may come; later ones get a file of their own.  [default: 10m]",
+    help="How late a message may arrive; later messages are stored in another file.  [default: 10m]",
 )
 @click.option(
     "--dedupe",
     metavar="EXPR",
-    help="Archive what producers sent twice once: messages with an equal key, found in their JSON body: '.messageId'.",
+    help="Archive only one of several messages with the same key: the value of EXPR in the JSON body, such as "
+    "'.messageId'.",
 )
 @click.option(
-    "--dedupe-window", type=Duration(1), metavar="DURATION", help="How long keys are remembered.  [default: 1h]"
+    "--dedupe-window",
+    type=Duration(1),
+    metavar="DURATION",
+    help="How long keys of --dedupe are remembered.  [default: 1h]",
 )
 @click.option(
-    "--dedupe-keys", type=Integer(1), metavar="N", help="How many at most; 19 bytes each.  [default: 1000000]"
+    "--dedupe-keys",
+    type=Integer(1),
+    metavar="N",
+    help="Most keys of --dedupe that are remembered; a key takes 19 bytes.  [default: 1000000]",
 )
-@click.option("--dedupe-file", metavar="FILE", help="Where they are kept.  [default: dedupe in the work directory]")
-@click.option("--rotate-size", type=Size(1), metavar="SIZE", help="Close a file of so many bytes on disk.")
-@click.option("--rotate-interval", type=Duration(1), metavar="DURATION", help="Close a file of that age.")
-@click.option("--rotate-count", type=Integer(1), metavar="N", help="Close a file of N messages.")
+@click.option(
+    "--dedupe-file", metavar="FILE", help="The file with the keys of --dedupe.  [default: dedupe in the work directory]"
+)
+@click.option(
+    "--rotate-size",
+    type=Size(1),
+    metavar="SIZE",
+    help="Finish a file when it has SIZE bytes on disk.  [default: no limit]",
+)
+@click.option(
+    "--rotate-interval",
+    type=Duration(1),
+    metavar="DURATION",
+    help="Finish a file when it is that old.  [default: no limit]",
+)
+@click.option(
+    "--rotate-count", type=Integer(1), metavar="N", help="Finish a file when it has N messages.  [default: no limit]"
+)
 @click.option(
     "--max-open-files",
     type=Integer(1, 10_000),
     default=64,
     show_default=True,
     metavar="N",
-    help="Before there are more, the one that was quiet longest is closed.",
+    help="Most files that may be open; then the file that was written least recently is finished.",
 )
 @click.option(
     "--sync-interval",
     type=Duration(0.001, 300),
     default=None,
     metavar="DURATION",
-    help="Write, fsync and finish what came, at the latest after so long.  [default: 1s; 10s with --no-spool]",
+    help="Write, fsync and finish the received messages at least this often.  [default: 1s; 10s with --no-spool]",
 )
 @click.option(
     "--sync-count",
     type=Integer(1),
     metavar="N",
-    help="… or as soon as N messages came.  [default: half of --max-in-flight]",
+    help="Do this also when N messages were received.  [default: half of --max-in-flight]",
 )
 @click.option(
-    "--sync-bytes", type=Size(1), default="4MiB", show_default=True, metavar="SIZE", help="… or so many bytes."
+    "--sync-bytes",
+    type=Size(1),
+    default="4MiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Do this also when SIZE bytes were received.",
 )
 @shared.end_options
-@click.option("--max-runtime", type=Duration(0.001), metavar="DURATION", help="End after so long, in order.")
 @click.option(
-    "--skip-if-running", is_flag=True, help="If another run has the work directory, end at once with status 0."
+    "--max-runtime",
+    type=Duration(0.001),
+    metavar="DURATION",
+    help="End the run in order after DURATION.  [default: no limit]",
+)
+@click.option(
+    "--skip-if-running", is_flag=True, help="If another run uses the work directory, end at once with exit status 0."
 )
 @shared.filter_options("pass")
 @shared.consumer_options
@@ -176,9 +225,10 @@ included.
 def main(sources: tuple[str, ...], **given: Any) -> int:
     """Archive topics to files.
 
-    Messages are written to a work directory and finished when they are fsynced there. A file that is due (by
-    the clock, --rotate-…, SIGHUP, the end) appears whole in the output directory, and never in the place of
-    another one. After a crash the next run ends what was left. A full disk pauses, and loses nothing.
+    Messages are written to files in a work directory, and finished when they are fsynced. When a file is due
+    (by the clock, --rotate-…, SIGHUP or the end of the run) it is moved to the output as a whole, and never
+    replaces another file. After a crash, the next run completes the files of the last one. While the disk is
+    full, the run pauses; no message is lost.
     """  # fmt: skip
     from qtools.cli.run import run_program
     from qtools.to_file.app import archive

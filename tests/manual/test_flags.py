@@ -71,7 +71,7 @@ def test_shared_flags_are_shared() -> None:
 # ── defaults ──
 
 # Defaults in words, for which the tables have other words.
-WORDS = frozenset({"none", "nowhere", "any", "false", "snappy", "deflate", "statsd-mem-stats"})
+WORDS = frozenset({"none", "never", "any", "false", "snappy", "deflate", "statsd-mem-stats"})
 
 
 def defaults_in_help(module: str) -> dict[str, str]:

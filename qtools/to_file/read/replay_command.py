@@ -24,57 +24,64 @@ Examples:
   q-to-file replay /var/archive purchases --where '.type == "purchase"' --on-error skip
   q-to-file replay s3://bucket/old events --checkpoint pos --s3-endpoint http://10.0.0.7:8333
 
-Exit status: 0 all of it was confirmed, 1 not all of it (stderr says how far), 2 usage, 3 could not start.
+Exit status: 0 all messages were confirmed, 1 not all (the log says up to where), 2 usage, 3 could not start.
 """,
 )
 @click.argument("url", metavar="URL")
 @click.argument("topic")
-@click.option("--since", type=TimeType(), metavar="TIME", help="Only messages that a broker accepted at TIME or later.")
+@click.option(
+    "--since", type=TimeType(), metavar="TIME", help="Send only messages that a broker accepted at TIME or later."
+)
 @click.option(
     "--until",
     type=TimeType(),
     metavar="TIME",
-    help="… or before TIME. Where the format keeps no timestamps, whole files count that have such a message.",
+    help="Send only messages that a broker accepted before TIME. If the format has no timestamps, --since and --until "
+    "select whole files: those with such a message.",
 )
 @shared.filter_options("fail")
-@click.option("--from-topic", default="", metavar="TOPIC", help="Which topic, where the archive has several.")
-@click.option("--rate", type=Number(0), default=None, metavar="N", help="At most N messages/s.")
+@click.option("--from-topic", default="", metavar="TOPIC", help="The topic to send, if the archive has several.")
+@click.option(
+    "--rate", type=Number(0), default=None, metavar="N", help="Send at most N messages a second.  [default: no limit]"
+)
 @click.option(
     "--checkpoint",
     default="",
     metavar="FILE",
-    help="Remember in FILE how far everything is confirmed, and go on there the next time.",
+    help="Save in FILE up to which position everything is confirmed; the next run goes on there.",
 )
 @click.option(
     "--on-oversize",
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="What to do with a message over the broker's limit; either way it is named.",
+    help="What to do with a message over the broker's limit. It is logged in both cases.",
 )
-@shared.delimiter_option(r"What ends a raw message. Default: \n.")
+@shared.delimiter_option(r"The bytes that end a raw message.  [default: \n]")
 @shared.null_option
-@click.option("--s3-endpoint", default="", metavar="URL", help="An S3 server that is not AWS's: http://HOST:PORT.")
+@click.option(
+    "--s3-endpoint", default="", metavar="URL", help="URL of an S3 server other than that of AWS: http://HOST:PORT."
+)
 @click.option("--batch-count", type=Integer(1), default=5000, show_default=True, metavar="N",
-              help="Most messages in one MPUB.")  # fmt: skip
+              help="Most messages in one MPUB command.")  # fmt: skip
 @click.option("--batch-bytes", type=Size(1), default="1MiB", show_default=True, metavar="SIZE",
-              help="Most bytes in one MPUB.")  # fmt: skip
+              help="Most bytes in one MPUB command.")  # fmt: skip
 @click.option(
     "--retry-timeout",
     type=Duration(0),
     default=60.0,
     metavar="DURATION",
-    help="Give up when no broker was reachable, or took anything, for so long. Default: 60s.",
+    help="Give up if no broker has accepted anything for DURATION.  [default: 60s]",
 )
 @shared.broker_options
 @shared.connection_options
 @shared.logging_options
 def main(url: str, topic: str, **given: Any) -> int:
-    """Put the messages of an archive back into TOPIC, byte for byte.
+    """Publish the messages of an archive to TOPIC, with unchanged bodies.
 
     URL is s3://BUCKET/PREFIX, gs://, az://, file:// or a directory. Files are read in the order of their earliest
-    message, and held against their manifests. After a lost connection what was not answered is sent again:
-    nothing is left out.
+    message, and compared with their manifests. After a connection is lost, messages without a confirmation are sent
+    again: no message is lost, but some may arrive twice.
     """  # fmt: skip
     from qtools.cli.broker import engine_of, topic_of
     from qtools.cli.run import run_program

@@ -21,32 +21,35 @@ Examples:
   q-to-file verify s3://bucket/events --s3-endpoint http://10.0.0.7:8333 --json
 
 \b
-What a file can be:
-  missing     in a manifest, and not there        unlisted    there, and in no manifest
-  truncated   shorter than it was                 altered     other bytes than it had
-  twice       the same messages as another        broken      not in its format (--deep)
-  manifest    a manifest that is none             miscounted  other messages than it had (--deep)
+The faults:
+  missing     listed in a manifest, but absent    unlisted    present, but in no manifest
+  truncated   shorter than in the manifest        altered     bytes differ from the manifest
+  twice       same messages as another file       broken      not in its format (--deep)
+  manifest    a malformed manifest                miscounted  messages differ from the manifest (--deep)
 
-Exit status: 0 all is well, 1 something is not, 2 usage, 3 could not start.
+Exit status: 0 no fault found, 1 faults found, 2 usage, 3 could not start.
 """,
 )
 @click.argument("url", metavar="URL")
-@click.option("--deep", is_flag=True, help="Decode every message as well, count them, and see which are there twice.")
+@click.option("--deep", is_flag=True, help="Decode and count all messages as well, and find those that occur twice.")
 @click.option(
     "--fail-on-duplicates",
     is_flag=True,
-    help="With --deep: status 1 for messages that are in two files, which is else only told: after a crash some come "
-    "again.",
+    help="With --deep: exit status 1 if a message is in two files. Without this flag that is only reported, as "
+    "messages are delivered again after a crash.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON a finding, and one for the whole.")
-@shared.delimiter_option(r"What ends a raw message. Default: \n.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each fault, and one for the result.")
+@shared.delimiter_option(r"The bytes that end a raw message.  [default: \n]")
 @shared.null_option
-@click.option("--s3-endpoint", default="", metavar="URL", help="An S3 server that is not AWS's: http://HOST:PORT.")
+@click.option(
+    "--s3-endpoint", default="", metavar="URL", help="URL of an S3 server other than that of AWS: http://HOST:PORT."
+)
 @shared.logging_options
 def main(url: str, **given: Any) -> int:
     """Check every file of an archive against its manifest.
 
-    URL is s3://BUCKET/PREFIX, gs://, az://, file:// or a directory. Every file is read whole, and nothing is changed.
+    URL is s3://BUCKET/PREFIX, gs://, az://, file:// or a directory. Each file is read completely, and
+    nothing is changed.
     """  # fmt: skip
     from qtools.cli.run import run_program
     from qtools.to_file.read.verify_run import CheckOptions, check
