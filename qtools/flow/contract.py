@@ -34,7 +34,7 @@ class Sink(Protocol):
     """Where messages go."""
 
     async def write(self, batch: Batch) -> None:
-        """Return when all messages of `batch` are safe.
+        """Return when all messages of `batch` are safe. A write that is cancelled ends soon, whatever it waits for.
 
         Raises PartialFailure if some messages failed and all others are safe; SinkClosed if the reader of the sink's
         output has gone; another SinkError if only the first `taken` messages are safe; another QtoolsError if no

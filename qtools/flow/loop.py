@@ -6,13 +6,17 @@ stop.
 Up to `window` writes are in progress at once. Batches are acknowledged in the order in which they were read, so that
 all messages before an acknowledged one are safe. After a stop, writes in progress may end and are acknowledged; the
 messages of those that do not end within `drain_timeout` are requeued. In the end, read = finished + refused + requeued.
+
+Everything runs in the task that calls `run`; only with a window of more than 1 has each write a task of its own. A stop
+during a read, and the end of `drain_timeout`, cancel the run's own task, and `run` takes that cancellation back, as
+asyncio.timeout does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +46,8 @@ class Totals:
 # refused), False to requeue them. It may raise an error, which ends the flow.
 OnRefusal = Callable[[Batch, dict[int, QtoolsError]], bool]
 
+Write = Callable[[Batch], Awaitable[None]]
+
 
 class Flow:
     """One run of the loop from `source` to `sink`. `totals` may be read at any time. drain_timeout in s."""
@@ -65,50 +71,106 @@ class Flow:
         self._throttle = throttle
         self._on_refused = on_refused
         self._drain_timeout = drain_timeout
-        self._stopping = asyncio.Event()
-        self._failed = asyncio.Event()
-        self._failure: BaseException | None = None
-        self._room = asyncio.Event()
-        self._writing: deque[tuple[Batch, asyncio.Task[None]]] = deque()
-        self._source_end: asyncio.Future[Batch | None] | None = None  # the last read, if there is a gather
+        self._task: asyncio.Task[Any] | None = None  # the one that is in `run`
+        self._cancellations = 0  # how often that task had been cancelled before `run`
+        self._interruptions = 0  # how often this flow has cancelled it
+        self._is_stopping = False
+        self._is_reading = False  # a stop, or a write that fails, cancels what `run` waits for now
+        self._drain_end: asyncio.TimerHandle | None = None
+        self._failure: Exception | None = None  # of a write
+        self._read_error: Exception | None = None
+        self._has_ended = False  # the source
+        self._written: asyncio.Future[None] | None = None  # what `run` waits on until a write has ended
+        self._writing: deque[tuple[Batch, asyncio.Task[None]]] = deque()  # only with a window of more than 1
 
     def stop(self) -> None:
         """Stop reading; writes in progress have `drain_timeout` to end."""
-        self._stopping.set()
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        if self._task is not None:
+            loop = asyncio.get_running_loop()
+            self._drain_end = loop.call_later(self._drain_timeout, self._interrupt)
+            if asyncio.current_task() is self._task:  # called by the source or the sink
+                loop.call_soon(self._interrupt_reading)
+            else:
+                self._interrupt_reading()
 
     async def run(self) -> Totals:
         """Run until the source ends, the sink is closed, `stop` is called, or an error occurs, which is raised."""
-        reader = asyncio.create_task(self._read_and_write(), name="flow reader")
-        draining = asyncio.create_task(self._drained(reader))
-        ends = [asyncio.create_task(event.wait()) for event in (self._stopping, self._failed)]
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        self._cancellations = task.cancelling()
         try:
-            await asyncio.wait((reader, *ends), return_when=asyncio.FIRST_COMPLETED)
-            await _ended(reader)
-            await asyncio.wait((draining, ends[0]), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait((draining,), timeout=self._drain_timeout)
+            await self._until_interrupted(self._read_and_write())
+            await self._until_interrupted(self._drained())
         finally:
-            try:
-                await _ended(reader, draining, *ends)
-            finally:
-                await _let_go(self._give_back())
-        read_error = None if reader.cancelled() else reader.exception()
+            self._task = None
+            if self._drain_end is not None:
+                self._drain_end.cancel()
+            await _let_go(self._give_back())
         if isinstance(self._failure, SinkClosed):
             self.totals.closed = True
         elif self._failure is not None:
             raise self._failure
-        if read_error is not None:  # raised last: the batches that were read before it have been written
-            raise read_error
+        if self._read_error is not None:  # raised last: the batches that were read before it have been written
+            raise self._read_error
         return self.totals
+
+    # ── interruptions ──
+
+    async def _until_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` until it ends or this flow interrupts it. A cancellation by others is raised."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not self._take_back():
+                raise
+        else:
+            self._take_back()
+
+    def _take_back(self) -> bool:
+        """Take back the cancellations by this flow; return whether there were no others."""
+        assert self._task is not None
+        for _ in range(self._interruptions):
+            self._task.uncancel()
+        self._interruptions = 0
+        return not self._is_cancelled
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """Whether the task was cancelled during the run, and has not taken it back."""
+        return self._task is not None and self._task.cancelling() > self._cancellations
+
+    def _interrupt(self) -> None:
+        if self._task is not None:
+            self._interruptions += 1
+            self._task.cancel()
+
+    def _interrupt_reading(self) -> None:
+        if self._is_reading:
+            self._is_reading = False
+            self._interrupt()
 
     # ── reading ──
 
     async def _read_and_write(self) -> None:
-        while (batch := await self._next()) is not None:
+        write = self._write if self._window == 1 else self._start_write
+        while not self._is_stopping and self._failure is None:
+            self._is_reading = True
+            try:
+                batch = await self._next()
+            except Exception as error:
+                self._read_error = error
+                break
+            if batch is None:
+                break
             self.totals.read += len(batch)
             if self._throttle is None:
-                await self._start_write(batch)
+                await write(batch)
             else:
-                await self._let_pass(batch, self._throttle)
+                await self._let_pass(batch, self._throttle, write)
+        self._is_reading = False
 
     async def _next(self) -> Batch | None:
         """The next batch, joined by the gather if there is one."""
@@ -116,75 +178,97 @@ class Flow:
         if gather is None:
             return await self._source.read()
         clock = asyncio.get_running_loop().time
-        while self._source_end is None:
-            reading = asyncio.ensure_future(self._source.read())
+        while not self._has_ended:
             try:
-                await asyncio.wait((reading,), timeout=max(0.0, gather.due - clock()) if len(gather) else None)
-            finally:
-                await _ended(reading)
-                # Also if this task is being cancelled: a batch that the read returned must not be lost.
-                if not reading.cancelled() and reading.exception() is None:
-                    batch = reading.result()
-                    full = batch is not None and gather.add(batch, clock())
-            if reading.cancelled():
-                return gather.take()
-            if reading.exception() is not None or batch is None:
-                self._source_end = reading
-            elif full:
-                return gather.take()
-        return gather.take() or self._source_end.result()
+                async with asyncio.timeout_at(gather.due if len(gather) else None) as age:
+                    batch = await self._source.read()
+            except Exception as error:
+                if isinstance(error, TimeoutError) and age.expired():
+                    break
+                self._has_ended, self._read_error = True, error
+            else:
+                self._has_ended = batch is None
+                if batch is not None and gather.add(batch, clock()):
+                    break
+        gathered = gather.take()
+        if gathered is None and self._read_error is not None:
+            raise self._read_error
+        return gathered
 
-    async def _let_pass(self, batch: Batch, throttle: Throttle) -> None:
+    async def _let_pass(self, batch: Batch, throttle: Throttle, write: Write) -> None:
         clock = asyncio.get_running_loop().time
         try:
-            while len(batch):
+            while len(batch) and not self._is_stopping and self._failure is None:
+                self._is_reading = True
                 count = throttle.take(len(batch), clock())
                 if count == len(batch):
                     passing, batch = batch, Batch.empty()
-                    await self._start_write(passing)
+                    await write(passing)
                 elif count:
                     passing, batch = batch.split(count)
-                    await self._start_write(passing)
+                    await write(passing)
                 else:
                     await asyncio.sleep(throttle.wait_for(len(batch)))
-        except asyncio.CancelledError:
+        finally:
             self._requeue(batch)
-            raise
 
     # ── writing ──
 
+    async def _write(self, batch: Batch) -> None:
+        """Write `batch`, and acknowledge it."""
+        self._is_reading = False
+        error: Exception | None = None
+        try:
+            await self._sink.write(batch)
+        except Exception as raised:
+            error = raised
+        except BaseException:
+            self._requeue(batch)
+            if self._is_cancelled:
+                raise
+            return  # the write has cancelled itself
+        try:
+            self._settle(batch, error)
+        except Exception as raised:
+            self._failure = raised
+
     async def _start_write(self, batch: Batch) -> None:
         """Start a write of `batch`; return when the window has room for another."""
+        writing = self._writing
         task = asyncio.create_task(self._sink.write(batch))
-        self._writing.append((batch, task))
+        writing.append((batch, task))
         task.add_done_callback(self._on_written)
-        while len(self._writing) >= self._window:
-            self._room.clear()
-            await self._room.wait()
+        while len(writing) >= self._window:
+            self._written = asyncio.get_running_loop().create_future()
+            await self._written
 
     def _on_written(self, _: asyncio.Task[None]) -> None:
         """Acknowledge the writes that have ended, the oldest first, up to the first that has not."""
-        while self._writing and self._writing[0][1].done() and self._failure is None:
-            batch, task = self._writing.popleft()
+        writing = self._writing
+        while writing and writing[0][1].done() and self._failure is None:
+            batch, task = writing.popleft()
             try:
-                self._settle(batch, task)
+                self._settle_task(batch, task)
             except Exception as error:  # any error ends the flow; an error in a callback would only be logged
                 self._failure = error
-                self._failed.set()
-        self._room.set()
+                self._interrupt_reading()
+        if self._written is not None and not self._written.done():
+            self._written.set_result(None)
 
-    async def _drained(self, reader: asyncio.Task[None]) -> None:
-        """Return when the source has ended, and all batches are written."""
-        await asyncio.wait((reader,))
+    async def _drained(self) -> None:
+        """Return when all batches are written, or a write has failed."""
         while self._writing and self._failure is None:
-            self._room.clear()
-            await self._room.wait()
+            self._written = asyncio.get_running_loop().create_future()
+            await self._written
 
-    def _settle(self, batch: Batch, task: asyncio.Task[None]) -> None:
+    def _settle_task(self, batch: Batch, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             self._requeue(batch)
-            return
-        error = task.exception()
+        else:
+            self._settle(batch, task.exception())
+
+    def _settle(self, batch: Batch, error: BaseException | None) -> None:
+        """Acknowledge a batch whose write has ended with `error`, or well; raise an error that ends the flow."""
         if error is None:
             self._finish(batch)
         elif isinstance(error, PartialFailure):
@@ -235,7 +319,7 @@ class Flow:
                 self._requeue(batch)
                 continue
             try:
-                self._settle(batch, task)
+                self._settle_task(batch, task)
             except Exception as error:
                 self._failure = self._failure or error  # the first error is the one that is raised
         left = self._gather.take() if self._gather is not None else None
@@ -254,18 +338,6 @@ class Flow:
         if len(batch):
             self.totals.requeued += len(batch)
             batch.requeue(delay_ms)
-
-
-async def _ended(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel the tasks that still run, and wait for their end. Their errors are not raised here."""
-    running = [task for task in tasks if not task.done()]
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()
 
 
 async def _let_go(writes: list[asyncio.Task[None]]) -> None:

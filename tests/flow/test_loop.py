@@ -509,6 +509,94 @@ async def test_a_flow_that_is_cancelled_gives_everything_back_and_reads_no_more(
         assert len(ledger.requeued) == len(ledger.told) == flow.totals.read == source.given
 
 
+# ── the task of the run ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_with_a_window_of_one_everything_runs_in_one_task() -> None:
+    ledger = Ledger()
+    tasks: set[asyncio.Task[Any] | None] = set()
+    before = asyncio.all_tasks()
+
+    async def write(batch: Batch) -> None:
+        tasks.add(asyncio.current_task())
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+    for gather in (None, Gather(2, FAR, 60)):
+        await Flow(Feed(ledger.batch(1), ledger.batch(2), ledger.batch(3), None), Calls(write), gather=gather).run()
+    assert tasks == {asyncio.current_task()}
+    assert ledger.finished == [1, 2, 3] * 2
+
+
+@pytest.mark.parametrize("window", [1, 3])
+async def test_a_stop_leaves_no_cancellation_behind(window: int) -> None:
+    ledger, sink, source = Ledger(), Hold(), Feed()
+    flow = Flow(source, sink, window=window, drain_timeout=0.01)
+
+    async def run_and_go_on() -> int:
+        await flow.run()
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    running = asyncio.create_task(run_and_go_on())
+    source.put(ledger.batch(1))
+    await until(lambda: sink.writes)
+    flow.stop()
+    assert await running == 0
+    assert ledger.requeued == [1]
+
+
+@pytest.mark.parametrize("window", [1, 3])
+async def test_a_cancellation_beside_a_stop_is_raised(window: int) -> None:
+    for stop_first in (True, False):
+        ledger, sink, source = Ledger(), Hold(), Feed()
+        flow = Flow(source, sink, window=window)
+        running = asyncio.create_task(flow.run())
+        await until(lambda: source.reads)  # noqa: B023
+        if stop_first:
+            flow.stop()
+        running.cancel()
+        flow.stop()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert ledger.told == []
+
+
+@pytest.mark.parametrize("window", [1, 3])
+async def test_a_stop_by_the_sink_and_by_the_source(window: int) -> None:
+    ledger = Ledger()
+
+    async def write(batch: Batch) -> None:
+        flow.stop()
+        await asyncio.sleep(0)
+
+    flow = Flow(Feed(ledger.batch(1), ledger.batch(2), ledger.batch(3)), Calls(write), window=window)
+    totals = await run(flow)
+    assert 1 <= totals.finished == totals.read <= window
+
+    class Stopping(Feed):
+        async def read(self) -> Batch | None:
+            flow.stop()
+            return await super().read()
+
+    flow = Flow(Stopping(), Hold(), window=window)
+    assert await run(flow) == Totals()
+
+
+@pytest.mark.parametrize("window", [1, 3])
+async def test_a_write_that_cancels_itself_is_given_back_and_the_flow_goes_on(window: int) -> None:
+    ledger = Ledger()
+
+    async def write(batch: Batch) -> None:
+        if numbers(batch) == [1]:
+            raise asyncio.CancelledError
+
+    await run(Flow(Feed(ledger.batch(1), ledger.batch(2), None), Calls(write), window=window))
+    assert ledger.told == [("requeue", 1), ("finish", 2)]
+
+
 # ── anything at all ─────────────────────────────────────────────────────────────────────────────
 
 outcomes = st.sampled_from(["ok", "ok", "ok", "late", "never", "partial", "closed", "sink", "network", "defect"])
