@@ -101,6 +101,11 @@ def one_by_one(batch: Batch) -> None:
         batch.pick([place]).finish()
 
 
+def in_halves(batch: Batch) -> None:
+    for half in batch.split(len(batch) // 2):
+        half.finish()
+
+
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[float], None]:
     def show(spent: float) -> None:
@@ -119,6 +124,8 @@ def show(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
         pytest.param(1, 1, Batch.finish, {}, id="reads of 1"),
         pytest.param(10, 10, Batch.finish, {}, id="reads of 10"),
         pytest.param(10, 10, Batch.finish, {"limit": 1_000_000}, id="reads of 10, with a limit"),
+        pytest.param(1000, 1000, in_halves, {}, id="reads of 1000, finished in two halves"),
+        pytest.param(10, 1000, in_halves, {}, id="reads of 10, batches of 1000, finished in two halves"),
         pytest.param(100, 100, one_by_one, {}, id="reads of 100, finished one by one"),
     ],
 )  # fmt: skip

@@ -87,7 +87,8 @@ class Delivery:
     """The messages of one read, and which of them are in flight: the origin of their batch.
 
     left: how many are in flight. at: loop time of the arrival, or of the last TOUCH.
-    Nearly always all messages are finished by one call, and then no single id is looked at.
+    Nearly always the messages are finished in their order, most often all by one call. Then those in flight are the
+    last `left` of `_ids`, and no single id is looked up.
     """
 
     __slots__ = ("_ids", "_ledger", "_some", "at", "connection", "left")
@@ -98,7 +99,7 @@ class Delivery:
         self.at = at
         self._ledger = ledger
         self._ids: Sequence[bytes] = ids
-        self._some: set[bytes] | None = None  # the ids in flight; None while all, or none, of `_ids` are
+        self._some: set[bytes] | None = None  # the ids in flight; None while they are the last `left` of `_ids`
 
     @property
     def topic(self) -> str:
@@ -118,14 +119,13 @@ class Delivery:
         """The ids that are neither finished nor requeued."""
         if not self.left:
             return ()
-        return self._ids if self._some is None else list(self._some)
+        return self._ids[len(self._ids) - self.left :] if self._some is None else list(self._some)
 
     def finish(self, ids: Sequence[bytes]) -> None:
-        count = len(ids)
-        ids = self._take(ids)
+        taken = self._take(ids)
         if self._ledger.on_finish is not None:
-            self._ledger.on_finish(count)
-        self.connection.finish(ids)
+            self._ledger.on_finish(len(ids))
+        self.connection.finish(taken)
 
     def requeue(self, ids: Sequence[bytes], delay_ms: int) -> None:
         self.connection.requeue(self._take(ids), delay_ms)
@@ -137,11 +137,13 @@ class Delivery:
     def _take(self, ids: Sequence[bytes]) -> Sequence[bytes]:
         """Return those of `ids` that are in flight, and no longer count them as in flight."""
         before = self.left
-        if self._some is None and before and len(ids) == before:
+        if self._some is None and len(ids) == before == len(self._ids):
             self.left = 0
+        elif self._some is None and self._are_next(ids):
+            self.left -= len(ids)
         else:
             if self._some is None:
-                self._some = set(self._ids) if before else set()
+                self._some = set(self.in_flight)
             if not self._some.issuperset(ids):
                 ids = [ident for ident in ids if ident in self._some]
             self._some.difference_update(ids)
@@ -151,6 +153,11 @@ class Delivery:
         if not self.left:
             ledger.remove_finished()
         return ids
+
+    def _are_next(self, ids: Sequence[bytes]) -> bool:
+        """Whether `ids` are the first of the last `left` ids, in their order."""
+        first = len(self._ids) - self.left
+        return ids == self._ids[first : first + len(ids)]
 
     def drop(self) -> None:
         """Forget all ids: the broker delivers these messages again."""
@@ -166,8 +173,11 @@ class Delivery:
 
     def can_merge(self, other: Delivery) -> bool:
         """Whether both are of the same connection, and all their messages are in flight."""
-        whole = self.left and other.left and self._some is None and other._some is None
-        return bool(whole) and self._ledger is other._ledger
+        return self._ledger is other._ledger and self._is_whole and other._is_whole
+
+    @property
+    def _is_whole(self) -> bool:
+        return bool(self.left) and self.left == len(self._ids) and self._some is None
 
     def __repr__(self) -> str:
         return repr(self.connection)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from qtools.engines.nsq.in_flight import InFlightLedger, merge_deliveries
 from qtools.message import Batch, Message, Messages
 
@@ -78,6 +81,28 @@ def test_a_merged_read_may_be_finished_in_parts_and_only_once() -> None:
     batch.touch()
     assert recorder.calls == [("FIN", [b"b", b"c"]), ("REQ 0", []), ("FIN", [b"a", b"d"]), ("TOUCH", [])]
     assert ledger.count == 0
+
+
+@given(st.integers(1, 6), st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=6))
+@example(4, [(0, 2), (2, 4)])
+@example(4, [(0, 2), (0, 4)])
+@example(4, [(0, 2), (3, 4), (2, 3)])
+@example(4, [(0, 2), (1, 3)])
+@example(4, [(2, 4), (0, 2)])
+def test_each_message_is_finished_once_in_whatever_ranges(count: int, ranges: list[tuple[int, int]]) -> None:
+    recorder = Recorder()
+    ledger = InFlightLedger(recorder)
+    ids = [b"%d" % nth for nth in range(count)]
+    batch = read(ledger, *ids)
+    left = list(ids)
+    for start, stop in ranges:
+        places = range(min(start, count), min(max(start, stop), count))
+        batch.pick(places).finish()
+        finished = [ids[place] for place in places if ids[place] in left]
+        left = [ident for ident in left if ident not in finished]
+        assert not places or recorder.calls[-1] == ("FIN", finished)
+        assert ledger.count == len(left)
+    assert sorted(ident for each in ledger.take_all() for ident in each) == left
 
 
 def test_what_a_lost_connection_delivered_is_not_in_flight_again_by_a_merge() -> None:
