@@ -14,7 +14,7 @@ from harness.seaweed import Seaweed
 from harness.shell import Shell
 from harness.waiting import wait_until
 from to_file.spool import finish
-from to_file.stores import Bucket, Directory, Place
+from to_file.store_kinds import Bucket, Directory, Place
 
 from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.archive.manifest import mark_complete

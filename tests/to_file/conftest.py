@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .stores import Bucket, Directory, Place
+from .store_kinds import Bucket, Directory, Place
 
 
 @pytest.fixture(params=["s3", "directory"])

@@ -8,8 +8,8 @@ import pytest
 from conftest import MakeBroker
 from harness.brokers import Broker
 
+from tests.pubsub_http.api.test_access import GOOD, OTHER, SECRET, bearer, token_file
 from tests.pubsub_http.conftest import MakeGateway
-from tests.pubsub_http.test_access import GOOD, OTHER, SECRET, bearer, token_file
 
 EVIL = "https://evil.example"
 

@@ -16,7 +16,7 @@ from qtools.broker.daemon import Daemon
 from qtools.broker.observe.statsd import expand_prefix, parse_statsd
 from qtools.errors import AddressInvalid
 
-from .inside import come_true, serving, subscribed
+from ..inside import come_true, serving, subscribed
 
 
 class Statsd:

@@ -25,11 +25,11 @@ from qtools.to_file.sinks.upload import Uploader, object_name, upload
 from qtools.to_file.stores.digests import SINGLE_PUT
 from qtools.to_file.stores.object_store import ObjectStore
 
-from .spool import DAY, bodies, finish
-from .stores import Bucket, Place
+from ..spool import DAY, bodies, finish
+from ..store_kinds import Bucket, Place
 
-PROGRAM = Path(__file__).with_name("spool.py")
-TESTS = Path(__file__).parents[1]
+PROGRAM = Path(__file__).parents[1] / "spool.py"
+TESTS = Path(__file__).parents[2]
 
 
 @asynccontextmanager

@@ -24,8 +24,8 @@ from qtools.to_file.read.verify import Finding, Report, Verifier, read_archive
 from qtools.to_file.sinks.upload import object_name, upload
 from qtools.to_file.stores.object_store import StoredObject
 
-from .spool import compressed, encoded, finish
-from .stores import Directory, Place
+from ..spool import compressed, encoded, finish
+from ..store_kinds import Directory, Place
 
 FORMATS = ["raw", "envelope", "msgpack", "length32"]
 COMPRESSIONS = ["none", "gzip", "zstd"]

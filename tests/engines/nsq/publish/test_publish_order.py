@@ -26,7 +26,7 @@ from qtools.engines.nsq.publish import batch_splitter, publish_queue
 from qtools.engines.nsq.publish.publisher import NsqPublisher
 from qtools.errors import BrokerError, MessageRefused, QtoolsError
 
-from .scripted import Caller, Scripted, settings, web
+from ..scripted import Caller, Scripted, settings, web
 
 LIMIT = 20  # bytes of a message
 BODY_LIMIT = 100  # bytes of an MPUB's body

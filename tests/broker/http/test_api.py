@@ -14,8 +14,8 @@ import pytest
 
 from qtools.broker.daemon import Daemon
 
-from .inside import Peer, come_true, mpub, serving, subscribed
-from .test_tcp import SlowStore
+from ..inside import Peer, come_true, mpub, serving, subscribed
+from ..tcp.test_clients import SlowStore
 
 
 @asynccontextmanager

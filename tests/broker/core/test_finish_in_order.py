@@ -14,7 +14,7 @@ from qtools.broker.core.consumer import ChannelConsumer
 from qtools.engines.nsq.protocol.client_commands import Finish
 from qtools.engines.nsq.protocol.commands import fin
 
-from .house import House, Reader, consume, ids
+from ..house import House, Reader, consume, ids
 
 BOGUS = b"f" * 16
 

@@ -11,8 +11,8 @@ import pytest
 from qtools.broker.daemon import Daemon
 from qtools.broker.http.history import parse_time
 
-from .inside import come_true, subscribed
-from .test_http import asked
+from ..inside import come_true, subscribed
+from .test_api import asked
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from qtools.broker.observe.metrics import as_prometheus
 from qtools.cli.metrics.metrics_format import Sample, sample_lines
 from qtools.web.memory_budget import MemoryBudget
 
-from .inside import Peer, come_true, mpub, serving, subscribed
+from ..inside import Peer, come_true, mpub, serving, subscribed
 
 Labels = tuple[tuple[str, str], ...]
 

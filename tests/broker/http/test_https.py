@@ -16,8 +16,8 @@ from harness.certificates import Certificates
 
 from qtools.broker.daemon import Daemon
 
-from .inside import come_true, serving
-from .running import running
+from ..inside import come_true, serving
+from ..running import running
 
 BOTH = {"http_address": "127.0.0.1:0", "https_address": "127.0.0.1:0"}
 

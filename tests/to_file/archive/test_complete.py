@@ -14,7 +14,7 @@ from qtools.to_file.archive.partitions import Partitions, end_of, refuse_recurri
 from qtools.to_file.sinks.spool import Spool
 from to_file.house import NOW, batch
 from to_file.spool import finish
-from to_file.stores import Directory
+from to_file.store_kinds import Directory
 
 DAY = 86400
 

@@ -11,7 +11,7 @@ from qtools.broker.core.memory_store import MemoryStore
 from qtools.broker.core.store import Commit
 from qtools.broker.core.topic import FIRST_LOOK, Topic
 
-from .house import FIRST, House, consume, ids
+from ..house import FIRST, House, consume, ids
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from harness.brokers import Broker
 from qtools.broker.core.block import Block
 from qtools.broker.core.latency import Latency, shown, told
 
-from .house import House, consume, ids
-from .inside import Peer, come_true, mpub, serving, subscribed
+from ..house import House, consume, ids
+from ..inside import Peer, come_true, mpub, serving, subscribed
 
 
 class Clock:

@@ -7,7 +7,7 @@ import pytest
 from qtools.broker.core.channel import NOT_IN_FLIGHT, NOT_THE_OWNER, Channel, TooMany
 from qtools.broker.core.topic import Topic
 
-from .house import House, consume, ids
+from ..house import House, consume, ids
 
 
 @pytest.fixture

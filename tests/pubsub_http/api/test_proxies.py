@@ -26,7 +26,7 @@ from websockets.typing import Origin
 from qtools.pubsub_http.api.proxies import as_asked
 from tests.pubsub_http.conftest import MakeGateway
 
-PAGE = (Path(__file__).parents[2] / "docs/q-pubsub-http.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/q-pubsub-http.md").read_text()
 
 
 def block(kind: str) -> str:

@@ -15,8 +15,8 @@ from qtools.broker.tcp.client_connection import ClientConnection
 from qtools.broker.tcp.unfinished_commands import memory_limit
 from qtools.errors import UsageError
 
-from .inside import Peer, come_true, identify, mpub, pub, serving
-from .running import running
+from ..inside import Peer, come_true, identify, mpub, pub, serving
+from ..running import running
 
 MB = 1024 * 1024
 LIMIT = 24 * MB

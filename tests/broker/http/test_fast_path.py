@@ -18,8 +18,8 @@ from qtools.broker.daemon import Daemon
 from qtools.web import fast_path
 from qtools.web.http_connection import QUEUED
 
-from .inside import come_true, serving
-from .test_tcp import SlowStore
+from ..inside import come_true, serving
+from ..tcp.test_clients import SlowStore
 
 SHORT, LONG = "/pub?topic=t", "/pub?topic=%74"
 WAYS = pytest.mark.parametrize("target", [SHORT, LONG])

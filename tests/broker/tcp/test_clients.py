@@ -22,7 +22,7 @@ from qtools.broker.tcp.client_transport import ANSWERS, HIGH_WATER, ROOM
 from qtools.engines.nsq.protocol.frames import Frame
 from qtools.message import Message
 
-from .inside import Peer, come_true, identify, mpub, pub, serving, subscribed
+from ..inside import Peer, come_true, identify, mpub, pub, serving, subscribed
 
 
 def only(daemon: object) -> ClientConnection:

@@ -15,7 +15,7 @@ from qtools.to_file.stores.digests import SINGLE_PUT, Digests, measure
 from qtools.to_file.stores.object_store import ObjectStore, StoredObject
 from qtools.to_file.stores.opening import open_store
 
-from .stores import Bucket, Directory, Place, noise
+from ..store_kinds import Bucket, Directory, Place, noise
 
 NAME = "dt=2026-11-23/hour=08/events ü%20.log.gz"
 LARGE = SINGLE_PUT + 3 * 1024 * 1024 + 1

@@ -22,8 +22,8 @@ from qtools.broker.daemon import Daemon
 from qtools.broker.observe import stats
 from qtools.errors import StartError, UsageError
 
-from .inside import Peer, come_true, identify, mpub, pub, serving
-from .test_tcp import SlowStore
+from ..inside import Peer, come_true, identify, mpub, pub, serving
+from .test_clients import SlowStore
 
 
 @pytest.fixture(scope="module")
