@@ -13,7 +13,7 @@ from qtools.broker.daemon import Daemon
 from qtools.broker.options import Options
 
 from .inside import Peer, come_true, identify, mpub, pub, subscribed
-from .tcp.test_clients import SlowStore
+from .tcp.slow_store import SlowStore
 
 PROMPT = 0.3  # s
 

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from qtools.errors import EvaluationError, ExpressionError
 from qtools.expressions.expression import NOTHING, compile_expression
 from qtools.expressions.values import LARGEST
+from tests.expressions.events import EVENT
 from tests.expressions.jq_pairs import Pairs
-from tests.expressions.test_expression import CONSTRUCTS, EVENT
+from tests.expressions.test_expression import CONSTRUCTS
 
 EXPRESSIONS, VALUES, EXAMPLES = 12, 12, 180
 PAIRS = EXPRESSIONS * VALUES * EXAMPLES

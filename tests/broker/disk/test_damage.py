@@ -1,9 +1,7 @@
-"""A database with damage anywhere: what was stored is delivered unaltered, or it is reported as missing."""
+"""Damage to a database: everything that can be read is delivered, and the rest is reported."""
 
 from __future__ import annotations
 
-import random
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,104 +9,17 @@ from typing import Any
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.core.block import HEAD, Block
+from qtools.broker.core.block import Block
 from qtools.broker.core.broker import Broker
-from qtools.broker.core.channel import Channel
 from qtools.broker.disk import reader
 from qtools.broker.disk.database import FILE
 from qtools.broker.disk.integrity import opening
 from qtools.broker.disk.integrity.damage import DIRECTORY, REPORT
-from qtools.broker.disk.integrity.wal import damage_of_log
 from qtools.broker.disk.store import DurableStore
 from qtools.broker.observe import stats
 from qtools.broker.options import Options
-from qtools.errors import StartError
+from tests.broker.disk.damaged import PAGE, as_page, drain, judge, make_database, overwrite
 from tests.broker.disk.world import World
-
-PAGE = 16384
-
-
-async def make_database(room: Path) -> tuple[Path, set[bytes], set[bytes]]:
-    """A directory with a real database; which bodies topic `t` still has for channel `c`, and which it had finished."""
-    world = World(room)
-    await world.channel("t", "c")
-    await world.channel("u", "c")
-    for nth in range(40):
-        world.publish("t", 20, 20 if nth % 2 else 1500)
-        world.publish("u", 1)
-        await world.quiet()
-    client = world.subscribe("t", "c", 330)
-    await come_true(lambda: len(client.holds) == 330)
-    idents = sorted(client.holds)
-    client.finish(idents[:205] + idents[210:213])
-    for ident in idents[300:303]:
-        client.requeue(ident, 0.0)
-    await world.quiet()
-    account = world.accounts["t", "c"].owed
-    left = {body for body, owed in account.items() if not owed.finished}
-    world.close()
-    return world.directory, left, set(account) - left
-
-
-async def drain(channel: Channel) -> set[bytes]:
-    """What the channel delivers until nothing waits any more."""
-    found: set[bytes] = set()
-
-    def drained() -> bool:
-        while channel.backlog.ready:
-            run = channel.backlog.take(100, 1 << 20)
-            block = run.block
-            found.update(block.frames[block.offset(n) + HEAD : block.offset(n + 1)] for n in range(run.start, run.stop))
-            channel.backlog.finish(block, range(run.start, run.stop))
-        channel.backlog.fetch()
-        return not channel.backlog.depth
-
-    await come_true(drained)
-    return found
-
-
-async def read_all(directory: Path) -> tuple[set[bytes], set[bytes]]:
-    """What topic `t` delivers to channel `c` until nothing waits any more, and the topics that have something lost."""
-    store = DurableStore(directory, sync="off", hot_messages=50)
-    broker = Broker(Options(), store)
-    found: set[bytes] = set()
-    topic = broker.topics.get("t")
-    try:
-        if topic is not None and "c" in topic.channels:
-            found = await drain(topic.channels["c"])
-            await come_true(lambda: store._checker is None or store._checker.is_done)
-            assert broker.health == "OK" if not store.lost else broker.health.startswith("NOK")
-        return found, {one.topic for one in store.lost}
-    finally:
-        broker.close()
-
-
-async def judge(directory: Path, left: set[bytes], finished: set[bytes]) -> str:
-    """Read a damaged database, and answer what became of it: refused, reported, whole."""
-    try:
-        found, lost = await read_all(directory)
-    except StartError:
-        return "refused"
-    assert not found - left - finished, "altered"
-    if left - found:
-        assert lost - {"u"}, f"{len(left - found)} messages are missing, and nothing is reported"
-        assert (directory / DIRECTORY / REPORT).exists()
-        return "reported"
-    return "whole"
-
-
-def as_page(path: Path, table: str) -> int:
-    """Where the first page of a table or index begins."""
-    connection = sqlite3.connect(path)
-    (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
-    connection.close()
-    return (int(page) - 1) * PAGE
-
-
-def overwrite(path: Path, place: int, data: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(data)
 
 
 @pytest.mark.parametrize("table", ["topic", "channel", "progress", "block", "block_of_topic"])
@@ -250,107 +161,7 @@ async def test_a_read_that_fails_for_another_reason_is_tried_again(
     assert caplog.text.count("messages can be read again") == 1
 
 
-# ── the write-ahead log ─────────────────────────────────────────────────────────────────────────
-
-
-async def make_crashed(room: Path) -> tuple[Path, set[bytes]]:
-    """A directory as kill -9 leaves it, with a log; and the bodies."""
-    world = World(room)
-    await world.channel("t", "c")
-    for _ in range(20):
-        world.publish("t", 5, 300)
-        await world.quiet()
-    copy = room / "crashed"
-    shutil.copytree(world.directory, copy)
-    bodies = set(world.accounts["t", "c"].owed)
-    world.close()
-    return copy, bodies
-
-
-@pytest.mark.parametrize("place", [5, 20, 32 + 3, 32 + 12, 32 + 18, 500, 0.3, 0.6, 0.9])
-async def test_damage_in_the_log(place: float, tmp_path: Path) -> None:
-    directory, bodies = await make_crashed(tmp_path)
-    log = directory / f"{FILE}-wal"
-    size = log.stat().st_size
-    at = int(place if place > 1 else size * place)
-    overwrite(log, at, bytes([log.read_bytes()[at] ^ 0x10]))
-    before = log.read_bytes()
-    assert damage_of_log(log) != ""
-    assert await judge(directory, bodies, set()) == "reported"
-    (kept,) = (directory / DIRECTORY).glob(f"{FILE}-wal-*")
-    assert kept.read_bytes() == before
-
-
-async def test_a_log_that_ends_within_a_transaction_is_no_damage(tmp_path: Path) -> None:
-    directory, bodies = await make_crashed(tmp_path)
-    log = directory / f"{FILE}-wal"
-    assert damage_of_log(log) == ""
-    data = log.read_bytes()
-    log.write_bytes(data + bytes(3 * (PAGE + 24)))  # allocated, and not written before the power was gone
-    assert damage_of_log(log) == ""
-    assert await judge(directory, bodies, set()) == "whole"
-    assert not (directory / DIRECTORY).exists()
-
-
-def flip(path: Path, chance: random.Random) -> None:
-    """Damage at one place: a bit, a byte, some bytes, a sector or a page."""
-    data = bytearray(path.read_bytes())
-    place = chance.randrange(100, len(data))
-    kind = chance.random()
-    if kind < 0.3:
-        data[place] ^= 1 << chance.randrange(8)
-    elif kind < 0.6:
-        place = place // PAGE * PAGE + chance.randrange(64)  # where pages have their structure
-        data[place] ^= chance.randrange(1, 256)
-    elif kind < 0.8:
-        data[place : place + 16] = chance.randbytes(len(data[place : place + 16]))
-    elif kind < 0.9:
-        place = place // 512 * 512
-        data[place : place + 512] = bytes(512)
-    else:
-        place = place // PAGE * PAGE
-        data[place : place + PAGE] = bytes(len(data[place : place + PAGE]))
-    path.write_bytes(data)
-
-
-async def try_seeds(seeds: range, room: Path) -> dict[str, int]:
-    directory, left, finished = await make_database(room)
-    outcomes: dict[str, int] = {}
-    for seed in seeds:
-        copy = room / f"copy-{seed}"
-        shutil.copytree(directory, copy)
-        flip(copy / FILE, random.Random(seed))
-        try:
-            outcome = await judge(copy, left, finished)
-        except BaseException as error:
-            raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
-        outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        shutil.rmtree(copy)
-    return outcomes
-
-
-@pytest.mark.parametrize("looks_through", [True, False], ids=["small", "large"])
-async def test_damage_is_reported_and_the_rest_delivered(
-    looks_through: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not looks_through:  # as with a database that is too large to be looked through at each start
-        monkeypatch.setattr(opening, "CHECK_WHOLE", 0)
-        monkeypatch.setattr(opening, "MOST_ROWS", 0)
-    outcomes = await try_seeds(range(15), tmp_path)
-    assert outcomes["reported"] > 0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("looks_through", [True, False], ids=["small", "large"])
-async def test_damage_at_hundreds_of_places(
-    looks_through: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not looks_through:
-        monkeypatch.setattr(opening, "CHECK_WHOLE", 0)
-    outcomes = await try_seeds(range(1000, 1400), tmp_path)
-    assert outcomes["reported"] > 50
-    assert outcomes.get("refused", 0) < 40  # the file's head, and the schema
+# ── the write-ahead log ───────────────────────────────────────────────────────────────────────────
 
 
 async def test_an_order_by_due_time_that_is_damaged_makes_the_health_nok(tmp_path: Path) -> None:

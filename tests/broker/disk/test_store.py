@@ -1,4 +1,4 @@
-"""What the durable store keeps over a restart and over kill -9, and what it makes of files it should not touch."""
+"""What the durable store keeps, and when it lets go of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from broker.inside import come_true
-from qtools.broker.disk.database import FILE, VERSION, connect
-from qtools.broker.disk.integrity.checksum import UNCHECKED, block_checksum, row_checksum
+from qtools.broker.disk.database import FILE
 from qtools.broker.disk.retention import Retain
-from qtools.broker.disk.store import DurableStore
-from qtools.errors import StartError
+from tests.broker.disk.damaged import change
 from tests.broker.disk.world import World
 
 
@@ -35,7 +33,7 @@ async def blocks(world: World) -> int:
     return int(count)
 
 
-# ── what is kept ────────────────────────────────────────────────────────────────────────────────
+# ── what is kept ──────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("how", ["restart", "crash"])
@@ -127,7 +125,7 @@ async def test_numbers_of_messages_do_not_come_again_when_the_clock_is_put_back(
     assert max(client.holds) > first
 
 
-# ── space ───────────────────────────────────────────────────────────────────────────────────────
+# ── space ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_block_goes_when_the_last_channel_is_done_with_it(world: World) -> None:
@@ -228,146 +226,7 @@ async def test_finished_messages_are_retained_up_to_a_size(tmp_path: Path, monke
     world.close()
 
 
-# ── files that should not be touched ────────────────────────────────────────────────────────────
-
-
-def written(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-async def refused(directory: Path) -> str:
-    before = written(directory)
-    with pytest.raises(StartError) as caught:
-        DurableStore(directory)
-    after = {name: text for name, text in written(directory).items() if name in before}
-    assert after == before
-    return str(caught.value)
-
-
-async def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("my dear diary")
-    assert "is no database of q-broker" in await refused(tmp_path)
-
-
-async def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
-    connection = sqlite3.connect(tmp_path / FILE)
-    connection.execute("PRAGMA application_id = 1234")
-    connection.execute("CREATE TABLE mine (x)")
-    connection.commit()
-    connection.close()
-    assert "belongs to another program" in await refused(tmp_path)
-
-
-async def test_a_log_without_its_database_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / f"{FILE}-wal").write_bytes(b"x" * 100)
-    assert "is there without messages.db" in await refused(tmp_path)
-
-
-async def test_a_newer_format_is_left_alone(world: World) -> None:
-    world.close()
-    connection = sqlite3.connect(world.directory / FILE)
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    assert f"was made by a newer q-broker (format 99, this one knows {VERSION})" in await refused(world.directory)
-
-
-@pytest.mark.parametrize("place", [0, 50])
-async def test_a_database_with_a_damaged_head_is_left_alone(place: int, world: World) -> None:
-    world.publish("t", 500, 200)
-    await world.channel("t", "c")
-    world.close()
-    path = world.directory / FILE
-    data = bytearray(path.read_bytes())
-    assert len(data) > place + 64
-    data[place : place + 64] = b"\xa5" * 64
-    path.write_bytes(data)
-    text = await refused(world.directory)
-    assert str(path) in text
-    assert "damaged" in text
-
-
-async def test_what_it_writes_is_private(world: World) -> None:
-    world.publish("t", 1)
-    await world.quiet()
-    assert {path.stat().st_mode & 0o777 for path in world.directory.iterdir()} == {0o600}
-
-
-# ── the format of the release before ────────────────────────────────────────────────────────────
-
-
-async def test_a_database_of_the_format_before_is_upgraded_with_everything_in_it(world: World) -> None:
-    await world.channel("t", "c")
-    world.publish("t", 20)
-    await world.quiet()
-    client = world.subscribe("t", "c", 15)
-    await come_true(lambda: len(client.holds) == 15)
-    client.finish(sorted(client.holds)[3:9])
-    await world.quiet()
-    world.restart_with(make_format_1)
-    version, checksums = rows(world, "PRAGMA user_version"), rows(world, "SELECT checksum FROM block")
-    assert version == [(2,)]
-    assert checksums == [(UNCHECKED,)]
-    world.publish("t", 20)
-    await world.drain()
-
-
-def make_format_1(directory: Path) -> None:
-    """Take out of a database what format 2 has more."""
-    connection = sqlite3.connect(directory / FILE)
-    connection.execute("DROP INDEX block_by_due")
-    connection.execute("DROP INDEX progress_by_due")
-    connection.execute("ALTER TABLE progress DROP COLUMN next_due")
-    connection.execute("ALTER TABLE progress DROP COLUMN unfinished")
-    for table in ("topic", "channel", "block", "progress"):
-        connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-    connection.execute("PRAGMA user_version = 1")
-    connection.commit()
-    connection.close()
-
-
-def rows(world: World, query: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(world.directory / FILE)
-    found = connection.execute(query).fetchall()
-    connection.close()
-    return found
-
-
-async def test_every_row_has_its_checksum(world: World) -> None:
-    await world.channel("t", "c")
-    await world.channel("t", "d")
-    world.publish("t", 20)
-    world.publish("t", 3, delay=30)
-    await world.pause("t")
-    world.broker.topics["t"].pause_channel("c", True)
-    world.broker.topics["t"].pause_channel("c", False)
-    await world.unpause("t")
-    client = world.subscribe("t", "d", 15)
-    await come_true(lambda: len(client.holds) == 15)
-    client.finish(sorted(client.holds)[3:9])
-    world.broker.topic("u")
-    await world.quiet()
-    for table, columns in (
-        ("topic", "id, name, paused, held_from"),
-        ("channel", "id, topic, name, paused, low, sent"),
-        ("progress", "channel, seq, done, attempts, due, next_due, unfinished"),
-    ):
-        found = rows(world, f"SELECT {columns}, checksum FROM {table}")
-        assert found
-        for *values, checksum in found:
-            assert row_checksum(*values) == checksum, (table, values)  # type: ignore[arg-type]
-    for *values, checksum in rows(
-        world, "SELECT seq, topic, base, count, timestamp, due, offsets, frames, checksum FROM block"
-    ):
-        assert block_checksum(*values) == checksum  # type: ignore[arg-type]
-
-
-async def test_an_empty_database_is_not_taken_for_a_new_one(world: World) -> None:
-    world.publish("t", 1)
-    world.close()
-    (world.directory / FILE).write_bytes(b"")
-    text = await refused(world.directory)
-    assert f"{world.directory / FILE} is empty" in text
-    assert "put a copy of it back, or remove it" in text
+# ── the format of the release before ──────────────────────────────────────────────────────────────
 
 
 async def test_a_channel_does_not_get_what_was_published_before_it_and_is_not_safe_yet(world: World) -> None:
@@ -403,10 +262,3 @@ async def test_a_topic_that_was_killed_while_it_waited_gives_everything_to_its_c
     assert (channel.depth + channel.deferred, world.broker.topics["t"].depth) == (7, 0)
     world.accounts["t", "c"] = world.held.pop("t")
     await world.drain()
-
-
-def change(directory: Path, statement: str) -> None:
-    """A change of the database between two runs of the broker."""
-    connection = connect(directory / FILE)
-    connection.execute(statement)
-    connection.close()

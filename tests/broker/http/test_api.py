@@ -15,7 +15,7 @@ import pytest
 from qtools.broker.daemon import Daemon
 
 from ..inside import Peer, come_true, mpub, serving, subscribed
-from ..tcp.test_clients import SlowStore
+from ..tcp.slow_store import SlowStore
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from qtools.web import fast_path
 from qtools.web.http_connection import QUEUED
 
 from ..inside import come_true, serving
-from ..tcp.test_clients import SlowStore
+from ..tcp.slow_store import SlowStore
 
 SHORT, LONG = "/pub?topic=t", "/pub?topic=%74"
 WAYS = pytest.mark.parametrize("target", [SHORT, LONG])

@@ -1,60 +1,23 @@
-"""Many connections as one Source: limits kept, unread bytes bounded, everything given back at the end."""
+"""Many connections as one Source: unread bytes bounded, losses, everything given back at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.consume import consumer as module
 from qtools.engines.nsq.consume.consumer import Consumer
-from qtools.engines.nsq.protocol.client_commands import Close, Requeue, Sub
+from qtools.engines.nsq.protocol.client_commands import Close, Sub
 from qtools.errors import StartError
 from qtools.message import Batch
 from qtools.names import Subscription
-from tests.engines.nsq.scripted import Caller, Scripted, family, settings, until
+from tests.engines.nsq.consume.reading import EVENTS, bodies, read, read_all, reading
+from tests.engines.nsq.scripted import Caller, Scripted, settings, until
 
 pytestmark = pytest.mark.usefixtures("tidy")
-
-EVENTS = Subscription("events", "archive")
-
-
-def bodies(count: int) -> list[bytes]:
-    return [b"body %d" % n for n in range(count)]
-
-
-@asynccontextmanager
-async def reading(
-    *peers: Scripted, sources: Sequence[Subscription] = (EVENTS,), **some: Any
-) -> AsyncIterator[Consumer]:
-    """A consumer of all of `peers` that is subscribed at each."""
-    consumer = Consumer(sources, Brokers(nsqd=tuple(peer.address for peer in peers)), settings(), **some)
-    await consumer.start()
-    await until(lambda: len(consumer.askable()) == len(peers) * len(sources))
-    try:
-        yield consumer
-    finally:
-        await consumer.close()
-
-
-async def read(consumer: Consumer) -> Batch | None:
-    async with asyncio.timeout(5):
-        return await consumer.read()
-
-
-async def read_all(consumer: Consumer, count: int) -> list[Batch]:
-    """Batches of `count` messages in all."""
-    batches: list[Batch] = []
-    while sum(map(len, batches)) < count:
-        batch = await read(consumer)
-        assert batch is not None
-        batches.append(batch)
-    return batches
 
 
 async def test_what_has_come_is_counted_and_how_old_it_was() -> None:
@@ -66,7 +29,7 @@ async def test_what_has_come_is_counted_and_how_old_it_was() -> None:
         assert consumer.lag == pytest.approx(time.time(), abs=10)
 
 
-# ── reading ─────────────────────────────────────────────────────────────────────────────────────
+# ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_all_that_came_since_the_last_read_is_one_batch_that_knows_its_origins() -> None:
@@ -159,119 +122,7 @@ async def test_a_read_that_is_cancelled_takes_nothing_with_it() -> None:
             assert len(batch) == 1
 
 
-# ── how many ────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_max_in_flight_is_shared_and_the_active_have_the_room() -> None:
-    async with Scripted() as one, Scripted() as two, reading(one, two, max_in_flight=10) as consumer:
-        await until(lambda: one.caller.ready + two.caller.ready == 10)
-        assert {one.caller.ready, two.caller.ready} == {5}
-        one.caller.deliver(b"a")
-        await until(lambda: (one.caller.ready, two.caller.ready) == (9, 1))
-        two.caller.deliver(b"b")
-        await until(lambda: (one.caller.ready, two.caller.ready) == (5, 5))
-        await read_all(consumer, 2)
-
-
-async def test_no_connection_is_asked_for_more_than_it_may_give() -> None:
-    async with Scripted() as one:
-        one.agreed.max_rdy_count = 7
-        async with reading(one, max_in_flight=100):
-            await until(lambda: one.caller.ready)
-            assert one.caller.ready_counts == [7]
-
-
-async def test_an_idle_connection_s_room_goes_to_others_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REBALANCE_SECONDS", 0.05)
-    async with Scripted() as one, Scripted() as two, reading(one, two, max_in_flight=10) as consumer:
-        one.caller.deliver(b"a")
-        two.caller.deliver(b"b")
-        first = await read_all(consumer, 2)
-        for batch in first:
-            batch.finish()
-        two.caller.deliver(b"kept")
-        await until(lambda: (one.caller.ready, two.caller.ready) == (1, 9))
-        assert consumer.in_flight == 1
-
-
-async def test_with_fewer_places_than_brokers_each_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.04)
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.02)
-    async with Scripted() as one, Scripted() as two, Scripted() as three:
-        family(one, two, three)
-        for peer in (one, two, three):
-            peer.queue.extend(bodies(3))
-        async with reading(one, two, three, max_in_flight=1) as consumer:
-            for _ in range(9):
-                batch = await read(consumer)
-                assert batch is not None
-                batch.finish()
-            await until(lambda: (one.finished, two.finished, three.finished) == (3, 3, 3))
-
-
-async def test_one_message_is_found_whichever_broker_has_it() -> None:
-    async with Scripted() as one, Scripted() as two, Scripted() as three, Scripted() as four:
-        three.queue.append(b"here")
-        async with reading(one, two, three, four, limit=1) as consumer:
-            batch = await read(consumer)
-            assert batch is not None
-            batch.finish()
-            assert await read(consumer) is None
-
-
-async def test_max_in_flight_is_kept_while_room_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REBALANCE_SECONDS", 0.05)
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.03)
-    async with Scripted() as one, Scripted() as two, Scripted() as three:
-        family(one, two, three)
-        peers = [one, two, three]
-        async with reading(*peers, max_in_flight=20) as consumer:
-            put = got = 0
-            for turn in range(30):  # bursts here and there
-                peer = peers[turn * 7 % 3]
-                peer.queue.extend(bodies(turn))
-                put += turn
-                peer.caller.pump()
-                while got < put:
-                    batch = await read(consumer)
-                    assert batch is not None
-                    got += len(batch)
-                    batch.finish()
-                    await asyncio.sleep(0.001)
-        assert sum(each.finished for each in peers) == got == put
-        assert one.most_in_flight <= 20
-
-
-@pytest.mark.parametrize("limit", [1, 2, 5, 60, 100])
-async def test_a_limit_is_kept_to_the_message_with_two_brokers(limit: int) -> None:
-    async with Scripted() as one, Scripted() as two:
-        family(one, two)
-        one.queue.extend(bodies(60))
-        two.queue.extend(bodies(60))
-        async with reading(one, two, limit=limit, max_in_flight=40) as consumer:
-            got = 0
-            while (batch := await read(consumer)) is not None:
-                got += len(batch)
-                await asyncio.sleep(0)
-                batch.finish()
-            assert got == limit
-        assert one.finished + two.finished == limit
-        assert len(one.queue) + len(two.queue) == 120 - limit
-        assert one.most_in_flight <= min(limit, 40)
-
-
-async def test_more_than_the_limit_is_given_back_at_once() -> None:
-    async with Scripted() as peer, reading(peer, limit=2) as consumer:
-        peer.caller.deliver(b"a", b"b", b"c")
-        batch = await read(consumer)
-        assert batch is not None
-        assert batch.bodies == [b"a", b"b"]
-        await until(lambda: peer.caller.all(Requeue))
-        assert consumer.in_flight == 2
-        assert await read(consumer) is None
-
-
-# ── how much ────────────────────────────────────────────────────────────────────────────────────
+# ── how much ──────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_unread_bytes_are_bounded_and_the_flow_goes_on_when_they_are_read(
@@ -316,7 +167,7 @@ async def test_a_loss_of_all_that_was_unread_lets_the_flow_go_on(monkeypatch: py
         assert batch.bodies == [b"again"]
 
 
-# ── losses, late acknowledgements ───────────────────────────────────────────────────────────────
+# ── losses, late acknowledgements ─────────────────────────────────────────────────────────────────
 
 
 async def test_after_a_loss_it_reads_on_from_the_new_connection() -> None:
@@ -361,7 +212,7 @@ async def test_what_is_asked_of_it_is_answered() -> None:
             assert repr(consumer) == "<Consumer events/archive connections=1 unread=0 B>"
 
 
-# ── the beginning and the end ───────────────────────────────────────────────────────────────────
+# ── the beginning and the end ─────────────────────────────────────────────────────────────────────
 
 
 async def test_one_source_that_cannot_be_reached_ends_it_and_leaves_nothing() -> None:
