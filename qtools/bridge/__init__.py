@@ -1,6 +1,7 @@
 """q-bridge: topics to topics, filtered, routed, reshaped, across clusters.
 
 command.py     flags to options
+flags.py       checks the flags together
 options.py     what a run needs, as plain data
 app.py         one run: consumer, publishers, the loop, reload, the summary
 sink.py        the Sink: plan, publish, dead-letter, count

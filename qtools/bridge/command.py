@@ -11,8 +11,6 @@ from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, TopicType
 from qtools.errors import UsageError
 
-CHANNEL = "q-bridge"
-
 
 @program(
     "q-bridge",
@@ -39,7 +37,6 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--routes",
-    default="",
     metavar="FILE",
     help="Send each message as the routes file FILE says; SIGHUP reads the file again.",
 )
@@ -129,7 +126,6 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 )
 @click.option(
     "--dedupe-file",
-    default="",
     metavar="FILE",
     help="The file with the values of --dedupe.  [default: a file for these sources in the state directory]",
 )
@@ -185,13 +181,9 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     channel, and each of them gets all messages.
     """  # fmt: skip
     import sys
-    from dataclasses import replace
 
-    from qtools.bridge.app import bridge
-    from qtools.bridge.options import BridgeOptions
-    from qtools.cli.broker import engines_of, topics_of
+    from qtools.bridge.flags import options_of
     from qtools.cli.run import run_program
-    from qtools.names import parse_source
 
     show = shared.set_up_logging("q-bridge", given)
     check = given.pop("check")
@@ -199,59 +191,10 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
         if sources:
             raise UsageError(f"--check reads a routes file and nothing else: {sources[0]!r} is too much")
         return _check(check)
-    explain, redrive = given["explain"], given["redrive"]
-    if not sources and not explain:
-        raise UsageError("name a topic to read: TOPIC[/CHANNEL]")
-    if redrive:
-        for flag in ("to", "routes", "where", "select", "dedupe", "dry_run", "explain"):
-            if given[flag] not in (None, "", (), False):
-                raise UsageError(
-                    f"--redrive puts messages back as they were: --{flag.replace('_', '-')} does not go with it"
-                )
-        if given["on_error"] == "pass":
-            raise UsageError("--on-error pass has nowhere to send what is no dead letter")
-        given["until_empty"] = not given["until_now"]
-    elif bool(given["to"]) is bool(given["routes"]):
-        raise UsageError("give --to TOPIC or --routes FILE" + (", not both" if given["to"] else ""))
-    if given["dry_run"] or explain:
-        mode = "--dry-run" if given["dry_run"] else "--explain"
-        for flag in ("until_empty", "until_now"):
-            if given[flag]:
-                raise UsageError(
-                    f"{mode} and --{flag.replace('_', '-')} do not go together: {mode} sees only what is published"
-                    " after it starts"
-                )
-        for flag in ("rate", "defer", "dedupe", "metrics_address", "statsd_address"):
-            if given[flag]:
-                raise UsageError(f"{mode} and --{flag.replace('_', '-')} do not go together: {mode} sends nothing")
-    if given["select"] is not None and given["routes"]:
-        raise UsageError("--select goes with --to; in a routes file each route has a select of its own")
-    if given["dedupe"] is None:
-        for flag in ("dedupe_window", "dedupe_keys", "dedupe_file"):
-            if given[flag]:
-                raise UsageError(f"--{flag.replace('_', '-')} goes with --dedupe")
-    address, names = topics_of(sources, "q-bridge reads from")
-    to_address, given["to"] = topics_of(given["to"], "q-bridge sends to", template=True)
-    engine, to_engine = engines_of("q-bridge", given, address, to_address)
-    options = BridgeOptions(
-        sources=tuple(dict.fromkeys(parse_source(name, CHANNEL) for name in names)),
-        engine=engine,
-        to_engine=to_engine,
-        ends=shared.ends_of(given),
-        operations=shared.operations_of(given),
-        rate=given.pop("rate") or 0.0,
-        on_error=given["on_error"] or "dead-letter",
-        on_trial=given.pop("on_error") is None and not redrive,
-        max_attempts=given.pop("max_attempts") or 0,
-        dedupe_window=given.pop("dedupe_window") or 3600.0,
-        dedupe_keys=given.pop("dedupe_keys") or 10_000_000,
-        dead_letter_topic=given.pop("dead_letter_topic") or "",
-        show=show,
-        **given,
-    )
-    if (explain or options.dry_run) and sys.stdout is None:
+    options = options_of(sources, given, show=show)
+    if (options.explain or options.dry_run) and sys.stdout is None:
         raise UsageError("stdout is closed: there is nowhere to print to")
-    if explain and not sources:
+    if options.explain and not sources:
         if sys.stdin is None:
             raise UsageError("stdin is closed: pipe messages in, or name a topic")
         from qtools.bridge.dry_run import explain_stdin
@@ -260,9 +203,9 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     if options.explain or options.dry_run:
         from qtools.bridge.dry_run import look
 
-        if options.explain and options.count is None:
-            options = replace(options, count=1)
         return run_program(lambda signals: look(options, signals))
+    from qtools.bridge.app import bridge
+
     return run_program(lambda signals: bridge(options, signals))
 
 

@@ -6,6 +6,7 @@
     ending.py         how the process ends: with a status, or by SIGINT
     broker.py         the broker's flags and full addresses: which engine, which settings
     options.py        every shared flag, once, with its rules
+    flag_rules.py     which flags do not go together
     types.py          durations, sizes, addresses, names and delimiters as click types
     logs.py           log lines on stderr, as text or JSON
     progress_line.py  the progress line on a terminal, and the closing summary

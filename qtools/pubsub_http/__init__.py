@@ -1,6 +1,7 @@
 """q-pubsub-http: publish and subscribe over HTTP, with real acknowledgements and a live page.
 
-    command.py options.py  the command line; what a run needs, as plain data
+    command.py flags.py    the command line; checks its flags together
+    options.py             what a run needs, as plain data
     app.py                 one process that serves until a signal
     worker_context.py      one worker among several
     workers.py             several processes on one listening socket

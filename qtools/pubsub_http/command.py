@@ -9,7 +9,6 @@ import click
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
-from qtools.errors import UsageError
 
 DEFAULT_ADDRESS = "127.0.0.1:8080"
 
@@ -36,10 +35,8 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     metavar="ADDRESS",
     help="Address to listen on: HOST:PORT, :PORT for all interfaces, port 0 for a free port, or unix:/PATH.",
 )
-@click.option("--https-cert", default="", metavar="FILE", help="Serve HTTPS with this certificate (PEM).")
-@click.option(
-    "--https-key", default="", metavar="FILE", help="Key of the certificate (PEM), if it is not in the same file."
-)
+@click.option("--https-cert", metavar="FILE", help="Serve HTTPS with this certificate (PEM).")
+@click.option("--https-key", metavar="FILE", help="Key of the certificate (PEM), if it is not in the same file.")
 @click.option(
     "--token-file",
     default="",
@@ -193,45 +190,24 @@ def main(**given: Any) -> int:
     the client's TCP stack has acknowledged it or, with ack=client, when the client finishes it; messages that a
     client leaves unfinished are requeued at once. The path / is a page that shows topics and their messages.
     """  # fmt: skip
-    from qtools.cli.broker import engine_of
     from qtools.cli.run import run_program
-    from qtools.pubsub_http.api.startup_checks import check_address, check_origins, raise_file_limit
-    from qtools.pubsub_http.options import GatewayOptions
+    from qtools.pubsub_http.api.startup_checks import raise_file_limit
+    from qtools.pubsub_http.flags import options_of
 
     shared.set_up_logging("q-pubsub-http", given)
-    insecure = given.pop("insecure")
-    if given["https_key"] and not given["https_cert"]:
-        raise UsageError("--https-key needs --https-cert")
-    if given["max_body_size"] < given["max_msg_size"]:
-        raise UsageError("--max-body-size is less than --max-msg-size")
-    hosts = check_address(
-        given["http_address"], tokens=bool(given["token_file"]), tls=bool(given["https_cert"]), insecure=insecure,
-        names=given.pop("allow_host"), behind_proxy=given["behind_proxy"],
-    )  # fmt: skip
-    origins = check_origins(given.pop("allow_origin"), tokens=bool(given["token_file"]))
-    from qtools.web.memory_budget import default_limit
-
-    engine = engine_of("q-pubsub-http", given)
-    options = GatewayOptions(
-        engine=engine,
-        operations=shared.operations_of(given),
-        hosts=hosts,
-        origins=origins,
-        max_memory=given.pop("max_memory") or default_limit(),
-        **given,
-    )
+    options = options_of(given)
     raise_file_limit()
     if options.token_file:
         from qtools.pubsub_http.api.tokens import read_tokens
 
-        read_tokens(options.token_file)  # what is wrong with it is said now, once
+        read_tokens(options.token_file)  # an error in it is reported now, and once for all workers
     if options.workers > 1:
         from qtools.pubsub_http.workers import serve_with_workers
 
         return serve_with_workers(options)
     from qtools.pubsub_http.app import serve
 
-    # uvloop does not show how much waits beneath TLS, which says what a client has taken.
+    # uvloop does not show how many bytes wait in the TLS layer, which are needed to know what a client has taken.
     return run_program(lambda signals: serve(options, signals), server=not options.https_cert)
 
 

@@ -80,46 +80,14 @@ def main(sources: tuple[str, ...], **given: Any) -> int:
     other channels are not affected. On a terminal, control characters are made visible; a pipe gets the
     bytes unchanged.
     """  # fmt: skip
-    import os
     import sys
-    import time
 
-    from qtools.cli.broker import engine_of, topics_of
     from qtools.cli.run import run_program
-    from qtools.names import EPHEMERAL, parse_source
     from qtools.tail.app import tail
-    from qtools.tail.options import TailOptions
+    from qtools.tail.flags import options_of
 
     show = shared.set_up_logging("q-tail", given)
-    if given["format"] != "raw" and (given["delimiter"] is not None or given["null"] or given["print_topic"]):
-        raise UsageError("--delimiter, -0 and --print-topic go with --format raw only")
-    if given["peek"]:
-        for name in ("since", "until_empty", "until_now", "idle_timeout"):
-            if given[name]:
-                raise UsageError(
-                    f"--peek looks once, and takes nothing: --{name.replace('_', '-')} does not go with it"
-                )
-    since = given.pop("since")
-    own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
-    address, names = topics_of(sources, "q-tail reads from")
-    parsed = tuple(dict.fromkeys(parse_source(name, own) for name in names))
-    if given["peek"] and any(source.channel == own for source in parsed):
-        raise UsageError(
-            "--peek looks into a channel: name it, as in TOPIC/CHANNEL; while the topic has none, with any name"
-        )
-    engine = engine_of("q-tail", given, address)
-    options = TailOptions(
-        sources=parsed,
-        engine=engine,
-        ends=shared.ends_of(given),
-        delimiter=shared.delimiter_of(given, may_be_empty=True),
-        operations=shared.operations_of(given),
-        rules=shared.filter_of(given, "skip"),
-        guarded=tuple(source for source in parsed if source.channel == own),
-        since=None if since is None else time.time() - since,
-        show=show,
-        **given,
-    )
+    options = options_of(sources, given, show=show)
     if sys.stdout is None:
         raise UsageError("stdout is closed: there is nowhere to print to")
     return run_program(lambda signals: tail(options, signals))

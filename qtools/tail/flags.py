@@ -1,0 +1,71 @@
+"""Checks the flags of q-tail together. In: the values from click. Out: TailOptions, or UsageError."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, TypedDict, cast
+
+from qtools.cli import options as shared
+from qtools.cli.broker import engine_of, topics_of
+from qtools.cli.flag_rules import Excludes, check_rules
+from qtools.errors import UsageError
+from qtools.names import EPHEMERAL, parse_source
+from qtools.tail.options import TailOptions
+
+RULES = (
+    Excludes(
+        "peek", ("since", "until_empty", "until_now", "idle_timeout"),
+        "--peek looks once, and takes nothing: {other} does not go with it",
+    ),
+)  # fmt: skip
+
+
+class TailFlags(TypedDict):
+    """The flags that q-tail reads itself."""
+
+    count: int | None
+    format: str
+    delimiter: bytes | None
+    null: bool
+    print_topic: bool
+    sample: float
+    since: float | None
+    peek: bool
+    max_in_flight: int
+    fail_if_none: bool
+
+
+def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -> TailOptions:
+    """The options for the flags in `given`; UsageError if they do not go together. show: --quiet was not given."""
+    flags = cast("TailFlags", given)
+    if flags["format"] != "raw" and (flags["delimiter"] is not None or flags["null"] or flags["print_topic"]):
+        raise UsageError("--delimiter, -0 and --print-topic go with --format raw only")
+    check_rules(given, RULES)
+    own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
+    address, names = topics_of(sources, "q-tail reads from")
+    parsed = tuple(dict.fromkeys(parse_source(name, own) for name in names))
+    guarded = tuple(source for source in parsed if source.channel == own)
+    if flags["peek"] and guarded:
+        raise UsageError(
+            "--peek looks into a channel: name it, as in TOPIC/CHANNEL; while the topic has none, with any name"
+        )
+    others = dict(given)  # each of the functions below takes its own flags out of it
+    return TailOptions(
+        sources=parsed,
+        engine=engine_of("q-tail", others, address),
+        format=flags["format"],
+        delimiter=shared.delimiter_of(others, may_be_empty=True),
+        count=flags["count"],
+        sample=flags["sample"],
+        rules=shared.filter_of(others, "skip"),
+        print_topic=flags["print_topic"],
+        ends=shared.ends_of(others),
+        fail_if_none=flags["fail_if_none"],
+        since=None if flags["since"] is None else time.time() - flags["since"],
+        peek=flags["peek"],
+        max_in_flight=flags["max_in_flight"],
+        guarded=guarded,
+        operations=shared.operations_of(others),
+        show=show,
+    )
