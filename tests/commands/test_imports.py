@@ -13,8 +13,8 @@ from harness.brokers import Broker
 from harness.shell import NOT_MEASURED, Shell
 
 BASE = """
-    qtools qtools.backoff qtools.descriptors qtools.durations qtools.entry qtools.errors qtools.host_port qtools.message
-    qtools.names
+    qtools qtools.attributes qtools.backoff qtools.descriptors qtools.durations qtools.entry qtools.errors
+    qtools.host_port qtools.message qtools.names
     qtools.cli qtools.cli.broker qtools.cli.ending qtools.cli.logs qtools.cli.metrics qtools.cli.metrics.operations
     qtools.cli.options qtools.cli.program qtools.cli.progress_line qtools.cli.run qtools.cli.types qtools.cli.worker
     qtools.engines qtools.engines.choice qtools.engines.contract qtools.engines.url
