@@ -35,8 +35,11 @@ log = logging.getLogger("qtools.broker")
 
 
 class Daemon:
-    """A broker with its servers. idle_exit: seconds without a client after which it ends, unless messages would be
-    lost."""
+    """A broker with its servers, which are None before `start`, and where the options have none.
+
+    idle_exit: seconds without a client after which it ends, unless messages would be lost. budget: the memory of all
+    clients.
+    """
 
     def __init__(
         self,
@@ -52,11 +55,11 @@ class Daemon:
         self._tcp: socket.socket | None = None
         self._http: socket.socket | None = None
         self._https: socket.socket | None = None
-        self._tcp_server: TcpServer | None = None
-        self._http_server: HttpServer | None = None
-        self._budget: MemoryBudget | None = None
-        self._lookups: Lookups | None = None
-        self._statsd: StatsdPusher | None = None
+        self.tcp_server: TcpServer | None = None
+        self.http_server: HttpServer | None = None
+        self.budget: MemoryBudget | None = None
+        self.lookups: Lookups | None = None
+        self.statsd: StatsdPusher | None = None
         self._idle: Deadline[Alarm] | None = None
         self._stopped = asyncio.Event()
 
@@ -72,28 +75,28 @@ class Daemon:
             self.broker = Broker(options, self._make_store() if self._store is None else self._store)
             if options.id is not None and self.broker.store.last_id >= options.first_id(time.time_ns()):
                 log.warning("--node-id %d: stored messages have higher ids; new ids continue from there", options.id)
-            budget = self._budget = MemoryBudget(memory_limit(options))
-            self._tcp_server = TcpServer(self.broker, budget, self._start_idle_timer)
+            budget = self.budget = MemoryBudget(memory_limit(options))
+            self.tcp_server = TcpServer(self.broker, budget, self._start_idle_timer)
             http_port = options.broadcast_http_port or port_of(self._http)
-            self._statsd = StatsdPusher(self.broker, http_port)
-            self._lookups = Lookups(self.broker, options.broadcast_tcp_port or port_of(self._tcp), http_port)
-            self._lookups.check(options.nsqlookupd_tcp_addresses)
+            self.statsd = StatsdPusher(self.broker, http_port)
+            self.lookups = Lookups(self.broker, options.broadcast_tcp_port or port_of(self._tcp), http_port)
+            self.lookups.check(options.nsqlookupd_tcp_addresses)
             if self._http is not None or self._https is not None:
                 from qtools.broker.http.api import HttpApi
                 from qtools.broker.http.config import Config
                 from qtools.web.http_server import HttpServer
 
-                config = Config(options, self._lookups)
-                api = HttpApi(self.broker, self._tcp_server, self._tcp, self._http, self._https, config)
-                self._http_server = HttpServer(api, short=api.short, budget=budget)
+                config = Config(options, self.lookups)
+                api = HttpApi(self.broker, self.tcp_server, self._tcp, self._http, self._https, config)
+                self.http_server = HttpServer(api, short=api.short, budget=budget)
                 if self._http is not None:
-                    await self._http_server.open(self._http)
+                    await self.http_server.open(self._http)
                 if self._https is not None:
-                    await self._http_server.open(self._https, self._tcp_server.tls)
-            await self._tcp_server.open(self._tcp)
+                    await self.http_server.open(self._https, self.tcp_server.tls)
+            await self.tcp_server.open(self._tcp)
             # last, because the clients that nsqlookupd sends must be accepted
-            self._lookups.follow(options.nsqlookupd_tcp_addresses)
-            self._statsd.start()
+            self.lookups.follow(options.nsqlookupd_tcp_addresses)
+            self.statsd.start()
         except BaseException:
             self._remove_sockets()
             if hasattr(self, "broker"):
@@ -143,11 +146,11 @@ class Daemon:
         """Stop accepting clients and messages. All messages accepted so far are kept."""
         if hasattr(self, "broker"):
             self.broker.stopping = True
-        if self._lookups is not None:
-            self._lookups.stop()  # first, so that nsqlookupd sends no more clients
-        if self._statsd is not None:
-            self._statsd.close()
-        for server in (self._tcp_server, self._http_server):
+        if self.lookups is not None:
+            self.lookups.stop()  # first, so that nsqlookupd sends no more clients
+        if self.statsd is not None:
+            self.statsd.close()
+        for server in (self.tcp_server, self.http_server):
             if server is not None:
                 server.close()
         self._stopped.set()
@@ -156,14 +159,14 @@ class Daemon:
         """Serve until `stop`, then end all connections in order."""
         await self._stopped.wait()
         log.info("stopping")
-        if self._lookups is not None:
-            await self._lookups.close()
+        if self.lookups is not None:
+            await self.lookups.close()
         await asyncio.gather(
-            *(server.see_out() for server in (self._tcp_server, self._http_server) if server is not None)
+            *(server.see_out() for server in (self.tcp_server, self.http_server) if server is not None)
         )
         self.broker.close()
-        if self._budget is not None:
-            self._budget.close()
+        if self.budget is not None:
+            self.budget.close()
         self._remove_sockets()
         lost = 0 if self.broker.store.durable else self.broker.held()
         if lost:
@@ -184,8 +187,8 @@ class Daemon:
         """End the broker, if there is still no client. No other code runs until the servers are closed, so a client
         that connects now is either served or refused."""
         self._idle = None
-        assert self._tcp_server is not None
-        if self._tcp_server.connections:
+        assert self.tcp_server is not None
+        if self.tcp_server.connections:
             return  # called again when the last client leaves
         if not self.broker.store.durable and self.broker.held():
             self._start_idle_timer()

@@ -48,7 +48,7 @@ async def test_silent_clients_do_not_hold_it_up() -> None:
         ):
             silent.append(Peer(*await asyncio.open_connection(host, int(port))))
             silent[-1].say(said)
-        server = daemon._http_server
+        server = daemon.http_server
         assert server is not None
         await come_true(lambda: len(server.state.connections) == 5 and len(server.state.tasks) == 2)
     assert took[0] < PROMPT
@@ -66,7 +66,7 @@ async def test_a_client_that_does_not_read_does_not_hold_it_up() -> None:
             writer.say(mpub("t", *[b"x" * 50_000] * 10))
             assert await writer.answer() == b"OK"
         await come_true(
-            lambda: any(one.transport.socket.get_write_buffer_size() for one in daemon._tcp_server.connections)
+            lambda: any(one.transport.socket.get_write_buffer_size() for one in daemon.tcp_server.connections)
         )  # type: ignore[union-attr]
     assert took[0] < PROMPT
     await stuck.close()
@@ -81,7 +81,7 @@ async def test_a_client_that_reads_slowly_gets_what_was_written_for_it() -> None
         for _ in range(100):
             writer.say(mpub("t", *[b"x" * 50_000] * 10))
             assert await writer.answer() == b"OK"
-        (connection,) = [one for one in daemon._tcp_server.connections if one.consumer is not None]  # type: ignore[union-attr]
+        (connection,) = [one for one in daemon.tcp_server.connections if one.consumer is not None]  # type: ignore[union-attr]
         await come_true(connection.transport.socket.get_write_buffer_size)
         sent = connection.consumer.sent  # type: ignore[union-attr]
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined]

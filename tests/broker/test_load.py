@@ -212,7 +212,7 @@ async def test_one_that_has_only_half_closed_is_let_go() -> None:
         peer = await subscribed(daemon)
         peer.writer.write_eof()
         assert await peer.hung_up()
-        await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon.tcp_server.connections)  # type: ignore[union-attr]
         await peer.close()
 
 

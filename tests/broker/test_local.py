@@ -150,7 +150,7 @@ async def test_it_stays_while_a_client_is_there_and_while_it_holds_messages() ->
         daemon._look(daemon.broker.now())
         assert not daemon.broker.stopping
         await peer.close()
-        await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon.tcp_server.connections)  # type: ignore[union-attr]
         daemon._look(daemon.broker.now())
         assert not daemon.broker.stopping
         daemon.broker.topics["t"].empty(daemon.broker.now(), time.time_ns())

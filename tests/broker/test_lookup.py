@@ -140,7 +140,7 @@ async def test_a_new_topic_has_the_channels_that_it_has_elsewhere() -> None:
 async def test_a_consumer_that_makes_the_topic_takes_nothing_from_the_others() -> None:
     async with lookupd() as one, registered(one.address) as daemon:
         one.channels = {"t": ["a"]}
-        await come_true(lambda: daemon._lookups and any(peer.is_there for peer in daemon._lookups._peers.values()))
+        await come_true(lambda: daemon.lookups and any(peer.is_there for peer in daemon.lookups._peers.values()))
         reader = await subscribed(daemon, "t", "mine")
         writer = await Peer.to(daemon, mpub("t", b"1", b"2"))
         assert [message.body for message in await reader.messages(2)] == [b"1", b"2"]
@@ -156,7 +156,7 @@ async def test_a_nsqlookupd_that_does_not_tell_channels_holds_up_a_topic_for_its
     monkeypatch.setattr(logging.getLogger("qtools"), "propagate", True)
     async with lookupd() as one, registered(one.address, http_client_request_timeout=0.3) as daemon:
         one.channels = None
-        await come_true(lambda: daemon._lookups and any(peer.is_there for peer in daemon._lookups._peers.values()))
+        await come_true(lambda: daemon.lookups and any(peer.is_there for peer in daemon.lookups._peers.values()))
         reader = await subscribed(daemon, "t", "c")
         writer = await Peer.to(daemon, mpub("t", b"1"))
         assert await writer.answer() == b"OK"  # it is accepted meanwhile
@@ -228,12 +228,12 @@ async def test_a_broker_that_is_killed_while_a_topic_waits_loses_nothing(tmp_pat
 async def test_a_topic_that_is_deleted_while_it_waits_stays_deleted() -> None:
     async with lookupd() as one, registered(one.address, http_client_request_timeout=0.2) as daemon:
         one.channels = None
-        await come_true(lambda: daemon._lookups and any(peer.is_there for peer in daemon._lookups._peers.values()))
+        await come_true(lambda: daemon.lookups and any(peer.is_there for peer in daemon.lookups._peers.values()))
         daemon.broker.topic("t")
         await come_true(lambda: one.asked)
         daemon.broker.delete_topic("t")
-        assert daemon._lookups is not None
-        await come_true(lambda: not daemon._lookups._asking)  # type: ignore[union-attr]
+        assert daemon.lookups is not None
+        await come_true(lambda: not daemon.lookups._asking)  # type: ignore[union-attr]
         assert daemon.broker.topics == {}
 
 
@@ -306,11 +306,11 @@ async def test_a_lookupd_may_come_and_go_while_it_runs() -> None:
     async with lookupd() as one, lookupd() as other, registered(one.address) as daemon:
         daemon.broker.topic("t")
         await come_true(lambda: one.known == {"t": set()})
-        assert daemon._lookups is not None
-        daemon._lookups.follow([other.address])
+        assert daemon.lookups is not None
+        daemon.lookups.follow([other.address])
         await come_true(lambda: other.known == {"t": set()} and not one.known)
         with pytest.raises(UsageError, match="more than 64"):
-            daemon._lookups.follow([f"h{number}:4160" for number in range(65)])
+            daemon.lookups.follow([f"h{number}:4160" for number in range(65)])
 
 
 async def test_nsqlookupds_are_changed_over_http() -> None:

@@ -58,7 +58,7 @@ async def test_a_body_over_the_limit_is_refused_while_it_comes() -> None:
 @pytest.mark.parametrize("target", ["/pub?topic=t", "/pub?topic=t&defer=1"])  # the short way, the long way
 async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(target: str) -> None:
     async with asked() as (daemon, _):
-        server = daemon._http_server
+        server = daemon.http_server
         assert server is not None
         host, _, port = daemon.http_address.rpartition(":")
         _, writer = await asyncio.open_connection(host, int(port))

@@ -159,7 +159,7 @@ async def test_one_request_is_one_message_however_it_comes(target: str) -> None:
             client.ask(target, b"hello")
             await client.answer()
         client.writer.close()
-        server = daemon._http_server
+        server = daemon.http_server
         assert server is not None
         await come_true(lambda: not server.state.connections)
         assert daemon.broker.topics["t"].depth == 4
@@ -197,7 +197,7 @@ async def test_who_hangs_up_before_the_commit_is_published_for_all_the_same(targ
         sock = client.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not only an end
         client.writer.transport.abort()
-        server = daemon._http_server
+        server = daemon.http_server
         assert server is not None
         await come_true(lambda: not server.state.connections)
         commit.settle()
@@ -240,7 +240,7 @@ async def test_what_is_whole_is_answered_though_garbage_follows(target: str, tog
         (commit,) = await come_true(lambda: store.turns)
         if not together:
             client.writer.write(garbage)
-            server = daemon._http_server
+            server = daemon.http_server
             assert server is not None
             (connection,) = server.state.connections
             await come_true(lambda: connection._ignores_input)  # type: ignore[union-attr]
@@ -315,7 +315,7 @@ async def test_who_reads_no_answers_is_not_listened_to(target: str) -> None:
     async with clients(receive_buffer=65536) as (daemon, (client,)):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.ask_much(target, 100_000, 300)  # fewer than QUEUED in one read
-        server = daemon._http_server
+        server = daemon.http_server
         assert server is not None
         (connection,) = await come_true(lambda: server.state.connections)
         await come_true(lambda: connection.flow is not None and connection.flow.write_paused)
@@ -339,7 +339,7 @@ async def test_no_more_requests_wait_than_one_read_brings(target: str) -> None:
     async with clients(store=store) as (daemon, (client,)):
         client.ask_much(target, 50_000, 1)
         (commit,) = await come_true(lambda: store.turns)
-        server = daemon._http_server
+        server = daemon.http_server
         assert server is not None
         (connection,) = server.state.connections
         assert 100 < len(connection.pipeline) <= QUEUED
@@ -366,7 +366,7 @@ async def test_at_the_end_what_waits_for_a_commit_is_answered_though_more_was_as
 async def test_a_body_that_does_not_come_is_given_up(target: str) -> None:
     async with clients() as (daemon, (client,)):
         client.writer.write(f"POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhal".encode())
-        server = daemon._http_server
+        server = daemon.http_server
         assert server is not None
         (connection,) = await come_true(lambda: server.state.connections)
         await come_true(lambda: connection.cycle is not None)

@@ -47,8 +47,8 @@ def statsd() -> Iterator[Statsd]:
 
 def pushed(daemon: Daemon) -> dict[str, str]:
     """What would be pushed now, by name."""
-    assert daemon._statsd is not None
-    lines = b"".join(daemon._statsd.packets()).decode().splitlines()
+    assert daemon.statsd is not None
+    lines = b"".join(daemon.statsd.packets()).decode().splitlines()
     assert len(lines) == len({line.partition(":")[0] for line in lines})
     return dict(line.split(":") for line in lines)
 
@@ -114,12 +114,12 @@ async def test_packets_are_no_larger_than_asked_for_and_whole_lines() -> None:
     async with serving(statsd_address="127.0.0.1:1", statsd_udp_packet_size=200) as daemon:
         for number in range(30):
             daemon.broker.channel(f"t{number}", "c" * 60)
-        assert daemon._statsd is not None
-        packets = list(daemon._statsd.packets())
+        assert daemon.statsd is not None
+        packets = list(daemon.statsd.packets())
         assert max(map(len, packets)) <= 200
         assert all(packet.endswith(b"\n") for packet in packets)
         daemon.options.statsd_udp_packet_size = 10  # less than a line: a line a packet
-        packets = list(daemon._statsd.packets())
+        packets = list(daemon.statsd.packets())
         assert {packet.count(b"\n") for packet in packets} == {1}
 
 

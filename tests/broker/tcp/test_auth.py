@@ -115,8 +115,8 @@ async def test_the_statistics_say_what_the_auth_server_said() -> None:
         peer = await Peer.to(daemon, secret() + b"SUB open mine\n")
         await peer.answer()
         assert await peer.answer() == b"OK"
-        assert daemon._tcp_server is not None
-        told = stats.collect(daemon.broker, daemon._tcp_server.connections)
+        assert daemon.tcp_server is not None
+        told = stats.collect(daemon.broker, daemon.tcp_server.connections)
         ((channel,),) = [topic["channels"] for topic in told["topics"]]
         (client,) = channel["clients"]
         said = (client["authed"], client["auth_identity"], client["auth_identity_url"])
@@ -143,7 +143,7 @@ async def test_a_client_that_leaves_while_the_auth_server_is_asked(caplog: pytes
         peer.writer.transport.abort()
         async with asyncio.timeout(10):
             await left.wait()  # the question is given up with the client
-        await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon.tcp_server.connections)  # type: ignore[union-attr]
         assert not daemon.broker.topics
     assert "internal error" not in caplog.text
 
@@ -203,7 +203,7 @@ async def test_an_authorization_is_asked_for_again_when_its_time_is_over() -> No
     async with guarded() as (daemon, auth):
         peer = await Peer.to(daemon, secret())
         await peer.answer()
-        (connection,) = daemon._tcp_server.connections  # type: ignore[union-attr]
+        (connection,) = daemon.tcp_server.connections  # type: ignore[union-attr]
         assert connection.authorization is not None
         connection.authorization.expires = 0.0
         auth.answer["authorizations"] = [{"topic": "^new$", "channels": [".*"], "permissions": ["publish"]}]

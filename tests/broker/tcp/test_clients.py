@@ -17,7 +17,7 @@ from ..inside import Peer, come_true, identify, mpub, pub, serving, subscribed
 
 
 def only(daemon: object) -> ClientConnection:
-    (connection,) = daemon._tcp_server.connections  # type: ignore[attr-defined]
+    (connection,) = daemon.tcp_server.connections  # type: ignore[attr-defined]
     return connection
 
 
@@ -43,9 +43,9 @@ async def test_thousands_come_in_order_and_once() -> None:
 async def test_a_client_that_leaves_in_the_middle_of_an_mpub_leaves_nothing() -> None:
     async with serving() as daemon:
         peer = await Peer.to(daemon, mpub("t", b"whole", b"cut off")[:-3])
-        await come_true(lambda: daemon._tcp_server.connections)
+        await come_true(lambda: daemon.tcp_server.connections)
         await peer.close()
-        await come_true(lambda: not daemon._tcp_server.connections)
+        await come_true(lambda: not daemon.tcp_server.connections)
         assert daemon.broker.topics == {}
 
 
@@ -110,7 +110,7 @@ async def test_an_idle_broker_has_nothing_to_wake_up_for() -> None:
         peer.say(b"FIN %b\n" % message.id)
         await come_true(lambda: daemon.broker.held() == 0)
         await peer.close()
-        await come_true(lambda: not daemon._tcp_server.connections)
+        await come_true(lambda: not daemon.tcp_server.connections)
         daemon.broker.topics["t"].channels["c"].wake(daemon.broker.now())
         left = [entry.when for entry in daemon.broker._alarms._heap if entry.item is not None]
         assert len(left) <= 1  # the deadline of a message that was finished, which rings once
@@ -141,7 +141,7 @@ async def test_a_client_that_does_not_read_costs_bounded_memory_and_stops_nobody
             assert await writer.answer() == b"OK"
             for message in await reader.messages(10):
                 reader.say(b"FIN %b\n" % message.id)
-        (connection,) = [one for one in daemon._tcp_server.connections if one.channel and one.channel.name == "stuck"]
+        (connection,) = [one for one in daemon.tcp_server.connections if one.channel and one.channel.name == "stuck"]
         assert connection.transport.socket.get_write_buffer_size() <= HIGH_WATER + ROOM
         assert connection.transport.out_size == 0
         assert connection.channel is not None
@@ -163,7 +163,7 @@ async def test_a_client_that_reads_nothing_for_a_heartbeat_is_dropped(caplog: py
         writer = await Peer.to(daemon)
         writer.say(mpub("t", *[b"x" * 50_000] * 100) * 5)
         began = time.monotonic()
-        while len(daemon._tcp_server.connections) > 1:
+        while len(daemon.tcp_server.connections) > 1:
             stuck.say(b"NOP\n")  # it is alive, and says so
             await asyncio.sleep(0.05)
             assert time.monotonic() - began < 10
@@ -180,7 +180,7 @@ async def test_a_client_that_reads_slowly_is_not_dropped(caplog: pytest.LogCaptu
         slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer = await Peer.to(daemon)
         writer.say(mpub("t", *[b"x" * 50_000] * 100) * 5)
-        connection = next(one for one in daemon._tcp_server.connections if one.consumer is not None)
+        connection = next(one for one in daemon.tcp_server.connections if one.consumer is not None)
         await come_true(lambda: connection.transport.is_full)
         ended = time.monotonic() + 3.5
         while time.monotonic() < ended:
@@ -190,7 +190,7 @@ async def test_a_client_that_reads_slowly_is_not_dropped(caplog: pytest.LogCaptu
             slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
             slow.say(b"NOP\n")
             await asyncio.sleep(0.2)
-        assert connection in daemon._tcp_server.connections
+        assert connection in daemon.tcp_server.connections
         assert not any("dropped" in line for line in caplog.messages)
         slow.writer.transport.abort()
         await slow.close()
@@ -201,7 +201,7 @@ async def test_a_client_that_never_reads_its_answers_is_not_listened_to_for_ever
     async with serving() as daemon:
         peer = await Peer.to(daemon)
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        connection = await come_true(lambda: next(iter(daemon._tcp_server.connections), None))
+        connection = await come_true(lambda: next(iter(daemon.tcp_server.connections), None))
         chunk = pub("t", b"x") * 20_000
         async with asyncio.timeout(60):
             while not connection.transport.is_paused:
@@ -221,7 +221,7 @@ async def test_a_refused_client_that_never_leaves_is_cut_off() -> None:
     async with serving() as daemon:
         peer = await Peer.to(daemon, b"NONSENSE\n")
         assert await peer.answer() == b"E_INVALID invalid command NONSENSE"
-        await come_true(lambda: not daemon._tcp_server.connections, 5)
+        await come_true(lambda: not daemon.tcp_server.connections, 5)
         await peer.close()
 
 
@@ -232,7 +232,7 @@ async def test_more_consumers_than_allowed_are_refused() -> None:
         assert await second.answer() == b"E_SUB_FAILED SUB failed consumers for t:c exceeds limit of 1"
         await first.close()
         await second.close()
-        await come_true(lambda: not daemon._tcp_server.connections)
+        await come_true(lambda: not daemon.tcp_server.connections)
         third = await subscribed(daemon)
         await third.close()
 
@@ -257,7 +257,7 @@ async def test_ephemeral_things_go_with_their_last_client() -> None:
         first = await subscribed(daemon, "t#ephemeral", "c#ephemeral")
         second = await subscribed(daemon, "t#ephemeral", "c#ephemeral")
         await first.close()
-        await come_true(lambda: len(daemon._tcp_server.connections) == 1)
+        await come_true(lambda: len(daemon.tcp_server.connections) == 1)
         assert list(daemon.broker.topics) == ["t#ephemeral"]
         await second.close()
         await come_true(lambda: not daemon.broker.topics)

@@ -117,7 +117,7 @@ async def test_publishers_are_not_listened_to_while_too_much_waits_to_be_written
         for peer in peers:
             for _ in range(20):
                 peer.say(mpub("t", b"x" * 30_000, b"y" * 30_000))
-        connections = list(daemon._tcp_server.connections)
+        connections = list(daemon.tcp_server.connections)
         await come_true(lambda: all(connection.waits_for_store for connection in connections))
         assert all(connection.transport.is_paused for connection in connections)
         leaving = peers.pop()

@@ -41,8 +41,8 @@ async def test_what_is_half_sent_is_bounded_and_becomes_whole_later(kind: str) -
     else:
         whole = pub("t", body) if kind == "PUB" else mpub("t", body[: MB // 2], body[: MB // 2 - 100])
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_server is not None
-        connections = daemon._tcp_server.connections
+        assert daemon.tcp_server is not None
+        connections = daemon.tcp_server.connections
         most = 0
 
         async def send(peer: Peer) -> bytes:
@@ -66,8 +66,8 @@ async def test_what_is_half_sent_is_bounded_and_becomes_whole_later(kind: str) -
         assert not answers[0].startswith(b"E_")
         assert most <= LIMIT
         await come_true(lambda: not deaf(connections))
-        assert daemon._budget is not None
-        assert daemon._budget.shed == 0
+        assert daemon.budget is not None
+        assert daemon.budget.shed == 0
         for peer in (*stuck, *others):
             await peer.close()
 
@@ -80,10 +80,10 @@ async def test_those_who_send_nothing_more_are_ended_and_the_others_go_on(
     caplog.set_level(logging.WARNING)
     body = b"x" * (MB - 100)
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_server is not None
-        assert daemon._budget is not None
+        assert daemon.tcp_server is not None
+        assert daemon.budget is not None
         stuck = [await Peer.to(daemon, pub("t", body)[: -MB // 4]) for _ in range(40)]
-        await come_true(lambda: deaf(daemon._tcp_server.connections))  # type: ignore[union-attr]
+        await come_true(lambda: deaf(daemon.tcp_server.connections))  # type: ignore[union-attr]
 
         dripping = [asyncio.create_task(drip(peer)) for peer in stuck[1:]]
         small, large = await Peer.to(daemon, pub("t", b"a")), await Peer.to(daemon, pub("t", body))
@@ -91,8 +91,8 @@ async def test_those_who_send_nothing_more_are_ended_and_the_others_go_on(
             assert await small.answer() == b"OK"
             assert await large.answer() == b"OK"
             assert await stuck[0].answer() == OUT_OF_MEMORY
-        assert 0 < daemon._budget.shed <= len(stuck)
-        assert daemon._budget.shed == sum("ended the connection of 127.0.0.1:" in line for line in caplog.messages)
+        assert 0 < daemon.budget.shed <= len(stuck)
+        assert daemon.budget.shed == sum("ended the connection of 127.0.0.1:" in line for line in caplog.messages)
         assert f"--max-memory is {LIMIT:,}" in caplog.text
         for task in dripping:
             task.cancel()
@@ -102,11 +102,11 @@ async def test_those_who_send_nothing_more_are_ended_and_the_others_go_on(
 
 async def test_within_the_budget_nothing_waits() -> None:
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_server is not None
+        assert daemon.tcp_server is not None
         peers = [await Peer.to(daemon, pub("t", b"x" * MB)[:-1]) for _ in range(3)]
-        await come_true(lambda: held(daemon._tcp_server.connections) > 3 * MB)  # type: ignore[union-attr]
+        await come_true(lambda: held(daemon.tcp_server.connections) > 3 * MB)  # type: ignore[union-attr]
         await asyncio.sleep(0.15)  # a look at the memory comes every 0.1 s
-        assert not deaf(daemon._tcp_server.connections)
+        assert not deaf(daemon.tcp_server.connections)
         for peer in peers:
             peer.say(b"x")
             assert await peer.answer() == b"OK"
@@ -115,9 +115,9 @@ async def test_within_the_budget_nothing_waits() -> None:
 
 async def test_small_messages_of_an_mpub_count_with_what_their_objects_need() -> None:
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_server is not None
+        assert daemon.tcp_server is not None
         peer = await Peer.to(daemon, mpub("t", *[b"ab"] * 100_000)[:-1])
-        await come_true(lambda: held(daemon._tcp_server.connections) > 5 * MB)  # type: ignore[union-attr]
+        await come_true(lambda: held(daemon.tcp_server.connections) > 5 * MB)  # type: ignore[union-attr]
         peer.say(b"b")
         assert await peer.answer() == b"OK"
         await peer.close()
@@ -132,8 +132,8 @@ async def drip(peer: Peer) -> None:
 
 async def test_a_client_thatwaits_for_memory_is_not_taken_for_silent() -> None:
     async with serving(**SMALL) as daemon:
-        assert daemon._tcp_server is not None
-        connections = daemon._tcp_server.connections
+        assert daemon.tcp_server is not None
+        connections = daemon.tcp_server.connections
         stuck = [await Peer.to(daemon, pub("t", b"x" * MB)[:-5000]) for _ in range(40)]
         await come_true(lambda: deaf(connections) > 3)
         for connection in tuple(connections):
@@ -146,17 +146,17 @@ async def test_a_client_thatwaits_for_memory_is_not_taken_for_silent() -> None:
 
 async def test_over_http_the_largest_requests_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(**SMALL, http_address="127.0.0.1:0") as daemon:
-        assert daemon._budget is not None
+        assert daemon.budget is not None
         host, _, port = daemon.http_address.rpartition(":")
         head = b"POST /pub?topic=t HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % MB
         stuck = [await asyncio.open_connection(host, int(port)) for _ in range(30)]
         for _, writer in stuck:
             writer.write(head + b"x" * (MB - 1))
-        await come_true(lambda: daemon._budget.shed >= 6)  # type: ignore[union-attr]
+        await come_true(lambda: daemon.budget.shed >= 6)  # type: ignore[union-attr]
         async with httpx.AsyncClient(base_url=f"http://{daemon.http_address}", timeout=20) as client:
             assert (await client.post("/pub?topic=t", content=b"a")).text == "OK"
             page = (await client.get("/metrics")).text
-            assert f"q_broker_ended_for_memory_total {daemon._budget.shed}\n" in page
+            assert f"q_broker_ended_for_memory_total {daemon.budget.shed}\n" in page
         statuses = []
         for reader, writer in stuck:
             writer.write(b"x")
@@ -169,13 +169,13 @@ async def test_over_http_the_largest_requests_are_refused(caplog: pytest.LogCapt
 async def test_with_no_client_nothing_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qtools.web.http_server.SWEEP_SECONDS", 0.05)
     async with serving(**SMALL, http_address="127.0.0.1:0") as daemon:
-        assert daemon._budget is not None
+        assert daemon.budget is not None
         peer = await Peer.to(daemon, identify() + pub("t", b"x" * MB)[:-1])
         async with httpx.AsyncClient(base_url=f"http://{daemon.http_address}", timeout=20) as client:
             await client.get("/ping")
-            await come_true(lambda: daemon._budget._timer is not None and len(daemon._budget._holders) == 2)  # type: ignore[union-attr]
+            await come_true(lambda: daemon.budget._timer is not None and len(daemon.budget._holders) == 2)  # type: ignore[union-attr]
         await peer.close()
-        await come_true(lambda: daemon._budget._timer is None and daemon._budget.used == 0)  # type: ignore[union-attr]
+        await come_true(lambda: daemon.budget._timer is None and daemon.budget.used == 0)  # type: ignore[union-attr]
 
 
 def test_the_limit_has_to_hold_some_bodies() -> None:

@@ -153,7 +153,7 @@ async def test_clients_may_need_a_certificate(
         if certificate:
             await peer.start_tls(trusting(files, certificate=True))
             assert await peer.answer() == b"OK"
-            (connection,) = daemon._tcp_server.connections  # type: ignore[union-attr]
+            (connection,) = daemon.tcp_server.connections  # type: ignore[union-attr]
             secured = connection.transport.tls
             assert secured is not None
             assert secured.common_name == "a client"
@@ -163,7 +163,7 @@ async def test_clients_may_need_a_certificate(
             with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):  # noqa: PT012 - either may find it out
                 await peer.start_tls(trusting(files))
                 await peer.answer()
-            await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
+            await come_true(lambda: not daemon.tcp_server.connections)  # type: ignore[union-attr]
             assert not [line for line in caplog.messages if "internal error" in line]
             assert len([line for line in caplog.messages if "TLS" in line]) == 1
         await peer.close()
@@ -177,7 +177,7 @@ async def test_a_client_that_speaks_no_tls_where_it_asked_for_it_is_sent_away(
         peer = await Peer.to(daemon, identify(tls_v1=True))
         await peer.answer()
         peer.say(b"GET / HTTP/1.1\r\n\r\n" * 10)
-        await come_true(lambda: not daemon._tcp_server.connections)  # type: ignore[union-attr]
+        await come_true(lambda: not daemon.tcp_server.connections)  # type: ignore[union-attr]
         assert not [line for line in caplog.messages if "internal error" in line]
         await peer.close()
 
@@ -239,6 +239,6 @@ async def test_what_is_no_handshake_behind_an_answer_that_was_owed_ends_one_conn
         later.settle()
         assert await good.answer() == b"OK"
         assert await bad.alone() == b"OK"
-        await come_true(lambda: len(daemon._tcp_server.connections) == 1)  # type: ignore[union-attr]
+        await come_true(lambda: len(daemon.tcp_server.connections) == 1)  # type: ignore[union-attr]
         await bad.close()
         await good.close()
