@@ -181,9 +181,9 @@ class Daemon:
             return
         if self._idle is not None:
             self.broker.cancel(self._idle)
-        self._idle = self.broker.call_at(self.broker.now() + self._idle_exit, self._look)
+        self._idle = self.broker.call_at(self.broker.now() + self._idle_exit, self.end_if_idle)
 
-    def _look(self, now: float) -> None:
+    def end_if_idle(self, now: float) -> None:
         """End the broker, if there is still no client. No other code runs until the servers are closed, so a client
         that connects now is either served or refused."""
         self._idle = None

@@ -147,11 +147,11 @@ async def test_it_stays_while_a_client_is_there_and_while_it_holds_messages() ->
     async with serving(idle_exit=0.1) as daemon:
         peer = await PeerInside.to(daemon, pub("t", b"x"))
         assert await peer.answer() == b"OK"
-        daemon._look(daemon.broker.now())
+        daemon.end_if_idle(daemon.broker.now())
         assert not daemon.broker.stopping
         await peer.close()
         await come_true(lambda: not daemon.tcp_server.connections)  # type: ignore[union-attr]
-        daemon._look(daemon.broker.now())
+        daemon.end_if_idle(daemon.broker.now())
         assert not daemon.broker.stopping
         daemon.broker.topics["t"].empty(daemon.broker.now(), time.time_ns())
         await come_true(lambda: daemon.broker.stopping)
@@ -162,7 +162,7 @@ async def test_whoever_comes_as_it_goes_is_refused_and_not_forgotten() -> None:
         host, _, port = daemon.tcp_address.rpartition(":")
         link = socket.create_connection((host, int(port)))  # in the queue, and not yet accepted
         link.sendall(b"  V2" + pub("t", b"x"))
-        daemon._look(daemon.broker.now())
+        daemon.end_if_idle(daemon.broker.now())
         assert daemon.broker.stopping
         link.setblocking(False)
 

@@ -100,20 +100,21 @@ class Removals:
 class Sweeper:
     """The blocks to remove, with at most one removal of each kind for each topic.
 
-    undeletable: damaged blocks, which are kept for inspection, and of which a DELETE might fail.
+    undeletable: damaged blocks, which are kept for inspection, and of which a DELETE might fail. removals: those that
+    the next commits make.
     """
 
     def __init__(self, retain: Retain) -> None:
         self.retain = retain
         self._gone: set[int] = set()
-        self._removals: dict[Key, Removal] = {}
+        self.removals: dict[Key, Removal] = {}
         self._below: dict[int, int] = {}
         self._counts: deque[tuple[float, int]] = deque()  # (monotonic time in s, number of the next block then)
         self.undeletable: set[int] = set()
 
     @property
     def is_idle(self) -> bool:
-        return not self._gone and not self._removals
+        return not self._gone and not self.removals
 
     def remove(self, seq: int) -> bool:
         """Remove a block that all channels have finished. Returns False when it is retained."""
@@ -132,14 +133,14 @@ class Sweeper:
         """Remove the blocks below `below`, which all channels have finished."""
         if not self.retain and below > self._below.get(topic, 0):
             self._below[topic] = below
-            self._removals[topic, "below"] = Removal(topic, below)
+            self.removals[topic, "below"] = Removal(topic, below)
 
     def remove_topic(self, topic: int) -> None:
         """Remove a deleted topic with all its blocks."""
         self._below.pop(topic, None)
         for kind in _KINDS:
-            self._removals.pop((topic, kind), None)
-        self._removals[topic, "last"] = Removal(topic, ALL, last=True)
+            self.removals.pop((topic, kind), None)
+        self.removals[topic, "last"] = Removal(topic, ALL, last=True)
 
     def find_age(self, wall: int, monotonic: float, next_seq: int) -> Age:
         """Which blocks are old enough now. next_seq: the number of the next block.
@@ -187,23 +188,21 @@ class Sweeper:
     def remove_old(self, found: dict[Key, Removal]) -> None:
         """Remove what `look_for_old` found, instead of what it found before. Topics deleted meanwhile are removed
         anyway."""
-        self._removals.update(
-            (key, removal) for key, removal in found.items() if (key[0], "last") not in self._removals
-        )
+        self.removals.update((key, removal) for key, removal in found.items() if (key[0], "last") not in self.removals)
 
     def take(self) -> tuple[list[tuple[int]], Removals | None]:
         """What to remove with this commit: single blocks, and some of the removals by topic."""
         gone, self._gone = [(seq,) for seq in sorted(self._gone)], set()
         removals = None
-        if self._removals:
-            first = dict(islice(self._removals.items(), CHUNK))
+        if self.removals:
+            first = dict(islice(self.removals.items(), CHUNK))
             keep = tuple(self.undeletable)
             for key, removal in first.items():
                 removal.keep = keep
-                del self._removals[key]
+                del self.removals[key]
             removals = Removals(first)
         return gone, removals
 
     def give_back(self, removals: Removals, failed: bool) -> None:
         """Take back removals that are not complete or failed. Newer ones of the same kind replace them."""
-        self._removals = removals.left(failed) | self._removals
+        self.removals = removals.left(failed) | self.removals

@@ -60,7 +60,7 @@ class DurableStore:
     crash of the process only. hot_messages: how many messages a channel has in memory. longest_deferral: seconds; a
     stored due time that lies further in the future was written by a wrong clock, and is brought down to it.
     on_failure: called with the reason when nothing can be stored, and with "" when that works again. on_work: called
-    when `end_turn` should be called.
+    when `end_turn` should be called. writer: the thread of the connection that writes.
     """
 
     durable = True
@@ -111,8 +111,8 @@ class DurableStore:
             raise StartError(f"cannot use {directory}: {why}; it was left as it is") from error
         self._connection = connection
         self._checker = check_later(directory, self._loop, self._damage)
-        self._writer = DatabaseThread("q-broker writer", connection, self._loop)
-        self._maintenance = Maintenance(self, self._writer, self._loop)
+        self.writer = DatabaseThread("q-broker writer", connection, self._loop)
+        self._maintenance = Maintenance(self, self.writer, self._loop)
         self._recovery.allocate()
         if retain:
             self._maintenance.sweep()
@@ -265,7 +265,7 @@ class DurableStore:
         if self._writes.channels:  # more than one commit takes
             self._is_due = True
         self._writing = job
-        self._writer.do(partial(self._recovery.run, job), lambda more, error: self._written(job, commit, more, error))
+        self.writer.do(partial(self._recovery.run, job), lambda more, error: self._written(job, commit, more, error))
 
     def _written(self, job: Transaction, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
         self._writing = None
@@ -308,7 +308,7 @@ class DurableStore:
             make_room(connection)
             return more
 
-        self._writer.do(work, lambda more, error: self._written(job, None, more, error))
+        self.writer.do(work, lambda more, error: self._written(job, None, more, error))
 
     # ── damage ─────────────────────────────────────────────────────────────────────
 
@@ -383,8 +383,8 @@ class DurableStore:
             except sqlite3.Error as error:
                 failures.append(error)
 
-        self._writer.do(work, lambda _, error: None)
-        self._writer.close()
+        self.writer.do(work, lambda _, error: None)
+        self.writer.close()
         self.reader.close()
         if self._checker is not None:
             self._checker.close()

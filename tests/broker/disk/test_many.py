@@ -189,17 +189,17 @@ def test_what_is_to_be_removed_does_not_pile_up() -> None:
     with closing(blocks_at({topic: [40, 60] for topic in range(2000)})) as database:
         for _ in range(10):
             sweeper.remove_old(sweeper.look_for_old([(topic, ALL) for topic in range(2000)], age, database))
-        assert len(sweeper._removals) == 2000
+        assert len(sweeper.removals) == 2000
         sweeper.remove_topic(7)
         sweeper.remove_old(sweeper.look_for_old([(7, ALL)], age, database))
-    assert [key for key in sweeper._removals if key[0] == 7] == [(7, "last")]
+    assert [key for key in sweeper.removals if key[0] == 7] == [(7, "last")]
 
 
 def test_where_nothing_is_old_enough_there_is_nothing_to_remove() -> None:
     sweeper = Sweeper(Retain(age=1.0))
     with closing(blocks_at({1: [60, 70], 2: [40, 60]})) as database:
         sweeper.remove_old(sweeper.look_for_old([(1, ALL), (2, ALL), (3, ALL)], Age(50, 0), database))
-    assert list(sweeper._removals) == [(2, "age")]
+    assert list(sweeper.removals) == [(2, "age")]
 
 
 # A block is dated by the system's clock, which may be wrong.
@@ -257,7 +257,7 @@ def test_what_failed_is_tried_again_and_what_came_meanwhile_counts() -> None:
     assert sweeper.is_idle
     sweeper.remove_below(1, 20)
     sweeper.give_back(removals, failed=True)
-    assert {key: removal.below for key, removal in sweeper._removals.items()} == {(1, "below"): 20, (2, "below"): 10}
+    assert {key: removal.below for key, removal in sweeper.removals.items()} == {(1, "below"): 20, (2, "below"): 10}
 
 
 async def test_retention_is_honoured_for_2000_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_a_removal_of_many_blocks_goes_on_where_it_stopped(monkeypatch: pytest.M
     assert removals.run(None)  # type: ignore[arg-type]
     assert taken == [(0, 10), (1, 6), (2, 2)]
     sweeper.give_back(removals, failed=False)
-    assert [key[0] for key in sweeper._removals] == [2, 3, 4]
+    assert [key[0] for key in sweeper.removals] == [2, 3, 4]
 
 
 # ── what is told of many ────────────────────────────────────────────────────────────────────────────

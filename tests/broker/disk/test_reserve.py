@@ -114,7 +114,7 @@ async def test_another_program_that_has_the_database_locked(
     world.publish("t", 1)
     await world.quiet()
     ready = asyncio.Event()
-    world.store._writer.do(lambda db: db.execute("PRAGMA busy_timeout = 10"), lambda *_: ready.set())
+    world.store.writer.do(lambda db: db.execute("PRAGMA busy_timeout = 10"), lambda *_: ready.set())
     await ready.wait()
     other = sqlite3.connect(world.directory / FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -233,7 +233,7 @@ async def test_a_channel_does_not_get_what_was_published_before_it_and_is_not_sa
     """Neither when it is safe, nor after a restart."""
     await world.channel("t", "c")
     is_free = threading.Event()
-    world.store._writer.do(lambda _: is_free.wait(20), lambda *_: None)
+    world.store.writer.do(lambda _: is_free.wait(20), lambda *_: None)
     world.publish("t", 3)
     await come_true(lambda: world.store._writing)  # its block has its number
     world.broker.channel("t", "d")

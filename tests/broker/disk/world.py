@@ -281,7 +281,7 @@ class World:
 
         # In the writer's thread, so that no transaction is under way. The reserve comes and goes without it.
         leave_out = shutil.ignore_patterns("reserve")
-        self.store._writer.do(lambda _: shutil.copytree(before, after, ignore=leave_out), done)
+        self.store.writer.do(lambda _: shutil.copytree(before, after, ignore=leave_out), done)
         await copied.wait()
         assert not failed, failed
         self.exact = False  # what was delivered last may not have been noted

@@ -110,7 +110,7 @@ async def test_publishers_are_not_listened_to_while_too_much_waits_to_be_written
     async with serving(data_path=str(tmp_path), sync="off") as daemon:
         store = daemon.broker.store
         assert isinstance(store, DurableStore)
-        writer = store._writer
+        writer = store.writer
         is_free = threading.Event()
         writer.do(lambda _: is_free.wait(20), lambda *_: None)
         peers = [await Peer.to(daemon) for _ in range(3)]

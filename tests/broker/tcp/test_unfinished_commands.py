@@ -105,7 +105,7 @@ async def test_within_the_budget_nothing_waits() -> None:
         assert daemon.tcp_server is not None
         peers = [await Peer.to(daemon, pub("t", b"x" * MB)[:-1]) for _ in range(3)]
         await come_true(lambda: held(daemon.tcp_server.connections) > 3 * MB)  # type: ignore[union-attr]
-        await asyncio.sleep(0.15)  # a look at the memory comes every 0.1 s
+        await come_true(lambda: daemon.budget.used > 3 * MB)  # type: ignore[union-attr]  # the budget has been checked
         assert not deaf(daemon.tcp_server.connections)
         for peer in peers:
             peer.say(b"x")
