@@ -1,10 +1,10 @@
-"""q-tail: channels to stdout.
+"""q-tail: prints the messages of channels to stdout.
 
 command.py      flags to options
 flags.py        checks the flags together
 options.py      what a run needs, as plain data
-app.py          one run: consumer, output, the loop, the end
-output.py       stdout as a Sink: formats, whole messages only
+app.py          one run: the source, the output, and the loop between them
+output.py       stdout as a Sink; it finishes only messages that are written completely
 peek_source.py  --peek: waiting messages as a Source
 terminal.py     makes control characters visible
 """

@@ -1,6 +1,6 @@
-"""One run of q-tail: a consumer, the output, the loop between them, and the end. In: options. Out: the exit status.
+"""One run of q-tail: the source, the output, and the loop between them. In: options. Out: the exit status.
 
-What only some runs use is imported there: a filter, metrics, --peek.
+Modules that only some runs need (for a filter, metrics, --peek) are imported in those runs.
 """
 
 from __future__ import annotations
@@ -43,24 +43,25 @@ async def tail(options: TailOptions, signals: Signals) -> int:
             require(options.engine, capability, flag)
     require_for_end(options.engine, options.ends)
     if options.peek:
-        return await _look(options, signals)
-    choosing = options.sample < 1.0 or options.rules is not None
+        return await _peek(options, signals)
+    selective = options.sample < 1.0 or options.rules is not None
     source = options.engine.source(
         options.sources,
         SourceOptions(
             max_in_flight=options.max_in_flight,
-            limit=None if choosing else options.count,  # messages that are left out do not count
+            limit=None if selective else options.count,  # messages that are not printed do not count
             ends=options.ends,
             since=options.since,
             guarded=options.guarded,
-            # A temporary channel is new in each run. A user may overlook that; a log need not repeat it for each run.
+            # That a temporary channel gets only new messages is a warning on a terminal only: in a log of many runs it
+            # would be repeated in each.
             guarded_level=logging.WARNING if sys.stderr.isatty() else logging.INFO,
         ),
     )
     await source.prepare()
     form = _form(options)
     output = Output(
-        STDOUT, form, sample=options.sample, limit=options.count if choosing else None, on_closed=source.end
+        STDOUT, form, sample=options.sample, limit=options.count if selective else None, on_closed=source.end
     )
     filtered = _filtered(output, options.rules) if options.rules is not None else None
     tried: FlowSource = source
@@ -93,15 +94,15 @@ def _form(options: TailOptions) -> Format:
     )
 
 
-async def _look(options: TailOptions, signals: Signals) -> int:
-    """--peek: print waiting messages and leave them in their channels; return the exit status."""
-    from qtools.tail.peek_source import AT_MOST, Look
+async def _peek(options: TailOptions, signals: Signals) -> int:
+    """--peek: print messages that wait in channels, without taking them; return the exit status."""
+    from qtools.tail.peek_source import DEFAULT_COUNT, PeekSource
 
-    choosing = options.sample < 1.0 or options.rules is not None
-    most = AT_MOST if options.count is None else options.count
-    output = Output(STDOUT, _form(options), sample=options.sample, limit=most if choosing else None)
+    selective = options.sample < 1.0 or options.rules is not None
+    most = DEFAULT_COUNT if options.count is None else options.count
+    output = Output(STDOUT, _form(options), sample=options.sample, limit=most if selective else None)
     sink = output if options.rules is None else _filtered(output, options.rules)
-    flow = Flow(Look(options.sources, options.engine, options.count, choosing=choosing), sink)
+    flow = Flow(PeekSource(options.sources, options.engine, options.count, selective=selective), sink)
     signals.on_stop(flow.stop)
     try:
         await flow.run()
@@ -188,8 +189,8 @@ def _summarize(
     # themselves show the result, and a reader that has closed stdout (head, less) needs no summary. Messages that were
     # finished without being printed are gone from the queue, so the summary is always shown then.
     unprinted = left_out > 0 or (filtered is not None and filtered.unmatched > 0)
-    wanted = unprinted or (not totals.closed and not os.isatty(STDOUT) and sys.stderr.isatty())
-    say = logs.log_result if options.show and wanted else partial(logs.log, logging.INFO)
+    show_summary = unprinted or (not totals.closed and not os.isatty(STDOUT) and sys.stderr.isatty())
+    say = logs.log_result if options.show and show_summary else partial(logs.log, logging.INFO)
     done = f"{meter.summary(output.printed, output.printed_bytes)} printed"
     if unprinted:
         notes.insert(0, f"{plural(totals.finished, 'message')} taken from the queue")

@@ -48,7 +48,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     guarded = tuple(source for source in parsed if source.channel == own)
     if flags["peek"] and guarded:
         raise UsageError(
-            "--peek looks into a channel: name it, as in TOPIC/CHANNEL; while the topic has none, with any name"
+            "--peek needs the name of a channel, as in TOPIC/CHANNEL; if the topic has no channel yet, any name will do"
         )
     others = dict(given)  # each of the functions below takes its own flags out of it
     return TailOptions(

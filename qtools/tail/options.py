@@ -1,4 +1,4 @@
-"""What a run of q-tail needs, as plain data: the worker never sees click."""
+"""The options of a run of q-tail, as plain data: the code of the run does not depend on click."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # few runs filter, and its modules take time to import
 
 @dataclass(frozen=True, slots=True)
 class TailOptions:
-    """Times in s; `count` None is without end; `sample` is the share that is printed, 0..1."""
+    """Times in s. count: None for no limit. sample: the share of messages that is printed, 0 to 1."""
 
     sources: tuple[Subscription, ...]
     engine: Engine
@@ -23,13 +23,13 @@ class TailOptions:
     delimiter: bytes = b"\n"
     count: int | None = None
     sample: float = 1.0
-    rules: Filter | None = None  # what is printed, and how
+    rules: Filter | None = None  # --where and --select
     print_topic: bool = False
     ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False
-    since: float | None = None  # s since 1970: where new channels begin
-    peek: bool = False  # look, and take nothing
+    since: float | None = None  # s since 1970: the time of the first message of new channels
+    peek: bool = False  # print waiting messages without taking them
     max_in_flight: int = 2500
-    guarded: tuple[Subscription, ...] = ()  # those whose temporary channel the user did not name
+    guarded: tuple[Subscription, ...] = ()  # the sources without /CHANNEL, which get a temporary channel
     operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True

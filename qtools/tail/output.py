@@ -1,7 +1,7 @@
-"""stdout as a Sink. In: batches. Out: their messages in one of the formats, whole ones only, one write a batch.
+"""stdout as a Sink. In: batches. Out: their messages in one of the formats, one write a batch.
 
-The write happens in a thread: a reader that stalls stops the reading from the broker and nothing else. When
-the reader goes away, the messages it has taken whole are told apart from the rest, which go back.
+The write runs in a thread, so that a stalled reader of stdout does not block the event loop. If the reader closes the
+pipe during a write, the messages that were written completely are finished, and the others are requeued.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from qtools.message import Batch
 
 
 def make_format(name: str, delimiter: bytes, *, print_topic: bool, on_terminal: bool) -> Format:
-    """The format called `name`, with `TOPIC | ` before each raw message if asked, and harmless on a terminal."""
+    """The format `name`. print_topic: begin each raw message with `TOPIC | `. on_terminal: make control characters in
+    text formats visible."""
     form = _with_topic(delimiter) if print_topic else encoders.make_format(name, delimiter)
     if not on_terminal or name in ("msgpack", "length32"):
         return form
     from qtools.tail.terminal import visible
 
-    # What ends a raw message is the user's own. JSON escapes C0 itself; C1 and the reordering marks it does not.
+    # The delimiter is the user's choice and stays as it is. JSON escapes C0 characters, but not C1 and bidirectional
+    # marks.
     end = len(delimiter) if name == "raw" else 0
     pieces = form.pieces
 
@@ -51,9 +53,9 @@ def _with_topic(delimiter: bytes) -> Format:
 class Output:
     """Writes to file descriptor `fd`.
 
-    sample: the share of messages that is printed; the others count as done with.
-    limit: how many are printed in all; then the output is as good as closed.
-    on_closed: called when the reader goes away while nothing is written.
+    sample: the share of messages that is printed, 0 to 1; the others count as written.
+    limit: the number of messages to print; then `write` raises SinkClosed.
+    on_closed: called when the reader closes the pipe while no write is in progress.
     """
 
     def __init__(
@@ -76,12 +78,13 @@ class Output:
         self._on_closed = on_closed
         self._watched = False
         if stat.S_ISFIFO(os.fstat(fd).st_mode):
-            # The writing end of a pipe turns "readable" when its last reader is gone, and only then.
+            # The write end of a pipe becomes readable only when the last reader has closed its end.
             self._watched = True
             asyncio.get_running_loop().add_reader(fd, self._reader_gone)
 
     async def write(self, batch: Batch) -> None:
-        """Print `batch`. SinkClosed when the reader is gone or the limit is reached, SinkError on a full disk."""
+        """Print `batch`. SinkClosed if the reader has closed the pipe or the limit is reached, SinkError on a full
+        disk."""
         places: Sequence[int] = range(len(batch))
         if self._sample < 1.0:
             from random import random as draw
@@ -96,18 +99,18 @@ class Output:
         elif places:
             await self._print(batch.pick(places), places)
         if last:
-            raise SinkClosed("as many as asked for are printed", _upto(places, len(places)))
+            raise SinkClosed("as many messages as requested are printed", _upto(places, len(places)))
 
     async def close(self) -> None:
-        """Stop watching; a write that is stuck is left to its thread."""
+        """Stop watching the pipe. A write that blocks is left to its thread."""
         if self._watched:
             self._watched = False
             asyncio.get_running_loop().remove_reader(self._fd)
 
     async def _print(self, batch: Batch, places: Sequence[int]) -> None:
-        """Print `batch`, whose messages stand at `places` of the one that was given."""
+        """Print `batch`, whose messages have the indices `places` in the batch that `write` got."""
         data = self._form.join(batch)
-        # A write that a stop gave up may still be stuck in the thread; ours queues behind it.
+        # After a stop, an earlier write may still block in the thread; this write is queued after it.
         written, error = await self._worker.call(write_until_error, self._fd, data)
         self.printed_bytes += written
         if error is None:
@@ -131,5 +134,5 @@ class Output:
 
 
 def _upto(places: Sequence[int], printed: int) -> int:
-    """How many messages of a batch are done with when `printed` of those at `places` are."""
+    """How many messages at the beginning of a batch can be finished when `printed` of those at `places` are written."""
     return places[printed - 1] + 1 if printed else 0

@@ -1,4 +1,4 @@
-"""The Source of `q-tail --peek`: waiting messages, which stay in their channels. In: sources. Out: batches."""
+"""The Source of `q-tail --peek`: messages that wait in channels and stay there. In: subscriptions. Out: batches."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.tail")
 
-AT_MOST = 10  # messages, without --count
-FIRST_LOOK = (
-    100  # messages in the first request, if some may not be printed; each further request asks for four times more
-)
-MOST = 10_000  # messages that q-broker returns to one request
+DEFAULT_COUNT = 10  # messages, without --count
+# The number of messages in the first request, if not all of them may be printed; each further request is for four times
+# as many.
+FIRST_REQUEST = 100
+MAX_MESSAGES = 10_000  # most messages that q-broker returns to one request
 
 
-class Look:
-    """A Source of messages that wait in `sources`.
+class PeekSource:
+    """A Source of the messages that wait in `sources`.
 
-    count: how many; AT_MOST for None. choosing: the reader filters or samples, so the number is not known here; the
-    source then returns all waiting messages, but no more than the first MOST of each channel, and ignores `count`.
+    count: how many messages it returns; DEFAULT_COUNT for None. selective: the output filters or samples, so that the
+    number that has to be read is not known. The source then ignores `count` and returns all waiting messages, but at
+    most MAX_MESSAGES of each channel.
     """
 
     def __init__(
@@ -31,14 +32,14 @@ class Look:
         engine: Engine,
         count: int | None,
         *,
-        choosing: bool = False,
+        selective: bool = False,
     ) -> None:
         self._sources = list(sources)
         self._engine = engine
-        self._left = AT_MOST if count is None else count
-        self._choosing = choosing
-        self._asking = FIRST_LOOK
-        self._seen: set[bytes] = set()  # ids that were returned from the first of `sources`; at most MOST
+        self._left = DEFAULT_COUNT if count is None else count
+        self._selective = selective
+        self._requested = FIRST_REQUEST
+        self._seen: set[bytes] = set()  # ids that were returned from the first of `sources`; at most MAX_MESSAGES
         self._batches: list[Batch] = []
 
     async def read(self) -> Batch | None:
@@ -46,29 +47,30 @@ class Look:
         while not self._batches:
             if not self._sources or self._left <= 0:
                 return None
-            if self._choosing:
-                await self._look_further()
+            if self._selective:
+                await self._request_more()
             else:
                 self._batches = await self._engine.peek(self._sources.pop(0), self._left)
                 self._left -= sum(map(len, self._batches))
         return self._batches.pop(0)
 
-    async def _look_further(self) -> None:
-        """Ask for more messages of the first source than before; those that were returned are not returned again."""
-        found = await self._engine.peek(self._sources[0], self._asking)
+    async def _request_more(self) -> None:
+        """Request more messages of the first source than before. Messages that `read` has returned are not returned
+        again."""
+        found = await self._engine.peek(self._sources[0], self._requested)
         for batch in found:
             fresh = [place for place, ident in enumerate(batch.ids) if ident not in self._seen]
             self._seen.update(batch.ids)
             if fresh:
                 self._batches.append(batch.pick(fresh))
-        if sum(map(len, found)) < self._asking or self._asking == MOST:
-            if self._asking == MOST and sum(map(len, found)) >= MOST:
-                logger.warning("%s: only the first %s messages were read", self._sources[0], f"{MOST:,}")
+        if sum(map(len, found)) < self._requested or self._requested == MAX_MESSAGES:
+            if self._requested == MAX_MESSAGES and sum(map(len, found)) >= MAX_MESSAGES:
+                logger.warning("%s: only the first %s messages were read", self._sources[0], f"{MAX_MESSAGES:,}")
             self._sources.pop(0)
-            self._asking = FIRST_LOOK
+            self._requested = FIRST_REQUEST
             self._seen.clear()
         else:
-            self._asking = min(MOST, self._asking * 4)
+            self._requested = min(MAX_MESSAGES, self._requested * 4)
 
     async def close(self) -> None:
         pass

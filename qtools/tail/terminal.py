@@ -1,8 +1,8 @@
-"""Control characters made visible, for a terminal. In: UTF-8 or any bytes. Out: UTF-8 that does no harm.
+"""Makes control characters visible on a terminal. In: UTF-8 or any bytes. Out: UTF-8 without control characters.
 
-A message may hold escape sequences that retitle the window, move the cursor over what was printed, or turn
-text around. On a terminal they are shown (^[ for ESC, <U+202E>, \\xff for what is no UTF-8); newline and tab
-stay. Into a pipe or a file bytes go untouched: this is not called.
+A message may contain escape sequences that change the title of the window, overwrite printed lines, or reverse the
+direction of text. On a terminal they are shown as ^[ for ESC, <U+202E>, or \\xff for bytes that are not UTF-8; newline
+and tab stay. Pipes and files get the bytes unchanged: this module is not used for them.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ def _shown(found: re.Match[str]) -> str:
 
 
 def visible(data: bytes) -> bytes:
-    """`data` with nothing in it that a terminal would act on."""
+    """Replace everything in `data` that a terminal would interpret, except newline and tab."""
     return _HARMFUL.sub(_shown, data.decode("utf-8", "backslashreplace")).encode("utf-8")
