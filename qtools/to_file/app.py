@@ -59,13 +59,13 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
         pid=os.getpid(),
         local=options.local_time,
     )
-    sorter = Partitioner(layout, partitioned=bool(options.partition), when=options.partition_by)
+    partitioner = Partitioner(layout, partitioned=bool(options.partition), when=options.partition_by)
     partitions = None
     if options.lateness is not None:
         refuse_recurring(layout, time.time())
         partitions = Partitions(layout, options.lateness, options.work_dir / "partitions.json")
     try:
-        sink = make_sink(options, layout, sorter, partitions)
+        sink = make_sink(options, layout, partitioner, partitions)
     except InUse as error:
         if not options.skip_if_running:
             raise
@@ -74,7 +74,7 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
     try:
         if partitions is not None:
             partitions.load()
-        return await _Run(options, signals, sink, sorter, partitions).run()
+        return await _Run(options, signals, sink, partitioner, partitions).run()
     finally:
         await sink.release()
 
@@ -85,14 +85,14 @@ class _Run:
         options: ArchiveOptions,
         signals: Signals,
         sink: ArchivingSink,
-        sorter: Partitioner,
+        partitioner: Partitioner,
         partitions: Partitions | None,
     ) -> None:
         self._options = options
         self._partitions = partitions
         self._signals = signals
         self._sink = sink
-        self._sorter = sorter
+        self._partitioner = partitioner
         self._stopped = asyncio.Event()
         self._source = options.engine.source(
             options.sources, SourceOptions(max_in_flight=options.max_in_flight, ends=options.ends)
@@ -235,8 +235,8 @@ class _Run:
             notes.append(plural(self._deduped.duplicates, "duplicate"))
             if self._deduped.keyless:
                 notes.append(f"{plural(self._deduped.keyless, 'message')} without a key")
-        if self._sorter.timeless:
-            notes.append(f"{plural(self._sorter.timeless, 'message')} without a time of its own")
+        if self._partitioner.timeless:
+            notes.append(f"{plural(self._partitioner.timeless, 'message')} without a time of its own")
         if self._source.acknowledgements_failed:
             late = plural(self._source.acknowledgements_failed, "message")
             notes.append(f"{late} had timed out before being finished and will come again")

@@ -89,29 +89,53 @@ async def test_talk_goes_where_the_line_was() -> None:
         await shown.wait("\r\x1b[Kq-test: hello")
 
 
+@pytest.fixture
+def redrawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qtools.cli.progress_line.REDRAW_SECONDS", 0.0)
+
+
+async def a_redraw_later() -> None:
+    """After a line that began earlier and is redrawn at once would have been drawn: timers run in their order."""
+    later = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.001, later.set)
+    await later.wait()
+
+
+@pytest.mark.usefixtures("redrawn_at_once")
+async def test_a_line_is_drawn_by_then() -> None:
+    with screen() as shown:
+        meter = ProgressLine("sent", lambda: (1, 1), show=True)
+        await a_redraw_later()
+        assert "1 message sent" in shown.look()
+        meter.close()
+
+
+@pytest.mark.usefixtures("redrawn_at_once")
 async def test_nothing_is_drawn_where_it_is_not_wanted() -> None:
     with screen() as shown:
         meter = ProgressLine("sent", lambda: (1, 1), show=False)
-        await asyncio.sleep(0.3)  # longer than a drawing takes to come
+        await a_redraw_later()
         meter.close()
         assert shown.look() == ""
 
 
+@pytest.mark.usefixtures("redrawn_at_once")
 async def test_nothing_is_drawn_where_every_line_is_json() -> None:
     with screen() as shown:
         logs.set_up("q-test", as_json=True)
         meter = ProgressLine("sent", lambda: (1, 1), show=True)
-        await asyncio.sleep(0.3)
+        await a_redraw_later()
         meter.close()
         logs.set_up("q-test")
         assert shown.look() == ""
 
 
+@pytest.mark.usefixtures("redrawn_at_once")
 async def test_nothing_is_drawn_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     meter = ProgressLine("sent", lambda: (1, 1), show=True)
-    await asyncio.sleep(0.3)
+    await a_redraw_later()
     meter.close()
     assert stream.getvalue() == ""
 

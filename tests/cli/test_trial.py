@@ -27,6 +27,7 @@ class Fed:
 
     def __init__(self) -> None:
         self.batches: asyncio.Queue[Batch | None] = asyncio.Queue()
+        self.empty = asyncio.Event()  # set when a read finds nothing fed
 
     def feed(self, *bodies: bytes) -> None:
         self.batches.put_nowait(Batch.of_bodies(Origin(), list(bodies)))
@@ -35,6 +36,8 @@ class Fed:
         self.batches.put_nowait(None)
 
     async def read(self) -> Batch | None:
+        if self.batches.empty():
+            self.empty.set()
         return await self.batches.get()
 
     async def close(self) -> None: ...
@@ -124,8 +127,7 @@ async def test_a_stop_while_it_holds_leaves_nothing_running() -> None:
     fed.feed(b"bad")
     reading = asyncio.create_task(trial.read())
     async with asyncio.timeout(5):
-        while not trial._buffered:  # noqa: ASYNC110 - nothing announces it
-            await asyncio.sleep(0)
+        await fed.empty.wait()  # the first batch is buffered, and the second read is under way
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading

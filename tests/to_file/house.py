@@ -68,8 +68,9 @@ class House:
             name, suffix=SUFFIXES[self.compression], datetime_format="%Y-%m-%d_%H", partition=partition, host="h"
         )
         self.dir = WorkDir(self.work)
+        self.partitioner = Partitioner(layout, partitioned=bool(partition), **sorting)
         archive = Archive(
-            self.dir, self.output, layout, Partitioner(layout, partitioned=bool(partition), **sorting),
+            self.dir, self.output, layout, self.partitioner,
             Encoding(format, make_format(format), self.compression), rotation or Rotation(), self.tell,
             wall=lambda: self.wall, steady=lambda: self.steady, **self.settings,
         )  # fmt: skip

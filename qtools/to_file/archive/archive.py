@@ -80,7 +80,7 @@ class Archive:
         work: WorkDir,
         output: Path,
         layout: Layout,
-        sorter: Partitioner,
+        partitioner: Partitioner,
         encoding: Encoding,
         rotation: Rotation,
         on_finished: Callable[[FileRecord, bool], None],
@@ -99,7 +99,7 @@ class Archive:
         self._work = work
         self._output = output
         self._layout = layout
-        self._sorter = sorter
+        self._partitioner = partitioner
         self._encoding = encoding
         self._rotation = rotation
         self._on_finished = on_finished
@@ -130,7 +130,7 @@ class Archive:
         """Make all of `batch` durable. After an OSError call it again with the same batch."""
         self.settle()
         if self._added is not batch:
-            groups = self._sorter.sort(batch)
+            groups = self._partitioner.sort(batch)
             if self._partitions is not None:
                 for partition in {partition for _, partition, _ in groups}:
                     self._partitions.begin(partition)

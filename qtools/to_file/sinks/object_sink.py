@@ -38,7 +38,7 @@ class ObjectSink:
 
     failed = False
 
-    def __init__(self, store: ObjectStore, layout: Layout, sorter: Partitioner, encoding: Encoding) -> None:
+    def __init__(self, store: ObjectStore, layout: Layout, partitioner: Partitioner, encoding: Encoding) -> None:
         self.trouble = ""  # why nothing can be written now
         self.written = 0
         self.written_bytes = 0
@@ -46,7 +46,7 @@ class ObjectSink:
         self.existed = 0
         self._store = store
         self._layout = layout
-        self._sorter = sorter
+        self._partitioner = partitioner
         self._encoding = encoding
         self._troubled_since = 0.0
 
@@ -62,7 +62,7 @@ class ObjectSink:
             async with limit:
                 await self._put(*await asyncio.to_thread(self._object, group))
 
-        groups = await asyncio.to_thread(self._sorter.sort, batch)
+        groups = await asyncio.to_thread(self._partitioner.sort, batch)
         putting = [asyncio.create_task(put(group)) for group in groups if len(group[2])]
         try:
             await asyncio.gather(*putting)

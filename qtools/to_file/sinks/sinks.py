@@ -72,7 +72,7 @@ class CompletingSink(ArchivingSink, Protocol):
 
 
 def make_sink(
-    options: ArchiveOptions, layout: Layout, sorter: Partitioner, partitions: Partitions | None
+    options: ArchiveOptions, layout: Layout, partitioner: Partitioner, partitions: Partitions | None
 ) -> ArchivingSink:
     """The sink for `options.output` and `options.store`; StartError if it cannot be used."""
     encoding = Encoding(
@@ -84,24 +84,24 @@ def make_sink(
             append_manifest(options.output, finished, unless_there=again)
             logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
 
-        return ArchiveSink(_open_archive(options, layout, sorter, encoding, partitions, listed))
+        return ArchiveSink(_open_archive(options, layout, partitioner, encoding, partitions, listed))
     from qtools.to_file.stores.opening import open_store
 
     store = open_store(options.store, endpoint=options.s3_endpoint)
     if not options.spool:
         from qtools.to_file.sinks.object_sink import ObjectSink
 
-        return ObjectSink(store, layout, sorter, encoding)
+        return ObjectSink(store, layout, partitioner, encoding)
     from qtools.to_file.sinks.spool import Spool, SpoolSink
 
     spool = Spool(store, options.output)
-    return SpoolSink(_open_archive(options, layout, sorter, encoding, partitions, spool.add, spooled=True), spool)
+    return SpoolSink(_open_archive(options, layout, partitioner, encoding, partitions, spool.add, spooled=True), spool)
 
 
 def _open_archive(
     options: ArchiveOptions,
     layout: Layout,
-    sorter: Partitioner,
+    partitioner: Partitioner,
     encoding: Encoding,
     partitions: Partitions | None,
     on_finished: Callable[[FileRecord, bool], None],
@@ -110,6 +110,6 @@ def _open_archive(
 ) -> Archive:
     work = WorkDir(options.work_dir)
     return Archive(
-        work, options.output, layout, sorter, encoding, options.rotation, on_finished,
+        work, options.output, layout, partitioner, encoding, options.rotation, on_finished,
         spooled=spooled, partitions=partitions, most_open=options.max_open_files,
     )  # fmt: skip

@@ -135,7 +135,7 @@ def test_partitions_by_a_messages_own_time_and_late_ones_apart(tmp_path: Path) -
     assert house.names == ["hour=07/events", "hour=08/events", "hour=08/events-000001", "hour=09/events"]
     assert house.read("hour=08/events") == body(0) + b"\n" + body(1) + b"\n"
     assert house.read("hour=08/events-000001") == body(2) + b"\n"
-    assert archive._sorter.timeless == 1
+    assert house.partitioner.timeless == 1
 
 
 def test_topics_have_files_of_their_own_in_the_order_they_came(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_no_more_files_are_open_than_allowed_even_within_a_batch(tmp_path: Path)
     archive.write(batch(numbers))
     assert len(os.listdir("/proc/self/fd")) - before <= 2 * 120
     archive.settle()
-    assert len(archive._open) == 5
+    assert archive.open == 5
     assert len(os.listdir("/proc/self/fd")) - before == 2 * 5
     archive.write(batch([number + 1 for number in numbers[-5:]]))
     house.close(archive)

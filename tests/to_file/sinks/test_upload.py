@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.seaweed import Seaweed
@@ -23,7 +24,7 @@ from qtools.to_file.archive.manifest import OBJECT_MANIFEST, read_manifest
 from qtools.to_file.read.verify import Verifier, read_archive
 from qtools.to_file.sinks.upload import Uploader, object_name, upload
 from qtools.to_file.stores.digests import SINGLE_PUT
-from qtools.to_file.stores.object_store import ObjectStore
+from qtools.to_file.stores.object_store import ObjectStore, Outcome
 
 from ..spool import DAY, bodies, finish
 from ..store_kinds import Bucket, Place
@@ -211,8 +212,18 @@ async def test_a_server_that_is_gone_for_a_while_is_said_once_and_once_that_it_i
     spool = tmp_path / "spool"
     own_seaweed.kill()
     files = [finish(spool, f"f{n}", [n]) for n in range(5)]
-    async with running(place.open(patience=0.1), spool) as uploader:
-        await asyncio.to_thread(wait_until, lambda: uploader._failures >= 4)
+    store = place.open(patience=0.1)
+    attempts = 0
+    put_new = store.put_new
+
+    async def counted(*words: Any, **more: Any) -> Outcome:
+        nonlocal attempts
+        attempts += 1
+        return await put_new(*words, **more)
+
+    store.put_new = counted  # type: ignore[method-assign]
+    async with running(store, spool) as uploader:
+        await asyncio.to_thread(wait_until, lambda: attempts > 4)
         assert uploader.waiting == 5
         assert uploader.last_error.endswith("connection refused")
         assert len(said) == 1
