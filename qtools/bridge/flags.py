@@ -68,7 +68,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     if not flags["redrive"] and bool(flags["to"]) is bool(flags["routes"]):
         raise UsageError("give --to TOPIC or --routes FILE" + (", not both" if flags["to"] else ""))
     if flags["redrive"] and flags["on_error"] == "pass":
-        raise UsageError("--on-error pass has nowhere to send what is no dead letter")
+        raise UsageError("--on-error pass has no destination for a message that is not a dead letter")
     address, names = topics_of(sources, "q-bridge reads from")
     to_address, to = topics_of(flags["to"], "q-bridge sends to", template=True)
     others = dict(given)  # each of the functions below takes its own flags out of it

@@ -1,6 +1,6 @@
-"""What the loop needs of both ends, and nothing else.
+"""The interfaces of the two ends of the loop: its source and its sink.
 
-The loop acknowledges a batch, and only after the sink has returned: then it is safe.
+The loop acknowledges a batch only after the sink has returned, since the batch is safe then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qtools.message import Batch
 Refused = dict[tuple[int, int], QtoolsError]
 
 # Returns the attributes of the messages of each group of a publish. A publisher calls it only if its engine has keys
-# and headers: making them takes longer than all else that is done with a message.
+# and headers: making them takes longer than all other work on a message.
 GroupAttributes = Callable[[], Sequence[Attributes]]
 
 

@@ -317,7 +317,7 @@ def _crc(seq: int, at: float, hashes: bytes) -> int:
 
 def _damaged(path: Path, error: Exception | str) -> StartError:
     return StartError(
-        f"{path} is damaged ({error}): move it away to begin with no keys, and what they keep out is sent again"
+        f"{path} is damaged ({error}): move it away to begin without keys; then duplicates of earlier messages are sent"
     )
 
 
@@ -341,7 +341,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
         base.execute("BEGIN EXCLUSIVE")
         base.execute("COMMIT")
         if _number(base, "application_id") != _ID:
-            raise StartError(f"{path} contains something else than keys of --dedupe: give another file")
+            raise StartError(f"{path} is not a file of keys of --dedupe: name another file")
         if _number(base, "user_version") != _VERSION:
             raise StartError(f"{path} was written by a newer version of qtools")
         base.execute("PRAGMA journal_mode = WAL")
@@ -359,7 +359,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
         base.close()
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith("SQLITE_BUSY"):
-            raise StartError(f"{path} is in use by another process: give each its own file") from error
+            raise StartError(f"{path} is in use by another process: give each process its own file") from error
         if name.startswith(_NOT_ITS_FAULT):
             raise StartError(f"cannot use {path}: {error}") from error
         raise _damaged(path, error) from error

@@ -5,7 +5,7 @@
 
 Messages that do not match are finished together with those that were written, in the order of the batch. Integers keep
 every digit: orjson returns integers beyond 64 bits as doubles, so a batch that contains a run of that many digits is
-parsed in a slower way.
+parsed more slowly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qtools.flow.contract import Sink
 from qtools.message import Batch
 
 OnError = Literal["fail", "skip", "pass"]
-ADVICE = "--on-error skip leaves such messages out, --on-error pass lets them through as they are"
+ADVICE = "--on-error skip leaves such messages out, --on-error pass passes them on unchanged"
 
 # The shortest integer that orjson returns as a double has 19 digits: -9223372036854775809.
 _ALL_ZEROS = bytes.maketrans(b"123456789", b"000000000")
@@ -107,7 +107,7 @@ class Filter:
         """Returns the places of the messages that pass, their bodies, and the errors of expressions by place.
 
         With `on_error` "pass", a message on which an expression fails is among those that pass, unchanged. With "fail",
-        the messages behind the first failure are not evaluated.
+        the messages after the first failure are not evaluated.
         """
         if not self._is_modest:
             return self._pass(bodies, None, [])
@@ -140,7 +140,7 @@ class Filter:
             try:
                 value = loads(body)
                 if where is not None:
-                    doing = "--where has no answer: "
+                    doing = "--where failed: "
                     truth = where(value)
                     if truth is None or truth is False or truth is NOTHING:
                         continue
@@ -201,7 +201,7 @@ class FilteredSink:
             except PartialFailure as error:
                 refused = {places[place]: why for place, why in sorted(error.failed.items())}
             except SinkError as error:
-                # Messages up to the last one that the sink took are finished, those behind it come again.
+                # Messages up to the last one that the sink took are finished; those after it are delivered again.
                 taken = error.taken
                 error.taken = places[taken - 1] + 1 if taken else 0
                 self._count(batch, places[:taken], bodies[:taken], failed, error.taken)
@@ -230,9 +230,9 @@ class FilteredSink:
         if self.filtered:
             notes.append(f"{self.filtered:,} did not match")
         if self.left_out:
-            notes.append(f"{self.left_out:,} without an answer left out")
+            notes.append(f"{self.left_out:,} failed and {_were(self.left_out)} left out")
         if self.let_through:
-            notes.append(f"{self.let_through:,} without an answer {done} as they were")
+            notes.append(f"{self.let_through:,} failed and {_were(self.let_through)} {done} unchanged")
         return notes
 
     def _count(
@@ -257,3 +257,7 @@ class FilteredSink:
         else:
             self.let_through += len(undecided)
         self.filtered += end - len(taken) - refused
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"

@@ -1,7 +1,7 @@
-"""A source's batches collected by count, bytes, age. In: batches and the time. Out: one batch. No clock.
+"""Joins the batches of a source up to a count, a size or an age. In: batches and the time. Out: one batch. No clock.
 
 It is used before a sink for which each write is expensive, whatever its size. The batches are handed on when the first
-of three limits is reached. `due` is the time at which the age limit will be.
+of three limits is reached. `due` is the time at which the age limit will be reached.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ class MsgpackSplitter:
                 envelope = self._unpacker.unpack()
                 body = envelope.get("body") if isinstance(envelope, dict) else None
                 if not isinstance(body, bytes):
-                    raise ValueError('it is no map with a binary "body"')
+                    raise ValueError('it is not a map with a binary "body"')
                 self.consumed = self._unpacker.tell()
                 ends.append(self.consumed)
                 if body:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from qtools.errors import InputError
 
-# bytes. The publisher refuses a body over the broker's limit (nsqd's --max-msg-size is 1 MiB) and names it; this is the
+# bytes. The publisher refuses and logs a body over the broker's limit (nsqd's --max-msg-size is 1 MiB); this is the
 # limit of the memory for a message whose end has not been found.
 LONGEST = 64 * 1024 * 1024
 

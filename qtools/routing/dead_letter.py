@@ -67,7 +67,7 @@ class Redrive:
             try:
                 topic, body = self._decode(letter)
             except (ValueError, NameInvalid) as error:
-                plan.failed[place] = RouteFailed(f"it is no dead letter: it {error}")
+                plan.failed[place] = RouteFailed(f"it is not a dead letter: it {error}")
                 continue
             made, places = groups.setdefault(topic, ([], []))
             made.append(body)

@@ -234,7 +234,7 @@ class Routes:
             return str(name)
         check_topic(name)
         if name in self._forbidden:
-            raise NameInvalid("topic", name, "is read here, and the message would come round again")
+            raise NameInvalid("topic", name, "is read by this run: the message would be routed in an endless loop")
         if len(self._rendered) >= self._max_topics:
             raise NameInvalid("topic", name, f"is one more than the {self._max_topics} that templates may name")
         self._rendered.add(name)

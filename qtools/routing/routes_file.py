@@ -66,7 +66,7 @@ class RoutesFile:
             where = f"go to {', '.join(test.to)}" if test.to else "go nowhere"
             wanted = "fail" if test.error else where
             if bool(plan.failed) != test.error or (not test.error and went != sorted(set(test.to))):
-                lines.append(f"{self.path}: {test.name}: the message was to {wanted}, and {outcome}")
+                lines.append(f"{self.path}: {test.name}: the message should {wanted}, but {outcome}")
         return lines
 
 

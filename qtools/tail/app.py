@@ -96,13 +96,13 @@ def _form(options: TailOptions) -> Format:
 
 async def _peek(options: TailOptions, signals: Signals) -> int:
     """--peek: print messages that wait in channels, without taking them; return the exit status."""
-    from qtools.tail.peek_source import DEFAULT_COUNT, PeekSource
+    from qtools.tail.peek_source import DEFAULT_COUNT, PeekFlowSource
 
     selective = options.sample < 1.0 or options.rules is not None
     most = DEFAULT_COUNT if options.count is None else options.count
     output = Output(STDOUT, _form(options), sample=options.sample, limit=most if selective else None)
     sink = output if options.rules is None else _filtered(output, options.rules)
-    flow = Flow(PeekSource(options.sources, options.engine, options.count, selective=selective), sink)
+    flow = Flow(PeekFlowSource(options.sources, options.engine, options.count, selective=selective), sink)
     signals.on_stop(flow.stop)
     try:
         await flow.run()

@@ -16,7 +16,7 @@ from qtools.tail.options import TailOptions
 RULES = (
     Excludes(
         "peek", ("since", "until_empty", "until_now", "idle_timeout"),
-        "--peek looks once, and takes nothing: {other} does not go with it",
+        "--peek reads once, and takes nothing: it cannot be used with {other}",
     ),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ FIRST_REQUEST = 100
 MAX_MESSAGES = 10_000  # most messages that q-broker returns to one request
 
 
-class PeekSource:
+class PeekFlowSource:
     """A Source of the messages that wait in `sources`.
 
     count: how many messages it returns; DEFAULT_COUNT for None. selective: the output filters or samples, so that the

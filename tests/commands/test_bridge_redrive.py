@@ -64,7 +64,7 @@ def test_what_is_no_letter_is_kept_aside(shell: Shell, broker: Broker, topic: st
     assert done.status == 0, done.err
     assert "2 dead-lettered" in done.err
     reasons = [json.loads(letter)["reason"] for letter in broker.bodies(f"{topic}.dead.dead")]
-    assert "it is no dead letter: it is not JSON" in reasons[0]
+    assert "it is not a dead letter: it is not JSON" in reasons[0]
     assert f"came from {topic}.dead, which is read here" in reasons[1]
 
 
@@ -78,4 +78,4 @@ def test_as_they_were_means_as_they_were(shell: Shell, flag: str) -> None:
 
 def test_what_is_no_letter_cannot_be_passed_on(shell: Shell) -> None:
     done = shell.run("q-bridge", "--redrive", "events.dead", "--on-error", "pass")
-    assert (done.status, "has nowhere to send what is no dead letter" in done.err) == (2, True)
+    assert (done.status, "has no destination for a message that is not a dead letter" in done.err) == (2, True)

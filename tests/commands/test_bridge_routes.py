@@ -94,7 +94,7 @@ def test_check(shell: Shell, write: Write) -> None:
     write(FILE + '[[test]]\nname = "small"\nmessage = \'{"type": "x"}\'\nto = ["T.big"]\n')
     done = shell.run("q-bridge", "--check", path)
     assert (done.status, done.out) == (1, b"")
-    assert "test 2 ('small'): the message was to go to " in done.err
+    assert "test 2 ('small'): the message should go to " in done.err
     write("[[route]]\nto = 'a'\nwhen = '.x ='\n")
     done = shell.run("q-bridge", "--check", path)
     assert done.status == 1
@@ -111,7 +111,7 @@ def test_a_file_whose_tests_do_not_hold_is_not_used(shell: Shell, broker: Broker
     broker.fill(topic, [b"{}"])
     done = shell.run("q-bridge", topic, "--routes", path, "--until-empty", *broker.flags)
     assert done.status == 2
-    assert "test 2: the message was to go nowhere" in done.err
+    assert "test 2: the message should go nowhere" in done.err
     assert f"(and 1 more: see q-bridge --check {path})" in done.err
     assert broker.channels(topic) == []
 
@@ -135,7 +135,7 @@ def test_a_reload_takes_effect_and_a_bad_file_is_refused(
     wait_until(lambda: broker.published(f"{topic}.two") == 1)
 
     for text, why in (
-        ("[default]\nto = 'T.three'\n[[test]]\nmessage = 'x'\nto = []", "test 1: the message was to go nowhere"),
+        ("[default]\nto = 'T.three'\n[[test]]\nmessage = 'x'\nto = []", "test 1: the message should go nowhere"),
         ("[default]\n", "[default]: it has no to"),
         (f"[default]\nto = '{topic}'", "read and written to on the same brokers"),
     ):

@@ -82,7 +82,7 @@ def test_one_that_has_an_answer_among_the_first_is_enough(shell: Shell, broker: 
     done = shell.run("q-tail", f"{topic}/me", "--where", FAILS, "--until-empty", *broker.flags)
     assert (done.status, done.lines) == (0, [b'{"amount":"x"}'])
     assert done.err_lines[-1].endswith(
-        "1,201 messages taken from the queue; 1,200 without an answer left out (-v names each)"
+        "1,201 messages taken from the queue; 1,200 failed and were left out (-v names each)"
     )
 
 
@@ -90,5 +90,5 @@ def test_few_that_fail_are_finished_as_before(shell: Shell, broker: Broker, topi
     broker.fill(topic, AMOUNTS[:5])
     done = shell.run("q-tail", f"{topic}/me", "--where", FAILS, "--until-empty", *broker.flags)
     assert (done.status, done.out) == (0, b"")
-    assert "5 without an answer left out" in done.err_lines[-1]
+    assert "5 failed and were left out" in done.err_lines[-1]
     assert broker.wait_held(topic, "me", 0).held == 0

@@ -73,7 +73,7 @@ def test_tail_leaves_out_what_has_no_answer_and_says_so(shell: Shell, broker: Br
         rf"q-tail: {topic}: message [0-9a-f]{{16}}: (it is not JSON .*|--where has no .*): left out", first
     )
     assert last.endswith(
-        "printed; 6 messages taken from the queue; 1 did not match; 2 without an answer left out (-v names each)"
+        "printed; 6 messages taken from the queue; 1 did not match; 2 failed and were left out (-v names each)"
     )
     assert broker.depth(topic, "me").held == 0
 
@@ -93,7 +93,7 @@ def test_tail_lets_through_what_has_no_answer_if_so_asked(shell: Shell, broker: 
     broker.fill(topic, BROKEN)
     done = shell.run("q-tail", f"{topic}/me", "--until-empty", *POSITIVE, "--on-error", "pass", *broker.flags)
     assert done.status == 0
-    assert done.err.endswith("; 1 did not match; 2 without an answer printed as they were\n")
+    assert done.err.endswith("; 1 did not match; 2 failed and were printed unchanged\n")
     assert sorted(done.lines) == sorted(BROKEN[1:])
 
 
@@ -140,14 +140,14 @@ def test_pipe_ends_at_what_has_no_answer_and_goes_on_there(shell: Shell, broker:
         "q-pipe: input from byte 19 on: message 1",
         "q-pipe: input from byte 19 on: message 3",
     ]
-    assert done.err_lines[2].endswith("; 2 without an answer left out")
+    assert done.err_lines[2].endswith("; 2 failed and were left out")
     assert broker.bodies(topic) == [BROKEN[3], BROKEN[5]]
 
 
 def test_pipe_lets_through_what_has_no_answer_if_so_asked(shell: Shell, broker: Broker, topic: str) -> None:
     done = shell.run("q-pipe", topic, *POSITIVE, "--on-error", "pass", *broker.flags, input=b"\n".join(BROKEN))
     assert done.status == 0
-    assert done.err.rstrip().endswith("; 1 did not match; 2 without an answer sent as they were")
+    assert done.err.rstrip().endswith("; 1 did not match; 2 failed and were sent unchanged")
     assert broker.bodies(topic) == BROKEN[1:]
 
 

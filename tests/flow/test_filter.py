@@ -52,8 +52,8 @@ def test_what_is_said_of_those_without_an_answer() -> None:
     _, _, failed = rules(".n - 1 > 0", "{n: (.n - 2)}", "skip").run([*BODIES[2:4], b'{"n": null}', b'{"n": 3}', b""])
     assert [str(failed[place]) for place in failed] == [
         "it is not JSON (invalid literal, expected 'null': line 1 column 1 (char 0))",
-        '--where has no answer: string ("x") and number (1) cannot be subtracted',
-        "--where has no answer: null (null) and number (1) cannot be subtracted",
+        '--where failed: string ("x") and number (1) cannot be subtracted',
+        "--where failed: null (null) and number (1) cannot be subtracted",
         "it is not JSON (Input is a zero-length, empty document: line 1 column 1 (char 0))",
     ]
     _, _, failed = rules(None, ".n.m").run([b'{"n": 1}'])

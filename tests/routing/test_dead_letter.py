@@ -53,7 +53,7 @@ def test_letters_go_back_each_to_its_own_topic_in_order() -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"x", "it is no dead letter: it is not JSON"),
+        (b"x", "it is not a dead letter: it is not JSON"),
         (b"[]", "is not a JSON object"),
         (b'{"topic":"a"}', 'neither a "body" nor a "body_base64"'),
         (b'{"body":"a"}', 'has no "topic"'),

@@ -121,11 +121,11 @@ def test_a_file_that_is_no_text() -> None:
 @pytest.mark.parametrize(
     ("test", "told"),
     [
-        ("message = '{\"type\": \"a\"}'\nto = ['b']", "the message was to go to b, and went to t.a"),
-        ('message = \'{"type": "a"}\'\nto = []', "the message was to go nowhere, and went to t.a"),
-        ('message = \'{"type": "a"}\'\nerror = true', "the message was to fail, and went to t.a"),
-        ("message = '{}'\nto = ['t.a']", "the message was to go to t.a, and went nowhere"),
-        ("message = 'x'\nto = ['t.a']", "the message was to go to t.a, and failed: it is not JSON"),
+        ("message = '{\"type\": \"a\"}'\nto = ['b']", "the message should go to b, but went to t.a"),
+        ('message = \'{"type": "a"}\'\nto = []', "the message should go nowhere, but went to t.a"),
+        ('message = \'{"type": "a"}\'\nerror = true', "the message should fail, but went to t.a"),
+        ("message = '{}'\nto = ['t.a']", "the message should go to t.a, but went nowhere"),
+        ("message = 'x'\nto = ['t.a']", "the message should go to t.a, but failed: it is not JSON"),
     ],
 )
 def test_a_test_that_does_not_hold_says_what_happened(test: str, told: str) -> None:
