@@ -192,7 +192,7 @@ def test_a_template_that_gives_no_name_never_reaches_the_wire(value: Any, why: s
 
 def test_a_template_that_names_what_is_read_is_refused() -> None:
     routes = Routes([route(None, "\\(.to)")], forbidden={"events"})
-    assert "is read here" in failures(routes, *bodies({"to": "other"}, {"to": "events"}))[1]
+    assert "is read by this run" in failures(routes, *bodies({"to": "other"}, {"to": "events"}))[1]
 
 
 def test_templates_name_only_so_many_topics() -> None:
