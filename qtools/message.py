@@ -57,6 +57,26 @@ def redelivered(messages: Messages) -> int:
     return len(messages) - first
 
 
+def request_ends(bodies: Sequence[bytes], count: int, size: int) -> list[int]:
+    """Where to cut `bodies` into requests: the end of each, so that it has at most `count` bodies and `size` bytes.
+
+    A request takes 4 bytes, and 4 more for each of its bodies, as NSQ's MPUB does. A body that is too large is alone.
+    """
+    total = len(bodies)
+    if total <= count and 4 + 4 * total + sum(map(len, bodies)) <= size:
+        return [total]
+    ends = []
+    start, filled = 0, 4
+    for end, body in enumerate(bodies):
+        taken = 4 + len(body)
+        if end - start == count or (filled + taken > size and end > start):
+            ends.append(end)
+            start, filled = end, 4
+        filled += taken
+    ends.append(total)
+    return ends
+
+
 class Messages(Sequence[Message]):
     """Messages by column; it is a sequence of Message. The three columns have the same length.
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtools.attributes import TOMBSTONE, Attributes
-from qtools.message import Batch, Message, Messages, redelivered, timestamp_of
+from qtools.message import Batch, Message, Messages, redelivered, request_ends, timestamp_of
 
 
 class Ledger:
@@ -300,3 +300,16 @@ def test_a_tombstone_equals_an_empty_body_and_is_known_by_identity() -> None:
     assert batch.bodies == [b"", b""]
     assert [body is TOMBSTONE for body in batch.bodies] == [False, True]
     assert batch.messages[1].body is TOMBSTONE
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=30), st.integers(1, 8), st.integers(1, 80))
+def test_each_request_is_within_the_limits_and_takes_all_that_fits(bodies: list[bytes], count: int, size: int) -> None:
+    def fits(some: list[bytes]) -> bool:
+        return len(some) <= count and (len(some) == 1 or 4 + sum(4 + len(body) for body in some) <= size)
+
+    ends = request_ends(bodies, count, size)
+    assert ends[-1] == len(bodies)
+    for start, end in zip([0, *ends], ends, strict=False):
+        assert end > start
+        assert fits(bodies[start:end])
+        assert end == len(bodies) or not fits(bodies[start : end + 1])

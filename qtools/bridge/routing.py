@@ -14,7 +14,7 @@ from qtools.bridge.options import BridgeOptions
 from qtools.errors import ExpressionError, UsageError
 from qtools.expressions.expression import Expression, compile_expression
 from qtools.routing.dead_letter import Redrive
-from qtools.routing.routes import Planner, Route, Routes, To
+from qtools.routing.routes import Planner, Route, Routes, To, fixed_topics
 from qtools.routing.routes_file import tested_routes, to_of
 
 
@@ -42,14 +42,14 @@ def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
     if options.routes:
         file = tested_routes(options.routes)
         routes = file.make(where=where, **settings)
-        passing = _fixed(file.default)
+        passing = tuple(fixed_topics(file.default))
         lacking = f"{options.routes} has no [default] with a fixed topic"
     else:
         targets = tuple(_target(text) for text in options.to)
         select = compiled("--select", options.select) if options.select is not None else None
         # The condition as the route's own: what it cannot be asked of is told without a route's name.
         routes = Routes([Route("", targets, when=where, select=select)], **settings)
-        passing = _fixed(targets)
+        passing = tuple(fixed_topics(targets))
         lacking = "--to is a template"
     planning = Planning(routes, tuple(routes.fixed_topics), passing)
     for topic in planning.fixed:
@@ -60,10 +60,6 @@ def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
     if options.on_error == "pass" and not passing:
         raise UsageError(f"--on-error pass needs a topic that takes what cannot be routed, and {lacking}")
     return planning
-
-
-def _fixed(targets: tuple[To, ...]) -> tuple[str, ...]:
-    return tuple(to.text for to in targets if to.template is None)
 
 
 def compiled(flag: str, text: str) -> Expression:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from qtools.bridge.routing import Planning
 from qtools.engines.contract import Publisher
-from qtools.errors import MessageRefused, PartialFailure, Postponed, QtoolsError, RouteFailed
-from qtools.flow.contract import Refused, attributes_of
+from qtools.errors import PartialFailure, Postponed, QtoolsError, RouteFailed
+from qtools.flow.publish import publish_groups
 from qtools.message import Batch, Messages
 from qtools.names import Subscription
 from qtools.routing.dead_letter import encode_dead_letter
@@ -120,14 +120,13 @@ class BridgeSink:
     async def _publish(self, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]) -> None:
         """Send the planned messages. Adds refused messages to `failed`, and clears it if its messages are passed on."""
         if failed and self._on_error == "pass":
-            _pass_on(batch, sorted(failed), plan, planning.passing)
+            plan.pass_on(batch.bodies, sorted(failed), planning.passing)
             self._log_failures("passed on as they are", failed)
             failed.clear()
         if plan.groups:
-            attributes = attributes_of(batch, plan.places)
-            refused = await self._publisher.publish(plan.groups, attributes=attributes)
-            if refused:
-                _blame(refused, plan, planning.fixed, failed)
+            refused = await publish_groups(self._publisher, plan.groups, plan.places, batch=batch, fixed=planning.fixed)
+            for place, copy in refused.items():
+                failed.setdefault(place, RouteFailed(f"to {copy.topic}: {copy.error}"))
 
     async def _publish_once(
         self, once: PlanDedupe, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]
@@ -180,15 +179,15 @@ class BridgeSink:
                 at.append(place)
         for topic, (_, at) in groups.items():
             self._log_failures(f"sent to {topic}", {place: failed[place] for place in at})
-        refused = await self._dead_letters.publish([(topic, letters) for topic, (letters, _) in groups.items()])
+        refused = await publish_groups(
+            self._dead_letters,
+            [(topic, letters) for topic, (letters, _) in groups.items()],
+            [at for _, at in groups.values()],
+        )
         postponed: dict[int, QtoolsError] = {}
-        homes = [at for _, at in groups.values()]
-        for (group, nth), error in refused.items():
-            if not isinstance(error, MessageRefused):
-                raise error
-            place = homes[group][nth]
+        for place, copy in refused.items():
             delay = min(MOST_POSTPONED_MS, POSTPONE_MS * max(1, batch.messages[place].attempts))
-            postponed[place] = Postponed(f"{failed[place]}; as a dead letter {error}", delay)
+            postponed[place] = Postponed(f"{failed[place]}; as a dead letter {copy.error}", delay)
         if postponed:
             self._log_failures("given back for a while, as not even a dead letter can hold them", postponed)
         return postponed
@@ -198,23 +197,6 @@ class BridgeSink:
 
     def __repr__(self) -> str:
         return f"<Deliver {self._publisher!r} {self.counts}>"
-
-
-def _pass_on(batch: Batch, places: list[int], plan: Plan, topics: Sequence[str]) -> None:
-    """Add to `plan` the messages at `places`, unchanged, for all `topics`."""
-    bodies = [batch.bodies[place] for place in places]
-    for topic in topics:
-        plan.groups.append((topic, bodies))
-        plan.places.append(places)
-
-
-def _blame(refused: Refused, plan: Plan, fixed: Sequence[str], failed: dict[int, QtoolsError]) -> None:
-    """Add the refused messages to `failed`. Raises the error if a broker refused a topic that no message has chosen."""
-    for (group, nth), error in refused.items():
-        topic = plan.groups[group][0]
-        if topic in fixed and not isinstance(error, MessageRefused):
-            raise error
-        failed.setdefault(plan.places[group][nth], RouteFailed(f"to {topic}: {error}"))
 
 
 class FailureLog:

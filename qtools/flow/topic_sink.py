@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from qtools.errors import MessageRefused, PartialFailure
-from qtools.flow.contract import GroupPublisher, attributes_of
+from qtools.errors import PartialFailure
+from qtools.flow.contract import GroupPublisher
+from qtools.flow.publish import publish_groups
 from qtools.message import Batch
 
 
@@ -20,13 +21,10 @@ class TopicSink:
         PartialFailure names the messages that no broker takes, with MessageRefused for each. BrokerError when a broker
         refuses the topic, or everything for too long; NetworkError when no broker was reachable in time.
         """
-        attributes = attributes_of(batch, [range(len(batch))])
-        refused = await self._publisher.publish([(self._topic, batch.bodies)], attributes=attributes)
+        places = range(len(batch))
+        refused = await publish_groups(self._publisher, [(self._topic, batch.bodies)], [places], batch=batch)
         if refused:
-            for error in refused.values():
-                if not isinstance(error, MessageRefused):
-                    raise error
-            raise PartialFailure({place: refused[group, place] for group, place in sorted(refused)})
+            raise PartialFailure({place: copy.error for place, copy in refused.items()})
 
     async def close(self) -> None:
         await self._publisher.close()

@@ -7,7 +7,7 @@ which the input is confirmed is before the first message that is not finished, o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from qtools.cli.worker import Worker
 from qtools.errors import InputError
 from qtools.flow.ledger import SpanLedger
 from qtools.formats.lines import Splitter
-from qtools.message import Batch
+from qtools.message import Batch, request_ends
 
 
 @dataclass(slots=True)
@@ -170,24 +170,13 @@ class BlockSource:
 
     def _cut_up(self, block: InputBlock) -> None:
         """Cut a block into batches. A block without messages is confirmed with those before it."""
-        number = block.first
-        if block.bodies:
-            for piece in cut_batches(block.bodies, self._batch_count, self._batch_bytes):
-                self._pieces.append(Batch.of_bodies(block, piece, number))
-                number += len(piece)
+        bodies = block.bodies
+        if bodies:
+            ends = request_ends(bodies, self._batch_count, self._batch_bytes)
+            start = 0
+            for end in ends:
+                piece = bodies if len(ends) == 1 else bodies[start:end]
+                self._pieces.append(Batch.of_bodies(block, piece, block.first + start))
+                start = end
         else:
             self._confirm()
-
-
-def cut_batches(bodies: list[bytes], count: int, size: int) -> Iterator[list[bytes]]:
-    """Cut `bodies` into lists that fit into one MPUB of at most `count` messages and `size` bytes each."""
-    if len(bodies) <= count and 4 + sum(map(len, bodies)) + 4 * len(bodies) <= size:
-        yield bodies
-        return
-    start, filled = 0, 4  # the body of an MPUB: its number of messages, then each message behind its size
-    for place, body in enumerate(bodies):
-        if place - start == count or (filled + 4 + len(body) > size and place > start):
-            yield bodies[start:place]
-            start, filled = place, 4
-        filled += 4 + len(body)
-    yield bodies[start:]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtools.engines.contract import Publisher
-from qtools.errors import MessageRefused, PartialFailure, QtoolsError, SinkError, UsageError
+from qtools.errors import PartialFailure, QtoolsError, SinkError, UsageError
 from qtools.expressions.expression import Expression
-from qtools.flow.contract import attributes_of
 from qtools.flow.filter import ADVICE, OnError
+from qtools.flow.publish import publish_groups
 from qtools.message import Batch
-from qtools.routing.routes import Plan
+from qtools.routing.routes import Plan, fixed_topics
 from qtools.routing.routes_file import tested_routes
 
 
@@ -45,7 +45,7 @@ class RoutedSink:
         self._publisher = publisher
         self._routes = file.make(where=where)
         self._on_error = on_error
-        self._passing = [to.text for to in file.default if to.template is None]
+        self._passing = fixed_topics(file.default)
         self._name = name
         self._warn = warn
         if on_error == "pass" and not self._passing:
@@ -72,16 +72,8 @@ class RoutedSink:
         """Publish by `plan`. Returns the messages that no broker accepts, by place."""
         failed = sorted(plan.failed)
         if failed and self._on_error == "pass":
-            bodies = [batch.bodies[place] for place in failed]
-            plan.groups += [(topic, bodies) for topic in self._passing]
-            plan.places += [failed for _ in self._passing]
-        refused: dict[int, QtoolsError] = {}
-        attributes = attributes_of(batch, plan.places)
-        answer = await self._publisher.publish(plan.groups, attributes=attributes)
-        for (group, nth), error in answer.items():
-            if not isinstance(error, MessageRefused):
-                raise error
-            refused[plan.places[group][nth]] = error
+            plan.pass_on(batch.bodies, failed, self._passing)
+        refused = await publish_groups(self._publisher, plan.groups, plan.places, batch=batch)
         left_out = failed if self._on_error == "skip" else []
         for place in left_out:
             self._warn(f"{self._name(batch, place)}: {plan.failed[place]}: left out")
@@ -90,7 +82,7 @@ class RoutedSink:
         self.filtered += plan.filtered
         self.passed += len(batch) - plan.filtered - len(left_out) - len(refused)
         self.passed_bytes += sum(len(body) for _, bodies in plan.groups for body in bodies)
-        return dict(sorted(refused.items()))
+        return {place: copy.error for place, copy in refused.items()}
 
     async def close(self) -> None:
         """The caller that made the publisher closes it."""

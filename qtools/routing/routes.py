@@ -11,7 +11,7 @@ only those that can match are evaluated. This module uses no file and no clock, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import random
 from typing import Any, Protocol
@@ -34,6 +34,11 @@ class To:
 
     text: str
     template: Expression | None = None
+
+
+def fixed_topics(targets: Iterable[To]) -> list[str]:
+    """The topics of `targets` that do not depend on a message."""
+    return [to.text for to in targets if to.template is None]
 
 
 @dataclass(slots=True)
@@ -59,6 +64,13 @@ class Plan:
     failed: dict[int, QtoolsError] = field(default_factory=dict)
     hits: list[int] = field(default_factory=list)  # copies sent by each route; the last is the default
     values: list[Any] = field(default_factory=list)  # the parsed bodies, with keep_values
+
+    def pass_on(self, bodies: Sequence[bytes], places: Sequence[int], topics: Iterable[str]) -> None:
+        """Add the messages at `places` to the groups, unchanged, for all of `topics`. bodies: those of the batch."""
+        passed = [bodies[place] for place in places]
+        for topic in topics:
+            self.groups.append((topic, passed))
+            self.places.append(places)
 
 
 class Planner(Protocol):
@@ -121,7 +133,7 @@ class Routes:
     @property
     def fixed_topics(self) -> list[str]:
         """The topics that do not depend on a message."""
-        return list(dict.fromkeys(to.text for to in self.targets() if to.template is None))
+        return list(dict.fromkeys(fixed_topics(self.targets())))
 
     # ── a batch ──
 

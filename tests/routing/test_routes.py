@@ -136,6 +136,13 @@ def test_a_last_one_without_a_condition_ends_a_plain_copy_too() -> None:
     assert [topic for topic, _ in plan.groups] == ["a"]
 
 
+def test_messages_that_are_passed_on_keep_their_bodies_and_places() -> None:
+    plan = Routes([route(None, "a")]).plan([b"x", b"y", b"z"], {0, 2})
+    plan.pass_on([b"x", b"y", b"z"], [0, 2], ["b", "c"])
+    assert plan.groups == [("a", [b"y"]), ("b", [b"x", b"z"]), ("c", [b"x", b"z"])]
+    assert plan.places == [[1], [0, 2], [0, 2]]
+
+
 def test_what_is_skipped_is_in_no_part_of_the_plan() -> None:
     plan = Routes([route(None, "a")]).plan([b"x", b"y", b"z"], {1})
     assert sent(plan) == [(0, "a", b"x"), (2, "a", b"z")]

@@ -84,8 +84,3 @@ def mpub(topic: str, bodies: Sequence[bytes]) -> bytes:
         parts = [pack(len(body)) + body for body in bodies]
     joined = b"".join(parts)
     return b"MPUB %b\n%b%b" % (topic.encode("ascii"), _TWO_SIZES.pack(4 + len(joined), len(bodies)), joined)
-
-
-def mpub_size(bodies: Sequence[bytes]) -> int:
-    """The body size that an MPUB of `bodies` declares, bytes."""
-    return 4 + 4 * len(bodies) + sum(map(len, bodies))

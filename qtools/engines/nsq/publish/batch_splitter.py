@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from qtools.engines.nsq.protocol import commands
 from qtools.errors import MessageRefused, QtoolsError
+from qtools.message import request_ends
 
 MAX_MSG_SIZE = 1024 * 1024  # bytes: nsqd's --max-msg-size
 MAX_BODY_SIZE = 5 * 1024 * 1024  # bytes: nsqd's --max-body-size
@@ -97,20 +98,12 @@ class BatchSplitter:
         bodies = command.bodies
         if not bodies:
             return []
-        most = min(self._batch_bytes, self._max_body_size)
         if command.delay_ms:
             ends = list(range(1, len(bodies) + 1))
-        elif len(bodies) <= self._batch_count and commands.mpub_size(bodies) <= most:
-            return [command]
         else:
-            ends = []
-            start, size = 0, 4
-            for end, body in enumerate(bodies):
-                if end - start == self._batch_count or (size + 4 + len(body) > most and end > start):
-                    ends.append(end)
-                    start, size = end, 4
-                size += 4 + len(body)
-            ends.append(len(bodies))
+            ends = request_ends(bodies, self._batch_count, min(self._batch_bytes, self._max_body_size))
+            if len(ends) == 1:
+                return [command]
         return [command.slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     def _fitting(self, command: PublishCommand, refused: Refused) -> PublishCommand:
