@@ -16,7 +16,7 @@ def _no(what: str) -> str:
 
 
 OPERATORS: dict[str, str] = {
-    "..": _no("'..', which walks all there is,"),
+    "..": _no("'..', which visits all values,"),
     "[]": f".[] yields many results, and {_ONE}: any(…) and all(…) look at each item; for more, {_PIPE}",
     ",": f"',' yields many results, and {_ONE}: [.a, .b] makes an array of them; for more, {_PIPE}",
     "=": "'=' assigns in jq, and nothing is assigned here: equality is written ==",
@@ -77,10 +77,10 @@ def arguments(name: str, wanted: Sequence[int], count: int) -> str:
     return f"{name} takes {counts}, not {count}: {hint}"
 
 
-def unknown(name: str, known: Sequence[str], standing: str) -> str:
+def unknown(name: str, known: Sequence[str], instead: str) -> str:
     """The error for a word that neither language has."""
     if name in ("then", "else", "elif", "end", "and", "or"):
-        return f"a value was expected, {standing}"
+        return f"a value was expected, {instead}"
     import difflib  # imported late, as only errors need it
 
     close = difflib.get_close_matches(name, known, 1)

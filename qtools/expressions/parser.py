@@ -142,7 +142,7 @@ class Parser(TokenReader):
                     node = self.indexed(start, node, self.string())
                 else:
                     self.fail(
-                        f'a name was expected after the dot, {self.standing()}; an unusual name is written ."odd name"'
+                        f'a name was expected after the dot, {self.instead()}; an unusual name is written ."odd name"'
                     )
             elif self.at("["):
                 node = self.bracket(start, node)
@@ -210,7 +210,7 @@ class Parser(TokenReader):
         if token == "{":
             return self.object()
         self.fail_if_foreign()
-        self.fail(f"a value was expected, {self.standing()}")
+        self.fail(f"a value was expected, {self.instead()}")
 
     def closing(self, bracket: str) -> None:
         if self.kind != "end" and not self.at(bracket) and (self.kind == "strange" or self.at(",", "as")):
@@ -226,7 +226,7 @@ class Parser(TokenReader):
             return Literal(start, self.end, CONSTANTS[name])
         if name not in FUNCTIONS:
             self.fail_if_foreign()
-            self.fail(WORDS.get(name) or unknown(name, [*FUNCTIONS, *CONSTANTS], self.standing()))
+            self.fail(WORDS.get(name) or unknown(name, [*FUNCTIONS, *CONSTANTS], self.instead()))
         self.take()
         arguments: list[Node] = []
         if self.at("("):
@@ -307,7 +307,7 @@ class Parser(TokenReader):
             self.fail(OPERATORS.get(self.token) or OPERATORS[self.token[0]])
         else:
             self.fail(
-                f'a key was expected, as in {{id: .messageId, amount, "odd name": 1, (.key): 2}}, {self.standing()}'
+                f'a key was expected, as in {{id: .messageId, amount, "odd name": 1, (.key): 2}}, {self.instead()}'
             )
         if alone and not self.at(":"):
             return key, self.made(Index(key_place, self.end, Identity(key_place, key_place), key))

@@ -63,9 +63,9 @@ class TokenReader:
     def expect(self, token: str, what: str) -> None:
         """Take `token`, or fail. what: where it belongs, for the message."""
         if not self.at(token):
-            self.fail(f"{token!r} was expected {what}, {self.standing()}")
+            self.fail(f"{token!r} was expected {what}, {self.instead()}")
         self.take()
 
-    def standing(self) -> str:
-        """What stands where another token was expected, for a message."""
+    def instead(self) -> str:
+        """What the text has instead of an expected token, as a clause for a message."""
         return "and the expression ends here" if self.kind == "end" else f"not {self.token!r}"

@@ -75,7 +75,7 @@ class SpanLedger(Generic[Span]):
     def __init__(self) -> None:
         self._ledger = Ledger()
         self._spans: deque[tuple[int, int, Span]] = deque()  # (first number, number behind the last, span)
-        self._told = 0  # `confirmed` at the last advance()
+        self._advanced = 0  # `confirmed` at the last advance()
 
     def add(self, count: int, span: Span) -> range:
         """A span with `count` messages was read; returns their numbers."""
@@ -98,9 +98,9 @@ class SpanLedger(Generic[Span]):
         while spans and spans[0][1] <= confirmed:
             start, stop, span = spans.popleft()
             yield span, stop - start
-        if spans and confirmed > max(self._told, spans[0][0]):
+        if spans and confirmed > max(self._advanced, spans[0][0]):
             yield spans[0][2], confirmed - spans[0][0]
-        self._told = confirmed
+        self._advanced = confirmed
 
     def __len__(self) -> int:
         """How many spans are not wholly confirmed."""

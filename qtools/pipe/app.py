@@ -268,5 +268,7 @@ class _Pipe:
             how = "with --checkpoint a next run"
         else:
             how = "the same command" if self.checkpoint else f"--skip-bytes {confirmed.total}"
-        said = plural(size, "byte").replace(",", "") + " of input" + (f" ({format_size(size)})" if size >= 1000 else "")
-        logs.log(logging.ERROR, f"confirmed: {count}, {said}; {how} goes on there")
+        amount = (
+            plural(size, "byte").replace(",", "") + " of input" + (f" ({format_size(size)})" if size >= 1000 else "")
+        )
+        logs.log(logging.ERROR, f"confirmed: {count}, {amount}; {how} goes on there")

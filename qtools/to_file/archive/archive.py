@@ -301,7 +301,7 @@ class Archive:
         """Finish `file`: write its end, give it its name, call `on_finished`, and remove it from the work directory."""
         self.at = file.data
         if file.is_left_over and file.state.rev >= 0 and not file.data.exists():
-            # An earlier run had named it and was about to remove the note, unless another process removed the data.
+            # An earlier run had named it and was about to remove the journal, unless another process removed the data.
             target = self._output / fill_rev(file.head.name, file.state.rev)
             if not target.exists() and not self._spooled:
                 logger.error(

@@ -1,8 +1,8 @@
 """The durable state of a file that still grows. In: its State, at every sync. Out: the last State written completely.
 
-A note lies beside its work file and decides how much of it is valid: bytes beyond the recorded length were never
-acknowledged. A note is text: a head that never changes, and two slots that are written in turn. If a crash leaves one
-slot incomplete, its checksum shows that, and the other slot is used.
+A journal lies beside its work file and decides how much of it is valid: bytes beyond the recorded length were never
+acknowledged. A journal is text: a head that never changes, and two slots that are written in turn. If a crash leaves
+one slot incomplete, its checksum shows that, and the other slot is used.
 
     ├ head 4096: what the file is and shall be called ┼ slot 512 ┼ slot 512 ┤       each: CRC-32, JSON, spaces, newline
 """
@@ -57,7 +57,7 @@ class FileState:
 
 
 class FileJournal:
-    """The open note at `path`. turn: the number of the next write."""
+    """The open journal at `path`. turn: the number of the next write."""
 
     def __init__(self, path: Path, fd: int, turn: int) -> None:
         self.path = path
@@ -66,22 +66,23 @@ class FileJournal:
 
     @classmethod
     def create(cls, path: Path, head: JournalHead) -> FileJournal:
-        """A new note, for a file of which nothing is synced. The note is synced; the caller syncs the directory."""
+        """A new journal, for a file of which nothing is synced. The journal is synced; the caller syncs the
+        directory."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             write_all(fd, _packed(asdict(head), HEAD_SIZE), 0)
-            note = cls(path, fd, 0)
-            note.write(FileState())
-            note.write(FileState())
+            journal = cls(path, fd, 0)
+            journal.write(FileState())
+            journal.write(FileState())
         except BaseException:
             os.close(fd)
             os.unlink(path)
             raise
-        return note
+        return journal
 
     @classmethod
     def open(cls, path: Path) -> tuple[FileJournal, JournalHead, FileState] | None:
-        """The note of an earlier run; None if no slot of it is complete: then nothing was ever synced."""
+        """The journal of an earlier run; None if no slot of it is complete: then nothing was ever synced."""
         data = path.read_bytes()
         head = _unpacked(data[:HEAD_SIZE])
         slots = [_unpacked(data[at : at + SLOT_SIZE]) for at in (HEAD_SIZE, HEAD_SIZE + SLOT_SIZE)]
@@ -112,7 +113,7 @@ class FileJournal:
 
 
 def fits(head: JournalHead) -> bool:
-    """Whether `head` fits into a note."""
+    """Whether `head` fits into a journal."""
     return len(json.dumps(asdict(head))) + 10 <= HEAD_SIZE
 
 

@@ -3,7 +3,7 @@
     lock                     locked while a process uses the directory; its text names the process
     TOPIC-RUN-N.part         a file that grows
     TOPIC-RUN-N.note         how much of it is synced, and the name it will get
-    *.damaged                data that does not agree with a note; kept for the user to inspect
+    *.damaged                data that does not agree with a journal; kept for the user to inspect
 
 Two processes never share a work directory: the second gets an error that names the first.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from qtools.errors import StartError
 from qtools.to_file.archive.journal import FileJournal, is_file_at
 from qtools.to_file.archive.publish_file import make_directories
-from qtools.to_file.archive.workfile import DATA, NOTE, WorkFile
+from qtools.to_file.archive.workfile import DATA, JOURNAL, WorkFile
 
 logger = logging.getLogger("qtools.to_file")
 
@@ -79,35 +79,35 @@ class WorkDir:
     def left(self) -> Iterator[WorkFile]:
         """The files of earlier runs that have messages; others are removed, or put aside as damaged. OSError when they
         cannot be read."""
-        for path in sorted(self.path.glob(f"*{NOTE}")):
-            name = path.name.removesuffix(NOTE)
+        for path in sorted(self.path.glob(f"*{JOURNAL}")):
+            name = path.name.removesuffix(JOURNAL)
             if self._is_ours(name):
                 continue
             data = path.with_name(name + DATA)
             size = data.stat().st_size if data.exists() else 0
             found = FileJournal.open(path)
             if found is None:
-                # A note is durable before there is any data.
-                self._put_aside(path, data, f"its note cannot be read, and it has {size} bytes" if size else "")
+                # A journal is durable before there is any data.
+                self._put_aside(path, data, f"its journal cannot be read, and it has {size} bytes" if size else "")
                 continue
-            note, head, state = found
+            journal, head, state = found
             if state.count and (size >= state.length or (state.rev >= 0 and not size)):
-                yield WorkFile.found(note, head, state)
+                yield WorkFile.found(journal, head, state)
                 continue
-            note.close()
+            journal.close()
             lost = f"it has {size} bytes, and {state.length} with {state.count} messages were synced"
             self._put_aside(path, data, lost if state.count else "")
         for data in self.path.glob(f"*{DATA}"):
             name = data.name.removesuffix(DATA)
-            if not self._is_ours(name) and not data.with_name(name + NOTE).exists():
-                self._put_aside(data, data, "it has no note" if data.stat().st_size else "")
+            if not self._is_ours(name) and not data.with_name(name + JOURNAL).exists():
+                self._put_aside(data, data, "it has no journal" if data.stat().st_size else "")
 
     def _is_ours(self, name: str) -> bool:
         return name.rpartition("-")[0].endswith(f"-{self._run}")
 
-    def _put_aside(self, note: Path, data: Path, why: str) -> None:
+    def _put_aside(self, journal: Path, data: Path, why: str) -> None:
         """Keep a damaged file under another name, and log `why`; remove it if `why` is ""."""
-        for path in {data, note}:
+        for path in {data, journal}:
             if not why:
                 path.unlink(missing_ok=True)
             elif path.exists():

@@ -1,10 +1,10 @@
 """A file that grows in the work directory until it is complete. In: batches of one topic. Out: the file and its State.
 
-    add ─▶ format ─▶ compress ─▶ in memory        sync ─▶ written, fsynced ─▶ its note, fsynced        end ─▶ whole
+    add ─▶ format ─▶ compress ─▶ in memory        sync ─▶ written, fsynced ─▶ its journal, fsynced        end ─▶ whole
 
 `add` does not use the disk, so errors of the disk occur in `sync` and `end` only. Both may be called again after an
 OSError, any number of times, and lose nothing. A file that a crash left is finished like any other: cut at the length
-in its note, and ended from the numbers there. All calls are made in one thread.
+in its journal, and ended from the numbers there. All calls are made in one thread.
 
 Another process may remove, rename, replace or cut a file while it grows (a cleaner of temporary files does that). The
 file stays open until it has its name, so what is synced can still be read after its path is gone. `WorkFileGone` says
@@ -27,7 +27,7 @@ from qtools.to_file.archive.compression import CompressionStream, ending
 from qtools.to_file.archive.content_hash import ContentHash
 from qtools.to_file.archive.journal import FileJournal, FileState, JournalHead, is_file_at
 
-DATA, NOTE = ".part", ".note"
+DATA, JOURNAL = ".part", ".note"
 _BLOCK = 1024 * 1024  # bytes copied at once
 
 
@@ -39,7 +39,7 @@ class WorkFileGone(OSError):
 
 
 class WorkFile:
-    """The file `stem`.part with the note `stem`.note. Without a `stream` it is sealed and takes no messages.
+    """The file `stem`.part with the journal `stem`.note. Without a `stream` it is sealed and takes no messages.
 
     partition: of its messages. unsynced: the batches that were added and are not durable yet. is_named: it has its name
     below the output, and only the work file remains to be removed. is_left_over: an earlier run wrote it.
@@ -59,7 +59,7 @@ class WorkFile:
         self.is_named = False
         self.is_left_over = False
         self.data = stem.with_name(stem.name + DATA)
-        self.note_path = stem.with_name(stem.name + NOTE)
+        self.journal_path = stem.with_name(stem.name + JOURNAL)
         self.head = head
         self.state = FileState()  # what is synced
         self._grown = FileState()  # with what is in memory
@@ -71,13 +71,13 @@ class WorkFile:
         self._flushed = True
         self._fd = -1
         self._was_gone = False
-        self._note: FileJournal | None = None
+        self._journal: FileJournal | None = None
 
     @classmethod
-    def found(cls, note: FileJournal, head: JournalHead, state: FileState) -> WorkFile:
-        """A file that an earlier run left, in the state of its note."""
-        file = cls(note.path.with_name(note.path.name.removesuffix(NOTE)), head)
-        file._note, file._sha, file.is_left_over = note, None, True
+    def found(cls, journal: FileJournal, head: JournalHead, state: FileState) -> WorkFile:
+        """A file that an earlier run left, in the state of its journal."""
+        file = cls(journal.path.with_name(journal.path.name.removesuffix(JOURNAL)), head)
+        file._journal, file._sha, file.is_left_over = journal, None, True
         file.state, file._grown = state, replace(state)
         file._ids = ContentHash(head.topic, int(state.ids, 16), state.count)
         return file
@@ -126,13 +126,13 @@ class WorkFile:
         if len(self._pending) > 1:
             self._pending = [b"".join(self._pending)]
         data = self._pending[0]
-        note = self._open()
+        journal = self._open()
         if os.fstat(self._fd).st_size < self.state.length:
             raise WorkFileGone(self.data)  # a write there would leave a hole
         write_all(self._fd, data, self.state.length)
         os.fdatasync(self._fd)
         synced = replace(self._grown, length=self.state.length + len(data), ids=f"{self._ids.value:x}")
-        note.write(synced)
+        journal.write(synced)
         self.state = synced
         if self._sha is not None:
             self._sha.update(data)
@@ -141,20 +141,20 @@ class WorkFile:
         self.check()
 
     def check(self) -> None:
-        """WorkFileGone unless the file and its note are still where they were made, with all that was synced."""
+        """WorkFileGone unless the file and its journal are still where they were made, with all that was synced."""
         if self.is_gone:
             self._was_gone = True  # remembered, so that the next sync fails as well if the recovery fails
             raise WorkFileGone(self.data)
 
     @property
     def is_gone(self) -> bool:
-        """Whether another process removed, renamed, replaced or cut the file or its note. While it is closed only a
+        """Whether another process removed, renamed, replaced or cut the file or its journal. While it is closed only a
         missing file is noticed."""
         if self._fd >= 0 and (not is_file_at(self._fd, self.data) or os.fstat(self._fd).st_size < self.state.length):
             return True
         if self._fd < 0 and self.state.length and not self.data.exists():
             return True
-        return self._note is not None and not self._note.is_there
+        return self._journal is not None and not self._journal.is_there
 
     def salvage(self, stem: Path) -> WorkFile | None:
         """A sealed, durable copy at `stem` of the synced part; None if that cannot be read any more. OSError when the
@@ -165,7 +165,7 @@ class WorkFile:
                 self._fd = os.open(self.data, os.O_RDWR | os.O_CLOEXEC)
         if self._fd < 0 or os.fstat(self._fd).st_size < size:
             return None
-        data, note_path = stem.with_name(stem.name + DATA), stem.with_name(stem.name + NOTE)
+        data, journal_path = stem.with_name(stem.name + DATA), stem.with_name(stem.name + JOURNAL)
         fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             at = 0
@@ -176,30 +176,30 @@ class WorkFile:
                 write_all(fd, block, at)
                 at += len(block)
             os.fsync(fd)
-            note = FileJournal.create(note_path, self.head)
+            journal = FileJournal.create(journal_path, self.head)
             try:
-                note.write(self.state)
+                journal.write(self.state)
                 sync_directory(data.parent)
             except BaseException:
-                note.close()
+                journal.close()
                 raise
         except BaseException:
             os.close(fd)
             data.unlink(missing_ok=True)
-            note_path.unlink(missing_ok=True)
+            journal_path.unlink(missing_ok=True)
             raise
-        copy = WorkFile.found(note, self.head, replace(self.state))
+        copy = WorkFile.found(journal, self.head, replace(self.state))
         copy.is_left_over = self.is_left_over
         copy._fd, copy._sha = fd, self._sha
         return copy
 
     def abandon(self) -> None:
-        """Close the file, and remove it and its note if their paths still lead to them."""
+        """Close the file, and remove it and its journal if their paths still lead to them."""
         with contextlib.suppress(OSError):
             if self._fd >= 0 and is_file_at(self._fd, self.data):
                 self.data.unlink()
-            if self._note is not None and self._note.is_there:
-                self.note_path.unlink()
+            if self._journal is not None and self._journal.is_there:
+                self.journal_path.unlink()
         self.close()
 
     def seal(self) -> None:
@@ -223,35 +223,36 @@ class WorkFile:
         state = self.state
         if state.sha256:
             return state
-        note = self._open()
+        journal = self._open()
         self.check()
         tail = ending(self.head.compression, state.crc, state.plain)
         os.ftruncate(self._fd, state.length)
         write_all(self._fd, tail, state.length)
         os.fsync(self._fd)
         ended = replace(state, size=state.length + len(tail), sha256=self._hash(tail))
-        note.write(ended)
+        journal.write(ended)
         self.state = ended
         return ended
 
     def name(self, rev: int) -> None:
-        """Record in the note that the file is being given its name with revision `rev`."""
+        """Record in the journal that the file is being given its name with revision `rev`."""
         if self.state.rev != rev:
             named = replace(self.state, rev=rev)
-            self._open_note().write(named)
+            self._open_journal().write(named)
             self.state = named
 
     def remove(self) -> None:
-        """Remove the file from the work directory, the note last: while the note exists, the next run can go on."""
+        """Remove the file from the work directory, the journal last: while the journal exists, the next run can go
+        on."""
         self.close()
         self.data.unlink(missing_ok=True)
-        self.note_path.unlink(missing_ok=True)
+        self.journal_path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the descriptors of the file and its note."""
+        """Close the descriptors of the file and its journal."""
         self._close_data()
-        if self._note is not None:
-            self._note.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def _flush(self) -> None:
         if not self._flushed and self._stream is not None:
@@ -260,18 +261,18 @@ class WorkFile:
             self._flushed = True
 
     def _open(self) -> FileJournal:
-        note = self._open_note()
+        journal = self._open_journal()
         if self._fd < 0:
             flags = os.O_RDWR | os.O_CLOEXEC
             self._fd = os.open(self.data, flags if self.state.length else flags | os.O_CREAT, 0o666)
             if not self.state.length:
                 sync_directory(self.data.parent)
-        return note
+        return journal
 
-    def _open_note(self) -> FileJournal:
-        if self._note is None:
-            self._note = FileJournal.create(self.note_path, self.head)
-        return self._note
+    def _open_journal(self) -> FileJournal:
+        if self._journal is None:
+            self._journal = FileJournal.create(self.journal_path, self.head)
+        return self._journal
 
     def _close_data(self) -> None:
         if self._fd >= 0:

@@ -134,7 +134,7 @@ class Uploader:
         self._idle = asyncio.Event()
         self._closing = asyncio.Event()
         self._failures = 0
-        self._said: set[str] = set()  # the reasons that were logged since the last success
+        self._logged_reasons: set[str] = set()  # the reasons that were logged since the last success
 
     @property
     def waiting(self) -> int:
@@ -246,7 +246,7 @@ class Uploader:
             self.uploaded_bytes += finished.size
         else:
             self.existed += 1
-        self._well()
+        self._succeeded()
         return True
 
     async def _gone(self, finished: FileRecord) -> bool:
@@ -276,18 +276,18 @@ class Uploader:
     def _failed(self, error: StoreError) -> None:
         self._failures += 1
         self.last_error = str(error)
-        if error.reason not in self._said:
-            self._said.add(error.reason)
+        if error.reason not in self._logged_reasons:
+            self._logged_reasons.add(error.reason)
             logs.log(logging.WARNING, f"{error}; {plural(self.waiting, 'file')} waiting in {self._spool}, trying again")
 
-    def _well(self) -> None:
+    def _succeeded(self) -> None:
         if self.last_error:
             logs.log(
                 logging.WARNING, f"{self._store.url}: uploads work again, {plural(self.waiting, 'file')} still waiting"
             )
         self.last_error = ""
         self._failures = 0
-        self._said.clear()
+        self._logged_reasons.clear()
 
     async def _pause(self) -> None:
         closing = asyncio.ensure_future(self._closing.wait())

@@ -13,8 +13,8 @@ from qtools.errors import StoreError
 
 _STATUS = re.compile(r"status code: (\d{3})(?: ([A-Za-z -]+))?")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
-_SAID = re.compile(r"<Message>([^<]{1,300})</Message>")
-_ASKED = re.compile(r"Error performing ([A-Z]+) (\S+) in ")
+_MESSAGE = re.compile(r"<Message>([^<]{1,300})</Message>")
+_REQUEST = re.compile(r"Error performing ([A-Z]+) (\S+) in ")
 _SYSTEM = re.compile(r'Os \{[^}]*message: "([^"]{1,200})"')
 
 # Addresses of instance metadata, where obstore looks for credentials last.
@@ -61,8 +61,8 @@ def translate(error: BaseException, url: str, seconds: float) -> StoreError:
     text = str(error)
     status = _STATUS.search(text)
     code = found[1] if (found := _CODE.search(text)) else ""
-    method, asked = found.groups() if (found := _ASKED.search(text)) else ("", "")
-    if asked and any(place in asked for place in _METADATA):
+    method, requested = found.groups() if (found := _REQUEST.search(text)) else ("", "")
+    if requested and any(place in requested for place in _METADATA):
         return StoreError(
             url, f"there are no credentials: neither in the environment ({_variables(url)}) nor in a profile"
             " nor from instance metadata", True,
@@ -73,7 +73,7 @@ def translate(error: BaseException, url: str, seconds: float) -> StoreError:
         return _answered(url, int(status[1]), (status[2] or "").strip(), code, method, text)
     if isinstance(error, FileNotFoundError):
         return NotThere(url)
-    return _unanswered(error, url, text, asked, seconds)
+    return _unanswered(error, url, text, requested, seconds)
 
 
 def _variables(url: str) -> str:
@@ -107,20 +107,22 @@ def _answered(url: str, status: int, phrase: str, code: str, method: str, text: 
         )  # fmt: skip
     if status == 400 and method == "HEAD":  # S3's answer to an expired token: a HEAD response has no body for a reason
         return Denied(url, "the store answers 400: the credentials may have expired")
-    said = _SAID.search(text)
+    message = _MESSAGE.search(text)
     status_line = f"the store answers {status} {code or phrase}".rstrip()
     # 408, 409, 429 and everything from 500 on except 501 (Not Implemented) are temporary.
     permanent = (status < 500 and status not in (408, 409, 429)) or status == 501
-    return StoreError(url, _clean(f"{status_line}: {said[1]}" if said else status_line), permanent)
+    return StoreError(url, _clean(f"{status_line}: {message[1]}" if message else status_line), permanent)
 
 
-def _unanswered(error: BaseException, url: str, text: str, asked: str, seconds: float) -> StoreError:
+def _unanswered(error: BaseException, url: str, text: str, requested: str, seconds: float) -> StoreError:
     """The error for a request that got no answer, or was never sent."""
-    host = asked.partition("://")[2].partition("/")[0]
+    host = requested.partition("://")[2].partition("/")[0]
     if "dns error" in text:
         return StoreError(url, f"there is no host {host.partition(':')[0]}: check the endpoint", True)
     if "URL scheme is not allowed" in text or "BadScheme" in text:
-        return StoreError(url, f"{asked or 'the endpoint'} is not encrypted: give it as --s3-endpoint http://…", True)
+        return StoreError(
+            url, f"{requested or 'the endpoint'} is not encrypted: give it as --s3-endpoint http://…", True
+        )
     if "certificate" in text.lower():
         return StoreError(
             url, f"the certificate of {host} is not trusted: name its CA in AWS_CA_BUNDLE, or check the endpoint", True
