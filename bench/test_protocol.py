@@ -71,6 +71,8 @@ def test_session_receives_messages(measure: Measure) -> None:
     session = ClientSession(IdentifyRequest())
     session.start()
     session.receive(encode_frame(0, IdentifyResponse().encode()))
+    session.subscribe("events", "archive", None)
+    session.receive(encode_frame(0, b"OK"))
     messages, _ = measure(session.receive, FRAMES)
     assert len(messages) == COUNT
 
