@@ -1,4 +1,4 @@
-"""--dedupe in a plan: a message whose key was sent within the window is not sent again. In: a plan. Out: the plan
+"""--dedupe of a bridge: a message whose key was sent within the window is not sent again. In: a plan. Out: the plan
 without such messages.
 
 The stage that decides is cli/dedupe.py. Here a message has a key only if it would be sent: not if it is filtered out or

@@ -8,7 +8,7 @@ from qtools.routing.dead_letter import dead_letter_topic
 
 
 async def forbidden_topics(options: BridgeOptions) -> frozenset[str]:
-    """The topics that are read, if the destination is the cluster that they are read from; else none."""
+    """The topics that are read, if the destination is the cluster that they are read from; otherwise no topic."""
     if options.to_engine is not None:
         here, there = await options.engine.identity(), await options.to_engine.identity()
         if not here & there:
@@ -17,7 +17,7 @@ async def forbidden_topics(options: BridgeOptions) -> frozenset[str]:
 
 
 def dead_letter_topics(options: BridgeOptions) -> dict[str, str]:
-    """For each topic that is read, where its dead letters go; UsageError where that cannot be."""
+    """topic that is read → topic for its dead letters; UsageError if there can be none."""
     topics: dict[str, str] = {}
     read = {source.topic for source in options.sources}
     for topic in read:

@@ -1,7 +1,7 @@
-"""Flags or a routes file → where messages go. In: options. Out: a Planner, and where else a message may go.
+"""Flags or a routes file → the destinations of messages. In: options. Out: a Planner, and the fixed destinations.
 
-A routes file is read here, at the start and whenever SIGHUP comes; one that is not right, or whose own tests do not
-hold, is refused with what is wrong.
+A routes file is read at the start and at each SIGHUP. One that is invalid, or whose own tests fail, is refused with the
+reason.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from qtools.routing.routes_file import tested_routes, to_of
 
 @dataclass(slots=True)
 class Planning:
-    """planner: tells where each message goes.
-    fixed: topics that no message has a say in. passing: those that take what cannot be routed, with --on-error pass.
+    """planner: the destinations of each message.
+    fixed: topics that do not depend on the message. passing: topics for messages that cannot be routed, with --on-error
+    pass.
     """
 
     planner: Planner
@@ -30,7 +31,7 @@ class Planning:
 
 
 def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
-    """What `options` ask for. `forbidden`: topics that must not be written to, as they are read."""
+    """The planning for `options`. forbidden: topics that must not be written to, because they are read."""
     if options.redrive:
         return Planning(Redrive(frozenset(source.topic for source in options.sources)))
     where = compiled("--where", options.where) if options.where is not None else None
@@ -47,7 +48,7 @@ def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
     else:
         targets = tuple(_target(text) for text in options.to)
         select = compiled("--select", options.select) if options.select is not None else None
-        # The condition as the route's own: what it cannot be asked of is told without a route's name.
+        # --where is the condition of the one route, which has no name: so an error does not name a route.
         routes = Routes([Route("", targets, when=where, select=select)], **settings)
         passing = tuple(fixed_topics(targets))
         lacking = "--to is a template"
@@ -63,7 +64,7 @@ def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
 
 
 def compiled(flag: str, text: str) -> Expression:
-    """The expression that was given with `flag`; UsageError when it is none."""
+    """Compile the value of `flag`; UsageError if it is not an expression."""
     try:
         return compile_expression(text)
     except ExpressionError as error:

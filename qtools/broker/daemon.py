@@ -88,7 +88,7 @@ class Daemon:
 
                 config = Config(options, self.lookups)
                 api = HttpApi(self.broker, self.tcp_server, self._tcp, self._http, self._https, config)
-                self.http_server = HttpServer(api, short=api.short, budget=budget)
+                self.http_server = HttpServer(api, fast_path=api.fast_path, budget=budget)
                 if self._http is not None:
                     await self.http_server.open(self._http)
                 if self._https is not None:
@@ -162,7 +162,7 @@ class Daemon:
         if self.lookups is not None:
             await self.lookups.close()
         await asyncio.gather(
-            *(server.see_out() for server in (self.tcp_server, self.http_server) if server is not None)
+            *(server.drain() for server in (self.tcp_server, self.http_server) if server is not None)
         )
         self.broker.close()
         if self.budget is not None:

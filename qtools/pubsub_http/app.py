@@ -1,6 +1,6 @@
 """One process that serves. In: options, a listening socket, signals. Out: HTTP served, and an orderly end.
 
-the end: no new clients ─▶ streams end, and give back what they hold ─▶ requests are answered ─▶ brokers are closed
+the end: no new clients ─▶ streams end and requeue their messages ─▶ requests are answered ─▶ the publisher is closed
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("qtools.pubsub")
 
 NAME = "q-pubsub-http"
 
-BOARD_SECONDS = 0.5  # how old a worker's numbers may be when another tells them
+BOARD_SECONDS = 0.5  # s: how old a worker's counters may be when another worker reports them
 
 
 async def serve(options: GatewayOptions, signals: Signals) -> int:
@@ -53,7 +53,7 @@ def check_capabilities(options: GatewayOptions) -> None:
 
 
 def close(listening: socket.socket, options: GatewayOptions) -> None:
-    """Let go of the address."""
+    """Close the socket, and delete its file."""
     listening.close()
     path = unix_path(options.http_address)
     if path is not None:
@@ -64,7 +64,7 @@ def close(listening: socket.socket, options: GatewayOptions) -> None:
 async def serve_on(
     listening: socket.socket, options: GatewayOptions, signals: Signals, place: WorkerContext | None = None
 ) -> int:
-    """Serve on `listening`, alone or at a `place` among several workers."""
+    """Serve on `listening` until a signal; return the exit status. place: this process among several workers."""
     stopped = asyncio.Event()
     signals.at_abrupt_end = MESSAGES_COME_AGAIN
     signals.on_stop(stopped.set)
@@ -75,7 +75,7 @@ async def serve_on(
         app: AsgiApp = gateway.app
         if place is not None:
             app = await _among_others(gateway, place, options, stack)
-        server = HttpServer(app, limits, short=gateway.fast_path, websockets=True,
+        server = HttpServer(app, limits, fast_path=gateway.fast_path, websockets=True,
                         heartbeat=options.heartbeat, budget=gateway.budget)  # fmt: skip
         if place is None or place.number == 0:
             operations = Operations(
@@ -85,7 +85,7 @@ async def serve_on(
             stack.push_async_callback(operations.close)
         await gateway.start()
         stack.push_async_callback(gateway.close)
-        stack.push_async_callback(server.see_out, options.operations.drain_timeout)
+        stack.push_async_callback(server.drain, options.operations.drain_timeout)
         stack.callback(gateway.stop)
         stack.callback(server.close)
         await server.open(listening, tls)
@@ -103,7 +103,7 @@ async def serve_on(
 async def _among_others(
     gateway: Gateway, place: WorkerContext, options: GatewayOptions, stack: contextlib.AsyncExitStack
 ) -> AsgiApp:
-    """Open the door for the other workers; what to let clients in to."""
+    """Serve the other workers on a Unix socket; return the application to serve to clients."""
     from qtools.pubsub_http.worker_proxy import Inner, WorkerProxy
 
     path = place.socket_of(place.number)
@@ -112,7 +112,7 @@ async def _among_others(
     neighbours = WorkerProxy(gateway.app, place, options.max_body_size, options.publish_timeout + 5.0)
     gateway.resumption.ask_owner = neighbours.ask_owner
     stack.push_async_callback(neighbours.close)
-    stack.push_async_callback(inner.see_out)
+    stack.push_async_callback(inner.drain)
     stack.callback(inner.close)
     return neighbours
 
@@ -143,7 +143,7 @@ def base_url(listening: socket.socket, secure: bool) -> str:
 
 
 def tls_context(options: GatewayOptions) -> ssl.SSLContext | None:
-    """What HTTPS is served with; StartError when the certificate cannot be used."""
+    """The context for HTTPS, None without a certificate; StartError when the certificate cannot be used."""
     if not options.https_cert:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""The rooms put together. In: options. Out: an application that serves, and what it has counted."""
+"""One process's gateway: makes its parts and connects them. In: options. Out: an application, and its counters."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from qtools.web.memory_budget import MemoryBudget
 
 
 class Gateway:
-    """One process's gateway. `app` is what a door lets clients in to, `short` what it may ask instead; `worker` begins
-    the names of its sessions."""
+    """One process's gateway. app: the ASGI application; fast_path: answers the most frequent requests without it.
+    worker: the beginning of the names of its sessions."""
 
     def __init__(self, options: GatewayOptions, worker: str = "") -> None:
         tokens = read_tokens(options.token_file, quiet=True) if options.token_file else None
@@ -32,7 +32,7 @@ class Gateway:
             tokens, options.hosts, options.origins, rate=options.rate, most_subscriptions=options.max_subscriptions,
             behind_proxy=options.behind_proxy,
         )  # fmt: skip
-        self.broker = options.engine.capabilities.broker  # what its servers are called
+        self.broker = options.engine.capabilities.broker  # the name of the engine's servers, for messages
         self.budget = MemoryBudget(options.max_memory // options.workers)
         self.batcher = PublishBatcher(options.engine, options.publish_timeout, self.budget)
         self.idempotency = Idempotency(options.idempotency_window)
@@ -68,11 +68,11 @@ class Gateway:
         await self.batcher.start()
 
     def stop(self) -> None:
-        """Let every stream come to its end; nobody new is let in by the door."""
+        """End every stream; new ones are refused."""
         self.subscribing.stop()
 
     async def close(self) -> None:
-        """Once the door has seen everybody out."""
+        """Close what is open, after the server has closed its connections."""
         await self.batcher.close()
         await self.fanouts.close()
         await self._topics.close()

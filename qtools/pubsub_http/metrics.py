@@ -1,6 +1,6 @@
-"""What a gateway counts, over all its processes. In: gateways. Out: plain numbers, and families of metrics.
+"""The counters of a gateway, summed over its processes. In: gateways. Out: plain numbers, and families of metrics.
 
-Several workers keep their numbers on a board, a piece of memory that they share, so that any of them can tell the sums.
+Several workers write their counters into shared memory, the board, so that each of them can report the sums.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from qtools.cli.metrics.metrics_format import Family
 if TYPE_CHECKING:
     from qtools.pubsub_http.gateway import Gateway
 
-# name, kind, what it is: in the order of `count`
+# name, kind, help: in the order of `count`
 COUNTED = (
     ("requests_ok_total", "counter", "Requests answered 2xx."),
     ("requests_refused_total", "counter", "Requests answered 4xx."),
     ("requests_failed_total", "counter", "Requests answered 5xx."),
-    ("published_total", "counter", "Messages that a broker answered OK to."),
+    ("published_total", "counter", "Messages that a broker has confirmed."),
     ("published_bytes_total", "counter", "Bytes of their bodies."),
     ("resent_total", "counter", "Messages sent again after a lost answer."),
     ("repeated_total", "counter", "Requests whose Idempotency-Key had been answered before."),
     ("delivered_total", "counter", "Messages written to subscribers."),
     ("delivered_bytes_total", "counter", "Bytes that they took."),
-    ("finished_total", "counter", "Messages finished, as the client's side had taken them or the client said so."),
-    ("filtered_total", "counter", "Messages finished unsent, as they did not pass where=."),
+    ("finished_total", "counter", "Messages that were finished, by the gateway or by clients with ack=client."),
+    ("filtered_total", "counter", "Messages that were finished unsent because they did not match where=."),
     (
         "where_failed_total",
         "counter",
         "Of those, messages for which where= has no answer.",
     ),
     ("requeued_total", "counter", "Messages that clients gave back."),
-    ("timed_out_total", "counter", "Messages that clients held too long."),
+    ("timed_out_total", "counter", "Messages that clients did not finish within msg_timeout."),
     ("missed_total", "counter", "Messages that slow subscribers without a channel missed."),
     (
         "ended_for_memory_total",
         "counter",
-        "Slow clients that were ended, as --max-memory was exceeded.",
+        "Slow clients that were disconnected because --max-memory was exceeded.",
     ),
     ("refused_for_memory_total", "counter", "Publishing requests that were refused for the same reason."),
-    ("memory_bytes", "gauge", "Bytes that are held for clients."),
+    ("memory_bytes", "gauge", "Bytes in memory for clients."),
     ("subscribers", "gauge", "Streams that are open."),
     ("sessions", "gauge", "Of those, with ack=client."),
     ("shared_topics", "gauge", "Topics read once for all subscribers without a channel."),
@@ -102,7 +102,9 @@ class Board:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._memory = mmap.mmap(-1, (self._ROW.size + 1) * workers)  # behind the rows: who serves
+        self._memory = mmap.mmap(
+            -1, (self._ROW.size + 1) * workers
+        )  # after the rows: a byte for each worker, whether it serves
 
     def write(self, worker: int, numbers: Sequence[int]) -> None:
         self._ROW.pack_into(self._memory, worker * self._ROW.size, *numbers)

@@ -12,16 +12,16 @@ from qtools.pubsub_http.metrics import Board
 class WorkerContext:
     """Worker `number` of `count`.
 
-    room: the private directory with the workers' sockets. board: everybody's numbers. lifeline: a file descriptor at
-    which the worker reads the end of the file when the parent ends.
+    directory: the private directory with the workers' sockets. board: the counters of all workers. lifeline: a file
+    descriptor that becomes readable, at the end of the file, when the parent process ends.
     """
 
     number: int
     count: int
-    room: Path
+    directory: Path
     board: Board
     lifeline: int
 
     def socket_of(self, number: int) -> str:
         """The unix socket at which worker `number` listens for the other workers."""
-        return str(self.room / f"{number}.sock")
+        return str(self.directory / f"{number}.sock")

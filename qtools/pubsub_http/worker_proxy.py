@@ -1,9 +1,9 @@
-"""Requests that belong to another worker. In: requests. Out: those, passed on to their owner; all others, kept.
+"""Passes requests on that another worker has to answer. In: requests. Out: the answer of that worker, or the own one.
 
     client ─▶ WorkerProxy of the worker that accepted it ─▶ a unix socket ─▶ Inner of the owner ─▶ its App
 
-The caller is checked here already, so that a stranger's body is not even read. The unix sockets lie in a directory that
-only this user can enter, so Inner believes what a worker says about the client.
+The token is checked before a request is passed on, so that the body of an unknown caller is not read. The Unix sockets
+are in a directory that only this user can enter, so Inner trusts what a worker sends about the client.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STREAM = re.compile(r"([0-9]{1,3})-")
 _RESUME_PATH = "/worker/resume"  # served to other workers only
 _SCHEME = b"q-worker-scheme"  # how the client is connected: http or https
 _RESUME_TIMEOUT = 5.0  # s
-# What is about one connection and not about the request (RFC 9110, 7.6.1).
+# Headers that belong to one connection and not to the request (RFC 9110, 7.6.1).
 _OF_CONNECTION = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"expect", b"upgrade", b"content-length", _SCHEME}
 )
@@ -87,7 +87,7 @@ class WorkerProxy:
         await send({"type": "http.response.body", "body": answer})
 
     async def ask_owner(self, resume: Resume) -> list[str]:
-        """What the worker that served `resume.stream` knows of it: ids of messages; [] when it does not answer."""
+        """Ask the worker that served `resume.stream` which messages have arrived: their ids, [] without answer."""
         found = _STREAM.match(resume.stream)
         if found is None or int(found[1]) >= self._place.count:
             return []
@@ -100,7 +100,7 @@ class WorkerProxy:
             )
             ids: list[str] = orjson.loads(answer.content)
         except (httpx.HTTPError, orjson.JSONDecodeError) as error:
-            log.info("worker %s does not say what an event stream had sent: %s", found[1], error)
+            log.info("worker %s does not answer which messages of an event stream have arrived: %s", found[1], error)
             return []
         return ids
 

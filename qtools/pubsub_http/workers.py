@@ -1,12 +1,12 @@
 """Several processes on one listening socket. In: options. Out: HTTP served on more cores, until a signal.
 
-    parent   opens the socket, starts the workers, starts one again that ends, passes signals on; serves nothing
-    worker   accepts from the common socket; what belongs to another worker it passes on to that one
+    parent   opens the socket, starts the workers, restarts a worker that ends, passes signals on; serves nothing
+    worker   accepts from the shared socket; passes requests that another worker has to answer on to that one
 
 A session lives in the worker that its name begins with, an Idempotency-Key in the one that it hashes to: requests
-about them are passed on, over a unix socket in a directory that only this user can enter. Each worker counts its own
-rates and subscriptions, and reads a shared topic once. It remembers its own broken event streams; a worker that their
-client comes back to asks it.
+about them are passed on over a Unix socket in a directory that only this user can enter. Each worker limits its own
+rates and subscriptions, and reads a topic that its subscribers share once. It remembers its own broken event streams;
+the worker to which their client reconnects asks it.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ from qtools.sockets import listen
 
 log = logging.getLogger("qtools.pubsub")
 
-AGAIN = 1.0  # s: a worker that lived shorter is not started again at once
+AGAIN = 1.0  # s: a worker that ended sooner than this is restarted only after this time
 
 
 def serve_with_workers(options: GatewayOptions) -> int:
     """Serve until a signal; return the exit status. UsageError, StartError before anything is served."""
     check_capabilities(options)
     listening = listen(options.http_address, "--http-address")
-    room = Path(tempfile.mkdtemp(prefix="q-pubsub-"))  # 0700
+    directory = Path(tempfile.mkdtemp(prefix="q-pubsub-"))  # 0700
     try:
-        return _Parent(options, listening, room).run()
+        return _Parent(options, listening, directory).run()
     finally:
         close(listening, options)
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class _Parent:
-    """Has no event loop: it waits for signals."""
+    """The parent process. It has no event loop: it waits for signals."""
 
     SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
 
-    def __init__(self, options: GatewayOptions, listening: socket.socket, room: Path) -> None:
+    def __init__(self, options: GatewayOptions, listening: socket.socket, directory: Path) -> None:
         self._options = options
         self._listening = listening
-        self._room = room
+        self._directory = directory
         self._board = Board(options.workers)
         self._workers: dict[int, tuple[int, float]] = {}  # pid → number, when it began
-        self._lifeline, self._held = os.pipe()
+        self._lifeline, self._lifeline_end = os.pipe()
         self._stopping = False
         self._stopping_since = 0.0
         self._status = 0
@@ -72,7 +72,7 @@ class _Parent:
         while self._workers:
             received = signal.sigwait(self.SIGNALS)
             if received == signal.SIGCHLD:
-                self._bury()
+                self._reap()
             else:
                 if received == signal.SIGINT:
                     note_interrupt()
@@ -100,11 +100,11 @@ class _Parent:
         if pid:
             self._workers[pid] = (number, time.monotonic())
             return
-        os.close(self._held)
+        os.close(self._lifeline_end)
         # A terminal sends Ctrl-C to every process of the job: the parent passes it on, once.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
-        place = WorkerContext(number, self._options.workers, self._room, self._board, self._lifeline)
+        place = WorkerContext(number, self._options.workers, self._directory, self._board, self._lifeline)
         status = 1
         try:
             status = run_program(
@@ -115,25 +115,25 @@ class _Parent:
         except QtoolsError as error:
             logs.log(logging.ERROR, str(error))
             status = error.exit_status
-        except BaseException as error:  # a defect, of which nothing else would be seen: the process ends here
+        except BaseException as error:  # a defect: log it here, because the process ends before anything else could
             log.error("internal error: worker %d ends with %r", number, error, exc_info=error)
         finally:
             os._exit(status)
 
-    def _bury(self) -> None:
-        """Take note of every worker that has ended, and start it again where that may help."""
+    def _reap(self) -> None:
+        """Collect the exit status of every worker that has ended, and restart it where that may help."""
         while self._workers:
             try:
-                pid, told = os.waitpid(-1, os.WNOHANG)
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
             number, began = self._workers.pop(pid)
-            status = os.waitstatus_to_exitcode(told)
+            status = os.waitstatus_to_exitcode(wait_status)
             if self._stopping:
                 self._status = self._status or max(0, status)
-            elif status >= 0 and not self._board.is_serving(number):  # it could not start, and has said why
+            elif status >= 0 and not self._board.is_serving(number):  # it could not start, and has logged why
                 self._status = status or 1
                 self._stop(signal.SIGTERM)
             else:
@@ -147,7 +147,7 @@ async def _work(listening: socket.socket, options: GatewayOptions, place: Worker
     """One worker's run."""
     loop = asyncio.get_running_loop()
 
-    def parent_gone() -> None:  # without a word: nobody else would ever stop us
+    def parent_gone() -> None:  # the parent was killed, so that no signal will come from it
         loop.remove_reader(place.lifeline)
         if signals.received is None:
             signals.handle(signal.SIGTERM)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from qtools.web.fast_path import Short
+from qtools.web.fast_path import FindHandler
 from qtools.web.limits import HttpLimits
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class HttpConnectionServer(Protocol):
-    """The server of an HttpConnection. short: as HttpServer's; streams: whether responses may be endless."""
+    """The server of an HttpConnection. fast_path: as HttpServer's; streams: whether responses may be endless."""
 
     @property
     def config(self) -> Config: ...
@@ -28,7 +28,7 @@ class HttpConnectionServer(Protocol):
     @property
     def limits(self) -> HttpLimits: ...
     @property
-    def short(self) -> Short | None: ...
+    def fast_path(self) -> FindHandler | None: ...
     @property
     def streams(self) -> bool: ...
     def note(self, size: int) -> None:

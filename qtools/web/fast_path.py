@@ -21,7 +21,7 @@ MOST = 64 * 1024  # bytes of a body, which is collected whole
 Answer = Callable[[bytes], None]  # to be called once, now or later, with a response made by `whole`
 Handler = Callable[[bytes, Answer], None]  # (body, answer); it raises nothing
 # (path and query, headers, bytes of the body, whether it came over TLS) of a POST; None: the application answers it
-Short = Callable[[bytes, Headers, int, bool], Handler | None]
+FindHandler = Callable[[bytes, Headers, int, bool], Handler | None]
 
 _PLAIN_PUB = re.compile(rb"/pub\?topic=([.a-zA-Z0-9_-]{1,64})")
 _UNUSUAL = frozenset({b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"})

@@ -247,14 +247,14 @@ class HttpConnection(HttpToolsProtocol):
     def _begin_fast_path(self) -> bool:
         """Answer the request on the fast path, if it may go there. Returns whether it does."""
         parser, before = self.parser, self.cycle
-        if self._server.short is None or parser.get_method() != b"POST":
+        if self._server.fast_path is None or parser.get_method() != b"POST":
             return False
         if self.flow.write_paused or (before is not None and not before.response_complete):
             return False  # uvicorn lets it wait until the client reads, and until its turn has come
         length = length_of(self.headers)
         if not length or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
             return False
-        handler = self._server.short(self.url, self.headers, length, self.scheme == "https")
+        handler = self._server.fast_path(self.url, self.headers, length, self.scheme == "https")
         if handler is None:
             return False
         self._current = request = FastPathRequest(handler, self.tracked, self.on_response_complete)

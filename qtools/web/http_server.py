@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from qtools.web.fast_path import Short
+from qtools.web.fast_path import FindHandler
 from qtools.web.http_connection import HttpConnection
 from qtools.web.limits import HttpLimits
 from qtools.web.memory_budget import MemoryBudget
@@ -38,7 +38,7 @@ AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 class HttpServer:
     """Serves HTTP clients, and WebSocket clients if `websockets` is true.
 
-    short: finds the handlers of requests that are answered without `app` (fast_path.py). With `websockets`, the
+    fast_path: finds the handlers of requests that are answered without `app` (fast_path.py). With `websockets`, the
     responses of `app` may also be endless streams.
     """
 
@@ -47,14 +47,14 @@ class HttpServer:
         app: AsgiApp,
         limits: HttpLimits | None = None,
         *,
-        short: Short | None = None,
+        fast_path: FindHandler | None = None,
         websockets: bool = False,
         heartbeat: float = 30.0,
         budget: MemoryBudget | None = None,
     ) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the application logs what matters
         self.limits = limits or HttpLimits()
-        self.short = short
+        self.fast_path = fast_path
         self.streams = websockets
         self.config = Config(
             app,
@@ -122,7 +122,7 @@ class HttpServer:
         for server in self._servers:
             server.close()
 
-    async def see_out(self, patience: float = 2.0) -> None:
+    async def drain(self, patience: float = 2.0) -> None:
         """Wait until the requests under way are answered, at most `patience` seconds, and end all connections. Without
         streams, a request whose body has not arrived whole is not waited for."""
         for connection in tuple(self.state.connections):

@@ -177,7 +177,7 @@ class HttpApi:
 
     # ── publishing ──────────────────────────────────────────────────────────────────────────────
 
-    def short(self, target: bytes, headers: Headers, length: int, secure: bool) -> Handler | None:
+    def fast_path(self, target: bytes, headers: Headers, length: int, secure: bool) -> Handler | None:
         """The handler of the most frequent request, `POST /pub?topic=NAME` and nothing else, for web/fast_path.py."""
         topic = plain_pub(target)
         if topic is None or length > self._broker.options.max_msg_size or (self._only_tls and not secure):

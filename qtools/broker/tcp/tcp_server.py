@@ -1,6 +1,6 @@
 """Accepts NSQ clients. In: a listening socket. Out: connections; a callback when the last client has left.
 
-The server closes in two steps: `close` stops accepting clients, and `see_out` ends the connections.
+The server closes in two steps: `close` stops accepting clients, and `drain` ends the connections.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class TcpServer:
         if self._server is not None:
             self._server.close()
 
-    async def see_out(self) -> None:
+    async def drain(self) -> None:
         """Write all pending output, end the connections, and wait until all clients have disconnected.
 
         A client that has received everything gets PARTING seconds to disconnect: closing a socket with unread bytes

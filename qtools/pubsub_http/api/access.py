@@ -1,8 +1,8 @@
-"""Who may ask at all. In: the head of a request. Out: a Caller, or a Refusal; what CORS has to say in the answer.
+"""Which requests are allowed at all. In: the head of a request. Out: its Caller, or a Refusal; CORS headers.
 
 Host      on a loopback address without tokens: only names of this machine, against DNS rebinding
-Origin, Sec-Fetch-Site    what another web site lets a browser ask is refused, reading too: on a queue, to read
-          is to take. --allow-origin names the sites that may
+Origin, Sec-Fetch-Site    requests that a browser sends for another web site are refused, GET too: reading from a
+          queue takes messages. --allow-origin names the sites that are allowed
 token     Authorization: Bearer …, or for a WebSocket the subprotocol bearer.TOKEN beside q-pubsub
 rate      requests a second of a caller
 """
@@ -20,7 +20,7 @@ from qtools.web.host_header import bare_host, is_loopback
 from qtools.web.request_body import Refusal
 
 SUBPROTOCOL = "q-pubsub"
-_OWN_SITE = (b"same-origin", b"none")  # Fetch Metadata, 2.3: by itself, and typed by the user
+_OWN_SITE = (b"same-origin", b"none")  # Fetch Metadata, 2.3: by the page itself, and by the user
 EXPOSED = b"q-session, q-message-id, q-attempts, q-timestamp, q-published, q-warning, idempotent-replayed, retry-after"
 _ALLOWED = b"authorization, content-type, idempotency-key, last-event-id"
 
@@ -30,9 +30,9 @@ Head = Mapping[bytes, bytes]
 class Access:
     """The rules of one gateway.
 
-    hosts: what Host may name, without port; None for anything.
-    origins: whose pages may ask; {"*"} for anybody's.
-    behind_proxy: what a proxy says of how the client asked is believed (proxies.py).
+    hosts: the allowed names in Host, without port; None for any.
+    origins: the web sites whose pages may send requests; {"*"} for all.
+    behind_proxy: trust the headers of a proxy about the client's own request (proxies.py).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Access:
         self._now = asyncio.get_running_loop().time
 
     def admit(self, head: Head, secure: bool, public: bool = False) -> None:
-        """Refuse what came to a wrong name, or on behalf of another web site; to what is `public` any site may link."""
+        """Refuse a request to a wrong host, or one for another web site; any site may link to what is `public`."""
         host = head.get(b"host", b"")
         if self._hosts is not None and host not in self._good_hosts:
             self._check_host(host)
@@ -71,7 +71,7 @@ class Access:
         rate = caller.rate or self._rate
         if rate is not None:
             if caller.throttle is None:
-                caller.throttle = Throttle(rate, max(1.0, rate))  # a page asks for several things at once
+                caller.throttle = Throttle(rate, max(1.0, rate))  # a page sends several requests at once
             if not caller.throttle.take(1, self._now()):
                 wait = math.ceil(caller.throttle.wait_for(1)) or 1
                 raise Refusal(
@@ -87,7 +87,7 @@ class Access:
         return self._most if caller.most_subscriptions is None else caller.most_subscriptions
 
     def cors(self, head: Head) -> list[tuple[bytes, bytes]]:
-        """What an answer says to the browser of an allowed site."""
+        """The CORS headers of an answer."""
         if not self._origins:
             return []
         vary = (b"vary", b"origin")
@@ -97,7 +97,7 @@ class Access:
         return [vary, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED)]
 
     def preflight(self, head: Head, methods: bytes) -> list[tuple[bytes, bytes]]:
-        """What is answered to OPTIONS; the origin has been checked."""
+        """The headers of the answer to a preflight request, whose origin was checked before."""
         return [
             (b"access-control-allow-methods", methods),
             (b"access-control-allow-headers", _ALLOWED),
@@ -126,11 +126,11 @@ class Access:
             return
         site = head.get(b"sec-fetch-site")
         if site is not None and site not in _OWN_SITE and b"*" not in self._origins:
-            # A GET without Origin, as of <img>: it takes messages, and nobody says for whom.
+            # A GET without Origin, as for <img>: it would take messages for an unknown site.
             raise Refusal(403, "ORIGIN_NOT_ALLOWED", self._advice(head))
 
     def _advice(self, head: Head) -> str:
-        """Why a page's request is refused, and which flag allows it."""
+        """Why the request of a page is refused, and which flag would allow it."""
         behind = not self._behind_proxy and any(name in head for name in FORWARDED)
         return "pages of other sites may not ask; --allow-origin lets them" + (
             "; or, if a proxy passes requests on to this gateway, start it with --behind-proxy" if behind else ""
@@ -140,12 +140,12 @@ class Access:
         return origin in self._origins or b"*" in self._origins
 
     def _by_token(self, tokens: Tokens, head: Head, subprotocols: list[str]) -> Caller:
-        said = head.get(b"authorization", b"")
-        scheme, _, token = said.partition(b" ")
-        if not said:
-            told = next((each for each in subprotocols if each.startswith("bearer.")), "")
+        authorization = head.get(b"authorization", b"")
+        scheme, _, token = authorization.partition(b" ")
+        if not authorization:
+            offered = next((each for each in subprotocols if each.startswith("bearer.")), "")
             scheme, token = (
-                (b"bearer", told.removeprefix("bearer.").encode("latin-1", "replace")) if told else (b"", b"")
+                (b"bearer", offered.removeprefix("bearer.").encode("latin-1", "replace")) if offered else (b"", b"")
             )
         caller = tokens.find(token.strip()) if scheme.lower() == b"bearer" else None
         if caller is None:
@@ -156,6 +156,6 @@ class Access:
 
 
 def refuse_unless(allowed: bool, what: str) -> None:
-    """403 for a right that a caller has not got."""
+    """Raise Refusal 403 unless the caller is `allowed` to do `what`."""
     if not allowed:
         raise Refusal(403, "FORBIDDEN", f"this token may not {what}")

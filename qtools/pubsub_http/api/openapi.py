@@ -1,4 +1,4 @@
-"""/openapi.json, made of the routes that are served. In: routes. Out: an OpenAPI 3.1 document."""
+"""Makes /openapi.json from the routes that are served. In: routes. Out: an OpenAPI 3.1 document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qtools.pubsub_http.api.parameters import Parameter
 from qtools.pubsub_http.api.routes import BYTES, ENVELOPE, JSON, LENGTH32, LINES, MSGPACK, NDJSON, ROUTES, SSE, ApiRoute
 from qtools.pubsub_http.publish.idempotency import LONGEST
 
-# Every answer that any address may give, whatever it is about.
+# Answers that every address may give.
 EVERYWHERE = {
     400: "a parameter or the body is not what it has to be",
     403: "this token, this Host or this Origin may not",
@@ -32,7 +32,7 @@ _OF_MESSAGE = {
 
 
 def document() -> dict[str, Any]:
-    """The document of this version."""
+    """The OpenAPI document."""
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -72,20 +72,20 @@ def _operation(route: ApiRoute) -> dict[str, Any]:
         answers[501] = "; ".join(filter(None, (answers.get(501), "the broker cannot do what is asked for")))
     if not route.is_open:
         answers |= {401: "a token is needed", 429: "too many requests, or too many streams"}
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "operationId": route.operation,
         "summary": route.summary,
         "parameters": [*map(_parameter, route.query.parameters), *_headers(route)],
         "responses": {str(status): _answer(route, status, answers[status]) for status in sorted(answers)},
     }
     if route.takes:
-        told["requestBody"] = {
+        described["requestBody"] = {
             "content": {media: {"schema": _SCHEMAS[media]} for media in route.takes},
             "description": "; ".join(f"{media}: {what}" for media, what in route.takes.items()),
         }
     if route.is_open:
-        told["security"] = []
-    return told
+        described["security"] = []
+    return described
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -115,10 +115,10 @@ def _answer(route: ApiRoute, status: int, what: str) -> dict[str, Any]:
         if status == 415:
             refusal["headers"] = {"Accept-Encoding": {"description": "what is decoded", "schema": _TEXT}}
         return refusal
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "description": what,
         "content": {media: {"schema": _SCHEMAS[media]} for media in route.gives},
     }
     if route.operation == "message":
-        told["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in _OF_MESSAGE.items()}
-    return told
+        described["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in _OF_MESSAGE.items()}
+    return described

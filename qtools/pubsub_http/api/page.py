@@ -1,4 +1,4 @@
-"""The page at /: a file each of HTML, CSS and JavaScript, read once. It loads nothing from elsewhere, and may not."""
+"""The page at /: one file each of HTML, CSS and JavaScript, read once. Its policy forbids to load from other sites."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _FILES = {
     "/page.css": ("page.css", b"text/css; charset=utf-8"),
     "/page.js": ("page.js", b"text/javascript; charset=utf-8"),
 }
-# Content Security Policy 3: what a message holds can never become script, and no other page can frame this one.
+# Content Security Policy 3: no content of a message is executed as a script, and no other page can frame this one.
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -25,10 +25,10 @@ _HEADERS = [
 
 
 def read_files() -> dict[str, tuple[bytes, list[tuple[bytes, bytes]]]]:
-    """path → (what is there, its headers)."""
-    room = Path(__file__).with_name("static")
+    """path → (content, headers)."""
+    directory = Path(__file__).with_name("static")
     return {
-        path: ((room / file).read_bytes(), [(b"content-type", kind), *_HEADERS])
+        path: ((directory / file).read_bytes(), [(b"content-type", kind), *_HEADERS])
         for path, (file, kind) in _FILES.items()
     }
 

@@ -1,6 +1,6 @@
-"""What stands in a query, declared once. In: a query string. Out: values, or a Refusal that names the parameter.
+"""Query parameters, declared once. In: a query string. Out: values, or a Refusal that names the parameter.
 
-The same declarations are what /openapi.json says, so that the two cannot differ.
+/openapi.json is made from the same declarations, so that the two cannot differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qtools.names import EPHEMERAL, MAX_NAME_LENGTH, is_valid_name
 from qtools.web.request_body import Refusal
 
 MOST_PARAMETERS = 100
-LONGEST_REMEMBERED = 512  # bytes of a query that is worth remembering
+LONGEST_REMEMBERED = 512  # bytes of a query whose values are cached
 
 Values = Mapping[str, Any]
 _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -25,7 +25,7 @@ _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter. `read` takes its text and gives the value, or raises ValueError that says what it has to be."""
+    """One parameter. read: text → value, or ValueError, whose text continues "NAME …": what the value has to be."""
 
     name: str
     help: str
@@ -51,7 +51,7 @@ class Query:
     def __init__(self, *parameters: Parameter) -> None:
         self.parameters = parameters
         self._known = {each.name: each for each in parameters}
-        self._remembered = lru_cache(maxsize=1024)(self._read)  # clients say the same again and again
+        self._remembered = lru_cache(maxsize=1024)(self._read)  # clients repeat their queries
 
     def read(self, raw: bytes) -> Values:
         """The values in `raw`, defaults included. An unknown parameter is refused: it may be a misspelt one."""
@@ -61,13 +61,13 @@ class Query:
         if _BROKEN.search(raw):
             raise Refusal(400, "INVALID_REQUEST", "the query has a % without two hex digits after it")
         try:
-            told = parse_qs(
+            texts_by_name = parse_qs(
                 raw.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS, errors="strict"
             )
         except ValueError as error:
             raise Refusal(400, "INVALID_REQUEST", "the query is not UTF-8, or has too many parameters") from error
         values: dict[str, Any] = {}
-        for name, texts in told.items():
+        for name, texts in texts_by_name.items():
             known = self._known.get(name)
             if known is None:
                 names = ", ".join(self._known) or "none"
@@ -94,7 +94,7 @@ def _name(text: str) -> str:
     return text
 
 
-# A number as JSON has it (RFC 8259, 6) and as people write it besides: .5, 5., +5, 007.
+# A number as in JSON (RFC 8259, 6), or as people write it: .5, 5., +5, 007.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,5})?", re.ASCII)
 LONGEST_NUMBER = 400  # characters: more digits than any double has
 
@@ -199,10 +199,10 @@ def choice(kind: str, help: str, *words: str, default: str | None = None) -> Par
 
 
 def text(kind: str, help: str, longest: int, *, required: bool = False, repeated: bool = False) -> Parameter:
-    def read(told: str) -> str:
-        if not 0 < len(told) <= longest:
+    def read(value: str) -> str:
+        if not 0 < len(value) <= longest:
             raise ValueError(f"has 1 to {longest} characters")
-        return told
+        return value
 
     schema: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": longest}
     if repeated:

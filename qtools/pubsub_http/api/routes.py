@@ -1,4 +1,4 @@
-"""Every address: what it takes, and what it answers. Read by asgi_app.py, which serves it, and by openapi.py alike."""
+"""Every address: its parameters and its answers. asgi_app.py serves it, and openapi.py describes it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class ApiRoute:
     """One method of one address. `right` is what a token needs for it: publish, subscribe, or "" for any token.
 
     takes: media types of the body, each with what it is. answers: status → what it means.
-    gives: media types of a 200. headers: of the request, each with what it is for. is_open: served without a token too.
-    refusals: words of a 400 (or of nsqd's 413) for what no schema of one parameter can say, each with its rule.
+    gives: media types of a 200. headers: of the request, each with its meaning. is_open: needs no token.
+    refusals: error codes of a 400 (or of nsqd's 413) for rules that no schema of one parameter can state, each with its
+    rule.
     capability: what the engine must be able to do for it, whatever the parameters are.
     """
 
@@ -71,7 +72,7 @@ _REUSED = "IDEMPOTENCY_KEY_REUSED: the key came before with another body"
 _PUBLISH = {
     **_BODY,
     502: "the broker refused the topic",
-    503: "no broker can be reached; nothing was published but what `published` says",
+    503: "no broker can be reached; only the `published` messages were published",
     504: "the broker has not answered in time; it may have taken it",
 }
 _READ = {503: "no broker can be reached"}
@@ -81,7 +82,11 @@ SUBSCRIBE = Query(
     channel("the channel; without it a temporary one that begins now", required=False),
     choice("format", "how messages are written; default: by Accept, else envelope", *FORMS),
     choice(
-        "ack", "auto: finished when your side has taken it; client: when you say so", "auto", "client", default="auto"
+        "ack",
+        "auto: finished when your host has received it; client: when you finish it",
+        "auto",
+        "client",
+        default="auto",
     ),
     _WHERE,
     whole(
@@ -96,7 +101,7 @@ SUBSCRIBE = Query(
     _MSG_TIMEOUT,
 )
 
-_SESSION = text("session", "the session, as the header Q-Session or the event `session` told it", 128, required=True)
+_SESSION = text("session", "the session: the header Q-Session, or the event `session`", 128, required=True)
 _IDS = text("id", "a message; or name them in the body", 64, repeated=True)
 _NAMES = {LINES: "message ids, one a line", JSON: "an array of message ids"}
 _OF_SESSION = {404: "there is no such session, or no longer", 413: "the body is too large", **_BODY}
@@ -160,17 +165,17 @@ ROUTES = (
     ),
     ApiRoute(
         "finish", "POST", "/finish", "Finish messages of a session", Query(_SESSION, _IDS), "subscribe", _NAMES,
-        answers={200: "how many were finished, and which were not held", **_OF_SESSION}, refusals=_NO_IDS,
+        answers={200: "how many were finished, and which were not in flight", **_OF_SESSION}, refusals=_NO_IDS,
     ),
     ApiRoute(
         "requeue", "POST", "/requeue", "Give messages of a session back",
         Query(_SESSION, _IDS, whole("delay", "ms until they come again", 0, MAX_DEFER, 0, capability="requeue_delay")),
         "subscribe", _NAMES,
-        answers={200: "how many were given back, and which were not held", **_OF_SESSION}, refusals=_NO_IDS,
+        answers={200: "how many were requeued, and which were not in flight", **_OF_SESSION}, refusals=_NO_IDS,
     ),
     ApiRoute(
         "touch", "POST", "/touch", "Ask for more time for messages of a session", Query(_SESSION, _IDS), "subscribe",
-        _NAMES, answers={200: "how many have more time, and which were not held", **_OF_SESSION},
+        _NAMES, answers={200: "how many have more time, and which were not in flight", **_OF_SESSION},
         refusals=_NO_IDS, capability="touch",
     ),
     ApiRoute(

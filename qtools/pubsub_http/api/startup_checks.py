@@ -1,5 +1,4 @@
-"""What has to be so before a gateway listens. In: flags. Out: the rules for hosts and origins, or a UsageError. Pure,
-but for raising the limit of open files."""
+"""Checks before a gateway listens. In: flags. Out: the allowed hosts and origins, or UsageError."""
 
 from __future__ import annotations
 
@@ -18,15 +17,14 @@ log = logging.getLogger("qtools.pubsub")
 def check_address(
     address: str, *, tokens: bool, tls: bool, insecure: bool, names: Sequence[str], behind_proxy: bool = False
 ) -> frozenset[str] | None:
-    """Refuse to listen for everybody without anything that keeps strangers out; the names that Host may have, or None
-    for any.
+    """The names that Host may have, None for any; UsageError for a public address without tokens or certificates.
 
     A web page may reach a loopback address under a name of its own (DNS rebinding), so there only this machine's names
-    are answered. Where tokens are asked for, no page has one.
+    are answered. Where tokens are required, no check is needed: a page has no token.
     """
     host, colon, _ = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    private = unix_path(address) is not None or not colon or is_loopback(host)  # what is no address is said by listen()
+    private = unix_path(address) is not None or not colon or is_loopback(host)  # listen() reports an invalid address
     if not private and not (tokens or tls or insecure):
         raise UsageError(
             f"{address} can be reached from other machines: give --token-file to say who may do what, or --https-cert"
@@ -43,7 +41,7 @@ def check_address(
 
 
 def check_origins(origins: Sequence[str], *, tokens: bool) -> frozenset[str]:
-    """The origins as browsers say them."""
+    """The allowed origins; UsageError for one that no browser sends."""
     for origin in origins:
         parts = urlsplit(origin)
         if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
@@ -56,7 +54,7 @@ def check_origins(origins: Sequence[str], *, tokens: bool) -> frozenset[str]:
 
 
 def raise_file_limit() -> None:
-    """Each client is an open file, and its channel another: take what the system allows."""
+    """Raise the limit of open files to what the system allows: each client is one, and its channel another."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard or hard == resource.RLIM_INFINITY:
         try:

@@ -1,7 +1,7 @@
-"""The token file: who may do what. In: a TOML file. Out: Callers; a bearer token → its Caller, in constant time.
+"""The token file: the rights of each token. In: a TOML file. Out: Callers; token → Caller, in constant time.
 
 [[token]]
-name = "shop"                          # said in logs; the token never is
+name = "shop"                          # for logs, which never have the token
 token = "…"                            # at least 16 characters; or the SHA-256 of it:
 # sha256 = "9f86d08…"
 publish = ["orders.*"]                 # topics, with * and ?
@@ -34,7 +34,7 @@ _KEYS = {"name", "token", "sha256", "publish", "subscribe", "rate", "subscriptio
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """Who asks. Patterns say which topics it may publish to, and which TOPIC or TOPIC/CHANNEL it may read."""
+    """The holder of a token. publish: patterns of topics. subscribe: patterns of TOPIC or TOPIC/CHANNEL."""
 
     name: str
     publish: tuple[str, ...] = ("*",)
@@ -49,7 +49,7 @@ class Caller:
         return self._allowed("publish", topic, "")
 
     def may_subscribe(self, topic: str, channel: str = "") -> bool:
-        """`channel` is "" for one of the caller's own."""
+        """channel: "" for a temporary channel."""
         return self._allowed("subscribe", topic, channel)
 
     def _allowed(self, right: str, topic: str, channel: str) -> bool:
@@ -71,10 +71,10 @@ class Tokens:
     """Callers by their token."""
 
     def __init__(self, callers: Sequence[tuple[bytes, Caller]]) -> None:
-        self._callers = list(callers)  # (SHA-256 of the token, who)
+        self._callers = list(callers)  # (SHA-256 of the token, its caller)
 
     def find(self, token: bytes) -> Caller | None:
-        """Whose token this is. Takes as long for a wrong one as for any right one."""
+        """The caller with this token, or None. A wrong token takes as long as a right one."""
         digest = hashlib.sha256(token).digest()
         found = None
         for known, caller in self._callers:
@@ -87,19 +87,19 @@ class Tokens:
 
 
 def read_tokens(path: str, *, quiet: bool = False) -> Tokens:
-    """The token file; StartError when it cannot be read, UsageError when what it says cannot be. A warning, unless
-    `quiet`, where others may read it."""
+    """Read the token file; StartError when it cannot be read, UsageError when it is invalid. Unless `quiet`, log a
+    warning if all users may read it."""
     try:
         with open(path, "rb") as file:
             if not quiet and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
                 log.warning("anybody on this machine can read the tokens in %s: chmod o-r it", path)
-            told = tomllib.loads(file.read().decode("utf-8-sig"))
+            content = tomllib.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise StartError(f"cannot read the token file {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the token file {path} is not TOML: {error}") from error
-    entries = told.get("token")
-    if not isinstance(entries, list) or not entries or set(told) != {"token"}:
+    entries = content.get("token")
+    if not isinstance(entries, list) or not entries or set(content) != {"token"}:
         raise UsageError(f"the token file {path} has to hold [[token]] tables, and nothing else")
     callers: list[tuple[bytes, Caller]] = []
     for number, entry in enumerate(entries, 1):
@@ -150,9 +150,9 @@ def _digest(entry: dict[str, Any], name: str) -> bytes:
     return made
 
 
-def _patterns(told: Any, right: str, name: str) -> tuple[str, ...]:
-    if not isinstance(told, list) or not all(isinstance(pattern, str) and pattern for pattern in told):
+def _patterns(value: Any, right: str, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(pattern, str) and pattern for pattern in value):
         raise ValueError(f"({name}) has a {right} that is no list of patterns")
-    if right == "publish" and any("/" in pattern for pattern in told):
+    if right == "publish" and any("/" in pattern for pattern in value):
         raise ValueError(f"({name}) has a channel in publish: one publishes to topics")
-    return tuple(told)
+    return tuple(value)

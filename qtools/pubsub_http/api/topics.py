@@ -1,6 +1,6 @@
-"""GET /topics: what waits where, for the page. In: the engine's statistics. Out: topics and channels.
+"""GET /topics: what waits in topics and channels, for the page. In: the engine's statistics. Out: topics and channels.
 
-However many pages look, the brokers are asked at most once in FRESH seconds.
+However many pages ask, the brokers are asked at most once in FRESH seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TopicDepths:
         self._loop = asyncio.get_running_loop()
 
     async def topics(self, request: Request) -> Answer:
-        """GET /topics: what the caller may see."""
+        """GET /topics: the topics and channels that the caller may see."""
         if self._asking is None or (self._asking.done() and self._loop.time() - self._asked > FRESH):
             self._asked = self._loop.time()
             self._asking = asyncio.create_task(self._statistics.topics())
@@ -52,7 +52,7 @@ class TopicDepths:
 
 
 def _visible_to(caller: Caller, topic: Row) -> Row | None:
-    """What of `topic` the caller may know: what it may read, and the mere topic where it may publish."""
+    """The part of `topic` that the caller may see: channels that it may read, or only the topic's name."""
     name = topic["topic"]
     channels = [row for row in topic["channels"] if caller.may_subscribe(name, row["channel"])]
     if not channels and not caller.may_subscribe(name) and not caller.may_publish(name):

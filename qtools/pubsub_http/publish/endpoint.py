@@ -1,10 +1,10 @@
-"""/pub and /mpub. In: requests. Out: messages in topics, and what the broker said.
+"""/pub and /mpub. In: requests. Out: messages in topics, and the number of those that the broker has confirmed.
 
-    a body of announced length, up to max_body    read whole, looked through, published: all of it or nothing
-    a compressed body                             the same, whatever its length: no more than max_body comes out of it
-    any other, endless ones too                   published as it comes; at most HELD bytes and WINDOW batches are here
+    a body of announced length, up to max_body    read and checked as a whole, then published: all of it or nothing
+    a compressed body                             the same, whatever its length; at most max_body after decoding
+    any other, also an endless one                published as it arrives; at most HELD bytes and WINDOW batches wait
 
-The answer comes after the broker's OK. Where a stream breaks, it says how many messages were published before.
+The answer is sent after the broker's OK. For a stream that breaks it has the number of messages published before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qtools.pubsub_http.api.asgi_app import Request
 
 WINDOW = 4  # batches of one stream that may be unanswered
-HELD = 256 * 1024  # bytes of one stream that wait for one of them
+HELD = 256 * 1024  # bytes of one stream that wait until the next batch can be sent
 
 Sent = tuple["asyncio.Future[None]", int]  # the answer to a batch, and how many messages it has
 Do = Callable[[], Awaitable[int]]
@@ -50,7 +50,7 @@ class PublishEndpoint:
         self._max_message = max_message
         self._max_body = max_body
 
-    # An exception that is kept and raised again keeps the frames that it was raised in, bodies and all.
+    # A new exception each time: one that is raised again would keep the frames of the first time, with their bodies.
     def _too_big(self) -> Refusal:
         return Refusal(413, "MSG_TOO_BIG", f"a message may have {self._max_message} bytes")
 
@@ -66,7 +66,7 @@ class PublishEndpoint:
         return self._batcher.hand_in(topic, (body,))
 
     async def pub(self, request: Request) -> int:
-        """Publish the body; how many messages that were."""
+        """Publish the body as one message; return 1."""
         body = await read_decoded(request.scope, request.receive, self._max_message, self._too_big)
         if not body:
             raise Refusal(400, "MSG_EMPTY", "a message has at least one byte")
@@ -86,7 +86,7 @@ class PublishEndpoint:
         return await self._once(request, key, body, do)
 
     async def mpub(self, request: Request) -> int:
-        """Publish the messages in the body; how many they were."""
+        """Publish the messages in the body; return their number."""
         topic = request.values["topic"]
         form = self._form(request)
         key = _key(request)
@@ -98,7 +98,7 @@ class PublishEndpoint:
                 tracked.streams_body = True
             return await self._stream(topic, request.receive, self._splitter(form))
         body = await read_decoded(request.scope, request.receive, self._max_body, self._body_too_big)
-        bodies = self._taken_apart(form, body)
+        bodies = self._messages(form, body)
         if not bodies:
             return 0
 
@@ -128,8 +128,8 @@ class PublishEndpoint:
             return "binary"
         if asked is not None:
             return asked
-        told = request.head.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        return FORMS.get(told, "lines")
+        media_type = request.head.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        return FORMS.get(media_type, "lines")
 
     def _splitter(self, form: str) -> Splitter:
         if form == "length32":
@@ -143,8 +143,8 @@ class PublishEndpoint:
             MsgpackSplitter(self._max_message) if form == "msgpack" else EnvelopeSplitter(6 * self._max_message + 4096)
         )
 
-    def _taken_apart(self, form: str, body: bytes) -> list[bytes]:
-        """All messages in `body`, of which each has to be good."""
+    def _messages(self, form: str, body: bytes) -> list[bytes]:
+        """All messages in `body`; Refusal unless each of them is valid."""
         if form == "binary":
             return split_binary(body, self._max_message, self._max_body)
         splitter = self._splitter(form)
@@ -165,51 +165,53 @@ class PublishEndpoint:
     # ── streams ──
 
     async def _stream(self, topic: str, receive: Receive, splitter: Splitter) -> int:
-        """Publish what comes as it comes; how many messages it was."""
+        """Publish the messages of a body as they arrive; return their number."""
         sent: deque[Sent] = deque()
-        held: list[bytes] = []
-        held_bytes = published = 0
-        trouble: Refusal | None = None
+        waiting: list[bytes] = []
+        waiting_bytes = published = 0
+        failure: Refusal | None = None
         more = True
-        while more and trouble is None:
+        while more and failure is None:
             message = await receive()
             more = bool(message.get("more_body"))
             if message["type"] == "http.disconnect":
-                trouble = Refusal(400, "INVALID_REQUEST", "the body did not end")  # a cut message is none
+                failure = Refusal(
+                    400, "INVALID_REQUEST", "the body did not end"
+                )  # a message that was cut off is not published
                 break
-            bodies, trouble = self._split(splitter, message.get("body", b""), more)
-            held += bodies
-            held_bytes += sum(map(len, bodies))
-            while sent and trouble is None and (sent[0][0].done() or (len(sent) == WINDOW and held_bytes > HELD)):
-                count, trouble = await _outcome(*sent.popleft())
+            bodies, failure = self._split(splitter, message.get("body", b""), more)
+            waiting += bodies
+            waiting_bytes += sum(map(len, bodies))
+            while sent and failure is None and (sent[0][0].done() or (len(sent) == WINDOW and waiting_bytes > HELD)):
+                count, failure = await _outcome(*sent.popleft())
                 published += count
-            if held and len(sent) < WINDOW:
-                sent.append((self._batcher.hand_in(topic, held), len(held)))
-                held, held_bytes = [], 0
-        if held and not isinstance(trouble, PublishRefused):
-            sent.append((self._batcher.hand_in(topic, held), len(held)))
+            if waiting and len(sent) < WINDOW:
+                sent.append((self._batcher.hand_in(topic, waiting), len(waiting)))
+                waiting, waiting_bytes = [], 0
+        if waiting and not isinstance(failure, PublishRefused):
+            sent.append((self._batcher.hand_in(topic, waiting), len(waiting)))
         for done, number in sent:
             count, refusal = await _outcome(done, number)
             published += count
-            trouble = trouble or refusal
-        if trouble is not None:
-            raise _broken(trouble, published)
+            failure = failure or refusal
+        if failure is not None:
+            raise _broken(failure, published)
         return published
 
     def _split(self, splitter: Splitter, chunk: bytes, more: bool) -> tuple[list[bytes], Refusal | None]:
-        """The messages that end in `chunk`, and what ends the stream, if something does."""
+        """The messages that end in `chunk`, and the error that ends the stream, or None."""
         bodies: list[bytes] = []
-        trouble: Refusal | None = None
+        failure: Refusal | None = None
         try:
             bodies += splitter.feed(chunk)
             if not more:
                 bodies += splitter.end()
         except InputError as error:
-            trouble = self._refusal(error)
+            failure = self._refusal(error)
         if bodies and max(map(len, bodies)) > self._max_message:
             first = next(place for place, body in enumerate(bodies) if len(body) > self._max_message)
             return bodies[:first], self._too_big()
-        return bodies, trouble
+        return bodies, failure
 
 
 def _key(request: Request) -> bytes | None:

@@ -25,7 +25,7 @@ _PATH = b"/pub?"
 
 
 class PublishFastPath:
-    """Finds the handlers of requests that may take the fast path (web/fast_path.py, Short)."""
+    """Finds the handlers of requests that may take the fast path (web/fast_path.py, FindHandler)."""
 
     def __init__(self, app: App, endpoint: PublishEndpoint) -> None:
         self._app = app

@@ -1,8 +1,8 @@
-"""Keys of requests that were answered. In: a key and what came with it. Out: whether to do it, or the answer there was.
+"""Answers by Idempotency-Key. In: a key, a body, and how to execute the request. Out: the new or the earlier answer.
 
-A request with a key that was answered within the window is answered as the first was, and not done again; one that
-comes while the first is under way waits for it, however long that takes. What failed is forgotten, so that it can be
-tried again. Kept in memory: a restart of the gateway forgets all keys.
+A request whose key was answered within the window gets the answer of the first request and is not executed again. One
+that arrives while the first is in progress waits for it, however long that takes. A request that failed is forgotten,
+so that it can be tried again. The keys are in memory only: a restart of the gateway forgets them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from qtools.web.request_body import Refusal
 
-MOST = 100_000  # answered keys; the oldest go before their time. Connections bound how many are under way
+MOST = 100_000  # answered keys: beyond it the oldest are forgotten early. Connections bound those in progress
 LONGEST = 255  # characters of a key
 
 Answer = TypeVar("Answer")
@@ -42,9 +42,9 @@ class Idempotency:
         self._loop = asyncio.get_running_loop()
 
     async def once(self, key: Key, body: bytes, do: Callable[[], Awaitable[Answer]]) -> tuple[Answer, bool]:
-        """What `do` answered for `key`, now or before, and whether it was before.
+        """The answer of `do` for `key`, and whether it is an earlier one.
 
-        422 when the same key came with another body.
+        Refusal 422 when the same key came with another body.
         """
         self._forget()
         digest = hashlib.blake2b(body, digest_size=16).digest()
@@ -65,7 +65,7 @@ class Idempotency:
         except BaseException as error:
             del self._under_way[key]
             done.set_exception(error if isinstance(error, Exception) else RuntimeError("given up"))
-            done.exception()  # nobody else may be waiting
+            done.exception()  # marks it as retrieved: perhaps no other request waits for it
             raise
         self._answered[key] = self._under_way.pop(key)
         seen.until = self._loop.time() + self._window
@@ -73,7 +73,7 @@ class Idempotency:
         return answer, False
 
     def _forget(self) -> None:
-        """Let go of what is older than the window, and of the oldest when there are too many."""
+        """Forget answers that are older than the window, and the oldest ones when there are more than `most`."""
         now = self._loop.time()
         while self._answered:
             key = next(iter(self._answered))

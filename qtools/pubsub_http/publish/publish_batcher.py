@@ -1,8 +1,8 @@
-"""The way out to the brokers. In: what requests want published. Out: the broker's answer to each of them.
+"""Publishes for all requests. In: topics and bodies. Out: the broker's answer to each request.
 
-    requests of one turn ─▶ one group for each topic ─▶ one publish ─▶ MPUBs in one write ─▶ each request's answer
+    requests of one turn of the event loop ─▶ one group for each topic ─▶ one publish ─▶ each request's answer
 
-While WINDOW publishes are under way, what comes waits and leaves together: the busier, the larger the MPUBs.
+While WINDOW publishes are in progress, new requests wait and are published together: batches grow with the load.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from qtools.web.request_body import Refusal
 log = logging.getLogger("qtools.pubsub")
 
 WINDOW = 4
-PUBLISHES = 0.5  # part of the memory budget that may wait for brokers: a broker that stalls shall end no subscriber
-GRACE = 0.5  # s: that nobody is reachable is found out first, and says more than that time is up
+PUBLISHES = 0.5  # of the memory budget that may wait for brokers, so that a stalled broker ends no subscriber
+GRACE = 0.5  # s longer than the publisher's own time limit, whose error says more than that time is up
 RETRY_AFTER = [(b"retry-after", b"1")]
 
 
 class _Order:
-    """What one request wants published; `done` ends with the broker's answer. How many messages were refused, and why
-    the first, says the error."""
+    """The messages of one request. done: ends with the broker's answer; its error is PublishRefused if the broker
+    refused messages."""
 
     __slots__ = ("bodies", "done", "memory", "topic")
 
@@ -38,7 +38,7 @@ class _Order:
 
 
 class PublishRefused(Refusal):
-    """Some messages of an order were refused; `count` of them, the others were published."""
+    """`count` messages of a request were refused; the others were published."""
 
     def __init__(self, refusal: Refusal, count: int) -> None:
         super().__init__(refusal.status, refusal.word, refusal.detail, refusal.headers)
@@ -55,21 +55,21 @@ class PublishBatcher:
         self._publisher = engine.publisher(PublisherOptions(retry_timeout=timeout))
         self._timeout = timeout
         self._budget = budget
-        self._held = 0  # bytes of what waits for the broker's answer
+        self._waiting_bytes = 0  # in memory until the broker answers
         self._waiting: list[_Order] = []
         self._writing: set[asyncio.Task[None]] = set()
         self._due = False
-        self._away = False  # nobody was reachable for `timeout`, and nobody has come since
+        self._away = False  # no broker was reachable for `timeout`, nor has one connected since
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
-        """Connect; StartError when nobody could be reached."""
+        """Connect; StartError when no broker could be reached."""
         await self._publisher.start()
 
     async def close(self) -> None:
-        """Let what is under way be answered, and let go."""
+        """Wait for the publishes in progress, and close the connections."""
         while self._waiting or self._writing:
-            self._leave()
+            self._begin()
             await asyncio.wait(tuple(self._writing))
         await self._publisher.close()
 
@@ -96,7 +96,7 @@ class PublishBatcher:
         self._waiting.append(order)
         if not self._due and len(self._writing) < WINDOW:
             self._due = True
-            self._loop.call_soon(self._leave)
+            self._loop.call_soon(self._begin)
         return done
 
     async def defer(self, topic: str, body: bytes, delay_ms: int) -> None:
@@ -110,38 +110,38 @@ class PublishBatcher:
     def _admit(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> _Order | None:
         """An order whose memory is counted until it is answered; None where there is no room for it. An exception
         raised here would keep this frame, and so the bodies, for as long as the client's answer takes."""
-        if self._held > self._budget.limit * PUBLISHES or self._budget.is_exhausted:
+        if self._waiting_bytes > self._budget.limit * PUBLISHES or self._budget.is_exhausted:
             self.refused_for_memory += 1
             return None
         order = _Order(topic, bodies, done)
-        self._held += order.memory
+        self._waiting_bytes += order.memory
         return order
 
     def memory(self) -> int:
         """Bytes of what waits for the broker's answer."""
-        return self._held
+        return self._waiting_bytes
 
     def shed(self) -> str | None:
-        """None: what a publisher waits with is not given up. Those that come while there is no memory are refused."""
+        """None: a publish in progress is not given up. New requests are refused while there is no memory."""
         return None
 
-    def _leave(self) -> None:
+    def _begin(self) -> None:
         self._due = False
         if self._waiting and len(self._writing) < WINDOW:
             orders, self._waiting = self._waiting, []
             task = self._loop.create_task(self._publish(orders))
             self._writing.add(task)
-            task.add_done_callback(self._left)
+            task.add_done_callback(self._ended)
 
-    def _left(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._writing.discard(task)
-        self._leave()
+        self._begin()
 
     async def _publish(self, orders: list[_Order], delay_ms: int = 0) -> None:
         try:
             await self._publish_all(orders, delay_ms)
         finally:
-            self._held -= sum(order.memory for order in orders)
+            self._waiting_bytes -= sum(order.memory for order in orders)
 
     async def _publish_all(self, orders: list[_Order], delay_ms: int) -> None:
         by_topic: dict[str, list[_Order]] = {}
@@ -214,7 +214,7 @@ def _no_memory() -> Refusal:
 
 
 def refusal_of(error: QtoolsError) -> Refusal:
-    """What a client is told of an error, in nsqd's words where it has one."""
+    """The answer to a client for an error, with nsqd's error code where it has one."""
     if isinstance(error, MessageRefused):
         return Refusal(413, "MSG_TOO_BIG", f"the message was not taken: {error}")
     if isinstance(error, AuthError):

@@ -1,4 +1,4 @@
-"""/finish, /requeue, /touch: a client says what became of messages. In: a session, ids. Out: how many were held."""
+"""/finish, /requeue, /touch: acknowledgements by clients. In: a session, ids. Out: how many were in flight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from qtools.pubsub_http.api.asgi_app import Answer, json_answer
-from qtools.pubsub_http.subscribe.sessions import AckSession, AckSessions, Told
+from qtools.pubsub_http.subscribe.sessions import AckSession, AckSessions, Result
 from qtools.web.content_codings import read_decoded
 from qtools.web.request_body import Refusal
 
@@ -19,7 +19,7 @@ MOST = 1024 * 1024  # bytes of a list of ids: 60,000 of them
 
 
 class Acknowledging:
-    """Serves the three of them."""
+    """Serves /finish, /requeue and /touch."""
 
     def __init__(self, sessions: AckSessions) -> None:
         self._sessions = sessions
@@ -41,8 +41,8 @@ class Acknowledging:
         return self._sessions.find(request.values["session"], request.caller)
 
 
-def _answer(word: str, told: Told) -> Answer:
-    count, unknown = told
+def _answer(word: str, result: Result) -> Answer:
+    count, unknown = result
     return json_answer({word: count, "unknown": unknown})
 
 
@@ -55,12 +55,12 @@ async def _ids(request: Request) -> list[str]:
     kind = request.head.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind == b"application/json" and body:
         try:
-            told = orjson.loads(body)
+            value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise Refusal(400, "BAD_BODY", f"the body is no JSON: {error}") from error
-        if not isinstance(told, list) or not all(isinstance(ident, str) for ident in told):
-            raise Refusal(400, "BAD_BODY", "the body is no array of message ids")
-        ids += told
+            raise Refusal(400, "BAD_BODY", f"the body is not JSON: {error}") from error
+        if not isinstance(value, list) or not all(isinstance(ident, str) for ident in value):
+            raise Refusal(400, "BAD_BODY", "the body is not an array of message ids")
+        ids += value
     else:
         ids += body.decode("latin-1").split()
     if not ids:

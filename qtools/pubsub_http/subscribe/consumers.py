@@ -1,9 +1,9 @@
-"""Consumers for streams. In: what a stream asks for. Out: a source of parcels.
+"""Consumers for streams. In: what a stream asks for. Out: a source of batches.
 
 A stream with ack=client and a count ends in order while its messages are not acknowledged yet. They can be finished
 only over the connection that delivered them, so its consumer rests until they are. The next stream of the same caller
 on the same channel reads through it: a client that takes one message a request does not leave a broker connection
-behind with each of them.
+behind for each of them.
 
     open ─▶ reading ─▶ rest ─▶ resting ─▶ open, by another stream ─▶ reading …
                                         ─▶ close of the last stream: the consumer is closed
@@ -35,7 +35,7 @@ class _Shared:
 
 
 class ConsumerSource:
-    """A consumer as one stream's source of parcels."""
+    """A consumer as one stream's source of batches."""
 
     def __init__(self, consumers: Consumers, consumer: Source, shared: _Shared | None = None) -> None:
         self.consumer = consumer
@@ -71,7 +71,7 @@ class ConsumerSource:
 
     async def close(self) -> None:
         """Give back what was not read, and close the consumer unless other streams need it. What was read and is not
-        finished has been given back by the stream's session before (Sessions.close)."""
+        finished was requeued by the stream's session before (AckSessions.close)."""
         if self._shared is None:
             await self.consumer.close()
         else:
@@ -110,7 +110,7 @@ class Consumers:
         return ConsumerSource(self, shared.consumer, shared)
 
     async def release(self, shared: _Shared) -> None:
-        """A stream does not need it any more."""
+        """A stream has ended; close the consumer if no other stream uses it."""
         shared.streams -= 1
         if shared.streams:
             return

@@ -1,10 +1,10 @@
-"""One client's stream, over HTTP or a WebSocket. In: parcels. Out: bytes in a form, and acknowledgements.
+"""One client's stream, over HTTP or a WebSocket. In: batches. Out: bytes in a format, and acknowledgements.
 
-    source.read ─▶ where, count ─▶ stream.send ─▶ ack=auto:   finished once the client's side has taken the bytes
-                                                  ack=client: held in the session until the client says
+    source.read ─▶ where, count ─▶ stream.send ─▶ ack=auto:   finished once the client's kernel has acknowledged them
+                                                  ack=client: in flight until the client acknowledges them
 
-A message whose bytes were not handed to the transport (ClientGone), or not taken when the client goes, is not finished;
-it goes back when the source is closed, at once.
+A message is not finished if the transport has not taken its bytes (ClientGone), or the client's kernel has not
+acknowledged them when the client disconnects. It is requeued when the source is closed, at once.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from qtools.web.tracked_transport import TrackedTransport
 
 log = logging.getLogger("qtools.pubsub")
 
-# Between two looks at what the client has taken: at first it is probably on its way, then somebody is slow.
+# s between two checks of what the client's kernel has acknowledged: short at first, then the client is slow.
 FIRST_LOOK = 0.002
 LAST_LOOK = 0.1
-PATIENCE = 10.0  # s that the last bytes may take to be taken before the stream ends without knowing
+PATIENCE = 10.0  # s: the longest wait for the acknowledgement of the last bytes of a stream
 
 
 Pieces = Callable[[Batch], list[bytes]]
 
 
 class DeliverySource(Protocol):
-    """Where parcels come from."""
+    """Where batches come from."""
 
     async def read(self) -> RenderedBatch | None: ...
     def memory(self) -> int: ...
@@ -48,7 +48,7 @@ class DeliverySource(Protocol):
 
 
 class ClientStream(Protocol):
-    """Where they go. `taken` of the `written` bytes have been acknowledged by the client's side."""
+    """Where they go. taken: how many of the `written` bytes the client's kernel has acknowledged."""
 
     @property
     def written(self) -> int: ...
@@ -64,8 +64,8 @@ class ClientStream(Protocol):
 
 
 class TrackedStream:
-    """What streams to clients have in common. `wire` is None where the application is run without a server, as tests
-    do: then everything counts as taken."""
+    """The common part of all streams to clients. tracked: None if the application runs without a server, as in tests:
+    then all bytes count as taken."""
 
     def __init__(self, send: Send, tracked: TrackedTransport | None) -> None:
         self.gone = False
@@ -97,8 +97,8 @@ class DeliveryCounts:
     sent: int = 0
     sent_bytes: int = 0
     finished: int = 0
-    filtered: int = 0  # finished unsent, as they did not pass
-    undecided: int = 0  # of those, for how many `where` has no answer
+    filtered: int = 0  # finished unsent, because `where` is not true for them
+    undecided: int = 0  # of those, for how many `where` has no result
 
 
 class _Sent:
@@ -192,7 +192,7 @@ class StreamDelivery:
         return self._arrived or set()
 
     def memory(self) -> int:
-        """Bytes of what was read and is not known to be taken; not those of shared parcels, which their hub counts."""
+        """Bytes of what was read and is not known to be taken; without shared batches, which the fanout counts."""
         return self._sending + sum(sent.size for sent in self._pending)
 
     # ── out ──
@@ -229,7 +229,7 @@ class StreamDelivery:
             self._settle()
 
     def _chosen(self, rendered: RenderedBatch) -> Batch:
-        """What of `parcel` is to be sent; of the rest, what is not for later is finished."""
+        """The messages to send. Of the others, those that will not be sent later are finished."""
         batch = rendered.batch
         places: Sequence[int] = range(len(batch)) if self._where is None else rendered.passing(self._where)
         if self._arrived:
@@ -253,7 +253,7 @@ class StreamDelivery:
         return chosen
 
     def _note_undecided(self, batch: Batch, places: Sequence[int]) -> None:
-        """Count the messages at `places`, for which `where` has no answer; the log names the first of a stream."""
+        """Count the messages at `places`, for which `where` has no result; the log names the first of a stream."""
         self._counts.undecided += len(places)
         if places and not self._has_warned and self._where is not None:
             self._has_warned = True
@@ -273,9 +273,9 @@ class StreamDelivery:
     # ── back ──
 
     def _settle(self, singly: bool = False) -> None:
-        """Finish what the client's side has taken; look again soon where something is on its way.
+        """Finish the messages that the client's kernel has acknowledged; check again soon if some are on their way.
 
-        singly: look at each message of a batch of which it has taken a part, as who is slow may do for long.
+        singly: also check each message of a batch that was taken in part; a slow client may take long for a batch.
         """
         if self._pending:
             taken = self._stream.taken

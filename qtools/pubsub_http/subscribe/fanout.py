@@ -1,9 +1,9 @@
-"""One upstream connection for all who only listen to a topic. In: topics. Out: a source for each listener.
+"""One temporary channel for all subscribers of a topic without a channel. In: topics. Out: a source for each reader.
 
-Who names no channel gets a temporary one: a copy of what comes from now on, gone with its reader, and nothing kept for
-anybody else. Many such readers of a topic are alike, so one channel does for them all: a batch is finished when it has
-come, and handed to each. What a reader has not taken waits here for it, as it would in a channel of its own, where nsqd
-too drops what is over --mem-queue-size. Who is slow misses messages alone; when all of them are, the reading waits.
+A subscriber without a channel gets a copy of each message from now on. All such readers of a topic share one temporary
+channel: a batch is finished when it arrives, and handed to each reader. What a reader has not taken waits here, as it
+would in a channel of its own, where nsqd drops messages beyond --mem-queue-size too. A slow reader misses messages, and
+the others do not; when all of them are slow, reading from the broker pauses.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from qtools.web.request_body import Refusal
 
 log = logging.getLogger("qtools.pubsub")
 
-AHEAD = 8 * 1024 * 1024  # bytes that the fastest reader may be behind
-MOST_BYTES = 64 * 1024 * 1024  # that any may be behind; all of them share what waits
+AHEAD = 8 * 1024 * 1024  # bytes that may wait for the fastest reader before reading from the broker pauses
+MOST_BYTES = 64 * 1024 * 1024  # that may wait for any reader; the readers share the batches
 
 
 def own_channel() -> str:
-    """The name of a temporary channel that nobody else has."""
+    """A name for a temporary channel, which no other has."""
     return f"q-pubsub-{os.getpid()}-{os.urandom(4).hex()}{EPHEMERAL}"
 
 
 async def open_source(
     subscription: Subscription, options: GatewayOptions, budget: MemoryBudget, max_in_flight: int, limit: int | None
 ) -> Source:
-    """A source that has started; StartError, or 409 where a temporary channel would take what nobody else has."""
+    """A source that has started; StartError, or Refusal 409 where a temporary channel would take the only messages."""
     guarded = (subscription,) if subscription.channel.endswith(EPHEMERAL) else ()
     source = options.engine.source(
         [subscription], SourceOptions(max_in_flight=max_in_flight, limit=limit, guarded=guarded, warns=False)
@@ -51,13 +51,13 @@ async def open_source(
 
 
 class FanoutReader:
-    """One listener's end of a hub, as a source of parcels."""
+    """The source of one reader of a fanout."""
 
     def __init__(self, fanout: Fanout, most: int) -> None:
         self.dropped = 0  # messages
         self.waiting = 0  # bytes
         self.current: RenderedBatch | None = None  # the one that was read last, and is being sent
-        self.cut: Callable[[], str | None] = lambda: None  # ends the client's connection; says which it was
+        self.cut: Callable[[], str | None] = lambda: None  # ends the client's connection; returns a text that names it
         self._fanout = fanout
         self._most = most
         self._messages = 0
@@ -66,7 +66,7 @@ class FanoutReader:
         self._ended = False
 
     def offer(self, rendered: RenderedBatch) -> None:
-        """Take a parcel, or drop it."""
+        """Queue a batch for the client, or drop it."""
         if self._messages and (self._messages + len(rendered) > self._most or self.waiting > MOST_BYTES):
             if not self.dropped:
                 log.warning("a reader of %s is too slow: it misses messages", self._fanout.topic)
@@ -83,18 +83,18 @@ class FanoutReader:
         return self._rendered if self.current is None else [self.current, *self._rendered]
 
     def memory(self) -> int:
-        """0: what a reader holds it shares with others, so the hub counts it."""
+        """0: readers share their batches, so the fanout counts them."""
         return 0
 
     def shed(self) -> str | None:
-        """End the client, and let go of what it has not read; says which client it was, or None if it cannot be."""
+        """Disconnect the client and drop what it has not read; return a text that names it, or None if it has none."""
         what = self.cut()
         if what is not None:
             self.discard()
         return what
 
     def discard(self) -> None:
-        """End, and let go of what has not been read."""
+        """End, and drop what has not been read."""
         self._rendered.clear()
         self._messages = self.waiting = 0
         self.current = None
@@ -131,7 +131,7 @@ class Fanout:
     def __init__(self, fanouts: Fanouts, topic: str) -> None:
         self.fanouts = fanouts
         self.topic = topic
-        self.room = asyncio.Event()  # somebody has caught up
+        self.room = asyncio.Event()  # set when a reader has read
         self.readers: list[FanoutReader] = []
         self.started = asyncio.create_task(self._start(fanouts.options))
         self._source: Source | None = None
@@ -144,7 +144,7 @@ class Fanout:
 
     async def _distribute(self, source: Source) -> None:
         while (batch := await source.read()) is not None:
-            batch.finish()  # from here on it is each reader's own
+            batch.finish()  # whatever the readers do with it
             rendered = RenderedBatch(batch, shared=True)
             for reader in self.readers:
                 reader.offer(rendered)
@@ -195,7 +195,7 @@ def _backlog(reader: FanoutReader) -> int:
 
 
 class Fanouts:
-    """The hubs of a gateway, by topic."""
+    """The fanouts of a gateway, by topic."""
 
     def __init__(self, options: GatewayOptions, budget: MemoryBudget) -> None:
         self.options = options

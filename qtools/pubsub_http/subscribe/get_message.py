@@ -1,4 +1,4 @@
-"""/message: one message, for scripts. In: topic and channel. Out: its body, finished once the client has it; or 204."""
+"""/message: one message, for scripts. In: topic and channel. Out: its body, finished once it is received; or 204."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from qtools.web.tracked_transport import TrackedTransport
 if TYPE_CHECKING:
     from qtools.pubsub_http.api.asgi_app import App, Request
 
-# A message that is there needs this long from nsqd, which may hold it back in its buffer.
-LEAST_WAIT = 0.5
+LEAST_WAIT = 0.5  # s: nsqd may keep a message in its output buffer for 250 ms
 
 
 class GetMessage:
-    """Serves it."""
+    """Serves /message."""
 
     def __init__(self, subscribing: Subscribing) -> None:
         self._subscribing = subscribing
@@ -39,7 +38,7 @@ class GetMessage:
             try:
                 rendered = await source.read()
                 if gone.done():
-                    return None  # what was read goes back
+                    return None  # the message is requeued
             finally:
                 gone.cancel()
             if rendered is None:
@@ -59,7 +58,7 @@ class GetMessage:
                 await sender.send({"type": "http.response.start", "status": 200, "headers": headers})
                 await sender.send({"type": "http.response.body", "body": message.body, "more_body": True})
             except ClientGone:
-                return None  # the message goes back
+                return None  # the message is requeued
             end = 0 if tracked is None else tracked.written
             await request.send({"type": "http.response.body", "body": b""})
             self._subscribing.counts.sent += 1
@@ -71,7 +70,7 @@ class GetMessage:
 
 
 async def _is_taken(tracked: TrackedTransport, end: int) -> bool:
-    """Whether the client's side has taken the first `end` bytes of the connection; waits for it at most PATIENCE."""
+    """Whether the client's kernel has acknowledged the first `end` bytes; waits for that at most PATIENCE s."""
     pause, waited = 0.001, 0.0
     while tracked.taken < end:
         if waited > PATIENCE or tracked.is_closed:

@@ -1,7 +1,7 @@
-"""/sub as a stream, and what HTTP streams and WebSockets share. In: a request. Out: messages, until somebody ends it.
+"""/sub as a stream, and what HTTP streams and WebSockets share. In: a request. Out: messages, until the stream ends.
 
-A channel that was named is read by a consumer of this client's own: its ready count is its own speed, and what it has
-not finished goes back when it is gone. Who named none shares a hub.
+A subscriber with a channel has its own consumer: its ready count follows its own speed, and its unfinished messages are
+requeued when it disconnects. Subscribers without a channel share a temporary one (fanout.py).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qtools.pubsub")
 
-PIECE = 64 * 1024  # bytes that are handed to a transport at once; a client that does not read holds about two of them
-RETRY_MS = 1000  # what a browser waits before it comes back
+PIECE = 64 * 1024  # bytes that are written at once: about two pieces wait for a client that does not read
+RETRY_MS = 1000  # how long a browser waits before it reconnects
 
 
 class HttpStream(TrackedStream):
@@ -48,14 +48,14 @@ class HttpStream(TrackedStream):
 
     async def send(self, data: bytes, batch: Batch) -> None:
         if len(data) <= PIECE:
-            await self.say(data)
+            await self.send_bytes(data)
             return
         whole = memoryview(data)  # may be shared with other streams: each copies one piece at a time
         for start in range(0, len(data), PIECE):
-            await self.say(whole[start : start + PIECE])
+            await self.send_bytes(whole[start : start + PIECE])
 
-    async def say(self, data: bytes | memoryview) -> None:
-        """Write something that is no message, or a piece of what is."""
+    async def send_bytes(self, data: bytes | memoryview) -> None:
+        """Write bytes that are not a message, or a piece of messages."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self._bytes += len(data)
 
@@ -87,7 +87,7 @@ class Subscribing:
         self._loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
-        """Let every stream come to its end."""
+        """End every stream."""
         self._stopped.set()
         for source in tuple(self._sources):
             source.end()
@@ -100,7 +100,7 @@ class Subscribing:
 
     @asynccontextmanager
     async def subscribed(self, request: Request, params: SubscribeParams) -> AsyncIterator[DeliverySource]:
-        """A source of what is wanted, within the caller's limits; closed afterwards."""
+        """A source for `params`, within the limits of the caller; it is closed at the end of the context."""
         caller = request.caller
         most = self._access.most_subscriptions(caller)
         if self.stopping:
@@ -164,7 +164,7 @@ class Subscribing:
     async def wait_acknowledged(
         self, source: DeliverySource, session: AckSession, params: SubscribeParams, gone: asyncio.Task[None] | None
     ) -> None:
-        """After the last message the client still has to say what became of it: until it has, or has `gone`."""
+        """After the last message: wait until the client has acknowledged all, its time is over, or it is `gone`."""
         if isinstance(source, ConsumerSource):
             source.rest()
         else:
@@ -217,7 +217,7 @@ class Subscribing:
                 if not stream.gone:
                     gone.cancel()
                     await request.send({"type": "http.response.body", "body": b""})
-                    if session is not None:  # its stream has ended in order, so it has time to say the rest
+                    if session is not None:  # the stream has ended in order: the client has time to acknowledge
                         beat.cancel()
                         await self.wait_acknowledged(source, session, params, None)
             except ClientGone:
@@ -235,34 +235,34 @@ class Subscribing:
         self, app: App, request: Request, params: SubscribeParams, session: AckSession | None, stream: HttpStream
     ) -> None:
         headers = app.stream_headers(request, (b"content-type", MEDIA[params.form].encode()))
-        headers.append((b"x-accel-buffering", b"no"))  # nginx would hold small pieces back
+        headers.append((b"x-accel-buffering", b"no"))  # otherwise nginx buffers small pieces
         if session is not None:
             headers.append((b"q-session", session.name.encode()))
         elif params.channel:
             headers += self.proxy_warning.headers(request.head, "/sub")
         await request.send({"type": "http.response.start", "status": 200, "headers": headers})
-        if params.form == "sse":  # an EventSource fires no event until the first bytes have come
+        if params.form == "sse":  # an EventSource fires no event before the first bytes have arrived
             hello = b"retry: %d\n\n" % RETRY_MS
             if session is not None:
                 hello += b"event: session\ndata: " + session.name.encode() + b"\n\n"
-            await stream.say(hello)
+            await stream.send_bytes(hello)
 
     def _beat(self, stream: HttpStream, tracked: TrackedTransport | None, form: str, last: list[int]) -> None:
-        """Now and then: notice a dead client, and let an idle event stream see that we are there."""
+        """Regularly: end the stream of a dead client, and send a comment on an idle event stream."""
         if stream.gone:
             return
         if tracked is not None and tracked.is_dead(2 * self._options.heartbeat):
-            log.info("a subscriber answers nothing any more")
+            log.info("a subscriber does not acknowledge anything any more")
             tracked.abort()
             return
         if (
             form == "sse" and last == [stream.written] and stream.taken == stream.written
         ):  # else it is not idle but slow
-            task = self._loop.create_task(stream.say(b":\n\n"))
+            task = self._loop.create_task(stream.send_bytes(b":\n\n"))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._loop.call_later(self._options.heartbeat, self._beat, stream, tracked, form, [stream.written])
 
-    # ── event streams that come back ──
+    # ── event streams that reconnect ──
 
     async def _arrived(self, params: SubscribeParams, request: Request) -> set[bytes] | None:
         """The messages that had arrived of the stream that broke, by its Last-Event-ID."""
@@ -279,7 +279,7 @@ def _cut(tracked: TrackedTransport | None, source: DeliverySource) -> None:
 
 
 async def _wait_gone(request: Request, stream: HttpStream, source: DeliverySource) -> None:
-    """Until the client hangs up; then the source ends, so that nobody waits for it."""
+    """Wait until the client disconnects; then end the source."""
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":

@@ -48,17 +48,17 @@ class Where:
         self._evaluate = compile_expression(text, regex=False).evaluate
 
     def holds(self, value: Any) -> bool | None:
-        """Whether `value` passes; None where that cannot be said, as the expression fails or there is no JSON."""
+        """Whether the condition is true for `value`; None if the expression fails, or the message is not JSON."""
         if value is _NO_JSON:
             return None
         try:
-            told = self._evaluate(value)
+            result = self._evaluate(value)
         except EvaluationError:
             return None
-        return told is not None and told is not False and told is not NOTHING
+        return result is not None and result is not False and result is not NOTHING
 
     def why_not(self, body: bytes) -> str:
-        """Why there is no answer for a message."""
+        """Why the condition has no result for a message."""
         try:
             self._evaluate(parser_for([body])(body))
         except EvaluationError as error:
@@ -68,7 +68,7 @@ class Where:
 
 @lru_cache(maxsize=256)
 def compile_where(text: str) -> Where:
-    """The condition in `text`; 400 that says where it is wrong. Without test(…): a stranger's pattern may never end."""
+    """The condition in `text`; Refusal 400 for an invalid one, and for test(…), whose pattern may never end."""
     try:
         return Where(text)
     except ExpressionError as error:
@@ -76,7 +76,7 @@ def compile_where(text: str) -> Where:
 
 
 class RenderedBatch:
-    """One batch. `shared` when many clients get it; nobody's acknowledgement matters then, it is finished already."""
+    """One batch. shared: it goes to many clients, and is finished already, whatever they acknowledge."""
 
     __slots__ = ("_places", "_rendered", "_undecided", "_values", "batch", "shared", "size")
 
@@ -111,7 +111,7 @@ class RenderedBatch:
         return places
 
     def undecided(self, where: Where) -> Sequence[int]:
-        """The places of the messages for which it cannot be said whether `where` holds; they do not pass."""
+        """The places of the messages for which `where` has no result; they are not sent."""
         return self._undecided.get(where.text, ())
 
     def render(self, form: str) -> bytes:

@@ -5,7 +5,7 @@
 The events of a stream arrive in order. So of what a broken stream had sent, everything up to the last event that its
 client has seen has arrived, also where the client's kernel had not acknowledged it; it is finished when it comes again.
 What of it had not come again when the next stream of that client breaks too, is known to the stream after that one.
-Another stream's id says nothing about these messages: the same message may come to several streams, one after another.
+The id of another stream means nothing for these messages: one message may be sent by several streams in turn.
 
 A stream is known by the worker that served it; the others ask that one (pubsub_http/worker_proxy.py).
 """
@@ -28,7 +28,7 @@ LONGEST = 128  # characters of a Last-Event-ID
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """A client's wish to go on after `last`, the id of a message of `stream`. `caller` is the name of its token."""
+    """A client's request to go on after `last`, the id of a message of `stream`. `caller` is the name of its token."""
 
     caller: str
     topic: str
@@ -69,9 +69,9 @@ def parse_last_event_id(value: bytes, caller: str, topic: str, channel: str) -> 
 
 
 class Resumption:
-    """The event streams of one gateway process. prefix: begins their names, so that others know whose they are.
+    """The event streams of one gateway process. prefix: of their names; tells other workers which worker has them.
 
-    ask_owner: asks the worker that served a stream; None where there is one process. [] when nothing is known of it.
+    ask_owner: asks the worker that served a stream; None in a single process. [] for an unknown stream.
     """
 
     def __init__(self, prefix: str) -> None:

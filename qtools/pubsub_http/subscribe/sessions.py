@@ -1,9 +1,9 @@
-"""What clients hold that acknowledge by themselves. In: batches, ids, the time. Out: acknowledgements.
+"""The unfinished messages of clients with ack=client. In: batches, ids, the time. Out: acknowledgements.
 
-    hold ─▶ finish │ requeue │ touch          a message that none of it happens to in time goes back by itself
+    hold ─▶ finish │ requeue │ touch          a message for which none of them comes in time is requeued
 
-A session is known by a name that nobody can guess, belongs to the caller that opened it, and ends with its stream; what
-is unfinished then goes back at once, with the consumer that is closed.
+A session has a name that cannot be guessed, belongs to the caller that opened it, and ends with its stream; its
+unfinished messages are requeued then.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from qtools.pubsub_http.api.tokens import Caller
 from qtools.web.request_body import Refusal
 
 SWEEP_SECONDS = 0.25
-ELSEWHERE_MS = 1000  # a message whose id another nsqd's has too waits for that one to be finished
+ELSEWHERE_MS = 1000  # until a message comes again whose id a message of another broker has, which is unfinished
 
 _NO_SESSION = (
     "there is no such session: it ends when its client hangs up or, where the stream ended in order (count, timeout,"
     " until_empty), when all its messages are acknowledged, or after msg_timeout"
 )
 
-Told = tuple[int, list[str]]  # how many it happened to, and the ids of those that are not held
+Result = tuple[int, list[str]]  # how many messages were acknowledged, and the ids of those that are not in flight
 
 
 class AckSession:
@@ -37,7 +37,7 @@ class AckSession:
         self.finished = 0
         self.requeued = 0
         self.timed_out = 0
-        self.on_less: Callable[[], None] = lambda: None  # called when less is held
+        self.on_less: Callable[[], None] = lambda: None  # called when fewer are in flight
         self._timeout = timeout
         # By the message's id: its origin, its handle there, and when it goes back; the soonest is first.
         self._held: dict[bytes, tuple[Origin, Any, float]] = {}
@@ -46,8 +46,9 @@ class AckSession:
         return len(self._held)
 
     def hold(self, batch: Batch, now: float) -> Batch:
-        """Remember `batch`, which is about to be sent; returns what of it may be. An id is unique within one nsqd only:
-        of two messages that share it, the second has to wait."""
+        """Remember `batch`, which is about to be sent; return the messages of it that may be sent.
+
+        An id is unique within one broker only: of two messages with the same id the second is requeued."""
         held, until = self._held, now + self._timeout
         clashing: list[int] = []
         ids, handles = batch.messages.ids, batch.ids
@@ -57,25 +58,25 @@ class AckSession:
                 if before is not None and before[0].address != origin.address and not before[0].is_lost:
                     held[ids[place]] = before
                     clashing.append(place)
-                else:  # one that comes again had timed out, or its connection was lost: the new delivery counts
+                else:  # a redelivery: the first one timed out, or its connection is lost
                     held[ids[place]] = (origin, handles[place], until)
         if not clashing:
             return batch
         batch.pick(clashing).requeue(ELSEWHERE_MS)
         return batch.without(clashing)
 
-    def finish(self, ids: Iterable[str]) -> Told:
+    def finish(self, ids: Iterable[str]) -> Result:
         count, unknown = self._take(ids, lambda origin, some: origin.finish(some))
         self.finished += count
         return count, unknown
 
-    def requeue(self, ids: Iterable[str], delay_ms: int) -> Told:
+    def requeue(self, ids: Iterable[str], delay_ms: int) -> Result:
         count, unknown = self._take(ids, lambda origin, some: origin.requeue(some, delay_ms))
         self.requeued += count
         return count, unknown
 
-    def touch(self, ids: Iterable[str], now: float) -> Told:
-        """More time here; the broker's time is looked after by the connection as long as a message is held."""
+    def touch(self, ids: Iterable[str], now: float) -> Result:
+        """Extend the time of messages in this session. The source extends the broker's until they are acknowledged."""
         held, until = self._held, now + self._timeout
         unknown = []
         count = 0
@@ -90,25 +91,25 @@ class AckSession:
         return count, unknown
 
     def expire(self, now: float) -> int:
-        """Give back what was held too long; how many that were."""
-        late: list[str] = []
+        """Requeue the messages whose time is over; return their number."""
+        expired: list[str] = []
         for ident, (_, _, until) in self._held.items():
             if until > now:
                 break
-            late.append(ident.decode("latin-1"))
-        if not late:
+            expired.append(ident.decode("latin-1"))
+        if not expired:
             return 0
-        count, _ = self._take(late, lambda origin, some: origin.requeue(some, 0))
+        count, _ = self._take(expired, lambda origin, some: origin.requeue(some, 0))
         self.timed_out += count
         return count
 
     def release(self) -> None:
-        """Give back all that is held, as the stream is over; its connections may go on for other streams."""
+        """Requeue all messages: the stream has ended, and other streams may go on to use its connections."""
         ids = [ident.decode("latin-1") for ident in self._held]
         if ids:
             self._take(ids, lambda origin, some: origin.requeue(some, 0))
 
-    def _take(self, ids: Iterable[str], acknowledge: Callable[[Origin, Sequence[Any]], None]) -> Told:
+    def _take(self, ids: Iterable[str], acknowledge: Callable[[Origin, Sequence[Any]], None]) -> Result:
         unknown: list[str] = []
         by_origin: dict[int, tuple[Origin, list[Any]]] = {}
         for text in ids:
@@ -127,7 +128,7 @@ class AckSession:
 
 
 class AckSessions:
-    """The sessions of one gateway process. prefix: begins their names, so that others know whose they are."""
+    """The sessions of one gateway process. prefix: of their names; tells other workers which worker has them."""
 
     def __init__(self, prefix: str) -> None:
         self.finished = 0
@@ -153,7 +154,7 @@ class AckSessions:
             self.timed_out += session.timed_out
 
     def find(self, name: str, caller: Caller) -> AckSession:
-        """The session of that name, if it is the caller's."""
+        """The session of that name; Refusal 404 unless it is the caller's."""
         session = self._open.get(name)
         if session is None or session.caller is not caller:
             raise Refusal(404, "SESSION_NOT_FOUND", _NO_SESSION)
@@ -163,7 +164,7 @@ class AckSessions:
         return len(self._open)
 
     def totals(self) -> tuple[int, int, int]:
-        """Messages finished, given back and timed out, in all."""
+        """How many messages were finished, requeued, and timed out."""
         opened = self._open.values()
         return (
             self.finished + sum(each.finished for each in opened),

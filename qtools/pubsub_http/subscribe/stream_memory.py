@@ -1,4 +1,4 @@
-"""What a stream holds for its client, for the process's memory budget. In: a source, a delivery. Out: bytes, an end."""
+"""The memory that a stream uses, for the memory budget of the process. In: a source, a delivery. Out: bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qtools.web.tracked_transport import TrackedTransport
 
 
 class StreamMemory:
-    """A subscriber as a holder of memory. `what` names what it is subscribed to."""
+    """A subscriber as a user of memory. what: its topic and channel, for messages."""
 
     def __init__(self, source: DeliverySource, delivery: StreamDelivery, tracked: TrackedTransport, what: str) -> None:
         self._source = source
@@ -22,7 +22,7 @@ class StreamMemory:
 
     def memory(self) -> int:
         if self._tracked.is_closing():
-            return 0  # it is being given back
+            return 0  # its memory is being freed
         return self._source.memory() + self._delivery.memory()
 
     def shed(self) -> str | None:
@@ -38,7 +38,7 @@ class StreamMemory:
 def counted_memory(
     budget: MemoryBudget, source: DeliverySource, delivery: StreamDelivery, tracked: TrackedTransport | None, what: str
 ) -> Iterator[None]:
-    """Count what the stream holds in `budget` as long as the context lasts. `wire` is None without a server."""
+    """Count the memory of the stream in `budget` as long as the context lasts. tracked: None without a server."""
     if tracked is None:
         yield
         return

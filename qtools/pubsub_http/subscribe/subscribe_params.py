@@ -1,4 +1,4 @@
-"""What a subscriber asks for. In: a query, Accept. Out: one plain object, or a Refusal. Pure."""
+"""The parameters of a subscriber. In: a query, Accept. Out: one plain object, or a Refusal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qtools.pubsub_http.api.routes import BYTES, ENVELOPE, LENGTH32, LINES, MSGP
 from qtools.pubsub_http.subscribe.rendered_batch import Where, compile_where
 from qtools.web.request_body import Refusal
 
-CLIENT_MAX_IN_FLIGHT = 100  # who acknowledges by itself shall not hold a whole queue unless it asks to
+CLIENT_MAX_IN_FLIGHT = 100  # with ack=client: a client has not a whole queue in flight unless it asks for it
 
 MEDIA = {
     "envelope": NDJSON,
@@ -28,12 +28,12 @@ _ACCEPTED = {
 
 @dataclass(frozen=True, slots=True)
 class SubscribeParams:
-    """Times in s. `channel` "" is a temporary one of its own."""
+    """Times in s. channel: "" for a temporary one."""
 
     topic: str
     channel: str
     form: str
-    acks: bool  # the client acknowledges by itself
+    acks: bool  # ack=client
     where: Where | None
     max_in_flight: int
     count: int | None
@@ -50,7 +50,7 @@ class SubscribeParams:
 def read_subscribe_params(
     values: Values, accept: str, most_in_flight: int, *, websocket: bool = False
 ) -> SubscribeParams:
-    """What these parameters, and this Accept, ask for."""
+    """The parameters in a query and an Accept header. websocket: for a WebSocket, which ignores Accept."""
     form = values["format"] or ("envelope" if websocket else form_of(accept))
     if websocket and form in ("length32", "sse"):
         raise Refusal(400, "INVALID_ARG_FORMAT", f"a WebSocket has messages of its own: format {form} is for HTTP")
@@ -75,10 +75,10 @@ def read_subscribe_params(
 
 
 def form_of(accept: str) -> str:
-    """The form that `accept` likes best (RFC 9110, 12.5.1); 406 when it likes none."""
+    """The format that `accept` prefers (RFC 9110, 12.5.1); Refusal 406 if it accepts none."""
     if not accept:
         return "envelope"
-    liked: list[tuple[float, int, str]] = []
+    accepted: list[tuple[float, int, str]] = []
     for place, part in enumerate(accept.split(",")):
         media, *parameters = (piece.strip().lower() for piece in part.split(";"))
         weight = 1.0
@@ -89,8 +89,8 @@ def form_of(accept: str) -> str:
                 except ValueError:
                     weight = 0.0
         if media in _ACCEPTED and weight > 0:
-            liked.append((-weight, place, _ACCEPTED[media]))
-    if not liked:
+            accepted.append((-weight, place, _ACCEPTED[media]))
+    if not accepted:
         known = ", ".join(sorted({media for media in _ACCEPTED if "*" not in media}))
         raise Refusal(406, "NOT_ACCEPTABLE", f"there are: {known}")
-    return min(liked)[2]
+    return min(accepted)[2]

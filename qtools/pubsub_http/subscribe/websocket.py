@@ -1,11 +1,11 @@
-"""/sub as a WebSocket. In: a request, what the client says. Out: a frame for each message; answers to what it said.
+"""/sub as a WebSocket. In: a request, the client's commands. Out: a frame for each message; results of commands.
 
     here → client    format envelope: text, a JSON object · raw, msgpack: binary, the body or a map
     client → here    {"finish": ["id", …]}   {"requeue": ["id", …], "delay": 500}   {"touch": ["id", …]}
-    here → client    {"finish": 2, "unknown": []}   what it came to;   {"error": "…"} for what cannot be understood
+    here → client    {"finish": 2, "unknown": []}   the result;   {"error": "…"} for a command that is not valid
 
-With ack=client the acknowledgements come over the same WebSocket, so it needs no session's name. A dead client is
-noticed by pings, which a browser answers by itself.
+With ack=client the acknowledgements come over the same WebSocket, so it needs no session's name. Pings, which
+a browser answers, show whether the client is alive.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class _Stream(TrackedStream):
 
 
 class WebSockets:
-    """Serves /sub to those who come with a WebSocket."""
+    """Serves /sub to WebSocket clients."""
 
     def __init__(self, options: GatewayOptions, subscribing: Subscribing, sessions: AckSessions) -> None:
         self._capabilities = options.engine.capabilities
@@ -113,7 +113,7 @@ class WebSockets:
     async def _listen(
         self, request: Request, stream: _Stream, session: AckSession | None, source: DeliverySource
     ) -> None:
-        """Do what the client says, until it is gone."""
+        """Execute the commands of the client until it disconnects."""
         while True:
             message = await request.receive_raw()
             if message["type"] == "websocket.disconnect":
