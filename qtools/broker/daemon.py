@@ -161,9 +161,7 @@ class Daemon:
         log.info("stopping")
         if self.lookups is not None:
             await self.lookups.close()
-        await asyncio.gather(
-            *(server.drain() for server in (self.tcp_server, self.http_server) if server is not None)
-        )
+        await asyncio.gather(*(server.drain() for server in (self.tcp_server, self.http_server) if server is not None))
         self.broker.close()
         if self.budget is not None:
             self.budget.close()
