@@ -215,7 +215,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.ping_timer = None
         assert self.ping_interval is not None
         if self.transport.is_dead(2 * self.ping_interval):
-            log.info("a WebSocket client answers nothing any more")
+            log.info("a WebSocket client does not acknowledge anything any more")
             self.transport.abort()
         elif self.pending_ping_payload is None:
             super().send_keepalive_ping()
