@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "engines": BASE | {"flow"},
     "engines/nsq": BASE | {"engines", "engines/nsq/protocol", "flow"},
     "engines/nsq/protocol": BASE,
+    "engines/kafka": BASE | {"engines", "flow"},
     "manual": BASE | {"cli"},  # the pages of docs/, shown by `qtools help` and made into man pages by the build
     "web": BASE,
     "broker": BASE | {"engines/nsq/protocol", "cli", "web"},
@@ -66,7 +67,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 ALSO: dict[str, frozenset[str]] = {
     # turns the shared flags into conditions of an end and a filter
     "cli/options.py": frozenset({"flow", "expressions"}),
-    "engines/choice.py": frozenset({"engines/nsq"}),  # decides which engine serves a URL
+    "engines/choice.py": frozenset({"engines/nsq", "engines/kafka"}),  # decides which engine serves a URL
     "cli/dedupe.py": frozenset({"flow"}),  # uses the keys of flow in a thread
 }
 

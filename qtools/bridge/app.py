@@ -19,9 +19,17 @@ from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import Trial
 from qtools.cli.types import plural
-from qtools.engines.contract import Publisher, PublisherOptions, Source, SourceOptions, require, require_for_end
+from qtools.engines.contract import (
+    Publisher,
+    PublisherOptions,
+    Source,
+    SourceOptions,
+    require,
+    require_for_end,
+    require_for_publishing,
+)  # fmt: skip
 from qtools.errors import QtoolsError, UsageError
-from qtools.flow.contract import FlowSource
+from qtools.flow.contract import FlowSource, GroupPublisher
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
@@ -33,6 +41,8 @@ if TYPE_CHECKING:
 
 # Batches in progress at once: while one waits for its answer, the next is planned. More would only cost memory.
 WINDOW = 4
+# --max-attempts where an unfinished message holds up the acknowledgement of all that follow it.
+MAX_ATTEMPTS = 10
 
 
 async def bridge(options: BridgeOptions, signals: Signals) -> int:
@@ -40,8 +50,14 @@ async def bridge(options: BridgeOptions, signals: Signals) -> int:
     require_for_end(options.engine, options.ends)
     if options.defer:
         require(options.to_engine or options.engine, "deferred_publishing", "--defer")
+    require_for_publishing(options.to_engine or options.engine, options.keying, options.new_topics)
     forbidden = await forbidden_topics(options)
     return await _Bridge(options, forbidden).run(signals)
+
+
+def max_attempts_of(options: BridgeOptions) -> int:
+    """After how many deliveries a message counts as failed; 0 for never."""
+    return options.max_attempts or (MAX_ATTEMPTS if options.engine.capabilities.cumulative else 0)
 
 
 class _Bridge:
@@ -53,21 +69,29 @@ class _Bridge:
         self.latency = Histogram()
         self.publisher: Publisher = (options.to_engine or options.engine).publisher(
             PublisherOptions(
-                delay_ms=round(options.defer * 1000), balance=options.balance, on_published=self.latency.observe
+                delay_ms=round(options.defer * 1000), balance=options.balance, on_published=self.latency.observe,
+                new_topics=options.new_topics,
             )
-        )
+        )  # fmt: skip
+        outlet: GroupPublisher = self.publisher
+        if options.keying is not None:
+            from qtools.flow.keying import KeyedPublisher
+
+            outlet = KeyedPublisher(self.publisher, options.keying)
         # Dead letters stay where their source is, and are not deferred.
         shared = not dead_topics or (options.to_engine is None and not options.defer)
-        self.dead_letters = self.publisher if shared else options.engine.publisher()
+        self.dead_letters = (
+            self.publisher if shared else options.engine.publisher(PublisherOptions(new_topics=options.new_topics))
+        )
         self.source = options.engine.source(
             options.sources,
             SourceOptions(max_in_flight=options.max_in_flight, limit=options.count, ends=options.ends),
         )
         self.once = self._once() if options.dedupe is not None else None
         self.deliver = BridgeSink(
-            planning, self.publisher, self.dead_letters,
+            planning, outlet, self.dead_letters,
             on_error=options.on_error, dead_topics=dead_topics, sources=options.sources,
-            max_attempts=options.max_attempts, once=self.once,
+            max_attempts=max_attempts_of(options), once=self.once,
         )  # fmt: skip
         source: FlowSource = self.source
         self.trial: Trial | None = None

@@ -168,6 +168,7 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     metavar="FILE",
     help="Run the tests in the routes file FILE. Exit status: 0, or 1 if a test fails, with the reasons.",
 )
+@shared.publisher_options
 @shared.consumer_options
 @shared.operations_options
 @shared.broker_options

@@ -100,6 +100,8 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         # --explain of live messages explains one, unless --count says otherwise.
         count=1 if flags["explain"] and sources and flags["count"] is None else flags["count"],
         ends=shared.ends_of(others),
+        keying=shared.keying_of(others),
+        new_topics=shared.new_topics_of(others),
         fail_if_none=flags["fail_if_none"],
         dry_run=flags["dry_run"],
         explain=flags["explain"],

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from qtools.cli.metrics.operations import OperationsOptions
-from qtools.engines.contract import EndConditions, Engine
+from qtools.engines.contract import EndConditions, Engine, NewTopics
 from qtools.names import Subscription
 from qtools.routing.routes import MAX_TOPICS
+
+if TYPE_CHECKING:
+    from qtools.flow.keying import Keying
 
 ON_ERROR = ("dead-letter", "drop", "fail", "pass")
 
@@ -40,6 +44,8 @@ class BridgeOptions:
     count: int | None = None
     ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False
+    keying: Keying | None = None
+    new_topics: NewTopics | None = None
     dry_run: bool = False
     explain: bool = False
     operations: OperationsOptions = field(default_factory=OperationsOptions)

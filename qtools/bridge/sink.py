@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from qtools.bridge.routing import Planning
 from qtools.engines.contract import Publisher
 from qtools.errors import PartialFailure, Postponed, QtoolsError, RouteFailed
-from qtools.flow.topic_sink import publish_groups
+from qtools.flow.contract import GroupPublisher
+from qtools.flow.publish import publish_groups
 from qtools.message import Batch, Messages
 from qtools.names import Subscription
 from qtools.routing.dead_letter import encode_dead_letter
@@ -62,7 +63,7 @@ class BridgeSink:
     def __init__(
         self,
         planning: Planning,
-        publisher: Publisher,
+        publisher: GroupPublisher,
         dead_letters: Publisher,
         *,
         on_error: str,

@@ -18,8 +18,9 @@ from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.operations import OperationsOptions
-    from qtools.engines.contract import EndConditions
+    from qtools.engines.contract import EndConditions, NewTopics
     from qtools.flow.filter import Filter, OnError
+    from qtools.flow.keying import Keying
 
 Decorator = Callable[[Any], Any]
 
@@ -102,6 +103,23 @@ connection_options = _all(
     click.option(
         "--client-id", default="", metavar="TEXT",
         help="Name of this client in nsqd's statistics.  [default: the host name]",
+    ),
+)  # fmt: skip
+
+publisher_options = _all(
+    click.option(
+        "--key", default=None, metavar="EXPR",
+        help="Give each message the result of EXPR (a subset of jq) as its key, if the engine has keys: '.userId'. "
+        "Messages with the same key stay in order.",
+    ),
+    click.option(
+        "--header", "headers", multiple=True, metavar="NAME=EXPR",
+        help="Give each message a header NAME with the result of EXPR (repeatable), if the engine has headers.",
+    ),
+    click.option(
+        "--create-topics", default=None, metavar="default|partitions=N,replicas=M",
+        help="Create topics that do not exist, as the cluster's own settings say, or with N partitions and M replicas. "
+        "NSQ creates every topic by itself.",
     ),
 )  # fmt: skip
 
@@ -270,6 +288,48 @@ def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
         except ExpressionError as error:
             raise UsageError(f"--{name}: {error}") from error
     return Filter(compiled["where"], compiled["select"], chosen or on_error, chosen=chosen is not None)
+
+
+def keying_of(given: dict[str, Any]) -> Keying | None:
+    """Remove --key and --header from `given`, and compile them; None if neither is there. UsageError if an expression
+    does not compile."""
+    key, headers = given.pop("key"), given.pop("headers")
+    if key is None and not headers:
+        return None
+    from qtools.expressions.expression import compile_expression
+    from qtools.flow.keying import Keying
+
+    try:
+        flag = "--key"
+        compiled = None if key is None else compile_expression(key)
+        pairs = []
+        for word in headers:
+            name, separator, text = word.partition("=")
+            flag = f"--header {name}"
+            if not separator or not name:
+                raise UsageError(f"--header {word!r} is not NAME=EXPR")
+            pairs.append((name, compile_expression(text)))
+    except ExpressionError as error:
+        raise UsageError(f"{flag}: {error}") from error
+    return Keying(compiled, tuple(pairs))
+
+
+def new_topics_of(given: dict[str, Any]) -> NewTopics | None:
+    """Remove --create-topics from `given`; UsageError if it is neither "default" nor partitions=N,replicas=M."""
+    text: str | None = given.pop("create_topics")
+    if text is None:
+        return None
+    from qtools.engines.contract import NewTopics
+
+    if text == "default":
+        return NewTopics()
+    found = re.fullmatch(
+        r"(?:(partitions|replicas)=([1-9][0-9]{0,4}))(?:,(partitions|replicas)=([1-9][0-9]{0,4}))?", text
+    )
+    if found is None or found[1] == found[3]:
+        raise UsageError(f"--create-topics {text!r} is neither default nor partitions=N,replicas=M")
+    numbers = {found[1]: int(found[2])} | ({found[3]: int(found[4])} if found[3] else {})
+    return NewTopics(**numbers)
 
 
 def set_up_logging(program: str, given: dict[str, Any]) -> bool:

@@ -1,8 +1,9 @@
-"""The engines: the message systems that qtools speaks to. Each is a folder; NSQ is the only one so far.
+"""The engines: the message systems that qtools speaks to. Each is a folder.
 
 contract.py  what a command may know of an engine
 choice.py    which broker a command uses, and the engine for it: flags, addresses, the environment
 url.py       a broker's address as a URL
 profiles.py  brokers by name, from the user's configuration file
 nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
+kafka/       Kafka, on librdkafka
 """

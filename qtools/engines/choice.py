@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from qtools.engines.url import LOCAL, BrokerUrl, is_url, parse_url
 from qtools.errors import AddressInvalid, UsageError, without_userinfo
 
 if TYPE_CHECKING:
+    from qtools.engines.contract import Engine
     from qtools.engines.nsq.engine import NsqEngine
     from qtools.engines.profiles import Profile
 
@@ -97,16 +98,18 @@ def choose_broker(
 
 def engine_of(
     program: str, choice: BrokerChoice, flags: ConnectionFlags, environ: Mapping[str, str] = os.environ
-) -> NsqEngine:
+) -> Engine:
     """The engine for `choice`, with its settings; secrets are read here. UsageError, StartError.
 
     This is the one place that decides which engine serves a URL.
     """
+    _refuse_passwords(*flags.nsqd_http)
+    if choice.urls and choice.urls[0].engine == "Kafka":
+        return _kafka_engine(program, choice, flags, environ)
     from qtools.engines.nsq.address import choose_brokers
     from qtools.engines.nsq.engine import NsqEngine
     from qtools.engines.nsq.settings import Settings, read_secret
 
-    _refuse_passwords(*flags.nsqd_http)
     fields: dict[str, Any] = {}
     for layer in (*_options(choice, flags), flags.fields):
         for one, other in (("snappy", "deflate"), ("deflate", "snappy")):
@@ -135,12 +138,28 @@ def engine_of(
     return NsqEngine(brokers, Settings(program=program, secret=secret, **fields))
 
 
-def check_engines(*engines: NsqEngine) -> None:
+def _kafka_engine(program: str, choice: BrokerChoice, flags: ConnectionFlags, environ: Mapping[str, str]) -> Engine:
+    from qtools.engines.kafka.options import engine_of_options
+
+    if flags.nsqd_http:
+        raise UsageError(f"--nsqd-http-address is for nsqd, and {choice.origin} is Kafka: leave it out")
+    layers: list[tuple[Mapping[str, Any], str, Callable[[str], str]]] = [
+        (dict(choice.urls[0].query), str(choice.urls[0].broker), str)
+    ]
+    if choice.profile is not None:
+        layers.insert(0, (choice.profile.options, str(choice.profile), choice.profile.file))
+    layers.append((flags.options, "--engine-option", str))
+    return engine_of_options(program, choice.urls, choice.origin, layers, flags.fields, environ)
+
+
+def check_engines(*engines: Engine) -> None:
     """UsageError if a setting of `engines`, the source's and the destination's, has no effect or contradicts another;
     StartError if a file that they need cannot be used."""
-    from qtools.engines.nsq.settings import check_settings
+    ours = [engine for engine in engines if engine.capabilities.engine == "NSQ"]
+    if ours:
+        from qtools.engines.nsq.settings import check_settings
 
-    check_settings(*((engine.brokers, engine.settings) for engine in engines))
+        check_settings(*((engine.brokers, engine.settings) for engine in cast("list[NsqEngine]", ours)))
 
 
 def one_broker(addresses: Sequence[BrokerUrl | None], words: Sequence[str], what: str) -> BrokerUrl | None:
@@ -193,7 +212,7 @@ def _named(words: Sequence[str], origin: str, environ: Mapping[str, str]) -> Bro
 
 
 def _but_hosts(url: BrokerUrl) -> tuple[object, ...]:
-    return url.is_lookupd, url.is_tls, sorted(url.query), url.user, url.password
+    return url.engine, url.is_lookupd, url.is_tls, sorted(url.query), url.user, url.password
 
 
 def _profile_name(word: str, origin: str) -> str:

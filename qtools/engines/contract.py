@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from qtools.errors import UsageError
 from qtools.flow.contract import FlowSource, GroupAttributes, Refused
 from qtools.message import Batch
 from qtools.names import Subscription
+
+if TYPE_CHECKING:
+    from qtools.flow.keying import Keying
 
 # ── what engines can do ─────────────────────────────────────────────────────────────────────────
 
@@ -40,6 +43,8 @@ class Capabilities(NamedTuple):
     pause: bool = False
     replication: bool = False
     keys_and_headers: bool = False
+    partitions: bool = False
+    cumulative: bool = False  # an unfinished message holds up the acknowledgement of all behind it
 
     def names(self) -> list[str]:
         """The capabilities that it has."""
@@ -57,6 +62,8 @@ _WITHOUT = {
     "depths": ("does not tell how much is left", "use --count or --idle-timeout"),
     "pause": ("has no pause", "leave the flag out"),
     "replication": ("replicates by itself", "leave the flag out"),
+    "partitions": ("has no partitions and replicas", "use --create-topics default"),
+    "cumulative": ("acknowledges each message by itself", "leave the flag out"),
     "keys_and_headers": ("has no keys and no headers", "leave the flag out"),
 }
 
@@ -100,6 +107,14 @@ def require_for_end(engine: Engine, ends: EndConditions) -> None:
         require(engine, "depths", ends.flag)
     if ends.fail_if_paused:
         require(engine, "pause", "--fail-if-paused")
+
+
+def require_for_publishing(engine: Engine, keying: Keying | None, new_topics: NewTopics | None) -> None:
+    """Raise UsageError if `engine` cannot keep keys and headers, or cannot create topics as asked."""
+    if keying is not None:
+        require(engine, "keys_and_headers", "--key" if keying.key is not None else "--header")
+    if new_topics is not None and (new_topics.partitions or new_topics.replicas):
+        require(engine, "partitions", "--create-topics")
 
 
 Advice = Callable[[str, int], str]
@@ -228,6 +243,13 @@ class Source(FlowSource, Protocol):
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────
 
 
+class NewTopics(NamedTuple):
+    """How topics are created: with how many partitions and replicas; 0: as the cluster's own settings say."""
+
+    partitions: int = 0
+    replicas: int = 0
+
+
 class PublisherOptions(NamedTuple):
     """How a publisher writes.
 
@@ -235,6 +257,7 @@ class PublisherOptions(NamedTuple):
     message. replicate: every broker gets each message. balance: "fastest", "round-robin", or "" for the least busy one.
     retry_timeout: s that a publish may wait for a reachable broker; None for no limit.
     on_published: called for each write that was confirmed, with the s that it took and the messages in it.
+    new_topics: how topics are created that do not exist; None: they are not created, by an engine that has a choice.
     """
 
     batch_count: int = 5000
@@ -244,6 +267,7 @@ class PublisherOptions(NamedTuple):
     balance: str = ""
     retry_timeout: float | None = None
     on_published: Callable[[float, int], None] | None = None
+    new_topics: NewTopics | None = None
 
 
 class Publisher(Protocol):

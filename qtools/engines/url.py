@@ -35,11 +35,11 @@ SCHEMES = {
     "nsq+lookupd": Scheme("NSQ", 4161),
     "nsqs+lookupd": Scheme("NSQ", 4161, is_tls=True),
     UNIX: Scheme("NSQ", 0),
+    "kafka": Scheme("Kafka", 9092),
+    "kafkas": Scheme("Kafka", 9092, is_tls=True),
 }
 # Schemes of engines that this version does not have: scheme → the engine.
 OTHER_ENGINES = {
-    "kafka": "Kafka",
-    "kafkas": "Kafka",
     "nats": "NATS JetStream",
     "natss": "NATS JetStream",
     "redis": "Redis Streams",
@@ -70,6 +70,11 @@ class BrokerUrl(NamedTuple):
     query: tuple[tuple[str, str], ...] = ()
     user: str = ""
     password: str = ""
+
+    @property
+    def engine(self) -> str:
+        """The engine that serves it, as messages name it."""
+        return SCHEMES[self.scheme].engine
 
     @property
     def is_tls(self) -> bool:
@@ -164,7 +169,7 @@ def _split_scheme(text: str, shown: str) -> tuple[str, str, str]:
     scheme = found[1].lower()
     if scheme in OTHER_ENGINES:
         raise AddressInvalid(
-            shown, f"is an address of {OTHER_ENGINES[scheme]}, which this version does not have; it has NSQ only"
+            shown, f"is an address of {OTHER_ENGINES[scheme]}, which this version does not have; it has NSQ and Kafka"
         )
     if scheme not in SCHEMES:
         raise AddressInvalid(shown, f"has the unknown scheme {scheme!r}; known are {_listed(SCHEMES)}")

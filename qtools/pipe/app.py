@@ -19,8 +19,9 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
 from qtools.cli.upload_run import oversize_handler, send_all, sent_totals
-from qtools.engines.contract import PublisherOptions, require
+from qtools.engines.contract import PublisherOptions, require, require_for_publishing
 from qtools.errors import QtoolsError
+from qtools.flow.contract import GroupPublisher
 from qtools.flow.gather import Gather
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
@@ -67,6 +68,7 @@ async def pipe(options: PipeOptions, signals: Signals) -> int:
         require(options.engine, "deferred_publishing", "--defer")
     if options.replicate:
         require(options.engine, "replication", "--replicate")
+    require_for_publishing(options.engine, options.keying, options.new_topics)
     try:
         made = _Pipe(options)
     except CheckpointInUse as error:
@@ -92,10 +94,15 @@ class _Pipe:
             PublisherOptions(
                 batch_count=options.batch_count, batch_bytes=options.batch_bytes,
                 delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
-                on_published=self.latency.observe,
+                on_published=self.latency.observe, new_topics=options.new_topics,
             )
         )  # fmt: skip
-        self.sink = TopicSink(self.publisher, options.topic)
+        self.outlet: GroupPublisher = self.publisher
+        if options.keying is not None:
+            from qtools.flow.keying import KeyedPublisher
+
+            self.outlet = KeyedPublisher(self.publisher, options.keying)
+        self.sink = TopicSink(self.outlet, options.topic)
         self.filtered = self._route() if options.routes else self._filter(options.rules) if options.rules else None
         self.flow = Flow(
             self.source, self.filtered or self.sink,
@@ -199,7 +206,7 @@ class _Pipe:
         options = self.options
         where, on_error = (options.rules.where, options.rules.on_error) if options.rules else (None, options.on_error)
         warn = partial(logs.log, logging.WARNING)
-        return RoutedSink(self.publisher, options.routes, where, on_error, name=_name, warn=warn)
+        return RoutedSink(self.outlet, options.routes, where, on_error, name=_name, warn=warn)
 
     def _counts(self) -> tuple[int, int]:
         return sent_totals(self.flow.totals, self.filtered)

@@ -9,7 +9,9 @@ from qtools.cli.metrics.operations import OperationsOptions
 from qtools.engines.contract import Engine
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
+    from qtools.engines.contract import NewTopics
     from qtools.flow.filter import Filter, OnError
+    from qtools.flow.keying import Keying
 
 
 class PipeOptions(NamedTuple):
@@ -39,6 +41,8 @@ class PipeOptions(NamedTuple):
     rotated: tuple[str, ...] = ()  # globs of rotated files
     skip_missing: bool = False  # whether to go on if a rotated file is not found
     skip_if_running: bool = False
+    keying: Keying | None = None
+    new_topics: NewTopics | None = None
     operations: OperationsOptions = OperationsOptions()
     show: bool = True
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtools.engines.contract import Publisher
 from qtools.errors import PartialFailure, QtoolsError, SinkError, UsageError
 from qtools.expressions.expression import Expression
+from qtools.flow.contract import GroupPublisher
 from qtools.flow.filter import ADVICE, OnError
-from qtools.flow.topic_sink import publish_groups
+from qtools.flow.publish import publish_groups
 from qtools.message import Batch
 from qtools.routing.routes import Plan, fixed_topics
 from qtools.routing.routes_file import tested_routes
@@ -28,7 +28,7 @@ class RoutedSink:
 
     def __init__(
         self,
-        publisher: Publisher,
+        publisher: GroupPublisher,
         path: str,
         where: Expression | None,
         on_error: OnError,

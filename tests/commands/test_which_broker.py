@@ -237,8 +237,8 @@ COMMANDS = {
     ("words", "environ", "message"),
     [
         (["-b", "nsq://h", "--nsqd", "h"], {}, "--broker and --nsqd both name the broker: leave out --nsqd"),
-        (["-b", "kafka://h"], {}, "--broker: address 'kafka://h' is an address of Kafka, which this version does not"
-                                  " have; it has NSQ only"),
+        (["-b", "redis://h"], {}, "--broker: address 'redis://h' is an address of Redis Streams, which this version"
+                                  " does not have; it has NSQ and Kafka"),
         (["-b", "prod"], {}, "--broker: there is no profile 'prod': CONFIG does not exist"),
         ([], {"QTOOLS_BROKER": "h:4150"},
          "QTOOLS_BROKER: 'h:4150' is neither a URL nor the name of a profile: write nsq://h:4150"),

@@ -124,8 +124,8 @@ def test_one_password_is_enough(tmp_path: Path, write: Write, text: str) -> None
         ('[broker.prod]\nurl = "nsq://h"\npassword = 7\n', "FILE: [broker.prod]: password is not a string"),
         ('[broker.prod]\nurl = "h:4150"\n',
          "FILE: [broker.prod]: url: address 'h:4150' is no URL such as nsq://HOST:4150"),
-        ('[broker.prod]\nurl = "kafka://h"\n', "FILE: [broker.prod]: url: address 'kafka://h' is an address of Kafka,"
-                                               " which this version does not have; it has NSQ only"),
+        ('[broker.prod]\nurl = "nats://h"\n', "FILE: [broker.prod]: url: address 'nats://h' is an address of NATS"
+                                              " JetStream, which this version does not have; it has NSQ and Kafka"),
         ('[broker.prod]\nurl = "nsq://h/t"\n',
          "FILE: [broker.prod]: url: nsq://h:4150/t names a topic; a profile names a broker only"),
     ],

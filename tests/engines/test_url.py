@@ -51,7 +51,7 @@ def test_a_url_is_taken_apart(text: str, expected: BrokerUrl) -> None:
 
 
 def test_what_a_scheme_says() -> None:
-    assert [scheme for scheme in SCHEMES if BrokerUrl(scheme).is_tls] == ["nsqs", "nsqs+lookupd"]
+    assert [scheme for scheme in SCHEMES if BrokerUrl(scheme).is_tls] == ["nsqs", "nsqs+lookupd", "kafkas"]
     assert [scheme for scheme in SCHEMES if BrokerUrl(scheme).is_lookupd] == ["nsq+lookupd", "nsqs+lookupd"]
 
 
@@ -60,7 +60,7 @@ def test_what_a_scheme_says() -> None:
     [
         ("h:4150", "address 'h:4150' is no URL such as nsq://HOST:4150"),
         ("http://h:1", "address 'http://h:1' has the unknown scheme 'http'; known are nsq://, nsqs://, nsq+lookupd://,"
-                       " nsqs+lookupd://, nsq+unix:/PATH"),
+                       " nsqs+lookupd://, nsq+unix:/PATH, kafka://, kafkas://"),
         ("nsq://", "address 'nsq://' names no host: write nsq://HOST:4150"),
         ("nsq:///t", "address 'nsq:///t' names no host: write nsq://HOST:4150"),
         ("nsq+lookupd://:4161", "address 'nsq+lookupd://:4161' names no host: write nsq+lookupd://HOST:4161"),
@@ -97,7 +97,7 @@ def test_an_engine_of_a_later_version_is_named(scheme: str) -> None:
         parse_url(f"{scheme}://:{SECRET}@h1:1,h2/t")
     assert str(caught.value) == (
         f"address '{scheme}://h1:1,h2/t' is an address of {OTHER_ENGINES[scheme]}, which this version does not have;"
-        " it has NSQ only"
+        " it has NSQ and Kafka"
     )
 
 

@@ -1,0 +1,84 @@
+"""librdkafka's errors as this project's. In: KafkaError. Out: QtoolsError, in one plain sentence."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from qtools.errors import BrokerError, MessageRefused, NetworkError, PeerError, QtoolsError
+
+# librdkafka's numbers (rdkafka.h); those from 0 on are Kafka's own (kafka.apache.org/protocol, "Error Codes").
+MESSAGE_TIMED_OUT, TIMED_OUT, TRANSPORT, ALL_BROKERS_DOWN = -192, -185, -195, -187
+AUTHENTICATION, SSL, RESOLVE, PARTITION_EOF, FATAL = -169, -181, -193, -191, -150
+UNKNOWN_TOPIC, UNKNOWN_PARTITION, QUEUE_FULL, PURGED = -188, -190, -184, -152
+NO_OFFSET, MAX_POLL_EXCEEDED = -168, -147
+TOO_LARGE = 10
+UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE = 3, 5
+TOPIC_NOT_AUTHORIZED, GROUP_NOT_AUTHORIZED, CLUSTER_NOT_AUTHORIZED = 29, 30, 31
+# Leaders and coordinators that are being chosen or loaded: 5, 6, 14, 15, 16.
+NOT_YET = frozenset({LEADER_NOT_AVAILABLE, 6, 14, 15, 16})
+INVALID_RECORD, INVALID_TOPIC, TOPIC_EXISTS = 87, 17, 36
+
+
+class TopicRefused(BrokerError):
+    """The cluster at `address` refuses all messages of `topic`. code: Kafka's number."""
+
+    def __init__(self, topic: str, code: int, sentence: str, address: str) -> None:
+        PeerError.__init__(self, f"topic {topic}: {sentence}", address)
+        self.topic, self.code, self.text, self.command = topic, str(code), sentence, ""
+
+
+OF_MESSAGE = frozenset({TOO_LARGE, INVALID_RECORD, 2})  # 2: CORRUPT_MESSAGE, also a key that is missing
+OF_NETWORK = frozenset({MESSAGE_TIMED_OUT, TIMED_OUT, TRANSPORT, ALL_BROKERS_DOWN, RESOLVE, SSL, PURGED})
+
+_NO_TOPIC = "there is no such topic on the cluster: create it, or use --create-topics default"
+_SENTENCES = {
+    UNKNOWN_TOPIC: _NO_TOPIC,
+    UNKNOWN_TOPIC_OR_PARTITION: _NO_TOPIC,
+    UNKNOWN_PARTITION: "there is no such partition",
+    LEADER_NOT_AVAILABLE: "a partition has no leader",
+    MESSAGE_TIMED_OUT: "no broker has confirmed the message in time",
+    TOPIC_NOT_AUTHORIZED: "this user may not use the topic",
+    GROUP_NOT_AUTHORIZED: "this user may not use the consumer group",
+    CLUSTER_NOT_AUTHORIZED: "this user may not do that on the cluster",
+    INVALID_TOPIC: "Kafka does not accept this name of a topic",
+    TOO_LARGE: "the message is larger than the topic accepts",
+    INVALID_RECORD: "the topic does not accept the message (a compacted topic needs a key)",
+}
+_FACTS = re.compile(r"\s*\((?:after \d+ms in state [A-Z_]+|[^()]*\d+ identical error[^()]*)[^)]*\)")
+_BROKER = re.compile(r"^(?:[a-z_]+://)?(\S+?:\d+)/(?:bootstrap|\d+): ")
+
+
+def sentence_of(error: Any) -> str:
+    """What `error` says, without librdkafka's own wrapping."""
+    if (told := _SENTENCES.get(error.code())) is not None:
+        return told
+    return plain(error.str())
+
+
+def plain(text: str) -> str:
+    """One of librdkafka's reasons in one line: without its states and counts, and with a hint where it is known."""
+    text = _FACTS.sub("", _BROKER.sub("", " ".join(text.split())))
+    text = re.sub(r"^Connect to ipv[46]#(\S+) failed: ", "", text).rstrip(": ")
+    if "Invalid response size" in text:
+        return "what listens there does not speak Kafka's protocol; it may be an HTTP port"
+    if "SSL handshake failed" in text and "wrong version number" in text:
+        return "it does not speak TLS: use kafka:// instead of kafkas://"
+    if "connecting to a SSL listener" in text:
+        return "it closed the connection at once: it may want TLS (kafkas://), or may be no Kafka"
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def error_of_topic(topic: str, error: Any, where: str) -> QtoolsError:
+    """The error for a message to `topic` that the cluster at `where` did not take."""
+    code = error.code()
+    if code in OF_MESSAGE:
+        return MessageRefused(sentence_of(error))
+    if code in OF_NETWORK:
+        return NetworkError(where, sentence_of(error))
+    return error_of_code(topic, code, where, sentence_of(error))
+
+
+def error_of_code(topic: str, code: int, where: str, sentence: str = "") -> TopicRefused:
+    """The error for a topic that the cluster at `where` refuses."""
+    return TopicRefused(topic, code, sentence or _SENTENCES[code], where)

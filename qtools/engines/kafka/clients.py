@@ -1,0 +1,155 @@
+"""Makes librdkafka's clients, and asks what a cluster is. In: settings. Out: confluent-kafka's objects, ClusterView.
+
+All calls that wait run in a thread; a client belongs to the event loop or to one reading thread, never to both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from qtools.engines.kafka.client_errors import ALL_BROKERS_DOWN, AUTHENTICATION, FATAL, NOT_YET, plain, sentence_of
+from qtools.engines.kafka.settings import KafkaSettings
+from qtools.errors import StartError, UsageError
+
+log = logging.getLogger("qtools.kafka")
+
+CONNECT_TIMEOUT = 10.0  # s
+RETRY_DELAY = 0.1  # s
+Result = TypeVar("Result")
+TOKEN_LIFETIME = 300.0  # s that a token is used when it does not say how long it lives
+
+
+class ClusterView(NamedTuple):
+    """What a cluster has. partitions: by topic, the numbers of its partitions; internal topics are left out."""
+
+    cluster: str
+    partitions: dict[str, list[int]]
+
+
+class ErrorLog:
+    """Keeps the last error that a client met, as the reason when it cannot connect, and logs each once."""
+
+    def __init__(self) -> None:
+        self.last = ""
+        self.is_permanent = False  # another try would end the same way
+        self.fatal = ""
+
+    def __call__(self, error: Any) -> None:
+        if error.code() == FATAL:
+            self.fatal = sentence_of(error)
+        if error.code() == ALL_BROKERS_DOWN and self.last:
+            return  # the lines before it say why
+        text = plain(error.str())
+        if text != self.last:
+            log.info("%s", text)
+        self.last = text
+        self.is_permanent = error.code() == AUTHENTICATION
+
+
+def library() -> Any:
+    """The module confluent_kafka; UsageError where it is not installed."""
+    try:
+        import confluent_kafka
+    except ImportError as error:
+        raise UsageError(f"Kafka needs confluent-kafka: pip install 'qtools-cli[kafka]' ({error})") from error
+    return confluent_kafka
+
+
+def make_producer(settings: KafkaSettings, errors: ErrorLog, properties: dict[str, Any]) -> Any:
+    """A Producer; UsageError when a property is unknown."""
+    return _make(library().Producer, settings, errors, properties)
+
+
+def make_consumer(settings: KafkaSettings, errors: ErrorLog, properties: dict[str, Any]) -> Any:
+    """A Consumer; UsageError when a property is unknown."""
+    return _make(library().Consumer, settings, errors, properties)
+
+
+def make_admin(settings: KafkaSettings, errors: ErrorLog | None = None) -> Any:
+    """An AdminClient."""
+    library()
+    from confluent_kafka.admin import AdminClient
+
+    return _make(AdminClient, settings, errors or ErrorLog(), {})
+
+
+def _make(kind: Any, settings: KafkaSettings, errors: ErrorLog, properties: dict[str, Any]) -> Any:
+    configuration = settings.configuration() | properties | {"error_cb": errors}
+    if settings.mechanism == "OAUTHBEARER":
+        configuration["oauth_cb"] = partial(_token, settings)
+    try:
+        return kind(configuration, logger=_library_log())
+    except library().KafkaException as error:
+        raise UsageError(f"{settings}: {_unwrapped(error)}") from error
+
+
+def _unwrapped(error: Exception) -> str:
+    inner = error.args[0] if error.args else error
+    return plain(inner.str()) if hasattr(inner, "str") else str(error)
+
+
+def _library_log() -> logging.Logger:
+    """librdkafka's own log, which is shown with -v only."""
+    made = logging.getLogger("qtools.kafka.librdkafka")
+    if log.getEffectiveLevel() > logging.DEBUG:
+        made.setLevel(logging.CRITICAL + 1)
+    return made
+
+
+def _token(settings: KafkaSettings, _configured: str) -> tuple[str, float]:
+    """The token of OAUTHBEARER, and until when it is used (s since 1970)."""
+    if settings.token_file:
+        token = Path(settings.token_file).read_text().strip()
+    else:
+        done = subprocess.run(  # the command is the user's own, from a file that only the user can write
+            settings.token_command, shell=True, check=True, capture_output=True, text=True, timeout=60
+        )
+        token = done.stdout.strip()
+    return token, time.time() + TOKEN_LIFETIME
+
+
+def ask(function: Callable[[], Result]) -> Result:
+    """The result of `function`, a question to the cluster; asked again while a leader or coordinator is chosen."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT
+    while True:
+        try:
+            return function()
+        except library().KafkaException as error:
+            if error.args[0].code() not in NOT_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_DELAY)
+
+
+async def look_at_cluster(client: Any, errors: ErrorLog, where: str, poll: Callable[[], object]) -> ClusterView:
+    """What the cluster has; StartError with the reason when no broker answers.
+
+    poll: lets the client call back what it met meanwhile.
+    """
+    try:
+        found = await asyncio.to_thread(_list_topics, client, errors, poll)
+    except library().KafkaException as error:
+        raise StartError(f"{where}: {errors.last or sentence_of(error.args[0])}") from error
+    topics = {name: sorted(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
+    return ClusterView(found.cluster_id or "", topics)
+
+
+def _list_topics(client: Any, errors: ErrorLog, poll: Callable[[], object]) -> Any:
+    """Metadata of the cluster, asked again within CONNECT_TIMEOUT unless an error is known to be permanent."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT
+    while True:
+        try:
+            return client.list_topics(timeout=1.0)
+        except library().KafkaException:
+            poll()
+            if errors.is_permanent or time.monotonic() > deadline:
+                raise
+            # A refused connection, and a peer that speaks something else, do not get better by waiting for long.
+            if errors.last and time.monotonic() > deadline - CONNECT_TIMEOUT + 3.0:
+                raise

@@ -1,0 +1,77 @@
+"""Kafka as an engine (engines/contract.py). In: settings. Out: sources, publishers, statistics.
+
+What an object needs is imported when it is made: a command that only publishes does not load the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qtools.engines.contract import Capabilities, PublisherOptions, SourceOptions
+from qtools.engines.kafka.settings import KafkaSettings
+from qtools.message import Batch
+from qtools.names import Subscription
+
+if TYPE_CHECKING:
+    from qtools.engines.kafka.publisher import KafkaPublisher
+    from qtools.engines.kafka.source import KafkaSource
+    from qtools.engines.kafka.statistics import KafkaTopics
+
+CAPABILITIES = Capabilities(
+    engine="Kafka",
+    broker="Kafka",
+    temporary_channels=True,
+    requeue_delay=True,
+    touch=True,
+    peek=True,
+    since=True,
+    depths=True,
+    keys_and_headers=True,
+    partitions=True,
+    cumulative=True,
+)
+
+
+class KafkaEngine:
+    """One Kafka cluster."""
+
+    capabilities = CAPABILITIES
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+
+    def source(self, subscriptions: Sequence[Subscription], options: SourceOptions | None = None) -> KafkaSource:
+        from qtools.engines.kafka.source import KafkaSource
+
+        return KafkaSource(subscriptions, self.settings, options or SourceOptions())
+
+    def publisher(self, options: PublisherOptions | None = None) -> KafkaPublisher:
+        from qtools.engines.kafka.publisher import KafkaPublisher
+
+        return KafkaPublisher(self.settings, options or PublisherOptions())
+
+    def topics(self) -> KafkaTopics:
+        from qtools.engines.kafka.statistics import KafkaTopics
+
+        return KafkaTopics(self.settings)
+
+    def statistics(self) -> KafkaTopics:
+        return self.topics()
+
+    async def peek(self, subscription: Subscription, count: int) -> list[Batch]:
+        from qtools.engines.kafka.peek import peek
+
+        return await peek(subscription, self.settings, count)
+
+    async def identity(self) -> frozenset[tuple[str, ...]]:
+        """The cluster's own id."""
+        from qtools.engines.kafka.clients import ErrorLog, look_at_cluster, make_admin
+
+        errors = ErrorLog()
+        admin = make_admin(self.settings, errors)
+        view = await look_at_cluster(admin, errors, str(self.settings), lambda: admin.poll(0))
+        return frozenset({("kafka", view.cluster or str(self.settings))})
+
+    def __str__(self) -> str:
+        return str(self.settings)

@@ -1,0 +1,331 @@
+"""Publishes to Kafka: idempotent, confirmed by all replicas in sync. In: groups of bodies. Out: what was refused.
+
+    publish ─▶ produce() a message ─▶ librdkafka's queue, bounded in bytes ─▶ batches ─▶ one delivery report a message
+
+The reports are called back from poll(0), which a timer of the event loop calls while messages wait for theirs; so all
+of this runs in one thread. Messages of one publish are queued in one piece, and publishes in the order of their calls:
+the order within a partition is the order of the input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from qtools.attributes import TOMBSTONE, Attributes
+from qtools.engines.contract import PublisherOptions
+from qtools.engines.kafka.client_errors import (
+    TOPIC_EXISTS,
+    UNKNOWN_TOPIC_OR_PARTITION,
+    error_of_code,
+    error_of_topic,
+)  # fmt: skip
+from qtools.engines.kafka.clients import (
+    CONNECT_TIMEOUT,
+    ErrorLog,
+    library,
+    look_at_cluster,
+    make_admin,
+    make_producer,
+)  # fmt: skip
+from qtools.engines.kafka.settings import KafkaSettings
+from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError
+from qtools.flow.contract import GroupAttributes, Refused
+
+POLL_INTERVAL = 0.002  # s between two looks at delivery reports
+QUEUED_KBYTES = 65536  # of messages that wait in librdkafka; more are not read
+BATCH_BYTES = 1_000_000  # librdkafka's default of batch.size
+MOST_BYTES = 1_000_000_000  # librdkafka's own limit of a message; the topic's is checked before
+DEFAULT_LARGEST = 1_048_588  # bytes of a batch: Kafka's default of message.max.bytes
+OVERHEAD = 100  # bytes of a batch around its only message: a header of 61, and lengths
+LOOK_AGAIN = 1.0  # s between two looks for a topic that does not exist
+NOW = 0  # the timestamp of a message that has none: librdkafka takes the time
+
+
+class _Request:
+    """A publish that runs. left: its messages without a delivery report; failed: (group, error, value) of those that
+    were not delivered."""
+
+    __slots__ = ("done", "failed", "is_queued", "left")
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed: list[tuple[int, Any, bytes]] = []
+        self.is_queued = False
+        self.left = 0
+
+    def reporter(self, group: int) -> Callable[[Any, Any], None]:
+        """What librdkafka calls for each message of `group`."""
+
+        def report(error: Any, message: Any) -> None:
+            self.left -= 1
+            if error is not None:
+                self.failed.append((group, error, message.value()))
+            if not self.left and self.is_queued and not self.done.done():
+                self.done.set_result(None)
+
+        return report
+
+
+class _Target(NamedTuple):
+    """Where messages of a topic are queued. largest: bytes that key and body of one message may have."""
+
+    producer: Any
+    largest: int
+
+
+class KafkaPublisher:
+    """Publishes to one cluster; see engines/contract.py."""
+
+    def __init__(self, settings: KafkaSettings, options: PublisherOptions) -> None:
+        self.published = self.published_bytes = self.resent = self.reconnects = 0
+        self._settings = settings
+        self._options = options
+        self._errors = ErrorLog()
+        self._producers: dict[int, Any] = {}  # by the bytes of their batches
+        self._topics: set[str] = set()  # that exist
+        self._targets: dict[str, _Target] = {}  # by topic
+        self._looked_at = float("-inf")
+        self._requests = 0  # publishes that run
+        self._queue = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._admin: Any = None
+
+    # ── what the contract asks ──
+
+    async def start(self) -> None:
+        """Connect; StartError when no broker could be reached."""
+        self._producer(BATCH_BYTES)
+        await self._look()
+
+    async def publish(
+        self,
+        groups: Sequence[tuple[str, Sequence[bytes]]],
+        delay_ms: int | None = None,
+        *,
+        attributes: GroupAttributes | None = None,
+    ) -> Refused:
+        """Publish all of `groups`; see the contract. Messages are refused with MessageRefused (too large, or not
+        accepted by the topic) or BrokerError (the topic does not exist, or this user may not use it)."""
+        refused: Refused = {}
+        request = _Request()
+        self._requests += 1
+        begun = time.perf_counter()
+        try:
+            columns = attributes() if attributes is not None else [Attributes()] * len(groups)
+            async with self._queue:  # one publish after the other, in the order of their calls
+                for number, (topic, bodies) in enumerate(groups):
+                    if topic not in self._targets and (error := await self._find(topic)) is not None:
+                        refused.update({(number, place): error for place in range(len(bodies))})
+                    else:
+                        await self._enqueue(request, number, topic, bodies, columns[number], refused)
+            request.is_queued = True
+            if request.left:
+                self._keep_polling()
+                await request.done
+        finally:
+            self._requests -= 1
+        self._blame(request, groups, refused)
+        count = sum(len(bodies) for _, bodies in groups) - len(refused)
+        self.published += count
+        self.published_bytes += sum(sum(map(len, bodies)) for _, bodies in groups)
+        if self._options.on_published is not None and count:
+            self._options.on_published(time.perf_counter() - begun, count)
+        return refused
+
+    async def close(self) -> None:
+        """Drop what still waits, and end; publishes that still run are not completed."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for producer in self._producers.values():
+            producer.purge()
+            await asyncio.to_thread(producer.flush, 0.5)
+        self._producers.clear()
+
+    @property
+    def unanswered(self) -> int:
+        """Publishes that wait for a confirmation."""
+        return self._requests
+
+    @property
+    def connected(self) -> int:
+        """1 once the cluster has answered."""
+        return int(bool(self._topics) or self._looked_at > 0)
+
+    # ── the queue of librdkafka ──
+
+    def _producer(self, batch_bytes: int) -> Any:
+        """The producer whose batches have at most `batch_bytes`: a broker refuses a larger one whole."""
+        if batch_bytes not in self._producers:
+            timeout = self._options.retry_timeout
+            given = dict(self._settings.properties)
+            defaults = {"linger.ms": 5, "partitioner": "murmur2_random", "batch.size": batch_bytes}
+            properties = {key: value for key, value in defaults.items() if key not in given} | {
+                "acks": "all",
+                "enable.idempotence": True,
+                "message.timeout.ms": 0 if timeout is None else max(1, round(timeout * 1000)),
+                "message.max.bytes": MOST_BYTES,
+                "queue.buffering.max.kbytes": QUEUED_KBYTES,
+                "queue.buffering.max.messages": 1_000_000,
+            }
+            self._producers[batch_bytes] = make_producer(self._settings, self._errors, properties)
+        return self._producers[batch_bytes]
+
+    async def _enqueue(
+        self,
+        request: _Request,
+        number: int,
+        topic: str,
+        bodies: Sequence[bytes],
+        attributes: Attributes,
+        refused: Refused,
+    ) -> None:
+        """Put the messages of one group into the queue; waits while it is full."""
+        producer, largest = self._targets[topic]
+        produce, report = producer.produce, request.reporter(number)
+        keys, headers, timestamps = attributes[:3]
+        is_plain = (
+            keys is None
+            and headers is None
+            and timestamps is None
+            and b"" not in bodies
+            and max(map(len, bodies)) <= largest
+        )
+        place, count = 0, len(bodies)
+        while place < count:
+            before = place
+            try:
+                if is_plain:
+                    for body in islice(bodies, place, None):
+                        produce(topic, body, None, -1, report)
+                        place += 1
+                else:
+                    key = keys[place] if keys is not None else None
+                    if len(bodies[place]) + len(key or b"") > largest:
+                        size = len(bodies[place]) + len(key or b"")
+                        refused[number, place] = MessageRefused(
+                            f"it has {size:,} bytes, and {topic} accepts {largest:,} (max.message.bytes)"
+                        )
+                        place += 1
+                        continue
+                    produce(
+                        topic,
+                        None if bodies[place] is TOMBSTONE else bodies[place],
+                        key,
+                        -1,
+                        report,
+                        None,  # another name of the argument before
+                        timestamps[place] // 1_000_000 if timestamps is not None else NOW,
+                        list(headers[place]) if headers is not None else None,
+                    )
+                    place += 1
+            except BufferError:
+                request.left += place - before
+                await self._wait_for_room(producer)
+            except library().KafkaException as error:
+                request.left += place - before
+                raise error_of_topic(topic, error.args[0], str(self._settings)) from error
+            else:
+                request.left += place - before
+
+    async def _wait_for_room(self, producer: Any) -> None:
+        """Return when librdkafka's queue has become smaller."""
+        before = len(producer)
+        while len(producer) >= before:
+            producer.poll(0)
+            self._raise_if_fatal()
+            await asyncio.sleep(POLL_INTERVAL)
+
+    def _keep_polling(self) -> None:
+        """Let librdkafka call back its reports for as long as publishes wait for them."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(POLL_INTERVAL, self._poll)
+
+    def _poll(self) -> None:
+        self._timer = None
+        for producer in self._producers.values():
+            producer.poll(0)
+        if self._requests:
+            self._keep_polling()
+
+    def _raise_if_fatal(self) -> None:
+        if self._errors.fatal:
+            raise BrokerError("FATAL", self._errors.fatal)
+
+    def _blame(self, request: _Request, groups: Sequence[tuple[str, Sequence[bytes]]], refused: Refused) -> None:
+        """Add the messages that were not delivered to `refused`; NetworkError if no broker confirmed one in time.
+
+        A report has the message's bytes and not its place. Of messages with equal bytes the first ones are blamed.
+        """
+        where = str(self._settings)
+        for number, error, value in request.failed:
+            topic, bodies = groups[number]
+            made = error_of_topic(topic, error, where)
+            if isinstance(made, NetworkError):
+                raise NetworkError(where, self._errors.last or made.reason)
+            for place, body in enumerate(bodies):
+                if body == (value or b"") and (number, place) not in refused:
+                    refused[number, place] = made
+                    break
+
+    # ── topics ──
+
+    async def _look(self) -> None:
+        """Learn which topics exist; StartError when no broker answers."""
+        producer = next(iter(self._producers.values()))
+        view = await look_at_cluster(producer, self._errors, str(self._settings), lambda: producer.poll(0))
+        self._looked_at = time.monotonic()
+        self._topics.update(view.partitions)
+
+    async def _find(self, topic: str) -> QtoolsError | None:
+        """Learn all about a topic, or create it. Returns the error of its messages if there is no such topic."""
+        if topic not in self._topics and time.monotonic() - self._looked_at > LOOK_AGAIN:
+            try:
+                await self._look()
+            except StartError as error:
+                raise NetworkError(str(self._settings), str(error)) from error
+        new = self._options.new_topics
+        if topic not in self._topics and new is not None:
+            # -1 stands for the cluster's own settings (KIP-464).
+            if (failed := await self._create_topic(topic, new.partitions or -1, new.replicas or -1)) is not None:
+                return failed
+            self._topics.add(topic)
+        if topic in self._topics:
+            largest = await self._largest(topic)
+            self._targets[topic] = _Target(self._producer(min(BATCH_BYTES, largest)), largest - OVERHEAD)
+            return None
+        return error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings))
+
+    async def _largest(self, topic: str) -> int:
+        """The bytes that a batch for `topic` may have; Kafka's default where this user may not ask."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        try:
+            answers = self._administrator().describe_configs([resource], request_timeout=CONNECT_TIMEOUT)
+            found = await asyncio.to_thread(answers[resource].result)
+            return int(found["max.message.bytes"].value)
+        except (KafkaException, KeyError, ValueError):
+            return DEFAULT_LARGEST
+
+    async def _create_topic(self, topic: str, partitions: int, replicas: int) -> QtoolsError | None:
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+        made = NewTopic(topic, num_partitions=partitions, replication_factor=replicas)
+        try:
+            answers = self._administrator().create_topics([made], request_timeout=CONNECT_TIMEOUT)
+            await asyncio.to_thread(answers[topic].result)
+        except KafkaException as error:
+            if error.args[0].code() != TOPIC_EXISTS:
+                return error_of_topic(topic, error.args[0], str(self._settings))
+        return None
+
+    def _administrator(self) -> Any:
+        if self._admin is None:
+            self._admin = make_admin(self._settings)
+        return self._admin

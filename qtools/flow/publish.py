@@ -1,0 +1,48 @@
+"""A publish of several groups, and which messages of a batch were refused. In: groups. Out: a call of a publisher."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+from qtools.errors import MessageRefused, QtoolsError
+from qtools.flow.contract import GroupPublisher, attributes_of
+from qtools.message import Batch
+
+
+class RefusedCopy(NamedTuple):
+    """Why a broker refused the copy of a message for `topic`."""
+
+    topic: str
+    error: QtoolsError
+
+
+async def publish_groups(
+    publisher: GroupPublisher,
+    groups: Sequence[tuple[str, Sequence[bytes]]],
+    places: Sequence[Sequence[int]],
+    *,
+    batch: Batch | None = None,
+    fixed: Container[str] | None = None,
+) -> dict[int, RefusedCopy]:
+    """Publish all of `groups`, (topic, bodies) each, and return when all but the refused messages are safe.
+
+    places: for each group, the places of its messages in the batch. The result holds the refused messages by place, in
+    the order of the batch; of a message with several refused copies it holds the first.
+
+    batch: the batch, whose keys and headers are published with the bodies; None to publish bodies only.
+
+    fixed: the topics that do not depend on a message; None for all. If a broker refuses such a topic, and not only a
+    message, the error is raised. Any other topic was chosen by its messages, and these are refused.
+    """
+    attributes = attributes_of(batch, places) if batch is not None else None
+    refused = await publisher.publish(groups, attributes=attributes)
+    if not refused:
+        return {}
+    copies: dict[int, RefusedCopy] = {}
+    for (group, nth), error in refused.items():
+        topic = groups[group][0]
+        if not isinstance(error, MessageRefused) and (fixed is None or topic in fixed):
+            raise error
+        copies.setdefault(places[group][nth], RefusedCopy(topic, error))
+    return dict(sorted(copies.items()))

@@ -1,0 +1,94 @@
+"""Which settings a kafka:// URL, options, flags and the environment give; what would break a guarantee is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of
+from qtools.engines.kafka.engine import KafkaEngine
+from qtools.engines.kafka.settings import KafkaSettings
+from qtools.errors import StartError, UsageError
+
+
+def settings_of(
+    url: str, *, options: dict[str, str] | None = None, environ: dict[str, str] | None = None, **fields: Any
+) -> KafkaSettings:
+    flags = ConnectionFlags(fields, options or {})
+    engine = engine_of("q-tail", choose_broker(BrokerFlags(broker=(url,))), flags, environ or {})
+    assert isinstance(engine, KafkaEngine)
+    return engine.settings
+
+
+def test_hosts_and_tls() -> None:
+    assert settings_of("kafka://a,b:9093").hosts == ("a:9092", "b:9093")
+    assert settings_of("kafkas://a").configuration()["security.protocol"] == "SSL"
+    assert settings_of("kafka://a?tls=true").tls
+    assert settings_of("kafka://a", tls=True, tls_ca="ca.pem").configuration()["ssl.ca.location"] == "ca.pem"
+
+
+def test_any_property_reaches_librdkafka() -> None:
+    made = settings_of("kafka://a?compression.type=zstd", options={"linger_ms": "50"}).configuration()
+    assert (made["compression.type"], made["linger.ms"]) == ("zstd", "50")
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("enable.auto.commit", "a message is committed when it is finished"),
+        ("acks", "all replicas in sync"),
+        ("enable_idempotence", "once and in order"),
+        ("message.timeout.ms", "--retry-timeout"),
+        ("group.id", "a channel's name"),
+        ("sasl.password", "a secret on a command line"),
+    ],
+)
+def test_a_property_that_breaks_a_guarantee_is_refused(key: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as refused:
+        settings_of("kafka://a", options={key: "0"})
+    assert str(refused.value).startswith(f"--engine-option: {key} cannot be set: ")
+
+
+def test_user_and_password(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("hunter2\n")
+    made = settings_of("kafkas://a", secret_file=str(file), environ={"QTOOLS_KAFKA_USER": "me"})
+    assert made.configuration()["security.protocol"] == "SASL_SSL"
+    assert (made.mechanism, made.user, made.password) == ("PLAIN", "me", "hunter2")
+    assert "hunter2" not in f"{made!r}{made}"
+    environ = {"QTOOLS_KAFKA_USER": "me", "QTOOLS_KAFKA_PASSWORD": "p"}
+    assert settings_of("kafka://a?sasl_mechanism=scram-sha-512", environ=environ).mechanism == "SCRAM-SHA-512"
+
+
+def test_tokens() -> None:
+    made = settings_of("kafkas://a?sasl_mechanism=oauthbearer&token_file=t")
+    assert made.configuration()["sasl.mechanism"] == "OAUTHBEARER"
+    with pytest.raises(UsageError, match="give token_command or token_file"):
+        settings_of("kafkas://a?sasl_mechanism=OAUTHBEARER")
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "why"),
+    [
+        ("kafka://a?sasl_mechanism=GSSAPI", {}, "is not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER"),
+        ("kafka://a?sasl_mechanism=PLAIN", {}, "needs a user and a password"),
+        ("kafka://a?tls=perhaps", {}, "neither true nor false"),
+        ("kafkas://a?tls=false", {}, "leave out one"),
+        ("kafka://a", {"snappy": True}, "--snappy is for NSQ"),
+        ("kafka://a", {"msg_timeout": 5000}, "--msg-timeout is for NSQ"),
+        ("kafka://a", {"tls_ca": "ca.pem"}, "need --tls, or a kafkas:// URL"),
+        ("kafkas://a", {"tls_key": "k"}, "--tls-key needs --tls-cert"),
+        ("kafka://me:secret@a", {}, "has a password"),
+    ],
+)
+def test_contradictions(url: str, given: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why) as refused:
+        settings_of(url, **given)
+    assert "secret" not in str(refused.value).replace("--auth-secret-file", "").replace("QTOOLS_AUTH_SECRET", "")
+
+
+def test_a_secret_file_that_cannot_be_read() -> None:
+    with pytest.raises(StartError, match="cannot read the secret file /nowhere: No such file"):
+        settings_of("kafka://a", secret_file="/nowhere")

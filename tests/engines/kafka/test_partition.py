@@ -1,0 +1,135 @@
+"""A partition that is read: its ledger, what is requeued, and what comes too late. Without a server."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qtools.attributes import TOMBSTONE, Attributes
+from qtools.engines.kafka.partition import KafkaPartition, Piece, piece_of, pieces_of
+from qtools.message import Batch
+
+
+class Record(NamedTuple):
+    """As confluent-kafka's Message."""
+
+    place: tuple[str, int]
+    number: int
+    body: bytes | None = b"x"
+
+    def topic(self) -> str:
+        return self.place[0]
+
+    def partition(self) -> int:
+        return self.place[1]
+
+    def offset(self) -> int:
+        return self.number
+
+    def value(self) -> bytes | None:
+        return self.body
+
+    def key(self) -> bytes:
+        return b"k%d" % self.number
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self.number * 1000
+
+
+class World:
+    def __init__(self) -> None:
+        self.settled = self.late = 0
+        self.again: list[tuple[Batch, int]] = []
+        self.partition = KafkaPartition("t", 3, "k:9092", self._settle, self._requeue, self._late)
+
+    def _settle(self, count: int) -> None:
+        self.settled += count
+
+    def _requeue(self, batch: Batch, delay_ms: int) -> None:
+        self.again.append((batch, delay_ms))
+
+    def _late(self, count: int) -> None:
+        self.late += count
+
+    def add(self, *offsets: int) -> Batch:
+        return self.partition.add(piece_of([Record(("t", 3), offset, b"%d" % offset) for offset in offsets]))
+
+
+def test_it_may_be_committed_up_to_the_lowest_unfinished_message() -> None:
+    world = World()
+    assert world.partition.confirmed == -1
+    first, second = world.add(10, 11, 12), world.add(13, 14)
+    second.finish()
+    first.pick([1, 2]).finish()
+    assert (world.partition.confirmed, world.partition.in_flight, world.settled) == (10, 1, 4)
+    first.pick([0]).finish()
+    assert (world.partition.confirmed, world.partition.in_flight) == (15, 0)
+
+
+def test_offsets_may_have_gaps() -> None:
+    world = World()
+    batch = world.add(2, 5, 9)
+    batch.pick([0, 1]).finish()
+    assert world.partition.confirmed == 9  # no message has an offset in between
+    batch.pick([2]).finish()
+    world.partition.reach(12)  # markers of transactions stand at the end
+    assert world.partition.confirmed == 12
+
+
+def test_a_requeued_message_stays_in_flight_and_is_counted() -> None:
+    world = World()
+    batch = world.add(1, 2, 3)
+    batch.pick([1]).requeue(700)
+    ((again, delay),) = world.again
+    assert (again.bodies, delay) == ([b"2"], 700)
+    assert [message.attempts for message in again.messages] == [2]
+    again.requeue(0)
+    assert [message.attempts for message in world.again[1][0].messages] == [3]
+    batch.without([1]).finish()
+    assert (world.partition.confirmed, world.partition.in_flight) == (2, 1)
+    world.again[1][0].finish()
+    assert (world.partition.confirmed, world.partition.in_flight) == (4, 0)
+
+
+def test_what_was_taken_away_is_settled_once_and_acknowledged_too_late() -> None:
+    world = World()
+    batch = world.add(1, 2, 3)
+    batch.pick([0]).finish()
+    world.partition.lose()
+    assert world.settled == 3
+    batch.without([0]).finish()
+    batch.requeue(0)
+    assert (world.settled, world.late, world.again) == (3, 2, [])
+    assert world.partition.is_lost
+
+
+def test_ids_keys_and_places_come_from_the_records() -> None:
+    world = World()
+    batch = world.add(7, 8)
+    assert [message.id for message in batch.messages] == [b"0003000000000007", b"0003000000000008"]
+    assert [message.timestamp for message in batch.messages] == [7_000_000_000, 8_000_000_000]
+    assert batch.attributes() == Attributes(
+        keys=[b"k7", b"k8"], headers=[(), ()], timestamps=[7_000_000_000, 8_000_000_000], partitions=[3, 3],
+        offsets=[7, 8],
+    )  # fmt: skip
+
+
+def test_records_are_divided_by_partition_and_keep_their_order() -> None:
+    one, other = ("t", 0), ("t", 1)
+    records = [Record(one, 5), Record(other, 1), Record(one, 6), Record(other, 3), Record(one, 7, None)]
+    pieces = pieces_of(records)
+    assert pieces[one] == Piece(range(5, 8), [b"x", b"x", b""], [records[0], records[2], records[4]])
+    assert pieces[one].bodies[2] is TOMBSTONE
+    assert pieces[other].offsets == [1, 3]
+
+
+def test_the_distance_is_from_the_lowest_unfinished_to_the_newest() -> None:
+    world = World()
+    partition = world.partition
+    partition.read_from, partition.read_to = 10, 14
+    assert partition.distance == 4  # before the event loop has seen them
+    batch = world.add(10, 11, 12, 13)
+    batch.pick([0]).finish()
+    assert partition.distance == 3
