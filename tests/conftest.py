@@ -20,6 +20,7 @@ from harness.seaweed import Seaweed, weed_binary
 from harness.shell import SESSION, Shell, marked
 from harness.terminal import Terminal
 from harness.waiting import wait_until
+from hypothesis import HealthCheck, settings
 
 KINDS = [Q_BROKER, pytest.param(NSQD, marks=pytest.mark.nsqd)]
 NO_NSQD = "no nsqd on PATH, nor named by QTOOLS_NSQD_BIN"
@@ -27,6 +28,11 @@ NO_NSQLOOKUPD = "no nsqlookupd on PATH, beside nsqd, nor named by QTOOLS_NSQLOOK
 NO_SEAWEED = "no weed (SeaweedFS) beside this Python nor on PATH"
 
 MakeBroker = Callable[..., Broker]
+
+
+# A test that shares two cores with others may be held up between any two of its lines.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 def pytest_configure() -> None:

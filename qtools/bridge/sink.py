@@ -20,7 +20,7 @@ from qtools.bridge.routing import Planning
 from qtools.engines.contract import Publisher
 from qtools.errors import PartialFailure, Postponed, QtoolsError, RouteFailed
 from qtools.flow.contract import GroupPublisher
-from qtools.flow.publish import publish_groups
+from qtools.flow.topic_sink import publish_groups
 from qtools.message import Batch, Messages
 from qtools.names import Subscription
 from qtools.routing.dead_letter import encode_dead_letter

@@ -1,9 +1,8 @@
 """What happens between a source and a sink. Rules without I/O, except for the loop in loop.py.
 
 contract.py    FlowSource and Sink: what the loop needs of both ends
-publish.py     publishes several groups at once, and finds which messages of a batch were refused
 keying.py      gives messages keys and headers before they are published
-topic_sink.py  a sink that publishes to one topic
+topic_sink.py  a sink that publishes to one topic; a publish of several groups, and the messages that were refused
 loop.py        the loop: read a batch, write it, acknowledge it; and the orderly stop
 gather.py      joins batches up to a count, a size or an age
 ledger.py      how far an input is confirmed, when its messages are finished in any order

@@ -1,10 +1,15 @@
-"""A Sink that publishes each batch to one topic. In: batches. Out: calls of a publisher."""
+"""A Sink that publishes each batch to one topic; one publish of several groups, which sinks with routes use too.
+
+In: batches. Out: calls of a publisher, and which messages of the batch were refused.
+"""
 
 from __future__ import annotations
 
-from qtools.errors import PartialFailure
-from qtools.flow.contract import GroupPublisher
-from qtools.flow.publish import publish_groups
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+from qtools.errors import MessageRefused, PartialFailure, QtoolsError
+from qtools.flow.contract import GroupPublisher, attributes_of
 from qtools.message import Batch
 
 
@@ -28,3 +33,41 @@ class TopicSink:
 
     async def close(self) -> None:
         await self._publisher.close()
+
+
+class RefusedCopy(NamedTuple):
+    """Why a broker refused the copy of a message for `topic`."""
+
+    topic: str
+    error: QtoolsError
+
+
+async def publish_groups(
+    publisher: GroupPublisher,
+    groups: Sequence[tuple[str, Sequence[bytes]]],
+    places: Sequence[Sequence[int]],
+    *,
+    batch: Batch | None = None,
+    fixed: Container[str] | None = None,
+) -> dict[int, RefusedCopy]:
+    """Publish all of `groups`, (topic, bodies) each, and return when all but the refused messages are safe.
+
+    places: for each group, the places of its messages in the batch. The result holds the refused messages by place, in
+    the order of the batch; of a message with several refused copies it holds the first.
+
+    batch: the batch, whose keys and headers are published with the bodies; None to publish bodies only.
+
+    fixed: the topics that do not depend on a message; None for all. If a broker refuses such a topic, and not only a
+    message, the error is raised. Any other topic was chosen by its messages, and these are refused.
+    """
+    attributes = attributes_of(batch, places) if batch is not None else None
+    refused = await publisher.publish(groups, attributes=attributes)
+    if not refused:
+        return {}
+    copies: dict[int, RefusedCopy] = {}
+    for (group, nth), error in refused.items():
+        topic = groups[group][0]
+        if not isinstance(error, MessageRefused) and (fixed is None or topic in fixed):
+            raise error
+        copies.setdefault(places[group][nth], RefusedCopy(topic, error))
+    return dict(sorted(copies.items()))

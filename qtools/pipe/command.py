@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import click
 
 from qtools.cli import options as shared
+from qtools.cli.flag_rules import Excludes, Needs, check_rules
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import NameInvalid, UsageError, without_userinfo
@@ -15,6 +16,7 @@ from qtools.names import check_topic, is_valid_name
 if TYPE_CHECKING:
     from qtools.engines.url import BrokerUrl
     from qtools.flow.filter import OnError
+    from qtools.pipe.options import PipeOptions
 
 
 @program(
@@ -166,79 +168,143 @@ def main(words: tuple[str, ...], **given: Any) -> int:
     confirmed it. After a connection is lost, messages without a confirmation are sent again: no message
     is lost, but as many as fit into one window may arrive twice.
     """  # fmt: skip
+    from qtools.cli.run import run_program
+    from qtools.pipe.app import pipe
+
+    options = options_of(words, given, show=shared.set_up_logging("q-pipe", given))
+    return run_program(lambda signals: pipe(options, signals))
+
+
+# ── the flags together ──────────────────────────────────────────────────────────────────────────
+
+RULES = (
+    Excludes("routes", ("select",), "--select goes with a TOPIC; in a routes file each route has a select of its own"),
+    Excludes("checkpoint", ("skip_bytes",), "give --checkpoint or --skip-bytes, not both"),
+    Excludes(
+        "follow", ("skip_bytes",), "give --follow or --skip-bytes, not both: --checkpoint remembers where to go on"
+    ),
+)
+NOT_FOLLOWING = (
+    Needs(("rotated", "on_missing", "skip_if_running"), "checkpoint", "{flag} goes with --checkpoint or --follow"),
+)
+FOLLOWING = (Needs(("skip_if_running",), "checkpoint", "{flag} goes with --checkpoint"),)
+
+
+class PipeFlags(TypedDict):
+    """The flags that q-pipe reads itself."""
+
+    format: str
+    delimiter: bytes | None
+    null: bool
+    empty: str
+    on_oversize: str
+    where: str | None
+    on_error: OnError | None
+    routes: str
+    rate: float | None
+    defer: float
+    batch_count: int
+    batch_bytes: int
+    linger: float
+    window: int
+    replicate: bool
+    retry_timeout: float
+    skip_bytes: int
+    checkpoint: str
+    follow: bool
+    rotated: tuple[str, ...]
+    on_missing: str
+    skip_if_running: bool
+
+
+def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> PipeOptions:
+    """The options for the arguments and the flags in `given`; UsageError if they do not go together. show: --quiet was
+    not given."""
+    from qtools.cli.broker import engine_of
+    from qtools.pipe.options import PipeOptions
+
+    flags = cast("PipeFlags", given)
+    routes = flags["routes"]
+    address, topic, files = (None, "", words) if routes else _topic_and_files(words)
+    _check_files(files, show)
+    _check_together(flags, given, files)
+    if routes:
+        _check_no_topic(files, given)
+    else:
+        _hint_at_mistaken_words(topic, files, given)
+    others = dict(given)  # each of the functions below takes its own flags out of it
+    on_error: OnError = "fail"
+    if routes and flags["where"] is None:  # routes have errors of their own, also without a filter
+        on_error = flags["on_error"] or "fail"
+        others["on_error"] = None
+    return PipeOptions(
+        topic=topic,
+        files=files or ("-",),
+        engine=engine_of("q-pipe", others, address),
+        format=flags["format"],
+        delimiter=shared.delimiter_of(others, may_be_empty=True),
+        fail_on_empty=flags["empty"] == "fail",
+        skip_oversize=flags["on_oversize"] == "skip",
+        operations=shared.operations_of(others),
+        rules=shared.filter_of(others, "fail"),
+        keying=shared.keying_of(others),
+        new_topics=shared.new_topics_of(others),
+        routes=routes,
+        on_error=on_error,
+        rate=flags["rate"] or 0.0,
+        defer=flags["defer"],
+        batch_count=flags["batch_count"],
+        batch_bytes=flags["batch_bytes"],
+        linger=flags["linger"],
+        window=flags["window"],
+        replicate=flags["replicate"],
+        retry_timeout=flags["retry_timeout"],
+        skip_bytes=flags["skip_bytes"],
+        checkpoint=flags["checkpoint"],
+        follow=flags["follow"],
+        rotated=flags["rotated"],
+        skip_missing=flags["on_missing"] == "skip",
+        skip_if_running=flags["skip_if_running"],
+        show=show,
+    )
+
+
+def _check_files(files: tuple[str, ...], show: bool) -> None:
+    """Raise UsageError for a URL in the place of a FILE, and for stdin that is closed or read twice."""
     import logging
     import sys
 
     from qtools.cli import logs
-    from qtools.cli.broker import engine_of
-    from qtools.cli.run import run_program
     from qtools.engines.url import is_url
-    from qtools.pipe.app import pipe
-    from qtools.pipe.options import PipeOptions
 
-    show = shared.set_up_logging("q-pipe", given)
-    routes = given["routes"]
-    address, topic, files = (None, "", words) if routes else _topic_and_files(words)
-    if routes and given["select"] is not None:
-        raise UsageError("--select goes with a TOPIC; in a routes file each route has a select of its own")
-    # Routes have errors of their own, also where no --where is asked.
-    on_error: OnError = (given.pop("on_error") if routes and given["where"] is None else None) or "fail"
-    given.setdefault("on_error", None)
     for name in files:
         if is_url(name):
             raise UsageError(f"{without_userinfo(name)} stands in the place of a FILE; the topic comes first")
+    if files.count("-") > 1:
+        raise UsageError("stdin (-) can only be read once")
     if not files or "-" in files:
         if sys.stdin is None:
             raise UsageError("stdin is closed: pipe something in, or name a file")
         if sys.stdin.isatty() and show:
             logs.log(logging.WARNING, "reading from the terminal; Ctrl-D ends it")
-    if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
+
+
+def _check_together(flags: PipeFlags, given: dict[str, Any], files: tuple[str, ...]) -> None:
+    """Raise UsageError for flags that do not go together, or not with these files."""
+    follow, checkpoint = flags["follow"], flags["checkpoint"]
+    if flags["format"] != "raw" and (flags["delimiter"] is not None or flags["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
-    if given["delimiter"] == b"" and (given["checkpoint"] or given["follow"]):
+    if flags["delimiter"] == b"" and (checkpoint or follow):
         raise UsageError("-d '' makes an input one message, and no part is sent: leave out --checkpoint, --follow")
-    if given["checkpoint"] and given["skip_bytes"]:
-        raise UsageError("give --checkpoint or --skip-bytes, not both")
-    _check_follow(given, files)
-    if routes:
-        _check_no_topic(files, given)
-    if topic:
-        _hint_at_mistaken_words(topic, files, given)
-    if files.count("-") > 1:
-        raise UsageError("stdin (-) can only be read once")
-    engine = engine_of("q-pipe", given, address)
-    options = PipeOptions(
-        topic=topic,
-        files=files or ("-",),
-        engine=engine,
-        delimiter=shared.delimiter_of(given, may_be_empty=True),
-        operations=shared.operations_of(given),
-        rules=shared.filter_of(given, "fail"),
-        keying=shared.keying_of(given),
-        new_topics=shared.new_topics_of(given),
-        on_error=on_error,
-        fail_on_empty=given.pop("empty") == "fail",
-        skip_oversize=given.pop("on_oversize") == "skip",
-        skip_missing=given.pop("on_missing") == "skip",
-        rate=given.pop("rate") or 0.0,
-        show=show,
-        **given,
-    )
-    return run_program(lambda signals: pipe(options, signals))
-
-
-def _check_follow(given: dict[str, Any], files: tuple[str, ...]) -> None:
-    """Raise UsageError for flags about rotated files if no log is read."""
-    if given["follow"] and (not files or "-" in files):
+    if follow and (not files or "-" in files):
         raise UsageError("--follow follows files, and stdin is none: name one")
-    if given["follow"] and given["skip_bytes"]:
-        raise UsageError("give --follow or --skip-bytes, not both: --checkpoint remembers where to go on")
-    if not given["follow"] and not given["checkpoint"]:
-        for flag in ("rotated", "on_missing", "skip_if_running"):
-            if given[flag] not in ((), "fail", False):
-                raise UsageError(f"--{flag.replace('_', '-')} goes with --checkpoint or --follow")
-    if given["skip_if_running"] and not given["checkpoint"]:
-        raise UsageError("--skip-if-running goes with --checkpoint")
-    if given["rotated"] and len(files) > 1 and not all("{name}" in each for each in given["rotated"]):
+    values = given | {
+        "routes": flags["routes"] or None,
+        "checkpoint": checkpoint or None,
+        "on_missing": flags["on_missing"] == "skip",
+    }
+    check_rules(values, (*RULES, *(FOLLOWING if follow else NOT_FOLLOWING)))
+    if len(files) > 1 and not all("{name}" in each for each in flags["rotated"]):
         raise UsageError("with several files each --rotated needs {name}, which stands for the file's name")
 
 

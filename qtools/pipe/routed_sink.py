@@ -12,7 +12,7 @@ from qtools.errors import PartialFailure, QtoolsError, SinkError, UsageError
 from qtools.expressions.expression import Expression
 from qtools.flow.contract import GroupPublisher
 from qtools.flow.filter import ADVICE, OnError
-from qtools.flow.publish import publish_groups
+from qtools.flow.topic_sink import publish_groups
 from qtools.message import Batch
 from qtools.routing.routes import Plan, fixed_topics
 from qtools.routing.routes_file import tested_routes

@@ -11,6 +11,7 @@ from qtools.bridge import flags as bridge_flags
 from qtools.bridge.command import main as bridge_main
 from qtools.cli.flag_rules import Excludes, Needs, check_rules
 from qtools.errors import UsageError
+from qtools.pipe import command as pipe
 from qtools.pubsub_http import flags as gateway_flags
 from qtools.pubsub_http.command import main as gateway_main
 from qtools.tail import flags as tail_flags
@@ -53,10 +54,11 @@ COMMANDS = [
     (bridge_main, bridge_flags.RULES, bridge_flags.BridgeFlags),
     (tail_main, tail_flags.RULES, tail_flags.TailFlags),
     (gateway_main, gateway_flags.RULES, gateway_flags.GatewayFlags),
+    (pipe.main, (*pipe.RULES, *pipe.FOLLOWING, *pipe.NOT_FOLLOWING), pipe.PipeFlags),
 ]
 
 
-@pytest.mark.parametrize(("command", "rules", "flags"), COMMANDS, ids=["q-bridge", "q-tail", "q-pubsub-http"])
+@pytest.mark.parametrize(("command", "rules", "flags"), COMMANDS, ids=["q-bridge", "q-tail", "q-pubsub-http", "q-pipe"])
 def test_rules_and_types_name_flags_that_the_command_has(
     command: click.Command, rules: tuple[Excludes | Needs, ...], flags: type
 ) -> None:
@@ -97,9 +99,46 @@ def test_rules_of_the_gateway(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize("arguments", [["--since", "1h"], ["--until-now"], ["--idle-timeout", "1s"]])
 def test_rules_of_the_tail(arguments: list[str]) -> None:
     values = tail_main.make_context("q-tail", ["t/c", "--peek", *arguments]).params
-    message = f"--peek reads once, and takes nothing: it cannot be used with {arguments[0]}"
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(
+        UsageError, match=f"--peek reads once, and takes nothing: it cannot be used with {arguments[0]}"
+    ):
         tail_flags.options_of(values.pop("sources"), values, show=False)
+
+
+def pipe_options(arguments: list[str]) -> Any:
+    values = pipe.main.make_context("q-pipe", list(arguments)).params
+    words, before = values.pop("words"), dict(values)
+    options = pipe.options_of(words, values, show=False)
+    assert values == before
+    return options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--routes", "r", "--select", ".a", "f.log"], "--select goes with a TOPIC; in a routes file"),
+        (["t", "f.log", "--checkpoint", "p", "--skip-bytes", "3"], "give --checkpoint or --skip-bytes, not both"),
+        (["t", "f.log", "--follow", "--skip-bytes", "3"], "give --follow or --skip-bytes, not both"),
+        (["t", "f.log", "--rotated", "g"], "--rotated goes with --checkpoint or --follow"),
+        (["t", "f.log", "--on-missing", "skip"], "--on-missing goes with --checkpoint or --follow"),
+        (["t", "f.log", "--skip-if-running"], "--skip-if-running goes with --checkpoint or --follow"),
+        (["t", "f.log", "--follow", "--skip-if-running"], "--skip-if-running goes with --checkpoint"),
+        (["t", "f.log", "--on-error", "skip"], "--on-error goes with --where or --select only"),
+        (["t", "a", "b", "--follow", "--rotated", "g"], "with several files each --rotated needs {name}"),
+    ],
+)
+def test_rules_of_the_pipe(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        pipe_options(arguments)
+    assert str(refused.value).startswith(message)
+
+
+def test_routes_of_the_pipe_have_errors_of_their_own() -> None:
+    nsqd = ["a.log", "--follow", "--nsqd", "127.0.0.1:4150"]
+    options = pipe_options(["--routes", "r", "--on-error", "skip", *nsqd])
+    assert (options.routes, options.on_error, options.rules, options.topic) == ("r", "skip", None, "")
+    options = pipe_options(["--routes", "r", "--on-error", "skip", "--where", ".a", *nsqd])
+    assert (options.on_error, options.rules.on_error, options.follow) == ("fail", "skip", True)
 
 
 def bridge_options(arguments: list[str]) -> Any:

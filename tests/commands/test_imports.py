@@ -15,7 +15,8 @@ from harness.shell import NOT_MEASURED, Shell
 BASE = """
     qtools qtools.attributes qtools.backoff qtools.descriptors qtools.durations qtools.entry qtools.errors
     qtools.host_port qtools.message qtools.names
-    qtools.cli qtools.cli.broker qtools.cli.ending qtools.cli.logs qtools.cli.metrics qtools.cli.metrics.operations
+    qtools.cli qtools.cli.broker qtools.cli.ending qtools.cli.flag_rules qtools.cli.logs qtools.cli.metrics
+    qtools.cli.metrics.operations
     qtools.cli.options qtools.cli.program qtools.cli.progress_line qtools.cli.run qtools.cli.types qtools.cli.worker
     qtools.engines qtools.engines.choice qtools.engines.contract qtools.engines.url
     qtools.engines.nsq qtools.engines.nsq.address qtools.engines.nsq.connect qtools.engines.nsq.connection
@@ -41,7 +42,7 @@ TAIL = """
     qtools.engines.nsq.consume.consumer qtools.engines.nsq.consume.drain qtools.engines.nsq.consume.flow_control
     qtools.engines.nsq.consume.source qtools.engines.nsq.http_client
     qtools.formats.encoders
-    qtools.tail qtools.tail.app qtools.tail.command qtools.tail.options qtools.tail.output
+    qtools.tail qtools.tail.app qtools.tail.command qtools.tail.flags qtools.tail.options qtools.tail.output
 """
 # Libraries and slow modules of Python. asyncio and click import some slow ones too, which are not listed.
 SLOW = frozenset({"httpx", "isal", "orjson", "uvloop", "sqlite3", "tomllib", "pathlib", "urllib.request"})

@@ -135,18 +135,18 @@ class Delivery:
         self.topic = subscription.topic
         self._engine = engine
         self._subscription = subscription
-        self._ledger = ledger
-        self._in_flight: set[int] = set()
+        self.ledger = ledger
+        self.in_flight: set[int] = set()
 
     def begin(self, places: Sequence[int]) -> None:
-        self._in_flight.update(places)
+        self.in_flight.update(places)
         self._engine.channel(self._subscription).in_flight += len(places)
 
     def finish(self, ids: Sequence[Any]) -> None:
         channel = self._forget(ids)
-        if self._ledger is not None:
-            self._ledger.finish([number for _, number in ids])
-            channel.committed = self._ledger.confirmed
+        if self.ledger is not None:
+            self.ledger.finish([number for _, number in ids])
+            channel.committed = self.ledger.confirmed
 
     def requeue(self, ids: Sequence[Any], delay_ms: int) -> None:
         channel = self._forget(ids)
@@ -179,15 +179,15 @@ class Delivery:
 
     def release(self) -> None:
         """Give back what is still in flight."""
-        places = sorted(self._in_flight)
+        places = sorted(self.in_flight)
         if places:
             self.requeue([("handle", place) for place in places], 0)
 
     def _forget(self, ids: Sequence[Any]) -> Channel:
         assert all(kind == "handle" for kind, _ in ids)  # the handles that it gave out, and nothing else
         places = {place for _, place in ids}
-        assert places <= self._in_flight
-        self._in_flight -= places
+        assert places <= self.in_flight
+        self.in_flight -= places
         channel = self._engine.channel(self._subscription)
         channel.in_flight -= len(places)
         return channel
@@ -236,7 +236,7 @@ class MemorySource:
 
     @property
     def in_flight(self) -> int:
-        return sum(len(delivery._in_flight) for delivery in self._deliveries.values())
+        return sum(len(delivery.in_flight) for delivery in self._deliveries.values())
 
     async def read(self) -> Batch | None:
         while not self._is_ended and self._left != 0:
@@ -260,10 +260,10 @@ class MemorySource:
             return None
         places = [channel.waiting.popleft() for _ in range(min(room, len(channel.waiting)))]
         delivery.begin(places)
-        if delivery._ledger is not None:
-            new = [place for place in places if place >= delivery._ledger.end]
+        if delivery.ledger is not None:
+            new = [place for place in places if place >= delivery.ledger.end]
             if new:
-                delivery._ledger.add(new[0], new[-1] + 1)
+                delivery.ledger.add(new[0], new[-1] + 1)
         topic = self._engine.topic(subscription.topic)
         self.received += len(places)
         if self._left is not None:

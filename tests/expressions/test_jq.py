@@ -46,6 +46,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
+    # jq's errors have numbers as they were written, 0.150, and as they are, 0.15.
+    value = re.sub(r"(?<![\w.])([0-9]+\.[0-9]*?)0+(?![\w.])", lambda found: found[1].rstrip("."), value)
     return re.sub(r"(?<![\w.])-0(?![\w.])", "0", value)
 
 
@@ -67,9 +69,21 @@ def theirs(texts: list[str], inputs: list[Any]) -> list[list[Any]]:
     ]
 
 
+def is_cheap(text: str) -> bool:
+    """Whether the expression is not refused for what it may cost, which jq does not ask."""
+    try:
+        compiled(text)
+    except ExpressionError as error:
+        if "makes too much of its input" in str(error):
+            return False
+        raise
+    return True
+
+
 def compare(random: Random, seen: Counter[str]) -> None:
     pairs = Pairs(random)
-    texts = [pairs.expression(random.choice([1, 2, 2, 3, 3, 4])) for _ in range(EXPRESSIONS)]
+    tried = [pairs.expression(random.choice([1, 2, 2, 3, 3, 4])) for _ in range(EXPRESSIONS)]
+    texts = [text for text in tried if is_cheap(text)]
     inputs = [pairs.message() for _ in range(VALUES)]
     for value, row in zip(inputs, theirs(texts, inputs), strict=True):
         for text, expected in zip(texts, row, strict=True):

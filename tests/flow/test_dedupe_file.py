@@ -141,7 +141,7 @@ def test_a_file_that_is_something_else(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as base, base:
         base.execute("CREATE TABLE letters (a)")
-    with pytest.raises(StartError, match="contains something else"):
+    with pytest.raises(StartError, match="is not a file of keys of --dedupe: name another file"):
         Dedupe(path, window=WINDOW, max_keys=1000)
     with closing(sqlite3.connect(path)) as base, base:
         base.execute(f"PRAGMA application_id = {dedupe_module._ID}")

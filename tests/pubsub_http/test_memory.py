@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -42,6 +41,14 @@ class Peak:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
     def _watch(self) -> None:
         with httpx.Client(base_url=self._gateway.url, timeout=60, trust_env=False) as client:
             while not self._ended.wait(0.02):
@@ -49,17 +56,6 @@ class Peak:
                 assert client.get("/ping").status_code == 200
                 self.latency = max(self.latency, time.monotonic() - begun)
                 self.memory = max(self.memory, self._gateway.memory() - self.base)
-
-
-@contextmanager
-def peak_of(gateway: Gateway) -> Iterator[Peak]:
-    peak = Peak(gateway)
-    peak._thread.start()
-    try:
-        yield peak
-    finally:
-        peak._ended.set()
-        peak._thread.join()
 
 
 @pytest.fixture
@@ -124,7 +120,7 @@ def test_subscribers_that_do_not_read(
     broker.create(topic)
     clients = [subscribe(limited, topic, query.format(n=f"c{n}"), is_websocket) for n in range(20)]
     honest = Honest(limited, topic)
-    with peak_of(limited) as peak:
+    with Peak(limited) as peak:
         wait_until(lambda: metric(limited, "subscribers") == 21)
         broker.fill(topic, [b"%08d" % n + BODY for n in range(COUNT)])
         honest.join(60)
@@ -175,7 +171,7 @@ def test_publishes_that_wait_for_the_broker(
         with httpx.Client(base_url=gateway.url, timeout=60, trust_env=False) as client:
             answers.append(client.post("/mpub", params={"topic": topic}, content=b"x" * size + b"\n").status_code)
 
-    with peak_of(gateway) as peak:
+    with Peak(gateway) as peak:
         threads = [threading.Thread(target=publish, args=(900_000,)) for _ in range(60)]
         for thread in threads:
             thread.start()
@@ -212,7 +208,7 @@ def test_a_flood_of_pings_is_ended_and_holds_up_nobody(
     broker.create(topic)
     client = subscribe(limited, topic, "", True)
     flood = masked(9, b"p" * 100) * 100_000
-    with peak_of(limited) as peak:
+    with Peak(limited) as peak:
         assert not _accepts(client, flood + flood)
     assert peak.memory < 20 * MB
     assert peak.latency < 3.0

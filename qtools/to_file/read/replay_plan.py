@@ -66,7 +66,7 @@ def make_plan(archive: ArchiveListing, span: TimeSpan, topic: str, start: Replay
     """
     if archive.findings:
         first = archive.findings[0]
-        raise InputError(f"the archive is not whole: {first.name}: {first.text} (q-to-file verify lists all faults)")
+        raise InputError(f"the archive is not whole: {first.name}: {first.told} (q-to-file verify lists all faults)")
     if not archive.manifested:
         strays = f", only {plural(len(archive.entries), 'file')} in no manifest" if archive.entries else ""
         raise InputError(f"there is nothing to replay: the archive has no files{strays}")

@@ -45,11 +45,11 @@ LARGEST_MANIFEST = 256 * 1024 * 1024  # bytes: a million files in one directory
 
 
 class Finding(NamedTuple):
-    """What is wrong with a file: `kind` is one of the words above, `text` a clause for people."""
+    """What is wrong with a file: `kind` is one of the words above. told: a clause for people; in JSON too."""
 
     name: str
     kind: str
-    text: str
+    told: str
 
 
 @dataclass(slots=True)

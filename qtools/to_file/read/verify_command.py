@@ -23,9 +23,9 @@ Examples:
 \b
 The faults:
   missing     listed in a manifest, but absent    unlisted    present, but in no manifest
-  truncated   shorter than in the manifest        altered     bytes differ from the manifest
+  truncated   shorter than in the manifest        altered     other bytes than in the manifest
   twice       same messages as another file       broken      not in its format (--deep)
-  manifest    a malformed manifest                miscounted  messages differ from the manifest (--deep)
+  manifest    a malformed manifest                miscounted  other messages than in it (--deep)
 
 Exit status: 0 no fault found, 1 faults found, 2 usage, 3 could not start.
 """,

@@ -82,7 +82,7 @@ def _table(report: Report) -> list[str]:
         for name, (files, count, size) in sorted(sums.items())
     ]
     lines = _rows([("DIRECTORY", "FILES", "MESSAGES", "SIZE", ""), *rows], right=(1, 2, 3)) if rows else []
-    found = [(each.kind, each.name, each.text) for each in (*report.findings, *report.remarks)]
+    found = [(each.kind, each.name, each.told) for each in (*report.findings, *report.remarks)]
     if found:
         lines += _rows([("FOUND", "FILE", ""), *found])
     good = f"{plural(report.files, 'file')}, {plural(report.messages, 'message')}, {format_size(report.size)}"

@@ -8,7 +8,7 @@ import pytest
 
 from qtools.errors import BrokerError, MessageRefused, QtoolsError
 from qtools.flow.contract import GroupAttributes, Refused
-from qtools.flow.publish import publish_groups
+from qtools.flow.topic_sink import publish_groups
 
 BIG = MessageRefused("it is too large")
 CLOSED = BrokerError("E_UNAUTHORIZED")
