@@ -106,6 +106,12 @@ connection_options = _all(
     ),
 )  # fmt: skip
 
+create_topics_option = click.option(
+    "--create-topics", default=None, metavar="default|partitions=N,replicas=M",
+    help="Create topics that do not exist, as the cluster's own settings say, or with N partitions and M replicas. "
+    "NSQ creates every topic by itself.",
+)  # fmt: skip
+
 publisher_options = _all(
     click.option(
         "--key", default=None, metavar="EXPR",
@@ -116,11 +122,7 @@ publisher_options = _all(
         "--header", "headers", multiple=True, metavar="NAME=EXPR",
         help="Give each message a header NAME with the result of EXPR (repeatable), if the engine has headers.",
     ),
-    click.option(
-        "--create-topics", default=None, metavar="default|partitions=N,replicas=M",
-        help="Create topics that do not exist, as the cluster's own settings say, or with N partitions and M replicas. "
-        "NSQ creates every topic by itself.",
-    ),
+    create_topics_option,
 )  # fmt: skip
 
 consumer_options = _all(

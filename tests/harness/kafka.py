@@ -152,7 +152,7 @@ def make_cluster(room: Path, nodes: int = 1, settings: dict[str, str] | None = N
     """Nodes of a new cluster, which are not started yet."""
     made = [KafkaNode(room / f"node-{number}", number, dict(settings or {})) for number in range(1, nodes + 1)]
     voters = ",".join(f"{node.number}@127.0.0.1:{node.port + 1}" for node in made)
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")  # it is no flag
     for node in made:
         node.format(cluster, voters)
     return made

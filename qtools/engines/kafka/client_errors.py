@@ -21,11 +21,11 @@ INVALID_RECORD, INVALID_TOPIC, TOPIC_EXISTS = 87, 17, 36
 
 
 class TopicRefused(BrokerError):
-    """The cluster at `address` refuses all messages of `topic`. code: Kafka's number."""
+    """The cluster at `address` refuses all messages of `topic`. number: Kafka's of the error."""
 
-    def __init__(self, topic: str, code: int, sentence: str, address: str) -> None:
+    def __init__(self, topic: str, number: int, sentence: str, address: str) -> None:
         PeerError.__init__(self, f"topic {topic}: {sentence}", address)
-        self.topic, self.code, self.text, self.command = topic, str(code), sentence, ""
+        self.topic, self.code, self.text, self.command = topic, _NAMES.get(number, f"E_{number}"), sentence, ""
 
 
 OF_MESSAGE = frozenset({TOO_LARGE, INVALID_RECORD, 2})  # 2: CORRUPT_MESSAGE, also a key that is missing
@@ -45,6 +45,10 @@ _SENTENCES = {
     TOO_LARGE: "the message is larger than the topic accepts",
     INVALID_RECORD: "the topic does not accept the message (a compacted topic needs a key)",
 }
+_NAMES = {
+    UNKNOWN_TOPIC: "UNKNOWN_TOPIC", UNKNOWN_TOPIC_OR_PARTITION: "UNKNOWN_TOPIC", INVALID_TOPIC: "INVALID_TOPIC",
+    TOPIC_NOT_AUTHORIZED: "TOPIC_NOT_AUTHORIZED", GROUP_NOT_AUTHORIZED: "GROUP_NOT_AUTHORIZED",
+}  # fmt: skip
 _FACTS = re.compile(r"\s*\((?:after \d+ms in state [A-Z_]+|[^()]*\d+ identical error[^()]*)[^)]*\)")
 _BROKER = re.compile(r"^(?:[a-z_]+://)?(\S+?:\d+)/(?:bootstrap|\d+): ")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,7 @@ from qtools.errors import StartError, UsageError
 log = logging.getLogger("qtools.kafka")
 
 CONNECT_TIMEOUT = 10.0  # s
+REFUSED_TIMEOUT = 2.0  # s
 RETRY_DELAY = 0.1  # s
 Result = TypeVar("Result")
 TOKEN_LIFETIME = 300.0  # s that a token is used when it does not say how long it lives
@@ -132,24 +134,28 @@ async def look_at_cluster(client: Any, errors: ErrorLog, where: str, poll: Calla
 
     poll: lets the client call back what it met meanwhile.
     """
+    given_up = threading.Event()
     try:
-        found = await asyncio.to_thread(_list_topics, client, errors, poll)
+        found = await asyncio.to_thread(_list_topics, client, errors, poll, given_up)
+    except asyncio.CancelledError:
+        given_up.set()  # a thread cannot be cancelled, and the program waits for it
+        raise
     except library().KafkaException as error:
         raise StartError(f"{where}: {errors.last or sentence_of(error.args[0])}") from error
     topics = {name: sorted(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
     return ClusterView(found.cluster_id or "", topics)
 
 
-def _list_topics(client: Any, errors: ErrorLog, poll: Callable[[], object]) -> Any:
-    """Metadata of the cluster, asked again within CONNECT_TIMEOUT unless an error is known to be permanent."""
-    deadline = time.monotonic() + CONNECT_TIMEOUT
+def _list_topics(client: Any, errors: ErrorLog, poll: Callable[[], object], given_up: threading.Event) -> Any:
+    """Metadata of the cluster, asked again within CONNECT_TIMEOUT; within REFUSED_TIMEOUT once it is known what is
+    wrong, as a refused connection and a peer that is no Kafka do not get better by waiting."""
+    begun = time.monotonic()
     while True:
         try:
-            return client.list_topics(timeout=1.0)
+            return client.list_topics(timeout=0.5)
         except library().KafkaException:
             poll()
-            if errors.is_permanent or time.monotonic() > deadline:
-                raise
-            # A refused connection, and a peer that speaks something else, do not get better by waiting for long.
-            if errors.last and time.monotonic() > deadline - CONNECT_TIMEOUT + 3.0:
+            waited = time.monotonic() - begun
+            most = REFUSED_TIMEOUT if errors.last else CONNECT_TIMEOUT
+            if errors.is_permanent or given_up.is_set() or waited > most:
                 raise

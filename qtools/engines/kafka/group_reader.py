@@ -34,6 +34,7 @@ log = logging.getLogger("qtools.kafka")
 POLL = 0.1  # s that a read waits for a first message
 MOST_AT_ONCE = 5000  # messages of one read
 COMMIT_INTERVAL = 0.5  # s
+LAST_COMMIT = 5.0  # s that the end waits for the last commit
 CALL_TIMEOUT = 10.0  # s for a question to the cluster
 STALLED = 1.0  # s without room after which reading is paused, so that the group can be served meanwhile
 Result = TypeVar("Result")
@@ -83,6 +84,7 @@ class GroupReader:
         self._is_closed = False
         self._is_paused = False
         self._full: set[tuple[str, int]] = set()  # partitions that are paused: too far from the lowest unfinished
+        self._uncommitted = 0  # commits that were not answered yet
         self._committed_at = self._read_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="kafka-reader", daemon=True)
 
@@ -131,7 +133,7 @@ class GroupReader:
             self._tell(self._owner.failed, "", FATAL, str(error))
         finally:
             try:
-                self._commit(is_last=True)
+                self._commit_at_the_end()
             finally:
                 self._consumer.close()
 
@@ -227,8 +229,20 @@ class GroupReader:
 
     # ── commits ──
 
-    def _commit(self, is_last: bool = False, only: list[KafkaPartition] | None = None) -> None:
-        """Commit what was finished since the last time."""
+    def _commit_at_the_end(self) -> None:
+        """Commit, and wait for the answer, but not for ever: a broker may be away."""
+        self._commit()
+        deadline = time.monotonic() + LAST_COMMIT
+        while self._uncommitted > 0 and time.monotonic() < deadline:
+            if not self._is_paused:
+                self._consumer.pause(self._consumer.assignment())
+                self._is_paused = True
+            self._consumer.poll(POLL)
+        if self._uncommitted > 0:
+            log.warning("the last commit was not answered; what was finished since the commit before may come again")
+
+    def _commit(self, waits: bool = False, only: list[KafkaPartition] | None = None) -> None:
+        """Commit what was finished since the last time. waits: return when the cluster has answered."""
         if not self._commits:
             return
         from confluent_kafka import KafkaException, TopicPartition
@@ -242,18 +256,20 @@ class GroupReader:
             return
         offsets = [TopicPartition(partition.topic, partition.number, offset) for partition, offset in moved]
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=not is_last)
+            self._consumer.commit(offsets=offsets, asynchronous=not waits)
         except KafkaException as error:
             if error.args[0].code() != NO_OFFSET:
                 log.warning(
                     "cannot commit: %s; what was finished since the last commit comes again", sentence_of(error.args[0])
                 )
             return
+        self._uncommitted += not waits  # the answer of one that waits has come
         for partition, offset in moved:
             partition.committed = offset
 
     def committed(self, error: Any, offsets: list[Any]) -> None:
         """librdkafka calls this for each commit that did not wait."""
+        self._uncommitted = max(0, self._uncommitted - 1)
         if error is None or error.code() == NO_OFFSET:
             return
         log.info("cannot commit: %s; it is tried again", sentence_of(error))
@@ -322,7 +338,7 @@ class GroupReader:
 
     def _on_revoke(self, consumer: Any, places: list[Any]) -> None:
         partitions = self._remove(places)
-        self._commit(is_last=True, only=partitions)
+        self._commit(waits=True, only=partitions)
         consumer.incremental_unassign(places)
 
     def _on_lost(self, consumer: Any, places: list[Any]) -> None:

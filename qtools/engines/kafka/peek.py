@@ -27,7 +27,7 @@ async def peek(subscription: Subscription, settings: KafkaSettings, count: int) 
     properties = {"group.id": group, "enable.auto.commit": False, "enable.partition.eof": True}
     consumer = make_consumer(settings, errors, properties)
     try:
-        view = await look_at_cluster(consumer, errors, str(settings), lambda: None)
+        view = await look_at_cluster(consumer, errors, str(settings), lambda: consumer.poll(0))
         if topic not in view.partitions:
             raise StartError(str(error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(settings))))
         try:

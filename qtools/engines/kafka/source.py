@@ -60,7 +60,7 @@ class KafkaSource:
         errors = self._errors
         client = make_consumer(self._settings, errors, {"group.id": "qtools-look"})
         try:
-            view = await look_at_cluster(client, errors, str(self._settings), lambda: None)
+            view = await look_at_cluster(client, errors, str(self._settings), lambda: client.poll(0))
         finally:
             await asyncio.to_thread(client.close)
         for topic, _ in self.subscriptions:
@@ -232,7 +232,11 @@ class KafkaSource:
         from confluent_kafka import TopicPartition
 
         topics = consumer.list_topics(timeout=CALL_TIMEOUT).topics
-        places = [(topic, number) for topic in sorted(reader.topics) for number in sorted(topics[topic].partitions)]
+        places = [
+            (topic, number)
+            for topic in sorted(reader.topics)
+            for number in (sorted(topics[topic].partitions) if topic in topics else ())
+        ]
         found: dict[tuple[str, str, int], int] = {}
         others: list[tuple[str, int]] = []
         lows: dict[tuple[str, int], int] = {}

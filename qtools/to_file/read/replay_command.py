@@ -73,6 +73,7 @@ Exit status: 0 all messages were confirmed, 1 not all (the log says up to where)
     metavar="DURATION",
     help="Give up if no broker has accepted anything for DURATION.  [default: 60s]",
 )
+@shared.create_topics_option
 @shared.broker_options
 @shared.connection_options
 @shared.logging_options
@@ -102,6 +103,7 @@ def main(url: str, topic: str, **given: Any) -> int:
         span=TimeSpan(since, until),
         delimiter=shared.delimiter_of(given),
         rules=shared.filter_of(given, "fail"),
+        new_topics=shared.new_topics_of(given),
         rate=given.pop("rate") or 0.0,
         skip_oversize=given.pop("on_oversize") == "skip",
         show=show,

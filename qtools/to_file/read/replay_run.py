@@ -11,7 +11,7 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
 from qtools.cli.upload_run import oversize_handler, send_all, sent_totals
-from qtools.engines.contract import Engine, PublisherOptions
+from qtools.engines.contract import Engine, NewTopics, PublisherOptions, require_for_publishing
 from qtools.errors import QtoolsError
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
@@ -38,6 +38,7 @@ class ReplayOptions:
     span: TimeSpan = field(default_factory=TimeSpan)
     delimiter: bytes = b"\n"
     rules: Filter | None = None
+    new_topics: NewTopics | None = None
     rate: float = 0.0
     skip_oversize: bool = False
     batch_count: int = 5000
@@ -50,6 +51,7 @@ class ReplayOptions:
 
 async def replay(options: ReplayOptions, signals: Signals) -> int:
     """Publish the archive; returns the exit status. StartError, UsageError or StoreError before anything is sent."""
+    require_for_publishing(options.engine, None, options.new_topics)
     checkpoint = _checkpoint(options)
     if checkpoint:
         checkpoint.check()
@@ -95,9 +97,10 @@ class _Replay:
             source.on_confirm = lambda: checkpoint.save(source.confirmed)
         self.publisher = options.engine.publisher(
             PublisherOptions(
-                batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout
+                batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout,
+                new_topics=options.new_topics,
             )
-        )
+        )  # fmt: skip
         self.sink = TopicSink(self.publisher, options.topic)
         self.filtered = self._filter(options.rules) if options.rules is not None else None
         self.flow = Flow(
