@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -26,14 +27,14 @@ from harness.shell import MARK, SESSION
 from harness.waiting import wait_until
 
 POM = Path(__file__).with_name("kafka-pom.xml")
-VERSION = POM.read_text().partition("<version>4")[2].partition("<")[0]
+WHICH = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]  # what is in the cache
 RESOLVE_TIMEOUT = 300.0  # s
 START_TIMEOUT = 90.0  # s
 _keepers: list[subprocess.Popen[bytes]] = []
 
 
 def cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtools-tests" / f"kafka-4{VERSION}"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtools-tests" / f"kafka-{WHICH}"
 
 
 def why_not() -> str:
@@ -100,13 +101,13 @@ class KafkaNode:
         } | self.settings  # fmt: skip
         path = self.room / "server.properties"
         path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        words = [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(path)]
+        words = [*self.java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(path)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
 
     def start(self, environment: dict[str, str] | None = None) -> None:
         """Start it, and return when it listens."""
-        words = [*self._java(), "kafka.Kafka", str(self.room / "server.properties")]
+        words = [*self.java(), "kafka.Kafka", str(self.room / "server.properties")]
         with (self.room / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.room,
@@ -122,10 +123,10 @@ class KafkaNode:
             return False
         return True
 
-    def _java(self) -> list[str]:
+    def java(self) -> list[str]:
         return [
             "java", "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-            "-Dslf4j.internal.verbosity=ERROR", "-cp", f"{cache_directory()}/jars/*",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{cache_directory()}/jars/*",
         ]  # fmt: skip
 
     def stop(self) -> None:

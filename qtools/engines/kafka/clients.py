@@ -85,7 +85,7 @@ def make_admin(settings: KafkaSettings, errors: ErrorLog | None = None) -> Any:
 def _make(kind: Any, settings: KafkaSettings, errors: ErrorLog, properties: dict[str, Any]) -> Any:
     configuration = settings.configuration() | properties | {"error_cb": errors}
     if settings.mechanism == "OAUTHBEARER":
-        configuration["oauth_cb"] = partial(_token, settings)
+        configuration["oauth_cb"] = partial(oauth_token, settings)
     try:
         return kind(configuration, logger=_library_log())
     except library().KafkaException as error:
@@ -105,7 +105,7 @@ def _library_log() -> logging.Logger:
     return made
 
 
-def _token(settings: KafkaSettings, _configured: str) -> tuple[str, float]:
+def oauth_token(settings: KafkaSettings, _configured: str) -> tuple[str, float]:
     """The token of OAUTHBEARER, and until when it is used (s since 1970)."""
     if settings.token_file:
         token = Path(settings.token_file).read_text().strip()

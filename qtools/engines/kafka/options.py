@@ -95,11 +95,18 @@ def _converted(name: str, value: Any, where: str, file: Any) -> Any:
 
 
 def check_settings(settings: KafkaSettings) -> None:
-    """UsageError where settings contradict each other."""
+    """UsageError where settings contradict each other, StartError where a file of theirs cannot be read."""
     if settings.tls_key and not settings.tls_cert:
         raise UsageError("--tls-key needs --tls-cert")
     if not settings.tls and (settings.tls_ca or settings.tls_cert or settings.tls_insecure):
         raise UsageError("--tls-ca, --tls-cert and --tls-insecure-skip-verify need --tls, or a kafkas:// URL")
+    for what, path in (
+        ("CA file", settings.tls_ca),
+        ("client certificate", settings.tls_cert),
+        ("key", settings.tls_key),
+    ):
+        if path:
+            _check_readable(what, path)
     if settings.mechanism == "OAUTHBEARER":
         if bool(settings.token_command) == bool(settings.token_file):
             raise UsageError("OAUTHBEARER needs a token: give token_command or token_file")
@@ -151,6 +158,13 @@ def engine_of_options(
     settings = KafkaSettings(**fields, properties=tuple(properties.items()))
     check_settings(settings)
     return KafkaEngine(settings)
+
+
+def _check_readable(what: str, path: str) -> None:
+    try:
+        Path(path).open("rb").close()
+    except OSError as error:
+        raise StartError(f"cannot use the {what} {path}: {error.strerror or error}") from error
 
 
 def _read(path: str) -> str:

@@ -26,7 +26,9 @@ def test_hosts_and_tls() -> None:
     assert settings_of("kafka://a,b:9093").hosts == ("a:9092", "b:9093")
     assert settings_of("kafkas://a").configuration()["security.protocol"] == "SSL"
     assert settings_of("kafka://a?tls=true").tls
-    assert settings_of("kafka://a", tls=True, tls_ca="ca.pem").configuration()["ssl.ca.location"] == "ca.pem"
+    assert settings_of("kafka://a", tls=True, tls_ca=__file__).configuration()["ssl.ca.location"] == __file__
+    with pytest.raises(StartError, match=r"cannot use the CA file /nowhere/ca.pem: No such file"):
+        settings_of("kafka://a", tls=True, tls_ca="/nowhere/ca.pem")
 
 
 def test_any_property_reaches_librdkafka() -> None:

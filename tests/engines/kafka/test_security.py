@@ -1,0 +1,138 @@
+"""TLS, client certificates and SASL with a real Kafka."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)  # fmt: skip
+from harness.certificates import Certificates
+from harness.kafka import KafkaNode, make_cluster, why_not
+from harness.shell import Shell
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+USER, PASSWORD = "archivist", "not-a-secret-but-long-enough"
+
+
+@pytest.fixture(scope="module")
+def node(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNode]:
+    """A server that listens with TLS (client certificates asked for), and behind it with SASL over TLS."""
+    if reason := why_not():
+        pytest.skip(reason)
+    room = tmp_path_factory.mktemp("kafka")
+    (made,) = make_cluster(room)
+    keys = room / "server.pem"
+    key = load_pem_private_key(certificates.server_key.read_bytes(), None)
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the only format that Kafka reads
+    keys.write_bytes(text + certificates.server_cert.read_bytes())
+    tls, sasl, inner = made.tls_port, made.tls_port + 1, made.port
+    login = f'org.apache.kafka.common.security.%s required username="{USER}" password="{PASSWORD}"'
+    path = made.room / "server.properties"
+    lines = [line for line in path.read_text().splitlines() if "listeners=" not in line]
+    lines += [
+        f"listeners=PLAINTEXT://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{inner + 1},"
+        f"SSL://127.0.0.1:{tls},SASL_SSL://127.0.0.1:{sasl}",
+        f"advertised.listeners=PLAINTEXT://127.0.0.1:{inner},SSL://127.0.0.1:{tls},SASL_SSL://127.0.0.1:{sasl}",
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
+        "ssl.keystore.type=PEM", f"ssl.keystore.location={keys}",
+        "ssl.truststore.type=PEM", f"ssl.truststore.location={certificates.ca}",
+        "listener.name.ssl.ssl.client.auth=required",
+        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.sasl_ssl.plain.sasl.jaas.config="
+        + login % "plain.PlainLoginModule" + f' user_{USER}="{PASSWORD}";',
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config="
+        + "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config="
+        + "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    ]  # fmt: skip
+    path.write_text("\n".join(lines) + "\n")
+    made.start()
+    for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+        add = f"{mechanism}=[password={PASSWORD}]"
+        words = ["kafka.admin.ConfigCommand", "--bootstrap-server", made.address, "--alter", "--add-config", add]
+        done = subprocess.run(
+            [*made.java(), *words, "--entity-type", "users", "--entity-name", USER],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + done.stdout
+    yield made
+    made.kill()
+
+
+def round_trip(shell: Shell, words: list[str], environ: dict[str, str] | None = None) -> None:
+    url, *flags = words
+    topic = f"t{abs(hash(tuple(words)))}"
+    done = shell.run(
+        "q-pipe", topic, "-b", url, *flags, "--create-topics", "default", input=b"a\nb\n", environ=environ, timeout=60
+    )
+    assert done.status == 0, done.err
+    done = shell.run("q-tail", f"{url}/{topic}/own", *flags, "-n", "2", "-q", environ=environ, timeout=60)
+    assert (done.status, done.lines) == (0, [b"a", b"b"]), done.err
+
+
+def test_tls_with_a_client_certificate(shell: Shell, node: KafkaNode, certificates: Certificates) -> None:
+    url = f"kafkas://127.0.0.1:{node.tls_port}"
+    own = ["--tls-cert", str(certificates.client_cert), "--tls-key", str(certificates.client_key)]
+    round_trip(shell, [url, "--tls-ca", str(certificates.ca), *own])
+    round_trip(shell, [url, "--tls-insecure-skip-verify", *own])
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--tls-ca", "{stranger}"], "certificate verify failed"),
+        ([], "certificate verify failed"),
+        (["--tls-ca", "{ca}"], "certificate"),  # the server asks for one
+        (["--tls-ca", "/nowhere/ca.pem"], "/nowhere/ca.pem"),
+    ],
+)
+def test_tls_is_verified(
+    shell: Shell, node: KafkaNode, certificates: Certificates, flags: list[str], text: str
+) -> None:
+    places = {"stranger": certificates.stranger_ca, "ca": certificates.ca}
+    words = [word.format(**places) for word in flags]
+    done = shell.run("q-tail", f"kafkas://127.0.0.1:{node.tls_port}/a/b", *words, timeout=60)
+    assert done.status in (2, 3), done.err
+    assert text in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_sasl(shell: Shell, node: KafkaNode, certificates: Certificates, mechanism: str) -> None:
+    url = f"kafkas://127.0.0.1:{node.tls_port + 1}"
+    flags = ["--tls-ca", str(certificates.ca), "--engine-option", f"sasl_mechanism={mechanism}"]
+    environ = {"QTOOLS_KAFKA_USER": USER, "QTOOLS_KAFKA_PASSWORD": PASSWORD}
+    round_trip(shell, [url, *flags], environ)
+    done = shell.run("q-tail", f"{url}/a/b", *flags, environ=environ | {"QTOOLS_KAFKA_PASSWORD": "wrong"}, timeout=60)
+    assert done.status == 3, done.err
+    assert "uthentication failed" in done.err
+    assert "wrong" not in done.err
+
+
+def test_a_profile_with_a_password_file(shell: Shell, node: KafkaNode, certificates: Certificates) -> None:
+    directory = shell.home / ".config" / "qtools"
+    directory.mkdir(parents=True)
+    (directory / "secret").write_text(PASSWORD + "\n")
+    (directory / "config.toml").write_text(
+        f'[broker.prod]\nurl = "kafkas://127.0.0.1:{node.tls_port + 1}"\nuser = "{USER}"\npassword_file = "secret"\n'
+        f'sasl_mechanism = "SCRAM-SHA-512"\ntls_ca = "{certificates.ca}"\n'
+    )
+    done = shell.run("q-pipe", "own", "-b", "prod", "--create-topics", "default", input=b"a\n", timeout=60)
+    assert done.status == 0, done.err
+
+
+def test_tokens_come_from_a_command(tmp_path: Path) -> None:
+    from qtools.engines.kafka.clients import oauth_token
+    from qtools.engines.kafka.settings import KafkaSettings
+
+    file = tmp_path / "token"
+    file.write_text("abc\n")
+    assert oauth_token(KafkaSettings(("a:1",), token_file=str(file)), "")[0] == "abc"
+    assert oauth_token(KafkaSettings(("a:1",), token_command="printf 'x.%s' y"), "")[0] == "x.y"
