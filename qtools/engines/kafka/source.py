@@ -9,6 +9,7 @@ and commits nothing. A new group begins with the oldest message, so that none is
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import uuid
@@ -28,7 +29,8 @@ from qtools.message import Batch
 from qtools.names import Subscription, is_ephemeral
 
 LOOK_INTERVAL = 0.2  # s between two looks whether anything is left
-QUIET = 0.2  # s without a message after which it is looked
+AWAY = 60.0  # s without an answer after which a run that ends when nothing is left gives up
+log = logging.getLogger("qtools.kafka")
 
 
 class KafkaSource:
@@ -51,6 +53,7 @@ class KafkaSource:
         self._settled = 0  # of these: in flight no more
         self._ends: dict[KafkaPartition, int] = {}  # the offset of a partition's end, where it was reached
         self._lock = threading.Lock()
+        self._away_since = 0.0
         self._timers: set[asyncio.TimerHandle] = set()
         self._snapshot: dict[tuple[str, str, int], int] = {}  # ends at the start, for --until-now
 
@@ -89,7 +92,7 @@ class KafkaSource:
             "auto.offset.reset": "earliest",
             "fetch.queue.backoff.ms": 5,  # the default, 1000, stalls a fast reader
             "queued.max.messages.kbytes": 65536,
-            "session.timeout.ms": 45000,
+            "session.timeout.ms": 10_000,  # until the partitions of a member that was killed are read by another
             "max.poll.interval.ms": 300_000,
         }
         reader_holder: list[GroupReader] = []
@@ -195,17 +198,27 @@ class KafkaSource:
     def taken_elsewhere(self) -> dict[Subscription, int]:
         return {}
 
-    async def _is_drained(self) -> bool:
-        """Whether no message is left in any subscription, here or with another member of the group."""
-        return not any((await self._left()).values())
+    async def _is_drained(self, ends: dict[tuple[str, str, int], int] | None = None) -> bool:
+        """Whether no message is left in any subscription, here or with another member of the group. NetworkError when
+        the cluster has not answered for AWAY seconds."""
+        try:
+            left = await self._left(ends=ends)
+        except NetworkError as error:
+            now = time.monotonic()
+            self._away_since = self._away_since or now
+            if now - self._away_since > AWAY:
+                raise
+            log.info("%s; asked again", error)
+            return False
+        self._away_since = 0.0
+        return not any(left.values())
 
     async def _has_passed_snapshot(self) -> bool:
         """Whether all that there was at the start is finished."""
         for (channel, topic, number), end in self._snapshot.items():
             partition = self._readers[channel].partitions.get((topic, number))
             if partition is None or partition.confirmed < end:
-                left = await self._left(committed=True, ends=self._snapshot)
-                return not any(left.values())
+                return await self._is_drained(self._snapshot)
         return True
 
     async def _left(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import signal
@@ -14,6 +15,9 @@ from harness.brokers import Broker
 from harness.kafka import KafkaNode
 from harness.shell import Shell
 from harness.waiting import wait_until
+
+from qtools.engines.kafka.engine import KafkaEngine
+from qtools.engines.kafka.settings import KafkaSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 COUNT = 20_000
@@ -166,15 +170,27 @@ def test_an_archive(shell: Shell, url: str, topic: str, tmp_path: Path) -> None:
     assert numbers(drained(shell, url, f"{topic}.again")) == Counter(range(COUNT))
 
 
-def test_two_readers_share_a_group(shell: Shell, url: str, topic: str) -> None:
+def test_two_bridges_share_a_group(shell: Shell, url: str, topic: str) -> None:
+    """The second one takes partitions of the first, which has messages of them in flight."""
     fill(shell, url, topic, numbered(COUNT))
-    readers = [shell.start("q-tail", f"{url}/{topic}/own", "-q", "--rate", "2000") for _ in range(2)]
-    wait_until(lambda: all(reader.out for reader in readers), 60, lambda: [reader.err for reader in readers])
-    for reader in readers:
-        reader.signal(signal.SIGTERM)
-    found = sum((numbers(reader.wait().lines) for reader in readers), Counter[int]())
-    found += numbers(drained(shell, url, topic))
+    words = ["q-bridge", f"{url}/{topic}/own", "--to", f"{url}/{topic}.copy", "--create-topics", "default"]
+    first = shell.start(*words, "--rate", "3000", "--max-in-flight", "2000", "-q")
+    wait_until(lambda: lag(url, topic) < COUNT, 60, lambda: first.err)
+    second = shell.start(*words, "-q", "--until-empty")
+    done = second.wait(120)
+    assert done.status == 0, done.err
+    first.signal(signal.SIGTERM)
+    assert first.wait().status == 0
+    found = numbers(drained(shell, url, f"{topic}.copy"))
     assert set(found) == set(range(COUNT))
+    assert found.total() - COUNT <= 2000  # what the first had in flight
+
+
+def lag(url: str, topic: str) -> int:
+    """What the group has not committed."""
+    engine = KafkaEngine(KafkaSettings((url.removeprefix("kafka://"),)))
+    rows = {row["topic"]: row["channels"] for row in asyncio.run(engine.statistics().topics())}
+    return sum(int(each["depth"]) for each in rows[topic]) if rows.get(topic) else COUNT
 
 
 BAD: list[tuple[list[str], int, str]] = [
