@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from qtools.attributes import Attributes
 from qtools.bridge.routing import Planning
 from qtools.engines.contract import Publisher
 from qtools.errors import PartialFailure, Postponed, QtoolsError, RouteFailed
@@ -125,7 +126,10 @@ class BridgeSink:
             self._log_failures("passed on as they are", failed)
             failed.clear()
         if plan.groups:
-            refused = await publish_groups(self._publisher, plan.groups, plan.places, batch=batch, fixed=planning.fixed)
+            refused = await publish_groups(
+                self._publisher, plan.groups, plan.places,
+                batch=batch, attributes=plan.attributes, fixed=planning.fixed,
+            )  # fmt: skip
             for place, copy in refused.items():
                 failed.setdefault(place, RouteFailed(f"to {copy.topic}: {copy.error}"))
 
@@ -171,12 +175,21 @@ class BridgeSink:
         """Publish the messages that `failed` as dead letters. Returns the messages that no dead letter can hold."""
         places = sorted(failed)
         some = batch.pick(places)
+        attributes = some.attributes() or Attributes()
+        keys = attributes.keys or [None] * len(some)
+        headers = attributes.headers or [()] * len(some)
         groups: dict[str, tuple[list[bytes], list[int]]] = {}
         for origin, start, stop in some.parts:
             letters, at = groups.setdefault(self._dead_topics[origin.topic], ([], []))
             channel = self._channels[origin.topic]
-            for place, message in zip(places[start:stop], some.messages[start:stop], strict=True):
-                letters.append(encode_dead_letter(message, origin.topic, channel, origin.address, failed[place]))
+            for nth, message in enumerate(some.messages[start:stop], start):
+                place = places[nth]
+                letters.append(
+                    encode_dead_letter(
+                        message, origin.topic, channel, origin.address, failed[place],
+                        key=keys[nth], headers=headers[nth],
+                    )
+                )  # fmt: skip
                 at.append(place)
         for topic, (_, at) in groups.items():
             self._log_failures(f"sent to {topic}", {place: failed[place] for place in at})

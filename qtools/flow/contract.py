@@ -56,13 +56,20 @@ class GroupPublisher(Protocol):
     async def close(self) -> None: ...
 
 
-def attributes_of(batch: Batch, groups: Sequence[Sequence[int]]) -> GroupAttributes | None:
-    """The attributes of groups of a batch's messages, each given by their places in it; None if they have none."""
-    if not batch.has_attributes:
+def attributes_of(
+    batch: Batch, groups: Sequence[Sequence[int]], instead: Attributes | None = None
+) -> GroupAttributes | None:
+    """The attributes of groups of a batch's messages, each given by their places in it; None if they have none.
+
+    instead: keys and headers that replace those of the batch's messages.
+    """
+    if not batch.has_attributes and instead is None:
         return None
 
     def pick() -> Sequence[Attributes]:
         found, all_places = batch.attributes() or Attributes(), range(len(batch))
+        if instead is not None:
+            found = found._replace(keys=instead.keys, headers=instead.headers)
         return [found if places == all_places else found.pick(places) for places in groups]
 
     return pick

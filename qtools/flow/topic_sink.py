@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
+from qtools.attributes import Attributes
 from qtools.errors import MessageRefused, PartialFailure, QtoolsError
 from qtools.flow.contract import GroupPublisher, attributes_of
 from qtools.message import Batch
@@ -48,6 +49,7 @@ async def publish_groups(
     places: Sequence[Sequence[int]],
     *,
     batch: Batch | None = None,
+    attributes: Attributes | None = None,
     fixed: Container[str] | None = None,
 ) -> dict[int, RefusedCopy]:
     """Publish all of `groups`, (topic, bodies) each, and return when all but the refused messages are safe.
@@ -55,13 +57,14 @@ async def publish_groups(
     places: for each group, the places of its messages in the batch. The result holds the refused messages by place, in
     the order of the batch; of a message with several refused copies it holds the first.
 
-    batch: the batch, whose keys and headers are published with the bodies; None to publish bodies only.
+    batch: the batch, whose keys and headers are published with the bodies; None to publish bodies only. attributes:
+    keys and headers of its messages that are published instead.
 
     fixed: the topics that do not depend on a message; None for all. If a broker refuses such a topic, and not only a
     message, the error is raised. Any other topic was chosen by its messages, and these are refused.
     """
-    attributes = attributes_of(batch, places) if batch is not None else None
-    refused = await publisher.publish(groups, attributes=attributes)
+    made = attributes_of(batch, places, attributes) if batch is not None else None
+    refused = await publisher.publish(groups, attributes=made)
     if not refused:
         return {}
     copies: dict[int, RefusedCopy] = {}

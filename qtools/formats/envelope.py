@@ -11,8 +11,8 @@ is written as "body_base64"; a tombstone has the body null. Where messages have 
                              where the name occurs more than once
     "partition":… "offset":…
 
-In msgpack keys and values of headers are bins. Reading needs only the body, and ignores unknown keys.
-In: messages, or bytes. Out: bytes, or bodies.
+In msgpack keys and values of headers are bins. Reading needs only the body, and ignores unknown keys; key and headers
+are read from dead letters only (routing/dead_letter.py). In: messages, or bytes. Out: bytes, or bodies.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def headers_by_name(headers: Headers) -> dict[str, Any]:
     return found
 
 
-def _make_json(fields: dict[str, Any]) -> None:
-    """Replace the bytes of key and headers by what JSON can hold."""
+def encode_bytes(fields: dict[str, Any]) -> None:
+    """Replace the bytes of "key" and "headers" in `fields` by what JSON can hold."""
     key = fields.get("key")
     if key is not None:
         try:
@@ -114,7 +114,7 @@ def _envelopes(batch: Batch) -> list[dict[str, Any]]:
             fields = _fields(message, origin)
             if attributes is not None:
                 _add_attributes(fields, attributes, place)
-                _make_json(fields)
+                encode_bytes(fields)
             body = message.body
             try:
                 fields["body"] = None if body is TOMBSTONE else body.decode("utf-8")
@@ -166,11 +166,58 @@ def body_of(envelope: dict[str, Any]) -> bytes:
         return body.encode("utf-8")
     packed = envelope.get("body_base64")
     if body is None and isinstance(packed, str):
-        try:
-            return base64.b64decode(packed, validate=True)
-        except ValueError as error:  # binascii.Error, or ValueError itself for characters that are not ASCII
-            raise ValueError(f"has a body_base64 that is not base64 ({error})") from error
+        return _from_base64("body_base64", packed)
     raise ValueError('has neither a "body" nor a "body_base64" that is a string')
+
+
+def is_tombstone(envelope: dict[str, Any]) -> bool:
+    """Whether an envelope says that its message has no body."""
+    return "body" in envelope and envelope["body"] is None and "body_base64" not in envelope
+
+
+def key_of(envelope: dict[str, Any]) -> bytes | None:
+    """The key in an envelope, None if it has none; ValueError as above."""
+    if "key_base64" in envelope:
+        return _from_base64("key_base64", envelope["key_base64"])
+    key = envelope.get("key")
+    if key is not None and not isinstance(key, str):
+        raise ValueError('has a "key" that is not a string')
+    return None if key is None else key.encode("utf-8")
+
+
+def headers_of(envelope: dict[str, Any]) -> list[tuple[str, bytes | None]]:
+    """The headers in an envelope; ValueError as above. Headers with the same name follow each other, in their order;
+    an envelope does not hold what stood between them."""
+    found = envelope.get("headers")
+    if found is None:
+        return []
+    if not isinstance(found, dict):
+        raise ValueError('has "headers" that are not an object')
+    return [
+        (name, _header_value(name, value))
+        for name, values in found.items()
+        for value in (values if isinstance(values, list) else [values])
+    ]
+
+
+def _header_value(name: str, value: Any) -> bytes | None:
+    """A header's value as `_header_as_json` has written it."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8")
+    if isinstance(value, dict) and "base64" in value:
+        return _from_base64(f"header {name!r}", value["base64"])
+    raise ValueError(f"has a header {name!r} that is neither a string nor base64")
+
+
+def _from_base64(field: str, text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError(f"has a {field} that is not a string")
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:  # binascii.Error, or ValueError itself for characters that are not ASCII
+        raise ValueError(f"has a {field} that is not base64 ({error})") from error
 
 
 class EnvelopeSplitter:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from random import random
 from typing import Any, Protocol
 
+from qtools.attributes import Attributes
 from qtools.errors import EvaluationError, NameInvalid, QtoolsError, RouteFailed
 from qtools.expressions.expression import NOTHING, Expression
 from qtools.flow.filter import encode, encode_all, parser_for
@@ -56,7 +57,7 @@ class Route:
 @dataclass(slots=True)
 class Plan:
     """The plan for a batch. groups: (topic, bodies) each. places: for each group, the places of its messages in the
-    batch."""
+    batch. attributes: keys and headers of the messages of the batch, instead of their own; None if they keep these."""
 
     groups: list[tuple[str, Sequence[bytes]]] = field(default_factory=list)
     places: list[Sequence[int]] = field(default_factory=list)
@@ -64,6 +65,7 @@ class Plan:
     failed: dict[int, QtoolsError] = field(default_factory=dict)
     hits: list[int] = field(default_factory=list)  # copies sent by each route; the last is the default
     values: list[Any] = field(default_factory=list)  # the parsed bodies, with keep_values
+    attributes: Attributes | None = None
 
     def pass_on(self, bodies: Sequence[bytes], places: Sequence[int], topics: Iterable[str]) -> None:
         """Add the messages at `places` to the groups, unchanged, for all of `topics`. bodies: those of the batch."""

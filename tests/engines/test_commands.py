@@ -166,6 +166,56 @@ async def test_dead_letters(engine: MemoryEngine) -> None:
     assert engine.left(EVENTS) == 0
 
 
+async def redrive(engine: MemoryEngine, **more: Any) -> None:
+    dead = Subscription("events.dead", "q-bridge")
+    assert (
+        await bridge(BridgeOptions((dead,), engine, None, redrive=True, ends=EMPTY, show=False, **more), Signals()) == 0
+    )
+    assert engine.left(dead) == 0
+
+
+async def test_a_dead_letter_keeps_key_headers_and_a_tombstone_for_the_redrive(engine: MemoryEngine) -> None:
+    engine.put("events", [b"a", b"{}", b"", TOMBSTONE], Attributes(
+        keys=[b"k1", b"routed", None, b"\xff"],
+        headers=[[("a", b"1"), ("a", b"2"), ("b", None)], (), (), [("n", b"\xfe")]],
+    ))  # fmt: skip
+    options = BridgeOptions((EVENTS,), engine, None, to=("copy",), where=". != 1", ends=EMPTY, show=False)
+    assert await bridge(options, Signals()) == 0
+    assert engine.topic("copy").keys == [b"routed"]
+    first, second, third = map(orjson.loads, engine.bodies("events.dead"))
+    assert (first["key"], first["headers"], first["body"]) == ("k1", {"a": ["1", "2"], "b": None}, "a")
+    assert ("key" in second, "headers" in second, second["body"]) == (False, False, "")
+    assert (third["key_base64"], third["headers"], third["body"]) == ("/w==", {"n": {"base64": "/g=="}}, None)
+
+    await redrive(engine)
+    events = engine.topic("events")
+    assert engine.bodies("events")[4:] == [b"a", b"", b""]
+    assert [body is TOMBSTONE for body in engine.bodies("events")[4:]] == [False, False, True]
+    assert events.keys[4:] == [b"k1", None, b"\xff"]
+    assert [list(headers) for headers in events.headers[4:]] == [
+        [("a", b"1"), ("a", b"2"), ("b", None)], [], [("n", b"\xfe")],
+    ]  # fmt: skip
+
+
+async def test_a_redrive_of_one_letter_in_a_batch_of_others(engine: MemoryEngine) -> None:
+    """A letter that is none does not shift the keys of the others."""
+    letters = [b'{"topic":"events","key":"%d","body":"%d"}' % (nth, nth) for nth in range(3)]
+    engine.put("events.dead", [letters[0], b"no letter", letters[1], letters[2]])
+    await redrive(engine, on_error="drop")
+    assert (engine.bodies("events"), engine.topic("events").keys) == ([b"0", b"1", b"2"],) * 2
+
+
+async def test_a_redrive_from_an_engine_without_keys_and_headers() -> None:
+    engine, there = MemoryEngine(EVERYTHING._replace(keys_and_headers=False)), MemoryEngine()
+    engine.put("events.dead", [b'{"topic":"events","key":"k","headers":{"h":"1"},"body":null}'])
+    dead = Subscription("events.dead", "q-bridge")
+    options = BridgeOptions((dead,), engine, there, redrive=True, ends=EMPTY, show=False)
+    assert await bridge(options, Signals()) == 0
+    assert there.topic("events").keys == [b"k"]
+    assert there.topic("events").headers == [[("h", b"1")]]
+    assert there.bodies("events")[0] is TOMBSTONE
+
+
 async def test_to_file(engine: MemoryEngine, tmp_path: Path) -> None:
     engine.put("events", LINES)
     assert await archive(archive_options(engine, tmp_path), Signals()) == 0

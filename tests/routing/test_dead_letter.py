@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qtools.attributes import TOMBSTONE, Attributes
 from qtools.errors import MessageRefused, NameInvalid, RouteFailed
 from qtools.formats.envelope import decode_envelope
 from qtools.message import Message
@@ -42,6 +43,29 @@ def test_every_body_comes_back(body: bytes) -> None:
     assert plan.failed == {}
 
 
+Header = st.tuples(st.text(st.characters(codec="utf-8")), st.none() | st.binary())
+
+
+@given(st.none() | st.binary(), st.lists(Header, unique_by=lambda header: header[0]), st.booleans())
+def test_key_headers_and_a_tombstone_come_back(
+    key: bytes | None, headers: list[tuple[str, bytes | None]], has_body: bool
+) -> None:
+    message = Message(0, 1, b"", b"x" if has_body else TOMBSTONE)
+    text = encode_dead_letter(message, "events", "c", "", RouteFailed("why"), key=key, headers=headers)
+    plan = Redrive().plan([b"no letter", text])
+    assert plan.attributes == Attributes([None, key], [(), headers])
+    ((_, (body,)),) = plan.groups
+    assert (body is TOMBSTONE) is not has_body
+
+
+def test_headers_of_one_name_keep_their_order() -> None:
+    headers = [("a", b"1"), ("b", b"\xff"), ("a", None), ("a", b"1")]
+    text = encode_dead_letter(Message(0, 1, b"", b"x"), "t", "c", "", RouteFailed("why"), headers=headers)
+    attributes = Redrive().plan([text]).attributes
+    assert attributes is not None
+    assert attributes.headers == [[("a", b"1"), ("a", None), ("a", b"1"), ("b", b"\xff")]]
+
+
 def test_letters_go_back_each_to_its_own_topic_in_order() -> None:
     letters = [letter(b"%d" % nth, f"t{nth % 2}") for nth in range(5)]
     plan = Redrive().plan([*letters, b"x", b"y"], {6})
@@ -59,6 +83,12 @@ def test_letters_go_back_each_to_its_own_topic_in_order() -> None:
         (b'{"body":"a"}', 'has no "topic"'),
         (b'{"body":"a","topic":7}', 'has no "topic"'),
         (b'{"body":"a","topic":"a b"}', "topic name 'a b' has ' '"),
+        (b'{"body":"a","topic":"t","key":7}', 'has a "key" that is not a string'),
+        (b'{"body":"a","topic":"t","key_base64":7}', "has a key_base64 that is not a string"),
+        (b'{"body":"a","topic":"t","key_base64":"?"}', "has a key_base64 that is not base64"),
+        (b'{"body":"a","topic":"t","headers":[]}', 'has "headers" that are not an object'),
+        (b'{"body":"a","topic":"t","headers":{"h":7}}', "has a header 'h' that is neither a string nor base64"),
+        (b'{"body":"a","topic":"t","headers":{"h":[{"base64":"?"}]}}', "has a header 'h' that is not base64"),
         (letter(b"x", "events.dead"), "came from events.dead, which is read here"),
     ],
 )
