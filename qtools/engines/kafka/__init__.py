@@ -7,7 +7,9 @@
     clients.py        makes librdkafka's clients, and asks what a cluster is
     publisher.py      publishes; one delivery report a message, none lost
     source.py         reads channels, which are consumer groups
+    end_offsets.py    how much of some channels is left
     group_reader.py   the thread that reads and commits one consumer group
+    start_offsets.py  where partitions begin
     partition.py      one partition that is read: what is in flight, and how far it may be committed
     peek.py           shows what a channel has not finished
     statistics.py     topics, their depths, and the lag of their groups

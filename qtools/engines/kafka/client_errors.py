@@ -10,9 +10,10 @@ from qtools.errors import BrokerError, MessageRefused, NetworkError, PeerError, 
 # librdkafka's numbers (rdkafka.h); those from 0 on are Kafka's own (kafka.apache.org/protocol, "Error Codes").
 MESSAGE_TIMED_OUT, TIMED_OUT, TRANSPORT, ALL_BROKERS_DOWN = -192, -185, -195, -187
 AUTHENTICATION, SSL, RESOLVE, PARTITION_EOF, FATAL = -169, -181, -193, -191, -150
-UNKNOWN_TOPIC, UNKNOWN_PARTITION, QUEUE_FULL, PURGED = -188, -190, -184, -152
+UNKNOWN_TOPIC, UNKNOWN_PARTITION, PURGED, PURGED_IN_FLIGHT = -188, -190, -152, -151
 NO_OFFSET, MAX_POLL_EXCEEDED = -168, -147
-TOO_LARGE = 10
+TOO_LARGE, INVALID_TIMESTAMP = 10, 32
+CORRUPT_MESSAGE = 2  # also a key that is missing
 UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE = 3, 5
 TOPIC_NOT_AUTHORIZED, GROUP_NOT_AUTHORIZED, CLUSTER_NOT_AUTHORIZED = 29, 30, 31
 # Leaders and coordinators that are being chosen or loaded: 5, 6, 14, 15, 16.
@@ -28,8 +29,10 @@ class TopicRefused(BrokerError):
         self.topic, self.code, self.text, self.command = topic, _NAMES.get(number, f"E_{number}"), sentence, ""
 
 
-OF_MESSAGE = frozenset({TOO_LARGE, INVALID_RECORD, 2})  # 2: CORRUPT_MESSAGE, also a key that is missing
-OF_NETWORK = frozenset({MESSAGE_TIMED_OUT, TIMED_OUT, TRANSPORT, ALL_BROKERS_DOWN, RESOLVE, SSL, PURGED})
+OF_MESSAGE = frozenset({TOO_LARGE, INVALID_RECORD, CORRUPT_MESSAGE, INVALID_TIMESTAMP})
+OF_NETWORK = frozenset(
+    {MESSAGE_TIMED_OUT, TIMED_OUT, TRANSPORT, ALL_BROKERS_DOWN, RESOLVE, SSL, PURGED, PURGED_IN_FLIGHT}
+)
 
 _NO_TOPIC = "there is no such topic on the cluster: create it, or use --create-topics default"
 _SENTENCES = {
@@ -43,6 +46,7 @@ _SENTENCES = {
     CLUSTER_NOT_AUTHORIZED: "this user may not do that on the cluster",
     INVALID_TOPIC: "Kafka does not accept this name of a topic",
     TOO_LARGE: "the message is larger than the topic accepts",
+    INVALID_TIMESTAMP: "the topic does not accept the message's time",
     INVALID_RECORD: "the topic does not accept the message (a compacted topic needs a key)",
 }
 _NAMES = {

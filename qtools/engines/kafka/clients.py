@@ -6,12 +6,13 @@ All calls that wait run in a thread; a client belongs to the event loop or to on
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,10 +23,11 @@ from qtools.errors import StartError, UsageError
 log = logging.getLogger("qtools.kafka")
 
 CONNECT_TIMEOUT = 10.0  # s
+CALL_TIMEOUT = 10.0  # s for a question to the cluster
 REFUSED_TIMEOUT = 2.0  # s
 RETRY_DELAY = 0.1  # s
 Result = TypeVar("Result")
-TOKEN_LIFETIME = 300.0  # s that a token is used when it does not say how long it lives
+TOKEN_LIFETIME = 300.0  # s after which a token is asked for again
 
 
 class ClusterView(NamedTuple):
@@ -41,13 +43,20 @@ class ErrorLog:
     def __init__(self) -> None:
         self.last = ""
         self.is_permanent = False  # another try would end the same way
+        self.is_down = False  # no broker is connected
         self.fatal = ""
+
+    def clear(self) -> None:
+        """A broker has answered: what was wrong before is no reason any more."""
+        self.last, self.is_permanent, self.is_down = "", False, False
 
     def __call__(self, error: Any) -> None:
         if error.code() == FATAL:
             self.fatal = sentence_of(error)
-        if error.code() == ALL_BROKERS_DOWN and self.last:
-            return  # the lines before it say why
+        if error.code() == ALL_BROKERS_DOWN:
+            self.is_down = True
+            if self.last:
+                return  # the lines before it say why
         text = plain(error.str())
         if text != self.last:
             log.info("%s", text)
@@ -85,7 +94,11 @@ def make_admin(settings: KafkaSettings, errors: ErrorLog | None = None) -> Any:
 def _make(kind: Any, settings: KafkaSettings, errors: ErrorLog, properties: dict[str, Any]) -> Any:
     configuration = settings.configuration() | properties | {"error_cb": errors}
     if settings.mechanism == "OAUTHBEARER":
-        configuration["oauth_cb"] = partial(oauth_token, settings)
+        try:
+            first: list[tuple[str, float]] = [oauth_token(settings)]
+        except (OSError, subprocess.SubprocessError) as error:
+            raise StartError(f"{settings}: there is no token: {_reason_of(error)}") from error
+        configuration["oauth_cb"] = lambda _: first.pop() if first else oauth_token(settings)
     try:
         return kind(configuration, logger=_library_log())
     except library().KafkaException as error:
@@ -105,16 +118,32 @@ def _library_log() -> logging.Logger:
     return made
 
 
-def oauth_token(settings: KafkaSettings, _configured: str) -> tuple[str, float]:
-    """The token of OAUTHBEARER, and until when it is used (s since 1970)."""
+def _reason_of(error: Exception) -> str:
+    """Why a token could not be had: the last line that its command has printed to stderr, or the system's reason."""
+    lines = (getattr(error, "stderr", None) or "").strip().splitlines()
+    return lines[-1] if lines else str(error)
+
+
+def oauth_token(settings: KafkaSettings) -> tuple[str, float]:
+    """The token of OAUTHBEARER, and until when it is used (s since 1970): until a JWT expires, at most for
+    TOKEN_LIFETIME. OSError, SubprocessError."""
     if settings.token_file:
         token = Path(settings.token_file).read_text().strip()
     else:
-        done = subprocess.run(  # the command is the user's own, from a file that only the user can write
+        done = subprocess.run(  # the user's own command, as a shell takes it
             settings.token_command, shell=True, check=True, capture_output=True, text=True, timeout=60
         )
         token = done.stdout.strip()
-    return token, time.time() + TOKEN_LIFETIME
+    return token, min(time.time() + TOKEN_LIFETIME, _expiry(token))
+
+
+def _expiry(token: str) -> float:
+    """When a JWT expires, s since 1970; infinity for any other token."""
+    try:
+        payload = token.split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return float("inf")
 
 
 def ask(function: Callable[[], Result]) -> Result:
@@ -142,6 +171,7 @@ async def look_at_cluster(client: Any, errors: ErrorLog, where: str, poll: Calla
         raise
     except library().KafkaException as error:
         raise StartError(f"{where}: {errors.last or sentence_of(error.args[0])}") from error
+    errors.clear()
     topics = {name: sorted(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
     return ClusterView(found.cluster_id or "", topics)
 

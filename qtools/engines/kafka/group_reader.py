@@ -1,9 +1,9 @@
-"""The thread that reads and commits one consumer group, or reads without a group. In: topics. Out: pieces, events.
+"""The thread that reads and commits one consumer group, or reads without a group. In: topics. Out: records, events.
 
 librdkafka's consumer belongs to this thread alone: the thread reads and commits, and librdkafka calls it when
-partitions come and go. The event loop gets each list of messages by one call. A function that needs the consumer is
-handed to the thread (`call`). The thread reads no more messages than the owner has room for; what is prefetched waits
-in librdkafka.
+partitions are assigned and taken away. Each list of records is passed to the event loop by one call. A function that
+needs the consumer is handed to the thread (`call`). The thread reads no more messages than its owner grants; what is
+prefetched waits in librdkafka.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from qtools.engines.kafka.client_errors import (
@@ -25,9 +24,9 @@ from qtools.engines.kafka.client_errors import (
     OF_NETWORK,
     PARTITION_EOF,
     sentence_of,
-)  # fmt: skip
-from qtools.engines.kafka.clients import ask
-from qtools.engines.kafka.partition import KafkaPartition, Piece, piece_of, pieces_of
+)
+from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
+from qtools.engines.kafka.start_offsets import committed_or_at, places_without_group
 
 log = logging.getLogger("qtools.kafka")
 
@@ -35,27 +34,31 @@ POLL = 0.1  # s that a read waits for a first message
 MOST_AT_ONCE = 5000  # messages of one read
 COMMIT_INTERVAL = 0.5  # s
 LAST_COMMIT = 5.0  # s that the end waits for the last commit
-CALL_TIMEOUT = 10.0  # s for a question to the cluster
-STALLED = 1.0  # s without room after which reading is paused, so that the group can be served meanwhile
+PAUSE_AFTER = 1.0  # s without room; while it is paused, the reader can take part in rebalances
+LOOK_FOR_PARTITIONS = 30.0  # s between two looks for new partitions, without a group
 Result = TypeVar("Result")
+Place = tuple[str, int]  # a topic and a partition's number
 
 
 class ReaderOwner(Protocol):
-    """Who has a reader: the source. Its methods are called in the event loop's thread."""
+    """What a reader needs of its owner, the source. `grant` and `take` are called in the reader's thread, the other
+    methods in the event loop's."""
 
-    def room(self) -> int:
-        """Messages that may be read now; called in the reader's thread."""
+    def grant(self, most: int) -> int:
+        """How many messages may be read now, at most `most`; they count as read until `take` says how many were."""
 
-    def take(self, messages: int) -> None:
-        """As many messages were read; called in the reader's thread."""
+    def take(self, granted: int, read: int) -> None:
+        """Of the messages that were granted, `read` were read."""
 
-    def make_partition(self, topic: str, number: int) -> KafkaPartition: ...
+    def make_partition(self, topic: str, number: int) -> KafkaPartition:
+        """A partition that was assigned; called in the reader's thread."""
 
-    def arrived(self, pieces: list[tuple[KafkaPartition, Piece]]) -> None: ...
+    def arrived(self, reader: GroupReader, found: list[tuple[KafkaPartition, PartitionRecords]]) -> None: ...
 
-    def lost(self, partitions: list[KafkaPartition]) -> None: ...
+    def taken_away(self, partitions: list[KafkaPartition]) -> None: ...
 
-    def reached(self, partition: KafkaPartition, offset: int) -> None: ...
+    def reached(self, partition: KafkaPartition, offset: int) -> None:
+        """The end of a partition was read; the next message will have `offset`, or a higher one."""
 
     def failed(self, topic: str, code: int, reason: str) -> None: ...
 
@@ -63,53 +66,69 @@ class ReaderOwner(Protocol):
 class GroupReader:
     """consumer: of confluent-kafka, not subscribed yet. commits: whether there is a group whose offsets are committed.
 
-    starts: where partitions begin that have no committed offset, in ms since 1970; None for the client's own way.
-    most: offsets that may lie between the lowest unfinished message of a partition and the newest.
+    starts_ms: where partitions begin that have no committed offset, in ms since 1970; None: auto.offset.reset decides.
+    max_distance: the most offsets between the lowest unfinished message of a partition and the newest.
     """
 
     def __init__(
-        self, consumer: Any, owner: ReaderOwner, topics: set[str], *, commits: bool, starts_ms: int | None, most: int
+        self,
+        consumer: Any,
+        owner: ReaderOwner,
+        topics: set[str],
+        *,
+        commits: bool,
+        starts_ms: int | None,
+        max_distance: int,
     ) -> None:
         self.topics = topics
-        self.partitions: dict[tuple[str, int], KafkaPartition] = {}
+        self.partitions: dict[Place, KafkaPartition] = {}
         self.is_resting = False
+        self.has_joined = False  # the group has given it partitions, or none as there are more members than partitions
         self._consumer = consumer
         self._owner = owner
         self._commits = commits
         self._starts_ms = starts_ms
-        self._most = most
+        self._max_distance = max_distance
         self._loop = asyncio.get_running_loop()
-        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any]]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._is_closed = False
+        self._has_ended = False
         self._is_paused = False
-        self._full: set[tuple[str, int]] = set()  # partitions that are paused: too far from the lowest unfinished
-        self._uncommitted = 0  # commits that were not answered yet
-        self._committed_at = self._read_at = time.monotonic()
+        self._too_far: set[Place] = set()  # partitions that are paused: too far from their lowest unfinished message
+        self._rebalances = 0
+        self._unanswered_commits = 0
+        self._committed_at = self._read_at = self._looked_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="kafka-reader", daemon=True)
 
     # ── for the event loop ──
 
     def start(self) -> None:
+        """Subscribe, in the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There is room again."""
+        """Wake the thread, because there is room again."""
         self._wake.set()
 
     def call(self, function: Callable[[Any], Result]) -> asyncio.Future[Result]:
-        """Run `function(consumer)` in the thread."""
+        """Run `function(consumer)` in the thread. The future has its result or exception; ConnectionError if the thread
+        has ended."""
         done: Future[Result] = Future()
-
-        def run() -> None:
-            try:
-                done.set_result(function(self._consumer))
-            except BaseException as error:
-                done.set_exception(error)
-
-        self._calls.put(run)
+        self._calls.put((done, function))
         self._wake.set()
+        if self._has_ended:
+            self._refuse_calls()
         return asyncio.wrap_future(done)
+
+    def add_topic(self, topic: str) -> asyncio.Future[None]:
+        """Read one more topic."""
+
+        def add(_consumer: Any) -> None:
+            self.topics.add(topic)
+            self._subscribe()
+
+        return self.call(add)
 
     async def close(self) -> None:
         """Commit what is finished, and leave the group."""
@@ -122,82 +141,107 @@ class GroupReader:
 
     def _run(self) -> None:
         try:
-            if self._commits:
-                self._subscribe()
-            else:
-                self._assign_all()
+            self._subscribe()
             while not self._is_closed:
                 self._step()
         except Exception as error:
             log.debug("the reader ends", exc_info=True)
-            self._tell(self._owner.failed, "", FATAL, str(error))
+            self._pass_on(self._owner.failed, "", FATAL, str(error))
         finally:
             try:
                 self._commit_at_the_end()
+            except Exception:
+                log.debug("the last commit failed", exc_info=True)
             finally:
+                self._has_ended = True
+                self._refuse_calls()
                 self._consumer.close()
 
-    def _step(self) -> None:
+    def _refuse_calls(self) -> None:
         while not self._calls.empty():
-            self._calls.get()()
+            done, _ = self._calls.get()
+            if done.set_running_or_notify_cancel():
+                done.set_exception(ConnectionError("the reader has ended"))
+
+    def _run_calls(self) -> None:
+        while not self._calls.empty():
+            done, function = self._calls.get()
+            if not done.set_running_or_notify_cancel():
+                continue
+            try:
+                done.set_result(function(self._consumer))
+            except Exception as error:
+                done.set_exception(error)
+
+    def _step(self) -> None:
+        self._run_calls()
         now = time.monotonic()
         if now - self._committed_at >= COMMIT_INTERVAL:
             self._committed_at = now
             self._commit()
-            self._pause_full_partitions()
-        room = 0 if self.is_resting else self._room()
-        if room <= 0:
-            if self._is_paused or now - self._read_at > STALLED or self.is_resting:
+            self._pause_what_is_too_far()
+        if not self._commits and now - self._looked_at >= LOOK_FOR_PARTITIONS:
+            self._assign_all()
+        granted = 0 if self.is_resting else self._owner.grant(self._room())
+        if granted <= 0:
+            if self._is_paused or now - self._read_at > PAUSE_AFTER or self.is_resting:
                 self._poll_without_reading()
             self._wake.wait(POLL)
             self._wake.clear()
             return
         self._resume()
         self._read_at = now
-        first = self._consumer.poll(POLL)
-        if first is None:
-            return
-        found = [first]
-        if room > 1:
-            found += self._consumer.consume(min(room, MOST_AT_ONCE) - 1, 0)
-        self._hand_over(found)
+        self._read(granted)
 
     def _room(self) -> int:
-        """Messages that may be read now, so that no partition gets too far from its lowest unfinished message."""
-        most = [self._most - p.distance for place, p in self.partitions.items() if place not in self._full]
-        return min([self._owner.room(), *most])
+        """Messages that one read may bring, so that no partition gets too far from its lowest unfinished message."""
+        room = [self._max_distance - p.distance for place, p in self.partitions.items() if place not in self._too_far]
+        return max(0, min([MOST_AT_ONCE, *room]))
 
-    def _hand_over(self, found: list[Any]) -> None:
+    def _read(self, granted: int) -> None:
+        """Read at most as many messages as were granted, and pass them on."""
+        rebalances, found = self._rebalances, []
+        first = self._consumer.poll(POLL)
+        if first is not None:
+            found.append(first)
+            if granted > 1:
+                found += self._consumer.consume(granted - 1, 0)
+        is_one_partition = len(self.partitions) == 1 and rebalances == self._rebalances
+        self._hand_over(found, granted, is_one_partition=is_one_partition)
+
+    def _hand_over(self, found: list[Any], granted: int, *, is_one_partition: bool) -> None:
+        """Pass on what was read. is_one_partition: all records are of the only partition that is assigned."""
         records = [record for record in found if record.error() is None]
-        pieces: list[tuple[KafkaPartition, Piece]] = []
+        passed: list[tuple[KafkaPartition, PartitionRecords]] = []
         if records:
-            if len(self.partitions) == 1:
-                by_place = {next(iter(self.partitions)): piece_of(records)}
+            if is_one_partition:
+                by_place = {(records[0].topic(), records[0].partition()): partition_records(records)}
             else:
-                by_place = pieces_of(records)
-            for place, piece in by_place.items():
-                if (partition := self.partitions.get(place)) is not None:
+                by_place = divide_records(records)
+            for place, some in by_place.items():
+                if (partition := self.partitions.get(place)) is not None:  # else it was taken away meanwhile
                     if partition.read_from < 0:
-                        partition.read_from = piece.offsets[0]
-                    partition.read_to = piece.offsets[-1] + 1
-                    pieces.append((partition, piece))
-            self._owner.take(sum(len(piece.bodies) for _, piece in pieces))
-            self._tell(self._owner.arrived, pieces)
+                        partition.read_from = some.offsets[0]
+                    partition.read_to = some.offsets[-1] + 1
+                    passed.append((partition, some))
+        self._owner.take(granted, sum(len(some.bodies) for _, some in passed))  # before they can be finished
+        if passed:
+            self._pass_on(self._owner.arrived, self, passed)
         if len(records) != len(found):
             for record in found:
                 if (error := record.error()) is not None:
-                    self._note(record, error)
+                    self._handle_event(record, error)
 
-    def _note(self, record: Any, error: Any) -> None:
-        """An event among the messages."""
+    def _handle_event(self, record: Any, error: Any) -> None:
+        """Handle the end of a partition, or an error, among the records."""
         code = error.code()
         if code == PARTITION_EOF:
             if (partition := self.partitions.get((record.topic(), record.partition()))) is not None:
-                self._tell(self._owner.reached, partition, record.offset())
+                self._pass_on(self._owner.reached, partition, record.offset())
         elif code == MAX_POLL_EXCEEDED or (code in OF_NETWORK and not error.fatal()):
             log.info("%s", sentence_of(error))  # librdkafka goes on by itself
         else:
-            self._tell(self._owner.failed, record.topic() or "", code, sentence_of(error))
+            self._pass_on(self._owner.failed, record.topic() or "", code, sentence_of(error))
 
     def _poll_without_reading(self) -> None:
         """Take part in rebalances, and show the group that this member lives, while nothing may be read.
@@ -208,24 +252,24 @@ class GroupReader:
             self._consumer.pause(self._consumer.assignment())
             self._is_paused = True
         if (found := self._consumer.poll(0)) is not None:
-            self._hand_over([found])
+            self._hand_over([found], 0, is_one_partition=False)
 
     def _resume(self) -> None:
         if self._is_paused:
             self._is_paused = False
             places = [(each.topic, each.partition) for each in self._consumer.assignment()]
-            self._consumer.resume(self._places([place for place in places if place not in self._full]))
+            self._consumer.resume(_as_partitions(place for place in places if place not in self._too_far))
 
-    def _pause_full_partitions(self) -> None:
-        """A message that is not finished for long must not stop the other partitions, nor let its own run away."""
-        full = {place for place, partition in self.partitions.items() if partition.distance >= self._most}
-        if full == self._full or self._is_paused:
+    def _pause_what_is_too_far(self) -> None:
+        """Pause partitions whose newest message is too far from the lowest unfinished one; resume the others."""
+        too_far = {place for place, partition in self.partitions.items() if partition.distance >= self._max_distance}
+        if too_far == self._too_far or self._is_paused:
             return
-        if stopped := full - self._full:
-            self._consumer.pause(self._places(stopped))
-        if going := (self._full - full) & self.partitions.keys():
-            self._consumer.resume(self._places(going))
-        self._full = full
+        if stopped := too_far - self._too_far:
+            self._consumer.pause(_as_partitions(stopped))
+        if resumed := (self._too_far - too_far) & self.partitions.keys():
+            self._consumer.resume(_as_partitions(resumed))
+        self._too_far = too_far
 
     # ── commits ──
 
@@ -233,12 +277,12 @@ class GroupReader:
         """Commit, and wait for the answer, but not for ever: a broker may be away."""
         self._commit()
         deadline = time.monotonic() + LAST_COMMIT
-        while self._uncommitted > 0 and time.monotonic() < deadline:
+        while self._unanswered_commits and time.monotonic() < deadline:
             if not self._is_paused:
                 self._consumer.pause(self._consumer.assignment())
                 self._is_paused = True
             self._consumer.poll(POLL)
-        if self._uncommitted > 0:
+        if self._unanswered_commits:
             log.warning("the last commit was not answered; what was finished since the commit before may come again")
 
     def _commit(self, waits: bool = False, only: list[KafkaPartition] | None = None) -> None:
@@ -259,17 +303,16 @@ class GroupReader:
             self._consumer.commit(offsets=offsets, asynchronous=not waits)
         except KafkaException as error:
             if error.args[0].code() != NO_OFFSET:
-                log.warning(
-                    "cannot commit: %s; what was finished since the last commit comes again", sentence_of(error.args[0])
-                )
+                reason = sentence_of(error.args[0])
+                log.warning("cannot commit: %s; what was finished since the last commit comes again", reason)
             return
-        self._uncommitted += not waits  # the answer of one that waits has come
+        self._unanswered_commits += not waits  # the answer of one that waits has come
         for partition, offset in moved:
             partition.committed = offset
 
     def committed(self, error: Any, offsets: list[Any]) -> None:
-        """librdkafka calls this for each commit that did not wait."""
-        self._uncommitted = max(0, self._uncommitted - 1)
+        """librdkafka calls this for each commit."""
+        self._unanswered_commits = max(0, self._unanswered_commits - 1)
         if error is None or error.code() == NO_OFFSET:
             return
         log.info("cannot commit: %s; it is tried again", sentence_of(error))
@@ -277,59 +320,36 @@ class GroupReader:
             if (partition := self.partitions.get((each.topic, each.partition))) is not None:
                 partition.committed = -1
 
-    # ── partitions that come and go ──
+    # ── which partitions are read ──
 
     def _subscribe(self) -> None:
+        if not self._commits:
+            self._assign_all()
+            return
         self._consumer.subscribe(
             sorted(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def subscribe(self, topic: str) -> asyncio.Future[None]:
-        """Read one more topic."""
-
-        def more(_consumer: Any) -> None:
-            self.topics.add(topic)
-            if self._commits:
-                self._subscribe()
-            else:
-                self._assign_all()
-
-        return self.call(more)
-
     def _assign_all(self) -> None:
-        """Read all partitions from their ends, or from a time on, without a group."""
-        from confluent_kafka import OFFSET_END, TopicPartition
-
-        known = self._consumer.list_topics(timeout=CALL_TIMEOUT).topics
-        places = [
-            TopicPartition(topic, number, OFFSET_END)
-            for topic in sorted(self.topics)
-            for number in (known[topic].partitions if topic in known else ())
-            if (topic, number) not in self.partitions
-        ]
-        if self._starts_ms is not None:
-            places = self._offsets_at(places)
+        """Without a group: read all partitions, from their ends or from a time on; those that were added to a topic
+        later from their beginnings."""
+        self._looked_at = time.monotonic()
+        places = places_without_group(self._consumer, self.topics, self.partitions, self._starts_ms)
         self._add(places)
-        self._consumer.incremental_assign(places)
+        if places:
+            self._consumer.incremental_assign(places)
+        self.has_joined = True
 
     def _on_assign(self, consumer: Any, places: list[Any]) -> None:
-        if self._starts_ms is not None:
-            committed = ask(partial(consumer.committed, places, timeout=CALL_TIMEOUT))
-            fresh = [place for place in committed if place.offset < 0]
-            known = [place for place in committed if place.offset >= 0]
-            places = known + self._offsets_at(fresh)
+        self._rebalances += 1
+        if self._starts_ms is not None and places:
+            places = committed_or_at(consumer, places, self._starts_ms)
         self._add(places)
         consumer.incremental_assign(places)
-        if self._is_paused:
+        if self._is_paused and places:
             consumer.pause(places)
+        self.has_joined = True
         log.debug("assigned: %s", ", ".join(f"{place.topic} {place.partition}" for place in places))
-
-    def _offsets_at(self, places: list[Any]) -> list[Any]:
-        """Where `places` begin by their time; their ends where nothing is as new."""
-        from confluent_kafka import TopicPartition
-
-        asked = [TopicPartition(place.topic, place.partition, self._starts_ms or 0) for place in places]
-        return list(ask(partial(self._consumer.offsets_for_times, asked, timeout=CALL_TIMEOUT))) if asked else []
 
     def _add(self, places: list[Any]) -> None:
         for place in places:
@@ -346,24 +366,25 @@ class GroupReader:
         consumer.incremental_unassign(places)
 
     def _remove(self, places: list[Any]) -> list[KafkaPartition]:
+        self._rebalances += 1
         found = [self.partitions.pop((place.topic, place.partition), None) for place in places]
         gone = [partition for partition in found if partition is not None]
         for partition in gone:
             partition.is_lost = True  # from now on acknowledgements come too late
-        self._full -= {(partition.topic, partition.number) for partition in gone}
+        self._too_far -= {(partition.topic, partition.number) for partition in gone}
         if gone:
-            self._tell(self._owner.lost, gone)
+            self._pass_on(self._owner.taken_away, gone)
         return gone
 
-    @staticmethod
-    def _places(places: Any) -> list[Any]:
-        from confluent_kafka import TopicPartition
-
-        return [TopicPartition(topic, number) for topic, number in places]
-
-    def _tell(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function of the event loop's thread."""
+    def _pass_on(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function in the event loop's thread."""
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed: the program ends
             self._is_closed = True
+
+
+def _as_partitions(places: Iterable[Place]) -> list[Any]:
+    from confluent_kafka import TopicPartition
+
+    return [TopicPartition(topic, number) for topic, number in places]

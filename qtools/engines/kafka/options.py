@@ -33,17 +33,18 @@ _REFUSED = {
         "group.id", "partition.assignment.strategy", "enable.partition.eof", "group.protocol", "group.instance.id",
     ),
     "the broker's URL says it": ("bootstrap.servers", "metadata.broker.list", "security.protocol"),
-    "a secret on a command line can be read by every user: use a profile, a file or the environment": (
+    "a secret on a command line can be read by every user: give password_file, or tls_key_password_file": (
         "sasl.password", "ssl.key.password", "ssl.keystore.password", "ssl.key.pem", "sasl.oauthbearer.client.secret",
         "sasl.oauthbearer.config",
     ),
     "this program sets it": (
         "client.software.name", "client.software.version", "log.queue", "interceptor.class", "plugin.library.paths",
-        "opaque", "consume.callback.max.messages", "delivery.report.only.error", "test.mock.num.brokers",
+        "opaque", "consume.callback.max.messages", "test.mock.num.brokers", "message.max.bytes",
+        "queue.buffering.max.messages", "queue.buffering.max.kbytes",
     ),
 }  # fmt: skip
 
-_FLAGS_OF_NSQ = {
+_NSQ_FLAGS = {
     "snappy": "--snappy", "deflate": "--deflate", "deflate_level": "--deflate-level", "msg_timeout": "--msg-timeout",
 }  # fmt: skip
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -51,21 +52,22 @@ _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 # Options of this project, by key; the values are the names of fields of KafkaSettings.
 _OWN = {
     "client_id": "client_id", "tls": "tls", "tls_ca": "tls_ca", "tls_cert": "tls_cert", "tls_key": "tls_key",
-    "tls_insecure_skip_verify": "tls_insecure", "sasl_mechanism": "mechanism", "user": "user",
+    "tls_key_password_file": "tls_key_password_file", "tls_insecure_skip_verify": "tls_insecure",
+    "sasl_mechanism": "mechanism", "sasl_mechanisms": "mechanism", "user": "user", "sasl_username": "user",
     "password_file": "password_file", "auth_secret_file": "password_file", "token_command": "token_command",
     "token_file": "token_file",
 }  # fmt: skip
-_FILES = frozenset({"tls_ca", "tls_cert", "tls_key", "password_file", "token_file"})
+_FILES = frozenset({"tls_ca", "tls_cert", "tls_key", "tls_key_password_file", "password_file", "token_file"})
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def convert_options(pairs: Mapping[str, Any], where: str, file: Any = str) -> dict[str, Any]:
     """Options by key → fields of KafkaSettings, "password_file" (a path) and "properties" (a dict). UsageError names
-    `where` they were given. file: the path that a value means."""
+    `where` they were given. file: turns a value into a path."""
     fields: dict[str, Any] = {}
     properties: dict[str, str] = {}
     for key, value in pairs.items():
-        if (name := _OWN.get(key.replace("-", "_").replace(".", "_") if "." not in key else key)) is not None:
+        if (name := _OWN.get(key.replace("-", "_").replace(".", "_"))) is not None:
             fields[name] = _converted(name, value, f"{where}: {key}", file)
             continue
         dotted = key.replace("_", ".")
@@ -110,6 +112,8 @@ def check_settings(settings: KafkaSettings) -> None:
     if settings.mechanism == "OAUTHBEARER":
         if bool(settings.token_command) == bool(settings.token_file):
             raise UsageError("OAUTHBEARER needs a token: give token_command or token_file")
+    elif settings.password and not settings.user:
+        raise UsageError("there is a password and no user: give user in a profile, or QTOOLS_KAFKA_USER")
     elif settings.mechanism and not (settings.user and settings.password):
         raise UsageError(
             f"{settings.mechanism} needs a user and a password: give user and password_file in a profile,"
@@ -131,7 +135,7 @@ def engine_of_options(
     """The engine for the cluster of `urls`. UsageError, StartError.
 
     origin: where the broker was named. layers: options, where they were given, and what a path in them means; the
-    weakest first. flags: the fields of NSQ's settings that flags gave.
+    weakest first. flags: the flags that were given, by field of NSQ's Settings.
     """
     fields: dict[str, Any] = {}
     properties: dict[str, str] = {}
@@ -139,7 +143,7 @@ def engine_of_options(
         converted = convert_options(pairs, where, file)
         properties |= converted.pop("properties", {})
         fields |= converted
-    for name, flag in _FLAGS_OF_NSQ.items():
+    for name, flag in _NSQ_FLAGS.items():
         if flags.get(name):
             raise UsageError(f"{flag} is for NSQ, and {origin} is Kafka: leave it out")
     fields |= {name: value for name, value in flags.items() if name in KafkaSettings._fields}
@@ -153,6 +157,8 @@ def engine_of_options(
     password = _read(password_file) if password_file else url.password or environ.get("QTOOLS_KAFKA_PASSWORD", "")
     if user and "mechanism" not in fields:
         fields["mechanism"] = "PLAIN"
+    if key_password_file := fields.pop("tls_key_password_file", ""):
+        fields["tls_key_password"] = _read(key_password_file)
     hosts = tuple(dict.fromkeys(host for each in urls for host in each.hosts))
     fields |= {"user": user, "password": password, "hosts": hosts, "program": program}
     settings = KafkaSettings(**fields, properties=tuple(properties.items()))

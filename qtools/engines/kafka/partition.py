@@ -16,10 +16,10 @@ from qtools.attributes import TOMBSTONE, Attributes
 from qtools.flow.ledger import Ledger, ranges_of
 from qtools.message import Batch, Message, Messages
 
-CREATE_TIME, LOG_APPEND_TIME = 1, 2  # rdkafka.h, rd_kafka_timestamp_type_t
+MOST_ATTEMPTS = 65_535  # that a Message can hold
 
 
-class Piece(NamedTuple):
+class PartitionRecords(NamedTuple):
     """Messages of one partition that were read together. offsets: ascending; records: of confluent-kafka."""
 
     offsets: Sequence[int]
@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 class KafkaPartition:
     """The Origin of the messages of one partition. All methods are called by the event loop's thread.
 
-    on_settled: called with how many messages are in flight no more. on_requeued: called with a batch and the ms after
+    on_settled: called with how many messages are no longer in flight. on_requeued: called with a batch and the ms after
     which it is to be delivered again. on_late: called with how many messages were acknowledged after the partition was
     taken away.
     """
@@ -50,9 +50,10 @@ class KafkaPartition:
         self.is_lost = False
         self.in_flight = 0
         self.committed = -1  # what was committed last
-        self.read_from = self.read_to = -1  # the offsets of the first message read, and behind the last; the reader's
+        self.read_to_end = -1  # the partition's end, where it was reached last
+        self.read_from = self.read_to = -1  # of the first message read, and behind the last; set by the reader's thread
         self._ledger: Ledger | None = None
-        self._pieces: deque[Piece] = deque()
+        self._unfinished: deque[PartitionRecords] = deque()
         self._attempts: dict[int, int] = {}  # of messages that were delivered more than once
         self._on_settled = on_settled
         self._on_requeued = on_requeued
@@ -60,21 +61,27 @@ class KafkaPartition:
 
     # ── what was read ──
 
-    def add(self, piece: Piece) -> Batch:
-        """The messages of `piece` as a batch; they are in flight from now on."""
-        offsets = piece.offsets
+    def add(self, some: PartitionRecords) -> Batch:
+        """The messages of `some` as a batch; they are in flight from now on. Their offsets are not below `end`."""
+        offsets = some.offsets
         if self._ledger is None:
             self._ledger = Ledger(offsets[0])
         for start, stop in ranges_of(offsets):
             self._ledger.add(start, stop)
-        self._pieces.append(piece)
+        self._unfinished.append(some)
         self.in_flight += len(offsets)
-        return Batch([(self, 0, len(offsets))], None, piece.bodies, offsets, piece.records)
+        return Batch([(self, 0, len(offsets))], None, some.bodies, offsets, some.records)
 
     def reach(self, offset: int) -> None:
-        """The end of the partition was read: there is no message below `offset` that was not (only markers)."""
+        """All messages below `offset` have been read. Offsets in between belong to markers of transactions."""
+        self.read_to_end = offset
         if self._ledger is not None and offset > self._ledger.end:
             self._ledger.add(offset, offset)
+
+    @property
+    def end(self) -> int:
+        """The offset behind the newest message that was added; -1 before the first one."""
+        return -1 if self._ledger is None else self._ledger.end
 
     @property
     def confirmed(self) -> int:
@@ -83,14 +90,14 @@ class KafkaPartition:
 
     @property
     def distance(self) -> int:
-        """Offsets from the lowest unfinished message to the newest one read; asked by the reader's thread."""
+        """Offsets from the lowest unfinished message to the newest one read; called in the reader's thread."""
         return self.read_to - max(self.read_from, self.confirmed)
 
     def lose(self) -> None:
-        """The partition was taken away: its messages are another reader's."""
+        """The partition was taken away: another consumer of the group reads its unfinished messages again."""
         self.is_lost = True
         count, self.in_flight = self.in_flight, 0
-        self._pieces.clear()
+        self._unfinished.clear()
         self._on_settled(count)
 
     # ── what becomes of messages (message.Origin) ──
@@ -104,9 +111,9 @@ class KafkaPartition:
         if self._attempts:
             for offset in ids:
                 self._attempts.pop(offset, None)
-        confirmed, pieces = self._ledger.confirmed, self._pieces
-        while pieces and pieces[0].offsets[-1] < confirmed:
-            pieces.popleft()
+        confirmed, unfinished = self._ledger.confirmed, self._unfinished
+        while unfinished and unfinished[0].offsets[-1] < confirmed:
+            unfinished.popleft()
         self._on_settled(len(ids))
 
     def requeue(self, ids: Sequence[int], delay_ms: int) -> None:
@@ -114,17 +121,17 @@ class KafkaPartition:
             return
         bodies: list[bytes] = []
         records: list[Any] = []
-        starts = [piece.offsets[0] for piece in self._pieces]
+        starts = [some.offsets[0] for some in self._unfinished]
         for offset in ids:
-            piece = self._pieces[bisect_right(starts, offset) - 1]
-            place = offset - piece.offsets[0] if isinstance(piece.offsets, range) else piece.offsets.index(offset)
-            bodies.append(piece.bodies[place])
-            records.append(piece.records[place])
-            self._attempts[offset] = self._attempts.get(offset, 1) + 1
+            some = self._unfinished[bisect_right(starts, offset) - 1]
+            place = offset - some.offsets[0] if isinstance(some.offsets, range) else some.offsets.index(offset)
+            bodies.append(some.bodies[place])
+            records.append(some.records[place])
+            self._attempts[offset] = min(MOST_ATTEMPTS, self._attempts.get(offset, 1) + 1)
         self._on_requeued(Batch([(self, 0, len(ids))], None, bodies, list(ids), records), delay_ms)
 
     def touch(self, ids: Sequence[int]) -> None:
-        """Nothing to do: a message that is in flight is this process's for as long as it lives."""
+        """Nothing to do: Kafka has no message timeout."""
 
     # ── what the records say (message.RecordOrigin) ──
 
@@ -153,19 +160,19 @@ class KafkaPartition:
         return f"<KafkaPartition {self.topic} {self.number} in_flight={self.in_flight} confirmed={self.confirmed}>"
 
 
-def pieces_of(records: list[Any]) -> dict[tuple[str, int], Piece]:
-    """Records as they were read → (topic, partition) → their piece, in order."""
+def divide_records(records: list[Any]) -> dict[tuple[str, int], PartitionRecords]:
+    """Records as they were read → (topic, partition) → those of each, in order."""
     by_place: dict[tuple[str, int], list[Any]] = {}
     for record in records:
         place = record.topic(), record.partition()
         if (some := by_place.get(place)) is None:
             some = by_place[place] = []
         some.append(record)
-    return {place: piece_of(some) for place, some in by_place.items()}
+    return {place: partition_records(some) for place, some in by_place.items()}
 
 
-def piece_of(records: list[Any]) -> Piece:
-    """Records of one partition as a piece."""
+def partition_records(records: list[Any]) -> PartitionRecords:
+    """Records of one partition together."""
     first, last = records[0].offset(), records[-1].offset()
     offsets: Sequence[int] = range(first, last + 1)
     if len(offsets) != len(records):  # offsets ascend, and may have gaps
@@ -173,4 +180,4 @@ def piece_of(records: list[Any]) -> Piece:
     bodies = [record.value() for record in records]
     if None in bodies:
         bodies = [TOMBSTONE if body is None else body for body in bodies]
-    return Piece(offsets, bodies, records)
+    return PartitionRecords(offsets, bodies, records)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from typing import Any
 
-from qtools.engines.kafka.client_errors import PARTITION_EOF, UNKNOWN_TOPIC_OR_PARTITION, error_of_code, sentence_of
-from qtools.engines.kafka.clients import ErrorLog, ask, library, look_at_cluster, make_consumer
-from qtools.engines.kafka.group_reader import CALL_TIMEOUT
-from qtools.engines.kafka.partition import KafkaPartition, piece_of
+from qtools.engines.kafka.client_errors import (
+    PARTITION_EOF,
+    TIMED_OUT,
+    UNKNOWN_TOPIC_OR_PARTITION,
+    error_of_code,
+    sentence_of,
+)
+from qtools.engines.kafka.clients import CALL_TIMEOUT, ErrorLog, ask, library, look_at_cluster, make_consumer
+from qtools.engines.kafka.partition import KafkaPartition, partition_records
 from qtools.engines.kafka.settings import KafkaSettings
-from qtools.errors import NetworkError, StartError
+from qtools.errors import NetworkError, UsageError
 from qtools.message import Batch
 from qtools.names import Subscription, is_ephemeral
 
@@ -19,17 +25,19 @@ NO_GROUP = "qtools-peek"  # a name that the client needs; it joins no group
 
 
 async def peek(subscription: Subscription, settings: KafkaSettings, count: int) -> list[Batch]:
-    """The first `count` messages that the group has not committed, or of the topic where there is no group; StartError
-    when there is no such topic or no broker answers."""
+    """The first `count` messages that the group has not committed, or of the topic where there is no group.
+
+    UsageError when there is no such topic, StartError when no broker answers, NetworkError when one goes away."""
     errors = ErrorLog()
     topic, channel = subscription
     group = NO_GROUP if is_ephemeral(channel) else channel
-    properties = {"group.id": group, "enable.auto.commit": False, "enable.partition.eof": True}
+    properties = {"group.id": group, "enable.auto.commit": False, "enable.partition.eof": True,
+                  "auto.offset.reset": "earliest"}  # fmt: skip
     consumer = make_consumer(settings, errors, properties)
     try:
         view = await look_at_cluster(consumer, errors, str(settings), lambda: consumer.poll(0))
         if topic not in view.partitions:
-            raise StartError(str(error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(settings))))
+            raise UsageError(str(error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(settings))))
         try:
             records = await asyncio.to_thread(_read, consumer, topic, view.partitions[topic], count, group != NO_GROUP)
         except library().KafkaException as error:
@@ -41,12 +49,12 @@ async def peek(subscription: Subscription, settings: KafkaSettings, count: int) 
         some = [record for record in records if record.partition() == number]
         if some:
             origin = KafkaPartition(topic, number, str(settings), _ignore, _ignore, _ignore)
-            batches.append(origin.add(piece_of(some)))
+            batches.append(origin.add(partition_records(some)))
     return batches
 
 
 def _ignore(*_: object) -> None:
-    """What is peeked at is not in flight."""
+    """A callback of an origin that acknowledges nothing."""
 
 
 def _read(consumer: Any, topic: str, partitions: list[int], count: int, has_group: bool) -> list[Any]:
@@ -62,9 +70,13 @@ def _read(consumer: Any, topic: str, partitions: list[int], count: int, has_grou
     consumer.assign(places)
     records: list[Any] = []
     open_partitions = set(partitions)
+    deadline = time.monotonic() + CALL_TIMEOUT
     while open_partitions and len(records) < count:
+        if time.monotonic() > deadline:
+            raise library().KafkaException(library().KafkaError(TIMED_OUT))
         found = consumer.consume(min(count - len(records), 1000), 0.2)
         for record in found:
+            deadline = time.monotonic() + CALL_TIMEOUT
             if record.error() is None:
                 records.append(record)
             elif record.error().code() == PARTITION_EOF:

@@ -10,6 +10,7 @@ the order within a partition is the order of the input.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -36,34 +37,37 @@ from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError
 from qtools.flow.contract import GroupAttributes, Refused
 
 POLL_INTERVAL = 0.002  # s between two looks at delivery reports
-QUEUED_KBYTES = 65536  # of messages that wait in librdkafka; more are not read
+IDLE_POLL_INTERVAL = 0.5  # s, while no publish waits for one
+PROBE_INTERVAL = 2.0  # s between two questions to a cluster that was not there
+LINGER_MS = 5  # that a batch waits for more messages
+QUEUED_KBYTES = 65_536  # of messages that wait in librdkafka; a publish waits beyond that
 BATCH_BYTES = 1_000_000  # librdkafka's default of batch.size
 MOST_BYTES = 1_000_000_000  # librdkafka's own limit of a message; the topic's is checked before
 DEFAULT_LARGEST = 1_048_588  # bytes of a batch: Kafka's default of message.max.bytes
 OVERHEAD = 100  # bytes of a batch around its only message: a header of 61, and lengths
 LOOK_AGAIN = 1.0  # s between two looks for a topic that does not exist
-NOW = 0  # the timestamp of a message that has none: librdkafka takes the time
+NOW = 0  # the timestamp of a message that has none: librdkafka uses the time of produce()
 
 
 class _Request:
-    """A publish that runs. left: its messages without a delivery report; failed: (group, error, value) of those that
-    were not delivered."""
+    """A publish that runs. left: its messages without a delivery report. failed: (group, error, place or None, value)
+    of those that were not delivered."""
 
     __slots__ = ("done", "failed", "is_queued", "left")
 
     def __init__(self) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.failed: list[tuple[int, Any, bytes]] = []
+        self.failed: list[tuple[int, Any, int | None, bytes | None]] = []
         self.is_queued = False
         self.left = 0
 
-    def reporter(self, group: int) -> Callable[[Any, Any], None]:
-        """What librdkafka calls for each message of `group`."""
+    def reporter(self, group: int, place: int | None = None) -> Callable[[Any, Any], None]:
+        """What librdkafka calls for each message of `group`, or for the one at `place`."""
 
         def report(error: Any, message: Any) -> None:
             self.left -= 1
             if error is not None:
-                self.failed.append((group, error, message.value()))
+                self.failed.append((group, error, place, message.value()))
             if not self.left and self.is_queued and not self.done.done():
                 self.done.set_result(None)
 
@@ -71,7 +75,7 @@ class _Request:
 
 
 class _Target(NamedTuple):
-    """Where messages of a topic are queued. largest: bytes that key and body of one message may have."""
+    """Where messages of a topic are queued. largest: bytes that key and body of one message may have together."""
 
     producer: Any
     largest: int
@@ -90,15 +94,19 @@ class KafkaPublisher:
         self._targets: dict[str, _Target] = {}  # by topic
         self._looked_at = float("-inf")
         self._requests = 0  # publishes that run
-        self._queue = asyncio.Lock()
+        self._enqueue_lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._admin: Any = None
+        self._is_closed = False
+        self._probed_at = 0.0
+        self._probe: asyncio.Task[None] | None = None
 
     # ── what the contract asks ──
 
     async def start(self) -> None:
         """Connect; StartError when no broker could be reached."""
         self._producer(BATCH_BYTES)
+        self._keep_polling()
         await self._look()
 
     async def publish(
@@ -116,7 +124,7 @@ class KafkaPublisher:
         begun = time.perf_counter()
         try:
             columns = attributes() if attributes is not None else [Attributes()] * len(groups)
-            async with self._queue:  # one publish after the other, in the order of their calls
+            async with self._enqueue_lock:  # one publish after the other, in the order of their calls
                 for number, (topic, bodies) in enumerate(groups):
                     if topic not in self._targets and (error := await self._find(topic)) is not None:
                         refused.update({(number, place): error for place in range(len(bodies))})
@@ -126,9 +134,11 @@ class KafkaPublisher:
             if request.left:
                 self._keep_polling()
                 await request.done
+                if not request.failed:
+                    self._errors.clear()
         finally:
             self._requests -= 1
-        self._blame(request, groups, refused)
+        self._collect_refused(request, groups, refused)
         count = sum(len(bodies) for _, bodies in groups) - len(refused)
         self.published += count
         self.published_bytes += sum(sum(map(len, bodies)) for _, bodies in groups)
@@ -138,11 +148,14 @@ class KafkaPublisher:
 
     async def close(self) -> None:
         """Drop what still waits, and end; publishes that still run are not completed."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._probe is not None:
+            self._probe.cancel()
         for producer in self._producers.values():
             producer.purge()
-            await asyncio.to_thread(producer.flush, 0.5)
+            producer.poll(0)
         self._producers.clear()
 
     @property
@@ -152,8 +165,8 @@ class KafkaPublisher:
 
     @property
     def connected(self) -> int:
-        """1 once the cluster has answered."""
-        return int(bool(self._topics) or self._looked_at > 0)
+        """1 while a broker is connected."""
+        return int(bool(self._producers) and not self._errors.is_down)
 
     # ── the queue of librdkafka ──
 
@@ -162,11 +175,13 @@ class KafkaPublisher:
         if batch_bytes not in self._producers:
             timeout = self._options.retry_timeout
             given = dict(self._settings.properties)
-            defaults = {"linger.ms": 5, "partitioner": "murmur2_random", "batch.size": batch_bytes}
+            defaults = {"linger.ms": LINGER_MS, "partitioner": "murmur2_random", "batch.size": batch_bytes}
+            if "queue.buffering.max.ms" in given:  # another name of it
+                del defaults["linger.ms"]
             properties = {key: value for key, value in defaults.items() if key not in given} | {
                 "acks": "all",
                 "enable.idempotence": True,
-                "message.timeout.ms": 0 if timeout is None else max(1, round(timeout * 1000)),
+                "message.timeout.ms": 0 if timeout is None else max(2 * LINGER_MS, round(timeout * 1000)),
                 "message.max.bytes": MOST_BYTES,
                 "queue.buffering.max.kbytes": QUEUED_KBYTES,
                 "queue.buffering.max.messages": 1_000_000,
@@ -183,7 +198,7 @@ class KafkaPublisher:
         attributes: Attributes,
         refused: Refused,
     ) -> None:
-        """Put the messages of one group into the queue; waits while it is full."""
+        """Put the messages of one group into the queue; waits while it is full. BrokerError if the topic is refused."""
         producer, largest = self._targets[topic]
         produce, report = producer.produce, request.reporter(number)
         keys, headers, timestamps = attributes[:3]
@@ -216,7 +231,7 @@ class KafkaPublisher:
                         None if bodies[place] is TOMBSTONE else bodies[place],
                         key,
                         -1,
-                        report,
+                        request.reporter(number, place),
                         None,  # another name of the argument before
                         timestamps[place] // 1_000_000 if timestamps is not None else NOW,
                         list(headers[place]) if headers is not None else None,
@@ -240,43 +255,67 @@ class KafkaPublisher:
             await asyncio.sleep(POLL_INTERVAL)
 
     def _keep_polling(self) -> None:
-        """Let librdkafka call back its reports for as long as publishes wait for them."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(POLL_INTERVAL, self._poll)
+        """Let librdkafka call back its reports: often while publishes wait for them, and seldom while none does."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + (POLL_INTERVAL if self._requests else IDLE_POLL_INTERVAL)
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(due, self._poll)
 
     def _poll(self) -> None:
         self._timer = None
         for producer in self._producers.values():
             producer.poll(0)
-        if self._requests:
-            self._keep_polling()
+        if self._is_closed:
+            return
+        if self._errors.is_down and not self._requests and time.monotonic() - self._probed_at > PROBE_INTERVAL:
+            self._probed_at = time.monotonic()
+            self._probe = asyncio.create_task(self._ask_whether_it_is_back())
+        self._keep_polling()
+
+    async def _ask_whether_it_is_back(self) -> None:
+        """While no broker is connected, and nothing is published that would show when one is."""
+        with contextlib.suppress(StartError):
+            await self._look()
 
     def _raise_if_fatal(self) -> None:
         if self._errors.fatal:
             raise BrokerError("FATAL", self._errors.fatal)
 
-    def _blame(self, request: _Request, groups: Sequence[tuple[str, Sequence[bytes]]], refused: Refused) -> None:
+    def _collect_refused(
+        self, request: _Request, groups: Sequence[tuple[str, Sequence[bytes]]], refused: Refused
+    ) -> None:
         """Add the messages that were not delivered to `refused`; NetworkError if no broker confirmed one in time.
 
-        A report has the message's bytes and not its place. Of messages with equal bytes the first ones are blamed.
+        A report of a message without attributes has its bytes and not its place: of messages that are equal in all,
+        the first ones are taken.
         """
         where = str(self._settings)
-        for number, error, value in request.failed:
+        places: dict[int, dict[bytes, list[int]]] = {}  # group → body → its places that are not refused, the last first
+        for number, error, place, value in request.failed:
             topic, bodies = groups[number]
             made = error_of_topic(topic, error, where)
             if isinstance(made, NetworkError):
                 raise NetworkError(where, self._errors.last or made.reason)
-            for place, body in enumerate(bodies):
-                if body == (value or b"") and (number, place) not in refused:
-                    refused[number, place] = made
-                    break
+            self._targets.pop(topic, None)  # it may have changed, or be gone
+            if place is None:
+                if number not in places:
+                    places[number] = {}
+                    for index in reversed(range(len(bodies))):
+                        if (number, index) not in refused:
+                            places[number].setdefault(bodies[index], []).append(index)
+                place = places[number][value or b""].pop()
+            refused[number, place] = made
 
     # ── topics ──
 
     async def _look(self) -> None:
         """Learn which topics exist; StartError when no broker answers."""
         producer = next(iter(self._producers.values()))
-        view = await look_at_cluster(producer, self._errors, str(self._settings), lambda: producer.poll(0))
+        # The timer of this loop polls meanwhile: reports are called back in one thread only.
+        view = await look_at_cluster(producer, self._errors, str(self._settings), lambda: None)
         self._looked_at = time.monotonic()
         self._topics.update(view.partitions)
 
@@ -295,7 +334,8 @@ class KafkaPublisher:
             self._topics.add(topic)
         if topic in self._topics:
             largest = await self._largest(topic)
-            self._targets[topic] = _Target(self._producer(min(BATCH_BYTES, largest)), largest - OVERHEAD)
+            most = min(largest - OVERHEAD, QUEUED_KBYTES * 1024 - OVERHEAD)
+            self._targets[topic] = _Target(self._producer(min(BATCH_BYTES, largest)), most)
             return None
         return error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings))
 

@@ -20,6 +20,7 @@ class KafkaSettings(NamedTuple):
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
+    tls_key_password: str = ""
     tls_insecure: bool = False
     mechanism: str = ""
     user: str = ""
@@ -50,6 +51,8 @@ class KafkaSettings(NamedTuple):
         if self.tls_cert:
             made["ssl.certificate.location"] = self.tls_cert
             made["ssl.key.location"] = self.tls_key or self.tls_cert
+            if self.tls_key_password:
+                made["ssl.key.password"] = self.tls_key_password
         if self.tls_insecure:
             made["enable.ssl.certificate.verification"] = False
             made["ssl.endpoint.identification.algorithm"] = "none"

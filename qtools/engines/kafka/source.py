@@ -1,6 +1,6 @@
 """Reads channels of Kafka, which are consumer groups. In: subscriptions. Out: batches; see engines/contract.py.
 
-    GroupReader's thread ─▶ pieces of partitions ─▶ read(): one batch ─▶ finish() ─▶ the partition's ledger ─▶ commit
+    GroupReader's thread ─▶ records of partitions ─▶ read(): one batch ─▶ finish() ─▶ the partition's ledger ─▶ commit
 
 One reader for each channel. A temporary channel reads without a group, from the ends of the partitions or from a time,
 and commits nothing. A new group begins with the oldest message, so that none is missed.
@@ -15,25 +15,31 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from qtools.engines.contract import SourceOptions
 from qtools.engines.kafka.client_errors import UNKNOWN_TOPIC_OR_PARTITION, TopicRefused, error_of_code
-from qtools.engines.kafka.clients import ErrorLog, ask, library, look_at_cluster, make_consumer
-from qtools.engines.kafka.group_reader import CALL_TIMEOUT, GroupReader
-from qtools.engines.kafka.partition import KafkaPartition, Piece
+from qtools.engines.kafka.clients import ErrorLog, look_at_cluster, make_consumer
+from qtools.engines.kafka.end_offsets import EndOffsets
+from qtools.engines.kafka.group_reader import GroupReader
+from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import NetworkError, QtoolsError, StartError
 from qtools.message import Batch
 from qtools.names import Subscription, is_ephemeral
 
+log = logging.getLogger("qtools.kafka")
+
 LOOK_INTERVAL = 0.2  # s between two looks whether anything is left
 AWAY = 60.0  # s without an answer after which a run that ends when nothing is left gives up
-log = logging.getLogger("qtools.kafka")
+UNREAD_BYTES = 8 * 1024 * 1024  # of bodies that were not read; the readers wait beyond that
+PREFETCHED_KBYTES = 16_384  # that librdkafka fetches ahead, for each reader
 
 
 class KafkaSource:
+    """Reads `subscriptions`. Its methods are called in the event loop's thread, except `grant`, `take` and
+    `make_partition`, which the readers' threads call."""
+
     def __init__(self, subscriptions: Sequence[Subscription], settings: KafkaSettings, options: SourceOptions) -> None:
         self.subscriptions = list(subscriptions)
         self.on_received: Callable[[int], None] | None = None
@@ -45,17 +51,20 @@ class KafkaSource:
         self._limit = options.limit
         self._errors = ErrorLog()
         self._readers: dict[str, GroupReader] = {}  # by channel
-        self._ready: deque[Batch] = deque()
-        self._something = asyncio.Event()  # `read` has to look again
+        self._unread: deque[Batch] = deque()
+        self._changed = asyncio.Event()  # `read` has to look again
         self._error: QtoolsError | None = None
         self._is_ended = False
-        self._taken = 0  # messages that were read from the cluster; counted by the readers' threads
-        self._settled = 0  # of these: in flight no more
-        self._ends: dict[KafkaPartition, int] = {}  # the offset of a partition's end, where it was reached
-        self._lock = threading.Lock()
+        self._is_discarded = False
+        self._lock = threading.Lock()  # of what the readers' threads count
+        self._granted = 0  # messages that readers may read now
+        self._fetched = 0  # messages that were read from the cluster
+        self._arrived = 0  # of these: passed to the event loop's thread
+        self._settled = 0  # of these: finished, or taken away
+        self._average = 1.0  # bytes of a message, of late
         self._away_since = 0.0
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._snapshot: dict[tuple[str, str, int], int] = {}  # ends at the start, for --until-now
+        self._timers: set[asyncio.TimerHandle] = set()  # of messages that were requeued
+        self._at_start: EndOffsets | None = None  # for --until-now
 
     # ── what the contract asks ──
 
@@ -74,7 +83,7 @@ class KafkaSource:
         for subscription in self.subscriptions:
             await self._subscribe(subscription)
         if self._options.ends.until_now:
-            self._snapshot = await self._left(committed=False)
+            self._at_start = await EndOffsets.of(self._readers, self._settings, self._errors)
 
     async def add(self, subscription: Subscription) -> None:
         await self._subscribe(subscription)
@@ -82,71 +91,86 @@ class KafkaSource:
 
     async def _subscribe(self, subscription: Subscription) -> None:
         topic, channel = subscription
-        if (reader := self._readers.get(channel)) is not None:
-            if topic not in reader.topics:
-                await reader.subscribe(topic)
-            return
+        reader = self._readers.get(channel)
+        if reader is None:
+            reader = self._readers[channel] = self._make_reader(topic, channel)
+            reader.start()
+        elif topic not in reader.topics:
+            await reader.add_topic(topic)
+        if is_ephemeral(channel):
+            await reader.call(_nothing)  # from now on it knows where it begins
+
+    def _make_reader(self, topic: str, channel: str) -> GroupReader:
         is_temporary = is_ephemeral(channel)
         given = dict(self._settings.properties)
         defaults = {
             "auto.offset.reset": "earliest",
             "fetch.queue.backoff.ms": 5,  # the default, 1000, stalls a fast reader
-            "queued.max.messages.kbytes": 65536,
+            "queued.max.messages.kbytes": PREFETCHED_KBYTES,
             "session.timeout.ms": 10_000,  # until the partitions of a member that was killed are read by another
             "max.poll.interval.ms": 300_000,
+            "topic.metadata.refresh.interval.ms": 30_000,  # until a new partition is read, or a deleted topic noticed
         }
-        reader_holder: list[GroupReader] = []
+        made: list[GroupReader] = []  # the consumer, and with it the function that it calls, exists before its reader
         properties = {key: value for key, value in defaults.items() if key not in given} | {
             "group.id": f"qtools-{uuid.uuid4()}" if is_temporary else channel,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             "partition.assignment.strategy": "cooperative-sticky",
-            "on_commit": lambda error, offsets: reader_holder[0].committed(error, offsets),
+            "on_commit": lambda error, offsets: made[0].committed(error, offsets),
         }
         since = self._options.since
-        reader = GroupReader(
-            make_consumer(self._settings, self._errors, properties), self, {topic},
-            commits=not is_temporary, starts_ms=None if since is None else round(since * 1000),
-            most=max(self._options.max_in_flight, 1),
+        made.append(
+            GroupReader(
+                make_consumer(self._settings, self._errors, properties), self, {topic},
+                commits=not is_temporary, starts_ms=None if since is None else round(since * 1000),
+                max_distance=self._options.max_in_flight,
+            )
         )  # fmt: skip
-        reader_holder.append(reader)
-        self._readers[channel] = reader
-        reader.start()
+        return made[0]
 
     async def read(self) -> Batch | None:
         while True:
             if self._error is not None:
                 raise self._error
-            if self._ready:
-                batches = list(self._ready)
-                self._ready.clear()
+            if self._unread:
+                batches = list(self._unread)
+                self._unread.clear()
                 self.unread_bytes = 0
+                self._wake()
                 return Batch.joined(batches)
-            if self._is_ended or (self._limit is not None and self._taken >= self._limit and not self._timers):
+            if self._is_ended:
                 return None
-            self._something.clear()
-            await self._something.wait()
+            if self._limit is not None and self._arrived >= self._limit and not self._timers:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
 
     def end(self) -> None:
         self._is_ended = True
         self.rest()
-        self._something.set()
+        self._changed.set()
 
     def discard(self) -> None:
-        self._drop_ready()
+        self._is_discarded = True
+        self._unread.clear()
+        self.unread_bytes = 0
         self.end()
 
     def rest(self) -> None:
+        """As the contract says, but that what was not read stays here, and counts for the next limit: a group cannot
+        give single messages back."""
         for reader in self._readers.values():
             reader.is_resting = True
 
     def resume(self, limit: int | None) -> None:
-        self._limit = None if limit is None else self._taken + limit
+        unread = sum(map(len, self._unread))
+        self._limit = None if limit is None else self._arrived - unread + limit
         self._is_ended = False
         for reader in self._readers.values():
             reader.is_resting = False
-            reader.wake()
+        self._wake()
 
     @property
     def may_resume(self) -> bool:
@@ -170,11 +194,12 @@ class KafkaSource:
             seen, quiet_since = -1, time.monotonic()
             while True:
                 now = time.monotonic()
-                if self.received != seen or self.in_flight:
+                has_joined = self.connected == len(self._readers)
+                if self.received != seen or self.in_flight or not has_joined:  # joining a group takes seconds
                     seen, quiet_since = self.received, now
                 if ends.idle_timeout is not None and now - quiet_since >= ends.idle_timeout:
                     return True
-                if ends.until_now and await self._has_passed_snapshot():
+                if ends.until_now and await self._is_drained(self._at_start):
                     return True
                 if ends.until_empty and not self.in_flight and await self._is_drained():
                     return True
@@ -198,91 +223,32 @@ class KafkaSource:
     def taken_elsewhere(self) -> dict[Subscription, int]:
         return {}
 
-    async def _is_drained(self, ends: dict[tuple[str, str, int], int] | None = None) -> bool:
-        """Whether no message is left in any subscription, here or with another member of the group. NetworkError when
-        the cluster has not answered for AWAY seconds."""
+    async def _is_drained(self, ends: EndOffsets | None = None) -> bool:
+        """Whether no message below `ends`, or below the ends of now, is left in any subscription, here or with another
+        member of a group. NetworkError when the cluster has not answered for AWAY seconds."""
         try:
-            left = await self._left(ends=ends)
+            now = await EndOffsets.of(self._readers, self._settings, self._errors)
+            left = await (ends or now).unfinished(self._readers)
         except NetworkError as error:
-            now = time.monotonic()
-            self._away_since = self._away_since or now
-            if now - self._away_since > AWAY:
+            moment = time.monotonic()
+            self._away_since = self._away_since or moment
+            if moment - self._away_since > AWAY:
                 raise
             log.info("%s; asked again", error)
             return False
         self._away_since = 0.0
-        return not any(left.values())
-
-    async def _has_passed_snapshot(self) -> bool:
-        """Whether all that there was at the start is finished."""
-        for (channel, topic, number), end in self._snapshot.items():
-            partition = self._readers[channel].partitions.get((topic, number))
-            if partition is None or partition.confirmed < end:
-                return await self._is_drained(self._snapshot)
-        return True
-
-    async def _left(
-        self, committed: bool = True, ends: dict[tuple[str, str, int], int] | None = None
-    ) -> dict[tuple[str, str, int], int]:
-        """(channel, topic, partition) → messages that are not finished; with committed=False → the end's offset."""
-        found: dict[tuple[str, str, int], int] = {}
-        for channel, reader in self._readers.items():
-            try:
-                found |= await reader.call(partial(self._look, channel, reader, committed, ends))
-            except library().KafkaException as error:
-                raise NetworkError(str(self._settings), self._errors.last or str(error.args[0].str())) from error
-        return found
-
-    def _look(
-        self,
-        channel: str,
-        reader: GroupReader,
-        committed: bool,
-        ends: dict[tuple[str, str, int], int] | None,
-        consumer: Any,
-    ) -> dict[tuple[str, str, int], int]:
-        """`_left` of one reader, in its thread."""
-        from confluent_kafka import TopicPartition
-
-        topics = consumer.list_topics(timeout=CALL_TIMEOUT).topics
-        places = [
-            (topic, number)
-            for topic in sorted(reader.topics)
-            for number in (sorted(topics[topic].partitions) if topic in topics else ())
-        ]
-        found: dict[tuple[str, str, int], int] = {}
-        others: list[tuple[str, int]] = []
-        lows: dict[tuple[str, int], int] = {}
-        highs: dict[tuple[str, int], int] = {}
-        for place in places:
-            low, high = ask(partial(consumer.get_watermark_offsets, TopicPartition(*place), timeout=CALL_TIMEOUT))
-            lows[place], highs[place] = low, high if ends is None else ends.get((channel, *place), 0)
-            partition = reader.partitions.get(place)
-            if not committed:
-                found[channel, *place] = highs[place]
-            elif partition is not None and partition.confirmed >= 0:
-                found[channel, *place] = max(0, highs[place] - max(partition.confirmed, self._ends.get(partition, 0)))
-            elif partition is not None and partition in self._ends:
-                found[channel, *place] = max(0, highs[place] - self._ends[partition])
-            else:
-                others.append(place)
-        if others:
-            asked = [TopicPartition(*place) for place in others]
-            for each in ask(partial(consumer.committed, asked, timeout=CALL_TIMEOUT)):
-                place = each.topic, each.partition
-                start = each.offset if each.offset >= 0 else lows[place]
-                found[channel, *place] = max(0, highs[place] - start)
-        return found
+        return not left
 
     # ── what is counted ──
 
     @property
     def in_flight(self) -> int:
-        return self._taken - self._settled
+        return self._fetched - self._settled
 
     @property
     def connected(self) -> int:
-        return sum(bool(reader.partitions) for reader in self._readers.values())
+        """Readers that have joined their groups; a group with more members than partitions gives some of them none."""
+        return sum(reader.has_joined for reader in self._readers.values())
 
     @property
     def acknowledgement_timeout(self) -> float | None:
@@ -290,54 +256,86 @@ class KafkaSource:
 
     # ── the readers' owner (group_reader.ReaderOwner) ──
 
-    def room(self) -> int:
-        room = self._options.max_in_flight - (self._taken - self._settled)
-        return room if self._limit is None else min(room, self._limit - self._taken)
+    def grant(self, most: int) -> int:
+        with self._lock:
+            room = min(most, self._options.max_in_flight - self.in_flight - self._granted)
+            if self._limit is not None:
+                room = min(room, self._limit - self._fetched - self._granted)
+            if room > 1:  # a message larger than all room must pass too
+                free = UNREAD_BYTES - self.unread_bytes
+                room = min(room, max(1, int(free / self._average))) if free > 0 else 0
+            elif self.unread_bytes >= UNREAD_BYTES:
+                room = 0
+            granted = max(0, room)
+            self._granted += granted
+            return granted
 
-    def take(self, messages: int) -> None:
-        with self._lock:  # readers of several channels
-            self._taken += messages
+    def take(self, granted: int, read: int) -> None:
+        with self._lock:
+            self._granted -= granted
+            self._fetched += read
 
     def make_partition(self, topic: str, number: int) -> KafkaPartition:
         where = str(self._settings)
         return KafkaPartition(topic, number, where, self._settle, self._deliver_later, self._count_late)
 
-    def arrived(self, pieces: list[tuple[KafkaPartition, Piece]]) -> None:
-        for partition, piece in pieces:
-            if partition.is_lost:
-                self._settle(len(piece.bodies))
+    def arrived(self, reader: GroupReader, found: list[tuple[KafkaPartition, PartitionRecords]]) -> None:
+        for partition, some in found:
+            count, size = len(some.bodies), sum(map(len, some.bodies))
+            self._arrived += count
+            if partition.is_lost or self._is_discarded:
+                self._settle(count)
                 continue
-            self._ready.append(partition.add(piece))
-            count, size = len(piece.bodies), sum(map(len, piece.bodies))
+            if some.offsets[0] < partition.end:
+                partition = self._begin_again(reader, partition, some)
+            self._unread.append(partition.add(some))
             self.received += count
             self.unread_bytes += size
-            self.lag = max(0.0, time.time() - piece.records[-1].timestamp()[1] / 1000)
+            self._average = max(1.0, size / count)
+            self.lag = max(0.0, time.time() - some.records[-1].timestamp()[1] / 1000)
             if self.on_received is not None:
                 self.on_received(size)
-        self._something.set()
+        self._changed.set()
 
-    def lost(self, partitions: list[KafkaPartition]) -> None:
+    def _begin_again(self, reader: GroupReader, old: KafkaPartition, some: PartitionRecords) -> KafkaPartition:
+        """A partition whose offsets went back is another one: its topic was deleted and created again, or the log was
+        cut after an unclean election. What is in flight of the old one cannot be acknowledged any more."""
+        log.warning(
+            "%s: the offsets of %s, partition %d, went back from %d to %d: the topic was created again, or the cluster"
+            " has lost messages", self._settings, old.topic, old.number, old.end, some.offsets[0],
+        )  # fmt: skip
+        made = self.make_partition(old.topic, old.number)
+        made.read_from, made.read_to = some.offsets[0], some.offsets[-1] + 1
+        if reader.partitions.get((old.topic, old.number)) is old:
+            reader.partitions[old.topic, old.number] = made
+        self.taken_away([old])
+        return made
+
+    def taken_away(self, partitions: list[KafkaPartition]) -> None:
         for partition in partitions:
-            self._ends.pop(partition, None)
             partition.lose()
         gone = set(partitions)
-        self._ready = deque(batch for batch in self._ready if batch.parts[0][0] not in gone)
+        self._unread = deque(batch for batch in self._unread if batch.parts[0][0] not in gone)
+        self.unread_bytes = sum(sum(map(len, batch.bodies)) for batch in self._unread)
+        self._changed.set()
 
     def reached(self, partition: KafkaPartition, offset: int) -> None:
         partition.reach(offset)
-        self._ends[partition] = offset
 
     def failed(self, topic: str, code: int, reason: str) -> None:
         where = str(self._settings)
         self._error = TopicRefused(topic, code, reason, where) if topic else NetworkError(where, reason)
-        self._something.set()
+        self._changed.set()
 
-    # ── messages that are requeued ──
+    def _wake(self) -> None:
+        for reader in self._readers.values():
+            reader.wake()
+
+    # ── what becomes of messages ──
 
     def _settle(self, count: int) -> None:
         self._settled += count
-        for reader in self._readers.values():
-            reader.wake()
+        self._wake()
 
     def _count_late(self, count: int) -> None:
         self.acknowledgements_failed += count
@@ -347,15 +345,15 @@ class KafkaSource:
 
         def deliver() -> None:
             self._timers.discard(timer)
-            if not batch.parts[0][0].is_lost:
+            if not batch.parts[0][0].is_lost and not self._is_discarded:
                 self.received += len(batch)
                 self.redelivered += len(batch)
-                self._ready.append(batch)
-            self._something.set()
+                self._unread.append(batch)
+            self._changed.set()
 
         timer = asyncio.get_running_loop().call_later(delay_ms / 1000, deliver)
         self._timers.add(timer)
 
-    def _drop_ready(self) -> None:
-        self._ready.clear()
-        self.unread_bytes = 0
+
+def _nothing(_consumer: Any) -> None:
+    """What a reader does when it is only asked whether it has begun."""

@@ -7,6 +7,7 @@ import logging
 from functools import partial
 from typing import Any
 
+from qtools.engines.kafka.client_errors import sentence_of
 from qtools.engines.kafka.clients import ErrorLog, ask, library, look_at_cluster, make_admin
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import NetworkError, StartError
@@ -75,11 +76,15 @@ class KafkaTopics:
                 "topic": name, "depth": depth, "messages": messages, "bytes": 0, "paused": False, "channels": [],
             }  # fmt: skip
         listed = self._admin.list_consumer_groups(request_timeout=TIMEOUT).result()
-        groups = sorted(group.group_id for group in listed.valid)
-        for group in groups:
-            asked = [ConsumerGroupTopicPartitions(group)]
+        asked = {
+            group: self._admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT
+            )[group]
+            for group in sorted(group.group_id for group in listed.valid)
+        }  # all at once: one request can ask for one group only
+        for group, waiting in asked.items():
             try:
-                answer = self._admin.list_consumer_group_offsets(asked, request_timeout=TIMEOUT)[group].result()
+                answer = waiting.result()
             except library().KafkaException as error:
                 log.debug("group %s: %s", group, error)
                 continue
@@ -114,4 +119,10 @@ class KafkaTopics:
         if not places:
             return {}
         answers = self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT)
-        return {(place.topic, place.partition): answer.result().offset for place, answer in answers.items()}
+        found = dict.fromkeys(((place.topic, place.partition) for place in places), 0)
+        for place, answer in answers.items():
+            try:
+                found[place.topic, place.partition] = answer.result().offset
+            except library().KafkaException as error:  # as of a partition without a leader
+                log.info("%s, partition %d: %s", place.topic, place.partition, sentence_of(error.args[0]))
+        return found

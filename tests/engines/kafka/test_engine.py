@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
 from qtools.attributes import TOMBSTONE, Attributes
 from qtools.engines.contract import EndConditions, NewTopics, PublisherOptions, SourceOptions
+from qtools.engines.kafka.clients import make_admin
 from qtools.engines.kafka.engine import KafkaEngine
 from qtools.engines.kafka.publisher import KafkaPublisher
 from qtools.engines.kafka.source import KafkaSource
-from qtools.errors import BrokerError, MessageRefused, StartError
+from qtools.errors import BrokerError, MessageRefused, SourceDeleted, StartError
 from qtools.message import Batch, Message
 from qtools.names import Subscription
 
@@ -145,6 +147,25 @@ async def test_only_what_is_finished_is_committed(engine: KafkaEngine, topic: st
     assert len(await drain(engine, topic)) == 700
 
 
+@pytest.mark.parametrize("limit", [1, 100, 137, 700])
+async def test_a_limit_is_exact_over_two_channels(engine: KafkaEngine, topic: str, limit: int) -> None:
+    await publish(engine, topic, BODIES, Attributes(keys=BODIES))
+    options = SourceOptions(max_in_flight=100, limit=limit)
+    source = engine.source([Subscription(topic, "one"), Subscription(topic, "two")], options)
+    await source.prepare()
+    await source.start()
+    read = most = 0
+    async with asyncio.timeout(60):
+        while (batch := await source.read()) is not None:
+            read += len(batch)
+            most = max(most, source.in_flight)
+            await asyncio.sleep(0)
+            batch.finish()
+    await source.close()
+    assert (read, source.received) == (limit, limit)
+    assert most <= 100
+
+
 async def test_no_more_than_max_in_flight(engine: KafkaEngine, topic: str) -> None:
     await publish(engine, topic, BODIES)
     async with reading(engine, topic, max_in_flight=10) as source:
@@ -228,6 +249,42 @@ async def test_peek_takes_nothing(engine: KafkaEngine, topic: str) -> None:
     assert sum(map(len, batches)) == 5
     assert len(await drain(engine, topic)) == 1000
     assert await engine.peek(Subscription(topic, "own"), 5) == []
+
+
+async def test_an_idle_run_waits_for_its_group(engine: KafkaEngine, topic: str) -> None:
+    """Joining a group may take longer than the time without messages after which the run is to end."""
+    await publish(engine, topic, BODIES)
+    async with reading(engine, topic, ends=EndConditions(idle_timeout=0.3)) as source, asyncio.timeout(60):
+        ending = asyncio.ensure_future(source.wait_for_end())
+        count = 0
+        while (batch := await source.read()) is not None:
+            count += len(batch)
+            batch.finish()
+        assert await ending
+    assert count == 1000
+
+
+async def test_a_topic_that_is_deleted_ends_a_run_that_was_to_read_all_of_it(engine: KafkaEngine, topic: str) -> None:
+    await publish(engine, topic, BODIES)
+    admin = make_admin(engine.settings)
+    async with reading(engine, topic, ends=EMPTY, max_in_flight=10) as source:
+        batches = await read(source, 10)
+        await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
+        for batch in batches:
+            batch.finish()
+        with pytest.raises(SourceDeleted, match=topic):
+            async with asyncio.timeout(60):
+                await source.wait_until_empty()
+
+
+async def test_a_message_larger_than_the_queue_is_refused(engine: KafkaEngine, topic: str) -> None:
+    admin = make_admin(engine.settings)
+    new = NewTopic(topic, 1, 1, config={"max.message.bytes": "200000000"})
+    await asyncio.to_thread(admin.create_topics([new])[topic].result)
+    async with publishing(engine) as publisher:
+        refused = await publisher.publish([(topic, [b"x" * 70_000_000, b"a"])])
+        assert list(refused) == [(0, 0)]
+        assert await publisher.publish([(topic, [b"b"])]) == {}
 
 
 async def test_the_identity_is_the_clusters(engine: KafkaEngine) -> None:

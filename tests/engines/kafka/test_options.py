@@ -45,6 +45,7 @@ def test_any_property_reaches_librdkafka() -> None:
         ("message.timeout.ms", "--retry-timeout"),
         ("group.id", "a channel's name"),
         ("sasl.password", "a secret on a command line"),
+        ("message.max.bytes", "this program sets it"),
     ],
 )
 def test_a_property_that_breaks_a_guarantee_is_refused(key: str, why: str) -> None:
@@ -76,6 +77,9 @@ def test_tokens() -> None:
     [
         ("kafka://a?sasl_mechanism=GSSAPI", {}, "is not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER"),
         ("kafka://a?sasl_mechanism=PLAIN", {}, "needs a user and a password"),
+        ("kafka://a?sasl.mechanism=GSSAPI", {}, "is not one of PLAIN"),
+        ("kafka://a?sasl.username=me", {}, "PLAIN needs a user and a password"),
+        ("kafka://a", {"secret_file": __file__}, "there is a password and no user"),
         ("kafka://a?tls=perhaps", {}, "neither true nor false"),
         ("kafkas://a?tls=false", {}, "leave out one"),
         ("kafka://a", {"snappy": True}, "--snappy is for NSQ"),

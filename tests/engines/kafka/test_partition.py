@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from qtools.attributes import TOMBSTONE, Attributes
-from qtools.engines.kafka.partition import KafkaPartition, Piece, piece_of, pieces_of
+from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
 from qtools.message import Batch
 
 
@@ -54,7 +54,7 @@ class World:
         self.late += count
 
     def add(self, *offsets: int) -> Batch:
-        return self.partition.add(piece_of([Record(("t", 3), offset, b"%d" % offset) for offset in offsets]))
+        return self.partition.add(partition_records([Record(("t", 3), offset, b"%d" % offset) for offset in offsets]))
 
 
 def test_it_may_be_committed_up_to_the_lowest_unfinished_message() -> None:
@@ -119,8 +119,8 @@ def test_ids_keys_and_places_come_from_the_records() -> None:
 def test_records_are_divided_by_partition_and_keep_their_order() -> None:
     one, other = ("t", 0), ("t", 1)
     records = [Record(one, 5), Record(other, 1), Record(one, 6), Record(other, 3), Record(one, 7, None)]
-    pieces = pieces_of(records)
-    assert pieces[one] == Piece(range(5, 8), [b"x", b"x", b""], [records[0], records[2], records[4]])
+    pieces = divide_records(records)
+    assert pieces[one] == PartitionRecords(range(5, 8), [b"x", b"x", b""], [records[0], records[2], records[4]])
     assert pieces[one].bodies[2] is TOMBSTONE
     assert pieces[other].offsets == [1, 3]
 

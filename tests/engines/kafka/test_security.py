@@ -134,5 +134,5 @@ def test_tokens_come_from_a_command(tmp_path: Path) -> None:
 
     file = tmp_path / "token"
     file.write_text("abc\n")
-    assert oauth_token(KafkaSettings(("a:1",), token_file=str(file)), "")[0] == "abc"
-    assert oauth_token(KafkaSettings(("a:1",), token_command="printf 'x.%s' y"), "")[0] == "x.y"
+    assert oauth_token(KafkaSettings(("a:1",), token_file=str(file)))[0] == "abc"
+    assert oauth_token(KafkaSettings(("a:1",), token_command="printf 'x.%s' y"))[0] == "x.y"
