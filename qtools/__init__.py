@@ -7,6 +7,7 @@ They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded brok
     sockets.py    opens sockets to listen on
     host_port.py  splits an address into host and port
     descriptors.py  writes all bytes of a block to a file descriptor
+    hard_links.py  gives a complete file its name
     durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
     backoff.py    the delay before the next attempt

@@ -255,7 +255,11 @@ class SinkClosed(SinkError):
 
 
 class MessageRefused(SinkError):
-    """One message that the sink can never take."""
+    """One message that the sink can never take. is_too_large: whether because of its size, as almost always."""
+
+    def __init__(self, message: str, *, is_too_large: bool = True) -> None:
+        self.is_too_large = is_too_large
+        super().__init__(message)
 
 
 class RouteFailed(MessageRefused):
@@ -263,7 +267,7 @@ class RouteFailed(MessageRefused):
 
     def __init__(self, reason: str, route: str = "") -> None:
         self.reason, self.route = reason, route
-        super().__init__(f"route {route!r}: {reason}" if route else reason)
+        super().__init__(f"route {route!r}: {reason}" if route else reason, is_too_large=False)
 
 
 class Postponed(SinkError):

@@ -22,7 +22,7 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 BASE = frozenset(
     {
         "qtools", "errors", "names", "attributes", "message", "paths", "sockets", "host_port", "descriptors", "times",
-        "durations", "imports", "backoff",
+        "durations", "imports", "backoff", "hard_links",
     }
 )  # fmt: skip
 COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines"}
@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "durations": frozenset(),
     "host_port": frozenset(),
     "descriptors": frozenset(),
+    "hard_links": frozenset(),
     "imports": frozenset(),
     "backoff": frozenset(),
     "sockets": frozenset({"errors", "paths", "host_port"}),

@@ -56,7 +56,10 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
         await flow.run()
     finally:
         ending.cancel()
+        await asyncio.wait((ending,))
         await source.close()
+    if not ending.cancelled():
+        ending.result()  # raises the error of an end condition
     return status_of_run(options.fail_if_none, flow.totals.finished, "printed", signals)
 
 

@@ -2,9 +2,8 @@
 
 The file is replaced as a whole: a new file is renamed over the old one. If a run is killed, the next one therefore
 finds the state that was saved last, never a part of a state. A large state of which little changes need not be written
-each
-time: records of the changes may be appended, one a line. An incomplete last line is ignored: the run ended while it was
-being written.
+each time: records of the changes may be appended, one a line. An incomplete last line is ignored: the run ended while
+it was being written.
 
 One process at a time uses the file. The lock is a flock on the file itself, which the system releases when the process
 ends. Each new file is locked before it is renamed into place, so the path always leads to a locked file. A process that
@@ -14,7 +13,6 @@ has locked a file has to check that the path still leads to it, since the file m
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -23,9 +21,8 @@ from typing import Any
 
 from qtools.descriptors import write_all
 from qtools.errors import StartError, UsageError
+from qtools.hard_links import move_to_new_name
 
-# os.link fails with one of these where a file system has no hard links: FAT, and some that are reached over a network.
-NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 MAX_SIZE = 64 * 1024 * 1024  # bytes of a checkpoint: an entry takes some 300, a log five entries
 
 
@@ -145,19 +142,11 @@ class CheckpointFile:
     def _create(self) -> None:
         """Move the new file to its path, at which there was no file. CheckpointInUse if there is one by now."""
         try:
-            try:
-                os.link(self._fresh, self.path)
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                # The empty file reserves the path. A process that reads it before it is replaced gets a UsageError.
-                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-                os.replace(self._fresh, self.path)
-                return
+            # Without hard links, a process that reads the path at this moment may find an empty file: a UsageError.
+            move_to_new_name(self._fresh, self.path)
         except FileExistsError:
             os.unlink(self._fresh)
             raise self._in_use() from None
-        os.unlink(self._fresh)
 
     def _open(self) -> int | None:
         for flags in (os.O_RDWR, os.O_RDONLY):  # some file systems lock only what is open for writing

@@ -49,6 +49,7 @@ from pathlib import Path
 from struct import Struct
 
 from qtools.errors import SinkError, StartError
+from qtools.hard_links import move_to_new_name
 
 _ID = 0x71646570  # "qdep", SQLite's application_id
 _VERSION = 1
@@ -389,6 +390,6 @@ def _make(path: Path) -> None:
         base.commit()
         base.close()
         with suppress(FileExistsError):  # another process was faster, and has the lock
-            os.link(fresh, path)
+            move_to_new_name(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

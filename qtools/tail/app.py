@@ -136,7 +136,7 @@ def _filtered(output: Output, rules: Filter) -> FilteredSink:
 
     def name(batch: Batch, place: int) -> str:
         topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
-        return f"{topic}: message {batch.ids[place].decode('latin-1')}"
+        return f"{topic}: message {batch.messages.ids[place].decode('latin-1')}"
 
     def warn(text: str) -> None:
         logs.log(logging.INFO if sink.left_out else logging.WARNING, text)

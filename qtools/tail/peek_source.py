@@ -39,7 +39,8 @@ class PeekFlowSource:
         self._left = DEFAULT_COUNT if count is None else count
         self._selective = selective
         self._requested = FIRST_REQUEST
-        self._seen: set[bytes] = set()  # ids that were returned from the first of `sources`; at most MAX_MESSAGES
+        # The topics and ids of the messages that were returned from the first of `sources`; at most MAX_MESSAGES.
+        self._seen: set[tuple[str, bytes]] = set()
         self._batches: list[Batch] = []
 
     async def read(self) -> Batch | None:
@@ -59,8 +60,10 @@ class PeekFlowSource:
         again."""
         found = await self._engine.peek(self._sources[0], self._requested)
         for batch in found:
-            fresh = [place for place, ident in enumerate(batch.ids) if ident not in self._seen]
-            self._seen.update(batch.ids)
+            ids = batch.messages.ids  # not batch.ids, which on some engines are handles that repeat
+            names = [(origin.topic, ident) for origin, start, stop in batch.parts for ident in ids[start:stop]]
+            fresh = [place for place, name in enumerate(names) if name not in self._seen]
+            self._seen.update(names)
             if fresh:
                 self._batches.append(batch.pick(fresh))
         if sum(map(len, found)) < self._requested or self._requested == MAX_MESSAGES:

@@ -249,4 +249,4 @@ class _Run:
 def _named(batch: Batch, place: int) -> str:
     """The name of a message in log lines: its topic and its id."""
     topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
-    return f"{topic}: message {batch.ids[place].decode('latin-1')}"
+    return f"{topic}: message {batch.messages.ids[place].decode('latin-1')}"

@@ -16,17 +16,19 @@ from qtools.bridge.options import BridgeOptions
 from qtools.cli.run import Signals
 from qtools.engines.contract import Capabilities, EndConditions, Engine
 from qtools.engines.nsq.engine import CAPABILITIES
-from qtools.errors import QtoolsError, StartError, UsageError
+from qtools.errors import QtoolsError, SourceDeleted, StartError, UsageError
 from qtools.expressions.expression import compile_expression
 from qtools.flow.filter import Filter
+from qtools.message import Batch, Message, Messages
 from qtools.names import Subscription
 from qtools.pipe.app import pipe
 from qtools.pipe.options import PipeOptions
 from qtools.tail.app import tail
 from qtools.tail.options import TailOptions
+from qtools.tail.peek_source import MAX_MESSAGES, PeekFlowSource
 from qtools.to_file.app import archive
 from qtools.to_file.options import ArchiveOptions
-from tests.engines.memory import EVERYTHING, MemoryEngine
+from tests.engines.memory import EVERYTHING, MemoryEngine, MemorySource
 
 EVENTS = Subscription("events", "own")
 LINES = [b"%d" % number for number in range(500)]
@@ -84,6 +86,67 @@ async def test_a_filter_finishes_in_any_order(engine: MemoryEngine, capfdbinary:
     assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY, rules=rules, max_in_flight=50), Signals()) == 0
     assert capfdbinary.readouterr().out == b"\n".join(LINES[490:]) + b"\n"
     assert engine.left(EVENTS) == 0
+
+
+@pytest.mark.parametrize("run", ["tail", "to-file"])
+async def test_a_warning_names_a_message_by_its_id_not_by_its_handle(
+    engine: MemoryEngine, run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.put("events", [b"1", b"not json", b"2"])
+    rules = Filter(compile_expression(". > 0"), None, "skip")
+    if run == "tail":
+        assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY, rules=rules), Signals()) == 0
+    else:
+        assert await archive(archive_options(engine, tmp_path, rules=rules), Signals()) == 0
+    assert "events: message 0000000000000001: it is not JSON" in caplog.text
+    assert engine.left(EVENTS) == 0
+
+
+class _Partition:
+    """The origin of messages that were peeked at; the handles of all partitions begin at 0."""
+
+    address = "memory"
+    is_lost = False
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+
+    def finish(self, ids: object) -> None: ...
+    def requeue(self, ids: object, delay_ms: int) -> None: ...
+    def touch(self, ids: object) -> None: ...
+
+
+async def test_a_peek_tells_messages_of_two_partitions_apart() -> None:
+    class Partitioned(MemoryEngine):
+        async def peek(self, subscription: Subscription, count: int) -> list[Batch]:
+            found = []
+            for number, topic in enumerate(("events", "events", "others")):
+                some = [
+                    Message(1, 1, b"%d-%014d" % (number % 2, place), b"%d" % number) for place in range(count // 3 + 1)
+                ]
+                handles = list(range(len(some)))
+                messages = Messages.of(some)
+                found.append(Batch([(_Partition(topic), 0, len(some))], messages, messages.bodies, handles))
+            return found
+
+    source = PeekFlowSource([EVENTS], Partitioned(), None, selective=True)
+    seen: list[tuple[str, bytes]] = []
+    while (batch := await source.read()) is not None:
+        seen += [(batch.parts[0][0].topic, ident) for ident in batch.messages.ids]
+    assert len(seen) == len(set(seen))
+    for topic, partition in (("events", b"0"), ("events", b"1"), ("others", b"0")):
+        assert sum(name == topic and ident.startswith(partition) for name, ident in seen) == MAX_MESSAGES // 3 + 1
+
+
+async def test_a_look_whose_end_cannot_be_found_fails(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(source: MemorySource) -> bool:
+        source.end()
+        raise SourceDeleted("channel", "events/own", "memory")
+
+    monkeypatch.setattr(MemorySource, "wait_for_end", gone)
+    options = BridgeOptions((EVENTS,), engine, None, to=("copy",), ends=EMPTY, dry_run=True)
+    with pytest.raises(SourceDeleted):
+        await look(options, Signals())
 
 
 async def test_bridge_to_another_cluster(engine: MemoryEngine) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
 
 from qtools.cli.run import Signals
-from qtools.errors import StartError, UsageError
+from qtools.errors import BrokerError, MessageRefused, StartError, UsageError
+from qtools.flow.contract import Refused
+from qtools.message import Batch
 from qtools.names import Subscription
 from qtools.pubsub_http.app import serve, serve_on
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.sockets import listen
-from tests.engines.memory import EVERYTHING, MemoryEngine
+from tests.engines.memory import EVERYTHING, MemoryEngine, MemoryPublisher, MemorySource
 
 EVENTS = Subscription("events", "own")
 HERE = {"topic": "events", "channel": "own"}
@@ -50,6 +54,22 @@ async def running(engine: MemoryEngine, **options: Any) -> AsyncIterator[httpx.A
         async with asyncio.timeout(DEADLINE):
             assert await serving == 0
         listening.close()
+
+
+@contextmanager
+def fails_to_read(error: Exception) -> Iterator[None]:
+    """Every read of a source raises `error`, also one that has begun."""
+
+    async def read(source: MemorySource) -> Batch | None:
+        raise error
+
+    def take(source: MemorySource, subscription: Subscription) -> Batch | None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemorySource, "read", read)
+        patch.setattr(MemorySource, "_take", take)
+        yield
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -144,6 +164,80 @@ async def test_subscribers_without_a_channel_share_a_temporary_one(engine: Memor
         await client.post("/pub?topic=events", content=b"after")
         assert [answer.content for answer in await asyncio.gather(*reading)] == [b"after\n"] * 3
         await until(lambda: list(engine.topic("events").channels) == ["own"])
+
+
+@pytest.mark.parametrize("error", [BrokerError("E_BAD_TOPIC", "it is gone"), ValueError("a defect")])
+async def test_a_read_that_fails_ends_all_streams_of_a_topic_and_the_next_begin_anew(
+    engine: MemoryEngine, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.put("events", [b"before"])
+    engine.channel(EVENTS)
+    async with running(engine) as client:
+        url = "/sub?topic=events&format=raw"
+        async with connect(f"{str(client.base_url).replace('http', 'ws')}{url}", proxy=None) as socket:
+            reading = [asyncio.create_task(client.get(url)) for _ in range(3)]
+            await until(lambda: len(engine.topic("events").channels) == 2)
+            await client.post("/pub?topic=events", content=b"after")
+            assert await socket.recv() == b"after"
+            with fails_to_read(error):
+                ended = await asyncio.gather(*reading, return_exceptions=True)
+            assert [type(each) for each in ended] == [httpx.RemoteProtocolError] * 3  # not as if it were complete
+            with pytest.raises(ConnectionClosedError) as closed:
+                await socket.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1011
+        await until(lambda: list(engine.topic("events").channels) == ["own"])
+        again = asyncio.create_task(client.get(f"{url}&count=1"))
+        await until(lambda: len(engine.topic("events").channels) == 2)
+        await client.post("/pub?topic=events", content=b"again")
+        assert (await again).content == b"again\n"
+    logged = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+    assert len(logged) == 1
+    assert str(error) in logged[0]
+
+
+@pytest.mark.parametrize("error", [BrokerError("E_BAD_TOPIC", "it is gone"), ValueError("a defect")])
+async def test_a_read_that_fails_ends_the_stream_of_a_channel(
+    engine: MemoryEngine, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(engine) as client:
+        with fails_to_read(error):
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get("/sub", params=HERE)
+            answer = await client.get("/message", params=HERE)
+        is_ours = isinstance(error, ValueError)
+        assert refusal(answer) == ((500, "INTERNAL_ERROR") if is_ours else (502, "BAD_TOPIC"))
+    logged = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+    assert len(logged) == 2
+    assert all(text.startswith(("internal error in", "internal error while")) is is_ours for text in logged)
+
+
+async def test_a_stream_that_cannot_tell_when_its_channel_is_empty_ends(
+    engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(source: MemorySource) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(MemorySource, "wait_until_empty", fail)
+    async with running(engine) as client:
+        assert (await client.get("/sub", params=HERE | {"until_empty": "true"})).status_code == 200
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == [
+        "internal error in until_empty, whose stream ended now: ValueError: a defect"
+    ]
+
+
+@pytest.mark.parametrize(("is_too_large", "answer"), [(True, (413, "MSG_TOO_BIG")), (False, (400, "BAD_MESSAGE"))])
+async def test_a_refused_message_is_too_large_only_if_that_is_why(
+    engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, is_too_large: bool, answer: tuple[int, str]
+) -> None:
+    async def publish(publisher: MemoryPublisher, groups: object, *_: object, **__: object) -> Refused:
+        return {(0, 0): MessageRefused("the broker says no", is_too_large=is_too_large)}
+
+    monkeypatch.setattr(MemoryPublisher, "publish", publish)
+    async with running(engine) as client:
+        refused = await client.post("/pub?topic=events", content=b"x")
+    assert refusal(refused) == answer
+    assert "the broker says no" in refused.json()["detail"]
 
 
 async def test_a_temporary_channel_never_takes_the_only_messages_of_a_topic(engine: MemoryEngine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -24,6 +25,18 @@ from tests.flow.dedupes import WINDOW, keys, known, opened
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "keys"
+
+
+def test_a_file_system_without_hard_links(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with opened(path) as made:
+        made.check_and_reserve(keys(1), 1.0)
+        made.commit(keys(1), 1.0)
+    assert known(path, keys(1, 2)) == [True, False]
+    assert [each for each in os.listdir(path.parent) if each.endswith(".new")] == []
 
 
 # ── kills, power failures, damage ─────────────────────────────────────────────────────────────────

@@ -216,7 +216,8 @@ def _no_memory() -> Refusal:
 def refusal_of(error: QtoolsError) -> Refusal:
     """The answer to a client for an error, with nsqd's error code where it has one."""
     if isinstance(error, MessageRefused):
-        return Refusal(413, "MSG_TOO_BIG", f"the message was not taken: {error}")
+        status, code = (413, "MSG_TOO_BIG") if error.is_too_large else (400, "BAD_MESSAGE")
+        return Refusal(status, code, f"the message was not taken: {error}")
     if isinstance(error, AuthError):
         return Refusal(403, error.code.removeprefix("E_"), str(error))
     if isinstance(error, BrokerError):

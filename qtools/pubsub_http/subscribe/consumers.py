@@ -14,6 +14,7 @@ from __future__ import annotations
 from qtools.engines.contract import Source
 from qtools.names import Subscription
 from qtools.pubsub_http.options import GatewayOptions
+from qtools.pubsub_http.subscribe.delivery import SourceFailed, log_failure
 from qtools.pubsub_http.subscribe.fanout import open_source, own_channel
 from qtools.pubsub_http.subscribe.rendered_batch import RenderedBatch
 from qtools.pubsub_http.subscribe.subscribe_params import SubscribeParams
@@ -44,7 +45,12 @@ class ConsumerSource:
         self._is_resting = False
 
     async def read(self) -> RenderedBatch | None:
-        batch = await self.consumer.read()
+        """The next batch; None at the end; SourceFailed if the consumer fails."""
+        try:
+            batch = await self.consumer.read()
+        except Exception as error:
+            log_failure(f"a subscriber of {self.consumer.subscriptions[0]}", error)
+            raise SourceFailed(error) from error
         return None if batch is None else RenderedBatch(batch)
 
     def memory(self) -> int:

@@ -19,10 +19,12 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol
 
+from qtools.errors import QtoolsError
 from qtools.message import Batch
+from qtools.pubsub_http.publish.publish_batcher import refusal_of
 from qtools.pubsub_http.subscribe.rendered_batch import FORMATS, RenderedBatch, Where, event_pieces, render
 from qtools.pubsub_http.subscribe.sessions import AckSession
-from qtools.web.request_body import Send
+from qtools.web.request_body import Refusal, Send
 from qtools.web.sender import ClientGone, Sender
 from qtools.web.tracked_transport import TrackedTransport
 
@@ -37,10 +39,31 @@ PATIENCE = 10.0  # s: the longest wait for the acknowledgement of the last bytes
 Pieces = Callable[[Batch], list[bytes]]
 
 
+class SourceFailed(Refusal):
+    """Nothing more can be read because of `error`, which was logged. As a Refusal it is the answer to a request whose
+    answer has not begun."""
+
+    def __init__(self, error: Exception) -> None:
+        refusal = refusal_of(error) if isinstance(error, QtoolsError) else Refusal(500, "INTERNAL_ERROR")
+        super().__init__(refusal.status, refusal.word, refusal.detail, refusal.headers)
+
+
+def log_failure(whose: str, error: Exception) -> None:
+    """Log once that nothing more can be read for `whose`: an error of the broker or the network in one line, anything
+    else as a defect."""
+    if isinstance(error, QtoolsError):
+        log.error("reading for %s failed: %s", whose, error)
+    else:
+        log.error("internal error while reading for %s: %s: %s", whose, type(error).__name__, error)
+        log.debug("internal error", exc_info=error)
+
+
 class DeliverySource(Protocol):
     """Where batches come from."""
 
-    async def read(self) -> RenderedBatch | None: ...
+    async def read(self) -> RenderedBatch | None:
+        """The next batch; None at the end. SourceFailed when reading has failed."""
+
     def memory(self) -> int: ...
     def end(self) -> None: ...
     def discard(self) -> None: ...
@@ -169,7 +192,8 @@ class StreamDelivery:
         self._has_warned = False
 
     async def run(self) -> None:
-        """Until the source ends, the client is gone, or as many as asked for were sent."""
+        """Until the source ends, the client is gone, or as many as asked for were sent. SourceFailed when reading has
+        failed."""
         try:
             while not self._stream.gone and self._left != 0:
                 rendered = await self._source.read()

@@ -18,6 +18,7 @@ from qtools.engines.contract import Source, SourceOptions
 from qtools.errors import UsageError
 from qtools.names import EPHEMERAL, Subscription
 from qtools.pubsub_http.options import BACKLOG, GatewayOptions
+from qtools.pubsub_http.subscribe.delivery import SourceFailed, log_failure
 from qtools.pubsub_http.subscribe.rendered_batch import RenderedBatch
 from qtools.web.memory_budget import MemoryBudget
 from qtools.web.request_body import Refusal
@@ -64,6 +65,7 @@ class FanoutReader:
         self._rendered: deque[RenderedBatch] = deque()
         self._something = asyncio.Event()
         self._ended = False
+        self._error: Exception | None = None  # why nothing more can be read
 
     def offer(self, rendered: RenderedBatch) -> None:
         """Queue a batch for the client, or drop it."""
@@ -102,8 +104,11 @@ class FanoutReader:
         self._fanout.room.set()
 
     async def read(self) -> RenderedBatch | None:
+        """The next batch; None at the end. SourceFailed once all was read that came before the fanout failed."""
         self.current = None
         while not self._rendered:
+            if self._error is not None:
+                raise SourceFailed(self._error) from self._error
             if self._ended:
                 return None
             self._something.clear()
@@ -118,6 +123,11 @@ class FanoutReader:
 
     def end(self) -> None:
         self._ended = True
+        self._something.set()
+
+    def fail(self, error: Exception) -> None:
+        """Let `read` raise SourceFailed because of `error`, after what is queued."""
+        self._error = error
         self._something.set()
 
     async def close(self) -> None:
@@ -140,7 +150,21 @@ class Fanout:
     async def _start(self, options: GatewayOptions) -> None:
         subscription = Subscription(self.topic, own_channel())
         self._source = await open_source(subscription, options, self.fanouts.budget, options.max_in_flight, None)
-        self._pump = asyncio.create_task(self._distribute(self._source))
+        self._pump = asyncio.create_task(self._run(self._source))
+
+    async def _run(self, source: Source) -> None:
+        """Distribute until the source ends or fails, and then end the readers. The next subscriber gets a new fanout;
+        this one is closed when its last reader leaves."""
+        try:
+            await self._distribute(source)
+        except Exception as error:
+            log_failure(f"the subscribers of {self.topic} that have no channel", error)
+            for reader in self.readers:
+                reader.fail(error)
+        else:
+            for reader in self.readers:
+                reader.end()
+        self.fanouts.retire(self)
 
     async def _distribute(self, source: Source) -> None:
         while (batch := await source.read()) is not None:
@@ -151,8 +175,6 @@ class Fanout:
             while self.readers and min(reader.waiting for reader in self.readers) > AHEAD:
                 self.room.clear()
                 await self.room.wait()
-        for reader in self.readers:
-            reader.end()
 
     def memory(self) -> int:
         """Bytes of what the readers have not read. What waits for one is the end of what waits for the slowest."""
@@ -219,7 +241,12 @@ class Fanouts:
         return reader
 
     def forget(self, fanout: Fanout) -> None:
+        """Neither join `fanout` any more, nor count its memory."""
         self.budget.remove(fanout)
+        self.retire(fanout)
+
+    def retire(self, fanout: Fanout) -> None:
+        """Let no other subscriber join `fanout`."""
         if self._fanouts.get(fanout.topic) is fanout:
             del self._fanouts[fanout.topic]
 

@@ -21,7 +21,13 @@ from qtools.pubsub_http.api.proxies import ProxyWarning
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.publish.publish_batcher import refusal_of
 from qtools.pubsub_http.subscribe.consumers import Consumers, ConsumerSource
-from qtools.pubsub_http.subscribe.delivery import DeliveryCounts, DeliverySource, StreamDelivery, TrackedStream
+from qtools.pubsub_http.subscribe.delivery import (
+    DeliveryCounts,
+    DeliverySource,
+    SourceFailed,
+    StreamDelivery,
+    TrackedStream,
+)
 from qtools.pubsub_http.subscribe.fanout import Fanouts
 from qtools.pubsub_http.subscribe.resume import EventStream, Resumption, parse_last_event_id
 from qtools.pubsub_http.subscribe.sessions import AckSession, AckSessions
@@ -159,6 +165,9 @@ class Subscribing:
             await source.consumer.wait_until_empty()
         except QtoolsError as error:
             log.warning("a stream that was to end when its channel is empty ended now: %s", error)
+        except Exception as error:
+            log.error("internal error in until_empty, whose stream ended now: %s: %s", type(error).__name__, error)
+            log.debug("internal error", exc_info=error)
         source.end()
 
     async def wait_acknowledged(
@@ -222,6 +231,9 @@ class Subscribing:
                         await self.wait_acknowledged(source, session, params, None)
             except ClientGone:
                 pass  # before the stream had begun
+            except SourceFailed:
+                if not stream.gone and tracked is not None:
+                    tracked.abort()  # without the end of a chunked body the client sees that something is missing
             finally:
                 gone.cancel()
                 stream.gone = True

@@ -21,7 +21,7 @@ from qtools.message import Batch
 from qtools.pubsub_http.api.asgi_app import accept
 from qtools.pubsub_http.api.capabilities import advice
 from qtools.pubsub_http.api.routes import MAX_DEFER
-from qtools.pubsub_http.subscribe.delivery import DeliverySource, StreamDelivery, TrackedStream
+from qtools.pubsub_http.subscribe.delivery import DeliverySource, SourceFailed, StreamDelivery, TrackedStream
 from qtools.pubsub_http.subscribe.rendered_batch import FORMATS
 from qtools.pubsub_http.subscribe.sessions import AckSession
 from qtools.pubsub_http.subscribe.stream_memory import counted_memory
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from qtools.pubsub_http.subscribe.sessions import AckSessions
 
 TOGETHER = 64  # messages that are encoded at once
-NORMAL, GOING_AWAY = 1000, 1001  # RFC 6455, 7.4.1
+NORMAL, GOING_AWAY, INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
 
 
 class _Stream(TrackedStream):
@@ -104,6 +104,8 @@ class WebSockets:
                 if not stream.gone:
                     code = GOING_AWAY if self._subscribing.stopping else NORMAL
                     await stream.close(code)
+            except SourceFailed:
+                await stream.close(INTERNAL_ERROR)
             finally:
                 listening.cancel()
                 stream.gone = True

@@ -14,11 +14,10 @@ import os
 import shutil
 from pathlib import Path
 
+from qtools.hard_links import NO_LINKS, move_to_new_name
 from qtools.to_file.archive.workfile import sync_directory
 
-# Errors of file systems without hard links (FAT, some network file systems); EXDEV: another file system.
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-_ANOTHER = errno.EXDEV
+_ANOTHER = errno.EXDEV  # another file system
 
 
 def give_name(source: Path, target: Path, draft: str) -> bool:
@@ -33,7 +32,7 @@ def give_name(source: Path, target: Path, draft: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno != _ANOTHER and error.errno not in _NO_LINKS:
+        if error.errno != _ANOTHER and error.errno not in NO_LINKS:
             raise
         if not _copy(source, target, target.with_name(draft)):
             return False
@@ -77,22 +76,9 @@ def _copy(source: Path, target: Path, draft: Path) -> bool:
             here.flush()
             os.fsync(here.fileno())
         try:
-            os.link(draft, target)
+            move_to_new_name(draft, target)
         except FileExistsError:
             return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # There are no hard links: reserve the name with an empty file, and replace that.
-            try:
-                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-            except FileExistsError:
-                return False
-            try:
-                os.replace(draft, target)
-            except BaseException:
-                target.unlink()  # otherwise the empty file would keep the name
-                raise
     finally:
         draft.unlink(missing_ok=True)
     return True

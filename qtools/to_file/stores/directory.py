@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from qtools.errors import StartError, StoreError, UsageError
+from qtools.hard_links import move_to_new_name
 from qtools.to_file.archive.publish_file import make_directories
 from qtools.to_file.archive.workfile import sync_directory
 from qtools.to_file.stores.digests import Digests
@@ -138,9 +139,10 @@ def link_new(root: Path, name: str, content: Path | bytes) -> Outcome:
         os.fsync(file.fileno())
         outcome: Outcome = "created"
         try:
-            os.link(
-                path, target, src_dir_fd=0
-            )  # src_dir_fd makes Python follow the link in /proc; it has no other effect
+            if path.startswith("/proc/"):
+                os.link(path, target, src_dir_fd=0)  # src_dir_fd makes Python follow the link in /proc
+            else:
+                move_to_new_name(path, target)
         except FileExistsError:
             outcome = "existed"
     sync_directory(target.parent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,20 @@ async def test_a_page_of_every_table_and_of_an_index(table: str, length: int, tm
     outcome = await judge(directory, left, finished)
     assert outcome == "whole" if table != "block" else outcome in ("whole", "reported")
     assert list((directory / DIRECTORY).glob(f"{FILE}-*"))
+
+
+async def test_a_repair_on_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, left, finished = await make_database(tmp_path)
+    overwrite(directory / FILE, as_page(directory / FILE, "topic"), b"\xa5" * PAGE)
+    before = (directory / FILE).read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert await judge(directory, left, finished) == "whole"
+    (kept,) = [each for each in (directory / DIRECTORY).glob(f"{FILE}-*") if not each.name.endswith(("-wal", "-shm"))]
+    assert len(kept.read_bytes()) == len(before)
 
 
 async def test_a_topic_whose_name_cannot_be_read_anywhere_keeps_its_messages_and_channels(tmp_path: Path) -> None:

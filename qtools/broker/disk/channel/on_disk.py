@@ -110,20 +110,22 @@ class MessagesOnDisk:
         """Read as many messages as the memory has room for, unless a read is under way."""
         if self._is_reading:
             return
-        self._is_reading = True
         generation, reader = self._generation, self._store.reader
         topic, channel = self._topic.ident, self._backlog.ident
         messages, size = self._queue.room
         late = self._deferred.late
         if self.requeued:
+            self._is_reading = True
             wanted = sorted({run.block.seq for run in self.requeued})[:_MOST_WANTED]
             reader.these(topic, wanted, size, lambda blocks: self._read_requeued(generation, wanted, blocks))
         elif late:
+            self._is_reading = True
             first = late.first(_MOST_WANTED)
             reader.these_with_progress(
                 topic, channel, first, size, lambda found: self._read_late(generation, first, found)
             )
         elif self.cold_from is not None:
+            self._is_reading = True
             start, stop = self.cold_from, self._topic.given
             reader.range(
                 topic, start, stop, messages, size, lambda blocks: self._read_cold(generation, start, stop, blocks)

@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,7 @@ from qtools.broker.disk.integrity.checksum import row_checksum
 from qtools.broker.disk.integrity.damage import DIRECTORY, Damage, UnreadableBlock
 from qtools.broker.disk.reader import checked
 from qtools.broker.disk.transaction import INSERT, block_row
+from qtools.hard_links import NO_LINKS
 
 log = logging.getLogger("qtools.broker")
 
@@ -87,13 +90,30 @@ def _put_in_place(path: Path, new: Path) -> None:
     while kept.exists():
         nth += 1
         kept = kept.with_name(f"{kept.name}.{nth}")
-    os.link(path, kept)
+    _keep(path, kept)
     for ending in ("-wal", "-shm"):  # they would be taken for those of the new database
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + ending).replace(kept.with_name(kept.name + ending))
     new.replace(path)
     _sync(path.parent)
     _sync(aside)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """Give the damaged file the name `kept` as well: there has to be a database at `path` at any moment, as a broker
+    that finds none begins with an empty one. Without hard links `kept` is a copy."""
+    try:
+        os.link(path, kept)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        try:
+            shutil.copyfile(path, kept)
+            kept.chmod(stat.S_IMODE(path.stat().st_mode))
+            _sync(kept)
+        except BaseException:
+            kept.unlink(missing_ok=True)
+            raise
 
 
 def _sync(path: Path) -> None:

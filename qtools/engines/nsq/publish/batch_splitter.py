@@ -114,7 +114,9 @@ class BatchSplitter:
         places = []
         for place, body in zip(command.places, bodies, strict=True):
             if not body:
-                refused[command.group, place] = MessageRefused("it is empty, and NSQ has no empty messages")
+                refused[command.group, place] = MessageRefused(
+                    "it is empty, and NSQ has no empty messages", is_too_large=False
+                )
             elif len(body) > most:
                 refused[command.group, place] = MessageRefused(
                     f"it has {len(body)} bytes, the broker takes at most {most} (its --max-msg-size)"
