@@ -23,10 +23,11 @@ TOMBSTONE = Tombstone()
 
 
 class Attributes(NamedTuple):
-    """Columns, each with one entry for each message of a batch; None for a column that no message has.
+    """The attributes of the messages of a batch. A column has one entry for each message, and is None if no message has
+    this attribute.
 
-    timestamps: ns since 1970, to be kept where a message goes on to another broker. partitions, offsets: the place in
-    the log that the message was read from; they are never published.
+    keys: None for a message without a key. timestamps: ns since 1970; a message that is published again keeps its
+    timestamp. partitions, offsets: where in the log the message was read; they are never published.
     """
 
     keys: Sequence[bytes | None] | None = None

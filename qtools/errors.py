@@ -2,7 +2,7 @@
 
     QtoolsError
     ├── UsageError            the user's: the command ends at once, with exit status 2
-    │   ├── NameInvalid         NSQ does not allow the name of a topic or channel
+    │   ├── NameInvalid         the name of a topic or channel is not allowed
     │   ├── AddressInvalid      an address is malformed
     │   └── ExpressionError     a filter expression does not compile
     ├── StartError            the environment's: the command could not start, exit status 3
@@ -12,7 +12,7 @@
     ├── SourceDeleted         the broker's operator's: a topic or channel was deleted unread, exit status 1
     ├── PeerError             the peer's: the connection is closed
     │   ├── ProtocolError       its bytes are not NSQ's protocol
-    │   ├── BrokerError         it answered with an error frame
+    │   ├── BrokerError         it refused a command or a topic
     │   │   ├── AuthError         … because authorization is missing or not sufficient
     │   │   └── SizeError         … because a command was too large
     │   └── UpgradeRefused      it did not grant the TLS or the compression that was requested
@@ -51,7 +51,8 @@ class UsageError(QtoolsError):
 
 
 class NameInvalid(UsageError):
-    """A topic or channel name that NSQ does not allow. `kind` is "topic" or "channel"."""
+    """A topic or channel name that is not allowed; names.py has the rules, which are NSQ's, for every engine. `kind` is
+    "topic" or "channel"."""
 
     def __init__(self, kind: str, name: str, reason: str) -> None:
         self.kind, self.name, self.reason = kind, name, reason
@@ -156,9 +157,10 @@ class ProtocolError(PeerError):
 
 
 class BrokerError(PeerError):
-    """An error frame. `code` is NSQ's (`E_BAD_TOPIC`); `text` is the broker's explanation, for people.
+    """The broker refused something. `code` is the engine's: that of NSQ's error frame (`E_BAD_TOPIC`), or of Kafka's
+    client library (`TOPIC_AUTHORIZATION_FAILED`). `text` is the broker's explanation, for people.
 
-    `command`: the command that the frame answers, or "" if that is not known.
+    `command`: the command that was refused, or "" if that is not known.
     """
 
     def __init__(self, code: str, text: str = "", command: str = "") -> None:

@@ -11,8 +11,8 @@ local_broker.py         the process of the private local broker
 control.py              asks and stops the private local broker
 
 core/     topics, channels and messages; no sockets
-disk/     the durable store
-tcp/      NSQ's V2 protocol over TCP and unix sockets
+disk/     the durable store; write_failures.py handles a full disk
+tcp/      NSQ's V2 protocol over TCP and unix sockets; client_transport.py sends heartbeats
 http/     nsqd's HTTP API
 observe/  statistics: /stats, /metrics, statsd
 """

@@ -5,6 +5,11 @@
            ─▶ statistics()            which topics there are, and what waits in them
            ─▶ identity()              which cluster this is
 
+Besides the protocols in this file, an engine implements message.Origin, through which the messages of a batch are
+acknowledged; or message.RecordOrigin, if its messages have keys and headers, which are read from the records of a
+client library. The schemes of its URLs are listed in engines/url.py (SCHEMES). engine_of() in engines/choice.py chooses
+the engine for a URL and makes it.
+
 A command never asks which engine it has. Where engines differ it asks for a capability (`require`), so that a flag that
 an engine cannot honour is a usage error before anything is read, and is never ignored.
 
@@ -44,7 +49,7 @@ class Capabilities(NamedTuple):
     replication: bool = False
     keys_and_headers: bool = False
     partitions: bool = False
-    cumulative: bool = False  # an unfinished message holds up the acknowledgement of all behind it
+    cumulative: bool = False  # acknowledging a message acknowledges all before it in its partition
 
     def names(self) -> list[str]:
         """The capabilities that it has."""
@@ -124,7 +129,7 @@ class SourceOptions(NamedTuple):
     """How a source reads.
 
     max_in_flight: the most messages that are unfinished at once. limit: how many to read in all; not one more is in
-    flight than that. since: s since 1970 where new channels begin; None for now.
+    flight than that. since: s since 1970 where new channels begin; None: where the engine begins new channels.
     guarded: subscriptions through temporary channels that the user did not choose. A source refuses to start with one
     that would take a topic's only messages; `advice` returns what the error says to do, for a topic and the number of
     its messages. warns: log before the start that messages wait in other channels; guarded_level: the level (logging)
@@ -151,8 +156,8 @@ class Source(FlowSource, Protocol):
     on_received: Callable[[int], None] | None  # called with the bytes of each read of a socket
 
     async def prepare(self) -> None:
-        """Ask all that the run needs to know before it takes a message, and warn about messages that it will not get.
-        Raises UsageError and StartError; nothing was subscribed to then."""
+        """Query the cluster for everything needed before the first message is taken, and warn about messages that the
+        run will not get. Raises UsageError and StartError; nothing was subscribed to then."""
 
     async def start(self) -> None:
         """Connect and subscribe; StartError when no broker could be reached."""

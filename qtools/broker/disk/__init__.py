@@ -6,7 +6,7 @@ store.py            DurableStore: one commit for everything that arrived meanwhi
 pending_writes.py   everything that the next transaction writes
 transaction.py      one transaction
 group_commit.py     how many publishers a commit waits for
-recovery.py         what happens while the disk refuses writes
+write_failures.py   what happens while the disk refuses writes: a full disk, an I/O error
 reserve.py          space kept free for a full disk, and a journal of what consumers finish meanwhile
 topic_log.py        one topic: which blocks it has, and when the last channel has finished one
 reader.py           reads blocks

@@ -35,8 +35,9 @@ FILE = "messages.db"
 _APPLICATION = 0x71427266  # "qBrf", in the file's header
 
 # The format of the file, raised at most once for each release. All changes of a release have the same number. They go
-# into _SCHEMA, for a new file, and into _UPGRADE, which converts a file of the release before.   1  the first one   2
-# deferred messages by their due times; checksums
+# into _SCHEMA, for a new file, and into _UPGRADE, which converts a file of the release before.
+#   1  the first one
+#   2  deferred messages by their due times; checksums
 VERSION = 2
 _MAGIC = b"SQLite format 3\0"
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qtools.broker.disk.integrity.damage import Damage, UnreadableBlock
-from qtools.broker.disk.recovery import AGAIN
 from qtools.broker.disk.retention import Sweeper
+from qtools.broker.disk.write_failures import AGAIN
 
 log = logging.getLogger("qtools.broker")
 

@@ -37,11 +37,11 @@ from qtools.broker.disk.maintenance import Maintenance
 from qtools.broker.disk.pending_writes import PendingWrites
 from qtools.broker.disk.read_failures import ReadFailures
 from qtools.broker.disk.reader import BlockReader
-from qtools.broker.disk.recovery import AGAIN, Recovery
 from qtools.broker.disk.restore import restore
 from qtools.broker.disk.retention import Age, Retain, Sweeper
 from qtools.broker.disk.topic_log import TopicLog
 from qtools.broker.disk.transaction import Transaction, make_room
+from qtools.broker.disk.write_failures import AGAIN, WriteFailures
 
 log = logging.getLogger("qtools.broker")
 
@@ -91,8 +91,8 @@ class DurableStore:
         self._is_due = False  # changes that may wait have waited for long enough
         self._closed = False
         self._damage = Damage(directory)
-        self._recovery = Recovery(directory, self._damage)
-        connection = open_sound(directory, sync, self._recovery.sizes.log, self._damage)
+        self._write_failures = WriteFailures(directory, self._damage)
+        connection = open_sound(directory, sync, self._write_failures.sizes.log, self._damage)
         try:
             try:
                 self._restore(connection, Sweeper(retain or Retain()))
@@ -101,7 +101,7 @@ class DurableStore:
                 connection.close()
                 self.reader.close()
                 self._damage.report_structure(str(error))
-                connection = open_sound(directory, sync, self._recovery.sizes.log, self._damage)  # repairs it
+                connection = open_sound(directory, sync, self._write_failures.sizes.log, self._damage)  # repairs it
                 self._restore(connection, Sweeper(retain or Retain()))
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             connection.close()
@@ -113,7 +113,7 @@ class DurableStore:
         self._checker = check_later(directory, self._loop, self._damage)
         self.writer = DatabaseThread("q-broker writer", connection, self._loop)
         self._maintenance = Maintenance(self, self.writer, self._loop)
-        self._recovery.allocate()
+        self._write_failures.allocate()
         if retain:
             self._maintenance.sweep()
 
@@ -122,18 +122,18 @@ class DurableStore:
         self.sweeper = sweeper
         self._writes = PendingWrites(sweeper)
         self._logs: dict[str, TopicLog] = {}
-        self._recovery.replay(connection)
+        self._write_failures.replay(connection)
         failures = ReadFailures(self._directory, self._damage, self.sweeper, self._topic_name)
         self.reader = BlockReader(self._directory, self._loop, failures.note_failure, failures.note_damage)
         self.last_id, self._next_ident, self.next_seq = restore(self, connection, self._logs)
 
     @property
     def on_failure(self) -> Callable[[str], None]:
-        return self._recovery.on_failure
+        return self._write_failures.on_failure
 
     @on_failure.setter
     def on_failure(self, on_failure: Callable[[str], None]) -> None:
-        self._recovery.on_failure = on_failure
+        self._write_failures.on_failure = on_failure
 
     # ── topics ──────────────────────────────────────────────────────────────────────────────────
 
@@ -237,9 +237,9 @@ class DurableStore:
         """Write what has been collected, if it is time to. `seal` is called first, and appends what was published."""
         if self._writing or self._closed:
             return
-        if self._recovery.failure:
+        if self._write_failures.failure:
             seal()
-            self._refuse(self._recovery.failure)
+            self._refuse(self._write_failures.failure)
         elif self._is_due or (self._pending is not None and self._group_commit.is_complete):
             seal()
             self._write()
@@ -265,7 +265,9 @@ class DurableStore:
         if self._writes.channels:  # more than one commit takes
             self._is_due = True
         self._writing = job
-        self.writer.do(partial(self._recovery.run, job), lambda more, error: self._written(job, commit, more, error))
+        self.writer.do(
+            partial(self._write_failures.run, job), lambda more, error: self._written(job, commit, more, error)
+        )
 
     def _written(self, job: Transaction, commit: Commit | None, more: bool | None, error: Exception | None) -> None:
         self._writing = None
@@ -273,14 +275,14 @@ class DurableStore:
         self._group_commit.answered()
         if error is None:
             self._writes.committed(job, has_more=bool(more))
-            if self._recovery.failure and not self._recovery.try_to_end():
+            if self._write_failures.failure and not self._write_failures.try_to_end():
                 self._loop.call_later(AGAIN, self._probe)
             if commit is not None:
                 commit.settle()
         else:
             self._writes.put_back(job)
-            why = self._recovery.reason(error)
-            self._recovery.begin(why, error)
+            why = self._write_failures.reason(error)
+            self._write_failures.begin(why, error)
             self._loop.call_later(AGAIN, self._probe)
             if commit is not None:
                 commit.settle(StoreFailed(why))
@@ -298,13 +300,13 @@ class DurableStore:
 
     def _probe(self) -> None:
         """Try to write what consumers have finished meanwhile. If that works, messages may be accepted again."""
-        if self._closed or self._writing or not self._recovery.failure:
+        if self._closed or self._writing or not self._write_failures.failure:
             return
         job = self._writes.take(with_blocks=False)  # publishers get their answer after this try
         self._writing = job
 
         def work(connection: sqlite3.Connection) -> bool:
-            more = self._recovery.probe(job, connection)
+            more = self._write_failures.probe(job, connection)
             make_room(connection)
             return more
 
@@ -343,7 +345,7 @@ class DurableStore:
     @property
     def has_work(self) -> bool:
         """Whether a write is under way or waits, or the disk refuses."""
-        return bool(self._writing or self._recovery.failure or self._pending is not None or self._writes.channels)
+        return bool(self._writing or self._write_failures.failure or self._pending is not None or self._writes.channels)
 
     @property
     def is_idle(self) -> bool:
@@ -378,7 +380,7 @@ class DurableStore:
             if under_way is not None and under_way.failed:  # it will not be tried again otherwise
                 job.before[:0] = under_way.before + under_way.after
             try:
-                self._recovery.run(job, connection)
+                self._write_failures.run(job, connection)
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except sqlite3.Error as error:
                 failures.append(error)

@@ -2,7 +2,7 @@
 
 tcp_server.py           accepts clients on a listening socket
 contract.py             what the parts of a client's connection need of each other, and of the server
-client_transport.py     a client's socket: transforms, heartbeats, pending output
+client_transport.py     a client's socket: transforms, pending output, heartbeats (sent, and missing answers noticed)
 client_connection.py    a client's commands, and what the broker does for each
 subscriber_commands.py  SUB, RDY, FIN, REQ, TOUCH and CLS
 client_states.py        which command a client may send in which state

@@ -18,7 +18,7 @@
 
     consume/            messages from channels
     publish/            messages to topics
-    protocol/           NSQ's V2 protocol, both sides, without I/O
+    protocol/           NSQ's V2 protocol, both sides, without I/O; session.py answers the broker's heartbeats
 
 Events are logged to `qtools.client`; the commands decide how log lines look.
 """

@@ -59,7 +59,7 @@ def find_damage(connection: sqlite3.Connection, *, whole: bool, most_rows: int |
 
 
 def count_rows(connection: sqlite3.Connection, table: str) -> int:
-    """A clause that says what is wrong with a table of STATE, or ""."""
+    """The number of rows of a table."""
     return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 

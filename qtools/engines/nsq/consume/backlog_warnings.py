@@ -5,8 +5,9 @@ run that reads `TOPIC/NEW` to archive what is in the topic would wait for it in 
 is paused.
 
 No request is made before a run for this alone, since importing the HTTP client takes longer than a short command runs.
-A run that lasts makes one request to each nsqd, a second after its start (`Ends.settling_time`), when its channel
-exists. The channel counts as new if nsqd put no more messages into it than this run received and it still holds.
+A run that lasts makes one request to each nsqd, a second after its start (`EndConditions.settling_time`), when its
+channel exists. The channel counts as new if nsqd put no more messages into it than this run received and it still
+holds.
 """
 
 from __future__ import annotations

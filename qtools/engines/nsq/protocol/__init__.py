@@ -10,7 +10,7 @@ No sockets, no clock, no asyncio here: a function that needs the time takes it a
     identify.py        the IDENTIFY request and response
     negotiate.py       the broker's side of IDENTIFY: what a client is granted
     client_states.py   the states of a client connection, and the commands that each allows
-    session.py         one client connection as a state machine
+    session.py         one client connection as a state machine; it answers the broker's heartbeats
     transforms.py      TLS, snappy and deflate, between the socket and the frames
     lookup.py          nsqlookupd's protocol and its HTTP answers
 """

@@ -1,9 +1,9 @@
 """One client connection without its socket. In: bytes as they arrive, and commands to send. Out: events, and bytes.
 
 client_states.py has the states, and the commands that each allows; `_HANDLERS`, at the end, says what each state does
-with what arrives. Heartbeats are answered here, with the next bytes that are sent. The broker replies in the order of
-the commands that have a reply (IDENTIFY, AUTH, SUB, PUB, MPUB, DPUB, CLS), so a queue of tags shows which command a
-reply belongs to. The session never reads a clock and never waits.
+with what arrives. The broker's heartbeats are answered here, with a NOP in the next bytes that are sent. The broker
+replies in the order of the commands that have a reply (IDENTIFY, AUTH, SUB, PUB, MPUB, DPUB, CLS), so a queue of tags
+shows which command a reply belongs to. The session never reads a clock and never waits.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What happens while the disk refuses writes. In: errors of the database. Out: log messages, a reserve that is given up
-and taken again, and the answer whether messages can be accepted again.
+"""What happens when a write fails, as on a full disk. In: errors of the database. Out: log messages, a reserve that is
+given up and taken again, and the answer whether messages can be accepted again.
 
     the disk takes writes ──an error──▶ refused: the reserve is deleted ──a write works, and enough is free──▶ accepted
 """
@@ -22,7 +22,7 @@ log = logging.getLogger("qtools.broker")
 AGAIN = 1.0  # s between two tries when the disk refuses
 
 
-class Recovery:
+class WriteFailures:
     """failure: why nothing can be written; "" when the disk takes writes. on_failure: called when that changes."""
 
     def __init__(self, directory: Path, damage: Damage) -> None:
