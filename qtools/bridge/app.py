@@ -227,7 +227,7 @@ class _Bridge:
             notes.append(f"{plural(resent, 'message')} sent again after a lost connection")
         if self.source.acknowledgements_failed:
             late = plural(self.source.acknowledgements_failed, "message")
-            notes.append(f"{late} had timed out before being finished and will come again")
+            notes.append(f"{late} could not be finished any more and will be delivered again")
         if self.options.show:
             logs.log_result("; ".join(notes))
 

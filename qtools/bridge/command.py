@@ -93,7 +93,8 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     type=Integer(1, 65534),
     default=None,
     metavar="N",
-    help="Treat a message that was delivered more than N times as --on-error says.  [default: no limit]",
+    help="Treat a message that was delivered more than N times as --on-error says.  [default: no limit; "
+    "10 on Kafka, where an unfinished message holds up those after it]",
 )
 @click.option(
     "--max-topics",

@@ -4,7 +4,7 @@
   route 'big purchases': matches → purchases.big
     .type == "purchase"    true
     .amount > 100          true
-  route 'all': not tried, as the one before is the last
+  route 'all': not tried, as one before it is the last
   goes to purchases.big
 """
 

@@ -27,7 +27,7 @@ def dead_letter_topics(options: BridgeOptions) -> dict[str, str]:
             raise UsageError(f"dead letters of {topic}: {error} (--dead-letter-topic names another)") from error
         if topics[topic] in read:
             raise UsageError(
-                f"{topics[topic]} is read, and takes the dead letters of {topic}: they would come round again;"
+                f"{topics[topic]} is read, and takes the dead letters of {topic}: they would be read again;"
                 " name another with --dead-letter-topic, or choose --on-error"
             )
     return topics

@@ -56,9 +56,9 @@ class BridgeCounts:
 class BridgeSink:
     """Sends what `planning` says, which may be exchanged between two batches.
 
-    on_error: "dead-letter", "drop", "fail" or "pass".
-    dead: where the dead letters go: the topic for each source's topic, and who publishes them.
-    channels: of each source's topic, for the envelopes.
+    dead_letters: publishes the dead letters. on_error: "dead-letter", "drop", "fail" or "pass". dead_topics: source's
+    topic → topic of its dead letters. sources: what the bridge reads; a dead letter names its channel.
+    max_attempts: deliveries after which a message counts as failed; 0 for never. dedupe: --dedupe, if it was given.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class BridgeSink:
         PartialFailure names those that are not: Postponed messages are requeued; others end the run.
         """
         planning = self.planning
-        failed = self._worn_out(batch.messages) if self._max_attempts else {}
+        failed = self._over_max_attempts(batch.messages) if self._max_attempts else {}
         plan = planning.planner.plan(batch.bodies, failed)
         failed.update(plan.failed)
         duplicates = 0
@@ -102,7 +102,9 @@ class BridgeSink:
             await self._publish(batch, plan, planning, failed)
         else:
             duplicates, pending = await self._publish_once(self._once, batch, plan, planning, failed)
-        back: dict[int, QtoolsError] = {place: Postponed("an equal one is on its way", EQUAL_MS) for place in pending}
+        back: dict[int, QtoolsError] = {
+            place: Postponed("a message with the same key is still being sent", EQUAL_MS) for place in pending
+        }
         if failed:
             await self._deal_with(batch, failed, back)
         counts = self.counts
@@ -163,7 +165,7 @@ class BridgeSink:
 
     # ── what cannot be routed ──
 
-    def _worn_out(self, messages: Messages) -> dict[int, QtoolsError]:
+    def _over_max_attempts(self, messages: Messages) -> dict[int, QtoolsError]:
         """The messages that were delivered more often than max_attempts, by place."""
         most = self._max_attempts
         return {
@@ -210,7 +212,7 @@ class BridgeSink:
         self._failure_log.log(fate, map(str, failed.values()))
 
     def __repr__(self) -> str:
-        return f"<Deliver {self._publisher!r} {self.counts}>"
+        return f"<BridgeSink {self._publisher!r} {self.counts}>"
 
 
 class FailureLog:

@@ -47,12 +47,14 @@ def complete_broker(ctx: click.Context, param: click.Parameter, incomplete: str)
 broker_options = _all(
     click.option(
         "--broker", "-b", "broker", multiple=True, metavar="URL|PROFILE", shell_complete=complete_broker,
-        help="The broker: nsq://HOST:4150, nsq+lookupd://HOST:4161, nsqs://… with TLS, nsq+unix:/PATH, or a profile of "
-        "~/.config/qtools/config.toml.  [default: $QTOOLS_BROKER, else the local broker]",
+        help="The broker: nsq://HOST:4150, nsq+lookupd://HOST:4161, nsq+unix:/PATH or kafka://HOST:9092, with TLS "
+        "nsqs://… or kafkas://…, or a profile of ~/.config/qtools/config.toml.  "
+        "[default: $QTOOLS_BROKER, else the local broker]",
     ),
     click.option(
         "--engine-option", "engine_option", multiple=True, metavar="KEY=VALUE",
-        help="A setting of the connection (repeatable), as in a URL's query: msg_timeout=30s.",
+        help="A setting of the connection (repeatable), as in a URL's query: msg_timeout=30s for NSQ, linger.ms=5 for "
+        "Kafka.",
     ),
     click.option(
         "--nsqd-tcp-address", "--nsqd", "nsqd", multiple=True, metavar="HOST:PORT",
@@ -88,7 +90,8 @@ connection_options = _all(
     ),
     click.option(
         "--auth-secret-file", default="", metavar="FILE",
-        help="File with the AUTH secret. No flag takes the secret itself, as other users can see command lines.  "
+        help="File with NSQ's AUTH secret or Kafka's password. No flag takes the secret itself, as other users "
+        "can see command lines.  "
         "[default: $QTOOLS_AUTH_SECRET]",
     ),
     click.option(
@@ -140,7 +143,7 @@ consumer_options = _all(
 end_options = _all(
     click.option(
         "--until-empty", is_flag=True,
-        help="End when the channels are empty: depth, in flight and deferred are all 0.",
+        help="End when nothing is left in the channels: waiting, in flight or deferred.",
     ),
     click.option(
         "--until-now", is_flag=True,

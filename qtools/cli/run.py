@@ -69,7 +69,7 @@ class Signals:
         end_by_signal(number)
 
 
-MESSAGES_COME_AGAIN = "messages that were in flight are delivered again after their msg_timeout"
+MESSAGES_COME_AGAIN = "messages that were in flight will be delivered again"
 
 
 def abrupt_end(number: signal.Signals, about_messages: str) -> str:

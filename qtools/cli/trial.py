@@ -74,7 +74,7 @@ class Trial:
                 self.given_back = sum(map(len, self._buffered))
                 raise QtoolsError(
                     f"the expression failed on each of the first {self._failed:,} messages; on the first one: "
-                    f"{self._first}. Stopping: they are given back to the queue. Give --on-error to go on regardless"
+                    f"{self._first}. Stopping: they are requeued. Give --on-error to go on regardless"
                 )
             if sum(map(len, self._buffered)) >= self._most or self._buffered_bytes >= MOST_BYTES:
                 return self._take()

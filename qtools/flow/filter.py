@@ -111,7 +111,7 @@ class Filter:
         """
         if not self._is_modest:
             return self._pass(bodies, None, [])
-        selected: list[int] = []  # the places in `passing` of new bodies
+        selected: list[int] = []  # indices in `passing` of the bodies that are replaced
         values: list[Any] = []
         places, passing, failed = self._pass(bodies, selected, values)
         made = encode_all(values)
@@ -127,8 +127,11 @@ class Filter:
         return self.run(bodies)[2]
 
     def _pass(self, bodies: Sequence[bytes], selected: list[int] | None, values: list[Any]) -> Passing:
-        """One pass. Appends the values of new bodies to `values`, not encoded; without `selected` encodes them at
-        once."""
+        """Evaluate both expressions for each of `bodies`; return what `run` returns.
+
+        With a list `selected`, the results of `select` are not encoded: they are appended to `values`, and their
+        indices in the returned bodies to `selected`. With None, each result is encoded at once, as its message's body.
+        """
         where = self.where.evaluate if self.where is not None else None
         select = self.select.evaluate if self.select is not None else None
         loads = parser_for(bodies)

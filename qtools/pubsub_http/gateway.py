@@ -44,7 +44,7 @@ class Gateway:
         self.budget.add(self.resumption)
         self._topics = TopicDepths(options)
         self._publishing = PublishEndpoint(self.batcher, self.idempotency, options.max_msg_size, options.max_body_size)
-        self._taking = GetMessage(self.subscribing)
+        self._get_message = GetMessage(self.subscribing)
         acknowledging = Acknowledging(self.sessions)
         handlers: dict[str, Handler] = {
             "pub": self._pub,
@@ -88,7 +88,7 @@ class Gateway:
         await self.subscribing.sub(self.app, request)
 
     async def _message(self, request: Request) -> Answer | None:
-        return await self._taking.message(self.app, request)
+        return await self._get_message.message(self.app, request)
 
     async def _ping(self, request: Request) -> Answer:
         return text_answer(b"OK")

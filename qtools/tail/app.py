@@ -179,7 +179,7 @@ def _summarize(
             notes[-1] += " (-v names each)"
     if source.acknowledgements_failed:
         late = plural(source.acknowledgements_failed, "message")
-        notes.append(f"{late} had timed out before being finished and will come again")
+        notes.append(f"{late} could not be finished any more and will be delivered again")
     if totals.requeued:
         notes.append(f"{plural(totals.requeued, 'message')} given back unprinted")
     left_out = (totals.finished if filtered is None else filtered.passed) - output.printed

@@ -58,14 +58,14 @@ Exit status: 0 done, stdout closed by its reader, or SIGTERM; 1 failed, 2 usage,
     type=Duration(),
     default=None,
     metavar="DURATION",
-    help="Begin with the messages that were published DURATION ago, in a new channel. The broker has to be q-broker, "
-    "with --retain for messages that all channels have finished.",
+    help="Begin with the messages that were published DURATION ago, in a new channel. Kafka and q-broker can do "
+    "this, nsqd cannot; q-broker needs --retain for messages that all channels have finished.",
 )
 @click.option(
     "--peek",
     is_flag=True,
     help="Print the first 10 (or -n) matching messages that wait in a channel, and leave them there; their attempts "
-    "are not counted up. The broker has to be q-broker.",
+    "are not counted up. Kafka and q-broker can do this, nsqd cannot.",
 )
 @shared.consumer_options
 @shared.operations_within("2s")  # after a signal, a reader of stdout that has stalled is not waited for any longer

@@ -239,7 +239,7 @@ class _Run:
             notes.append(f"{plural(self._partitioner.timeless, 'message')} without a time of its own")
         if self._source.acknowledgements_failed:
             late = plural(self._source.acknowledgements_failed, "message")
-            notes.append(f"{late} had timed out before being finished and will come again")
+            notes.append(f"{late} could not be finished any more and will be delivered again")
         if totals.requeued:
             notes.append(f"{plural(totals.requeued, 'message')} given back")
         say = logs.log_result if self._options.show else partial(logs.log, logging.INFO)

@@ -205,5 +205,5 @@ def test_all_that_fail_are_counted_as_read_and_requeued(shell: Shell, broker: Br
     found = counts(done)
     assert found["requeued"] >= 1000
     assert "on the first one: it is not JSON" in done.err
-    assert "Stopping: they are given back to the queue. Give --on-error to go on regardless" in done.err
+    assert "Stopping: they are requeued. Give --on-error to go on regardless" in done.err
     broker.wait_held(topic, "q-bridge", 1500)

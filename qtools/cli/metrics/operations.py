@@ -1,7 +1,8 @@
 """Metrics and probes of a long-running command, in its event loop: the HTTP server and the statsd exporter.
 
-    --metrics-address   /metrics (Prometheus)   /healthz (200 while the loop runs)   /readyz (200, or 503 and the
-    reason) --statsd-address    counters as differences, and gauges, every --statsd-interval
+    --metrics-address   /metrics (Prometheus)   /healthz (200 while the loop runs)
+                        /readyz (200, or 503 and the reason)
+    --statsd-address    counters as differences, and gauges, every --statsd-interval
 
 In: a function that returns the metrics, called for each scrape and at each statsd interval, and a function that returns
 why the command is not ready. Out: HTTP responses, datagrams. A module that the flags do not need is not imported.

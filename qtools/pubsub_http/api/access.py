@@ -113,7 +113,8 @@ class Access:
             raise Refusal(
                 403,
                 "HOST_NOT_ALLOWED",
-                f"this is not {host.decode('latin-1').lower()[:80]!r}; --allow-host adds a name that it is reached by",
+                f"the Host header {host.decode('latin-1').lower()[:80]!r} is not allowed here;"
+                " --allow-host NAME allows it",
             )
         if len(self._good_hosts) < 100:
             self._good_hosts.add(host)
@@ -132,7 +133,7 @@ class Access:
     def _advice(self, head: Head) -> str:
         """Why the request of a page is refused, and which flag would allow it."""
         behind = not self._behind_proxy and any(name in head for name in FORWARDED)
-        return "pages of other sites may not ask; --allow-origin lets them" + (
+        return "requests from pages of other sites are refused; --allow-origin allows them" + (
             "; or, if a proxy passes requests on to this gateway, start it with --behind-proxy" if behind else ""
         )
 

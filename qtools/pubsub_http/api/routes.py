@@ -138,7 +138,7 @@ ROUTES = (
         _KEY,
         refusals={
             "INVALID_ARG_BINARY": "binary and format are not given together",
-            "BAD_MESSAGE": "each message is one in the body's format",
+            "BAD_MESSAGE": "a message is not valid in the body's format, or the broker refuses it",
             "BAD_BODY": "with binary=true the body is a count, and that many messages with their lengths",
             "INVALID_REQUEST": "a body that is taken as it comes has an end",
             **_CODED,

@@ -27,8 +27,9 @@ def check_address(
     private = unix_path(address) is not None or not colon or is_loopback(host)  # listen() reports an invalid address
     if not private and not (tokens or tls or insecure):
         raise UsageError(
-            f"{address} can be reached from other machines: give --token-file to say who may do what, or --https-cert"
-            " behind something that asks for certificates, or --insecure if everybody there may do everything"
+            f"{address} can be reached from other machines: give --token-file to say what each client may do,"
+            " or --https-cert behind a proxy that checks client certificates, or --insecure to allow"
+            " every client everything"
         )
     if not private and tokens and not tls and not behind_proxy:
         log.warning("tokens go to %s unencrypted: give --https-cert, or let a proxy serve HTTPS", address)

@@ -92,7 +92,7 @@ def read_tokens(path: str, *, quiet: bool = False) -> Tokens:
     try:
         with open(path, "rb") as file:
             if not quiet and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
-                log.warning("anybody on this machine can read the tokens in %s: chmod o-r it", path)
+                log.warning("other users can read the tokens in %s: run chmod o-r %s", path, path)
             content = tomllib.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise StartError(f"cannot read the token file {path}: {error.strerror or error}") from error

@@ -142,7 +142,7 @@ def test_without_the_flag_a_proxy_is_not_believed(
         "if a proxy passes requests on to this gateway, start it with --behind-proxy"
     )
     direct = gateway.post("/pub", b"x", {"origin": "https://other.example"}, topic=topic)
-    assert direct.json()["detail"] == "pages of other sites may not ask; --allow-origin lets them"
+    assert direct.json()["detail"] == "requests from pages of other sites are refused; --allow-origin allows them"
 
 
 def test_ack_auto_behind_a_proxy_is_warned_of(
