@@ -73,11 +73,11 @@ class _Bridge:
                 new_topics=options.new_topics,
             )
         )  # fmt: skip
-        outlet: GroupPublisher = self.publisher
+        keyed_publisher: GroupPublisher = self.publisher
         if options.keying is not None:
             from qtools.flow.keying import KeyedPublisher
 
-            outlet = KeyedPublisher(self.publisher, options.keying)
+            keyed_publisher = KeyedPublisher(self.publisher, options.keying)
         # Dead letters stay where their source is, and are not deferred.
         shared = not dead_topics or (options.to_engine is None and not options.defer)
         self.dead_letters = (
@@ -87,19 +87,19 @@ class _Bridge:
             options.sources,
             SourceOptions(max_in_flight=options.max_in_flight, limit=options.count, ends=options.ends),
         )
-        self.once = self._once() if options.dedupe is not None else None
-        self.deliver = BridgeSink(
-            planning, outlet, self.dead_letters,
+        self.dedupe = self._make_dedupe() if options.dedupe is not None else None
+        self.sink = BridgeSink(
+            planning, keyed_publisher, self.dead_letters,
             on_error=options.on_error, dead_topics=dead_topics, sources=options.sources,
-            max_attempts=max_attempts_of(options), once=self.once,
+            max_attempts=max_attempts_of(options), dedupe=self.dedupe,
         )  # fmt: skip
         source: FlowSource = self.source
         self.trial: Trial | None = None
         if options.on_trial:
-            source = self.trial = Trial(self.source, self.deliver.failures, most=options.max_in_flight)
+            source = self.trial = Trial(self.source, self.sink.failures, most=options.max_in_flight)
         self.flow = Flow(
-            source, self.deliver,
-            window=WINDOW if self.once is None else 1,  # two batches may have equal keys
+            source, self.sink,
+            window=WINDOW if self.dedupe is None else 1,  # two batches may have equal keys
             throttle=Throttle(options.rate) if options.rate else None,
             on_refused=self._refused,
             drain_timeout=options.operations.drain_timeout,
@@ -109,7 +109,7 @@ class _Bridge:
         operations = Operations(self.options.operations, "q-bridge", self._families, lambda: self._unready(signals))
         ends: list[Publisher | Source | PlanDedupe] = [
             *dict.fromkeys((self.publisher, self.dead_letters)),
-            *([self.once] if self.once is not None else []),
+            *([self.dedupe] if self.dedupe is not None else []),
             self.source,
         ]
         started: list[Publisher | Source | PlanDedupe] = []
@@ -136,9 +136,9 @@ class _Bridge:
                 meter.close()
                 self._summarize(meter)
             await operations.close()
-        return status_of_run(options.fail_if_none, self.deliver.counts.routed, "routed", signals)
+        return status_of_run(options.fail_if_none, self.sink.counts.routed, "routed", signals)
 
-    def _once(self) -> PlanDedupe:
+    def _make_dedupe(self) -> PlanDedupe:
         from qtools.bridge.dedupe import PlanDedupe, default_path
 
         options = self.options
@@ -160,7 +160,7 @@ class _Bridge:
         """Read the routes file again; if it is invalid, log that and keep the present routes."""
         path = self.options.routes
         try:
-            self.deliver.planning = plan_for(self.options, self.forbidden)
+            self.sink.planning = plan_for(self.options, self.forbidden)
         except UsageError as error:
             logs.log(logging.ERROR, f"not reloaded, the old routes stay: {error}")
         else:
@@ -176,7 +176,7 @@ class _Bridge:
         from qtools.cli.metrics.metric_sets import consumer_families, messages_by_outcome, publisher_families
         from qtools.cli.metrics.metrics_format import Family, counter
 
-        totals, counts = self.flow.totals, self.deliver.counts
+        totals, counts = self.flow.totals, self.sink.counts
         routes = [({"route": name}, copies) for name, copies in sorted(counts.hits.items())]
         return [
             counter("qtools_bridge_read_total", "Messages read.", totals.read + self._failed_in_trial()),
@@ -191,7 +191,7 @@ class _Bridge:
 
     def _outcomes(self) -> dict[str, int]:
         """How many of the messages read had each outcome; messages in progress have none yet."""
-        counts = self.deliver.counts
+        counts = self.sink.counts
         return {
             "routed": counts.routed,
             "filtered": counts.filtered,
@@ -203,7 +203,7 @@ class _Bridge:
 
     def _failed_in_trial(self) -> int:
         """Messages that were given back because the first messages have all failed; the flow did not read them."""
-        return 0 if self.trial is None else self.trial.given_back
+        return 0 if self.trial is None else self.trial.requeued
 
     def _unready(self, signals: Signals) -> str:
         if signals.received is not None:
@@ -214,7 +214,7 @@ class _Bridge:
         return "" if self.publisher.connected else f"no {to.capabilities.broker} is connected to send to"
 
     def _counts(self) -> tuple[int, int]:
-        return self.deliver.counts.routed, self.flow.totals.finished_bytes
+        return self.sink.counts.routed, self.flow.totals.finished_bytes
 
     def _summarize(self, meter: ProgressLine) -> None:
         totals = self.flow.totals

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-from qtools.cli.dedupe import DedupeStage, Sifted
+from qtools.cli.dedupe import Classified, DedupeStage
 from qtools.errors import EvaluationError, QtoolsError, RouteFailed
 from qtools.expressions.expression import Expression
 from qtools.names import Subscription
@@ -41,7 +41,7 @@ class PlanDedupe:
         """Open the file; StartError when it cannot be used."""
         await self._stage.start()
 
-    async def sift(self, plan: Plan, bodies: Sequence[bytes], failed: dict[int, QtoolsError]) -> Sifted:
+    async def classify(self, plan: Plan, bodies: Sequence[bytes], failed: dict[int, QtoolsError]) -> Classified:
         """Remove from `plan` the messages that are not to be sent now. bodies: of the whole batch. A message on which
         the expression fails is removed too, and added to `failed` by its place."""
         keys: dict[int, bytes] = {}
@@ -52,18 +52,18 @@ class PlanDedupe:
                     keys[place] = key
             except EvaluationError as error:
                 failed[place] = RouteFailed(f"--dedupe has no key for it: {error}")
-        sifted = await self._stage.sift(keys)
-        if sifted.duplicates or sifted.pending or failed:
-            _take_out(plan, failed.keys() | sifted.pending.keys() | set(sifted.duplicates))
-        return sifted
+        classified = await self._stage.classify(keys)
+        if classified.duplicates or classified.pending or failed:
+            _take_out(plan, failed.keys() | classified.pending.keys() | set(classified.duplicates))
+        return classified
 
-    async def settle(self, sifted: Sifted, unsent: Container[int]) -> tuple[int, list[int]]:
+    async def settle(self, classified: Classified, unsent: Container[int]) -> tuple[int, list[int]]:
         """As `DedupeStage.settle`: the number of duplicates, and the places of the messages that have to come again."""
-        return await self._stage.settle(sifted, unsent)
+        return await self._stage.settle(classified, unsent)
 
-    async def release(self, sifted: Sifted) -> None:
+    async def release(self, classified: Classified) -> None:
         """Release the keys of a batch that could not be sent."""
-        await self._stage.release(sifted)
+        await self._stage.release(classified)
 
     async def close(self) -> None:
         await self._stage.close()

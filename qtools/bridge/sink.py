@@ -71,7 +71,7 @@ class BridgeSink:
         dead_topics: Mapping[str, str],
         sources: Sequence[Subscription],
         max_attempts: int = 0,
-        once: PlanDedupe | None = None,
+        dedupe: PlanDedupe | None = None,
     ) -> None:
         self.planning = planning
         self.counts = BridgeCounts()
@@ -84,7 +84,7 @@ class BridgeSink:
             known = self._channels.get(source.topic)
             self._channels[source.topic] = f"{known},{source.channel}" if known else source.channel
         self._max_attempts = max_attempts
-        self._once = once
+        self._dedupe = dedupe
         self._failure_log = FailureLog()
 
     async def write(self, batch: Batch) -> None:
@@ -98,10 +98,10 @@ class BridgeSink:
         failed.update(plan.failed)
         duplicates = 0
         pending: list[int] = []
-        if self._once is None:
+        if self._dedupe is None:
             await self._publish(batch, plan, planning, failed)
         else:
-            duplicates, pending = await self._publish_once(self._once, batch, plan, planning, failed)
+            duplicates, pending = await self._publish_deduped(self._dedupe, batch, plan, planning, failed)
         back: dict[int, QtoolsError] = {
             place: Postponed("a message with the same key is still being sent", EQUAL_MS) for place in pending
         }
@@ -135,18 +135,18 @@ class BridgeSink:
             for place, copy in refused.items():
                 failed.setdefault(place, RouteFailed(f"to {copy.topic}: {copy.error}"))
 
-    async def _publish_once(
-        self, once: PlanDedupe, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]
+    async def _publish_deduped(
+        self, dedupe: PlanDedupe, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]
     ) -> tuple[int, list[int]]:
         """Send the messages whose key was not sent before. Returns how many messages are duplicates, and the places of
         those that have to come again, as a message with the same key was not sent."""
-        sifted = await once.sift(plan, batch.bodies, failed)
+        classified = await dedupe.classify(plan, batch.bodies, failed)
         try:
             await self._publish(batch, plan, planning, failed)
         except BaseException:
-            await once.release(sifted)
+            await dedupe.release(classified)
             raise
-        return await once.settle(sifted, failed)
+        return await dedupe.settle(classified, failed)
 
     async def _deal_with(self, batch: Batch, failed: dict[int, QtoolsError], back: dict[int, QtoolsError]) -> None:
         """Handle the messages that `failed`, as on_error says. Messages to requeue are added to `back`."""

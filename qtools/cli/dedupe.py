@@ -1,14 +1,14 @@
 """--dedupe, one stage for every command that has this flag. In: the keys of a batch. Out: which messages to send.
 
-    keys ─▶ sift ─▶ NEW         send the message; its key is reserved until `settle` or `release`
-                    DUPLICATE   finish the message unsent: a message with the same key is safe already
-                    PENDING     neither: an earlier message of the batch has the same key
+    keys ─▶ classify ─▶ NEW         send the message; its key is reserved until `settle` or `release`
+                        DUPLICATE   finish the message unsent: a message with the same key is safe already
+                        PENDING     neither: an earlier message of the batch has the same key
 
     settle: the keys of messages that are safe are remembered; those of the others are released. A message that was
     PENDING is a duplicate if the earlier one is safe; otherwise it has to come again.
 
-One batch at a time. A batch uses the file of keys (flow/dedupe.py) twice, in `sift` and in `settle`, each time with one
-call in a thread. A batch without keys does not use it.
+One batch at a time. A batch uses the file of keys (flow/dedupe.py) twice, in `classify` and in `settle`, each time with
+one call in a thread. A batch without keys does not use it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def make_steady_clock(
 
 
 @dataclass(slots=True)
-class Sifted:
-    """A batch after `sift`, by the indices of its messages. new: the keys of the messages to send. duplicates: the
+class Classified:
+    """A batch after `classify`, by the indices of its messages. new: the keys of the messages to send. duplicates: the
     messages to finish unsent. pending: the keys of the messages about which `settle` decides."""
 
     new: dict[int, bytes] = field(default_factory=dict)
@@ -82,37 +82,37 @@ class DedupeStage:
         """
         return make_key(self._find(value), body)
 
-    async def sift(self, keys: Mapping[int, bytes]) -> Sifted:
+    async def classify(self, keys: Mapping[int, bytes]) -> Classified:
         """Decide about the messages of a batch. keys: index → key; a message without a key is always sent.
 
         SinkError when the file cannot be written (the clock was set back).
         """
-        sifted = Sifted()
+        classified = Classified()
         if not keys:
-            return sifted
+            return classified
         verdicts = await self._worker.call(self._opened.check_and_reserve, list(keys.values()), self._clock())
         for (place, key), verdict in zip(keys.items(), verdicts, strict=True):
             if verdict is NEW:
-                sifted.new[place] = key
+                classified.new[place] = key
             elif verdict is PENDING:
-                sifted.pending[place] = key
+                classified.pending[place] = key
             else:
-                sifted.duplicates.append(place)
-        return sifted
+                classified.duplicates.append(place)
+        return classified
 
-    async def settle(self, sifted: Sifted, unsent: Container[int] = ()) -> tuple[int, list[int]]:
+    async def settle(self, classified: Classified, unsent: Container[int] = ()) -> tuple[int, list[int]]:
         """Remember the keys of the messages that were sent, and release those of the messages at the indices `unsent`.
 
         Returns the number of duplicates, and the indices of the messages that were PENDING and have to be requeued.
         SinkError if the keys cannot be written; then all of them are released.
         """
-        safe = [key for place, key in sifted.new.items() if place not in unsent]
-        released = [key for place, key in sifted.new.items() if place in unsent]
-        if sifted.new:
+        safe = [key for place, key in classified.new.items() if place not in unsent]
+        released = [key for place, key in classified.new.items() if place in unsent]
+        if classified.new:
             await self._worker.call(self._settle, safe, released, self._clock())
         remembered = set(safe)
-        again = [place for place, key in sifted.pending.items() if key not in remembered]
-        return len(sifted.duplicates) + len(sifted.pending) - len(again), again
+        again = [place for place, key in classified.pending.items() if key not in remembered]
+        return len(classified.duplicates) + len(classified.pending) - len(again), again
 
     def _settle(self, safe: list[bytes], released: list[bytes], now: float) -> None:
         dedupe = self._opened
@@ -124,10 +124,10 @@ class DedupeStage:
                 dedupe.release(safe)
                 raise
 
-    async def release(self, sifted: Sifted) -> None:
+    async def release(self, classified: Classified) -> None:
         """Release all keys of a batch of which nothing is known to be safe."""
-        if sifted.new:
-            await self._worker.call(self._opened.release, list(sifted.new.values()))
+        if classified.new:
+            await self._worker.call(self._opened.release, list(classified.new.values()))
 
     async def close(self) -> None:
         """Close the file, if it was opened. Committed keys stay in it."""

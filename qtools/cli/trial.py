@@ -33,7 +33,7 @@ class Trial:
     """A Source that reads from `source` and tests its first messages.
 
     failures: returns, for a sequence of bodies, the error of each body on which the expression fails, by index.
-    given_back: how many messages are requeued because they have all failed.
+    requeued: how many messages are requeued because they have all failed.
     most: how many messages may be buffered. It is at most the number in flight, since a broker sends no more until some
         of them are finished.
     """
@@ -48,7 +48,7 @@ class Trial:
         self._source = source
         self._failures = failures
         self._most = most
-        self.given_back = 0
+        self.requeued = 0
         self._over = False
         self._failed = 0
         self._first = ""  # why the first message failed
@@ -71,7 +71,7 @@ class Trial:
             self._failed += len(batch)
             self._first = self._first or str(next(iter(failed.values())))
             if self._failed >= FIRST:
-                self.given_back = sum(map(len, self._buffered))
+                self.requeued = sum(map(len, self._buffered))
                 raise QtoolsError(
                     f"the expression failed on each of the first {self._failed:,} messages; on the first one: "
                     f"{self._first}. Stopping: they are requeued. Give --on-error to go on regardless"

@@ -33,7 +33,7 @@ log = logging.getLogger("qtools.pubsub")
 
 NAME = "q-pubsub-http"
 
-BOARD_SECONDS = 0.5  # s: how old a worker's counters may be when another worker reports them
+COUNTERS_SECONDS = 0.5  # s: how old a worker's counters may be when another worker reports them
 
 
 async def serve(options: GatewayOptions, signals: Signals) -> int:
@@ -62,24 +62,24 @@ def close(listening: socket.socket, options: GatewayOptions) -> None:
 
 
 async def serve_on(
-    listening: socket.socket, options: GatewayOptions, signals: Signals, place: WorkerContext | None = None
+    listening: socket.socket, options: GatewayOptions, signals: Signals, worker: WorkerContext | None = None
 ) -> int:
-    """Serve on `listening` until a signal; return the exit status. place: this process among several workers."""
+    """Serve on `listening` until a signal; return the exit status. worker: this process among several workers."""
     stopped = asyncio.Event()
     signals.at_abrupt_end = MESSAGES_COME_AGAIN
     signals.on_stop(stopped.set)
     tls = tls_context(options)
-    gateway = Gateway(options, "" if place is None else f"{place.number}-")
+    gateway = Gateway(options, "" if worker is None else f"{worker.number}-")
     limits = HttpLimits(options.max_head_size, options.request_timeout, options.idle_timeout, options.max_connections)
     async with contextlib.AsyncExitStack() as stack:
         app: AsgiApp = gateway.app
-        if place is not None:
-            app = await _among_others(gateway, place, options, stack)
+        if worker is not None:
+            app = await _among_others(gateway, worker, options, stack)
         server = HttpServer(app, limits, fast_path=gateway.fast_path, websockets=True,
                         heartbeat=options.heartbeat, budget=gateway.budget)  # fmt: skip
-        if place is None or place.number == 0:
+        if worker is None or worker.number == 0:
             operations = Operations(
-                options.operations, NAME, lambda: _families(gateway, server, place), lambda: _unready(gateway, signals)
+                options.operations, NAME, lambda: _families(gateway, server, worker), lambda: _unready(gateway, signals)
             )
             await operations.start()
             stack.push_async_callback(operations.close)
@@ -89,11 +89,11 @@ async def serve_on(
         stack.callback(gateway.stop)
         stack.callback(server.close)
         await server.open(listening, tls)
-        if place is not None:
-            place.board.set_serving(place.number, True)
-            keeping = asyncio.create_task(_keep_board(gateway, server, place))
+        if worker is not None:
+            worker.counters.set_serving(worker.number, True)
+            keeping = asyncio.create_task(_keep_counters(gateway, server, worker))
             stack.callback(keeping.cancel)
-        if place is None or place.number == 0:
+        if worker is None or worker.number == 0:
             logs.log(logging.WARNING, f"serving {base_url(listening, tls is not None)}")
         await stopped.wait()
         log.info("stopping")
@@ -101,15 +101,15 @@ async def serve_on(
 
 
 async def _among_others(
-    gateway: Gateway, place: WorkerContext, options: GatewayOptions, stack: contextlib.AsyncExitStack
+    gateway: Gateway, worker: WorkerContext, options: GatewayOptions, stack: contextlib.AsyncExitStack
 ) -> AsgiApp:
     """Serve the other workers on a Unix socket; return the application to serve to clients."""
     from qtools.pubsub_http.worker_proxy import Inner, WorkerProxy
 
-    path = place.socket_of(place.number)
+    path = worker.socket_of(worker.number)
     inner = HttpServer(Inner(gateway.app, gateway.resumption), HttpLimits(head=2 * options.max_head_size))
     await inner.open(listen(f"unix:{path}", "--workers"))
-    neighbours = WorkerProxy(gateway.app, place, options.max_body_size, options.publish_timeout + 5.0)
+    neighbours = WorkerProxy(gateway.app, worker, options.max_body_size, options.publish_timeout + 5.0)
     gateway.resumption.ask_owner = neighbours.ask_owner
     stack.push_async_callback(neighbours.close)
     stack.push_async_callback(inner.drain)
@@ -117,12 +117,12 @@ async def _among_others(
     return neighbours
 
 
-def _families(gateway: Gateway, server: HttpServer, place: WorkerContext | None) -> list[Family]:
+def _families(gateway: Gateway, server: HttpServer, worker: WorkerContext | None) -> list[Family]:
     own = count(gateway, len(server.state.connections))
-    if place is None:
+    if worker is None:
         return families(own)
-    place.board.write(place.number, own)
-    return families(place.board.sums())
+    worker.counters.write(worker.number, own)
+    return families(worker.counters.sums())
 
 
 def _unready(gateway: Gateway, signals: Signals) -> str:
@@ -131,10 +131,10 @@ def _unready(gateway: Gateway, signals: Signals) -> str:
     return "" if gateway.batcher.connected else f"no {gateway.broker} is connected"
 
 
-async def _keep_board(gateway: Gateway, server: HttpServer, place: WorkerContext) -> None:
+async def _keep_counters(gateway: Gateway, server: HttpServer, worker: WorkerContext) -> None:
     while True:
-        place.board.write(place.number, count(gateway, len(server.state.connections)))
-        await asyncio.sleep(BOARD_SECONDS)
+        worker.counters.write(worker.number, count(gateway, len(server.state.connections)))
+        await asyncio.sleep(COUNTERS_SECONDS)
 
 
 def base_url(listening: socket.socket, secure: bool) -> str:

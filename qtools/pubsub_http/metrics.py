@@ -1,6 +1,6 @@
 """The counters of a gateway, summed over its processes. In: gateways. Out: plain numbers, and families of metrics.
 
-Several workers write their counters into shared memory, the board, so that each of them can report the sums.
+Several workers write their counters into shared memory (SharedCounters), so that each of them can report the sums.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def families(numbers: Sequence[int]) -> list[Family]:
     ]
 
 
-class Board:
+class SharedCounters:
     """The numbers of `workers` processes, in memory that children of this one share."""
 
     _ROW = struct.Struct(f"={len(COUNTED)}q")

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtools.pubsub_http.metrics import Board
+from qtools.pubsub_http.metrics import SharedCounters
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
     """Worker `number` of `count`.
 
-    directory: the private directory with the workers' sockets. board: the counters of all workers. lifeline: a file
+    directory: the private directory with the workers' sockets. counters: the counters of all workers. lifeline: a file
     descriptor that becomes readable, at the end of the file, when the parent process ends.
     """
 
     number: int
     count: int
     directory: Path
-    board: Board
+    counters: SharedCounters
     lifeline: int
 
     def socket_of(self, number: int) -> str:

@@ -63,16 +63,16 @@ class Inner:
 class WorkerProxy:
     """The application of one worker among several; `app` is its own. timeout: s that another may take to answer."""
 
-    def __init__(self, app: App, place: WorkerContext, most: int, timeout: float) -> None:
+    def __init__(self, app: App, worker: WorkerContext, most: int, timeout: float) -> None:
         self._app = app
-        self._place = place
+        self._worker = worker
         self._most = most
         self._timeout = timeout
         self._clients: dict[int, httpx.AsyncClient] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         owner = self._owner(scope) if scope["type"] == "http" else None
-        if owner is None or owner == self._place.number:
+        if owner is None or owner == self._worker.number:
             await self._app(scope, receive, send)
             return
         try:
@@ -89,7 +89,7 @@ class WorkerProxy:
     async def ask_owner(self, resume: Resume) -> list[str]:
         """Ask the worker that served `resume.stream` which messages have arrived: their ids, [] without answer."""
         found = _STREAM.match(resume.stream)
-        if found is None or int(found[1]) >= self._place.count:
+        if found is None or int(found[1]) >= self._worker.count:
             return []
         await import_in_thread("httpx")
         import httpx
@@ -113,10 +113,10 @@ class WorkerProxy:
         if path in _PUBLISHING:
             for name, value in scope["headers"]:
                 if name == b"idempotency-key":
-                    return zlib.crc32(value) % self._place.count
+                    return zlib.crc32(value) % self._worker.count
         elif path in _ABOUT_SESSIONS:
             found = _SESSION.search(scope["query_string"])
-            if found is not None and len(found[1]) < 4 and int(found[1]) < self._place.count:
+            if found is not None and len(found[1]) < 4 and int(found[1]) < self._worker.count:
                 return int(found[1])
         return None
 
@@ -140,6 +140,6 @@ class WorkerProxy:
 
         client = self._clients.get(owner)
         if client is None:
-            transport = httpx.AsyncHTTPTransport(uds=self._place.socket_of(owner))
+            transport = httpx.AsyncHTTPTransport(uds=self._worker.socket_of(owner))
             client = self._clients[owner] = httpx.AsyncClient(transport=transport, timeout=self._timeout)
         return client

@@ -27,7 +27,7 @@ from qtools.cli.ending import note_interrupt
 from qtools.cli.run import MESSAGES_COME_AGAIN, ONE_SIGNAL_SECONDS, Signals, abrupt_end, run_program
 from qtools.errors import QtoolsError
 from qtools.pubsub_http.app import check_capabilities, close, serve_on
-from qtools.pubsub_http.metrics import Board
+from qtools.pubsub_http.metrics import SharedCounters
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.worker_context import WorkerContext
 from qtools.sockets import listen
@@ -58,7 +58,7 @@ class _Parent:
         self._options = options
         self._listening = listening
         self._directory = directory
-        self._board = Board(options.workers)
+        self._counters = SharedCounters(options.workers)
         self._workers: dict[int, tuple[int, float]] = {}  # pid → number, when it began
         self._lifeline, self._lifeline_end = os.pipe()
         self._stopping = False
@@ -95,7 +95,7 @@ class _Parent:
                 os.kill(pid, number)
 
     def _start(self, number: int) -> None:
-        self._board.set_serving(number, False)
+        self._counters.set_serving(number, False)
         pid = os.fork()
         if pid:
             self._workers[pid] = (number, time.monotonic())
@@ -104,11 +104,11 @@ class _Parent:
         # A terminal sends Ctrl-C to every process of the job: the parent passes it on, once.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
-        place = WorkerContext(number, self._options.workers, self._directory, self._board, self._lifeline)
+        worker = WorkerContext(number, self._options.workers, self._directory, self._counters, self._lifeline)
         status = 1
         try:
             status = run_program(
-                lambda signals: _work(self._listening, self._options, place, signals),
+                lambda signals: _work(self._listening, self._options, worker, signals),
                 server=not self._options.https_cert,
                 stopping=(signal.SIGTERM,),
             )
@@ -133,7 +133,7 @@ class _Parent:
             status = os.waitstatus_to_exitcode(wait_status)
             if self._stopping:
                 self._status = self._status or max(0, status)
-            elif status >= 0 and not self._board.is_serving(number):  # it could not start, and has logged why
+            elif status >= 0 and not self._counters.is_serving(number):  # it could not start, and has logged why
                 self._status = status or 1
                 self._stop(signal.SIGTERM)
             else:
@@ -143,14 +143,14 @@ class _Parent:
                 self._start(number)
 
 
-async def _work(listening: socket.socket, options: GatewayOptions, place: WorkerContext, signals: Signals) -> int:
+async def _work(listening: socket.socket, options: GatewayOptions, worker: WorkerContext, signals: Signals) -> int:
     """One worker's run."""
     loop = asyncio.get_running_loop()
 
     def parent_gone() -> None:  # the parent was killed, so that no signal will come from it
-        loop.remove_reader(place.lifeline)
+        loop.remove_reader(worker.lifeline)
         if signals.received is None:
             signals.handle(signal.SIGTERM)
 
-    loop.add_reader(place.lifeline, parent_gone)
-    return await serve_on(listening, options, signals, place)
+    loop.add_reader(worker.lifeline, parent_gone)
+    return await serve_on(listening, options, signals, worker)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qtools.cli.dedupe import DedupeStage, Sifted, make_steady_clock
+from qtools.cli.dedupe import Classified, DedupeStage, make_steady_clock
 from qtools.cli.worker import Worker
 from qtools.errors import SinkError, StartError
 from qtools.expressions.expression import compile_expression
@@ -22,10 +22,10 @@ async def run(path: Path, clock: Callable[[], float], *keys: bytes) -> list[byte
     """One run that sends what is new, and returns the keys of that."""
     stage = DedupeStage(compile_expression(".id"), path, window=WINDOW, max_keys=1000, clock=clock)
     await stage.start()
-    sifted = await stage.sift(dict(enumerate(keys)))
-    await stage.settle(sifted)
+    classified = await stage.classify(dict(enumerate(keys)))
+    await stage.settle(classified)
     await stage.close()
-    return list(sifted.new.values())
+    return list(classified.new.values())
 
 
 def test_the_two_steps(tmp_path: Path) -> None:
@@ -34,15 +34,15 @@ def test_the_two_steps(tmp_path: Path) -> None:
         await stage.start()
         assert stage.key({"id": 2**64 + 1}, b'{"id":18446744073709551617}') == b"18446744073709551617"
         assert stage.key({}, b"{}") is None
-        sifted = await stage.sift({0: b"a", 2: b"b", 3: b"a", 5: b"b"})
-        assert sifted == Sifted({0: b"a", 2: b"b"}, [], {3: b"a", 5: b"b"})
-        assert await stage.settle(sifted, {2, 7}) == (1, [5])  # b was not sent, so the other b comes again
-        sifted = await stage.sift({0: b"a", 1: b"b"})
-        assert sifted == Sifted({1: b"b"}, [0], {})
-        await stage.release(sifted)
-        sifted = await stage.sift({0: b"b"})
-        assert sifted == Sifted({0: b"b"})
-        assert await stage.settle(sifted) == (0, [])
+        classified = await stage.classify({0: b"a", 2: b"b", 3: b"a", 5: b"b"})
+        assert classified == Classified({0: b"a", 2: b"b"}, [], {3: b"a", 5: b"b"})
+        assert await stage.settle(classified, {2, 7}) == (1, [5])  # b was not sent, so the other b comes again
+        classified = await stage.classify({0: b"a", 1: b"b"})
+        assert classified == Classified({1: b"b"}, [0], {})
+        await stage.release(classified)
+        classified = await stage.classify({0: b"b"})
+        assert classified == Classified({0: b"b"})
+        assert await stage.settle(classified) == (0, [])
         with pytest.raises(StartError, match="in use by another process"):
             await DedupeStage(compile_expression("."), tmp_path / "keys", window=1, max_keys=1).start()
         await stage.close()
@@ -65,10 +65,10 @@ def test_a_batch_uses_the_file_twice_in_a_thread(tmp_path: Path, monkeypatch: py
             return worker_call(self, function, *arguments)
 
         monkeypatch.setattr(Worker, "call", counted)
-        sifted = await stage.sift({0: b"a", 1: b"b", 2: b"a" if equal else b"c"})
-        await stage.settle(sifted, {1})
+        classified = await stage.classify({0: b"a", 1: b"b", 2: b"a" if equal else b"c"})
+        await stage.settle(classified, {1})
         assert len(calls) == 2
-        await stage.settle(await stage.sift({}))
+        await stage.settle(await stage.classify({}))
         assert len(calls) == 2
         await stage.close()
 
@@ -79,12 +79,12 @@ def test_keys_that_cannot_be_written_are_released(tmp_path: Path, monkeypatch: p
     async def fail() -> None:
         stage = DedupeStage(compile_expression(".id"), tmp_path / "keys", window=WINDOW, max_keys=10)
         await stage.start()
-        sifted = await stage.sift({0: b"a"})
+        classified = await stage.classify({0: b"a"})
         with monkeypatch.context() as patch:
             patch.setattr(Dedupe, "commit", commit_fails)
             with pytest.raises(SinkError, match="disk full"):
-                await stage.settle(sifted)
-        assert await stage.sift({0: b"a"}) == sifted  # new again, and not pending for ever
+                await stage.settle(classified)
+        assert await stage.classify({0: b"a"}) == classified  # new again, and not pending for ever
         await stage.close()
 
     def commit_fails(*arguments: object) -> None:
@@ -117,12 +117,12 @@ def test_a_clock_that_is_set_in_mid_run_changes_nothing(tmp_path: Path) -> None:
     async def one_run() -> None:
         stage = DedupeStage(compile_expression(".id"), tmp_path / "keys", window=WINDOW, max_keys=10, clock=clock)
         await stage.start()
-        assert await stage.settle(await stage.sift({0: b"a"})) == (0, [])
+        assert await stage.settle(await stage.classify({0: b"a"})) == (0, [])
         wall[0] = 1e9
-        assert await stage.settle(await stage.sift({0: b"a"})) == (1, [])
+        assert await stage.settle(await stage.classify({0: b"a"})) == (1, [])
         wall[0] = 0.0
         elapsed[0] += WINDOW
-        assert await stage.settle(await stage.sift({0: b"a"})) == (0, [])
+        assert await stage.settle(await stage.classify({0: b"a"})) == (0, [])
         await stage.close()
 
     asyncio.run(one_run())

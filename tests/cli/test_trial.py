@@ -79,7 +79,7 @@ async def test_a_thousand_failures_are_the_end_and_none_was_handed_on(monkeypatc
         QtoolsError, match=r"failed on each of the first 1,000 messages; on the first one: no b'bad'\. Stopping"
     ) as it:
         await read(trial)
-    assert (it.value.exit_status, trial.given_back) == (1, 1000)
+    assert (it.value.exit_status, trial.requeued) == (1, 1000)
 
 
 async def test_one_less_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ class PublishEndpoint:
 
     def publish_plain(self, topic: str, body: bytes) -> asyncio.Future[None]:
         """Publish one message; the future ends with the broker's OK, or a Refusal."""
-        return self._batcher.hand_in(topic, (body,))
+        return self._batcher.submit(topic, (body,))
 
     async def pub(self, request: Request) -> int:
         """Publish the body as one message; return 1."""
@@ -104,7 +104,7 @@ class PublishEndpoint:
 
         async def do() -> int:
             try:
-                await self._batcher.hand_in(topic, bodies)
+                await self._batcher.submit(topic, bodies)
             except PublishRefused as refused:
                 raise _broken(refused, len(bodies) - refused.count) from refused
             return len(bodies)
@@ -186,10 +186,10 @@ class PublishEndpoint:
                 count, failure = await _outcome(*sent.popleft())
                 published += count
             if waiting and len(sent) < WINDOW:
-                sent.append((self._batcher.hand_in(topic, waiting), len(waiting)))
+                sent.append((self._batcher.submit(topic, waiting), len(waiting)))
                 waiting, waiting_bytes = [], 0
         if waiting and not isinstance(failure, PublishRefused):
-            sent.append((self._batcher.hand_in(topic, waiting), len(waiting)))
+            sent.append((self._batcher.submit(topic, waiting), len(waiting)))
         for done, number in sent:
             count, refusal = await _outcome(done, number)
             published += count

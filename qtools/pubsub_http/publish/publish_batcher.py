@@ -24,7 +24,7 @@ GRACE = 0.5  # s longer than the publisher's own time limit, whose error says mo
 RETRY_AFTER = [(b"retry-after", b"1")]
 
 
-class _Order:
+class _PublishRequest:
     """The messages of one request. done: ends with the broker's answer; its error is PublishRefused if the broker
     refused messages."""
 
@@ -56,7 +56,7 @@ class PublishBatcher:
         self._timeout = timeout
         self._budget = budget
         self._waiting_bytes = 0  # in memory until the broker answers
-        self._waiting: list[_Order] = []
+        self._waiting: list[_PublishRequest] = []
         self._writing: set[asyncio.Task[None]] = set()
         self._due = False
         self._away = False  # no broker was reachable for `timeout`, nor has one connected since
@@ -81,7 +81,7 @@ class PublishBatcher:
     def resent(self) -> int:
         return self._publisher.resent
 
-    def hand_in(self, topic: str, bodies: Sequence[bytes]) -> asyncio.Future[None]:
+    def submit(self, topic: str, bodies: Sequence[bytes]) -> asyncio.Future[None]:
         """Publish `bodies`; the future ends with the broker's OK, or a Refusal."""
         done: asyncio.Future[None] = self._loop.create_future()
         if self._away:
@@ -89,11 +89,11 @@ class PublishBatcher:
                 done.set_exception(_away())
                 return done
             self._away = False
-        order = self._admit(topic, bodies, done)
-        if order is None:
+        request = self._admit(topic, bodies, done)
+        if request is None:
             done.set_exception(_no_memory())
             return done
-        self._waiting.append(order)
+        self._waiting.append(request)
         if not self._due and len(self._writing) < WINDOW:
             self._due = True
             self._loop.call_soon(self._begin)
@@ -101,21 +101,21 @@ class PublishBatcher:
 
     async def defer(self, topic: str, body: bytes, delay_ms: int) -> None:
         """Publish one message that the broker holds back. There is no MPUB for that, so it goes alone."""
-        order = self._admit(topic, [body], self._loop.create_future())
-        if order is None:
+        request = self._admit(topic, [body], self._loop.create_future())
+        if request is None:
             raise _no_memory()
-        await self._publish([order], delay_ms)
-        await order.done
+        await self._publish([request], delay_ms)
+        await request.done
 
-    def _admit(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> _Order | None:
-        """An order whose memory is counted until it is answered; None where there is no room for it. An exception
+    def _admit(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> _PublishRequest | None:
+        """A request whose memory is counted until it is answered; None where there is no room for it. An exception
         raised here would keep this frame, and so the bodies, for as long as the client's answer takes."""
         if self._waiting_bytes > self._budget.limit * PUBLISHES or self._budget.is_exhausted:
             self.refused_for_memory += 1
             return None
-        order = _Order(topic, bodies, done)
-        self._waiting_bytes += order.memory
-        return order
+        request = _PublishRequest(topic, bodies, done)
+        self._waiting_bytes += request.memory
+        return request
 
     def memory(self) -> int:
         """Bytes of what waits for the broker's answer."""
@@ -128,8 +128,8 @@ class PublishBatcher:
     def _begin(self) -> None:
         self._due = False
         if self._waiting and len(self._writing) < WINDOW:
-            orders, self._waiting = self._waiting, []
-            task = self._loop.create_task(self._publish(orders))
+            requests, self._waiting = self._waiting, []
+            task = self._loop.create_task(self._publish(requests))
             self._writing.add(task)
             task.add_done_callback(self._ended)
 
@@ -137,30 +137,30 @@ class PublishBatcher:
         self._writing.discard(task)
         self._begin()
 
-    async def _publish(self, orders: list[_Order], delay_ms: int = 0) -> None:
+    async def _publish(self, requests: list[_PublishRequest], delay_ms: int = 0) -> None:
         try:
-            await self._publish_all(orders, delay_ms)
+            await self._publish_all(requests, delay_ms)
         finally:
-            self._waiting_bytes -= sum(order.memory for order in orders)
+            self._waiting_bytes -= sum(request.memory for request in requests)
 
-    async def _publish_all(self, orders: list[_Order], delay_ms: int) -> None:
-        by_topic: dict[str, list[_Order]] = {}
-        for order in orders:
-            by_topic.setdefault(order.topic, []).append(order)
+    async def _publish_all(self, requests: list[_PublishRequest], delay_ms: int) -> None:
+        by_topic: dict[str, list[_PublishRequest]] = {}
+        for request in requests:
+            by_topic.setdefault(request.topic, []).append(request)
         groups = [(topic, _bodies(some)) for topic, some in by_topic.items()]
         try:
             async with asyncio.timeout(self._timeout + GRACE):
                 refused = await self._publisher.publish(groups, delay_ms)
         except TimeoutError:
-            self._fail(orders, Refusal(504, "PUB_TIMEOUT", "the broker has not answered; it may have taken it"))
+            self._fail(requests, Refusal(504, "PUB_TIMEOUT", "the broker has not answered; it may have taken it"))
         except NetworkError as error:
             log.debug("cannot publish: %s", error)
             self._away = not self._publisher.connected
-            self._fail(orders, _away())
+            self._fail(requests, _away())
         except QtoolsError as error:
-            self._fail(orders, refusal_of(error))
+            self._fail(requests, refusal_of(error))
         except BaseException as error:
-            self._fail(orders, Refusal(500, "INTERNAL_ERROR"))
+            self._fail(requests, Refusal(500, "INTERNAL_ERROR"))
             if isinstance(error, asyncio.CancelledError):
                 raise
             log.exception("internal error while publishing")
@@ -168,30 +168,30 @@ class PublishBatcher:
             for nth, some in enumerate(by_topic.values()):
                 self._settle(some, {place: error for (group, place), error in refused.items() if group == nth})
 
-    def _settle(self, orders: list[_Order], refused: dict[int, QtoolsError]) -> None:
+    def _settle(self, requests: list[_PublishRequest], refused: dict[int, QtoolsError]) -> None:
         start = 0
-        for order in orders:
-            stop = start + len(order.bodies)
+        for request in requests:
+            stop = start + len(request.bodies)
             ours = [error for place, error in refused.items() if start <= place < stop] if refused else None
             if not ours:
-                self.published += len(order.bodies)
-                self.published_bytes += sum(map(len, order.bodies))
-                if not order.done.done():
-                    order.done.set_result(None)
+                self.published += len(request.bodies)
+                self.published_bytes += sum(map(len, request.bodies))
+                if not request.done.done():
+                    request.done.set_result(None)
             else:
-                self.published += len(order.bodies) - len(ours)
-                _raise_in(order.done, PublishRefused(refusal_of(ours[0]), len(ours)))
+                self.published += len(request.bodies) - len(ours)
+                _raise_in(request.done, PublishRefused(refusal_of(ours[0]), len(ours)))
             start = stop
 
-    def _fail(self, orders: list[_Order], refusal: Refusal) -> None:
-        for order in orders:
-            _raise_in(order.done, refusal)
+    def _fail(self, requests: list[_PublishRequest], refusal: Refusal) -> None:
+        for request in requests:
+            _raise_in(request.done, refusal)
 
 
-def _bodies(orders: list[_Order]) -> Sequence[bytes]:
-    if len(orders) == 1:
-        return orders[0].bodies
-    return [body for order in orders for body in order.bodies]
+def _bodies(requests: list[_PublishRequest]) -> Sequence[bytes]:
+    if len(requests) == 1:
+        return requests[0].bodies
+    return [body for request in requests for body in request.bodies]
 
 
 def _raise_in(done: asyncio.Future[None], refusal: Refusal) -> None:

@@ -229,9 +229,9 @@ class StreamDelivery:
             self._left -= len(batch)
         whole = len(batch) == len(rendered)
         if self._session is not None:
-            held = self._session.hold(batch, self._loop.time())
-            whole = whole and held is batch
-            batch = held
+            sendable = self._session.add(batch, self._loop.time())
+            whole = whole and sendable is batch
+            batch = sendable
         if self._suffix:
             data = b"".join(self._pieces(batch))
         else:

@@ -1,6 +1,6 @@
 """The unfinished messages of clients with ack=client. In: batches, ids, the time. Out: acknowledgements.
 
-    hold ─▶ finish │ requeue │ touch          a message for which none of them comes in time is requeued
+    add ─▶ finish │ requeue │ touch          a message for which none of them comes in time is requeued
 
 A session has a name that cannot be guessed, belongs to the caller that opened it, and ends with its stream; its
 unfinished messages are requeued then.
@@ -40,26 +40,26 @@ class AckSession:
         self.on_less: Callable[[], None] = lambda: None  # called when fewer are in flight
         self._timeout = timeout
         # By the message's id: its origin, its handle there, and when it goes back; the soonest is first.
-        self._held: dict[bytes, tuple[Origin, Any, float]] = {}
+        self._in_flight: dict[bytes, tuple[Origin, Any, float]] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._in_flight)
 
-    def hold(self, batch: Batch, now: float) -> Batch:
+    def add(self, batch: Batch, now: float) -> Batch:
         """Remember `batch`, which is about to be sent; return the messages of it that may be sent.
 
         An id is unique within one broker only: of two messages with the same id the second is requeued."""
-        held, until = self._held, now + self._timeout
+        in_flight, until = self._in_flight, now + self._timeout
         clashing: list[int] = []
         ids, handles = batch.messages.ids, batch.ids
         for origin, start, stop in batch.parts:
             for place in range(start, stop):
-                before = held.pop(ids[place], None)
+                before = in_flight.pop(ids[place], None)
                 if before is not None and before[0].address != origin.address and not before[0].is_lost:
-                    held[ids[place]] = before
+                    in_flight[ids[place]] = before
                     clashing.append(place)
                 else:  # a redelivery: the first one timed out, or its connection is lost
-                    held[ids[place]] = (origin, handles[place], until)
+                    in_flight[ids[place]] = (origin, handles[place], until)
         if not clashing:
             return batch
         batch.pick(clashing).requeue(ELSEWHERE_MS)
@@ -77,23 +77,23 @@ class AckSession:
 
     def touch(self, ids: Iterable[str], now: float) -> Result:
         """Extend the time of messages in this session. The source extends the broker's until they are acknowledged."""
-        held, until = self._held, now + self._timeout
+        in_flight, until = self._in_flight, now + self._timeout
         unknown = []
         count = 0
         for text in ids:
             ident = text.encode("latin-1", "replace")
-            found = held.pop(ident, None)
+            found = in_flight.pop(ident, None)
             if found is None or found[0].is_lost:
                 unknown.append(text)
             else:
-                held[ident] = (found[0], found[1], until)
+                in_flight[ident] = (found[0], found[1], until)
                 count += 1
         return count, unknown
 
     def expire(self, now: float) -> int:
         """Requeue the messages whose time is over; return their number."""
         expired: list[str] = []
-        for ident, (_, _, until) in self._held.items():
+        for ident, (_, _, until) in self._in_flight.items():
             if until > now:
                 break
             expired.append(ident.decode("latin-1"))
@@ -105,7 +105,7 @@ class AckSession:
 
     def release(self) -> None:
         """Requeue all messages: the stream has ended, and other streams may go on to use its connections."""
-        ids = [ident.decode("latin-1") for ident in self._held]
+        ids = [ident.decode("latin-1") for ident in self._in_flight]
         if ids:
             self._take(ids, lambda origin, some: origin.requeue(some, 0))
 
@@ -114,7 +114,7 @@ class AckSession:
         by_origin: dict[int, tuple[Origin, list[Any]]] = {}
         for text in ids:
             ident = text.encode("latin-1", "replace")
-            found = self._held.pop(ident, None)
+            found = self._in_flight.pop(ident, None)
             if found is None or found[0].is_lost:
                 unknown.append(text)
             else:

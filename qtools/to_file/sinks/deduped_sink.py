@@ -39,15 +39,15 @@ class DedupedSink:
                 if key is not None:
                     keys[place] = prefix + key
         self.keyless += len(batch) - len(keys)
-        sifted = await self._stage.sift(keys)
-        repeated = sifted.pending.keys() | set(sifted.duplicates)
+        classified = await self._stage.classify(keys)
+        repeated = classified.pending.keys() | set(classified.duplicates)
         try:
             if len(repeated) < len(batch):
                 await self._sink.write(batch.without(list(repeated)) if repeated else batch)
         except BaseException:
-            await self._stage.release(sifted)
+            await self._stage.release(classified)
             raise
-        duplicates, _ = await self._stage.settle(sifted)  # all that was new is safe, so none has to come again
+        duplicates, _ = await self._stage.settle(classified)  # all that was new is safe, so none has to come again
         self.duplicates += duplicates
 
     async def close(self) -> None:

@@ -35,7 +35,7 @@ def publishes(peer: Scripted) -> list[Publish]:
 
 async def test_what_comes_within_a_turn_leaves_as_one_command_for_each_topic() -> None:
     async with Scripted() as peer, outlet_to(peer) as batcher:
-        done = [batcher.hand_in(f"topic{nth % 2}", [b"%d" % nth]) for nth in range(50)]
+        done = [batcher.submit(f"topic{nth % 2}", [b"%d" % nth]) for nth in range(50)]
         await asyncio.gather(*done)
         commands = publishes(peer)
         assert [(command.topic, len(command.bodies)) for command in commands] == [("topic0", 25), ("topic1", 25)]
@@ -55,9 +55,9 @@ async def test_while_publishes_are_under_way_what_comes_gathers() -> None:
     async with Scripted(hold) as peer, outlet_to(peer) as batcher:
         first = []
         for nth in range(4):  # as many as may be unanswered
-            first.append(batcher.hand_in("t", [b"first %d" % nth]))
+            first.append(batcher.submit("t", [b"first %d" % nth]))
             await until(lambda nth=nth: len(held) == nth + 1)
-        rest = [batcher.hand_in("t", [b"rest"]) for _ in range(30)]
+        rest = [batcher.submit("t", [b"rest"]) for _ in range(30)]
         await asyncio.sleep(0.01)
         assert len(held) == 4
         held[0].say(b"OK")
@@ -72,9 +72,9 @@ async def test_while_publishes_are_under_way_what_comes_gathers() -> None:
 
 async def test_each_is_told_of_its_own_message_only() -> None:
     async with Scripted() as peer, outlet_to(peer) as batcher:
-        good = batcher.hand_in("t", [b"good"])
-        mixed = batcher.hand_in("t", [b"a", b"x" * (1024 * 1024 + 1), b"b"])
-        other = batcher.hand_in("t", [b"other"])
+        good = batcher.submit("t", [b"good"])
+        mixed = batcher.submit("t", [b"a", b"x" * (1024 * 1024 + 1), b"b"])
+        other = batcher.submit("t", [b"other"])
         await asyncio.gather(good, other)
         with pytest.raises(PublishRefused) as told:
             await mixed
@@ -91,7 +91,7 @@ async def test_a_topic_that_is_refused_spoils_no_other() -> None:
         return False
 
     async with Scripted(refuse) as peer, outlet_to(peer) as batcher:
-        good, bad = batcher.hand_in("good", [b"a"]), batcher.hand_in("bad", [b"b"])
+        good, bad = batcher.submit("good", [b"a"]), batcher.submit("bad", [b"b"])
         await good
         with pytest.raises(Refusal) as told:
             await bad
@@ -102,14 +102,14 @@ async def test_a_broker_that_is_away_is_503_and_at_once_the_next_time() -> None:
     async with Scripted() as peer, outlet_to(peer, patience=0.3) as batcher:
         await peer.close()
         with pytest.raises(Refusal) as told:
-            await batcher.hand_in("t", [b"a"])
+            await batcher.submit("t", [b"a"])
         assert (told.value.status, dict(told.value.headers)) == (503, {b"retry-after": b"1"})
-        again = batcher.hand_in("t", [b"a"])
+        again = batcher.submit("t", [b"a"])
         assert again.done()
         assert isinstance(again.exception(), Refusal)
         await peer.open()
         await until(lambda: batcher.connected)
-        await batcher.hand_in("t", [b"b"])
+        await batcher.submit("t", [b"b"])
         assert peer.published == [b"b"]
 
 
@@ -119,13 +119,13 @@ async def test_a_broker_that_does_not_answer_is_504() -> None:
         outlet_to(peer, patience=0.1) as batcher,
     ):
         with pytest.raises(Refusal) as told:
-            await batcher.hand_in("t", [b"a"])
+            await batcher.submit("t", [b"a"])
         assert (told.value.status, told.value.word) == (504, "PUB_TIMEOUT")
 
 
 async def test_deferred_ones_go_alone() -> None:
     async with Scripted() as peer, outlet_to(peer) as batcher:
-        await asyncio.gather(batcher.defer("t", b"later", 500), batcher.hand_in("t", [b"now"]))
+        await asyncio.gather(batcher.defer("t", b"later", 500), batcher.submit("t", [b"now"]))
         assert sorted((command.delay_ms, command.bodies[0]) for command in publishes(peer)) == [
             (0, b"now"),
             (500, b"later"),
@@ -137,10 +137,10 @@ async def test_what_there_is_no_memory_for_is_refused_deferred_or_not(delay_ms: 
     async with Scripted(lambda caller, command: isinstance(command, Publish)) as peer:  # it answers nothing
         batcher = PublishBatcher(NsqEngine(Brokers(nsqd=(peer.address,)), settings()), 0.5, MemoryBudget(1000))
         await batcher.start()
-        first = batcher.hand_in("t", [b"x" * 600])
+        first = batcher.submit("t", [b"x" * 600])
         await until(lambda: publishes(peer))
         with pytest.raises(Refusal) as caught:
-            await (batcher.defer("t", b"y", delay_ms) if delay_ms else batcher.hand_in("t", [b"y"]))
+            await (batcher.defer("t", b"y", delay_ms) if delay_ms else batcher.submit("t", [b"y"]))
         assert (caught.value.status, caught.value.word, batcher.refused_for_memory) == (503, "OUT_OF_MEMORY", 1)
         with pytest.raises(Refusal, match="PUB_TIMEOUT"):
             await first

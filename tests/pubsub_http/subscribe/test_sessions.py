@@ -42,7 +42,7 @@ def session() -> AckSession:
 
 def test_each_is_finished_once() -> None:
     ledger, held = Ledger(), session()
-    held.hold(ledger.batch(1, 2, 3), 0.0)
+    held.add(ledger.batch(1, 2, 3), 0.0)
     assert held.finish([ident(1), ident(3), ident(3), "unknown", "ü"]) == (2, [ident(3), "unknown", "ü"])
     assert held.requeue([ident(2), ident(1)], 500) == (1, [ident(1)])
     assert ledger.told == [("finish", b"%016d" % 1), ("finish", b"%016d" % 3), ("requeue 500", b"%016d" % 2)]
@@ -51,8 +51,8 @@ def test_each_is_finished_once() -> None:
 
 def test_what_is_held_too_long_goes_back_and_touch_gives_time() -> None:
     ledger, held = Ledger(), session()
-    held.hold(ledger.batch(1, 2), 0.0)
-    held.hold(ledger.batch(3), 5.0)
+    held.add(ledger.batch(1, 2), 0.0)
+    held.add(ledger.batch(3), 5.0)
     assert held.touch([ident(1)], 8.0) == (1, [])
     assert held.expire(9.9) == 0
     assert held.expire(10.0) == 1
@@ -65,8 +65,8 @@ def test_what_is_held_too_long_goes_back_and_touch_gives_time() -> None:
 
 def test_the_same_id_from_another_nsqd_waits() -> None:
     one, two, held = Ledger("one"), Ledger("two"), session()
-    assert len(held.hold(one.batch(1, 2), 0.0)) == 2
-    assert [int(each) for each in held.hold(two.batch(2, 3), 0.0).ids] == [3]
+    assert len(held.add(one.batch(1, 2), 0.0)) == 2
+    assert [int(each) for each in held.add(two.batch(2, 3), 0.0).ids] == [3]
     assert two.told == [("requeue 1000", b"%016d" % 2)]
     held.finish([ident(2)])
     assert one.told == [("finish", b"%016d" % 2)]
@@ -74,7 +74,7 @@ def test_the_same_id_from_another_nsqd_waits() -> None:
 
 def test_the_same_id_from_the_same_nsqd_had_timed_out() -> None:
     before, after, held = Ledger(), Ledger(), session()
-    held.hold(before.batch(1), 0.0)
-    assert len(held.hold(after.batch(1), 0.0)) == 1
+    held.add(before.batch(1), 0.0)
+    assert len(held.add(after.batch(1), 0.0)) == 1
     held.finish([ident(1)])
     assert (before.told, after.told) == ([], [("finish", b"%016d" % 1)])
