@@ -59,7 +59,7 @@ async def acknowledge(per_read: int, per_batch: int, finish: Callable[[Batch], o
     made: list[Connection] = []
 
     async def connect(address: Address, settings: Settings) -> Connection:
-        connection = Connection(address, ClientSession(settings.wishes()), 15.0)
+        connection = Connection(address, ClientSession(settings.identify_request()), 15.0)
         made.append(connection)
         connection.connection_made(MemoryTransport(connection))
         await connection.wait_established()

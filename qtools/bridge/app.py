@@ -117,7 +117,7 @@ class _Bridge:
         options = self.options
         await self.source.prepare()
         if options.redrive:
-            _warn_of_taken_letters(self.source.taken_elsewhere())
+            _warn_of_taken_letters(self.source.delivered_to_other_channels())
         await operations.start()
         try:
             for end in ends:

@@ -121,7 +121,7 @@ class Daemon:
         return DurableStore(
             Path(options.data_path),
             sync=options.sync,
-            hot_messages=options.mem_queue_size,
+            memory_messages=options.mem_queue_size,
             retain=Retain(options.retain_age, options.retain_size),
             longest_deferral=options.max_req_timeout,
         )

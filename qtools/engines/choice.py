@@ -163,9 +163,11 @@ def check_engines(*engines: Engine) -> None:
 
 
 def one_broker(addresses: Sequence[BrokerUrl | None], words: Sequence[str], what: str) -> BrokerUrl | None:
-    """The broker that all topics of a command name in their addresses, or None if none does; UsageError otherwise.
+    """The broker of all topics of a command; None if no topic is a full address. UsageError if the topics differ in
+    their brokers, or only some of them are full addresses.
 
-    words: what was written for each topic. what: what the command does with one broker at a time, for the message.
+    addresses: the broker of each topic, None for a topic that is a name only. words: each topic as the user wrote it.
+    what: what the command does, with which the message begins, as "q-tail reads from".
     """
     first = addresses[0] if addresses else None
     for address, word in zip(addresses, words, strict=True):
@@ -205,13 +207,14 @@ def _named(words: Sequence[str], origin: str, environ: Mapping[str, str]) -> Bro
             _refuse_userinfo(url)
         if url.topic:
             raise UsageError(f"{origin}: {url} names a topic: {origin} takes a broker only, {url.broker}")
-        if urls and _but_hosts(url) != _but_hosts(urls[0]):
+        if urls and _without_hosts(url) != _without_hosts(urls[0]):
             raise UsageError(f"{origin}: {urls[0]} and {url} differ in more than their hosts")
         urls.append(url)
     return BrokerChoice(tuple(urls), origin=origin)
 
 
-def _but_hosts(url: BrokerUrl) -> tuple[object, ...]:
+def _without_hosts(url: BrokerUrl) -> tuple[object, ...]:
+    """Everything about `url` that has to be the same in all URLs of one cluster."""
     return url.engine, url.is_lookupd, url.is_tls, sorted(url.query), url.user, url.password
 
 

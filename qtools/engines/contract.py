@@ -197,12 +197,14 @@ class Source(FlowSource, Protocol):
         """Once channels exist: log what the run will not get, although its user may expect it. `named`: the
         subscriptions that the user wrote down, and may have mistyped."""
 
-    async def passed(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
-        """Whether nothing is left of the subscriptions, on those brokers for which `before(subscription, address)` is
-        true; False while a broker is not connected. `flag` needs it, and is named in errors: StartError, NetworkError,
-        PeerError."""
+    async def is_drained_on(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
+        """`before(subscription, address)` says whether a subscription counts on the broker at that address. Returns
+        whether nothing is left of the subscriptions that count; False while a broker is not connected.
 
-    def taken_elsewhere(self) -> dict[Subscription, int]:
+        flag: the flag that needs it, for errors: StartError, NetworkError, PeerError.
+        """
+
+    def delivered_to_other_channels(self) -> dict[Subscription, int]:
         """After `prepare` with an end condition: for each subscription whose channel is new, how many messages other
         channels of the topic were given before; nothing for a subscription of which nothing was given."""
 

@@ -80,12 +80,12 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], os.stat_result]:
         raise UsageError(f"{path} is not TOML: {text[:1].lower()}{text[1:]}") from error
 
 
-def _tables(told: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+def _tables(document: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
     """The tables [broker.NAME] of the file."""
-    for key in told:
+    for key in document:
         if key != "broker":
             raise UsageError(f"{path}: unknown key {key!r}; a profile begins with [broker.NAME]")
-    tables = told.get("broker", {})
+    tables = document.get("broker", {})
     if not isinstance(tables, dict):
         raise UsageError(f"{path}: broker is not a table; a profile begins with [broker.NAME]")
     for name, table in tables.items():

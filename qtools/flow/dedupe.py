@@ -62,7 +62,9 @@ _MOST_IN_ROW = 4096
 _ROWS_AT_ONCE = 64  # read ahead when rows expire
 
 # SQLite's errors whose cause is not the content of the file.
-_NOT_ITS_FAULT = ("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM")
+_ENVIRONMENT_ERRORS = (
+    "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM",
+)  # fmt: skip
 
 _SCHEMA = f"""
 PRAGMA application_id = {_ID};
@@ -361,7 +363,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith("SQLITE_BUSY"):
             raise StartError(f"{path} is in use by another process: give each process its own file") from error
-        if name.startswith(_NOT_ITS_FAULT):
+        if name.startswith(_ENVIRONMENT_ERRORS):
             raise StartError(f"cannot use {path}: {error}") from error
         raise _damaged(path, error) from error
     except BaseException:

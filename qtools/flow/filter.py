@@ -101,7 +101,7 @@ class Filter:
         self, where: Expression | None, select: Expression | None, on_error: OnError, *, chosen: bool = False
     ) -> None:
         self.where, self.select, self.on_error, self.chosen = where, select, on_error, chosen
-        self._is_modest = select is None or select.is_modest  # else results are encoded one by one
+        self._has_small_results = select is None or select.is_modest  # else results are encoded one by one
 
     def run(self, bodies: Sequence[bytes]) -> Passing:
         """Returns the places of the messages that pass, their bodies, and the errors of expressions by place.
@@ -109,7 +109,7 @@ class Filter:
         With `on_error` "pass", a message on which an expression fails is among those that pass, unchanged. With "fail",
         the messages after the first failure are not evaluated.
         """
-        if not self._is_modest:
+        if not self._has_small_results:
             return self._pass(bodies, None, [])
         selected: list[int] = []  # indices in `passing` of the bodies that are replaced
         values: list[Any] = []

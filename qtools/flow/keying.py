@@ -1,4 +1,5 @@
-"""Gives messages a key and headers before they are published. In: expressions. Out: attributes, and what failed.
+"""Gives messages a key and headers before they are published. In: expressions. Out: attributes, and the errors of
+messages on which an expression failed.
 
 The expressions see the body as it is published, after --select. A result that is a string becomes its UTF-8; null is no
 key, and no header; any other result becomes compact JSON.
@@ -22,10 +23,11 @@ class Keying(NamedTuple):
     key: Expression | None = None
     headers: tuple[tuple[str, Expression], ...] = ()
 
-    def values_of(
+    def evaluate(
         self, bodies: Sequence[bytes]
     ) -> tuple[list[bytes | None], list[list[tuple[str, bytes | None]]], dict[int, RouteFailed]]:
-        """Keys and headers for each of `bodies`, and the errors by index; what failed has no key and no headers."""
+        """Keys and headers for each of `bodies`, and the errors by index. A message on which an expression failed has
+        no key and no headers."""
         keys: list[bytes | None] = []
         headers: list[list[tuple[str, bytes | None]]] = []
         failed: dict[int, RouteFailed] = {}
@@ -66,7 +68,7 @@ class KeyedPublisher:
         places: list[Sequence[int]] = []
         refused: Refused = {}
         for number, ((topic, bodies), had) in enumerate(zip(groups, known, strict=True)):
-            keys, headers, failed = self._keying.values_of(bodies)
+            keys, headers, failed = self._keying.evaluate(bodies)
             whole = had._replace(
                 keys=keys if self._keying.key is not None else had.keys,
                 headers=_joined(had.headers, headers) if self._keying.headers else had.headers,

@@ -42,8 +42,9 @@ class Ledger:
     def finish(self, numbers: Sequence[int]) -> bool:
         """The messages `numbers`, ascending, are finished. Returns whether `confirmed` has moved on.
 
-        A range is one step, whatever its length. ValueError for a number that was not added, or that is finished
-        already, as far as that is noticed.
+        A range is one step, whatever its length. ValueError, for each range of consecutive numbers, if it begins below
+        `confirmed` or where a finished range begins, or if it ends above `end`. A range that begins or ends within a
+        finished range is not detected.
         """
         before = self.confirmed
         for start, stop in ranges_of(numbers):

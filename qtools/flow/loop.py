@@ -108,7 +108,7 @@ class Flow:
             self._task = None
             if self._drain_end is not None:
                 self._drain_end.cancel()
-            await _let_go(self._give_back())
+            await _wait_for_cancelled(self._settle_remaining())
         if isinstance(self._failure, SinkClosed):
             self.totals.closed = True
         elif self._failure is not None:
@@ -304,7 +304,7 @@ class Flow:
             self._requeue(batch.pick(places), delay_ms)
         return {place: why for place, why in failed.items() if not isinstance(why, Postponed)} if later else failed
 
-    def _give_back(self) -> list[asyncio.Task[None]]:
+    def _settle_remaining(self) -> list[asyncio.Task[None]]:
         """At the end: acknowledge all batches that were written, also behind one that was not, and requeue the others.
 
         Writes that are still in progress are cancelled, and returned.
@@ -340,7 +340,7 @@ class Flow:
             batch.requeue(delay_ms)
 
 
-async def _let_go(writes: list[asyncio.Task[None]]) -> None:
+async def _wait_for_cancelled(writes: list[asyncio.Task[None]]) -> None:
     """Wait for cancelled writes to end: the sink is closed next, and must not be in use."""
     if writes:
         done, _ = await asyncio.wait(writes, timeout=RELEASE_TIMEOUT)

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 
 class Throttle:
-    """A limit of `rate` messages/s. room: how many may pass at once after a pause and, if given, at the start."""
+    """A limit of `rate` messages/s. burst: how many may pass at once after a pause and, if given, at the start."""
 
-    def __init__(self, rate: float, room: float | None = None) -> None:
+    def __init__(self, rate: float, burst: float | None = None) -> None:
         self._rate = rate
-        self._room = max(1.0, rate / 10) if room is None else room
-        self._tokens = 1.0 if room is None else room
+        self._burst = max(1.0, rate / 10) if burst is None else burst
+        self._tokens = 1.0 if burst is None else burst
         self._at: float | None = None
 
     def take(self, wanted: int, now: float) -> int:
         """How many of `wanted` messages may pass at `now`; takes their tokens. now: s, by a clock that never goes
         back."""
         if self._at is not None:
-            self._tokens = min(self._room, self._tokens + (now - self._at) * self._rate)
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         count = min(wanted, int(self._tokens))
         self._tokens -= count
         return count
 
     def wait_for(self, wanted: int) -> float:
-        """Seconds from the last `take` until `wanted` messages may pass, or `room` of them if that is fewer."""
-        return max(0.0, (min(float(wanted), self._room) - self._tokens) / self._rate)
+        """Seconds from the last `take` until `wanted` messages may pass, or `burst` of them if that is fewer."""
+        return max(0.0, (min(float(wanted), self._burst) - self._tokens) / self._rate)

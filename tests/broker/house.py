@@ -30,7 +30,7 @@ class Reader:
         self.room -= len(frames)
         return self.room
 
-    def shut(self) -> None:
+    def close_after_responses(self) -> None:
         self.shut_down = True
 
     def take(self) -> list[Message]:
@@ -61,7 +61,7 @@ class House:
     def wall(self) -> int:
         return 1_700_000_000 * 10**9 + round(self.now * 1e9)
 
-    def stir(self, channel: Channel) -> None:
+    def schedule(self, channel: Channel) -> None:
         self.stirred[channel] = None
 
     def alarm(self, channel: Channel, when: float) -> None:
@@ -119,7 +119,7 @@ def consume(
     consumer.room = reader.room
     channel.add(consumer)
     consumer.ready = ready
-    channel.stir(consumer)
+    channel.schedule(consumer)
     return consumer, reader
 
 

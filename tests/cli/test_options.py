@@ -82,7 +82,7 @@ def test_the_names_of_nsq_are_understood() -> None:
 def test_settings_are_what_the_flags_say() -> None:
     made = settings("--msg-timeout", "90s", "--deflate", "--deflate-level", "9", "--client-id", "me")
     assert (made.program, made.msg_timeout, made.deflate, made.deflate_level) == ("q-test", 90_000, True, 9)
-    assert made.wishes().client_id == "me"
+    assert made.identify_request().client_id == "me"
     assert settings().msg_timeout == 0
 
 

@@ -314,10 +314,10 @@ class MemorySource:
     async def warn_later(self, named: Sequence[Subscription]) -> None:
         self.calls.append("warn_later")
 
-    async def passed(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
+    async def is_drained_on(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
         return not any(self._engine.left(each) for each in self.subscriptions if before(each, "memory"))
 
-    def taken_elsewhere(self) -> dict[Subscription, int]:
+    def delivered_to_other_channels(self) -> dict[Subscription, int]:
         return {}
 
     async def close(self) -> None:

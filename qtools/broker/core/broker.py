@@ -72,7 +72,7 @@ class Broker:
         self._turn_is_due = False
         self._gathered: list[Topic] = []
         self._passing: list[Topic] = []  # the same for ephemeral topics, which do not wait for the store
-        self._stirred: dict[Channel, None] = {}
+        self._scheduled: dict[Channel, None] = {}
         self._to_flush: list[BrokerClient] = []
         self._alarms: Deadlines[Alarm] = Deadlines()
         self._channel_alarms: dict[Channel, Deadline[Alarm]] = {}
@@ -176,7 +176,7 @@ class Broker:
         for call in self.on_change:
             call(topic, channel)
 
-    def leave(self, channel: Channel, consumer: ChannelConsumer) -> None:
+    def unsubscribe(self, channel: Channel, consumer: ChannelConsumer) -> None:
         """Remove a client from its channel, and delete an ephemeral channel with its last client."""
         if channel.remove(consumer) and channel.ephemeral:
             topic = self.topics.get(channel.topic)
@@ -196,8 +196,8 @@ class Broker:
         (self._passing if topic.ephemeral else self._gathered).append(topic)
         self._turn_soon()
 
-    def stir(self, channel: Channel) -> None:
-        self._stirred[channel] = None
+    def schedule(self, channel: Channel) -> None:
+        self._scheduled[channel] = None
         self._turn_soon()
 
     def flush_soon(self, client: BrokerClient) -> None:
@@ -217,10 +217,10 @@ class Broker:
         for topic in passing:
             self._guard(topic.seal, now, wall)
         self._guard(self.store.end_turn, lambda: self._seal(now, wall))
-        channels, self._stirred = self._stirred, {}
+        channels, self._scheduled = self._scheduled, {}
         left = self._for_a_slice(list(channels), lambda channel: channel.deliver(now))
         if left:
-            self._stirred = dict.fromkeys(left) | self._stirred
+            self._scheduled = dict.fromkeys(left) | self._scheduled
         clients, self._to_flush = self._to_flush, []
         late = self._for_a_slice(clients, lambda client: client.flush())
         if late:

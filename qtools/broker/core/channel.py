@@ -1,7 +1,7 @@
 """A channel: it delivers messages to consumers that are ready, takes messages back, and counts.
 
 In: ranges of messages from the topic; consumers, and their commands; the time. Out: ranges to consumers; requests to
-the host to be called (`stir`, `alarm`). No socket, no clock, no event loop.
+the host to be called (`schedule`, `alarm`). No socket, no clock, no event loop.
 
     put ─▶ backlog ─▶ in flight (at a consumer) ─▶ finished
               ▲            │ requeued, timed out
@@ -37,7 +37,7 @@ class Host(Protocol):
     @property
     def clock(self) -> Clock: ...
 
-    def stir(self, channel: Channel) -> None:
+    def schedule(self, channel: Channel) -> None:
         """Call `channel.deliver` at the end of this turn."""
         ...
 
@@ -78,7 +78,7 @@ class Channel:
 
     def _more_is_ready(self) -> None:
         """Note that there may be messages to deliver, or messages that are due earlier than before."""
-        self._host.stir(self)
+        self._host.schedule(self)
         self._need_deferral_alarm()
 
     # ── counts ──────────────────────────────────────────────────────────────────────────────────
@@ -139,7 +139,7 @@ class Channel:
             self._need_deferral_alarm()
             return
         self.backlog.put(run)
-        self._host.stir(self)
+        self._host.schedule(self)
 
     def came(self, count: int) -> None:
         """Note that messages were added to the backlog directly."""
@@ -165,7 +165,7 @@ class Channel:
         if self.paused:
             return
         if waiting and backlog.depth and not backlog.ready:
-            backlog.fetch()  # it calls `stir` when messages were read
+            backlog.fetch()  # it calls `schedule` when messages were read
         share = rest_of_round = 0
         while waiting and backlog.ready:
             consumer = waiting[0]
@@ -188,13 +188,13 @@ class Channel:
             waiting.rotate(-1)
             self._need_alarm(now + consumer.msg_timeout)
 
-    def stir(self, consumer: ChannelConsumer) -> None:
+    def schedule(self, consumer: ChannelConsumer) -> None:
         """Note that `consumer` may take more messages than before."""
         if not consumer.queued and consumer.window > 0:
             consumer.queued = True
             self._waiting.append(consumer)
         if consumer.queued and self.backlog.depth:
-            self._host.stir(self)
+            self._host.schedule(self)
 
     # ── clients come and go ─────────────────────────────────────────────────────────────────────
 
@@ -239,7 +239,7 @@ class Channel:
         if done:
             if self.latency is not None:
                 self.latency.add(done)
-            self.stir(consumer)
+            self.schedule(consumer)
 
     def requeue(self, consumer: ChannelConsumer, ident: bytes, delay: float, now: float) -> str:
         """Deliver `ident` again after `delay` seconds. Returns the reason why that is not possible, or ""."""
@@ -254,8 +254,8 @@ class Channel:
             self._need_deferral_alarm()
         else:
             self.backlog.put(run)
-        self.stir(consumer)
-        self._host.stir(self)
+        self.schedule(consumer)
+        self._host.schedule(self)
         return ""
 
     def touch(self, consumer: ChannelConsumer, ident: bytes, now: float) -> str:
@@ -283,8 +283,8 @@ class Channel:
                 came = True
         if came:
             for consumer in self.consumers:
-                self.stir(consumer)
-            self._host.stir(self)
+                self.schedule(consumer)
+            self._host.schedule(self)
         self._left = [consumer for consumer in self._left if consumer.in_flight]
         times = [consumer.next_deadline() for consumer in (*self.consumers, *self._left)]
         earliest = min((when for when in times if when is not None), default=None)
@@ -299,7 +299,7 @@ class Channel:
 
     def unpause(self) -> None:
         self.paused = False
-        self._host.stir(self)
+        self._host.schedule(self)
 
     def empty(self) -> None:
         """Drop all messages: waiting, deferred, and in flight."""
@@ -307,7 +307,7 @@ class Channel:
         self._left.clear()
         for consumer in self.consumers:
             consumer.clear()
-            self.stir(consumer)
+            self.schedule(consumer)
 
     def delete(self) -> None:
         """Drop all messages, and end the connection of every client."""
@@ -316,7 +316,7 @@ class Channel:
         self.empty()
         for consumer in consumers:
             consumer.clear()
-            consumer.receiver.shut()
+            consumer.receiver.close_after_responses()
 
     def close(self) -> None:
         """Requeue all messages in flight, because the broker ends. They count as delivered once more."""

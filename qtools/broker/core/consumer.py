@@ -34,7 +34,7 @@ class Receiver(Protocol):
         """Send frames. Returns how many more bytes it can take in this turn; 0 or less: none for now."""
         ...
 
-    def shut(self) -> None:
+    def close_after_responses(self) -> None:
         """End the connection, because the channel was deleted."""
         ...
 

@@ -86,7 +86,7 @@ class MemoryBacklog:
         self._deferred.clear()
         self.depth = self.deferred = 0
 
-    def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
+    def move_all(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
         runs = list(self._runs)
         self.clear()
         return 0, runs

@@ -149,7 +149,7 @@ class MessageHolder(Holding, Protocol):
         """As Backlog.peek."""
         ...
 
-    def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
+    def move_all(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
         """Move all messages to each backlog of `into`. Returns how many messages were moved, and the ranges that were
         not: the caller puts those into each backlog. Deferred messages wait at least until `not_before`, ns since
         1970."""
@@ -164,7 +164,7 @@ class MessageLog(Protocol):
     def channel(self, name: str, *, takes_held: bool = False, since: int | None = None) -> Backlog:
         """The backlog of a channel: the stored one, or a new one.
 
-        takes_held: the channel receives the messages that the topic holds; the caller pours them next. since: ns since
+        takes_held: the channel receives the messages that the topic holds; the caller moves them next. since: ns since
         1970; the channel begins with the messages published then, as far as they are still stored. Raises CannotReplay
         where finished messages are not kept.
         """

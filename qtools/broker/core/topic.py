@@ -156,9 +156,9 @@ class Topic:
         """Pass the messages that waited here to the channels."""
         channels = list(self.channels.values())
         due = self._host.clock.due(not_before)
-        poured, runs = self._backlog.pour([channel.backlog for channel in channels], due)
+        moved, runs = self._backlog.move_all([channel.backlog for channel in channels], due)
         for channel in channels:
-            channel.came(poured)
+            channel.came(moved)
             for run in runs:
                 channel.adopt(MessageRange(run.block, run.start, run.stop, run.attempts), now, not_before)
 

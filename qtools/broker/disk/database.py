@@ -106,7 +106,7 @@ def prepare(directory: Path) -> None:
         if not path.exists():
             make_database(path)
     except sqlite3.Error as error:
-        raise StartError(f"cannot make {path}: {told(error)}") from error
+        raise StartError(f"cannot make {path}: {describe_error(error)}") from error
     except OSError as error:
         raise StartError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
 
@@ -130,7 +130,7 @@ def open_database(directory: Path, sync: str, log_size: int = WAL) -> sqlite3.Co
     except sqlite3.Error as error:
         if (getattr(error, "sqlite_errorname", "") or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise DamagedError(path, str(error)) from error
-        raise StartError(f"cannot use {path}: {told(error)}; it was left as it is") from error
+        raise StartError(f"cannot use {path}: {describe_error(error)}; it was left as it is") from error
     except OSError as error:
         raise StartError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
     return connection
@@ -152,13 +152,13 @@ def connect(path: Path, *, read_only: bool = False, is_cut: bool = False) -> sql
     return connection
 
 
-def told(error: sqlite3.Error) -> str:
-    """An SQLite error, in words for people."""
+def describe_error(error: sqlite3.Error) -> str:
+    """What an SQLite error means, for a log line or an error message."""
     name = getattr(error, "sqlite_errorname", "") or ""
     if name == "SQLITE_FULL":
         return "the disk is full"
     if name.startswith("SQLITE_IOERR"):
-        return f"the disk does not do what it should ({name})"
+        return f"disk I/O error ({name})"
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return "it is damaged: a restart of q-broker copies what can be read"
     if name.startswith("SQLITE_READONLY"):
@@ -256,4 +256,4 @@ def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-    log.info("%s: upgraded from format %d to %d; a q-broker of before cannot read it any more", path, version, VERSION)
+    log.info("%s: upgraded from format %d to %d; older versions of q-broker cannot read it", path, version, VERSION)

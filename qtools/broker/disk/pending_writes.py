@@ -4,8 +4,8 @@
     blocks   what was published
     after    what the channels that changed say they have finished; blocks that every channel has finished
 
-A transaction that failed is put back: its statements are tried again with the next one. Its blocks are not, as their
-publishers have been told that they are not stored.
+When a transaction fails, its statements are tried again with the next one. Its blocks are dropped, because their
+publishers get an error and publish the messages again.
 """
 
 from __future__ import annotations

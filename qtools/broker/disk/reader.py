@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from qtools.broker.core.block import Block
 from qtools.broker.disk.channel.progress import Row
-from qtools.broker.disk.database import FILE, connect, told
+from qtools.broker.disk.database import FILE, connect, describe_error
 from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.integrity.checksum import UNCHECKED, block_checksum
 from qtools.broker.disk.integrity.damage import UnreadableBlock
@@ -176,7 +176,7 @@ class BlockReader:
     ) -> None:
         if rows is None:
             self._failures += 1
-            why = told(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
+            why = describe_error(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
             # Damage that does not belong to a single block is repaired at the next start.
             self._on_error(f"cannot read messages: {why}", error is not None and is_damage(error))
         else:

@@ -28,7 +28,7 @@ from qtools.broker.disk.channel.backlog import ChannelBacklog
 from qtools.broker.disk.channel.contract import ChannelWriter
 from qtools.broker.disk.channel.in_flight import InFlight
 from qtools.broker.disk.channel.memory_queue import Budget
-from qtools.broker.disk.database import told
+from qtools.broker.disk.database import describe_error
 from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.group_commit import GroupCommit
 from qtools.broker.disk.integrity.damage import Damage
@@ -57,7 +57,7 @@ class DurableStore:
     """Keeps messages in `directory`, which no other process may use. Raises StartError when its files cannot be used.
 
     sync: "full" survives a power failure; "normal" a crash of the process, and an orderly end of the system; "off" a
-    crash of the process only. hot_messages: how many messages a channel has in memory. longest_deferral: seconds; a
+    crash of the process only. memory_messages: how many messages a channel has in memory. longest_deferral: seconds; a
     stored due time that lies further in the future was written by a wrong clock, and is brought down to it.
     on_failure: called with the reason when nothing can be stored, and with "" when that works again. on_work: called
     when `end_turn` should be called. writer: the thread of the connection that writes.
@@ -70,13 +70,13 @@ class DurableStore:
         directory: Path,
         *,
         sync: str = "full",
-        hot_messages: int = 10_000,
+        memory_messages: int = 10_000,
         retain: Retain | None = None,
         longest_deferral: float = 3600.0,
     ) -> None:
         self.clock = Clock(asyncio.get_running_loop().time)
         self.longest_deferral = round(longest_deferral * 1e9)  # ns
-        self.budget = Budget(hot_messages)
+        self.budget = Budget(memory_messages)
         self.in_flight = InFlight()
         self.on_work: Callable[[], None] = lambda: None
         self.next_seq = 1
@@ -107,7 +107,7 @@ class DurableStore:
             connection.close()
             from qtools.errors import StartError
 
-            why = told(error) if isinstance(error, sqlite3.Error) else f"it is damaged ({error})"
+            why = describe_error(error) if isinstance(error, sqlite3.Error) else f"it is damaged ({error})"
             raise StartError(f"cannot use {directory}: {why}; it was left as it is") from error
         self._connection = connection
         self._checker = check_later(directory, self._loop, self._damage)
@@ -391,6 +391,6 @@ class DurableStore:
         if self._checker is not None:
             self._checker.close()
         for error in failures:
-            log.error("cannot write to %s: %s", self._directory, told(error))
+            log.error("cannot write to %s: %s", self._directory, describe_error(error))
         if commit is not None:
             commit.settle(StoreFailed(str(failures[0])) if failures else None)

@@ -68,10 +68,11 @@ class TopicLog:
         self._finished_below = 0  # below may be finished blocks, as a channel was deleted or emptied; 0: there are none
         self._swept_below = 0  # the sweeper has been given all blocks below
         self._is_deleted = False
-        # The channel that was slowest last, and for single blocks (by number) the ident of the first channel that
-        # needed it last: so that not all channels have to be asked each time that one has finished a block.
-        self._slowest: ChannelBacklog | None = None
-        self._first_not_done: dict[int, int] = {}
+        # So that not all channels have to be asked each time that one has finished a block: the channel that had not
+        # finished a block at the last search; and, by the number of a block, the ident of the first channel that had
+        # not finished it at the last search.
+        self._slowest_channel: ChannelBacklog | None = None
+        self._needed_by: dict[int, int] = {}
         self._by_ident: dict[int, ChannelBacklog] = {}
         self._idents: list[int] = []  # in order
 
@@ -106,10 +107,10 @@ class TopicLog:
         A channel that has finished a block never needs it again, and new channels are added at the end. So the search
         for a block continues at the channel where it ended last, and asks each channel once.
         """
-        slowest = self._slowest
+        slowest = self._slowest_channel
         if slowest is not None and not slowest.is_done(seq):
             return True
-        found = self._first_not_done.get(seq, -1)
+        found = self._needed_by.get(seq, -1)
         channel = self._by_ident.get(found)
         if channel is not None and not channel.is_done(seq):
             return True
@@ -117,12 +118,12 @@ class TopicLog:
         for place in range(bisect_right(idents, found), len(idents)):
             channel = self._by_ident[idents[place]]
             if not channel.is_done(seq):
-                if len(self._first_not_done) >= _MOST_NOTED:
-                    self._first_not_done.clear()
-                self._first_not_done[seq] = idents[place]
-                self._slowest = channel
+                if len(self._needed_by) >= _MOST_NOTED:
+                    self._needed_by.clear()
+                self._needed_by[seq] = idents[place]
+                self._slowest_channel = channel
                 return True
-        self._first_not_done.pop(seq, None)
+        self._needed_by.pop(seq, None)
         return False
 
     def sweep(self) -> None:
@@ -137,17 +138,16 @@ class TopicLog:
 
     def remove_finished(self) -> None:
         """Remove the blocks that all channels have finished, if there are more than before."""
-        enough = min(
-            self._swept_below, self._finished_below - 1
-        )  # a channel that is not further than this: nothing to remove
-        slowest = self._slowest
+        # If a channel has not finished a block up to this number, there is nothing to remove.
+        enough = min(self._swept_below, self._finished_below - 1)
+        slowest = self._slowest_channel
         if slowest is not None and slowest.low <= enough:
             return
         lowest = self.given
         for channel in self.channels.values():
             low = channel.low
             if low <= enough:
-                self._slowest = channel
+                self._slowest_channel = channel
                 return
             lowest = min(lowest, low)
         self._swept_below = lowest
@@ -168,7 +168,7 @@ class TopicLog:
     def channel(self, name: str, *, takes_held: bool = False, since: int | None = None) -> Backlog:
         """The backlog of a channel: the stored one, or a new one.
 
-        takes_held: the channel receives the messages that the topic holds; the caller pours them next. since: ns since
+        takes_held: the channel receives the messages that the topic holds; the caller moves them next. since: ns since
         1970; the channel begins with the messages published then, as far as they are still stored.
         """
         known = self.channels.get(name)
@@ -208,8 +208,8 @@ class TopicLog:
         if made is not None:
             del self._by_ident[made.ident]
             del self._idents[bisect_left(self._idents, made.ident)]
-            if self._slowest is made:
-                self._slowest = None
+            if self._slowest_channel is made:
+                self._slowest_channel = None
             made.clear()
             if made.keeps:
                 self.store.forget_channel(made)
@@ -288,7 +288,7 @@ class TopicBacklog:
             self._deferred.add(run.block.seq)
             self._deferred_count += run.stop - run.start
 
-    def pour(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
+    def move_all(self, into: Sequence[Backlog], not_before: int) -> tuple[int, list[MessageRange]]:
         """Move all messages to each backlog of `into`. Returns how many messages were moved, and none that are left."""
         deferred, self._deferred = self._deferred, SeqSet()
         deferred_count, self._deferred_count = self._deferred_count, 0

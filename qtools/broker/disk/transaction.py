@@ -12,7 +12,7 @@ import logging
 import sqlite3
 
 from qtools.broker.core.block import Block
-from qtools.broker.disk.database import VERSION, Statement, told
+from qtools.broker.disk.database import VERSION, Statement, describe_error
 from qtools.broker.disk.integrity.checksum import block_checksum
 from qtools.broker.disk.retention import Removals
 
@@ -82,4 +82,4 @@ def make_room(connection: sqlite3.Connection) -> None:
             connection.executescript(f"PRAGMA incremental_vacuum({_STEP})")  # `execute` takes one step of it
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
-        log.debug("cannot give unused pages back to the disk: %s", told(error))
+        log.debug("cannot give unused pages back to the disk: %s", describe_error(error))

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from qtools.broker.disk.database import told
+from qtools.broker.disk.database import describe_error
 from qtools.broker.disk.integrity.damage import Damage
 from qtools.broker.disk.reserve import Journal, Sizes, allocate, free_bytes, in_megabytes
 from qtools.broker.disk.transaction import Transaction
@@ -47,7 +47,7 @@ class WriteFailures:
         try:
             self._journal.replay(connection)
         except sqlite3.Error as error:
-            log.debug("%s: %s", self._directory, told(error))
+            log.debug("%s: %s", self._directory, describe_error(error))
             self._reserve.unlink(missing_ok=True)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._journal.replay(connection)
@@ -84,8 +84,8 @@ class WriteFailures:
         if name.startswith("SQLITE_CORRUPT"):
             self._damage.report_structure(str(error))
         if name == "SQLITE_FULL":
-            return f"{told(error)}: {in_megabytes(self.sizes.enough)} have to be free in {self._directory}"
-        return told(error)
+            return f"{describe_error(error)}: {in_megabytes(self.sizes.enough)} have to be free in {self._directory}"
+        return describe_error(error)
 
     def begin(self, why: str, error: Exception) -> None:
         """Note that the disk refuses writes, and delete the reserve."""

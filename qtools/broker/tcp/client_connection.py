@@ -152,7 +152,7 @@ class ClientConnection:
     def refuse(self, code: str, text: str) -> None:
         """Send an error and end the connection. Without a `code`, end it without an error."""
         self.transport.over = True
-        self.leave()
+        self.unsubscribe()
         self._reader = self._make_reader()  # frees the memory of an unfinished command
         if code:
             error = f"{code} {text}" if text else code
@@ -182,16 +182,16 @@ class ClientConnection:
         if consumer is not None and self.channel is not None:
             consumer.room = room
             if room > 0:
-                self.channel.stir(consumer)
+                self.channel.schedule(consumer)
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         if self._authorization is not None:
             self._authorization.cancel()
         if self.channel is not None and self.consumer is not None:
             channel, self.channel = self.channel, None
-            self.broker.leave(channel, self.consumer)
+            self.broker.unsubscribe(channel, self.consumer)
 
-    def shut(self) -> None:
+    def close_after_responses(self) -> None:
         """End the connection, because the channel was deleted or the broker ends, once all responses are sent."""
         if self.transport.over:
             return
@@ -199,7 +199,7 @@ class ClientConnection:
             self.transport.hang_up()
             return
         self.transport.over = True
-        self.leave()
+        self.unsubscribe()
         self._ends_after_responses = True
 
     @property

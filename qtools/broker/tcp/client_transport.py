@@ -28,7 +28,7 @@ log = logging.getLogger("qtools.broker")
 
 ROOM = 512 * 1024  # bytes of messages that a client gets in one turn of the event loop
 HIGH_WATER = 256 * 1024  # bytes that may wait for the socket before the client gets no more messages
-ANSWERS = 256 * 1024  # bytes of responses that may wait on top, before the broker stops reading from the client
+RESPONSE_HIGH_WATER = 256 * 1024  # bytes of responses that may wait on top, before the client is no longer read from
 LINGER = 1.0  # s that a refused client has to read the reason
 
 _HEARTBEAT = encode_frame(RESPONSE, HEARTBEAT)
@@ -43,7 +43,7 @@ class _Disconnected:
     def take(self, data: bytes) -> None: ...
     def secured(self) -> None: ...
     def make_room(self, room: int) -> None: ...
-    def leave(self) -> None: ...
+    def unsubscribe(self) -> None: ...
     def may_read(self) -> bool:
         return False
 
@@ -113,7 +113,7 @@ class ClientTransport(asyncio.Protocol):
         log.error("%s: internal error, connection closed: %s: %s", self.address, type(error).__name__, error)
         log.debug("%s: internal error", self.address, exc_info=error)
         self.over = True
-        self._client.leave()
+        self._client.unsubscribe()
         self.socket.abort()
 
     def eof_received(self) -> None:
@@ -122,7 +122,7 @@ class ClientTransport(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.over = True
         client, self._client = self._client, _DISCONNECTED
-        client.leave()
+        client.unsubscribe()
         client.disconnected()
         self._disarm()
         self.out.clear()
@@ -217,7 +217,7 @@ class ClientTransport(asyncio.Protocol):
         self.write_out()
         if self._full_at < 0:
             self._client.make_room(ROOM)
-        elif self.socket.get_write_buffer_size() > self._full_at + ANSWERS:
+        elif self.socket.get_write_buffer_size() > self._full_at + RESPONSE_HIGH_WATER:
             self.pause_reading()
 
     def write_out(self) -> None:
@@ -244,7 +244,7 @@ class ClientTransport(asyncio.Protocol):
         LINGER seconds to read.
         """
         self.over = True
-        self._client.leave()
+        self._client.unsubscribe()
         self.write_out()
         if self.socket.is_closing():
             return

@@ -43,7 +43,7 @@ class TransportClient(Protocol):
         """Note that the client can take `room` bytes of messages."""
         ...
 
-    def leave(self) -> None:
+    def unsubscribe(self) -> None:
         """Leave the channel, and stop all work for the client. May be called more than once."""
         ...
 

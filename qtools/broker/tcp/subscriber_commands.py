@@ -102,7 +102,7 @@ def ready(client: SubscribingClient, command: Ready) -> None:
         client.refuse("E_INVALID", f"RDY count {command.count} out of range 0-{most}")
         return
     consumer.ready = command.count
-    channel.stir(consumer)
+    channel.schedule(consumer)
 
 
 def finish(client: SubscribingClient, command: Finish) -> None:

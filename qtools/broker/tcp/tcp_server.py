@@ -84,7 +84,7 @@ class TcpServer:
         delay the end. The server waits for a client as long as its buffer empties or its answer waits for a commit.
         """
         for connection in tuple(self.connections):
-            connection.shut()
+            connection.close_after_responses()
         unsent: dict[ClientConnection, int] = {}
         until = self.broker.now() + LINGER * 2
         while self.connections:

@@ -1,9 +1,9 @@
 """Memory for commands whose bodies have not arrived whole. In: connections that wait for the rest of a body. Out: which
 of them are read on, and which are ended.
 
-    unfinished commands take ≤ CROWDED × limit               every connection is read
+    unfinished commands take ≤ CROWDED_FRACTION × limit      every connection is read
     they take more                                           oldest command first, connections whose missing bytes fit
-                                                             below FILLED × limit are read; the others are not
+                                                             below FILL_FRACTION × limit are read; the others are not
     a connection that is read in that case and does not      ended with an error after which clients try again, logged,
     complete its command within PATIENCE_SECONDS             and counted
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from qtools.broker.options import Options
     from qtools.broker.tcp.client_transport import ClientTransport
 
-CROWDED = 0.5  # part of the limit up to which every connection is read
-# part of it that commands may fill then; the rest is for the first bytes of new commands, read in one turn
-FILLED = 0.75
+CROWDED_FRACTION = 0.5  # of the limit, up to which every connection is read
+# Of the limit, which commands may fill when not every connection is read. The rest is for the first bytes of new
+# commands, which are read in one turn.
+FILL_FRACTION = 0.75
 PATIENCE_SECONDS = 10.0  # 5 MiB in that time are 4 Mbit/s
 # The limit is at least this many bodies, so that the largest body that the broker accepts fits while others wait.
 LEAST_BODIES = 4
@@ -108,7 +109,7 @@ class UnfinishedCommands:
             del self._waiting[connection], held[connection]
             connection.set_waiting_for_memory(False)
         self._held = sum(held.values())
-        self._is_crowded = bool(held) and of_others + self._held > budget.limit * CROWDED
+        self._is_crowded = bool(held) and of_others + self._held > budget.limit * CROWDED_FRACTION
         if not held:
             budget.remove(self)
         elif not self._is_crowded:
@@ -116,7 +117,7 @@ class UnfinishedCommands:
                 unfinished.read_since = None
                 connection.set_waiting_for_memory(False)
         else:
-            self._read_some(held, int(budget.limit * FILLED) - of_others - self._held)
+            self._read_some(held, int(budget.limit * FILL_FRACTION) - of_others - self._held)
         return self._held
 
     def shed(self) -> str | None:

@@ -214,13 +214,13 @@ class KafkaSource:
     async def warn_later(self, named: Sequence[Subscription]) -> None:
         """Nothing: a group gets every message, whatever other groups have read."""
 
-    async def passed(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
+    async def is_drained_on(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
         where = str(self._settings)
         if not any(before(each, where) for each in self.subscriptions):
             return True
         return not self.in_flight and await self._is_drained()
 
-    def taken_elsewhere(self) -> dict[Subscription, int]:
+    def delivered_to_other_channels(self) -> dict[Subscription, int]:
         return {}
 
     async def _is_drained(self, ends: EndOffsets | None = None) -> bool:

@@ -28,9 +28,9 @@ async def ask_all(
     kind: str,
     what: str = "",
 ) -> list[Answer]:
-    """The answers to `ask` of all `clients` that answer. StartError, "no `kind` answers`what`", when none does.
+    """The answers to `ask` of all `clients` that answer. StartError, "no `kind` answers `what`", when none does.
 
-    kind: what the peers are called in log lines and errors. what: "", or " which topics there are".
+    kind: what the peers are called in log lines and errors. what: the question, as "which topics there are", or "".
     """
     answers = await asyncio.gather(*map(ask, clients), return_exceptions=True)
     found: list[Answer] = []
@@ -48,7 +48,8 @@ async def ask_all(
             failing.discard(client.base)
             found.append(answer)
     if len(failures) == len(clients):
-        raise StartError(f"no {kind} answers{what}: {'; '.join(failures)}")
+        question = f" {what}" if what else ""
+        raise StartError(f"no {kind} answers{question}: {'; '.join(failures)}")
     failing.discard(_ALL)
     for failure in new_failures:
         logger.warning("%s %s", kind, failure)

@@ -37,7 +37,7 @@ async def connect(address: Address, settings: Settings) -> Connection:
 async def _connect(address: Address, settings: Settings) -> Connection:
     loop = asyncio.get_running_loop()
     session = ClientSession(
-        settings.wishes(), tls=settings.tls_context(), server_hostname=address.host, secret=settings.secret
+        settings.identify_request(), tls=settings.tls_context(), server_hostname=address.host, secret=settings.secret
     )
     connection = Connection(address, session, settings.heartbeat_interval / 1000)
     try:

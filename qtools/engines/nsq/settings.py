@@ -47,7 +47,7 @@ class Settings:
     connect_timeout: float = CONNECT_TIMEOUT  # s
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 
-    def wishes(self) -> IdentifyRequest:
+    def identify_request(self) -> IdentifyRequest:
         """The IDENTIFY request."""
         host = socket.gethostname()
         return IdentifyRequest(

@@ -30,7 +30,7 @@ class TopicLister:
     async def look(self) -> set[str]:
         """All topics that exist now. StartError when no broker answers; if only some do not, that is logged."""
         kind = "nsqlookupd" if self._by_lookup else "nsqd"
-        answers = await ask_all(self._http, self._ask, self._failing, kind, " which topics there are")
+        answers = await ask_all(self._http, self._ask, self._failing, kind, "which topics there are")
         return set().union(*answers)
 
     async def look_again(self) -> set[str]:

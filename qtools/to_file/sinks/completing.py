@@ -66,7 +66,7 @@ class Completing:
             return passed.get((subscription.topic, address), 0.0) < past
 
         try:
-            return await self._source.passed(is_behind, "--complete-marker")
+            return await self._source.is_drained_on(is_behind, "--complete-marker")
         except (StartError, NetworkError, PeerError) as error:
             if str(error) != self._said:
                 self._said = str(error)

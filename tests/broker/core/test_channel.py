@@ -64,7 +64,7 @@ def test_a_client_without_room_gets_nothing_until_it_has_some(house: House, topi
     house.turn()
     assert reader.take() == []
     consumer.room = 1  # less than a message: one at least
-    channel.stir(consumer)
+    channel.schedule(consumer)
     house.turn()
     assert len(reader.take()) == 1
 

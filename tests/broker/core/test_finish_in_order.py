@@ -113,7 +113,7 @@ def test_both_lives_are_the_same(seed: int) -> None:
         else:
             for life in lives:
                 life.clients[who][0].ready = 20
-                life.channel.stir(life.clients[who][0])
+                life.channel.schedule(life.clients[who][0])
             both("turn")
     for life in lives:
         life.house.pass_time(30.0)

@@ -60,7 +60,7 @@ async def drain(channel: Channel) -> set[bytes]:
 
 async def read_all(directory: Path) -> tuple[set[bytes], set[bytes]]:
     """What topic `t` delivers to channel `c` until nothing waits any more, and the topics that have something lost."""
-    store = DurableStore(directory, sync="off", hot_messages=50)
+    store = DurableStore(directory, sync="off", memory_messages=50)
     broker = Broker(Options(), store)
     found: set[bytes] = set()
     topic = broker.topics.get("t")

@@ -57,7 +57,7 @@ async def test_a_topic_whose_name_cannot_be_read_anywhere_keeps_its_messages_and
     connection.execute("UPDATE topic SET paused = 1")  # its checksum is wrong then, so that a repair is begun
     connection.commit()
     connection.close()
-    store = DurableStore(directory, sync="off", hot_messages=50)
+    store = DurableStore(directory, sync="off", memory_messages=50)
     broker = Broker(Options(), store)
     try:
         name = "damaged-topic-1"

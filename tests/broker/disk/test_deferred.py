@@ -65,7 +65,7 @@ async def requeue_all(world: World, count: int, delay: float) -> Channel:
 
 @pytest.mark.parametrize("how", ["restart", "crash"])
 async def test_requeued_messages_leave_the_memory_and_come_at_their_time(how: str, tmp_path: Path) -> None:
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     channel = await requeue_all(world, 600, 2.0)
     assert (channel.depth, channel.deferred) == (0, 600)
     await come_true(lambda: in_memory(channel) < 40)
@@ -86,7 +86,7 @@ async def test_requeued_messages_leave_the_memory_and_come_at_their_time(how: st
 
 
 async def test_what_is_due_and_waits_is_counted_as_depth_and_not_read(tmp_path: Path) -> None:
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     await world.channel("t", "c")
     for _ in range(300):
         world.publish("t", 1, 20, 0.5)
@@ -106,7 +106,7 @@ async def test_what_is_due_and_waits_is_counted_as_depth_and_not_read(tmp_path: 
 
 
 async def test_what_was_published_deferred_before_there_was_a_channel_is_not_in_memory(tmp_path: Path) -> None:
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     for _ in range(200):
         world.publish("t", 1, 20, 0.1)
         await world.quiet()
@@ -120,7 +120,7 @@ async def test_what_was_published_deferred_before_there_was_a_channel_is_not_in_
 
 
 async def test_memory_does_not_grow_with_their_number(tmp_path: Path) -> None:
-    world = World(tmp_path, hot_messages=100)
+    world = World(tmp_path, memory_messages=100)
     await world.channel("t", "c")
 
     async def grow(count: int) -> int:
@@ -144,7 +144,7 @@ async def test_memory_does_not_grow_with_their_number(tmp_path: Path) -> None:
 
 
 async def test_emptying_forgets_what_is_on_disk_only(tmp_path: Path) -> None:
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     channel = await requeue_all(world, 300, 60.0)
     await come_true(lambda: in_memory(channel) < 40)
     channel.empty()
@@ -160,7 +160,7 @@ async def test_emptying_forgets_what_is_on_disk_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spilled", [False, True])
 async def test_a_due_time_beyond_the_longest_deferral_is_not_believed(spilled: bool, tmp_path: Path) -> None:
     """The clock was an hour ahead when they were stored, and was put right while the broker was down."""
-    world = World(tmp_path, hot_messages=10 if spilled else 10_000, longest_deferral=1.0)
+    world = World(tmp_path, memory_messages=10 if spilled else 10_000, longest_deferral=1.0)
     channel = await requeue_all(world, 300, 0.7)
     for _ in range(50):
         world.publish("t", 1, 20, 0.7)
@@ -203,7 +203,7 @@ async def test_a_due_time_beyond_the_longest_deferral_is_not_believed(spilled: b
 async def test_a_clock_that_is_set_while_the_broker_runs_moves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     await world.channel("t", "c")
     real = time.time_ns
     for shift in (-HOUR, HOUR):
@@ -244,7 +244,7 @@ async def test_what_was_published_deferred_is_read_round_damage_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the way through the table is damaged the index leads to the blocks, deferred ones like the others."""
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     for number in range(20):
         world.publish("t", 1, 20, 60.0 if number % 2 else 0.0)
         await world.quiet()

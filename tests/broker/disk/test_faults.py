@@ -37,7 +37,7 @@ async def test_nothing_is_lost_on_a_disk_that_fails(seed: int, tmp_path: Path, m
 
     monkeypatch.setattr(Transaction, "run", failing)
     monkeypatch.setattr(store_module, "AGAIN", 0.01)
-    world = World(tmp_path, hot_messages=chance.choice([1, 50, 10_000]))
+    world = World(tmp_path, memory_messages=chance.choice([1, 50, 10_000]))
     try:
         await wander(world, chance, 120)
     finally:

@@ -17,7 +17,7 @@ async def live(seed: int, room: Path, steps: int) -> None:
     chance = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qtools.broker.disk.channel.in_flight.TOTAL", chance.choice([0, 20_000, 1_000_000]))
-        world = World(room, hot_messages=chance.choice([1, 10, 50, 10_000]))
+        world = World(room, memory_messages=chance.choice([1, 10, 50, 10_000]))
         try:
             await wander(world, chance, steps)
         finally:

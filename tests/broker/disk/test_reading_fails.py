@@ -58,7 +58,7 @@ async def take_all(world: World, count: int) -> None:
 @pytest.mark.parametrize("how", ["damaged", "deleted"])
 async def test_a_requeued_block_that_is_due_and_lost(how: str, blocks: int, tmp_path: Path) -> None:
     """What waits on disk besides it is counted without it, and delivered to the last message."""
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     await world.channel("t", "c")
     await publish_blocks(world, blocks)
     client = world.subscribe("t", "c", 6)
@@ -86,7 +86,7 @@ async def test_a_requeued_block_that_is_due_and_lost(how: str, blocks: int, tmp_
 
 @pytest.mark.parametrize("how", ["damaged", "deleted"])
 async def test_a_deferred_block_that_is_lost_before_it_is_due(how: str, tmp_path: Path) -> None:
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     await world.channel("t", "c")
     await publish_blocks(world, 30)
     client = world.subscribe("t", "c", 90)
@@ -111,7 +111,7 @@ async def test_a_deferred_block_that_is_lost_before_it_is_due(how: str, tmp_path
 @pytest.mark.parametrize("how", ["damaged", "deleted"])
 async def test_a_message_that_came_back_and_is_lost_when_it_is_read_again(how: str, tmp_path: Path) -> None:
     """A block of which one message is finished: its others come again after a restart."""
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     await world.channel("t", "c")
     await publish_blocks(world, 20)
     client = world.subscribe("t", "c", 12)
@@ -162,7 +162,7 @@ async def test_reads_that_fail_are_tried_again(
     failures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store_module, "AGAIN", 0.01)
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     count = await make_all_kinds(world)
     failed: dict[str, int] = {}
 
@@ -191,7 +191,7 @@ async def test_reads_that_fail_are_tried_again(
 @pytest.mark.parametrize("kind", range(3))
 async def test_a_channel_that_is_emptied_while_it_is_read(kind: int, tmp_path: Path) -> None:
     """The read ends after that: nothing of it is delivered, and what comes next is."""
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     await make_all_kinds(world)
     channel = world.broker.topics["t"].channels["c"]
     backlog = channel.backlog
@@ -216,7 +216,7 @@ async def test_a_channel_that_is_emptied_while_it_is_read(kind: int, tmp_path: P
 
 
 async def test_a_look_that_cannot_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(tmp_path, hot_messages=10)
+    world = World(tmp_path, memory_messages=10)
     await make_all_kinds(world)
     backlog = world.broker.topics["t"].channels["c"].backlog
 

@@ -70,7 +70,7 @@ class Client:
         self.consumer.room = 1 << 30
         channel.add(self.consumer)
         self.consumer.ready = ready
-        channel.stir(self.consumer)
+        channel.schedule(self.consumer)
 
     def deliver(self, frames: bytes) -> int:
         messages, _ = self._frames.read(frames)
@@ -99,7 +99,7 @@ class Client:
         owed.finished = owed.unsure = False
         self.holds[message.id] = body
 
-    def shut(self) -> None:
+    def close_after_responses(self) -> None:
         self.holds.clear()
 
     def finish(self, idents: list[bytes]) -> None:
@@ -115,7 +115,7 @@ class Client:
     def leave(self) -> None:
         """What it held comes again when its time is up."""
         self.holds.clear()
-        self.world.broker.leave(self.channel, self.consumer)
+        self.world.broker.unsubscribe(self.channel, self.consumer)
 
 
 class World:
@@ -123,7 +123,7 @@ class World:
 
     def __init__(self, room: Path, **settings: Any) -> None:
         self.room = room
-        self.settings = {"sync": "off", "hot_messages": 50} | settings
+        self.settings = {"sync": "off", "memory_messages": 50} | settings
         self.lives = 0
         self.exact = True
         self.accounts: dict[tuple[str, str], Account] = {}
@@ -255,7 +255,7 @@ class World:
     def restart_with(self, change: Callable[[Path], None]) -> None:
         """The same; `change(directory)` does something to the files meanwhile."""
         for client in self.clients:
-            self.broker.leave(client.channel, client.consumer)
+            self.broker.unsubscribe(client.channel, client.consumer)
         self.broker.close()
         self._bury()
         self.settle()

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from qtools.broker.tcp.client_connection import ClientConnection
-from qtools.broker.tcp.client_transport import ANSWERS, HIGH_WATER, ROOM
+from qtools.broker.tcp.client_transport import HIGH_WATER, RESPONSE_HIGH_WATER, ROOM
 
 from ..inside import Peer, come_true, identify, mpub, pub, serving, subscribed
 
@@ -208,7 +208,7 @@ async def test_a_client_that_never_reads_its_answers_is_not_listened_to_for_ever
                 peer.say(chunk)
                 await asyncio.sleep(0)
                 daemon.broker.topics.get("t") and daemon.broker.topics["t"].empty(daemon.broker.now(), time.time_ns())
-        assert connection.transport.socket.get_write_buffer_size() < HIGH_WATER + ANSWERS + 4 * len(chunk)
+        assert connection.transport.socket.get_write_buffer_size() < HIGH_WATER + RESPONSE_HIGH_WATER + 4 * len(chunk)
         peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(10):
             while connection.transport.is_paused:

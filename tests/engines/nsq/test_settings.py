@@ -51,15 +51,17 @@ def test_without_a_file_the_environment_has_it() -> None:
 def test_a_secret_is_shown_to_nobody() -> None:
     assert "s3cret" not in repr(Settings(secret=b"s3cret"))
     assert "s3cret" not in str(Settings(secret=b"s3cret"))
-    assert "s3cret" not in repr(Settings(secret=b"s3cret").wishes())
+    assert "s3cret" not in repr(Settings(secret=b"s3cret").identify_request())
 
 
 def test_what_is_asked_for_is_what_was_set() -> None:
-    wishes = Settings(program="q-tail", client_id="me", msg_timeout=5000, heartbeat_interval=1000, snappy=True).wishes()
-    assert (wishes.client_id, wishes.user_agent) == ("me", f"q-tail/{__version__}")
-    assert (wishes.msg_timeout, wishes.heartbeat_interval) == (5000, 1000)
-    assert (wishes.snappy, wishes.deflate, wishes.tls_v1) == (True, False, False)
-    assert "." not in Settings().wishes().client_id
+    request = Settings(
+        program="q-tail", client_id="me", msg_timeout=5000, heartbeat_interval=1000, snappy=True
+    ).identify_request()
+    assert (request.client_id, request.user_agent) == ("me", f"q-tail/{__version__}")
+    assert (request.msg_timeout, request.heartbeat_interval) == (5000, 1000)
+    assert (request.snappy, request.deflate, request.tls_v1) == (True, False, False)
+    assert "." not in Settings().identify_request().client_id
 
 
 @pytest.fixture(scope="module")

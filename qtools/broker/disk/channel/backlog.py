@@ -101,10 +101,11 @@ class ChannelBacklog:
         """Append the messages that are due at `wall`. Returns True when there were any."""
         return self._deferred.take_due(wall)
 
-    def extend_deferred(self, blocks: SeqSet, count: int, gate: int) -> None:
-        """Add `blocks` on disk, with `count` messages that were published deferred; none is delivered before `gate`."""
+    def extend_deferred(self, blocks: SeqSet, count: int, not_before: int) -> None:
+        """Add `blocks` on disk, with `count` messages that were published deferred. None is delivered before
+        `not_before`, ns since 1970."""
         if count:
-            self._deferred.extend(blocks, count, gate)
+            self._deferred.extend(blocks, count, not_before)
             self._note()
 
     def extend(self, start: int, count: int) -> None:

@@ -2,14 +2,14 @@
 In: ranges of messages, due times. Out: ranges that are due.
 
     defer ─┬─▶ window: in memory, up to the horizon ──due──▶ put into the backlog
-           └─▶ far: beyond the horizon, in a block that is in memory because of another message
-                 └─written─▶ parked: on disk only ──load──▶ window
-                                                   └─▶ late: due, but on disk only while the memory has no room
+           └─▶ beyond the horizon, in a block that is in memory because of another message
+                 └─written─▶ on disk only ──load──▶ window
+                                           └─▶ late: due, but on disk only while the memory has no room
 
 The horizon is a due time and a block number. Messages that are due up to the horizon are in the window, later ones are
 not. The horizon is infinite as long as all messages fit. It falls when the window is full, and rises when the next
-blocks are read. A block is parked as a whole, once all of its unfinished messages are deferred beyond the horizon and
-its row in the database says so. Only its number stays in memory, as a bit.
+blocks are read. A block leaves the memory as a whole, once all of its unfinished messages are deferred beyond the
+horizon and its row in the database says so. Only its number stays in memory, as a bit.
 """
 
 from __future__ import annotations
@@ -86,32 +86,33 @@ class Deferred:
         self._evict_at = self._limit
         self._window = DeferralQueue()
         self._horizon: Key = EVER
-        self._parked = SeqSet()
-        self._far: dict[int, tuple[int, Block]] = {}  # by number: the earliest due time beyond the horizon, the block
+        self._on_disk = SeqSet()  # blocks on disk only, deferred beyond the horizon
+        # By number: the earliest due time beyond the horizon, and the block.
+        self._beyond_horizon: dict[int, tuple[int, Block]] = {}
         self._failures = 0  # reads in a row that failed
-        self._gate = 0  # ns since 1970: no read is started before
+        self._not_before = 0  # ns since 1970: no read is started before
         self._generation = 0
         self._loading = False
         self._will_load_later = False
-        self._parked_meanwhile: set[int] = set()  # blocks parked since the read began: it may not find them
+        self._added_meanwhile: set[int] = set()  # blocks on disk only since the read began: it may not find them
         self._first_meanwhile: Key = EVER  # the earliest of those blocks
 
     # ── state ───────────────────────────────────────────────────────────────────
 
     def has(self, seq: int) -> bool:
         """Whether the block is on disk only."""
-        return seq in self._parked or seq in self.late
+        return seq in self._on_disk or seq in self.late
 
     @property
     def lowest(self) -> int:
         """The lowest number of a block that is on disk only."""
-        return min(self._parked.lowest(_LAST_SEQ), self.late.lowest(_LAST_SEQ))
+        return min(self._on_disk.lowest(_LAST_SEQ), self.late.lowest(_LAST_SEQ))
 
     def next_due(self) -> int | None:
         """When `take_due` should be called, ns since 1970."""
         due = self._window.next()
-        if self._gate and self._parked:
-            return self._gate if due is None else min(due, self._gate)
+        if self._not_before and self._on_disk:
+            return self._not_before if due is None else min(due, self._not_before)
         return due
 
     # ── messages are deferred ───────────────────────────────────────────────────────────────────
@@ -126,9 +127,9 @@ class Deferred:
         seq = block.seq
         if (due, seq) > self._horizon:
             if run.attempts:
-                self._add_far(block, due)
+                self._add_beyond_horizon(block, due)
             else:
-                self._park(due, seq)
+                self._keep_on_disk(due, seq)
             return
         if not run.attempts:
             self._backlog.hold(seq, None)
@@ -146,58 +147,58 @@ class Deferred:
         due, seq, gone = self._window.evict(keep)
         self._horizon = due, seq
         self._evict_at = max(self._limit, 2 * len(self._window))
-        parkable = set()
+        may_leave_memory = set()
         for due, run in gone:
             seq = run.block.seq
             if run.attempts:
-                self._add_far(run.block, due)
-                parkable.add(seq)
+                self._add_beyond_horizon(run.block, due)
+                may_leave_memory.add(seq)
             else:
                 self._backlog.release(seq)
-                self._park(due, seq)
-        for seq in parkable:
+                self._keep_on_disk(due, seq)
+        for seq in may_leave_memory:
             self.written(seq)
 
-    def _add_far(self, block: Block, due: int) -> None:
+    def _add_beyond_horizon(self, block: Block, due: int) -> None:
         """Note that a message of a block in memory is deferred beyond the horizon."""
-        known = self._far.get(block.seq)
+        known = self._beyond_horizon.get(block.seq)
         if known is None:
-            self._far[block.seq] = due, block if block.is_cold else block.cold()
+            self._beyond_horizon[block.seq] = due, block if block.is_cold else block.cold()
         elif due < known[0]:
-            self._far[block.seq] = due, known[1]
+            self._beyond_horizon[block.seq] = due, known[1]
 
-    def _park(self, due: int, seq: int) -> None:
-        self._parked.add(seq)
+    def _keep_on_disk(self, due: int, seq: int) -> None:
+        self._on_disk.add(seq)
         if self._loading:
-            self._parked_meanwhile.add(seq)
+            self._added_meanwhile.add(seq)
             self._first_meanwhile = min(self._first_meanwhile, (due, seq))
 
     def written(self, seq: int) -> None:
-        """Park the block, if its row in the database says everything that is known of it."""
-        if seq not in self._far or not self._backlog.is_written(seq):
+        """Keep the block on disk only, if its row in the database says everything that is known of it."""
+        if seq not in self._beyond_horizon or not self._backlog.is_written(seq):
             return
         progress = self._backlog.progress(seq)
         if progress is None:
             return
         due = progress.next_due
         if due and (due, seq) > self._horizon:
-            del self._far[seq]
+            del self._beyond_horizon[seq]
             self._backlog.release(seq)
-            self._park(due, seq)
+            self._keep_on_disk(due, seq)
 
-    def extend(self, blocks: SeqSet, count: int, gate: int) -> None:
-        """Add blocks on disk that were published deferred; none of them is due before `gate`."""
+    def extend(self, blocks: SeqSet, count: int, not_before: int) -> None:
+        """Add blocks on disk that were published deferred; none of them is due before `not_before`."""
         self._evict(0)  # the blocks may be due before anything in the window
-        self._parked.update(blocks)
+        self._on_disk.update(blocks)
         self.count += count
-        self._gate = gate
+        self._not_before = not_before
         if self._loading:  # a read under way may not find them
-            self._parked_meanwhile.add(blocks.lowest(0))
+            self._added_meanwhile.add(blocks.lowest(0))
             self._first_meanwhile = (0, 0)
 
     def restore(self, blocks: SeqSet, count: int, late: SeqSet, wall: int) -> None:
         """Set the blocks on disk: `blocks` are deferred beyond `wall`, with `count` messages; `late` are due."""
-        self._parked, self.count, self.late = blocks, count, late
+        self._on_disk, self.count, self.late = blocks, count, late
         if blocks:
             self._horizon = (wall, _LAST_SEQ)
 
@@ -205,11 +206,11 @@ class Deferred:
         """Forget all messages."""
         self._generation += 1
         self._loading = False
-        self.count = self._gate = 0
+        self.count = self._not_before = 0
         self._window.clear()
-        self._parked.clear()
+        self._on_disk.clear()
         self.late.clear()
-        self._far.clear()
+        self._beyond_horizon.clear()
         self._horizon = EVER
 
     # ── messages are due ────────────────────────────────────────────────────────────────────────
@@ -221,20 +222,20 @@ class Deferred:
             self.count -= run.stop - run.start
             self._backlog.put(run)
             came = True
-        if self._gate and wall >= self._gate:
-            self._gate = 0
+        if self._not_before and wall >= self._not_before:
+            self._not_before = 0
         self.load()
         return came
 
     def load(self) -> None:
         """Read the blocks that are due next, if they are on disk and there is room for them."""
-        if self._loading or self._horizon == EVER or self._gate or 4 * len(self._window) > self._limit:
+        if self._loading or self._horizon == EVER or self._not_before or 4 * len(self._window) > self._limit:
             return
-        if not self._parked and not self._far:
+        if not self._on_disk and not self._beyond_horizon:
             self._horizon = EVER
             return
         self._loading = True
-        self._parked_meanwhile.clear()
+        self._added_meanwhile.clear()
         self._first_meanwhile = EVER
         generation, limit = self._generation, min(self._limit, 1000)
         # Without room for more, messages that are due are only counted. They are read later.
@@ -263,31 +264,31 @@ class Deferred:
             if self._failures < FAILURES:
                 self._load_later()
                 return
-            rows = []  # the index is damaged: parked blocks are read one by one
+            rows = []  # the index is damaged: the blocks on disk are read one by one
             upto = EVER[0]
         self._failures = 0
         everything = EVER if upto == EVER[0] else (upto, _LAST_SEQ)
         horizon = everything if len(rows) < limit else (rows[-1][0], rows[-1][1].seq)
-        if self._parked_meanwhile and self._first_meanwhile <= horizon:
+        if self._added_meanwhile and self._first_meanwhile <= horizon:
             due, seq = self._first_meanwhile
             horizon = due, seq - 1
         if horizon > self._horizon:
             self._raise(horizon, rows)
-        if self._horizon == EVER and self._parked:
-            self._look_for_parked()
+        if self._horizon == EVER and self._on_disk:
+            self._read_by_number()
         self._backlog.loaded()
         if len(rows) < limit and everything != EVER:
             self._load_later()
         else:
             self.load()
 
-    def _look_for_parked(self) -> None:
-        """Read parked blocks by their numbers, because the index of due times does not have them."""
-        parked, self._parked = self._parked, SeqSet()
+    def _read_by_number(self) -> None:
+        """Read the blocks on disk by their numbers, because the index of due times does not have them."""
+        on_disk, self._on_disk = self._on_disk, SeqSet()
         messages = self.count - self._window.messages()
         self.count -= messages
         self._backlog.depth += messages
-        self.late.update(parked)
+        self.late.update(on_disk)
         self._backlog.fetch()
 
     def _raise(self, horizon: Key, rows: list[LoadedRow]) -> None:
@@ -297,10 +298,10 @@ class Deferred:
             seq = block.seq
             if (due, seq) > horizon:
                 break
-            if seq in self._parked and seq not in self._parked_meanwhile:
-                self._parked.discard(seq)
+            if seq in self._on_disk and seq not in self._added_meanwhile:
+                self._on_disk.discard(seq)
                 self._admit(due, block, row)
-        for seq, (_, block) in [one for one in self._far.items() if before < (one[1][0], one[0]) <= horizon]:
+        for seq, (_, block) in [one for one in self._beyond_horizon.items() if before < (one[1][0], one[0]) <= horizon]:
             progress = self._backlog.progress(seq)
             if progress is not None:
                 self._into_window(block, progress, before)
@@ -308,7 +309,7 @@ class Deferred:
             self._evict(self._limit // 2)
 
     def _admit(self, due: int, block: Block, row: Row | None) -> None:
-        """Take a parked block into memory; or make it late, when it is due and the memory has no room."""
+        """Take a block on disk into memory; or make it late, when it is due and the memory has no room."""
         backlog, seq = self._backlog, block.seq
         wall = backlog.wall()
         if row is None:
@@ -333,14 +334,14 @@ class Deferred:
     def _into_window(self, block: Block, progress: Progress, before: Key) -> None:
         """Add the messages of a block to the window that are due after `before` and not after the horizon."""
         seq = block.seq
-        self._far.pop(seq, None)
+        self._beyond_horizon.pop(seq, None)
         for start, stop, attempts, due in progress.stretches():
             if not due or (due, seq) <= before:
                 continue
             if (due, seq) <= self._horizon:
                 self._window.add(MessageRange(block, start, stop, attempts), due)
             else:
-                self._add_far(block, due)
+                self._add_beyond_horizon(block, due)
 
     def admit_late(self, block: Block, row: Row | None, wall: int) -> list[MessageRange]:
         """Take a late block that was read into memory. Returns what may be delivered; the rest is deferred."""
@@ -377,7 +378,7 @@ class Deferred:
             if (due, block.seq) <= self._horizon:
                 self._window.add(MessageRange(cold, start, stop, attempts), due)
             else:
-                self._add_far(cold, due)
+                self._add_beyond_horizon(cold, due)
         if len(self._window) > self._evict_at:
             self._evict(self._limit // 2)
         return ranges(block, ready)

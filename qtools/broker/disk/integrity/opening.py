@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from qtools.broker.disk.database import FILE, DamagedError, connect, open_database, prepare, told
+from qtools.broker.disk.database import FILE, DamagedError, connect, describe_error, open_database, prepare
 from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.integrity.check import count_rows, find_damage
 from qtools.broker.disk.integrity.damage import DIRECTORY, Damage
@@ -42,14 +42,16 @@ def open_sound(directory: Path, sync: str, log_size: int, damage: Damage) -> sql
     except DamagedError as error:
         why = error.why
     except sqlite3.Error as error:
-        raise StartError(f"cannot use {path}: {told(error)}; it was left as it is") from error
+        raise StartError(f"cannot use {path}: {describe_error(error)}; it was left as it is") from error
     if why:
         if connection is not None:
             connection.close()
         try:
             repair(directory, why, damage)
         except (sqlite3.Error, OSError) as error:
-            reason = told(error) if isinstance(error, sqlite3.Error) else (error.strerror or str(error)).lower()
+            reason = (
+                describe_error(error) if isinstance(error, sqlite3.Error) else (error.strerror or str(error)).lower()
+            )
             raise StartError(
                 f"{path} is damaged ({why}), and what can be read of it cannot be copied: {reason}; it was left as it"
                 f" is: make room for a copy ({path.stat().st_size / 1e6:.0f} MB), or move it away and begin without"

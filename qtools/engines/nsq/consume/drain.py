@@ -35,7 +35,8 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
 
-SAY_AFTER_SECONDS = 1.5  # of waiting for nothing but messages that other readers hold, or that are deferred
+# A run that waits only for messages that are in flight at other readers or deferred logs this after that time.
+EXPLAIN_AFTER_SECONDS = 1.5
 QUIET_SECONDS = 0.1  # between two checks while messages arrive or are in flight, and with --until-now
 POLL_SECONDS = 0.5  # between two requests for depths while nothing arrives
 # How long a request for depths is repeated during a run. An nsqd that is busy, or writes its metadata, does not answer
@@ -326,8 +327,8 @@ class _Drained:
                     self._check_deleted([(source, nsqd, depth)])
 
     def _note_waiting(self, depths: list[tuple[Subscription, str, Depth]], now: float) -> None:
-        """Log once for each source what the run waits for when for SAY_AFTER_SECONDS no message has come, and all that
-        is left is in flight at other readers, or deferred."""
+        """Log once for each source what the run waits for, when for EXPLAIN_AFTER_SECONDS no message has come and all
+        that is left is in flight at other readers, or deferred."""
         consumer = self._consumer
         in_flight: dict[Subscription, int] = {}
         deferred: dict[Subscription, int] = {}
@@ -342,7 +343,7 @@ class _Drained:
             return
         if self._waiting_since is None:
             self._waiting_since = now
-        if now - self._waiting_since < SAY_AFTER_SECONDS:
+        if now - self._waiting_since < EXPLAIN_AFTER_SECONDS:
             return
         for source in in_flight:
             if source not in self._explained and in_flight[source] + deferred[source]:

@@ -61,16 +61,16 @@ class NsqSource(Consumer):
             return  # `prepare` has warned already, or there is no need to
         await backlog_warnings.warn_after(options.ends.settling_time, self, named)
 
-    async def passed(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
+    async def is_drained_on(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
         if not self.is_complete:
             return False
-        late = {(source, nsqd) for source, nsqd, _ in self.askable() if before(source, nsqd)}
-        if not late:
+        lagging = {(source, nsqd) for source, nsqd, _ in self.askable() if before(source, nsqd)}
+        if not lagging:
             return True
         depths = await self._statistics.depths(flag)
-        return all(depth.drained for source, nsqd, depth in depths if (source, nsqd) in late)
+        return all(depth.drained for source, nsqd, depth in depths if (source, nsqd) in lagging)
 
-    def taken_elsewhere(self) -> dict[Subscription, int]:
+    def delivered_to_other_channels(self) -> dict[Subscription, int]:
         found: dict[Subscription, int] = {}
         for subscription in dict.fromkeys(subscription for subscription, _ in self._depths):
             own = [depth for (each, _), depth in self._depths.items() if each == subscription]

@@ -110,7 +110,8 @@ class PublishQueue:
         self._not_before = 0.0  # loop time of the next attempt after a temporary refusal
         self._refused_since: float | None = None  # loop time of the first temporary refusal since the last OK
         self._last_refusal = ""
-        # Loop time and error: what was submitted by then, and not accepted, has failed or fails when it is answered.
+        # Loop time and error of the last time that publishing was given up. A request that was submitted before that
+        # time and is not accepted fails with this error, at once or when its last reply has come.
         self._given_up: tuple[float, BrokerError] | None = None
         self._cancelled = 0  # requests that were cancelled since `_forget_cancelled` removed some
         self._sender: asyncio.Task[None] | None = None
