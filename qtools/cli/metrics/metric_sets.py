@@ -124,7 +124,7 @@ def consumer_families(command: str, consumer: ConsumerCounters) -> list[Family]:
         counter(f"{prefix}_redelivered_total", "Received messages with attempts above 1.", consumer.redelivered),
         counter(
             f"{prefix}_late_finishes_total",
-            "Messages that had timed out at the broker before they were finished.",
+            "Messages that could not be finished any more and are delivered again.",
             consumer.acknowledgements_failed,
         ),
         gauge(f"{prefix}_in_flight", "Messages received and neither finished nor requeued.", consumer.in_flight),
