@@ -246,7 +246,8 @@ def _refuse_passwords(*addresses: str) -> None:
 def _refuse(shown: str) -> NoReturn:
     raise UsageError(
         f"{shown} has a password: every user of this machine can read a command line; put it into a file"
-        " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
+        " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER; QTOOLS_AUTH_SECRET or, for Kafka,"
+        " QTOOLS_KAFKA_PASSWORD)"
     )
 
 

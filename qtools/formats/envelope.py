@@ -167,6 +167,8 @@ def body_of(envelope: dict[str, Any]) -> bytes:
     packed = envelope.get("body_base64")
     if body is None and isinstance(packed, str):
         return _from_base64("body_base64", packed)
+    if body is None and "body" in envelope and packed is None:
+        return TOMBSTONE
     raise ValueError('has neither a "body" nor a "body_base64" that is a string')
 
 
@@ -223,7 +225,7 @@ def _from_base64(field: str, text: Any) -> bytes:
 class EnvelopeSplitter:
     """Lines of JSON in, bodies out. InputError names the line and the offset of a broken envelope.
 
-    keep: keep the envelopes of the bodies that were returned last in `maps`.
+    keep: keep the envelopes of the bodies that were returned last in `maps`, and return empty bodies too.
     """
 
     def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
@@ -266,7 +268,7 @@ class EnvelopeSplitter:
                 return bodies
             self.consumed += len(line) + delimiter
             ends.append(self.consumed)
-            if body:
+            if body or (self._keep and line):
                 bodies.append(body)
                 if self._keep:
                     self.maps.append(envelope)
@@ -314,7 +316,7 @@ class MsgpackSplitter:
                     raise ValueError('it is not a map with a binary "body"')
                 self.consumed = self._unpacker.tell()
                 ends.append(self.consumed)
-                if body:
+                if body or self._keep:
                     bodies.append(body)
                     if self._keep:
                         self.maps.append(envelope)

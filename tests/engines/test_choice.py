@@ -182,7 +182,8 @@ def test_no_password_on_the_command_line(environ: dict[str, str]) -> None:
                 chosen(environ, *given.pop("broker", ()), **given)  # type: ignore[arg-type]
             assert str(caught.value).replace("h:4150", "h") == (
                 "nsq://h has a password: every user of this machine can read a command line; put it into a file"
-                " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
+                " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER; QTOOLS_AUTH_SECRET or, for Kafka,"
+                " QTOOLS_KAFKA_PASSWORD)"
             )
 
 

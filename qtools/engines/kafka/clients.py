@@ -38,9 +38,12 @@ class ClusterView(NamedTuple):
 
 
 class ErrorLog:
-    """Keeps the last error that a client met, as the reason when it cannot connect, and logs each once."""
+    """Keeps the last error that a client met, as the reason when it cannot connect. Logs when all brokers are lost, and
+    when one is back. where: the cluster, for the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: object = "") -> None:
+        self._where = where
+        self._has_answered = False  # a broker, before
         self.last = ""
         self.is_permanent = False  # another try would end the same way
         self.is_down = False  # no broker is connected
@@ -48,12 +51,17 @@ class ErrorLog:
 
     def clear(self) -> None:
         """A broker has answered: what was wrong before is no reason any more."""
+        if self.is_down and self._has_answered:
+            log.warning("%s is back", self._where)
+        self._has_answered = True
         self.last, self.is_permanent, self.is_down = "", False, False
 
     def __call__(self, error: Any) -> None:
         if error.code() == FATAL:
             self.fatal = sentence_of(error)
         if error.code() == ALL_BROKERS_DOWN:
+            if self._has_answered and not self.is_down:
+                log.warning("lost %s: %s; trying again", self._where, self.last or "no broker is connected")
             self.is_down = True
             if self.last:
                 return  # the lines before it say why

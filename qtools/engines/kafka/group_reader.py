@@ -99,6 +99,7 @@ class GroupReader:
         self._rebalances = 0
         self._unanswered_commits = 0
         self._committed_at = self._read_at = self._looked_at = time.monotonic()
+        self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-reader", daemon=True)
 
     # ── for the event loop ──
@@ -135,7 +136,7 @@ class GroupReader:
         self._is_closed = True
         self._wake.set()
         if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+            await self._ended.wait()
 
     # ── the thread ──
 
@@ -156,6 +157,7 @@ class GroupReader:
                 self._has_ended = True
                 self._refuse_calls()
                 self._consumer.close()
+                self._pass_on(self._ended.set)
 
     def _refuse_calls(self) -> None:
         while not self._calls.empty():

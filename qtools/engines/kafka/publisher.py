@@ -88,7 +88,7 @@ class KafkaPublisher:
         self.published = self.published_bytes = self.resent = self.reconnects = 0
         self._settings = settings
         self._options = options
-        self._errors = ErrorLog()
+        self._errors = ErrorLog(settings)
         self._producers: dict[int, Any] = {}  # by the bytes of their batches
         self._topics: set[str] = set()  # that exist
         self._targets: dict[str, _Target] = {}  # by topic

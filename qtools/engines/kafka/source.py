@@ -31,6 +31,7 @@ from qtools.names import Subscription, is_ephemeral
 log = logging.getLogger("qtools.kafka")
 
 LOOK_INTERVAL = 0.2  # s between two looks whether anything is left
+CLOSE_TIMEOUT = 8.0  # s to commit and to leave a group
 AWAY = 60.0  # s without an answer after which a run that ends when nothing is left gives up
 UNREAD_BYTES = 8 * 1024 * 1024  # of bodies that were not read; the readers wait beyond that
 PREFETCHED_KBYTES = 16_384  # that librdkafka fetches ahead, for each reader
@@ -49,7 +50,7 @@ class KafkaSource:
         self._settings = settings
         self._options = options
         self._limit = options.limit
-        self._errors = ErrorLog()
+        self._errors = ErrorLog(settings)
         self._readers: dict[str, GroupReader] = {}  # by channel
         self._unread: deque[Batch] = deque()
         self._changed = asyncio.Event()  # `read` has to look again
@@ -182,7 +183,13 @@ class KafkaSource:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        await asyncio.gather(*(reader.close() for reader in self._readers.values()))
+        closing = [asyncio.ensure_future(reader.close()) for reader in self._readers.values()]
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT)
+            if late:
+                log.warning(
+                    "%s: the group was not left in time; its partitions are read by others later", self._settings
+                )
 
     # ── when the run ends by itself ──
 
@@ -280,6 +287,7 @@ class KafkaSource:
         return KafkaPartition(topic, number, where, self._settle, self._deliver_later, self._count_late)
 
     def arrived(self, reader: GroupReader, found: list[tuple[KafkaPartition, PartitionRecords]]) -> None:
+        self._errors.clear()
         for partition, some in found:
             count, size = len(some.bodies), sum(map(len, some.bodies))
             self._arrived += count
@@ -320,6 +328,7 @@ class KafkaSource:
         self._changed.set()
 
     def reached(self, partition: KafkaPartition, offset: int) -> None:
+        self._errors.clear()
         partition.reach(offset)
 
     def failed(self, topic: str, code: int, reason: str) -> None:
