@@ -53,7 +53,7 @@ _NAMES = {
     UNKNOWN_TOPIC: "UNKNOWN_TOPIC", UNKNOWN_TOPIC_OR_PARTITION: "UNKNOWN_TOPIC", INVALID_TOPIC: "INVALID_TOPIC",
     TOPIC_NOT_AUTHORIZED: "TOPIC_NOT_AUTHORIZED", GROUP_NOT_AUTHORIZED: "GROUP_NOT_AUTHORIZED",
 }  # fmt: skip
-_FACTS = re.compile(r"\s*\((?:after \d+ms in state [A-Z_]+|[^()]*\d+ identical error[^()]*)[^)]*\)")
+_FACTS = re.compile(r"\s*\(after \d+ms in state .*$")
 _BROKER = re.compile(r"^(?:[a-z_]+://)?(\S+?:\d+)/(?:bootstrap|\d+): ")
 
 
@@ -70,7 +70,7 @@ def plain(text: str) -> str:
     text = re.sub(r"^Connect to ipv[46]#(\S+) failed: ", "", text).rstrip(": ")
     if "Invalid response size" in text:
         return "what listens there does not speak Kafka's protocol; it may be an HTTP port"
-    if "SSL handshake failed" in text and "wrong version number" in text:
+    if "wrong version number" in text or "connecting to a PLAINTEXT broker listener" in text:
         return "it does not speak TLS: use kafka:// instead of kafkas://"
     if "connecting to a SSL listener" in text:
         return "it closed the connection at once: it may want TLS (kafkas://), or may be no Kafka"
@@ -81,7 +81,7 @@ def error_of_topic(topic: str, error: Any, where: str) -> QtoolsError:
     """The error for a message to `topic` that the cluster at `where` did not take."""
     code = error.code()
     if code in OF_MESSAGE:
-        return MessageRefused(sentence_of(error))
+        return MessageRefused(sentence_of(error), is_too_large=code == TOO_LARGE)
     if code in OF_NETWORK:
         return NetworkError(where, sentence_of(error))
     return error_of_code(topic, code, where, sentence_of(error))

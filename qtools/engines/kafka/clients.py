@@ -63,8 +63,7 @@ class ErrorLog:
             if self._has_answered and not self.is_down:
                 log.warning("lost %s: %s; trying again", self._where, self.last or "no broker is connected")
             self.is_down = True
-            if self.last:
-                return  # the lines before it say why
+            return  # the errors before it say why
         text = plain(error.str())
         if text != self.last:
             log.info("%s", text)

@@ -156,6 +156,8 @@ class GroupReader:
             finally:
                 self._has_ended = True
                 self._refuse_calls()
+                # Without it a member that leaves while it joins stays in the group until its session times out.
+                self._consumer.unsubscribe()
                 self._consumer.close()
                 self._pass_on(self._ended.set)
 
@@ -269,6 +271,9 @@ class GroupReader:
             return
         if stopped := too_far - self._too_far:
             self._consumer.pause(_as_partitions(stopped))
+            for topic, number in sorted(stopped):
+                offset = self.partitions[topic, number].confirmed
+                log.warning("%s, partition %d waits for the message at offset %d to be finished", topic, number, offset)
         if resumed := (self._too_far - too_far) & self.partitions.keys():
             self._consumer.resume(_as_partitions(resumed))
         self._too_far = too_far
@@ -360,7 +365,8 @@ class GroupReader:
 
     def _on_revoke(self, consumer: Any, places: list[Any]) -> None:
         partitions = self._remove(places)
-        self._commit(waits=True, only=partitions)
+        if not self._is_closed:  # else the last commit was sent before
+            self._commit(waits=True, only=partitions)
         consumer.incremental_unassign(places)
 
     def _on_lost(self, consumer: Any, places: list[Any]) -> None:

@@ -293,6 +293,7 @@ class KafkaSource:
             self._arrived += count
             if partition.is_lost or self._is_discarded:
                 self._settle(count)
+                self._replace_in_limit(count)
                 continue
             if some.offsets[0] < partition.end:
                 partition = self._begin_again(reader, partition, some)
@@ -323,6 +324,7 @@ class KafkaSource:
         for partition in partitions:
             partition.lose()
         gone = set(partitions)
+        self._replace_in_limit(sum(len(batch) for batch in self._unread if batch.parts[0][0] in gone))
         self._unread = deque(batch for batch in self._unread if batch.parts[0][0] not in gone)
         self.unread_bytes = sum(sum(map(len, batch.bodies)) for batch in self._unread)
         self._changed.set()
@@ -335,6 +337,12 @@ class KafkaSource:
         where = str(self._settings)
         self._error = TopicRefused(topic, code, reason, where) if topic else NetworkError(where, reason)
         self._changed.set()
+
+    def _replace_in_limit(self, count: int) -> None:
+        """As many messages were taken away before they were read: others may be read in their place."""
+        if self._limit is not None:
+            self._limit += count
+            self._wake()
 
     def _wake(self) -> None:
         for reader in self._readers.values():

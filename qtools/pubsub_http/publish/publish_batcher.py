@@ -220,6 +220,8 @@ def refusal_of(error: QtoolsError) -> Refusal:
         return Refusal(status, code, f"the message was not taken: {error}")
     if isinstance(error, AuthError):
         return Refusal(403, error.code.removeprefix("E_"), str(error))
+    if isinstance(error, BrokerError) and error.code == "UNKNOWN_TOPIC":  # of an engine that creates none by itself
+        return Refusal(404, "TOPIC_NOT_FOUND", str(error))
     if isinstance(error, BrokerError):
         return Refusal(502, error.code.removeprefix("E_"), str(error))
     return Refusal(503, "BROKER_UNAVAILABLE", str(error), RETRY_AFTER)

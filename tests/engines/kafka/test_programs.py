@@ -197,7 +197,7 @@ BAD: list[tuple[list[str], int, str]] = [
     (["q-tail", "{url}/missing/own"], 3, "topic missing: there is no such topic on the cluster"),
     (["q-pipe", "missing", "-b", "{url}"], 1, "topic missing: there is no such topic on the cluster"),
     (["q-tail", "kafka://127.0.0.1:1/a/b"], 3, "127.0.0.1:1: connection refused"),
-    (["q-tail", "{tls}/a/b"], 3, "SSL handshake failed"),
+    (["q-tail", "{tls}/a/b"], 3, "it does not speak TLS: use kafka:// instead of kafkas://"),
     (["q-tail", "{http}/a/b"], 3, "does not speak Kafka's protocol; it may be an HTTP port"),
     (["q-tail", "{nsq}/a/b"], 3, "127.0.0.1"),
     (["q-pipe", "a", "-b", "{url}", "--defer", "1s"], 2, "--defer: Kafka cannot hold messages back"),
