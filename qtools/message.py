@@ -184,6 +184,9 @@ class RecordOrigin(Origin, Protocol):
     def attributes_of(self, records: Sequence[Any]) -> Attributes:
         """Keys, headers and the like."""
 
+    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
+        """The messages with more than `times` deliveries: index in `records` → deliveries. Called for each batch."""
+
 
 Parts = list[tuple[Origin, int, int]]  # (origin, start, stop): the messages from index start to before stop
 
@@ -268,6 +271,17 @@ class Batch:
                 messages.bodies = bodies
             self._messages = messages
         return messages
+
+    def delivered_more_than(self, times: int) -> dict[int, int]:
+        """The messages with more than `times` deliveries: place → deliveries."""
+        records = self._records
+        if records is None or self._messages is not None:
+            return self.messages.delivered_more_than(times)
+        found: dict[int, int] = {}
+        for origin, start, stop in self.parts:
+            some = cast("RecordOrigin", origin).delivered_more_than(times, records[start:stop])
+            found.update({start + place: deliveries for place, deliveries in some.items()})
+        return found
 
     @property
     def has_attributes(self) -> bool:

@@ -6,6 +6,7 @@ of its own, and whoever stops or floods a broker takes one of his own from `make
 
 from __future__ import annotations
 
+import logging
 import signal
 import uuid
 from collections import Counter
@@ -21,6 +22,8 @@ from harness.shell import SESSION, Shell, marked
 from harness.terminal import Terminal
 from harness.waiting import wait_until
 from hypothesis import HealthCheck, settings
+
+from qtools.cli import logs
 
 KINDS = [Q_BROKER, pytest.param(NSQD, marks=pytest.mark.nsqd)]
 NO_NSQD = "no nsqd on PATH, nor named by QTOOLS_NSQD_BIN"
@@ -64,6 +67,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _nothing_is_left_behind() -> Iterator[None]:
     yield
     wait_until(lambda: not marked(SESSION), 5, lambda: f"processes {marked(SESSION)} were left behind")
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_as_before() -> Iterator[None]:
+    """Undo what a test's call of logs.set_up has left: caplog gets each record twice where a logger did not propagate
+    when the test began, and does by the time of the record."""
+    last_resort = logging.lastResort
+    yield
+    logger = logging.getLogger("qtools")
+    if not logger.propagate:
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+        logging.lastResort = last_resort
+        logs._talk = None
 
 
 @pytest.fixture

@@ -248,6 +248,9 @@ class Log(Ledger):
             Message(n, 1, b"%d:%d" % (self.partition, n), b) for n, b in zip(records, bodies, strict=True)
         )
 
+    def delivered_more_than(self, times: int, records: Sequence[int]) -> dict[int, int]:
+        return {place: number for place, number in enumerate(records) if number > times}
+
     def attributes_of(self, records: Sequence[int]) -> Attributes:
         self.read.append(("attributes", list(records)))
         return Attributes(
@@ -267,6 +270,7 @@ def test_records_are_read_only_when_something_asks_for_them() -> None:
     whole = records(log, 0, 6)
     joined = Batch.joined([whole.pick(range(1, 3)).with_bodies([b"x", b"y"]), whole.pick([4])])
     joined.finish()
+    assert joined.delivered_more_than(1) == {1: 2, 2: 4}
     assert log.read == []
     assert log.told == [("finish", [1, 2]), ("finish", [4])]
     assert [each.id for each in joined.messages] == [b"0:1", b"0:2", b"0:4"]

@@ -22,7 +22,7 @@ from qtools.engines.contract import Publisher
 from qtools.errors import PartialFailure, Postponed, QtoolsError, RouteFailed
 from qtools.flow.contract import GroupPublisher
 from qtools.flow.topic_sink import publish_groups
-from qtools.message import Batch, Messages
+from qtools.message import Batch
 from qtools.names import Subscription
 from qtools.routing.dead_letter import encode_dead_letter
 from qtools.routing.routes import Plan
@@ -93,7 +93,7 @@ class BridgeSink:
         PartialFailure names those that are not: Postponed messages are requeued; others end the run.
         """
         planning = self.planning
-        failed = self._over_max_attempts(batch.messages) if self._max_attempts else {}
+        failed = self._over_max_attempts(batch) if self._max_attempts else {}
         plan = planning.planner.plan(batch.bodies, failed)
         failed.update(plan.failed)
         duplicates = 0
@@ -165,12 +165,12 @@ class BridgeSink:
 
     # ── what cannot be routed ──
 
-    def _over_max_attempts(self, messages: Messages) -> dict[int, QtoolsError]:
+    def _over_max_attempts(self, batch: Batch) -> dict[int, QtoolsError]:
         """The messages that were delivered more often than max_attempts, by place."""
         most = self._max_attempts
         return {
             place: RouteFailed(f"it was delivered {times} times, more than --max-attempts {most}")
-            for place, times in messages.delivered_more_than(most).items()
+            for place, times in batch.delivered_more_than(most).items()
         }
 
     async def _dead_letter(self, batch: Batch, failed: dict[int, QtoolsError]) -> dict[int, QtoolsError]:
@@ -193,8 +193,6 @@ class BridgeSink:
                     )
                 )  # fmt: skip
                 at.append(place)
-        for topic, (_, at) in groups.items():
-            self._log_failures(f"sent to {topic}", {place: failed[place] for place in at})
         refused = await publish_groups(
             self._dead_letters,
             [(topic, letters) for topic, (letters, _) in groups.items()],
@@ -204,6 +202,10 @@ class BridgeSink:
         for place, copy in refused.items():
             delay = min(MOST_POSTPONED_MS, POSTPONE_MS * max(1, batch.messages[place].attempts))
             postponed[place] = Postponed(f"{failed[place]}; as a dead letter {copy.error}", delay)
+        for topic, (_, at) in groups.items():
+            sent = {place: failed[place] for place in at if place not in postponed}
+            if sent:
+                self._log_failures(f"sent to {topic}", sent)
         if postponed:
             self._log_failures("given back for a while, as not even a dead letter can hold them", postponed)
         return postponed

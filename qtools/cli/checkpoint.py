@@ -21,7 +21,6 @@ from typing import Any
 
 from qtools.descriptors import write_all
 from qtools.errors import StartError, UsageError
-from qtools.hard_links import move_to_new_name
 
 MAX_SIZE = 64 * 1024 * 1024  # bytes of a checkpoint: an entry takes some 300, a log five entries
 
@@ -141,6 +140,8 @@ class CheckpointFile:
 
     def _create(self) -> None:
         """Move the new file to its path, at which there was no file. CheckpointInUse if there is one by now."""
+        from qtools.hard_links import move_to_new_name  # most runs make no new file
+
         try:
             # Without hard links, a process that reads the path at this moment may find an empty file: a UsageError.
             move_to_new_name(self._fresh, self.path)

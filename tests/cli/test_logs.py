@@ -5,23 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from qtools.cli import logs
-
-
-@pytest.fixture(autouse=True)
-def _quiet_again() -> Iterator[None]:
-    yield
-    logger = logging.getLogger("qtools")
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
-    logger.propagate = True
-    logger.setLevel(logging.NOTSET)
-    logs._talk = None
-
 
 LEVELS = [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR]
 

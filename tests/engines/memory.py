@@ -167,6 +167,11 @@ class Delivery:
         ]
         return Messages.of(made)
 
+    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
+        attempts = self._engine.topic(self.topic).attempts
+        found = {place: attempts.get(record, 1) for place, record in enumerate(records)}
+        return {place: deliveries for place, deliveries in found.items() if deliveries > times}
+
     def attributes_of(self, records: Sequence[Any]) -> Attributes:
         topic = self._engine.topic(self.topic)
         return Attributes(

@@ -147,6 +147,12 @@ class KafkaPartition:
             )
         return made
 
+    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
+        if not self._attempts:  # as nearly always
+            return {}
+        found = {place: self._attempts.get(record.offset(), 1) for place, record in enumerate(records)}
+        return {place: deliveries for place, deliveries in found.items() if deliveries > times}
+
     def attributes_of(self, records: Sequence[Any]) -> Attributes:
         return Attributes(
             keys=[record.key() for record in records],

@@ -85,6 +85,8 @@ def test_a_requeued_message_stays_in_flight_and_is_counted() -> None:
     ((again, delay),) = world.again
     assert (again.bodies, delay) == ([b"2"], 700)
     assert [message.attempts for message in again.messages] == [2]
+    assert batch.delivered_more_than(1) == {1: 2}
+    assert batch.delivered_more_than(2) == {}
     again.requeue(0)
     assert [message.attempts for message in world.again[1][0].messages] == [3]
     batch.without([1]).finish()
