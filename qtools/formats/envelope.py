@@ -160,7 +160,7 @@ def parse_envelope(line: bytes) -> dict[str, Any]:
 
 
 def body_of(envelope: dict[str, Any]) -> bytes:
-    """The body in an envelope; ValueError as above."""
+    """The body in an envelope, TOMBSTONE if it says that there is none; ValueError as above."""
     body = envelope.get("body")
     if isinstance(body, str):
         return body.encode("utf-8")
@@ -170,11 +170,6 @@ def body_of(envelope: dict[str, Any]) -> bytes:
     if body is None and "body" in envelope and packed is None:
         return TOMBSTONE
     raise ValueError('has neither a "body" nor a "body_base64" that is a string')
-
-
-def is_tombstone(envelope: dict[str, Any]) -> bool:
-    """Whether an envelope says that its message has no body."""
-    return "body" in envelope and envelope["body"] is None and "body_base64" not in envelope
 
 
 def key_of(envelope: dict[str, Any]) -> bytes | None:

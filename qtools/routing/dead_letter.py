@@ -23,7 +23,6 @@ from qtools.formats.envelope import (
     encode_bytes,
     headers_by_name,
     headers_of,
-    is_tombstone,
     key_of,
     parse_envelope,
 )  # fmt: skip
@@ -117,7 +116,7 @@ class Redrive:
     def _decode(self, letter: bytes) -> _Decoded:
         """The message in a dead letter; ValueError or NameInvalid if it is none, or its topic is not allowed."""
         fields = parse_envelope(letter)
-        body = TOMBSTONE if is_tombstone(fields) else body_of(fields)
+        body = body_of(fields)
         topic = fields.get("topic")
         if not isinstance(topic, str):
             raise ValueError('has no "topic" that it came from')

@@ -1,6 +1,6 @@
 """Kafka's options by key, from a profile, a URL's query, --engine-option or flags. In: keys, values. Out: an engine.
 
-An option is one of this project's (OWN), or any property of librdkafka, written with dots or underscores. A property
+An option is one of this project's (_OWN), or any property of librdkafka, written with dots or underscores. A property
 that would break a guarantee is refused with the reason. Secrets come from a file, the environment or a profile.
 """
 

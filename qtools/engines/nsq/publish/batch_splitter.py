@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qtools.engines.nsq.protocol import commands
-from qtools.errors import MessageRefused, QtoolsError
+from qtools.errors import MessageRefused
+from qtools.flow.contract import Refused
 from qtools.message import request_ends
 
 MAX_MSG_SIZE = 1024 * 1024  # bytes: nsqd's --max-msg-size
 MAX_BODY_SIZE = 5 * 1024 * 1024  # bytes: nsqd's --max-body-size
 
 Group = tuple[str, Sequence[bytes]]  # a topic and the bodies for it
-Refused = dict[tuple[int, int], QtoolsError]  # (index of the group, index of the body in it) → the error
 
 
 @dataclass(slots=True)

@@ -21,9 +21,10 @@ from functools import partial
 
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.in_flight import PendingReplies
-from qtools.engines.nsq.publish.batch_splitter import BatchSplitter, Group, PublishCommand, Refused
+from qtools.engines.nsq.publish.batch_splitter import BatchSplitter, Group, PublishCommand
 from qtools.engines.nsq.publish.load_balancing import LoadBalancer
 from qtools.errors import BrokerError, ConnectionLost, MessageRefused, NetworkError, SizeError
+from qtools.flow.contract import Refused
 
 logger = logging.getLogger("qtools.client")
 

@@ -19,12 +19,12 @@ from qtools.engines.nsq.address import Address, Brokers
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.connection_pool import ConnectionPool
 from qtools.engines.nsq.discovery import Discovery
-from qtools.engines.nsq.publish.batch_splitter import BatchSplitter, Group, Refused
+from qtools.engines.nsq.publish.batch_splitter import BatchSplitter, Group
 from qtools.engines.nsq.publish.load_balancing import LeastBusy, LoadBalancer
 from qtools.engines.nsq.publish.publish_queue import OnPublished, PublishCounters, PublishQueue, PublishRequest
 from qtools.engines.nsq.settings import Settings
 from qtools.errors import NetworkError
-from qtools.flow.contract import GroupAttributes
+from qtools.flow.contract import GroupAttributes, Refused
 
 ASK_AGAIN_AFTER = 30.0  # s between two attempts to ask brokers for their limits, as long as none has answered
 
