@@ -20,7 +20,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from qtools.errors import QtoolsError
-from qtools.message import Batch
+from qtools.message import Batch, request_ends
 from qtools.pubsub_http.publish.publish_batcher import refusal_of
 from qtools.pubsub_http.subscribe.rendered_batch import FORMATS, RenderedBatch, Where, event_pieces, render
 from qtools.pubsub_http.subscribe.sessions import AckSession
@@ -33,6 +33,7 @@ log = logging.getLogger("qtools.pubsub")
 # s between two checks of what the client's kernel has acknowledged: short at first, then the client is slow.
 FIRST_LOOK = 0.002
 LAST_LOOK = 0.1
+PART_BYTES = 256 * 1024  # of bodies that are rendered at once: the event loop and the memory are not held for long
 PATIENCE = 10.0  # s: the longest wait for the acknowledgement of the last bytes of a stream
 
 
@@ -184,6 +185,7 @@ class StreamDelivery:
         self._pieces: Pieces = partial(event_pieces, suffix=suffix) if suffix else FORMATS[form].pieces
         self._pending: deque[_Sent] = deque()  # not known to be taken
         self._sending = 0  # bytes of what is being sent
+        self._later = 0  # bytes of what was read with it, and is sent after it
         self._interrupted: Batch | None = None  # its sending did not end: the client may have a part of it
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
@@ -199,7 +201,7 @@ class StreamDelivery:
                 rendered = await self._source.read()
                 if rendered is None:
                     break
-                await self._deliver(rendered)
+                await self._deliver_in_parts(rendered)
             await self._wait_settled()
         finally:
             if self._look is not None:
@@ -217,9 +219,33 @@ class StreamDelivery:
 
     def memory(self) -> int:
         """Bytes of what was read and is not known to be taken; without shared batches, which the fanout counts."""
-        return self._sending + sum(sent.size for sent in self._pending)
+        return self._sending + self._later + sum(sent.size for sent in self._pending)
 
     # ── out ──
+
+    async def _deliver_in_parts(self, rendered: RenderedBatch) -> None:
+        """Deliver a batch of any size; of a large one only a part at a time has a second copy in the client's form.
+        A shared batch is rendered as a whole, once for all its clients."""
+        batch = rendered.batch
+        ends = [] if rendered.shared else request_ends(batch.bodies, len(batch), PART_BYTES)
+        if len(ends) <= 1:
+            await self._deliver(rendered)
+            return
+        self._later = rendered.size
+        start = 0
+        try:
+            for end in ends:
+                part = RenderedBatch(batch.pick(range(start, end)))
+                self._later -= part.size
+                await self._deliver(part)
+                start = end
+                if self._stream.gone:
+                    return  # the rest goes back when the source is closed
+                if self._left == 0 and end < len(batch):
+                    batch.pick(range(end, len(batch))).requeue()
+                    return
+        finally:
+            self._later = 0
 
     async def _deliver(self, rendered: RenderedBatch) -> None:
         batch = self._chosen(rendered)

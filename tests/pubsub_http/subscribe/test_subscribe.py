@@ -147,6 +147,18 @@ def test_where_and_count_give_back_what_is_beyond(gateway: Gateway, broker: Brok
     assert sorted(broker.bodies(topic, "me")) == [b'{"n":%d}' % number for number in range(4, 10)]
 
 
+@pytest.mark.parametrize("count", [30, 120])
+def test_where_and_count_give_back_what_is_beyond_in_a_batch_that_is_sent_in_parts(
+    gateway: Gateway, broker: Broker, topic: str, count: int
+) -> None:
+    bodies = [b'{"n":%d,"pad":"%s"}' % (number, b"x" * 8000) for number in range(200)]  # 32 make a part
+    broker.fill(topic, bodies)
+    params = {"topic": topic, "channel": "me", "where": ".n >= 0", "count": count, "max_in_flight": 200}
+    assert gateway.get("/sub", format="raw", **params).content == b"".join(body + b"\n" for body in bodies[:count])
+    broker.wait_held(topic, "me", 200 - count)
+    assert sorted(broker.bodies(topic, "me")) == sorted(bodies[count:])
+
+
 def test_timeout_ends_a_stream_in_order(gateway: Gateway, broker: Broker, topic: str) -> None:
     broker.create(topic, "me")
     begun = time.monotonic()
