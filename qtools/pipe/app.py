@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
     from qtools.flow.filter import Filter, FilteredSink
     from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
-    from qtools.pipe.logreader import LogReader
-    from qtools.pipe.logsource import LogSource
+    from qtools.pipe.log_source import LogSource
+    from qtools.pipe.logs.log_reader import LogReader
     from qtools.pipe.routed_sink import RoutedSink
 
 
@@ -171,9 +171,9 @@ class _Pipe:
     def _read_logs(self) -> LogSource:
         """A source for logs, which may be rotated and written to while they are read."""
         from qtools.pipe.checkpoint import LogCheckpoint
-        from qtools.pipe.logreader import LogReader
-        from qtools.pipe.logsource import LogSource
-        from qtools.pipe.open_files import LogOptions
+        from qtools.pipe.log_source import LogSource
+        from qtools.pipe.logs.log_reader import LogReader
+        from qtools.pipe.logs.open_files import LogOptions
 
         options = self.options
         checkpoint = LogCheckpoint(options.checkpoint, options.goal, options.files) if options.checkpoint else None
@@ -267,7 +267,7 @@ class _Pipe:
         count = plural(confirmed.messages - self.start.messages, "message")
         size = confirmed.total - self.start.total
         if self.reader is not None and not size:
-            from qtools.pipe.logreader import FileMissing
+            from qtools.pipe.logs.log_reader import FileMissing
 
             if isinstance(error, FileMissing):
                 return  # the same command would end here again

@@ -28,7 +28,7 @@ from qtools.cli.checkpoint import CheckpointFile
 from qtools.cli.types import plural
 from qtools.errors import UsageError
 from qtools.pipe.blocks import Position
-from qtools.pipe.rotation import Entry, Fingerprint
+from qtools.pipe.logs.rotation import Entry, Fingerprint
 
 PROGRAM = "q-pipe"
 SMALL = 64 * 1024  # bytes: a state up to this size is always saved as a whole

@@ -170,11 +170,11 @@ class InputSource(BlockSource):
 
     def _open_compressed(self, name: str) -> None:
         """Open the file `name` once more to decompress it, if it has the suffix of a compression."""
-        from qtools.pipe.rotated_names import compression_of
+        from qtools.pipe.logs.rotated_names import compression_of
 
         if not (compression := compression_of(name)):
             return
-        from qtools.pipe.logfile import open_file
+        from qtools.pipe.logs.log_file import open_file
 
         os.close(self._fd)
         self._compressed = open_file(name, compression)
@@ -252,7 +252,7 @@ def _read_block(fd: int) -> bytes:
 
 
 def _read_compressed(file: IO[bytes], count: int) -> bytes:
-    from qtools.pipe.logfile import damage_named
+    from qtools.pipe.logs.log_file import damage_named
 
     with damage_named("it"):
         return file.read(count)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from qtools.errors import InputError
-from qtools.pipe.logfile import (
+from qtools.pipe.logs.log_file import (
     FileReplaced,
     LogFile,
     has_contents_of,
@@ -28,8 +28,8 @@ from qtools.pipe.logfile import (
     is_same_file,
     look_at,
 )
-from qtools.pipe.rotated_files import RotatedFiles
-from qtools.pipe.rotation import (
+from qtools.pipe.logs.rotated_files import RotatedFiles
+from qtools.pipe.logs.rotation import (
     Candidate,
     Entry,
     choose_copies,

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from pipe.waits import no_waiting
-from qtools.pipe.logfile import HEAD, fingerprint
-from qtools.pipe.logreader import LogReader
-from qtools.pipe.open_files import LogOptions
-from qtools.pipe.rotating_log import Chunk
-from qtools.pipe.rotation import Entry
+from pipe.logs.waits import no_waiting
+from qtools.pipe.logs.log_file import HEAD, fingerprint
+from qtools.pipe.logs.log_reader import LogReader
+from qtools.pipe.logs.open_files import LogOptions
+from qtools.pipe.logs.rotating_log import Chunk
+from qtools.pipe.logs.rotation import Entry
 
 OLD, EMPTY, LATER = 10**18, 10**18 + 100, 10**18 + 200  # ns since 1970
 FIRST = b"ok\n" * 47

@@ -19,12 +19,12 @@ from fnmatch import fnmatchcase
 
 from qtools.cli.types import plural
 from qtools.errors import InputError, StartError, UsageError
-from qtools.pipe.logfile import is_same_file
-from qtools.pipe.open_files import RESCAN, LogOptions
-from qtools.pipe.rotated_files import RotatedFiles
-from qtools.pipe.rotated_names import base_names
-from qtools.pipe.rotating_log import POLL, Idle, RotatingLog, Step
-from qtools.pipe.rotation import Candidate, Entry
+from qtools.pipe.logs.log_file import is_same_file
+from qtools.pipe.logs.open_files import RESCAN, LogOptions
+from qtools.pipe.logs.rotated_files import RotatedFiles
+from qtools.pipe.logs.rotated_names import base_names
+from qtools.pipe.logs.rotating_log import POLL, Idle, RotatingLog, Step
+from qtools.pipe.logs.rotation import Candidate, Entry
 
 POLL_PER_LOG = 0.0005  # s that each log adds to the pause: a check takes some 5 µs, so that all use 1 % of a core
 

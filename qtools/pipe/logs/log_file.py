@@ -21,8 +21,8 @@ from isal.isal_zlib import crc32
 
 from qtools.errors import InputError
 from qtools.formats.lines import Splitter
-from qtools.pipe.rotated_names import compression_of
-from qtools.pipe.rotation import Candidate, Entry, Fingerprint, has_own_contents
+from qtools.pipe.logs.rotated_names import compression_of
+from qtools.pipe.logs.rotation import Candidate, Entry, Fingerprint, has_own_contents
 
 BLOCK = 256 * 1024
 HEAD = 1024  # first bytes that distinguish files of the same log: several lines, usually with times

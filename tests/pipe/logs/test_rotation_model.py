@@ -28,18 +28,19 @@ from typing import Any
 
 import pytest
 
-from pipe.waits import no_waiting
+from pipe.logs.waits import no_waiting
 from qtools.cli.checkpoint import CheckpointInUse
 from qtools.formats.lines import DelimiterSplitter
 from qtools.message import Batch
-from qtools.pipe import checkpoint, open_files, rotated_files
+from qtools.pipe import checkpoint
 from qtools.pipe.checkpoint import LogCheckpoint
-from qtools.pipe.logfile import LogFile
-from qtools.pipe.logreader import LogReader
-from qtools.pipe.logsource import LogSource
-from qtools.pipe.open_files import LogOptions
-from qtools.pipe.rotated_files import RotatedFiles
-from qtools.pipe.rotating_log import Idle
+from qtools.pipe.log_source import LogSource
+from qtools.pipe.logs import open_files, rotated_files
+from qtools.pipe.logs.log_file import LogFile
+from qtools.pipe.logs.log_reader import LogReader
+from qtools.pipe.logs.open_files import LogOptions
+from qtools.pipe.logs.rotated_files import RotatedFiles
+from qtools.pipe.logs.rotating_log import Idle
 
 KEEP = 6  # rotated files
 KEEP_SAME = 100  # where all lines are the same: what is removed could not be told from what was read

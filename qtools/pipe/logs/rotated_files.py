@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
-from qtools.pipe.logfile import look_at
-from qtools.pipe.rotated_names import base_names, in_rotation_order, without_unfinished
-from qtools.pipe.rotation import Candidate
+from qtools.pipe.logs.log_file import look_at
+from qtools.pipe.logs.rotated_names import base_names, in_rotation_order, without_unfinished
+from qtools.pipe.logs.rotation import Candidate
 
 SETTLED = 1_000_000_000  # ns after a change of a directory until each later change gives it another mtime
 FINE_SETTLED = 50_000_000  # the same for file systems with finer times: a tick of their clock takes up to 10 ms

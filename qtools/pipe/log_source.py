@@ -18,10 +18,10 @@ from qtools.errors import InputError
 from qtools.formats.lines import Splitter
 from qtools.message import Batch
 from qtools.pipe.blocks import BlockSource, InputBlock, Position
-from qtools.pipe.logfile import MARK, LogFile, fingerprint
-from qtools.pipe.logreader import LogReader
-from qtools.pipe.rotating_log import Chunk, End, Idle, Step
-from qtools.pipe.rotation import Fingerprint
+from qtools.pipe.logs.log_file import MARK, LogFile, fingerprint
+from qtools.pipe.logs.log_reader import LogReader
+from qtools.pipe.logs.rotating_log import Chunk, End, Idle, Step
+from qtools.pipe.logs.rotation import Fingerprint
 
 
 @dataclass(slots=True)

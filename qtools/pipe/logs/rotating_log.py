@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from qtools.errors import InputError
-from qtools.pipe.logfile import FileReplaced, LogFile
-from qtools.pipe.open_files import RESCAN, LogOptions, Logs, OpenFiles
-from qtools.pipe.rotated_files import RotatedFiles
-from qtools.pipe.rotation import Candidate, Entry
+from qtools.pipe.logs.log_file import FileReplaced, LogFile
+from qtools.pipe.logs.open_files import RESCAN, LogOptions, Logs, OpenFiles
+from qtools.pipe.logs.rotated_files import RotatedFiles
+from qtools.pipe.logs.rotation import Candidate, Entry
 
 POLL = 0.1  # s between two checks of a file that may still grow
 QUIET = 1.0  # s without a write after which the last line of a rotated file is taken as it is

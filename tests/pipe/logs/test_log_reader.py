@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipe.waits import no_waiting
-from qtools.pipe.logfile import LogFile
-from qtools.pipe.logreader import LogReader
-from qtools.pipe.open_files import LogOptions
-from qtools.pipe.rotating_log import Chunk
+from pipe.logs.waits import no_waiting
+from qtools.pipe.logs.log_file import LogFile
+from qtools.pipe.logs.log_reader import LogReader
+from qtools.pipe.logs.open_files import LogOptions
+from qtools.pipe.logs.rotating_log import Chunk
 
 BEFORE = 10**18  # ns since 1970, long ago
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from qtools.pipe import logreader, open_files, rotating_log
+from qtools.pipe.logs import log_reader, open_files, rotating_log
 
 
 def no_waiting(patch: pytest.MonkeyPatch) -> None:
-    for module in (logreader, open_files, rotating_log):
+    for module in (log_reader, open_files, rotating_log):
         for name in ("POLL", "POLL_PER_LOG", "RESCAN", "QUIET"):
             if hasattr(module, name):
                 patch.setattr(module, name, 0.0)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from qtools.pipe.rotated_names import base_names, in_rotation_order, without_unfinished
-from qtools.pipe.rotation import (
+from qtools.pipe.logs.rotated_names import base_names, in_rotation_order, without_unfinished
+from qtools.pipe.logs.rotation import (
     Candidate,
     Entry,
     Fingerprint,

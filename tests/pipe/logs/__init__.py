@@ -1,0 +1,1 @@
+"""Tests of how rotated logs are read: their files, names and order."""
