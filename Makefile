@@ -68,7 +68,7 @@ $(VENV)/.made:
 
 $(VENV)/.used: pyproject.toml $(SOURCES) | $(VENV)/.made
 	@echo "installing qtools into $(VENV)"
-	@$(INSTALL) '.[fast,snappy]'
+	@$(INSTALL) '.[fast,snappy,kafka]'
 	@touch $@
 
 $(VENV)/.tested: pyproject.toml | $(VENV)/.made

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # The main job with real input: lines go into a queue with q-pipe, come out with q-tail, and are the same bytes;
 # q-bridge routes them into three topics by a file of routes; and q-to-file archives them by the hour in which they
-# happened, and checks the archive.
+# happened, and checks the archive. Where a Kafka can be started, or is named, q-bridge moves the records there and back.
 #
 #   make demo          installs qtools into .venv and runs this
 #   demo/run.sh        the same with the q-pipe, q-tail, q-bridge, q-to-file and q-broker on PATH
+#
+#   DEMO_KAFKA=kafka://127.0.0.1:9092   the Kafka to use, which gets a topic qtools-demo-…; "no": none
 #
 # It uses an embedded broker of its own, in a temporary directory, and leaves no process and no file behind.
 
@@ -24,10 +26,12 @@ parent=${TMPDIR:-/tmp}
 [ ${#parent} -le 50 ] || parent=/tmp # the path of a unix socket must stay under a hundred bytes
 room=$(mktemp -d "${parent%/}/qdemo.XXXXXX")
 gateway=
+keeper=
 leave() {
     local status=$?
     trap - EXIT
     [ -z "$gateway" ] || kill "$gateway" 2>/dev/null || true
+    [ -z "$keeper" ] || { kill "$keeper" && wait "$keeper"; } 2>/dev/null || true
     q-broker stop --force >"$room/stop" 2>&1 || true
     cd / && rm -rf "$room"
     exit "$status"
@@ -113,6 +117,46 @@ if command -v curl >/dev/null; then
     gateway=
 else
     echo "skipped: there is no curl on PATH"
+fi
+
+printf '\n7. To Kafka, in the order of each user, and back\n'
+# start_kafka: $kafka is the URL of a Kafka, or empty, and $why says why there is none
+start_kafka() {
+    kafka=${DEMO_KAFKA:-}
+    if [ "$kafka" = no ]; then
+        kafka= why="DEMO_KAFKA is \"no\""
+        return
+    fi
+    [ -z "$kafka" ] || return 0
+    why="qtools is installed without its extra kafka"
+    python3 -c 'import confluent_kafka' 2>/dev/null || return 0
+    why="the files that start one are not here"
+    [ -f "$here/../tests/harness/kafka.py" ] || return 0
+    why=$(PYTHONPATH=$here/../tests python3 -c 'from harness.kafka import why_not; print(why_not())' 2>&1 | tail -n 1)
+    [ -z "$why" ] || return 0
+    why="Apache Kafka did not start within 60 s"
+    PYTHONPATH=$here/../tests python3 -m harness.kafka $$ "$room/kafka" >/dev/null 2>&1 &
+    keeper=$!
+    for _ in $(seq 600); do
+        [ ! -f "$room/kafka/ready.json" ] || break
+        sleep 0.1
+    done
+    [ -f "$room/kafka/ready.json" ] || return 0
+    kafka=kafka://$(python3 -c 'import json; print(json.load(open("kafka/ready.json"))["address"])')
+}
+start_kafka
+if [ -n "$kafka" ]; then
+    echo "Kafka is at $kafka"
+    users=$kafka/qtools-demo-$$
+    run "q-pipe users events.jsonl"
+    run "q-bridge users/kafka --to $users --key .anonymousId --create-topics partitions=3 --until-empty"
+    run "q-bridge $users/back --to users.back --to-broker local --until-empty"
+    run "q-tail users.back/demo --until-empty > users.out"
+    run "sort events.jsonl | cmp - <(sort users.out) && echo the same"
+    one=$(head -n 1 events.jsonl | sed 's/.*"anonymousId":"\([^"]*\)".*/\1/')
+    run "cmp <(grep -a $one events.jsonl) <(grep -a $one users.out) && echo the same"
+else
+    echo "skipped: $why"
 fi
 
 printf '\n'

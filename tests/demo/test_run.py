@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.kafka import why_not
 from harness.shell import NOT_MEASURED
 
 RUN = Path(__file__).parents[2] / "demo" / "run.sh"
@@ -36,7 +37,7 @@ def room() -> Iterator[Path]:
 
 def environment(room: Path, *first: Path) -> dict[str, str]:
     path = os.pathsep.join([*map(str, first), str(PROGRAMS), os.environ["PATH"]])
-    return os.environ | {"PATH": path, "TMPDIR": str(room), "QTOOLS_NSQD": "127.0.0.1:1"}
+    return os.environ | {"PATH": path, "TMPDIR": str(room), "QTOOLS_NSQD": "127.0.0.1:1", "DEMO_KAFKA": "no"}
 
 
 def start(env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -63,6 +64,7 @@ def test_the_same_bytes_come_out_and_nothing_is_left(room: Path) -> None:
     over_http = shutil.which("curl") is not None
     assert re.findall(r"^the same$", told, re.MULTILINE) == ["the same"] * (6 + over_http)
     assert ("skipped: there is no curl" in told) != over_http
+    assert '\nskipped: DEMO_KAFKA is "no"\n' in told
     assert ("\none more\n" in told) == over_http
     assert re.search(r"^q-bridge: 12,000 messages .* read: 12,000 routed$", told, re.MULTILINE)
     assert re.search(r"^all good: 6 files, 12,000 messages, ", told, re.MULTILINE)
@@ -73,6 +75,18 @@ def test_the_same_bytes_come_out_and_nothing_is_left(room: Path) -> None:
     started = STARTED.findall(told)
     assert len(started) == 1, told
     assert is_gone(int(started[0]))
+
+
+@pytest.mark.slow
+def test_the_records_go_to_kafka_and_come_back(room: Path) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    demo = start(environment(room) | {"DEMO_KAFKA": ""})
+    told = demo.communicate(timeout=150)[0].decode()
+    assert demo.returncode == 0, told
+    part = told.partition("7. To Kafka")[2]
+    assert re.findall(r"^the same$", part, re.MULTILINE) == ["the same"] * 2
+    assert len(re.findall(r"^q-bridge: 12,000 messages .* 12,000 routed$", part, re.MULTILINE)) == 2
 
 
 def test_a_lost_message_ends_it_with_one_clear_line(room: Path, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ import uuid
 from pathlib import Path
 
 from harness.ports import free_pair
-from harness.shell import MARK, SESSION
 from harness.waiting import wait_until
 
 POM = Path(__file__).with_name("kafka-pom.xml")
@@ -106,12 +105,17 @@ class KafkaNode:
         assert done.returncode == 0, done.stderr + done.stdout
 
     def start(self, environment: dict[str, str] | None = None) -> None:
-        """Start it, and return when it listens."""
+        """Start it, and return when it listens. environment: beside that of this process; default: what marks it as
+        started by this run of the tests."""
+        if environment is None:
+            from harness.shell import MARK, SESSION  # it imports pytest, which the demo does not need
+
+            environment = {MARK: SESSION}
         words = [*self.java(), "kafka.Kafka", str(self.room / "server.properties")]
         with (self.room / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.room,
-                env=os.environ | ({MARK: SESSION} if environment is None else environment),
+                env=os.environ | environment,
             )  # fmt: skip
         wait_until(lambda: self._listens() or self.process.poll() is not None, START_TIMEOUT, lambda: self.log)
         assert self.process.poll() is None, self.log
@@ -179,20 +183,27 @@ def shared_node(room: Path, owner: int) -> str:
 
 
 def _keep(owner: int, room: Path) -> None:
-    """Run a server until the process `owner` has ended."""
+    """Run a server until the process `owner` has ended, or SIGTERM comes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     (node,) = make_cluster(room)
-    node.start({})
-    temporary = room / "ready.new"
-    temporary.write_text(json.dumps({"address": node.address}))
-    temporary.rename(room / "ready.json")
-    while node.process is not None and node.process.poll() is None:
-        try:
-            os.kill(owner, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.5)
-    node.kill()
-    shutil.rmtree(room, ignore_errors=True)
+    try:
+        node.start({})
+        temporary = room / "ready.new"
+        temporary.write_text(json.dumps({"address": node.address}))
+        temporary.rename(room / "ready.json")
+        while node.process is not None and node.process.poll() is None and _runs(owner):
+            time.sleep(0.5)
+    finally:
+        node.kill()
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 if __name__ == "__main__":
