@@ -1,7 +1,8 @@
 """qtools side by side with NSQ's own tools: the same messages, one broker, in turns.
 
     $ python bench/compare.py                            everything
-    $ python bench/compare.py pipe tail                  some of it: pipe, tail, bridge, archive, broker, start
+    $ python bench/compare.py pipe tail                  some of it: pipe, tail, bridge, archive, broker, kafka,
+                                                     start
     $ python bench/compare.py --nsq-bin ~/nsq/bin        NSQ's programs are there, not on PATH
     $ python bench/compare.py --json result.json         and every single run into a file
 
@@ -35,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from measure.events import Events
-from measure.processes import BenchError, end_all, interrupt
+from measure.processes import BenchError, NotHere, end_all, interrupt
 from measure.sections import SECTIONS, Bench, Tools
 from measure.table import Table
 
@@ -58,6 +59,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--nsqd", metavar="FILE", help="a real nsqd; default: QTOOLS_NSQD_BIN, or the one found")
     parser.add_argument("--nsq-bin", metavar="DIR", help="where NSQ's own programs are; default: PATH")
+    parser.add_argument("--kafka", metavar="HOST:PORT", help="a running Kafka; default: one is started, with Java")
     parser.add_argument("--qtools-bin", metavar="DIR", help="where ours are; default: beside this python, else PATH")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     given = parser.parse_args(argv)
@@ -132,10 +134,18 @@ def compare(given: argparse.Namespace, directory: Path) -> list[Table]:
         size=given.size,
         rounds=given.rounds,
         say=say,
+        kafka=given.kafka,
     )
     tables = []
     for section in dict.fromkeys(given.sections or SECTIONS):
-        for table in SECTIONS[section](bench):
+        try:
+            measured = SECTIONS[section](bench)
+        except NotHere as error:
+            if section in given.sections:
+                raise
+            print(f"\n{section}: not compared: {error}", flush=True)
+            continue
+        for table in measured:
             say("")
             print("", *table.lines(), sep="\n", flush=True)
             tables.append(table)

@@ -28,6 +28,10 @@ class BenchError(Exception):
     """The comparison cannot be made; str() is the line for the user."""
 
 
+class NotHere(BenchError):
+    """A section cannot be measured, because what it needs is not on this machine."""
+
+
 @dataclass(slots=True)
 class Took:
     """What one run of a command took: seconds of the clock, seconds of CPU (user and system), bytes at its peak.

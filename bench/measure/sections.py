@@ -13,6 +13,7 @@ from measure.archiving import archivers
 from measure.bridging import bridge
 from measure.brokers import MEMORY, SYNCS, Broker, running
 from measure.events import Events
+from measure.kafka import kafka
 from measure.processes import run
 from measure.rounds import Contender, Run, Series, take_turns
 from measure.table import ARCHIVE, BROKER, COMMAND, START, Table
@@ -51,6 +52,7 @@ class Bench:
     size: int
     rounds: int
     say: Callable[[str], None]
+    kafka: str | None = None  # HOST:PORT of a running Kafka; without it one is started
     topics: Iterator[str] = field(default_factory=lambda: (f"bench-{n}" for n in itertools.count()))
 
     def start_broker(self, stack: ExitStack, name: str) -> Broker:
@@ -150,7 +152,7 @@ def start(bench: Bench) -> list[Table]:
 
 
 SECTIONS: dict[str, Callable[[Bench], list[Table]]] = {
-    "pipe": pipe, "tail": tail, "bridge": bridge, "archive": archive, "broker": brokers, "start": start,
+    "pipe": pipe, "tail": tail, "bridge": bridge, "archive": archive, "broker": brokers, "kafka": kafka, "start": start,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from harness.kafka import why_not
 
 BENCH = Path(__file__).parents[2] / "bench"
 PROGRAMS = Path(sys.executable).parent
 MARK = "QTOOLS_TEST_MARK"
+
+
+SECTIONS = "pipe, tail, bridge, archive, broker, kafka, start"
 
 
 @pytest.fixture
@@ -102,6 +107,40 @@ def test_a_small_comparison_with_the_embedded_broker(tmp_path: Path) -> None:
             assert series["messages_per_sync"] > 1
 
 
+@pytest.mark.slow
+def test_a_small_comparison_on_kafka(tmp_path: Path) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    told = tmp_path / "told.json"
+    bench = compare("kafka", "--rounds", "1", "--count", "3000", "--json", str(told))
+    out, err = bench.communicate(timeout=200)
+    assert bench.returncode == 0, out + err
+    tables = json.loads(told.read_text())["tables"]
+    ours = [[series["name"] for series in table["series"] if series["name"].startswith("q-")] for table in tables]
+    assert ours == [
+        ["q-pipe"], ["q-tail, in a group"], ["q-bridge, Kafka to q-broker", "q-bridge, q-broker to Kafka"],
+    ]  # fmt: skip
+    assert all(series["messages"] == 3000 and series["rate"] > 300 for table in tables for series in table["series"])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_without_a_kafka_its_section_is_left_out_unless_it_is_named(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in ("git", "python3"):
+        (tmp_path / program).symlink_to(shutil.which(program) or "/bin/true")
+    monkeypatch.syspath_prepend(str(BENCH))
+    module = importlib.import_module("compare")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Java
+    monkeypatch.setattr(module, "SECTIONS", {"kafka": module.SECTIONS["kafka"]})
+    given = module.parse(["--count", "10", "--slow-count", "10", "--size", "300", *(["kafka"] if named else [])])
+    if named:
+        with pytest.raises(Exception, match="no Java on PATH, to run Apache Kafka: name a running Kafka with --kafka"):
+            module.compare(given, tmp_path)
+    else:
+        assert module.compare(given, tmp_path) == []
+
+
 def test_a_run_that_lost_a_message_is_named_and_fails(tmp_path: Path) -> None:
     for name in ("q-pipe", "q-bridge", "q-to-file", "q-broker"):
         (tmp_path / name).symlink_to(PROGRAMS / name)
@@ -126,7 +165,7 @@ def test_a_bridge_is_ended_when_all_is_moved_and_counted_by_topic() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["pope"], 2, "compare.py: error: no section 'pope': there are pipe, tail, bridge, archive, broker, start"),
+        (["pope"], 2, f"compare.py: error: no section 'pope': there are {SECTIONS}"),
         (["--rounds", "0"], 2, "compare.py: error: argument --rounds: invalid positive value: '0'"),
         (["--nsqd", "/no/such"], 1, "compare.py: no program /no/such: name an nsqd with --nsqd or QTOOLS_NSQD_BIN"),
         (["--size", "50"], 1, "compare.py: records of 50 bytes cannot be made: the least is"),
