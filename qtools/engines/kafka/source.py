@@ -20,7 +20,7 @@ from typing import Any
 from qtools.engines.contract import SourceOptions
 from qtools.engines.kafka.client_errors import UNKNOWN_TOPIC_OR_PARTITION, TopicRefused, error_of_code
 from qtools.engines.kafka.clients import ErrorLog, look_at_cluster, make_consumer
-from qtools.engines.kafka.end_offsets import EndOffsets
+from qtools.engines.kafka.end_offsets import EndOffsets, OffsetClients
 from qtools.engines.kafka.group_reader import GroupReader
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
 from qtools.engines.kafka.settings import KafkaSettings
@@ -52,6 +52,7 @@ class KafkaSource:
         self._limit = options.limit
         self._errors = ErrorLog(settings)
         self._readers: dict[str, GroupReader] = {}  # by channel
+        self._offset_clients = OffsetClients(settings, self._errors)
         self._unread: deque[Batch] = deque()
         self._changed = asyncio.Event()  # `read` has to look again
         self._error: QtoolsError | None = None
@@ -84,7 +85,7 @@ class KafkaSource:
         for subscription in self.subscriptions:
             await self._subscribe(subscription)
         if self._options.ends.until_now:
-            self._at_start = await EndOffsets.of(self._readers, self._settings, self._errors)
+            self._at_start = await EndOffsets.of(self._readers, self._offset_clients)
 
     async def add(self, subscription: Subscription) -> None:
         await self._subscribe(subscription)
@@ -184,12 +185,10 @@ class KafkaSource:
             timer.cancel()
         self._timers.clear()
         closing = [asyncio.ensure_future(reader.close()) for reader in self._readers.values()]
-        if closing:
-            _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT)
-            if late:
-                log.warning(
-                    "%s: the group was not left in time; its partitions are read by others later", self._settings
-                )
+        closing.append(asyncio.ensure_future(self._offset_clients.close()))
+        _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT)
+        if late:
+            log.warning("%s: the group was not left in time; its partitions are read by others later", self._settings)
 
     # ── when the run ends by itself ──
 
@@ -234,7 +233,7 @@ class KafkaSource:
         """Whether no message below `ends`, or below the ends of now, is left in any subscription, here or with another
         member of a group. NetworkError when the cluster has not answered for AWAY seconds."""
         try:
-            now = await EndOffsets.of(self._readers, self._settings, self._errors)
+            now = await EndOffsets.of(self._readers, self._offset_clients)
             left = await (ends or now).unfinished(self._readers)
         except NetworkError as error:
             moment = time.monotonic()
