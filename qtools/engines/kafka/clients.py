@@ -16,7 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from qtools.engines.kafka.client_errors import ALL_BROKERS_DOWN, AUTHENTICATION, FATAL, NOT_YET, plain, sentence_of
+from qtools.engines.kafka.client_errors import (
+    ALL_BROKERS_DOWN,
+    AUTHENTICATION,
+    FATAL,
+    NOT_YET,
+    TIMED_OUT,
+    TRANSPORT,
+    plain,
+    sentence_of,
+)
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import StartError, UsageError
 
@@ -177,7 +186,10 @@ async def look_at_cluster(client: Any, errors: ErrorLog, where: str, poll: Calla
         given_up.set()  # a thread cannot be cancelled, and the program waits for it
         raise
     except library().KafkaException as error:
-        raise StartError(f"{where}: {errors.last or sentence_of(error.args[0])}") from error
+        reason = errors.last
+        if not reason and error.args[0].code() in (TRANSPORT, TIMED_OUT):
+            reason = f"no answer within {CONNECT_TIMEOUT:.0f} s: what listens there is busy, or does not speak Kafka's protocol"
+        raise StartError(f"{where}: {reason or sentence_of(error.args[0])}") from error
     errors.clear()
     topics = {name: sorted(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
     return ClusterView(found.cluster_id or "", topics)
