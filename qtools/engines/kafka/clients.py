@@ -188,7 +188,7 @@ async def look_at_cluster(client: Any, errors: ErrorLog, where: str, poll: Calla
     except library().KafkaException as error:
         reason = errors.last
         if not reason and error.args[0].code() in (TRANSPORT, TIMED_OUT):
-            reason = f"no answer within {CONNECT_TIMEOUT:.0f} s: what listens there is busy, or does not speak Kafka's protocol"
+            reason = f"no answer within {CONNECT_TIMEOUT:.0f} s: it is busy, or does not speak Kafka's protocol"
         raise StartError(f"{where}: {reason or sentence_of(error.args[0])}") from error
     errors.clear()
     topics = {name: sorted(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
