@@ -17,6 +17,7 @@ import pytest
 from harness.brokers import NSQD, Q_BROKER, Broker, Lookupd, nsqd_binary, nsqlookupd_binary
 from harness.certificates import Certificates
 from harness.proxy import Proxy
+from harness.registry import Registry
 from harness.seaweed import Seaweed, weed_binary
 from harness.shell import SESSION, Shell, marked
 from harness.terminal import Terminal
@@ -191,6 +192,14 @@ def own_seaweed(_nothing_is_left_behind: None) -> Iterator[Seaweed]:
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
     made = Terminal()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """A schema registry."""
+    made = Registry()
     yield made
     made.close()
 

@@ -22,15 +22,16 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 BASE = frozenset(
     {
         "qtools", "errors", "names", "attributes", "message", "paths", "sockets", "host_port", "descriptors", "times",
-        "durations", "imports", "backoff", "hard_links",
+        "durations", "imports", "backoff", "hard_links", "decoded",
     }
 )  # fmt: skip
-COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines"}
+COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines", "schemas"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "qtools": frozenset(),
     "errors": frozenset(),
     "names": frozenset({"errors"}),
     "attributes": frozenset(),
+    "decoded": frozenset(),
     "message": frozenset({"errors", "names", "attributes"}),
     "paths": frozenset({"errors"}),
     "times": frozenset(),
@@ -42,6 +43,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "backoff": frozenset(),
     "sockets": frozenset({"errors", "paths", "host_port"}),
     "formats": BASE,
+    "schemas": BASE | {"flow"},
     "expressions": BASE,
     "flow": BASE | {"expressions"},
     "routing": BASE | {"expressions", "flow", "formats"},
@@ -69,6 +71,7 @@ ALSO: dict[str, frozenset[str]] = {
     # turns the shared flags into conditions of an end and a filter
     "cli/options.py": frozenset({"flow", "expressions"}),
     "engines/choice.py": frozenset({"engines/nsq", "engines/kafka"}),  # decides which engine serves a URL
+    "cli/schemas/flags.py": frozenset({"schemas"}),  # turns the flags for schemas into a decoder
     "cli/dedupe.py": frozenset({"flow"}),  # uses the keys of flow in a thread
 }
 

@@ -17,6 +17,7 @@
     worker.py         one thread for calls that block: stdin, stdout, fsync
 
     metrics/          /metrics, probes and statsd
+    schemas/          the flags for schemas
 
 The modules of commands import only click at their top. They import what `--help` does not need when a run begins.
 """

@@ -12,6 +12,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from qtools.decoded import DecodedBody
 from qtools.expressions.values import NOTHING, number_text
 from qtools.flow.filter import encode
 
@@ -28,6 +29,8 @@ def make_key(value: Any, body: bytes) -> bytes | None:
     if value is None or value is NOTHING:
         return None
     key = encode(value)
+    if body.__class__ is DecodedBody:  # its numbers are exact: no text was parsed
+        return key
     if value.__class__ is int or len(body) <= _SAFE_DIGITS or (b"." not in body and b"e" not in body.lower()):
         return key
     return b"\0".join([key, *_lost_digits(key, body)])

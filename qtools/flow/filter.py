@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import orjson
 
+from qtools.decoded import DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError, PartialFailure, QtoolsError, SinkError
 from qtools.expressions.expression import NOTHING, Expression
 from qtools.expressions.values import dump
@@ -35,19 +36,31 @@ _SEPARATOR = f',"{_BETWEEN}",'.encode()
 
 
 def parse(body: bytes) -> Any:
-    """The JSON value of `body`; an integer beyond 64 bits becomes a double. EvaluationError if `body` is not JSON."""
+    """The JSON value of `body`; an integer beyond 64 bits becomes a double. EvaluationError if `body` is not JSON, and
+    has no value of its own (decoded.py)."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if body.__class__ is not bytes:  # orjson takes no bytes of a derived class
+            return value_of(body)
         if body.startswith(BOM_UTF8):  # RFC 8259, 8.1: a parser may ignore it
             return parse(body.removeprefix(BOM_UTF8))
         raise EvaluationError(f"it is not JSON ({error})") from error
 
 
+def value_of(body: bytes) -> Any:
+    """The value of a body of a batch that was decoded: its own, or that of its JSON. EvaluationError if it has none."""
+    if isinstance(body, DecodedBody):
+        return body.value
+    if isinstance(body, UndecodableBody):
+        raise EvaluationError(body.reason)
+    return parse_exactly(bytes(body))
+
+
 def parse_exactly(body: bytes) -> Any:
     """The JSON value of `body`, every integer exact. EvaluationError if `body` is not JSON."""
     value = parse(body)  # orjson alone decides what is valid JSON
-    if _MANY_DIGITS not in body.translate(_ALL_ZEROS):
+    if body.__class__ is not bytes or _MANY_DIGITS not in body.translate(_ALL_ZEROS):
         return value
     import json
 
@@ -59,6 +72,8 @@ def parse_exactly(body: bytes) -> Any:
 
 def parser_for(bodies: Sequence[bytes]) -> Callable[[bytes], Any]:
     """The fastest function that parses each of `bodies` with every integer exact. The bodies are searched once."""
+    if bodies and bodies[0].__class__ is DecodedBody:
+        return value_of
     return parse_exactly if _MANY_DIGITS in b"\n".join(bodies).translate(_ALL_ZEROS) else parse
 
 

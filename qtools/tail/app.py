@@ -28,6 +28,7 @@ from qtools.tail.output import Output, make_format
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
     from qtools.flow.filter import Filter, FilteredSink
+    from qtools.schemas.decoding import BodyDecoder
 
 STDOUT = 1
 
@@ -65,10 +66,12 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     )
     filtered = _filtered(output, options.rules) if options.rules is not None else None
     tried: FlowSource = source
+    if options.decoder is not None:
+        tried = await _decoding(source, options.decoder)
     if options.rules is not None and not options.rules.chosen:
         from qtools.cli.trial import Trial
 
-        tried = Trial(source, options.rules.failures, most=options.max_in_flight)
+        tried = Trial(tried, options.rules.failures, most=options.max_in_flight)
     flow = Flow(tried, filtered or output, drain_timeout=options.operations.drain_timeout)
     operations = Operations(
         options.operations,
@@ -86,12 +89,22 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     finally:
         await output.close()
         await operations.close()
+        if options.decoder is not None:
+            await options.decoder.close()
 
 
 def _form(options: TailOptions) -> Format:
     return make_format(
         options.format, options.delimiter, print_topic=options.print_topic, on_terminal=os.isatty(STDOUT)
     )
+
+
+async def _decoding(source: FlowSource, decoder: BodyDecoder) -> FlowSource:
+    """`source` with decoded bodies. StartError if schemas cannot be had."""
+    from qtools.schemas.decoding import DecodingSource
+
+    await decoder.start()
+    return DecodingSource(source, decoder)
 
 
 async def _peek(options: TailOptions, signals: Signals) -> int:
@@ -102,12 +115,17 @@ async def _peek(options: TailOptions, signals: Signals) -> int:
     most = DEFAULT_COUNT if options.count is None else options.count
     output = Output(STDOUT, _form(options), sample=options.sample, limit=most if selective else None)
     sink = output if options.rules is None else _filtered(output, options.rules)
-    flow = Flow(PeekFlowSource(options.sources, options.engine, options.count, selective=selective), sink)
+    source: FlowSource = PeekFlowSource(options.sources, options.engine, options.count, selective=selective)
+    if options.decoder is not None:
+        source = await _decoding(source, options.decoder)
+    flow = Flow(source, sink)
     signals.on_stop(flow.stop)
     try:
         await flow.run()
     finally:
         await output.close()
+        if options.decoder is not None:
+            await options.decoder.close()
     return status_of_run(options.fail_if_none, output.printed, "printed", signals)
 
 

@@ -8,6 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
+from qtools.cli.schemas.options import decode_options
 from qtools.cli.types import Duration, Integer, Number
 from qtools.errors import UsageError
 
@@ -22,6 +23,7 @@ Examples:
   q-tail events --where '.type == "purchase" and .amount > 100' --select '{amount}'
   q-tail nsq://10.0.0.5:4150/events --sample 0.01
   q-tail events/archive --until-empty --format envelope > events.jsonl
+  q-tail kafka://k1:9092/orders --decode avro --schema-registry http://registry:8081
   q-tail orders payments --print-topic --broker nsq+lookupd://10.0.0.1:4161,10.0.0.2:4161
 
 Exit status: 0 done, stdout closed by its reader, or SIGTERM; 1 failed, 2 usage, 3 could not start.
@@ -52,6 +54,7 @@ Exit status: 0 done, stdout closed by its reader, or SIGTERM; 1 failed, 2 usage,
     help="Print a random SHARE of the messages, 0 to 1; the others are finished without being printed.  [default: 1]",
 )
 @shared.filter_options("skip")
+@decode_options("which is printed, and which --where and --select see")
 @shared.end_options
 @click.option(
     "--since",

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, cast
 from qtools.cli import options as shared
 from qtools.cli.broker import engine_of, topics_of
 from qtools.cli.flag_rules import Excludes, check_rules
+from qtools.cli.schemas.options import refuse_without
 from qtools.errors import UsageError
 from qtools.names import EPHEMERAL, parse_source
 from qtools.tail.options import TailOptions
@@ -51,6 +52,15 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
             "--peek needs the name of a channel, as in TOPIC/CHANNEL; if the topic has no channel yet, any name will do"
         )
     others = dict(given)  # each of the functions below takes its own flags out of it
+    decoder = None
+    if given["decode"] is None:
+        refuse_without(others, "--decode")
+    else:
+        from qtools.cli.schemas.flags import decoder_of
+
+        decoder = decoder_of(others)
+        if others["select"] is None:
+            others["select"] = "."  # the decoded value is printed, not the body
     return TailOptions(
         sources=parsed,
         engine=engine_of("q-tail", others, address),
@@ -59,6 +69,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         count=flags["count"],
         sample=flags["sample"],
         rules=shared.filter_of(others, "skip"),
+        decoder=decoder,
         print_topic=flags["print_topic"],
         ends=shared.ends_of(others),
         fail_if_none=flags["fail_if_none"],

@@ -11,6 +11,7 @@ from qtools.names import Subscription
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.flow.filter import Filter
+    from qtools.schemas.decoding import BodyDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class TailOptions:
     count: int | None = None
     sample: float = 1.0
     rules: Filter | None = None  # --where and --select
+    decoder: BodyDecoder | None = None
     print_topic: bool = False
     ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False

@@ -37,6 +37,7 @@ PIPE = """
     qtools.pipe qtools.pipe.app qtools.pipe.blocks qtools.pipe.command qtools.pipe.input qtools.pipe.options
 """
 TAIL = """
+    qtools.cli.schemas qtools.cli.schemas.options
     qtools.cli.run_watch qtools.imports
     qtools.engines.nsq.consume qtools.engines.nsq.consume.backlog_guard qtools.engines.nsq.consume.backlog_warnings
     qtools.engines.nsq.consume.consumer qtools.engines.nsq.consume.drain qtools.engines.nsq.consume.flow_control

@@ -9,5 +9,6 @@ proxy.py          a TCP proxy that can cut, stall and refuse
 seaweed.py        a real S3 server, and boto3 to look into it
 terminal.py       a pseudo terminal
 authority.py      an auth server
+registry.py       a schema registry
 certificates.py   a CA and what it signs
 """

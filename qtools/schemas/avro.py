@@ -1,0 +1,172 @@
+"""Avro: bodies ↔ plain JSON values, by fastavro. In: a schema's text, bodies or values. Out: values or bodies.
+
+docs/schemas.md has the table of types. A body has to end where its value ends: otherwise it has another schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+from fastavro import parse_schema, schemaless_reader, schemaless_writer, validate
+from fastavro.read import LOGICAL_READERS
+from fastavro.schema import SchemaParseException, UnknownType
+from fastavro.validation import ValidationError
+from fastavro.write import LOGICAL_WRITERS
+
+from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.schemas.avro_reader import AvroReader
+from qtools.schemas.avro_schema import PLAIN, is_hazardous, parse_avro
+from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit
+from qtools.schemas.plain_values import from_plain, to_plain
+
+# The types that PLAIN is a logical type of. fastavro looks up the function by both names.
+_KINDS = ("bytes", "fixed", "int", "long", "string")
+_READERS, _WRITERS = "qtools readers", "qtools writers"  # attributes of a type, with the functions for it
+
+
+def _register() -> None:
+    """Tell fastavro of our logical type. Its table is one for the process; the name is only ours."""
+
+    def read(data: Any, schema: Any = None, _: Any = None) -> Any:
+        return schema[_READERS](data)
+
+    def write(data: Any, schema: Any) -> Any:
+        return schema[_WRITERS](data)
+
+    for kind in _KINDS:
+        LOGICAL_READERS[f"{kind}-{PLAIN}"] = read
+        LOGICAL_WRITERS[f"{kind}-{PLAIN}"] = write
+
+
+_register()
+
+
+class AvroCodec:
+    """The schema `text` with the schemas that it refers to. SchemaInvalid if it cannot be used."""
+
+    head = b""
+
+    def __init__(self, text: SchemaText) -> None:
+        schema = parse_avro(text.text, text.references)
+        self._name = f"Avro of {_shown_name(text.name, schema)}"
+        hazardous = is_hazardous(schema)
+        self._reader = AvroReader(schema) if hazardous else None
+        for node in _plain_nodes(schema):
+            node[_READERS] = to_plain(node["type"], node["plain"]) or _same
+            node[_WRITERS] = from_plain(node["type"], node["plain"] | {"size": node.get("size")}) or _same
+        try:
+            self._schema = parse_schema(schema)
+        except UnknownType as error:
+            raise SchemaInvalid(f"the type {error.name!r} is not defined") from error
+        except (SchemaParseException, ValueError, KeyError, TypeError) as error:
+            raise SchemaInvalid(f"fastavro refuses it: {error}") from error
+
+    def decode_all(self, bodies: Sequence[bytes], start: int, indexes: bytes | None) -> list[bytes]:
+        schema, read, made = self._schema, schemaless_reader, DecodedBody
+        if self._reader is not None:
+            return [self._decode_slowly(self._reader, body, start) for body in bodies]
+        decoded: list[bytes] = []
+        for body in bodies:
+            stream = BytesIO(body)
+            if start:
+                stream.seek(start)
+            try:
+                value = read(stream, schema, None)
+            except Exception as error:  # what fastavro raises for bytes that are no value is not documented
+                decoded.append(self._undecodable(body, error))
+                continue
+            if stream.tell() != len(body):
+                decoded.append(self._undecodable(body, _left_over(len(body) - stream.tell())))
+                continue
+            one = made(body)
+            one.value = value
+            decoded.append(one)
+        return decoded
+
+    def _decode_slowly(self, reader: AvroReader, body: bytes, start: int) -> bytes:
+        try:
+            value, end = reader.read(body, start)
+        except (ValueError, EOFError) as error:
+            return self._undecodable(body, error)
+        return DecodedBody.of(body, value) if end == len(body) else self._undecodable(body, _left_over(len(body) - end))
+
+    def _undecodable(self, body: bytes, error: Exception) -> bytes:
+        return UndecodableBody.of(body, f"it is not {self._name}: {_why(error)}")
+
+    def encode(self, value: Any) -> bytes:
+        stream = BytesIO()
+        try:
+            validate(value, self._schema, raise_errors=True, strict=False)
+            schemaless_writer(stream, self._schema, value, strict_allow_default=True)
+        except ValidationError as error:
+            raise ValueMisfit(_misfit(error)) from error
+        except RecursionError:
+            raise ValueMisfit("it is nested too deeply") from None
+        except Exception as error:  # as above
+            raise ValueMisfit(" ".join(str(error).split()) or error.__class__.__name__) from error
+        return stream.getvalue()
+
+    def __repr__(self) -> str:
+        return f"<AvroCodec {self._name}>"
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _plain_nodes(node: Any) -> Iterable[dict[str, Any]]:
+    if isinstance(node, list):
+        for each in node:
+            yield from _plain_nodes(each)
+    elif isinstance(node, dict):
+        if "plain" in node:
+            yield node
+        for part in (*(each["type"] for each in node.get("fields", ())), node.get("items"), node.get("values")):
+            yield from _plain_nodes(part)
+
+
+def _shown_name(name: str, schema: Any) -> str:
+    of = schema.get("name") if isinstance(schema, Mapping) else None
+    return f"{name} ({of})" if of else name
+
+
+def _left_over(count: int) -> ValueError:
+    return ValueError(f"{count:,} byte{' is' if count == 1 else 's are'} left over behind the value")
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a body, from the error of the decoder."""
+    if isinstance(error, UnicodeDecodeError):
+        return "a string in it is not UTF-8"
+    if isinstance(error, EOFError) or (isinstance(error, IndexError) and "string" in str(error)):
+        return "it ends too early"
+    if isinstance(error, IndexError):
+        return "it has a number that is no branch of a union, or no symbol of an enum"
+    return " ".join(str(error).split())[:200] or error.__class__.__name__
+
+
+def _misfit(error: ValidationError) -> str:
+    """The first of fastavro's reasons, without its way to write a schema."""
+    first = error.errors[0]
+    field = f"field {first.field}: " if getattr(first, "field", "") else ""
+    value = repr(first.datum)
+    return f"{field}{value if len(value) < 60 else f'{value[:57]}...'} is not {_type_name(first.schema)}"
+
+
+def _type_name(schema: Any) -> str:
+    """A type as a few words."""
+    if isinstance(schema, list):
+        return " or ".join(map(_type_name, schema))[:200]
+    if not isinstance(schema, Mapping):
+        return str(schema)
+    logical = schema.get("plain", {}).get("logicalType")
+    if logical == "decimal":
+        return f"a decimal of scale {schema['plain'].get('scale', 0)}"
+    if schema["type"] == "enum":
+        return f"one of {', '.join(schema['symbols'])}"[:200]
+    kind = schema["type"] if isinstance(schema["type"], str) else _type_name(schema["type"])
+    if logical or "name" not in schema:
+        return logical or (f"{kind} in base64" if kind == "bytes" else kind)
+    return f"{kind} {schema['name']}"

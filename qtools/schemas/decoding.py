@@ -1,0 +1,222 @@
+"""Decodes the bodies of batches. In: batches, from a source. Out: the same batches, each body with its value.
+
+    source.read ─▶ which schemas? ─▶ those that are not known: ask the registry ─▶ decode all, one call for each schema
+
+The bytes of a body stay as they are (decoded.py). A body that cannot be decoded fails in the first expression that
+reads it. While the registry is away nothing is read; a batch that waits for it is not lost when the read is cancelled:
+the next read goes on with it, and at the end its source gives it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from qtools.attributes import TOMBSTONE, Headers
+from qtools.backoff import next_delay
+from qtools.decoded import UndecodableBody
+from qtools.flow.contract import FlowSource
+from qtools.message import Batch
+from qtools.schemas.codecs import make_codec
+from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText
+from qtools.schemas.registry import Registry, RegistryAway, SchemaUnknown
+from qtools.schemas.wire_format import (
+    PREFIX,
+    VALUE_HEADER,
+    SchemaReference,
+    header_value,
+    not_framed,
+    reference_in_body,
+    reference_in_header,
+)
+
+logger = logging.getLogger("qtools.schemas")
+
+MOST_SCHEMAS = 1000  # compiled schemas that are kept
+MOST_UNKNOWN = 10_000  # schemas that could not be used and are remembered
+UNKNOWN_SECONDS = 60.0  # how long: a schema may be registered later
+
+
+class BodyDecoder(Protocol):
+    """Decodes bodies."""
+
+    async def start(self) -> None:
+        """StartError if schemas cannot be had."""
+
+    async def decode(self, bodies: Sequence[bytes], headers: Sequence[Headers] | None) -> list[bytes]:
+        """Each body as DecodedBody or UndecodableBody; a tombstone as it is. headers: of each message, if it has any.
+        Waits while a registry is away; QtoolsError if it refuses to answer."""
+
+    async def close(self) -> None: ...
+
+
+class FileDecoder:
+    """Decodes bodies without a magic byte, all with the same schema."""
+
+    def __init__(self, codec: SchemaCodec) -> None:
+        self._codec = codec
+
+    async def start(self) -> None:
+        """There is nothing to do."""
+
+    async def decode(self, bodies: Sequence[bytes], headers: Sequence[Headers] | None) -> list[bytes]:
+        decoded = self._codec.decode_all(bodies, 0, b"")
+        if TOMBSTONE in bodies:
+            return [body if body is TOMBSTONE else made for body, made in zip(bodies, decoded, strict=True)]
+        return decoded
+
+    async def close(self) -> None:
+        """There is nothing to do."""
+
+
+class SchemaCache:
+    """The schemas of one registry, of one kind ("AVRO" …), compiled: at most MOST_SCHEMAS, the oldest are dropped."""
+
+    def __init__(self, registry: Registry, kind: str) -> None:
+        self.registry = registry
+        self._kind = kind
+        self._codecs: dict[SchemaReference, SchemaCodec] = {}
+        self._unknown: dict[SchemaReference, tuple[float, str]] = {}  # until when, and why
+
+    def known(self, reference: SchemaReference) -> SchemaCodec | None:
+        return self._codecs.get(reference)
+
+    async def get(self, reference: SchemaReference) -> SchemaCodec | str:
+        """The codec for a schema, or why there is none. Waits while the registry is away."""
+        if (codec := self._codecs.get(reference)) is not None:
+            return codec
+        until, why = self._unknown.get(reference, (0.0, ""))
+        if time.monotonic() < until:
+            return why
+        try:
+            codec = self._compiled(await self._fetch(reference))
+        except (SchemaUnknown, SchemaInvalid) as error:
+            self._unknown.pop(reference, None)
+            while len(self._unknown) >= MOST_UNKNOWN:
+                del self._unknown[next(iter(self._unknown))]
+            self._unknown[reference] = time.monotonic() + UNKNOWN_SECONDS, str(error)
+            return str(error)
+        while len(self._codecs) >= MOST_SCHEMAS:
+            del self._codecs[next(iter(self._codecs))]
+        self._codecs[reference] = codec
+        return codec
+
+    def _compiled(self, text: SchemaText) -> SchemaCodec:
+        if text.kind != self._kind:
+            flags = {kind: name for name, kind in FORMATS.items()}
+            says = f"needs {flags[text.kind]}" if text.kind in flags else "cannot be decoded"
+            raise SchemaInvalid(f"{text.name} is {text.kind[:40]}, not {self._kind}: it {says}")
+        try:
+            return make_codec(text)
+        except SchemaInvalid as error:
+            raise SchemaInvalid(f"{text.name} cannot be used: {error}") from error
+
+    async def _fetch(self, reference: SchemaReference) -> SchemaText:
+        """The schema, however long the registry is away; that is logged when it begins and when it ends."""
+        failures, since = 0, time.monotonic()
+        while True:
+            try:
+                text = await self.registry.schema(reference)
+            except RegistryAway as error:
+                failures += 1
+                if failures == 1:
+                    logger.warning("%s; nothing is read until the schema registry answers, trying again", error)
+                await asyncio.sleep(next_delay(failures))
+                continue
+            if failures:
+                lasted = time.monotonic() - since
+                logger.warning("the schema registry answers again, after %.3g s", lasted)
+            return text
+
+
+class RegistryDecoder:
+    """Decodes bodies that name their schema, in a header or behind a magic byte."""
+
+    def __init__(self, cache: SchemaCache, header: str = VALUE_HEADER) -> None:
+        self._cache = cache
+        self._header = header
+
+    async def start(self) -> None:
+        await self._cache.registry.start()
+
+    async def decode(self, bodies: Sequence[bytes], headers: Sequence[Headers] | None) -> list[bytes]:
+        by_header: dict[bytes, list[int]] = {}
+        by_prefix: dict[bytes, list[int]] = {}
+        if headers is None:
+            prefixes = {body[:PREFIX] for body in bodies}
+            if len(prefixes) == 1:  # as nearly always
+                return await self._decode_framed(prefixes.pop(), bodies)
+            for place, body in enumerate(bodies):
+                by_prefix.setdefault(body[:PREFIX], []).append(place)
+        else:
+            for place, body in enumerate(bodies):
+                value = header_value(headers[place], self._header) if headers[place] else None
+                if value is None:
+                    by_prefix.setdefault(body[:PREFIX], []).append(place)
+                else:
+                    by_header.setdefault(value, []).append(place)
+        decoded: list[bytes] = [b""] * len(bodies)
+        for groups, decode in ((by_prefix, self._decode_framed), (by_header, self._decode_by_header)):
+            for name, places in groups.items():
+                made = await decode(name, [bodies[place] for place in places])
+                for place, body in zip(places, made, strict=True):
+                    decoded[place] = body
+        return decoded
+
+    async def _decode_framed(self, prefix: bytes, bodies: Sequence[bytes]) -> list[bytes]:
+        """Decode bodies that begin with `prefix`."""
+        reference = reference_in_body(prefix)
+        if reference is None:
+            return [body if body is TOMBSTONE else UndecodableBody.of(body, not_framed(body)) for body in bodies]
+        return await self._decode_with(reference, bodies, PREFIX, None)
+
+    async def _decode_by_header(self, value: bytes, bodies: Sequence[bytes]) -> list[bytes]:
+        found = reference_in_header(value)
+        if found is None:
+            why = f"its header {self._header} holds neither a GUID nor an id of a schema"
+            return [body if body is TOMBSTONE else UndecodableBody.of(body, why) for body in bodies]
+        return await self._decode_with(found[0], bodies, 0, found[1])
+
+    async def _decode_with(
+        self, reference: SchemaReference, bodies: Sequence[bytes], start: int, indexes: bytes | None
+    ) -> list[bytes]:
+        codec = self._cache.known(reference) or await self._cache.get(reference)
+        if isinstance(codec, str):
+            return [body if body is TOMBSTONE else UndecodableBody.of(body, codec) for body in bodies]
+        made = codec.decode_all(bodies, start, indexes)
+        if start:
+            return made
+        return [body if body is TOMBSTONE else decoded for body, decoded in zip(bodies, made, strict=True)]
+
+    async def close(self) -> None:
+        await self._cache.registry.close()
+
+
+class DecodingSource:
+    """A Source whose batches have bodies with values."""
+
+    def __init__(self, source: FlowSource, decoder: BodyDecoder) -> None:
+        self._source = source
+        self._decoder = decoder
+        self._waiting: Batch | None = None  # a batch that was read, and is not returned yet
+
+    async def read(self) -> Batch | None:
+        """The next batch; None at the end. QtoolsError if the registry refuses to answer."""
+        if self._waiting is None:
+            self._waiting = await self._source.read()
+        batch = self._waiting
+        if batch is None:
+            return None
+        attributes = batch.attributes() if batch.has_attributes else None
+        headers = attributes.headers if attributes is not None else None
+        decoded = batch.with_bodies(await self._decoder.decode(batch.bodies, headers))
+        self._waiting = None
+        return decoded
+
+    async def close(self) -> None:
+        """Close the source, which gives back a batch that waits for the registry. The decoder is closed by its
+        owner."""
+        await self._source.close()

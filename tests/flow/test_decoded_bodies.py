@@ -1,0 +1,67 @@
+"""Bodies that were decoded: every part that reads a body sees its value, and passes its bytes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from qtools.attributes import TOMBSTONE
+from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.errors import EvaluationError
+from qtools.expressions.expression import compile_expression
+from qtools.flow.dedupe_key import make_key
+from qtools.flow.filter import Filter, parse, parse_exactly, parser_for
+from qtools.flow.keying import Keying
+from qtools.routing.routes import Route, Routes, To
+
+BINARY = b"\x00\x00\x00\x00\x07\x02a"
+GOOD = DecodedBody.of(BINARY, {"id": 2**63, "type": "view"})
+DIGIT = DecodedBody.of(b"5", {"type": "a body that is JSON by chance"})
+BAD = UndecodableBody.of(b"7", "it ends too early")
+PLAIN = b'{"id": 1, "type": "plain"}'
+
+
+@pytest.mark.parametrize("order", [[GOOD, DIGIT, BAD, PLAIN], [PLAIN, BAD, DIGIT, GOOD], [BAD, DIGIT, PLAIN, GOOD]])
+def test_a_body_is_read_as_its_value_wherever_it_stands_in_a_batch(order: list[bytes]) -> None:
+    loads = parser_for(order)
+    for body in order:
+        if body is BAD:
+            for read in (loads, parse, parse_exactly):
+                with pytest.raises(EvaluationError, match=r"^it ends too early$"):
+                    read(body)
+        elif body is PLAIN:
+            assert loads(body) == {"id": 1, "type": "plain"}
+        else:
+            assert isinstance(body, DecodedBody)
+            assert loads(body) is parse(body) is parse_exactly(body) is body.value
+
+
+def test_many_digits_in_the_bytes_do_not_matter() -> None:
+    body = DecodedBody.of(b"12345678901234567890123", [1])
+    assert parser_for([PLAIN, body])(body) == [1]
+
+
+def test_a_tombstone_among_decoded_bodies_is_no_json() -> None:
+    with pytest.raises(EvaluationError, match="not JSON"):
+        parser_for([GOOD, TOMBSTONE])(TOMBSTONE)
+
+
+def test_a_filter_passes_the_bytes_and_selects_from_the_value() -> None:
+    where = compile_expression('.type == "view"')
+    places, bodies, failed = Filter(where, None, "skip").run([GOOD, DIGIT, BAD])
+    assert (places, bodies) == ([0], [BINARY])
+    assert str(failed[2]) == "it ends too early"
+    _, bodies, _ = Filter(None, compile_expression(".id"), "pass").run([GOOD, BAD])
+    assert bodies == [b"9223372036854775808", b"7"]
+
+
+def test_keys_and_routes_and_dedupe_keys_see_the_value() -> None:
+    keys, headers, failed = Keying(compile_expression(".id"), (("t", compile_expression(".type")),)).evaluate(
+        [GOOD, BAD]
+    )
+    assert keys == [b"9223372036854775808", None]
+    assert headers[0] == [("t", b"view")]
+    assert str(failed[1]) == "--key: it ends too early"
+    plan = Routes([Route("", (To("views"),), when=compile_expression('.type == "view"'))]).plan([GOOD, DIGIT, BAD])
+    assert plan.groups == [("views", [BINARY])]
+    assert str(plan.failed[2]) == "it ends too early"
+    assert make_key(1.1, DecodedBody.of(b"1.100000000000000001", 1.1)) == b"1.1"

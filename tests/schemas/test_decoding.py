@@ -1,0 +1,356 @@
+"""Batches decoded with a registry: which schema, how often it is asked, and what happens when it cannot answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from harness.certificates import Certificates
+from harness.registry import Answer, Registry
+
+from qtools.attributes import TOMBSTONE
+from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.errors import QtoolsError, StartError, UsageError
+from qtools.schemas import decoding
+from qtools.schemas import registry as client
+from qtools.schemas.decoding import DecodingSource, RegistryDecoder, SchemaCache
+from qtools.schemas.registry import registry_settings
+from tests.flow.memory import Feed, Ledger
+
+EVENT = {"type": "record", "name": "Event", "namespace": "x", "fields": [{"name": "id", "type": "long"}]}
+
+
+def framed(number: int, body: bytes) -> bytes:
+    return b"\0" + struct.pack(">I", number) + body
+
+
+def decoder_for(registry: Registry, **settings: Any) -> RegistryDecoder:
+    return RegistryDecoder(SchemaCache(client.Registry(registry_settings(registry.url, **settings)), "AVRO"))
+
+
+@pytest.fixture
+async def decoder(registry: Registry) -> AsyncIterator[RegistryDecoder]:
+    made = decoder_for(registry)
+    await made.start()
+    yield made
+    await made.close()
+
+
+def values(bodies: list[bytes]) -> list[Any]:
+    """The value of each body, or why it has none."""
+    found = []
+    for body in bodies:
+        assert isinstance(body, (DecodedBody, UndecodableBody))
+        found.append(body.value if isinstance(body, DecodedBody) else body.reason)
+    return found
+
+
+# ── which schema ──
+
+
+async def test_each_body_has_the_schema_that_it_names(registry: Registry, decoder: RegistryDecoder) -> None:
+    one, other = registry.add(EVENT), registry.add('"string"')
+    bodies = [
+        framed(one, b"\x02"),
+        framed(other, b"\x02a"),
+        framed(one, b"\x04"),
+        b"{}",
+        b"",
+        b"\0\0",
+        framed(one, b""),
+    ]
+    decoded = await decoder.decode(bodies, None)
+    assert decoded == bodies
+    assert values(decoded) == [
+        {"id": 1},
+        "a",
+        {"id": 2},
+        "it has only 2 bytes: no magic byte and id of a schema",
+        "it is empty, and names no schema",
+        "it has only 2 bytes: no magic byte and id of a schema",
+        "it is not Avro of schema 1 (x.Event): it ends too early",
+    ]
+    assert values(await decoder.decode([b'{"id": 1}'], None)) == [
+        "it begins with the byte 0x7b, not with the magic byte 0x00 and the id of a schema"
+    ]
+    assert registry.asked == {"/schemas/types": 1, "/schemas/ids/1": 1, "/schemas/ids/2": 1}
+
+
+async def test_a_header_counts_before_the_body(registry: Registry, decoder: RegistryDecoder) -> None:
+    number = registry.add('"string"')
+    guid = b"\1" + registry.guid_of(number).bytes
+    header = ("__value_schema_id", guid)
+    bodies = [b"\x02a", framed(number, b"\x02b"), b"\x02c", TOMBSTONE, b"\x00"]
+    headers = [
+        [("n", b""), header], (), [("__value_schema_id", b"\0" + number.to_bytes(4, "big"))], [header],
+        [("__value_schema_id", b"?")],
+    ]  # fmt: skip
+    decoded = await decoder.decode(bodies, headers)
+    assert decoded[3] is TOMBSTONE
+    assert values(decoded[:3] + decoded[4:]) == [
+        "a", "b", "c", "its header __value_schema_id holds neither a GUID nor an id of a schema",
+    ]  # fmt: skip
+    assert registry.asked[f"/schemas/guids/{registry.guid_of(number)}"] == 1
+
+
+async def test_references_are_followed(registry: Registry, decoder: RegistryDecoder) -> None:
+    registry.add({"type": "enum", "name": "x.Kind", "symbols": ["A", "B"]}, subject="kinds")
+    order = {"type": "record", "name": "x.Order", "fields": [{"name": "kind", "type": "x.Kind"}]}
+    registry.add(order, subject="orders/all", references=[("x.Kind", "kinds", 1)])
+    both = [("x.Order", "orders/all", 1), ("x.Kind", "kinds", 1)]
+    number = registry.add({"type": "array", "items": "x.Order"}, references=both)
+    assert values(await decoder.decode([framed(number, b"\x02\x02\x00")], None)) == [[{"kind": "B"}]]
+    assert registry.asked["/subjects/kinds/versions/1"] == 1
+
+
+@pytest.mark.parametrize(
+    ("references", "why"),
+    [
+        ([("x", "nowhere", 1)], "the schema registry has no version 1 of 'nowhere', a reference"),
+        ([("x", "circle", 1)], "a schema refers to itself, through version 1 of 'circle'"),
+    ],
+)
+async def test_references_that_lead_nowhere(
+    references: list[tuple[str, str, int]], why: str, registry: Registry, decoder: RegistryDecoder
+) -> None:
+    registry.add('"int"', subject="circle", references=[("x", "circle", 1)])
+    number = registry.add('"string"', references=references)
+    assert values(await decoder.decode([framed(number, b"")], None)) == [why]
+
+
+async def test_a_schema_that_cannot_be_used_is_a_reason(registry: Registry, decoder: RegistryDecoder) -> None:
+    numbers = [
+        registry.add('"nix"'),
+        registry.add('syntax = "proto3";', kind="PROTOBUF"),
+        registry.add("?", kind="NEW"),
+    ]
+    assert values(await decoder.decode([framed(each, b"") for each in numbers], None)) == [
+        "schema 1 cannot be used: the type 'nix' is not defined",
+        "schema 2 is PROTOBUF, not AVRO: it needs protobuf",
+        "schema 3 is NEW, not AVRO: it cannot be decoded",
+    ]
+
+
+# ── how often the registry is asked ──
+
+
+async def test_an_unknown_schema_is_asked_for_once(
+    registry: Registry, decoder: RegistryDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = [framed(2**32 - 1, b"x")] * 50
+    for _ in range(20):
+        why = values(await decoder.decode(bodies, None))
+    assert why == ["the schema registry does not know schema 4294967295"] * 50
+    assert registry.asked["/schemas/ids/4294967295"] == 1
+    monkeypatch.setattr(decoding, "UNKNOWN_SECONDS", 0.0)  # from now on it is asked for again
+    await decoder.decode([framed(7, b"")], None)
+    registry.add('"string"', number=7)
+    assert values(await decoder.decode([framed(7, b"\x02a")], None)) == ["a"]
+
+
+async def test_what_is_remembered_is_bounded(
+    registry: Registry, decoder: RegistryDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MOST_UNKNOWN", 3)
+    monkeypatch.setattr(decoding, "MOST_SCHEMAS", 3)
+    for number in range(1, 6):
+        registry.add('"string"', number=number)
+        await decoder.decode([framed(number, b""), framed(number + 100, b"")], None)
+    cache = decoder._cache
+    assert [each.number for each in cache._codecs] == [3, 4, 5]
+    assert [each.number for each in cache._unknown] == [103, 104, 105]
+    assert values(await decoder.decode([framed(1, b"\x02a")], None)) == ["a"]
+
+
+# ── a registry that does not answer as it should ──
+
+
+def answering(first: Answer, times: int) -> Any:
+    left = [times]
+
+    def behave(path: str) -> Answer | None:
+        if not path.startswith("/schemas/ids/") or not left[0]:
+            return None
+        left[0] -= 1
+        return first
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Answer(500), "/schemas/ids/1 answers 500"),
+        (Answer(503, b"<html>"), "/schemas/ids/1 answers 503"),
+        (Answer(429), "/schemas/ids/1 answers 429"),
+        (Answer(200, b"<html>maintenance"), "/schemas/ids/1 answers 200 and no JSON"),
+        (Answer(200, b"[]"), "/schemas/ids/1 answers 200 and no schema"),
+        (Answer(200, b'{"schema": "1", "references": [1]}'), "answers 200 and references without a subject"),
+    ],
+)
+async def test_a_registry_that_is_away_stops_the_reading_with_one_line(
+    answer: Answer,
+    why: str,
+    registry: Registry,
+    decoder: RegistryDecoder,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "next_delay", lambda failures: 0.001)
+    number = registry.add('"string"')
+    registry.behaviour = answering(answer, 5)
+    with caplog.at_level(logging.INFO, "qtools.schemas"):
+        assert values(await decoder.decode([framed(number, b"\x02a")], None)) == ["a"]
+    first, last = [record.getMessage() for record in caplog.records]
+    assert first == f"{registry.url}: {why}; nothing is read until the schema registry answers, trying again" or (
+        why in first
+    )
+    assert last.startswith("the schema registry answers again, after")
+    assert registry.asked["/schemas/ids/1"] == 6
+
+
+async def test_a_registry_that_hangs_is_away(
+    registry: Registry, decoder: RegistryDecoder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    monkeypatch.setattr(client, "TIMEOUT", 0.05)
+    release = threading.Event()
+    number = registry.add('"string"')
+
+    def behave(path: str) -> None:
+        if registry.asked[path] == 1:
+            release.wait(10)
+
+    registry.behaviour = behave
+    with caplog.at_level(logging.WARNING, "qtools.schemas"):
+        assert values(await decoder.decode([framed(number, b"\x02a")], None)) == ["a"]
+    release.set()
+    assert "no answer within 0.05 s; nothing is read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Answer(401), "answers 401: the schema registry asks for credentials"),
+        (Answer(403), "answers 403: the schema registry asks for credentials"),
+        (
+            Answer(302, headers=(("Location", "http://user:secret@127.0.0.1:1/x"),)),
+            r"answers 302, a redirect to http://127.0.0.1:1/x, which is not followed",
+        ),
+    ],
+)
+async def test_a_registry_that_refuses_ends_the_run(
+    answer: Answer, why: str, registry: Registry, decoder: RegistryDecoder
+) -> None:
+    registry.behaviour = answering(answer, 1)
+    with pytest.raises(QtoolsError, match=why):
+        await decoder.decode([framed(1, b"")], None)
+
+
+async def test_an_answer_without_end_is_cut(
+    registry: Registry, decoder: RegistryDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MOST_BYTES", 1000)
+    number = registry.add(json.dumps({"type": "string", "doc": "x" * 1000}))
+    (why,) = values(await decoder.decode([framed(number, b"\x02a")], None))
+    assert why == f"{registry.url}/schemas/ids/1 answers more than 1,000 bytes"
+
+
+# ── the start ──
+
+
+async def test_credentials_come_from_a_file_or_the_environment(tmp_path: Any) -> None:
+    file = tmp_path / "auth"
+    file.write_text("ann:top:secret\n")
+    registry = Registry(credentials="ann:top:secret")
+    try:
+        for settings in (
+            registry_settings(registry.url, str(file)),
+            registry_settings(registry.url, environ={"QTOOLS_SCHEMA_REGISTRY_AUTH": "ann:top:secret"}),
+        ):
+            made = client.Registry(settings)
+            await made.start()
+            await made.close()
+        without = client.Registry(registry_settings(registry.url, environ={}))
+        with pytest.raises(StartError, match="answers 401: the schema registry asks for credentials") as caught:
+            await without.start()
+        wrong = client.Registry(registry_settings(registry.url, environ={client.AUTH_VARIABLE: "ann:wrong"}))
+        with pytest.raises(StartError, match="refuses the credentials"):
+            await wrong.start()
+        assert "secret" not in str(caught.value)
+    finally:
+        registry.close()
+
+
+async def test_tls_is_verified(certificates: Certificates) -> None:
+    registry = Registry(tls=(str(certificates.server_cert), str(certificates.server_key)))
+    try:
+        made = client.Registry(registry_settings(registry.url, ca=str(certificates.ca)))
+        await made.start()
+        await made.close()
+        for ca in ("", str(certificates.stranger_ca)):
+            made = client.Registry(registry_settings(registry.url, ca=ca))
+            with pytest.raises(StartError, match="TLS failed"):
+                await made.start()
+    finally:
+        registry.close()
+
+
+async def test_what_is_no_registry_is_found_at_the_start(registry: Registry) -> None:
+    made = client.Registry(registry_settings(registry.url + "/elsewhere"))
+    with pytest.raises(StartError, match="elsewhere/schemas/types answers 404: that is no schema registry"):
+        await made.start()
+    registry.close()
+    made = client.Registry(registry_settings(registry.url))
+    with pytest.raises(StartError, match="nothing listens there"):
+        await made.start()
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "why"),
+    [
+        ("http://ann:secret@127.0.0.1", {}, r"http://127.0.0.1 has a user name or a password"),
+        ("127.0.0.1:8081", {}, "is no URL such as"),
+        ("ftp://127.0.0.1", {}, "is no URL such as"),
+        ("http://127.0.0.1?x=1", {}, "is no URL such as"),
+        ("http://127.0.0.1:99999", {}, "is no URL such as"),
+        ("", {}, "is no URL such as"),
+        ("http://127.0.0.1", {"ca": "/some/ca.pem"}, "--registry-ca needs"),
+        ("http://127.0.0.1", {"environ": {"QTOOLS_SCHEMA_REGISTRY_AUTH": "ann"}}, "is not one line with USER:PASSWORD"),
+    ],
+)
+def test_settings_that_cannot_be(url: str, more: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        registry_settings(url, **more)
+    assert "secret" not in str(caught.value)
+
+
+# ── as a source ──
+
+
+async def test_a_read_that_is_cancelled_loses_no_batch(
+    registry: Registry, decoder: RegistryDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "next_delay", lambda failures: 0.001)
+    number = registry.add('"int"')
+    away = True
+    registry.behaviour = lambda path: Answer(500) if away else None
+    feed, ledger = Feed(), Ledger()
+    feed.put(ledger.batch(0, 1).with_bodies([framed(number, b"\x02"), framed(number, b"\x04")]))
+    source = DecodingSource(feed, decoder)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await source.read()
+    away = False
+    batch = await source.read()
+    assert batch is not None
+    assert values(batch.bodies) == [1, 2]
+    batch.finish()
+    assert ledger.told == [("finish", 0), ("finish", 1)]
