@@ -5,7 +5,7 @@ Run: pytest bench/test_expression.py; each test says its ns a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from qtools.expressions.expression import compile_expression
 from qtools.flow.filter import Filter
+from qtools.message import Batch
 
 EVENT = {"type": "purchase", "amount": 150, "messageId": "m-1", "user": {"name": "Ada", "tags": ["new", "vip"]}}
 ROUNDS = 1000
@@ -60,10 +61,23 @@ def test_evaluate(measure: Callable[[str], Any], text: str, result: Any) -> None
     assert measure(text) == result
 
 
+class Nowhere:
+    """The origin of messages that nothing acknowledges."""
+
+    topic = "events"
+    address = ""
+    is_lost = False
+
+    def finish(self, ids: Sequence[Any]) -> None: ...
+    def requeue(self, ids: Sequence[Any], delay_ms: int) -> None: ...
+    def touch(self, ids: Sequence[Any]) -> None: ...
+
+
 BODIES = [
     b'{"n": %6d, "type": "%s", "amount": %d, "text": "%s"}' % (n, b"purchase" if n % 2 else b"view", n, b"x" * 120)
     for n in range(ROUNDS)
 ]
+BATCH = Batch.of_bodies(Nowhere(), BODIES)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +86,8 @@ BODIES = [
         ('.type == "purchase"', None, 500),
         ('.type == "purchase" and .amount > 500', None, 250),
         (None, "{n, amount}", 1000),
+        ('$topic == "events" and .amount > 500', None, 499),
+        ('$topic == "events"', None, 1000),
     ],
 )
 def test_filter_pass(
@@ -83,7 +99,7 @@ def test_filter_pass(
 ) -> None:
     compiled = [None if text is None else compile_expression(text) for text in (where, select)]
     rules = Filter(*compiled, on_error="skip")
-    places, _, _ = benchmark(rules.run, BODIES)
+    places, _, _ = benchmark(rules.run, BATCH)
     assert len(places) == passed
     if benchmark.stats is not None:
         with capsys.disabled():

@@ -1,4 +1,5 @@
-"""What a message may have besides its body: a key, headers, and its place in a log. Plain data, by column.
+"""What a message may have besides its body: a key, headers, and its place in a log. Plain data, by column; and keys and
+headers as JSON can hold them.
 
 NSQ's messages have none of it; Kafka's have all. A batch makes these columns on demand (Batch.attributes).
 """
@@ -60,3 +61,39 @@ def _joined(column: int, parts: Iterable[tuple[Attributes, int]], empty: Any) ->
     if all(values is None for values, _ in found):
         return None
     return [value for values, count in found for value in (values if values is not None else [empty] * count)]
+
+
+# ── as JSON ──
+
+
+def bytes_as_json(value: Any) -> Any:
+    """A key, or the value of a header, or a list of values: text, {"base64": …} for bytes that are not UTF-8, null for
+    None."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [bytes_as_json(each) for each in value]
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        import base64  # imported late, as most keys are text
+
+        return {"base64": base64.b64encode(value).decode("ascii")}
+
+
+def headers_by_name(headers: Headers) -> dict[str, Any]:
+    """The value of each header by its name; a list of values where a name occurs more than once."""
+    found: dict[str, Any] = {}
+    for name, value in headers:
+        if name not in found:
+            found[name] = value
+        elif isinstance(found[name], list):
+            found[name].append(value)
+        else:
+            found[name] = [found[name], value]
+    return found
+
+
+def headers_as_json(headers: Headers) -> dict[str, Any]:
+    """As `headers_by_name`, each value as `bytes_as_json` has it."""
+    return {name: bytes_as_json(value) for name, value in headers_by_name(headers).items()}

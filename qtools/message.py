@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, overload
 
@@ -181,8 +181,8 @@ class RecordOrigin(Origin, Protocol):
     def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
         """Ids, stamps and `bodies` as messages."""
 
-    def attributes_of(self, records: Sequence[Any]) -> Attributes:
-        """Keys, headers and the like."""
+    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
+        """Keys, headers and the like. only: the columns that are made; the others are None."""
 
     def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
         """The messages with more than `times` deliveries: index in `records` → deliveries. Called for each batch."""
@@ -288,14 +288,15 @@ class Batch:
         """Whether the engine's messages have keys, headers and the like."""
         return self._records is not None
 
-    def attributes(self) -> Attributes | None:
-        """Keys, headers and the like of all messages; None if they have none. Made anew by each call."""
+    def attributes(self, only: Container[str] = Attributes._fields) -> Attributes | None:
+        """Keys, headers and the like of all messages; None if they have none. Made anew by each call. only: the columns
+        that are made; the others are None."""
         records = self._records
         if records is None:
             return None
         return Attributes.joined(
             [
-                (cast("RecordOrigin", origin).attributes_of(records[start:stop]), stop - start)
+                (cast("RecordOrigin", origin).attributes_of(records[start:stop], only), stop - start)
                 for origin, start, stop in self.parts
             ]
         )

@@ -72,7 +72,7 @@ ALSO: dict[str, frozenset[str]] = {
     "cli/options.py": frozenset({"flow", "expressions"}),
     "engines/choice.py": frozenset({"engines/nsq", "engines/kafka"}),  # decides which engine serves a URL
     "cli/schemas/flags.py": frozenset({"schemas"}),  # turns the flags for schemas into a decoder
-    "cli/dedupe.py": frozenset({"flow"}),  # uses the keys of flow in a thread
+    "cli/dedupe.py": frozenset({"flow", "expressions"}),  # uses the keys of flow in a thread
 }
 
 # The rooms of bytes and rules: time is an argument there, and nothing waits.

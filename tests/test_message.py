@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import pytest
 from hypothesis import given
@@ -251,7 +251,7 @@ class Log(Ledger):
     def delivered_more_than(self, times: int, records: Sequence[int]) -> dict[int, int]:
         return {place: number for place, number in enumerate(records) if number > times}
 
-    def attributes_of(self, records: Sequence[int]) -> Attributes:
+    def attributes_of(self, records: Sequence[int], only: Container[str] = Attributes._fields) -> Attributes:
         self.read.append(("attributes", list(records)))
         return Attributes(
             keys=[b"key %d" % n if n % 2 else None for n in records],

@@ -14,6 +14,8 @@ from pathlib import Path
 from qtools.cli.dedupe import Classified, DedupeStage
 from qtools.errors import EvaluationError, QtoolsError, RouteFailed
 from qtools.expressions.expression import Expression
+from qtools.flow.variables import rows_of
+from qtools.message import Batch
 from qtools.names import Subscription
 from qtools.paths import local_broker_paths, make_private
 from qtools.routing.routes import Plan
@@ -35,19 +37,21 @@ class PlanDedupe:
     """Keys by `key`, kept in the file at `path` for `window` s, at most `most` of them."""
 
     def __init__(self, key: Expression, path: Path, window: float, most: int) -> None:
+        self._key = key
         self._stage = DedupeStage(key, path, window=window, max_keys=most)
 
     async def start(self) -> None:
         """Open the file; StartError when it cannot be used."""
         await self._stage.start()
 
-    async def classify(self, plan: Plan, bodies: Sequence[bytes], failed: dict[int, QtoolsError]) -> Classified:
-        """Remove from `plan` the messages that are not to be sent now. bodies: of the whole batch. A message on which
-        the expression fails is removed too, and added to `failed` by its place."""
+    async def classify(self, plan: Plan, batch: Batch, failed: dict[int, QtoolsError]) -> Classified:
+        """Remove from `plan`, the plan for `batch`, the messages that are not to be sent now. A message on which the
+        expression fails is removed too, and added to `failed` by its place."""
+        bodies, rows = batch.bodies, rows_of(batch, self._key.variables)
         keys: dict[int, bytes] = {}
         for place in sorted(set().union(*plan.places)):
             try:
-                key = self._stage.key(plan.values[place], bodies[place])
+                key = self._stage.key(plan.values[place] if plan.values else None, bodies[place], rows[place])
                 if key is not None:
                     keys[place] = key
             except EvaluationError as error:

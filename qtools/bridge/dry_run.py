@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +22,9 @@ from qtools.cli.worker import Worker
 from qtools.descriptors import STDOUT, write_until_error
 from qtools.engines.contract import SourceOptions, require
 from qtools.errors import SinkClosed, SinkError
+from qtools.expressions.expression import NO_VARIABLES
 from qtools.flow.loop import Flow
+from qtools.flow.variables import Row, rows_of
 from qtools.message import Batch
 from qtools.names import EPHEMERAL, Subscription
 from qtools.routing.routes import Routes
@@ -49,7 +51,7 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     )  # fmt: skip
     await source.prepare()
     await source.start()
-    flow = Flow(source, _Print(lambda body: describe(planner, body, options.explain)), drain_timeout=PATIENCE)
+    flow = Flow(source, _Print(planner, options.explain), drain_timeout=PATIENCE)
     signals.on_stop(flow.stop)
     ending = asyncio.create_task(source.wait_for_end())
     try:
@@ -89,9 +91,13 @@ def explain_stdin(options: BridgeOptions) -> int:
     return 0
 
 
-def describe(routes: Routes, body: bytes, why: bool) -> str:
-    """The lines that are printed for one message, with control characters escaped. why: list routes and conditions."""
-    lines = explain(routes, body) if why else [f"{outcome(routes, body)}\t{body.decode('utf-8', 'backslashreplace')}"]
+def describe(routes: Routes, body: bytes, why: bool, row: Row = NO_VARIABLES) -> str:
+    """The lines that are printed for one message, with control characters escaped. why: list routes and conditions.
+    row: the message's variables."""
+    if why:
+        lines = explain(routes, body, row)
+    else:
+        lines = [f"{outcome(routes, body, row)}\t{body.decode('utf-8', 'backslashreplace')}"]
     return "".join(f"{_harmless(line)}\n" for line in lines)
 
 
@@ -109,12 +115,15 @@ def _lines() -> Iterator[bytes]:
 class _Print:
     """A Sink that prints a text for each message."""
 
-    def __init__(self, text: Callable[[bytes], str]) -> None:
-        self._text = text
+    def __init__(self, routes: Routes, why: bool) -> None:
+        self._routes = routes
+        self._why = why
         self._worker = Worker("output")
 
     async def write(self, batch: Batch) -> None:
-        data = "".join(map(self._text, batch.bodies)).encode("utf-8", "backslashreplace")
+        rows = rows_of(batch, self._routes.variables)
+        texts = [describe(self._routes, body, self._why, row) for body, row in zip(batch.bodies, rows, strict=True)]
+        data = "".join(texts).encode("utf-8", "backslashreplace")
         _, error = await self._worker.call(write_until_error, STDOUT, data)
         if isinstance(error, BrokenPipeError):
             raise SinkClosed("the reader of stdout has closed it")

@@ -38,7 +38,7 @@ def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
     settings: dict[str, Any] = {
         "forbidden": forbidden,
         "max_topics": options.max_topics,
-        "keep_values": options.dedupe is not None,
+        "keep_values": options.dedupe is not None and compiled("--dedupe", options.dedupe).reads_body,
     }
     if options.routes:
         file = tested_routes(options.routes)

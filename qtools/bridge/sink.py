@@ -94,7 +94,7 @@ class BridgeSink:
         """
         planning = self.planning
         failed = self._over_max_attempts(batch) if self._max_attempts else {}
-        plan = planning.planner.plan(batch.bodies, failed)
+        plan = planning.planner.plan(batch, failed)
         failed.update(plan.failed)
         duplicates = 0
         pending: list[int] = []
@@ -117,9 +117,9 @@ class BridgeSink:
         if back:
             raise PartialFailure(back)
 
-    def failures(self, bodies: Sequence[bytes]) -> dict[int, QtoolsError]:
-        """Which of `bodies` cannot be routed, by place, and why; nothing is sent."""
-        return self.planning.planner.plan(bodies).failed
+    def failures(self, batch: Batch) -> dict[int, QtoolsError]:
+        """Which messages of `batch` cannot be routed, by place, and why; nothing is sent."""
+        return self.planning.planner.plan(batch).failed
 
     async def _publish(self, batch: Batch, plan: Plan, planning: Planning, failed: dict[int, QtoolsError]) -> None:
         """Send the planned messages. Adds refused messages to `failed`, and clears it if its messages are passed on."""
@@ -140,7 +140,7 @@ class BridgeSink:
     ) -> tuple[int, list[int]]:
         """Send the messages whose key was not sent before. Returns how many messages are duplicates, and the places of
         those that have to come again, as a message with the same key was not sent."""
-        classified = await dedupe.classify(plan, batch.bodies, failed)
+        classified = await dedupe.classify(plan, batch, failed)
         try:
             await self._publish(batch, plan, planning, failed)
         except BaseException:

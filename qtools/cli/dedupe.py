@@ -14,13 +14,14 @@ one call in a thread. A batch without keys does not use it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qtools.cli.worker import Worker
+from qtools.expressions.expression import NO_VARIABLES, Expression
 from qtools.flow.dedupe import NEW, PENDING, Dedupe
 from qtools.flow.dedupe_key import make_key
 
@@ -51,21 +52,21 @@ class Classified:
 
 
 class DedupeStage:
-    """Keys that the expression `find` returns, kept in the file at `path` for `window` s, at most `max_keys` of them.
+    """Keys that the expression `key` returns, kept in the file at `path` for `window` s, at most `max_keys` of them.
 
     clock: s since 1970, which does not go back within a run; default: `make_steady_clock()`.
     """
 
     def __init__(
         self,
-        find: Callable[[Any], Any],
+        key: Expression,
         path: Path,
         *,
         window: float,
         max_keys: int,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._find = find
+        self._expression = key
         self._worker = Worker("dedupe")
         self._open = partial(Dedupe, path, window=window, max_keys=max_keys)
         self._clock = clock or make_steady_clock()
@@ -75,12 +76,14 @@ class DedupeStage:
         """Open the file; StartError when it cannot be used."""
         self._dedupe = await self._worker.call(self._open)
 
-    def key(self, value: Any, body: bytes) -> bytes | None:
+    def key(self, value: Any, body: bytes, variables: Sequence[Any] = NO_VARIABLES) -> bytes | None:
         """The key of the message `body`, or None if the expression returns null or nothing.
 
-        value: `body` parsed as JSON with exact integers. EvaluationError when the expression fails.
+        value: `body` parsed as JSON with exact integers, if the expression reads it. variables: those of the message.
+        EvaluationError when the expression fails.
         """
-        return make_key(self._find(value), body)
+        key = self._expression
+        return make_key(key.evaluate(value, variables), body if key.reads_body else b"")
 
     async def classify(self, keys: Mapping[int, bytes]) -> Classified:
         """Decide about the messages of a batch. keys: index → key; a message without a key is always sent.

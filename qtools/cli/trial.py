@@ -1,6 +1,6 @@
 """Stops a run whose expression fails on each of its first messages, as the expression is probably wrong.
 
-In: a source, and a function that finds the bodies on which an expression fails. Out: the same batches.
+In: a source, and a function that finds the messages on which an expression fails. Out: the same batches.
 
     read ─▶ did a message pass? ─▶ yes: the trial is over; return all buffered batches
                                 └▶ no: buffer ─▶ FIRST messages failed: QtoolsError; the buffered ones are requeued
@@ -12,7 +12,7 @@ A mistyped path evaluates to null in jq and is no failure; the summary of the ru
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from qtools.errors import QtoolsError
@@ -32,7 +32,7 @@ class TrialSource(Protocol):
 class Trial:
     """A Source that reads from `source` and tests its first messages.
 
-    failures: returns, for a sequence of bodies, the error of each body on which the expression fails, by index.
+    failures: returns the error of each message of a batch on which the expression fails, by index.
     requeued: how many messages are requeued because they have all failed.
     most: how many messages may be buffered. It is at most the number in flight, since a broker sends no more until some
         of them are finished.
@@ -41,7 +41,7 @@ class Trial:
     def __init__(
         self,
         source: TrialSource,
-        failures: Callable[[Sequence[bytes]], Mapping[int, QtoolsError]],
+        failures: Callable[[Batch], Mapping[int, QtoolsError]],
         *,
         most: int = FIRST,
     ) -> None:
@@ -62,7 +62,7 @@ class Trial:
             batch = await self._next()
             if batch is None:
                 return self._take()
-            failed = self._failures(batch.bodies)
+            failed = self._failures(batch)
             self._buffered.append(batch)
             self._buffered_bytes += sum(map(len, batch.bodies))
             self._over = len(failed) < len(batch)

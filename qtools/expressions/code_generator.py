@@ -1,9 +1,10 @@
 """The filter language's compiler: a tree in, one Python function out.
 
-The function takes a parsed value and returns the one result, or NOTHING. This module generates its Python source, which
-is compiled once: `.type == "purchase" and .amount > 100` becomes a dozen bytecodes, without a call of a function. A
-subtree whose NOTHING or whose errors are caught (by `//`, `[…]`, `any`, `all`, `(…)?`) becomes a separate function, so
-that everywhere else NOTHING is a plain `return`.
+The function takes a parsed value, and the variables of its message as a tuple; it returns the one result, or NOTHING.
+This module generates its Python source, which is compiled once: `.type == "purchase" and .amount > 100` becomes a dozen
+bytecodes, without a call of a function, and `$key` an index of the tuple. A subtree whose NOTHING or whose errors are
+caught (by `//`, `[…]`, `any`, `all`, `(…)?`) becomes a separate function, so that everywhere else NOTHING is a plain
+`return`.
 
 The source never contains a word of the user's text: only numbered names and fragments from this file. Literals are in a
 table of constants that is passed to the compiled code. Nothing else is evaluated, and dict.get is the only attribute of
@@ -12,8 +13,8 @@ a value that is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from qtools.errors import EvaluationError, ExpressionError
 from qtools.expressions import functions as words
@@ -21,6 +22,7 @@ from qtools.expressions import values
 from qtools.expressions.cost import MOST, cost
 from qtools.expressions.regex import check_flags, compile_pattern
 from qtools.expressions.syntax_tree import (
+    VARIABLES,
     Binary,
     Call,
     Identity,
@@ -33,6 +35,7 @@ from qtools.expressions.syntax_tree import (
     Slice,
     Text,
     Unary,
+    Variable,
 )
 
 # Nested blocks, after which the rest becomes a separate function; Python allows 100.
@@ -45,7 +48,13 @@ QUICK = {"<": "not {0} >= {1}", "<=": "not {0} > {1}", ">": "{0} > {1}", ">=": "
 BOOLEAN_CALLS = frozenset(["not", "test", "startswith", "endswith", "contains", "has", "in", "inside", "any", "all"])
 TOO_DEEP = "a value is nested too deeply, or a number is too large"
 
-Evaluate = Callable[[Any], Any]
+NO_VARIABLES: tuple[Any, ...] = tuple({} if name == "headers" else None for name in VARIABLES)
+"""The variables of a message that has only a body."""
+
+
+class Evaluate(Protocol):
+    def __call__(self, value: Any, variables: Sequence[Any] = NO_VARIABLES, /) -> Any:
+        """The result for a parsed value; variables: those of its message, in the order of VARIABLES."""
 
 
 def is_boolean(node: Node) -> bool:
@@ -57,6 +66,13 @@ def is_boolean(node: Node) -> bool:
     if isinstance(node, Binary):
         return node.operator in ORDER
     return isinstance(node, Call) and node.name in BOOLEAN_CALLS
+
+
+def variables_in(node: Node) -> frozenset[str]:
+    """The names of the variables in a node and its children."""
+    if isinstance(node, Variable):
+        return frozenset((node.name,))
+    return frozenset().union(*map(variables_in, node.children()))
 
 
 def may_be_nothing(node: Node) -> bool:
@@ -109,14 +125,20 @@ class Writer:
         return name
 
     def function(self, node: Node) -> str:
-        """Write a separate function for `node`, and return its name."""
+        """Write a separate function for `node`, and return its name. It takes the input, and the variables if it uses
+        any."""
         lines, indent = self.lines, self.indent
         self.lines, self.indent = [], 1
         result = self.value(node, "v")
         name = self.name("f")
-        self.functions.append("\n".join([f"def {name}(v):", *self.lines, f" return {result}"]))
+        takes = "v, m" if variables_in(node) else "v"
+        self.functions.append("\n".join([f"def {name}({takes}):", *self.lines, f" return {result}"]))
         self.lines, self.indent = lines, indent
         return name
+
+    def result(self, node: Node, given: str) -> str:
+        """A call of a separate function for `node`."""
+        return f"{self.function(node)}({given}{', m' if variables_in(node) else ''})"
 
     def truth(self, node: Node, name: str) -> str:
         return name if is_boolean(node) else f"({name} is not None and {name} is not False)"
@@ -124,8 +146,8 @@ class Writer:
     # ── nodes ──
 
     def value(self, node: Node, given: str) -> str:
-        if self.indent > MAX_INDENT and not isinstance(node, Literal | Identity):
-            name = self.let(f"{self.function(node)}({given})")
+        if self.indent > MAX_INDENT and not isinstance(node, Literal | Identity | Variable):
+            name = self.let(self.result(node, given))
             if may_be_nothing(node):
                 self.line(f"if {name} is NOTHING: return NOTHING")
             return name
@@ -133,6 +155,8 @@ class Writer:
             return self.constant(node.value)
         if isinstance(node, Identity):
             return given
+        if isinstance(node, Variable):
+            return f"m[{self.constant(VARIABLES.index(node.name))}]"
         if isinstance(node, Index):
             return self.index(node, given)
         if isinstance(node, Slice):
@@ -202,7 +226,7 @@ class Writer:
             if place:
                 self.line(f"if {result} is None:")
                 self.indent += 1
-            made = f"{self.function(item)}({given})" if may_be_nothing(item) else self.value(item, given)
+            made = self.result(item, given) if may_be_nothing(item) else self.value(item, given)
             self.line(f"{result} = {made}")
             self.line(f"if {result} is False or {result} is NOTHING: {result} = None")
             if place:
@@ -219,7 +243,7 @@ class Writer:
         result = self.let("[]")
         for item in node.items:
             if may_be_nothing(item):
-                name = self.let(f"{self.function(item)}({given})")
+                name = self.let(self.result(item, given))
                 self.line(f"if {name} is not NOTHING: {result}.append({name})")
             else:
                 self.line(f"{result}.append({self.value(item, given)})")
@@ -256,7 +280,7 @@ class Writer:
     def unary(self, node: Unary, given: str) -> str:
         if node.kind == "-":
             return self.let(f"negate({self.value(node.of, given)})")
-        name = self.guarded(f"{self.function(node.of)}({given})")
+        name = self.guarded(self.result(node.of, given))
         self.line(f"if {name} is NOTHING: return NOTHING")
         return name
 
@@ -289,7 +313,10 @@ class Writer:
         if name == "test":
             return self.let(f"matches({given}, {self.constant(self.pattern(node))})")
         if name in ("any", "all"):
-            return self.let(f"{name}_of({given}, {self.function(arguments[0]) if arguments else None})")
+            test = self.function(arguments[0]) if arguments else "None"
+            if arguments and variables_in(arguments[0]):
+                test = f"lambda v: {test}(v, m)"
+            return self.let(f"{name}_of({given}, {test})")
         if not arguments:
             return self.let(f"{ {'type': 'kind', 'tostring': 'text'}.get(name, name) }({given})")
         made = self.value(arguments[0], given)
@@ -331,10 +358,11 @@ def compile_node(text: str, node: Node, *, regex: bool = True) -> Evaluate:
     result = writer.value(node, "v")
     body = [" try:", *(" " + line for line in writer.lines), f"  return {result}"]
     body.append(" except (RecursionError, OverflowError, ValueError): raise EvaluationError(TOO_DEEP) from None")
-    source = "\n".join([*writer.functions, "def evaluate(v):", *body])
+    source = "\n".join([*writer.functions, "def evaluate(v, m=NO_VARIABLES):", *body])
     names = {name: thing for room in (values, words) for name, thing in vars(room).items() if callable(thing)}
     names |= writer.constants | {
-        "NOTHING": values.NOTHING, "EvaluationError": EvaluationError, "TOO_DEEP": TOO_DEEP, "__builtins__": {},
+        "NOTHING": values.NOTHING, "NO_VARIABLES": NO_VARIABLES, "EvaluationError": EvaluationError,
+        "TOO_DEEP": TOO_DEEP, "__builtins__": {},
         "dict": dict, "int": int, "float": float,
         "RecursionError": RecursionError, "OverflowError": OverflowError, "ValueError": ValueError,
     }  # fmt: skip

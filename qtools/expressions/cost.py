@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from qtools.expressions.syntax_tree import Binary, Call, Identity, If, Index, Literal, Many, Node, Slice, Text
+from qtools.expressions.syntax_tree import Binary, Call, Identity, If, Index, Literal, Many, Node, Slice, Text, Variable
 
 
 class Cost(NamedTuple):
@@ -41,7 +41,7 @@ def cost(node: Node) -> Cost:
     heavy = sum(part.heavy for part in parts)
     if isinstance(node, Literal):
         return Cost(1 + len(node.value) / 64 if isinstance(node.value, str) else 1, 1, 0)
-    if isinstance(node, Identity):
+    if isinstance(node, Identity | Variable):  # the input is the whole message, with its key and its headers
         return Cost(1, 1, 0)
     if isinstance(node, Index):
         return Cost(parts[0].size, steps, heavy)

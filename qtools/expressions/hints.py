@@ -20,7 +20,7 @@ OPERATORS: dict[str, str] = {
     "[]": f".[] yields many results, and {_ONE}: any(…) and all(…) look at each item; for more, {_PIPE}",
     ",": f"',' yields many results, and {_ONE}: [.a, .b] makes an array of them; for more, {_PIPE}",
     "=": "'=' assigns in jq, and nothing is assigned here: equality is written ==",
-    "$": _no("a variable ($name)"),
+    "$": "a variable has a name, as in $key",
     "@": _no("a format (@name)"),
     "?//": _no("'?//'"),
     **{sign: _no(f"assignment ({sign})") for sign in ("|=", "+=", "-=", "*=", "/=", "%=", "//=")},
@@ -56,7 +56,7 @@ WORDS: dict[str, str] = {
     },
     **{word: _no(f"'{word}'") for word in ("fromdate", "todate", "strptime", "strftime", "mktime", "gmtime", "splits")},
     "map": f"'map' looks at many values: any(…) and all(…) test each item of an array; for more, {_PIPE}",
-    "as": _no("a variable (… as $name)"),
+    "as": _no("a variable of one's own (… as $name)"),
     "try": "'try' is not in this language: .a? yields nothing where .a fails, .a? // \"else\" something else",
     "catch": "'catch' is not in this language: .a? // \"else\" yields something else where .a fails",
     "any/2": "any(condition) looks at each item of its input, as in .items | any(.price > 10)",
@@ -67,6 +67,11 @@ WORDS: dict[str, str] = {
     "test/0": 'as in .name | test("^a"; "i")',
 }
 
+_VARIABLES_OF_JQ = {
+    "ENV": _no("$ENV, the environment,"),
+    "__loc__": _no("$__loc__"),
+}
+
 
 def arguments(name: str, wanted: Sequence[int], count: int) -> str:
     """The error for a function that was called with `count` arguments."""
@@ -75,6 +80,18 @@ def arguments(name: str, wanted: Sequence[int], count: int) -> str:
         f"its input stands before it, as in .a | {name}" if wanted == (0,) else f"as in .a | {name}(…)"
     )
     return f"{name} takes {counts}, not {count}: {hint}"
+
+
+def unknown_variable(name: str, known: Sequence[str]) -> str:
+    """The error for a variable that this language lacks. name: without its dollar sign."""
+    if name in _VARIABLES_OF_JQ:
+        return _VARIABLES_OF_JQ[name]
+    import difflib  # imported late, as only errors need it
+
+    close = difflib.get_close_matches(name, known, 1)
+    own = f"variables of one's own are jq's, and a field of the body is written .{name}"
+    hint = f"did you mean ${close[0]}?" if close else own
+    return f"there is no variable ${name} (known are {', '.join(f'${each}' for each in known)}): {hint}"
 
 
 def unknown(name: str, known: Sequence[str], instead: str) -> str:

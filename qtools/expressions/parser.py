@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from qtools.expressions.hints import OPERATORS, WORDS, unknown
+from qtools.expressions.hints import OPERATORS, WORDS, unknown, unknown_variable
 from qtools.expressions.hints import arguments as arguments_hint
 from qtools.expressions.syntax_tree import (
     CONSTANTS,
     FUNCTIONS,
+    VARIABLES,
     Binary,
     Call,
     Identity,
@@ -34,6 +35,7 @@ from qtools.expressions.syntax_tree import (
     Slice,
     Text,
     Unary,
+    Variable,
 )
 from qtools.expressions.token_reader import TokenReader
 from qtools.expressions.tokens import COMPARE, LEVELS, STRING, number, unescaped
@@ -191,6 +193,8 @@ class Parser(TokenReader):
             return Identity(start, start)
         if kind == "word":
             return self.word()
+        if kind == "variable":
+            return self.variable()
         if kind == "strange":
             self.fail_if_foreign()
             self.fail(OPERATORS.get(token) or OPERATORS[token[0]])
@@ -241,6 +245,13 @@ class Parser(TokenReader):
                 self.fail_if_foreign(start)
             self.fail(arguments_hint(name, FUNCTIONS[name], len(arguments)), start)
         return self.made(Call(start, self.end, name, tuple(arguments)))
+
+    def variable(self) -> Node:
+        start, name = self.place, self.token[1:]
+        if name not in VARIABLES:
+            self.fail(unknown_variable(name, VARIABLES))
+        self.take()
+        return Variable(start, self.end, name)
 
     def condition(self) -> Node:
         start = self.place
@@ -293,6 +304,9 @@ class Parser(TokenReader):
     def pair(self) -> tuple[Node, Node]:
         key_place = self.place
         alone = True  # {a} is {a: .a}
+        if self.kind == "variable":
+            value = self.variable()  # {$key} is {key: $key}
+            return Literal(value.start + 1, value.end, self.text[value.start + 1 : value.end]), value
         if self.kind == "word":
             key: Node = Literal(key_place, self.after, self.take())
         elif self.at('"'):

@@ -1,4 +1,5 @@
-"""The syntax tree of the filter language: a class for each construct, with its position in the text; and the functions.
+"""The syntax tree of the filter language: a class for each construct, with its position in the text; and the functions
+and the variables.
 
 The parser (parser.py) builds the tree, and the compiler (code_generator.py) walks it. This module has no rules.
 """
@@ -18,6 +19,8 @@ FUNCTIONS: dict[str, tuple[int, ...]] = {
     "test": (1, 2),
 }
 CONSTANTS = {"null": None, "true": True, "false": False}
+# What a message has besides its body. The values for one message are a tuple in this order (flow/variables.py).
+VARIABLES = ("key", "headers", "topic", "timestamp", "attempts", "id", "partition", "offset")
 
 
 @dataclass(slots=True)
@@ -40,6 +43,13 @@ class Literal(Node):
 @dataclass(slots=True)
 class Identity(Node):
     pass
+
+
+@dataclass(slots=True)
+class Variable(Node):
+    """name: one of VARIABLES."""
+
+    name: str
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """What happens between a source and a sink. Rules without I/O, except for the loop in loop.py.
 
 contract.py    FlowSource and Sink: what the loop needs of both ends
+variables.py   what a message has besides its body, for expressions: $key, $headers …
 keying.py      gives messages keys and headers before they are published
 topic_sink.py  a sink that publishes to one topic; a publish of several groups, and the messages that were refused
 loop.py        the loop: read a batch, write it, acknowledge it; and the orderly stop

@@ -5,8 +5,8 @@ The loop acknowledges a batch only after the sink has returned, since the batch 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 from qtools.attributes import Attributes
 from qtools.errors import QtoolsError
@@ -15,9 +15,16 @@ from qtools.message import Batch
 # Messages that were refused, by group of a publish and place in the group, and why each was.
 Refused = dict[tuple[int, int], QtoolsError]
 
-# Returns the attributes of the messages of each group of a publish. A publisher calls it only if its engine has keys
-# and headers: making them takes longer than all other work on a message.
-GroupAttributes = Callable[[], Sequence[Attributes]]
+
+class GroupAttributes(Protocol):
+    """What the messages of each group of a publish have besides their bodies; both are made when they are asked for,
+    which takes longer than all other work on a message."""
+
+    def __call__(self) -> Sequence[Attributes]:
+        """Keys and headers. A publisher calls it only if its engine has them."""
+
+    def variables(self, names: Collection[str]) -> Sequence[Sequence[Sequence[Any]]]:
+        """A row for each message with the variables `names` of expressions (flow/variables.py)."""
 
 
 class FlowSource(Protocol):
@@ -54,22 +61,3 @@ class GroupPublisher(Protocol):
         """Publish all of `groups`, (topic, bodies) each; return the refused messages when all others are safe."""
 
     async def close(self) -> None: ...
-
-
-def attributes_of(
-    batch: Batch, groups: Sequence[Sequence[int]], instead: Attributes | None = None
-) -> GroupAttributes | None:
-    """The attributes of groups of a batch's messages, each given by their places in it; None if they have none.
-
-    instead: keys and headers that replace those of the batch's messages.
-    """
-    if not batch.has_attributes and instead is None:
-        return None
-
-    def pick() -> Sequence[Attributes]:
-        found, all_places = batch.attributes() or Attributes(), range(len(batch))
-        if instead is not None:
-            found = found._replace(keys=instead.keys, headers=instead.headers)
-        return [found if places == all_places else found.pick(places) for places in groups]
-
-    return pick

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
-from itertools import compress
+from itertools import compress, count
 from typing import Any, Literal
 
 import orjson
@@ -23,6 +23,7 @@ from qtools.errors import EvaluationError, PartialFailure, QtoolsError, SinkErro
 from qtools.expressions.expression import NOTHING, Expression
 from qtools.expressions.values import dump
 from qtools.flow.contract import Sink
+from qtools.flow.variables import Row, names_in, rows_of
 from qtools.message import Batch
 
 OnError = Literal["fail", "skip", "pass"]
@@ -109,62 +110,76 @@ class Filter:
     """Passes the messages for which `where` is true, with the result of `select` as their new body.
 
     Without `where` all messages pass; without `select` they keep their bodies. A message for which `select` yields
-    nothing does not pass. chosen: whether the user gave `on_error`, so that it is not the default.
+    nothing does not pass. An expression of variables only has a result for a message that is not JSON too. chosen:
+    whether the user gave `on_error`, so that it is not the default.
     """
 
     def __init__(
         self, where: Expression | None, select: Expression | None, on_error: OnError, *, chosen: bool = False
     ) -> None:
         self.where, self.select, self.on_error, self.chosen = where, select, on_error, chosen
+        self._variables = names_in((where, select))
+        # A body that only `select` reads is parsed once `where` is true: it need not be JSON otherwise.
+        selects_body = select is not None and select.reads_body
+        self._parses_first = selects_body if where is None else where.reads_body
+        self._parses_late = selects_body and not self._parses_first
         self._has_small_results = select is None or select.is_modest  # else results are encoded one by one
 
-    def run(self, bodies: Sequence[bytes]) -> Passing:
+    def run(self, batch: Batch) -> Passing:
         """Returns the places of the messages that pass, their bodies, and the errors of expressions by place.
 
         With `on_error` "pass", a message on which an expression fails is among those that pass, unchanged. With "fail",
         the messages after the first failure are not evaluated.
         """
+        rows = rows_of(batch, self._variables)
         if not self._has_small_results:
-            return self._pass(bodies, None, [])
+            return self._pass(batch.bodies, rows, None, [])
         selected: list[int] = []  # indices in `passing` of the bodies that are replaced
         values: list[Any] = []
-        places, passing, failed = self._pass(bodies, selected, values)
+        places, passing, failed = self._pass(batch.bodies, rows, selected, values)
         made = encode_all(values)
         if made is None:
-            return self._pass(bodies, None, [])
+            return self._pass(batch.bodies, rows, None, [])
         for nth, body in zip(selected, made, strict=True):
             passing[nth] = body
         return places, passing, failed
 
-    def failures(self, bodies: Sequence[bytes]) -> dict[int, EvaluationError]:
-        """The error of each body on which an expression fails, by index. Not with on_error "fail", which stops at the
-        first."""
-        return self.run(bodies)[2]
+    def failures(self, batch: Batch) -> dict[int, EvaluationError]:
+        """The error of each message on which an expression fails, by index. Not with on_error "fail", which stops at
+        the first."""
+        return self.run(batch)[2]
 
-    def _pass(self, bodies: Sequence[bytes], selected: list[int] | None, values: list[Any]) -> Passing:
-        """Evaluate both expressions for each of `bodies`; return what `run` returns.
+    def _pass(
+        self, bodies: Sequence[bytes], rows: Sequence[Row], selected: list[int] | None, values: list[Any]
+    ) -> Passing:
+        """Evaluate both expressions for each of `bodies`; return what `run` returns. rows: the variables of each.
 
         With a list `selected`, the results of `select` are not encoded: they are appended to `values`, and their
         indices in the returned bodies to `selected`. With None, each result is encoded at once, as its message's body.
         """
         where = self.where.evaluate if self.where is not None else None
         select = self.select.evaluate if self.select is not None else None
-        loads = parser_for(bodies)
+        parses_first, parses_late = self._parses_first, self._parses_late
+        loads = parser_for(bodies) if parses_first or parses_late else parse
+        value: Any = None
         places: list[int] = []
         passing: list[bytes] = []
         failed: dict[int, EvaluationError] = {}
-        for place, body in enumerate(bodies):
+        for place, body, row in zip(count(), bodies, rows, strict=False):
             doing = ""
             try:
-                value = loads(body)
+                if parses_first:
+                    value = loads(body)
                 if where is not None:
                     doing = "--where failed: "
-                    truth = where(value)
+                    truth = where(value, row)
                     if truth is None or truth is False or truth is NOTHING:
                         continue
                 if select is not None:
+                    if parses_late:
+                        doing, value = "", loads(body)
                     doing = "--select has no result: "
-                    value = select(value)
+                    value = select(value, row)
                     if value is NOTHING:
                         continue
                     if selected is None:
@@ -207,7 +222,7 @@ class FilteredSink:
     async def write(self, batch: Batch) -> None:
         """Write the messages that pass. Raises what the sink raises, with the places of `batch`. With `on_error`
         "fail", raises SinkError at the first message on which an expression fails; the messages before it are safe."""
-        places, bodies, failed = self._rules.run(batch.bodies)
+        places, bodies, failed = self._rules.run(batch)
         end, stop = len(batch), None
         if failed and self._rules.on_error == "fail":
             end = min(failed)

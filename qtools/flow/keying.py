@@ -1,20 +1,25 @@
 """Gives messages a key and headers before they are published. In: expressions. Out: attributes, and the errors of
 messages on which an expression failed.
 
-The expressions see the body as it is published, after --select. A result that is a string becomes its UTF-8; null is no
-key, and no header; any other result becomes compact JSON.
+The expressions see the body as it is published, after --select, and the variables of the message that was read. A
+result that is a string becomes its UTF-8; null is no key, and no header; a key or a header of the message that is not
+text keeps its bytes; any other result becomes compact JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import base64
+import contextlib
+from collections.abc import Collection, Sequence
+from itertools import count
+from typing import Any, NamedTuple
 
 from qtools.attributes import Attributes, Headers
 from qtools.errors import EvaluationError, RouteFailed
-from qtools.expressions.expression import NOTHING, Expression
+from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression
 from qtools.flow.contract import GroupAttributes, GroupPublisher, Refused
 from qtools.flow.filter import encode, parser_for
+from qtools.flow.variables import Row, names_in
 
 
 class Keying(NamedTuple):
@@ -23,25 +28,34 @@ class Keying(NamedTuple):
     key: Expression | None = None
     headers: tuple[tuple[str, Expression], ...] = ()
 
+    @property
+    def expressions(self) -> list[Expression]:
+        return [*([self.key] if self.key is not None else []), *(expression for _, expression in self.headers)]
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The names of the variables in the expressions."""
+        return names_in(self.expressions)
+
     def evaluate(
-        self, bodies: Sequence[bytes]
+        self, bodies: Sequence[bytes], rows: Sequence[Row]
     ) -> tuple[list[bytes | None], list[list[tuple[str, bytes | None]]], dict[int, RouteFailed]]:
-        """Keys and headers for each of `bodies`, and the errors by index. A message on which an expression failed has
-        no key and no headers."""
+        """Keys and headers for each of `bodies`, and the errors by index. rows: the variables of each message. A
+        message on which an expression failed has no key and no headers."""
         keys: list[bytes | None] = []
         headers: list[list[tuple[str, bytes | None]]] = []
         failed: dict[int, RouteFailed] = {}
-        loads = parser_for(bodies)
-        for place, body in enumerate(bodies):
+        loads = parser_for(bodies) if any(each.reads_body for each in self.expressions) else None
+        for place, body, row in zip(count(), bodies, rows, strict=False):
             what, key = "--key", None
             found: list[tuple[str, bytes | None]] = []
             try:
-                value = loads(body)
+                value = loads(body) if loads is not None else None
                 if self.key is not None:
-                    key = _as_bytes(self.key.evaluate(value))
+                    key = _as_bytes(self.key, value, row)
                 for name, expression in self.headers:
                     what = f"--header {name}"
-                    if (made := _as_bytes(expression.evaluate(value))) is not None:
+                    if (made := _as_bytes(expression, value, row)) is not None:
                         found.append((name, made))
             except EvaluationError as error:
                 failed[place] = RouteFailed(f"{what}: {error}")
@@ -51,24 +65,43 @@ class Keying(NamedTuple):
         return keys, headers, failed
 
 
+class FixedAttributes:
+    """GroupAttributes that are known. rows: the variables of each group's messages, for a publisher that asks."""
+
+    def __init__(self, groups: Sequence[Attributes], rows: Sequence[Sequence[Row]] = ()) -> None:
+        self._groups = groups
+        self._rows = rows
+
+    def __call__(self) -> Sequence[Attributes]:
+        return self._groups
+
+    def variables(self, names: Collection[str]) -> Sequence[Sequence[Row]]:
+        return self._rows
+
+
 class KeyedPublisher:
     """Publishes through `publisher`, each message with the key and the headers of `keying`."""
 
     def __init__(self, publisher: GroupPublisher, keying: Keying) -> None:
         self._publisher = publisher
         self._keying = keying
+        self._variables = keying.variables
 
     async def publish(
         self, groups: Sequence[tuple[str, Sequence[bytes]]], *, attributes: GroupAttributes | None = None
     ) -> Refused:
         """As the publisher does; a message on which an expression fails is refused with RouteFailed."""
-        known = attributes() if attributes is not None else [Attributes()] * len(groups)
+        if attributes is None:
+            known: Sequence[Attributes] = [Attributes()] * len(groups)
+            rows: Sequence[Sequence[Row]] = [[NO_VARIABLES] * len(bodies) for _, bodies in groups]
+        else:
+            known, rows = attributes(), attributes.variables(self._variables)
         made: list[Attributes] = []
         passing: list[tuple[str, Sequence[bytes]]] = []
         places: list[Sequence[int]] = []
         refused: Refused = {}
         for number, ((topic, bodies), had) in enumerate(zip(groups, known, strict=True)):
-            keys, headers, failed = self._keying.evaluate(bodies)
+            keys, headers, failed = self._keying.evaluate(bodies, rows[number])
             whole = had._replace(
                 keys=keys if self._keying.key is not None else had.keys,
                 headers=_joined(had.headers, headers) if self._keying.headers else had.headers,
@@ -78,7 +111,7 @@ class KeyedPublisher:
             places.append(good)
             passing.append((topic, [bodies[place] for place in good] if failed else bodies))
             made.append(whole.pick(good) if failed else whole)
-        answer = await self._publisher.publish(passing, attributes=lambda: made)
+        answer = await self._publisher.publish(passing, attributes=FixedAttributes(made))
         refused.update({(number, places[number][nth]): error for (number, nth), error in answer.items()})
         return refused
 
@@ -90,7 +123,15 @@ def _joined(had: Sequence[Headers] | None, new: list[list[tuple[str, bytes | Non
     return new if had is None else [[*before, *added] for before, added in zip(had, new, strict=True)]
 
 
-def _as_bytes(value: object) -> bytes | None:
-    if value is None or value is NOTHING:
+def _as_bytes(expression: Expression, value: Any, row: Row) -> bytes | None:
+    """The result of an expression for a message, as a key or as the value of a header."""
+    result = expression.evaluate(value, row)
+    if result is None or result is NOTHING:
         return None
-    return value.encode("utf-8", "replace") if isinstance(value, str) else encode(value)
+    if isinstance(result, str):
+        return result.encode("utf-8", "replace")
+    if expression.variables and isinstance(result, dict) and result.keys() == {"base64"}:
+        # A key, or a header, whose bytes are not text (flow/variables.py).
+        with contextlib.suppress(ValueError, TypeError):
+            return base64.b64decode(result["base64"], validate=True)
+    return encode(result)

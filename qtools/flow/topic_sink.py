@@ -5,12 +5,12 @@ In: batches. Out: calls of a publisher, and which messages of the batch were ref
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Container, Sequence
+from typing import Any, NamedTuple
 
 from qtools.attributes import Attributes
 from qtools.errors import MessageRefused, PartialFailure, QtoolsError
-from qtools.flow.contract import GroupPublisher, attributes_of
+from qtools.flow.contract import GroupPublisher
 from qtools.message import Batch
 
 
@@ -34,6 +34,30 @@ class TopicSink:
 
     async def close(self) -> None:
         await self._publisher.close()
+
+
+class BatchAttributes:
+    """GroupAttributes of groups of a batch's messages, each given by their places in it.
+
+    instead: keys and headers that replace those of the batch's messages.
+    """
+
+    def __init__(self, batch: Batch, groups: Sequence[Sequence[int]], instead: Attributes | None = None) -> None:
+        self._batch = batch
+        self._groups = groups
+        self._instead = instead
+
+    def __call__(self) -> Sequence[Attributes]:
+        found, all_places = self._batch.attributes() or Attributes(), range(len(self._batch))
+        if self._instead is not None:
+            found = found._replace(keys=self._instead.keys, headers=self._instead.headers)
+        return [found if places == all_places else found.pick(places) for places in self._groups]
+
+    def variables(self, names: Collection[str]) -> Sequence[Sequence[Sequence[Any]]]:
+        from qtools.flow.variables import rows_of  # few publishers evaluate expressions
+
+        rows = rows_of(self._batch, names, self._instead)
+        return [[rows[place] for place in places] for places in self._groups]
 
 
 class RefusedCopy(NamedTuple):
@@ -63,7 +87,7 @@ async def publish_groups(
     fixed: the topics that do not depend on a message; None for all. If a broker refuses such a topic, and not only a
     message, the error is raised. Any other topic was chosen by its messages, and these are refused.
     """
-    made = attributes_of(batch, places, attributes) if batch is not None else None
+    made = BatchAttributes(batch, places, attributes) if batch is not None else None
     refused = await publisher.publish(groups, attributes=made)
     if not refused:
         return {}

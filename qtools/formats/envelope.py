@@ -23,7 +23,7 @@ from typing import Any
 
 import orjson
 
-from qtools.attributes import TOMBSTONE, Attributes, Headers
+from qtools.attributes import TOMBSTONE, Attributes, bytes_as_json, headers_by_name
 from qtools.errors import InputError
 from qtools.formats.lines import LONGEST, DelimiterSplitter
 from qtools.message import Batch, Message, Origin
@@ -50,19 +50,6 @@ def _add_attributes(fields: dict[str, Any], attributes: Attributes, place: int) 
         fields["partition"], fields["offset"] = partitions[place], offsets[place]
 
 
-def headers_by_name(headers: Headers) -> dict[str, Any]:
-    """The value of each header by its name; a list of values where a name occurs more than once."""
-    found: dict[str, Any] = {}
-    for name, value in headers:
-        if name not in found:
-            found[name] = value
-        elif isinstance(found[name], list):
-            found[name].append(value)
-        else:
-            found[name] = [found[name], value]
-    return found
-
-
 def encode_bytes(fields: dict[str, Any]) -> None:
     """Replace the bytes of "key" and "headers" in `fields` by what JSON can hold."""
     key = fields.get("key")
@@ -73,19 +60,7 @@ def encode_bytes(fields: dict[str, Any]) -> None:
             del fields["key"]
             fields["key_base64"] = base64.b64encode(key).decode("ascii")
     if "headers" in fields:
-        fields["headers"] = {name: _header_as_json(value) for name, value in fields["headers"].items()}
-
-
-def _header_as_json(value: Any) -> Any:
-    """The value of a header, or the list of its values, as JSON can hold it."""
-    if isinstance(value, list):
-        return [_header_as_json(each) for each in value]
-    if value is None:
-        return None
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode("ascii")}
+        fields["headers"] = {name: bytes_as_json(value) for name, value in fields["headers"].items()}
 
 
 def encode_envelopes(batch: Batch) -> list[bytes]:
@@ -198,7 +173,7 @@ def headers_of(envelope: dict[str, Any]) -> list[tuple[str, bytes | None]]:
 
 
 def _header_value(name: str, value: Any) -> bytes | None:
-    """A header's value as `_header_as_json` has written it."""
+    """A header's value as `bytes_as_json` has written it."""
     if value is None:
         return None
     if isinstance(value, str):

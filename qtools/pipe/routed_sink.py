@@ -54,7 +54,7 @@ class RoutedSink:
     async def write(self, batch: Batch) -> None:
         """Publish the batch. PartialFailure names the messages that no broker accepts. With `on_error` "fail",
         SinkError at the first message that cannot be routed; the messages before it are safe."""
-        plan = self._routes.plan(batch.bodies)
+        plan = self._routes.plan(batch)
         if not plan.failed or self._on_error != "fail":
             refused = await self._send(batch, plan)
             if refused:
@@ -63,7 +63,7 @@ class RoutedSink:
         end = min(plan.failed)
         stop = SinkError(f"{self._name(batch, end)}: {plan.failed[end]} ({ADVICE})", end)
         before = batch.pick(range(end))
-        refused = await self._send(before, self._routes.plan(before.bodies))
+        refused = await self._send(before, self._routes.plan(before))
         if refused:
             raise PartialFailure(refused | dict.fromkeys(range(end, len(batch)), stop))
         raise stop

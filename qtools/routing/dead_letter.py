@@ -11,22 +11,21 @@ has no such keys. In: messages, errors. Out: bytes, and a plan to put dead lette
 from __future__ import annotations
 
 import base64
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 import orjson
 
-from qtools.attributes import TOMBSTONE, Attributes, Headers
+from qtools.attributes import TOMBSTONE, Attributes, Headers, headers_by_name
 from qtools.errors import NameInvalid, QtoolsError, RouteFailed
 from qtools.formats.envelope import (
     body_of,
     encode_bytes,
-    headers_by_name,
     headers_of,
     key_of,
     parse_envelope,
 )  # fmt: skip
-from qtools.message import Message
+from qtools.message import Batch, Message
 from qtools.names import EPHEMERAL, check_topic
 from qtools.routing.routes import Plan
 
@@ -91,7 +90,8 @@ class Redrive:
         self.names = ["redrive"]
         self._forbidden = forbidden
 
-    def plan(self, bodies: Sequence[bytes], skip: Container[int] = ()) -> Plan:
+    def plan(self, batch: Batch, skip: Container[int] = ()) -> Plan:
+        bodies = batch.bodies
         keys: list[bytes | None] = [None] * len(bodies)
         headers: list[Headers] = [()] * len(bodies)
         plan = Plan(hits=[0], attributes=Attributes(keys, headers))

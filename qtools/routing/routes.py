@@ -1,25 +1,29 @@
-"""Routes messages to topics. In: bodies. Out: a plan with the messages for each topic, and those that cannot be routed.
+"""Routes messages to topics. In: a batch. Out: a plan with the messages for each topic, and those that cannot go.
 
     route 1 ─▶ when? ─▶ sample? ─▶ select ─▶ to …      `last`: the routes behind it are not tried
     route 2 ─▶ …                                       if no `when` was true: the default, if there is one
 
-A body is parsed once, and only if a route needs its value. Conditions are evaluated in the order of the routes. A
-message on which one of them fails is not routed at all: otherwise some of its copies would be sent again at the next
-attempt. Routes that begin by comparing a field (`.type == "purchase" and …`) are found by an index (route_index.py), so
-only those that can match are evaluated. This module uses no file and no clock, and chance only for routes that sample.
+A body is parsed once, and only if a route needs its value; so with the variables of a message ($key …). Conditions are
+evaluated in the order of the routes. A message on which one of them fails is not routed at all: otherwise some of its
+copies would be sent again at the next attempt. Routes that begin by comparing a field (`.type == "purchase" and …`) are
+found by an index (route_index.py), so only those that can match are evaluated. This module uses no file and no clock,
+and chance only for routes that sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from random import random
 from typing import Any, Protocol
 
 from qtools.attributes import Attributes
 from qtools.errors import EvaluationError, NameInvalid, QtoolsError, RouteFailed
-from qtools.expressions.expression import NOTHING, Expression
+from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression
 from qtools.flow.filter import encode, encode_all, parser_for
+from qtools.flow.variables import Row, names_in, rows_of
+from qtools.message import Batch
 from qtools.names import check_topic
 from qtools.routing.route_index import RouteIndex
 
@@ -80,8 +84,8 @@ class Planner(Protocol):
 
     names: list[str]  # of the routes that `Plan.hits` counts
 
-    def plan(self, bodies: Sequence[bytes], skip: Container[int] = ()) -> Plan:
-        """The plan for all of `bodies` but those at the places `skip`."""
+    def plan(self, batch: Batch, skip: Container[int] = ()) -> Plan:
+        """The plan for all messages of `batch` but those at the places `skip`."""
 
 
 class Routes:
@@ -119,12 +123,18 @@ class Routes:
         self._tests = [
             (route.when and route.when.evaluate, route.select and route.select.evaluate, route) for route in self.routes
         ]
-        self.reads_json = (
-            keep_values
-            or where is not None
-            or any(route.when or route.select for route in self.routes)
-            or any(to.template for to in self.targets())
-        )
+        expressions = [
+            each
+            for each in (
+                where,
+                *(expression for route in self.routes for expression in (route.when, route.select)),
+                *(to.template for to in self.targets()),
+            )
+            if each is not None
+        ]
+        self.variables = names_in(expressions)
+        self.reads_json = keep_values or any(each.reads_body for each in expressions)
+        self._is_constant = not keep_values and not expressions and all(route.sample >= 1.0 for route in self.routes)
 
     def targets(self) -> Iterator[To]:
         """All destinations of the routes and of the default."""
@@ -139,13 +149,20 @@ class Routes:
 
     # ── a batch ──
 
-    def plan(self, bodies: Sequence[bytes], skip: Container[int] = ()) -> Plan:
-        """The plan for all of `bodies` but those at the places `skip`."""
-        if not self.reads_json and not skip and not any(route.sample < 1.0 for route in self.routes):
-            return self._all_alike(bodies)
-        return self._plan(bodies, skip, encode_late=True) or self._plan(bodies, skip, encode_late=False) or Plan()
+    def plan(self, batch: Batch, skip: Container[int] = ()) -> Plan:
+        """The plan for all messages of `batch` but those at the places `skip`."""
+        if self._is_constant and not skip:
+            return self._all_alike(batch.bodies)
+        return self.plan_bodies(batch.bodies, rows_of(batch, self.variables), skip)
 
-    def _plan(self, bodies: Sequence[bytes], skip: Container[int], encode_late: bool) -> Plan | None:
+    def plan_bodies(self, bodies: Sequence[bytes], rows: Sequence[Row], skip: Container[int] = ()) -> Plan:
+        """As `plan`, for messages that are in no batch. rows: the variables of each message."""
+        made = self._plan(bodies, rows, skip, encode_late=True) or self._plan(bodies, rows, skip, encode_late=False)
+        return made or Plan()
+
+    def _plan(
+        self, bodies: Sequence[bytes], rows: Sequence[Row], skip: Container[int], encode_late: bool
+    ) -> Plan | None:
         """The plan. encode_late: encode all new bodies at once; returns None if that is not possible."""
         plan = Plan(hits=[0] * len(self.names), values=[None] * len(bodies) if self._keep_values else [])
         groups: dict[str, tuple[list[Any], list[int]]] = {}
@@ -154,7 +171,7 @@ class Routes:
         hits, failed, ships_of = plan.hits, plan.failed, self._ships
         loads = parser_for(bodies) if self.reads_json else None
         value: Any = None
-        for place, body in enumerate(bodies):
+        for place, body, row in zip(count(), bodies, rows, strict=False):
             if skip and place in skip:
                 continue
             try:
@@ -162,7 +179,7 @@ class Routes:
                     value = loads(body)
                 if self._keep_values:
                     plan.values[place] = value
-                ships = ships_of(value, body, encode_late)
+                ships = ships_of(value, row, body, encode_late)
             except EvaluationError as error:
                 failed[place] = RouteFailed(str(error))
                 continue
@@ -195,7 +212,7 @@ class Routes:
     def _all_alike(self, bodies: Sequence[bytes]) -> Plan:
         """The plan if no route depends on the message: no body is parsed."""
         plan = Plan(hits=[0] * len(self.names))
-        for topic, _, number, _ in self._ships(None, b"", False):
+        for topic, _, number, _ in self._ships(None, NO_VARIABLES, b"", False):
             plan.groups.append((topic, bodies))
             plan.places.append(range(len(bodies)))
             plan.hits[number] += len(bodies)
@@ -204,7 +221,7 @@ class Routes:
 
     # ── a message ──
 
-    def _ships(self, value: Any, body: bytes, encode_late: bool) -> list[Ship]:
+    def _ships(self, value: Any, row: Row, body: bytes, encode_late: bool) -> list[Ship]:
         """The copies that are sent of one message; RouteFailed if an expression fails or names no valid topic."""
         ships: list[Ship] = []
         matched = False
@@ -212,7 +229,7 @@ class Routes:
         try:
             where = self.where
             if where is not None:
-                result = where(value)
+                result = where(value, row)
                 if result is None or result is False or result is NOTHING:
                     return ships
             tests = self._tests
@@ -220,30 +237,30 @@ class Routes:
                 test, select, route = tests[number]
                 name = route.name
                 if test is not None:
-                    result = test(value)
+                    result = test(value, row)
                     if result is None or result is False or result is NOTHING:
                         continue
                 matched = True
                 if route.sample >= 1.0 or self._draw() < route.sample:
                     if select is None:
-                        ships += [(self._topic(to, value), body, number, False) for to in route.to]
-                    elif (made := select(value)) is not NOTHING:
+                        ships += [(self._topic(to, value, row), body, number, False) for to in route.to]
+                    elif (made := select(value, row)) is not NOTHING:
                         made = made if encode_late else encode(made)
-                        ships += [(self._topic(to, value), made, number, encode_late) for to in route.to]
+                        ships += [(self._topic(to, value, row), made, number, encode_late) for to in route.to]
                 if route.last:
                     break
             if not matched and self.default:
                 name = "default"
-                ships += [(self._topic(to, value), body, len(tests), False) for to in self.default]
+                ships += [(self._topic(to, value, row), body, len(tests), False) for to in self.default]
         except (EvaluationError, NameInvalid) as error:
             raise RouteFailed(str(error), name) from error
         return ships if len(ships) < 2 else _once(ships)
 
-    def _topic(self, to: To, value: Any) -> str:
+    def _topic(self, to: To, value: Any, row: Row) -> str:
         """The topic of `to` for a message; NameInvalid or EvaluationError if a template yields no allowed topic."""
         if to.template is None:
             return to.text
-        name = to.template(value)
+        name = to.template(value, row)
         if name in self._rendered:
             return str(name)
         check_topic(name)

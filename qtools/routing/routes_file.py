@@ -2,7 +2,8 @@
 
     [[route]]    to, and optionally name, when, select, sample, last
     [default]    to
-    [[test]]     message, and to (the topics it goes to, in any order) or error = true; optionally name
+    [[test]]     message, and to (the topics it goes to, in any order) or error = true; optionally name, and the
+                 variables of the message: key, headers, topic, timestamp, attempts, id, partition, offset
 
 A `to` is a topic, a template for one ('events.\\(.type)'), or a list of them. Unknown keys are refused: a misspelt
 `wen` would route everything.
@@ -18,13 +19,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from qtools.errors import ExpressionError, NameInvalid, UsageError
-from qtools.expressions.expression import compile_expression
+from qtools.expressions.expression import NO_VARIABLES, VARIABLES, compile_expression
+from qtools.flow.variables import Row
 from qtools.names import MAX_NAME_LENGTH, check_topic
 from qtools.routing.routes import Route, Routes, To
 
 ROUTE_KEYS = ("name", "when", "to", "select", "sample", "last")
 DEFAULT_KEYS = ("to",)
-TEST_KEYS = ("name", "message", "to", "error")
+TEST_KEYS = ("name", "message", "to", "error", *VARIABLES)
 FILE_KEYS = ("route", "default", "test")
 
 Made = TypeVar("Made")
@@ -32,12 +34,14 @@ Made = TypeVar("Made")
 
 @dataclass(slots=True)
 class Test:
-    """A test in a routes file: `message` goes to the topics `to`, or (error) it cannot be routed."""
+    """A test in a routes file: `message` goes to the topics `to`, or (error) it cannot be routed. row: its
+    variables."""
 
     name: str
     message: bytes
     to: tuple[str, ...]
     error: bool = False
+    row: Row = NO_VARIABLES
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class RoutesFile:
         """A line for each test that fails. In tests a route that samples sends all matching messages."""
         lines = []
         for test in self.tests:
-            plan = Routes(self.routes, self.default, draw=lambda: 0.0).plan([test.message])
+            plan = Routes(self.routes, self.default, draw=lambda: 0.0).plan_bodies([test.message], [test.row])
             went = sorted(topic for topic, _ in plan.groups)
             if plan.failed:
                 outcome = f"failed: {plan.failed[0]}"
@@ -241,7 +245,20 @@ class _Reader:
             raise self.fail(where, "give to (a list of topics, [] for nowhere), or error = true")
         if to is not None and not all(isinstance(topic, str) for topic in to):
             raise self.fail(where, f"to is a list of topics, not {to!r}")
-        return Test(where, message.encode(), tuple(to or ()), error)
+        return Test(where, message.encode(), tuple(to or ()), error, self.row(where, table))
+
+    def row(self, where: str, table: dict[str, Any]) -> Row:
+        """The variables of a test's message."""
+        for name in ("key", "topic", "id"):
+            self.get(where, table, name, str, "a text", None)
+        for name in ("timestamp", "attempts", "partition", "offset"):
+            if isinstance(self.get(where, table, name, int, "an integer", None), bool):
+                raise self.fail(where, f"{name} is an integer, not {table[name]!r}")
+        headers = self.get(where, table, "headers", dict, 'a table, as in {name = "value"}', {})
+        for name, value in headers.items():
+            if not isinstance(value, str):
+                raise self.fail(where, f"header {name} is a text, not {value!r}")
+        return [table.get(name, absent) for name, absent in zip(VARIABLES, NO_VARIABLES, strict=True)]
 
 
 def _lowered(text: str) -> str:

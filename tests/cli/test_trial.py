@@ -43,8 +43,8 @@ class Fed:
     async def close(self) -> None: ...
 
 
-def failures(bodies: Sequence[bytes]) -> dict[int, EvaluationError]:
-    return {place: EvaluationError(f"no {body!r}") for place, body in enumerate(bodies) if body == b"bad"}
+def failures(batch: Batch) -> dict[int, EvaluationError]:
+    return {place: EvaluationError(f"no {body!r}") for place, body in enumerate(batch.bodies) if body == b"bad"}
 
 
 async def read(trial: Trial) -> list[bytes] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +92,7 @@ class MemoryEngine:
 
     def put(self, name: str, bodies: Sequence[bytes], attributes: Attributes | None = None) -> None:
         topic, count = self.topic(name), len(bodies)
-        keys, headers, timestamps, _, _ = attributes or Attributes()
+        keys, headers, timestamps = (attributes or Attributes())[:3]
         topic.keys += keys or [None] * count
         topic.headers += headers or [()] * count
         for body, timestamp in zip(bodies, timestamps or [time.time_ns()] * count, strict=True):
@@ -172,15 +172,16 @@ class Delivery:
         found = {place: attempts.get(record, 1) for place, record in enumerate(records)}
         return {place: deliveries for place, deliveries in found.items() if deliveries > times}
 
-    def attributes_of(self, records: Sequence[Any]) -> Attributes:
+    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
         topic = self._engine.topic(self.topic)
-        return Attributes(
+        made = Attributes(
             keys=[topic.keys[place] for place in records],
             headers=[topic.headers[place] for place in records],
             timestamps=[topic.messages[place].timestamp for place in records],
             partitions=[0] * len(records),
             offsets=records,
         )
+        return Attributes(*(column if name in only else None for name, column in made._asdict().items()))
 
     def release(self) -> None:
         """Give back what is still in flight."""

@@ -56,10 +56,10 @@ ARITHMETIC = ["+", "-", "*", "/", "%"]
 
 # What is most often of this kind in a message; most expressions are made of operands of the kind they want.
 PATHS = {
-    "number": [".a", ".b.a", ".items[0].a", ".items[-1].a?", ".a?", '."a"', ".items[1.5].a"],
-    "string": [".type", ".b.type", '.["type"]', ".items[0].type", ".type[:2]"],
+    "number": [".a", ".b.a", ".items[0].a", ".items[-1].a?", ".a?", '."a"', ".items[1.5].a", "$offset"],
+    "string": [".type", ".b.type", '.["type"]', ".items[0].type", ".type[:2]", "$key", "$headers.a"],
     "array": [".items", ".items[1:]", ".b.items", ".items?"],
-    "object": [".", ".b", ".items[0]", ".b?", "."],
+    "object": [".", ".b", ".items[0]", ".b?", ".", "$headers"],
     "boolean": [".c", ".b.c", ".c?"],
     "any": [
         ".",
@@ -76,6 +76,10 @@ PATHS = {
         ".c.c.c",
     ],
 }
+VARIABLES = {
+    "key": "ab", "headers": {"a": "purchase", "b": ["x y", None], "c": {"base64": "/w=="}}, "topic": "Abc",
+    "timestamp": 123456, "attempts": 2, "id": "12", "partition": None, "offset": 7,
+}  # fmt: skip
 KINDS = list(PATHS)
 # Functions by the kind of their input, each with the kind of its argument if it has one.
 TAKEN = {

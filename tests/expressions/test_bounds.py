@@ -133,7 +133,7 @@ def test_no_word_of_the_text_is_a_name_of_ours(word: str) -> None:
 
 
 KNOWN = {name for room in (values, functions) for name in vars(room)} | {
-    "NOTHING", "EvaluationError", "TOO_DEEP", "dict", "int", "float", "get", "append", "__class__",
+    "NOTHING", "NO_VARIABLES", "EvaluationError", "TOO_DEEP", "dict", "int", "float", "get", "append", "__class__",
     "RecursionError", "OverflowError", "ValueError",
 }  # fmt: skip
 
@@ -146,7 +146,7 @@ def test_what_is_compiled_has_our_names_and_no_literal_of_the_text(seed: int) ->
     codes = [thing.__code__ for thing in evaluate.__globals__.values() if isinstance(thing, FunctionType)]
     for code in (code for code in codes if code.co_filename == "<expression>"):
         names = {*code.co_names, *code.co_varnames}
-        assert {name for name in names if not re.fullmatch(r"v|evaluate|[tkf][0-9]+", name)} <= KNOWN
+        assert {name for name in names if not re.fullmatch(r"v|m|evaluate|[tkf][0-9]+", name)} <= KNOWN
         assert set(code.co_consts) <= {None, True, False}
     assert evaluate.__globals__["__builtins__"] == {}
 

@@ -285,7 +285,14 @@ def test_integers_stay_exact_where_jq_rounds() -> None:
         ("$__loc__", 1, "jq"),
         ("input", 1, "jq"),
         (".a as $x | $x", 4, "jq"),
-        (".a | $x", 6, "jq"),
+        (".a | $x", 6, "variables of one's own are jq's"),
+        ("$kye", 1, "did you mean $key?"),
+        (".a == $header.b", 7, "(known are $key, $headers, $topic, $timestamp, $attempts, $id, $partition, $offset)"),
+        ("{a: $b}", 5, "there is no variable $b"),
+        ("{$ENV}", 2, "jq"),
+        ("$", 1, "a variable has a name"),
+        (".a $key", 4, "the end or an operator was expected, not '$key'"),
+        ("$key as $x | 1", 6, "jq"),
         (".items[]", 7, "any(…) and all(…)"),
         (".[] | .a", 2, "jq"),
         (".a, .b", 3, "jq"),
@@ -325,3 +332,60 @@ def test_an_expression_of_a_stranger_has_no_patterns() -> None:
     with pytest.raises(ExpressionError, match=r"column 6: test\(…\) is not allowed here"):
         compile_expression('.a | test("a")', regex=False)
     assert compile_expression('.a | startswith("a")', regex=False)({"a": "ab"}) is True
+
+
+ROW = ("k1", {"a": "1", "b-c": ["x", None]}, "events", 5, 2, "id", 3, 42)
+
+
+@pytest.mark.parametrize(
+    ("text", "result", "names"),
+    [
+        ("$key", "k1", {"key"}),
+        ("$headers.a", "1", {"headers"}),
+        ('$headers["b-c"][0]', "x", {"headers"}),
+        ('$headers."b-c" | any(. == null)', True, {"headers"}),
+        ("$headers.missing", None, {"headers"}),
+        ('"\\($topic)-\\($partition)-\\($offset)"', "events-3-42", {"topic", "partition", "offset"}),
+        ("{$key, id: $id, n: .n}", {"key": "k1", "id": "id", "n": [1, 2, 3]}, {"key", "id"}),
+        (".n | any(. == $attempts)", True, {"attempts"}),
+        ("[.n | all(. < $timestamp)]", [True], {"timestamp"}),
+        (".n[:$attempts]", [1, 2], {"attempts"}),
+        ("[$key, select($offset > 50)]", ["k1"], {"key", "offset"}),
+        ("(.n | tonumber)? // $key", "k1", {"key"}),
+        ("if $key then $id else . end", "id", {"key", "id"}),
+        ("$key | . + $key", "k1k1", {"key"}),
+        ("-$offset", -42, {"offset"}),
+    ],
+)
+def test_variables(text: str, result: Any, names: set[str]) -> None:
+    expression = compile_expression(text)
+    assert expression({"n": [1, 2, 3]}, ROW) == result
+    assert expression.variables == names
+    conditions = dict(compile_expression(f"({text}) == 1 and $key").parts)
+    assert conditions["$key"](None, ROW) == "k1"
+
+
+def test_without_a_message_variables_are_null_and_there_are_no_headers() -> None:
+    text = "[$key, $headers, $topic, $timestamp, $attempts, $id, $partition, $offset]"
+    assert compile_expression(text)(1) == [None, {}, None, None, None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "reads_body"),
+    [
+        ('$key == "a"', False),
+        ("$headers.a | length > 1", False),
+        ("{$key, a: [$offset]}", False),
+        ("select($key) | $id", False),
+        ("if $key then 1 else empty end", False),
+        ("if $key then 1 end", True),
+        ("select($key)", True),
+        ("$key and .a", True),
+        ("select(.a) | $key", True),
+        ("[$key] | any(. == 1)", False),
+        ("length > $offset", True),
+        ("true", True),  # as ever: without variables a message has to be JSON
+    ],
+)
+def test_whether_the_body_matters(text: str, reads_body: bool) -> None:
+    assert compile_expression(text).reads_body is reads_body

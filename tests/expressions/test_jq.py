@@ -24,7 +24,7 @@ from qtools.errors import EvaluationError, ExpressionError
 from qtools.expressions.expression import NOTHING, compile_expression
 from qtools.expressions.values import LARGEST
 from tests.expressions.events import EVENT
-from tests.expressions.jq_pairs import Pairs
+from tests.expressions.jq_pairs import VARIABLES, Pairs
 from tests.expressions.test_expression import CONSTRUCTS
 
 EXPRESSIONS, VALUES, EXAMPLES = 12, 12, 180
@@ -53,7 +53,7 @@ def plain(value: Any) -> Any:
 
 def ours(text: str, value: Any) -> Any:
     try:
-        result = compiled(text)(value)
+        result = compiled(text)(value, tuple(VARIABLES.values()))
     except EvaluationError as error:
         return {"error": plain(str(error))}
     return [] if result is NOTHING else [plain(result)]
@@ -62,7 +62,7 @@ def ours(text: str, value: Any) -> Any:
 def theirs(texts: list[str], inputs: list[Any]) -> list[list[Any]]:
     """What jq makes of each value by each expression."""
     tried = ", ".join(f"(. as $value | try [$value | {text}] catch {{error: .}})" for text in texts)
-    found = jq.compile(f"[.[] | [{tried}]]").input_text(json.dumps(inputs)).first()
+    found = jq.compile(f"[.[] | [{tried}]]", args=VARIABLES).input_text(json.dumps(inputs)).first()
     return [
         [{"error": plain(one["error"])} if isinstance(one, dict) else [plain(item) for item in one] for one in row]
         for row in found

@@ -44,39 +44,41 @@ BODIES = [b'{"n": 1}', b'{"n": 2}', b"no", b'{"n": "x"}', b'{"n":  3}', b"[]"]
 def test_where_lets_bodies_pass_as_they_are(
     on_error: OnError, places: list[int], bodies: list[bytes], failed: list[int]
 ) -> None:
-    found = rules(".n - 1 > 0", on_error=on_error).run(BODIES)
+    found = rules(".n - 1 > 0", on_error=on_error).run(batch(BODIES))
     assert (found[0], found[1], list(found[2])) == (places, bodies, failed)
 
 
 def test_what_is_said_of_those_without_an_answer() -> None:
-    _, _, failed = rules(".n - 1 > 0", "{n: (.n - 2)}", "skip").run([*BODIES[2:4], b'{"n": null}', b'{"n": 3}', b""])
+    _, _, failed = rules(".n - 1 > 0", "{n: (.n - 2)}", "skip").run(
+        batch([*BODIES[2:4], b'{"n": null}', b'{"n": 3}', b""])
+    )
     assert [str(failed[place]) for place in failed] == [
         "it is not JSON (invalid literal, expected 'null': line 1 column 1 (char 0))",
         '--where failed: string ("x") and number (1) cannot be subtracted',
         "--where failed: null (null) and number (1) cannot be subtracted",
         "it is not JSON (Input is a zero-length, empty document: line 1 column 1 (char 0))",
     ]
-    _, _, failed = rules(None, ".n.m").run([b'{"n": 1}'])
+    _, _, failed = rules(None, ".n.m").run(batch([b'{"n": 1}']))
     assert str(failed[0]) == '--select has no result: Cannot index number with string ("m")'
 
 
 def test_select_makes_compact_json_and_nothing_passes_nothing() -> None:
     places, bodies, failed = rules(None, "select(.n > 1) | {n, twice: (.n * 2)}").run(
-        [b'{"n": 1}', b'{"n": 2}', b'{ "n": 3.5 }']
+        batch([b'{"n": 1}', b'{"n": 2}', b'{ "n": 3.5 }'])
     )
     assert (places, bodies, failed) == ([1, 2], [b'{"n":2,"twice":4}', b'{"n":3.5,"twice":7}'], {})
     # Text is JSON too, with its quotes: what comes out of --select can always be read as JSON.
-    assert rules(None, ".n").run([b'{"n": "a"}', b'{"n": null}'])[1] == [b'"a"', b"null"]
+    assert rules(None, ".n").run(batch([b'{"n": "a"}', b'{"n": null}']))[1] == [b'"a"', b"null"]
 
 
 @pytest.mark.parametrize("number", [2**63, 2**64 - 1, 2**64, 2**64 + 1, -(2**63) - 1, 10**30 + 1, -(10**300) - 1])
 def test_no_digit_is_lost(number: int) -> None:
     body = b'{"n": %d}' % number
-    assert rules(f".n == {number}" if number > 0 else f".n == -{-number}").run([body])[0] == [0]
-    assert rules(f".n == {abs(number) + 1}").run([body])[0] == []
-    assert rules(None, ".n").run([body])[1] == [b"%d" % number]
-    assert rules(None, "{n: [.n]}").run([body])[1] == [b'{"n":[%d]}' % number]
-    assert rules(None, ".n | tostring").run([body])[1] == [b'"%d"' % number]
+    assert rules(f".n == {number}" if number > 0 else f".n == -{-number}").run(batch([body]))[0] == [0]
+    assert rules(f".n == {abs(number) + 1}").run(batch([body]))[0] == []
+    assert rules(None, ".n").run(batch([body]))[1] == [b"%d" % number]
+    assert rules(None, "{n: [.n]}").run(batch([body]))[1] == [b'{"n":[%d]}' % number]
+    assert rules(None, ".n | tostring").run(batch([body]))[1] == [b'"%d"' % number]
 
 
 @given(
@@ -128,7 +130,7 @@ def test_a_result_that_is_many_times_its_message_has_no_answer() -> None:
     select = "[., .] | " * 9 + "."
     assert compile_expression(select).is_modest is False
     assert compile_expression("{id: .messageId, amount, a: [.b, .c]}").is_modest is True
-    places, _, failed = rules(None, select, "skip").run([b'"%s"' % (b"x" * 100_000), b'"x"'])
+    places, _, failed = rules(None, select, "skip").run(batch([b'"%s"' % (b"x" * 100_000), b'"x"']))
     assert places == [1]
     assert str(failed[0]) == "--select has no result: the text made of a value is too long"
 
@@ -136,14 +138,14 @@ def test_a_result_that_is_many_times_its_message_has_no_answer() -> None:
 @pytest.mark.parametrize("depth", [200, 500, 1000])
 def test_a_result_that_is_nested_deeply_is_written_or_has_no_answer(depth: int) -> None:
     deep = b"[" * depth + b"]" * depth
-    places, bodies, failed = rules(None, "[.]", "skip").run([b"1", deep, b"2"])
+    places, bodies, failed = rules(None, "[.]", "skip").run(batch([b"1", deep, b"2"]))
     assert (places, bodies) in (([0, 2], [b"[1]", b"[2]"]), ([0, 1, 2], [b"[1]", b"[%s]" % deep, b"[2]"]))
     assert list(failed) == ([1] if len(places) == 2 else [])
 
 
 def test_json_that_is_nested_deeply_is_read_or_has_no_answer() -> None:
     deep = b"[" * 1000 + b"1" * 30 + b"]" * 1000
-    places, _, failed = rules("true", None, "skip").run([deep, b"1"])
+    places, _, failed = rules("true", None, "skip").run(batch([deep, b"1"]))
     assert sorted([*places, *failed]) == [0, 1]
     assert places[-1] == 1
 

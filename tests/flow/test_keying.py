@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from qtools.attributes import Attributes
 from qtools.errors import MessageRefused
-from qtools.expressions.expression import compile_expression
+from qtools.expressions.expression import NO_VARIABLES, compile_expression
 from qtools.flow.contract import GroupAttributes, Refused
-from qtools.flow.keying import KeyedPublisher, Keying
+from qtools.flow.keying import FixedAttributes, KeyedPublisher, Keying
 
 KEY = compile_expression(".user")
 
@@ -48,7 +48,8 @@ async def test_headers_are_added_to_those_that_a_message_has() -> None:
     recorder = Recorder()
     keying = Keying(None, (("kind", compile_expression(".k")), ("n", compile_expression(".n"))))
     had = Attributes(keys=[b"k"], headers=[[("old", b"1")]], timestamps=[5])
-    await KeyedPublisher(recorder, keying).publish([("t", [b'{"k":"x","n":2}'])], attributes=lambda: [had])
+    known = FixedAttributes([had], [[NO_VARIABLES]])
+    await KeyedPublisher(recorder, keying).publish([("t", [b'{"k":"x","n":2}'])], attributes=known)
     await KeyedPublisher(recorder, keying).publish([("t", [b'{"k":"x"}'])])
     assert recorder.groups[0][2] == had._replace(headers=[[("old", b"1"), ("kind", b"x"), ("n", b"2")]])
     assert recorder.groups[1][2].headers == [[("kind", b"x")]]

@@ -13,6 +13,7 @@ from qtools.errors import MessageRefused, NameInvalid, RouteFailed
 from qtools.formats.envelope import decode_envelope
 from qtools.message import Message
 from qtools.routing.dead_letter import Redrive, dead_letter_topic, encode_dead_letter
+from tests.routing.batches import batch
 
 
 def letter(body: bytes, topic: str = "events") -> bytes:
@@ -38,7 +39,7 @@ def test_any_error_is_a_reason() -> None:
 @given(st.binary(min_size=1))
 def test_every_body_comes_back(body: bytes) -> None:
     assert decode_envelope(letter(body)) == body
-    plan = Redrive().plan([letter(body)])
+    plan = Redrive().plan(batch([letter(body)]))
     assert plan.groups == [("events", [body])]
     assert plan.failed == {}
 
@@ -52,7 +53,7 @@ def test_key_headers_and_a_tombstone_come_back(
 ) -> None:
     message = Message(0, 1, b"", b"x" if has_body else TOMBSTONE)
     text = encode_dead_letter(message, "events", "c", "", RouteFailed("why"), key=key, headers=headers)
-    plan = Redrive().plan([b"no letter", text])
+    plan = Redrive().plan(batch([b"no letter", text]))
     assert plan.attributes == Attributes([None, key], [(), headers])
     ((_, (body,)),) = plan.groups
     assert (body is TOMBSTONE) is not has_body
@@ -61,14 +62,14 @@ def test_key_headers_and_a_tombstone_come_back(
 def test_headers_of_one_name_keep_their_order() -> None:
     headers = [("a", b"1"), ("b", b"\xff"), ("a", None), ("a", b"1")]
     text = encode_dead_letter(Message(0, 1, b"", b"x"), "t", "c", "", RouteFailed("why"), headers=headers)
-    attributes = Redrive().plan([text]).attributes
+    attributes = Redrive().plan(batch([text])).attributes
     assert attributes is not None
     assert attributes.headers == [[("a", b"1"), ("a", None), ("a", b"1"), ("b", b"\xff")]]
 
 
 def test_letters_go_back_each_to_its_own_topic_in_order() -> None:
     letters = [letter(b"%d" % nth, f"t{nth % 2}") for nth in range(5)]
-    plan = Redrive().plan([*letters, b"x", b"y"], {6})
+    plan = Redrive().plan(batch([*letters, b"x", b"y"]), {6})
     assert plan.groups == [("t0", [b"0", b"2", b"4"]), ("t1", [b"1", b"3"])]
     assert plan.places == [[0, 2, 4], [1, 3]]
     assert list(plan.failed) == [5]
@@ -93,7 +94,7 @@ def test_letters_go_back_each_to_its_own_topic_in_order() -> None:
     ],
 )
 def test_what_is_no_letter_is_named(body: bytes, why: str) -> None:
-    plan = Redrive({"events.dead"}).plan([body])
+    plan = Redrive({"events.dead"}).plan(batch([body]))
     assert why in str(plan.failed[0])
     assert plan.groups == []
 

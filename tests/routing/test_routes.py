@@ -17,6 +17,7 @@ from qtools.flow.filter import encode
 from qtools.names import check_topic
 from qtools.routing.routes import Plan, Route, Routes, To
 from qtools.routing.routes_file import to_of
+from tests.routing.batches import batch
 
 
 def route(when: str | None, *to: str, select: str | None = None, **some: Any) -> Route:
@@ -57,7 +58,7 @@ LOOK = {"type": "look"}
 
 def test_a_message_goes_to_every_route_that_matches() -> None:
     routes = Routes([route('.type == "purchase"', "buys"), route(".amount > 100", "big"), route(None, "all")])
-    plan = routes.plan(bodies(BUY, LOOK))
+    plan = routes.plan(batch(bodies(BUY, LOOK)))
     assert topics(plan) == [["all", "big", "buys"], ["all"]]
     assert plan.hits == [1, 1, 2, 0]
     assert (plan.filtered, plan.failed) == (0, {})
@@ -65,41 +66,41 @@ def test_a_message_goes_to_every_route_that_matches() -> None:
 
 def test_a_last_one_that_matches_ends_it() -> None:
     routes = Routes([route('.type == "purchase"', "buys", last=True), route(None, "all")])
-    assert topics(routes.plan(bodies(BUY, LOOK))) == [["buys"], ["all"]]
+    assert topics(routes.plan(batch(bodies(BUY, LOOK)))) == [["buys"], ["all"]]
 
 
 def test_what_matched_nothing_goes_to_the_default_or_nowhere() -> None:
     only = [route('.type == "purchase"', "buys")]
-    plan = Routes(only, [To("unrouted")]).plan(bodies(BUY, LOOK))
+    plan = Routes(only, [To("unrouted")]).plan(batch(bodies(BUY, LOOK)))
     assert topics(plan) == [["buys"], ["unrouted"]]
     assert plan.hits == [1, 1]
-    assert Routes(only).plan(bodies(BUY, LOOK, LOOK)).filtered == 2
+    assert Routes(only).plan(batch(bodies(BUY, LOOK, LOOK))).filtered == 2
 
 
 def test_one_route_may_name_several_topics() -> None:
-    assert topics(Routes([route(None, "a", "b")]).plan([b"x"])) == [["a", "b"]]
+    assert topics(Routes([route(None, "a", "b")]).plan(batch([b"x"]))) == [["a", "b"]]
 
 
 def test_the_same_body_goes_to_a_topic_once_but_another_body_goes_too() -> None:
     routes = Routes([route(".amount", "all"), route(None, "all"), route(None, "all", select="{type}")])
-    assert [body for _, _, body in sent(routes.plan(bodies(BUY)))] == [*bodies(BUY), b'{"type":"purchase"}']
+    assert [body for _, _, body in sent(routes.plan(batch(bodies(BUY))))] == [*bodies(BUY), b'{"type":"purchase"}']
 
 
 def test_select_makes_a_new_body_for_its_own_route_only() -> None:
     routes = Routes([route(None, "small", select="{type}"), route(None, "whole")])
     body = b'{ "type" : "x", "more": [1, 2] }'
-    assert sent(routes.plan([body])) == [(0, "small", b'{"type":"x"}'), (0, "whole", body)]
+    assert sent(routes.plan(batch([body]))) == [(0, "small", b'{"type":"x"}'), (0, "whole", body)]
 
 
 def test_integers_that_a_double_cannot_hold_stay_exact() -> None:
     routes = Routes([route(None, "t", select="{id, other: .other}")])
     body = b'{"id":9007199254740993,"other":123456789012345678901234567890}'
-    assert sent(routes.plan([body])) == [(0, "t", body)]
+    assert sent(routes.plan(batch([body]))) == [(0, "t", body)]
 
 
 def test_a_select_that_yields_nothing_sends_nothing_and_still_counts_as_a_match() -> None:
     routes = Routes([route(None, "t", select="select(.amount > 100)", last=True), route(None, "all")], [To("unrouted")])
-    plan = routes.plan(bodies(BUY, LOOK))
+    plan = routes.plan(batch(bodies(BUY, LOOK)))
     assert topics(plan) == [["t"]]
     assert plan.filtered == 1
 
@@ -107,14 +108,14 @@ def test_a_select_that_yields_nothing_sends_nothing_and_still_counts_as_a_match(
 def test_a_share_is_drawn_and_the_others_count_as_matched() -> None:
     draws = iter([0.05, 0.5, 0.0999, 0.1])
     routes = Routes([route(None, "t", sample=0.1)], [To("unrouted")], draw=lambda: next(draws))
-    plan = routes.plan([b"a", b"b", b"c", b"d"])
+    plan = routes.plan(batch([b"a", b"b", b"c", b"d"]))
     assert sent(plan) == [(0, "t", b"a"), (2, "t", b"c")]
     assert plan.filtered == 2
 
 
 def test_where_leaves_out_before_any_route() -> None:
     routes = Routes([route(None, "t")], [To("d")], where=compile_expression(".amount"))
-    plan = routes.plan(bodies(BUY, LOOK))
+    plan = routes.plan(batch(bodies(BUY, LOOK)))
     assert topics(plan) == [["t"]]
     assert plan.filtered == 1
 
@@ -125,29 +126,29 @@ def test_where_leaves_out_before_any_route() -> None:
 @pytest.mark.parametrize("made", [Routes([route(None, "a", "b")]), Routes([], [To("a"), To("b")])])
 def test_a_plain_copy_touches_no_body(made: Routes) -> None:
     some = [b"\xff\x00 no JSON", b"", b"{"]
-    plan = made.plan(some)
+    plan = made.plan(batch(some))
     assert [topic for topic, _ in plan.groups] == ["a", "b"]
     assert all(group is some for _, group in plan.groups)
     assert sum(plan.hits) == 6
 
 
 def test_a_last_one_without_a_condition_ends_a_plain_copy_too() -> None:
-    plan = Routes([route(None, "a", last=True), route(None, "b")], [To("c")]).plan([b"x"])
+    plan = Routes([route(None, "a", last=True), route(None, "b")], [To("c")]).plan(batch([b"x"]))
     assert [topic for topic, _ in plan.groups] == ["a"]
 
 
 def test_messages_that_are_passed_on_keep_their_bodies_and_places() -> None:
-    plan = Routes([route(None, "a")]).plan([b"x", b"y", b"z"], {0, 2})
+    plan = Routes([route(None, "a")]).plan(batch([b"x", b"y", b"z"]), {0, 2})
     plan.pass_on([b"x", b"y", b"z"], [0, 2], ["b", "c"])
     assert plan.groups == [("a", [b"y"]), ("b", [b"x", b"z"]), ("c", [b"x", b"z"])]
     assert plan.places == [[1], [0, 2], [0, 2]]
 
 
 def test_what_is_skipped_is_in_no_part_of_the_plan() -> None:
-    plan = Routes([route(None, "a")]).plan([b"x", b"y", b"z"], {1})
+    plan = Routes([route(None, "a")]).plan(batch([b"x", b"y", b"z"]), {1})
     assert sent(plan) == [(0, "a", b"x"), (2, "a", b"z")]
     assert (plan.filtered, plan.failed) == (0, {})
-    plan = Routes([route(".x", "a")]).plan([b"no", b"no", b"{}"], {0, 1})
+    plan = Routes([route(".x", "a")]).plan(batch([b"no", b"no", b"{}"]), {0, 1})
     assert (plan.filtered, plan.failed) == (1, {})
 
 
@@ -155,7 +156,7 @@ def test_what_is_skipped_is_in_no_part_of_the_plan() -> None:
 
 
 def failures(routes: Routes, *some: bytes) -> dict[int, str]:
-    plan = routes.plan(list(some))
+    plan = routes.plan(batch(list(some)))
     assert all(isinstance(error, RouteFailed) for error in plan.failed.values())
     assert not {place for place, _, _ in sent(plan)} & set(plan.failed)
     return {place: str(error) for place, error in plan.failed.items()}
@@ -295,7 +296,7 @@ def test_the_destinations_are_those_of_a_naive_evaluator(
     made = Routes(routes, default)
     if not made.reads_json:
         some = [body for body in some if naive(routes, default, body) != "failed"]
-    plan = made.plan(some)
+    plan = made.plan(batch(some))
     copies = sent(plan)
     assert len(copies) == len(set(copies))
     nowhere = 0
@@ -329,16 +330,16 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.expression, name)
 
-    def evaluate(self, value: Any) -> Any:
+    def evaluate(self, value: Any, variables: Sequence[Any]) -> Any:
         self.asked += 1
-        return self.expression(value)
+        return self.expression(value, variables)
 
 
 def asked(texts: Sequence[str], *some: Any) -> list[int]:
     """How often each of the conditions is asked for these messages."""
     counted = [Counted(text) for text in texts]
     routes = Routes([Route("", (To("t"),), each) for each in counted])  # type: ignore[arg-type]
-    routes.plan(bodies(*some))
+    routes.plan(batch(bodies(*some)))
     return [each.asked for each in counted]
 
 
@@ -368,7 +369,7 @@ def test_true_is_not_one_and_missing_is_null() -> None:
 
 def test_a_field_of_what_is_no_object_is_asked_for_and_fails() -> None:
     routes = Routes([route(f".a.b == {nth}", f"t{nth}", name=f"r{nth}") for nth in range(5)])
-    plan = routes.plan(bodies({"a": "text"}, "text", {"a": {"b": 3}}, {"a": None}, None))
+    plan = routes.plan(batch(bodies({"a": "text"}, "text", {"a": {"b": 3}}, {"a": None}, None)))
     assert sorted(plan.failed) == [0, 1]
     assert str(plan.failed[0]).startswith("route 'r0': ")
     assert topics(plan)[2] == ["t3"]
@@ -378,12 +379,12 @@ def test_an_equality_behind_something_that_may_fail_is_not_jumped_to() -> None:
     routes = Routes(
         [route('(.n | startswith("x")) and .type == "a"', "a"), route('(.n + 1) > 0 and .type == "a"', "b")]
     )
-    assert list(routes.plan(bodies({"type": "b", "n": 1})).failed) == [0]
+    assert list(routes.plan(batch(bodies({"type": "b", "n": 1}))).failed) == [0]
 
 
 def test_what_values_a_message_may_hold_is_no_way_to_fill_the_memory() -> None:
     routes = Routes([route(f'.{field} == "{nth}"', "t") for field in FIELDS for nth in range(3)])
     generator = random.Random(7)
     for _ in range(20):
-        routes.plan(bodies(*({field: str(generator.random()) for field in FIELDS} for _ in range(500))))
+        routes.plan(batch(bodies(*({field: str(generator.random()) for field in FIELDS} for _ in range(500)))))
     assert len(routes._index._remembered) <= 1

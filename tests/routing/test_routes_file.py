@@ -8,6 +8,7 @@ import pytest
 
 from qtools.errors import UsageError
 from qtools.routing.routes_file import RoutesFile, parse_routes, template_literals
+from tests.routing.batches import batch
 
 
 def parsed(text: str) -> RoutesFile:
@@ -65,7 +66,7 @@ def test_a_whole_file() -> None:
     routes = file.make()
     assert routes.fixed_topics == ["purchases.big", "all", "unrouted"]
     body = json.dumps({"type": "purchase", "amount": 101, "messageId": 7}).encode()
-    assert routes.plan([body]).groups == [("purchases.big", [b'{"id":7,"amount":101}'])]
+    assert routes.plan(batch([body])).groups == [("purchases.big", [b'{"id":7,"amount":101}'])]
 
 
 @pytest.mark.parametrize(
@@ -148,3 +149,42 @@ def test_a_test_that_does_not_hold_says_what_happened(test: str, told: str) -> N
 )
 def test_what_of_a_template_is_fixed(text: str, literals: list[str]) -> None:
     assert template_literals(text) == literals
+
+
+VARIABLE = """
+[[route]]
+when = '$headers.type == "order" and $partition == 3'
+to = 'orders.\\($key)'
+[default]
+to = "others"
+[[test]]
+message = "not JSON"
+key = "user-1"
+headers = {type = "order"}
+partition = 3
+to = ["orders.user-1"]
+[[test]]
+message = "not JSON"
+to = ["others"]
+"""
+
+
+def test_a_test_gives_the_variables_of_its_message() -> None:
+    assert parsed(VARIABLE).failures() == []
+    (failure,) = parsed(VARIABLE.replace("partition = 3", "partition = 4")).failures()
+    assert failure == "r.toml: test 1: the message should go to orders.user-1, but went to others"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("key = 1", "test 1: key is a text, not 1"),
+        ("offset = true", "test 1: offset is an integer, not True"),
+        ("timestamp = '1'", "test 1: timestamp is an integer, not '1'"),
+        ("headers = 'a'", "test 1: headers is a table, as in {name = \"value\"}, not 'a'"),
+        ("headers = {a = 1}", "test 1: header a is a text, not 1"),
+        ("keys = 'a'", "test 1: unknown key 'keys': did you mean key?"),
+    ],
+)
+def test_a_variable_of_a_test_that_is_no_value_of_it(line: str, told: str) -> None:
+    assert told in refused(f"[default]\nto = 'a'\n[[test]]\nmessage = '1'\nto = ['a']\n{line}")

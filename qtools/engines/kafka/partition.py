@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 from qtools.attributes import TOMBSTONE, Attributes
@@ -153,13 +153,13 @@ class KafkaPartition:
         found = {place: self._attempts.get(record.offset(), 1) for place, record in enumerate(records)}
         return {place: deliveries for place, deliveries in found.items() if deliveries > times}
 
-    def attributes_of(self, records: Sequence[Any]) -> Attributes:
+    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
         return Attributes(
-            keys=[record.key() for record in records],
-            headers=[record.headers() or () for record in records],
-            timestamps=[record.timestamp()[1] * 1_000_000 for record in records],
-            partitions=[self.number] * len(records),
-            offsets=[record.offset() for record in records],
+            keys=[record.key() for record in records] if "keys" in only else None,
+            headers=[record.headers() or () for record in records] if "headers" in only else None,
+            timestamps=[record.timestamp()[1] * 1_000_000 for record in records] if "timestamps" in only else None,
+            partitions=[self.number] * len(records) if "partitions" in only else None,
+            offsets=[record.offset() for record in records] if "offsets" in only else None,
         )
 
     def __repr__(self) -> str:

@@ -307,7 +307,7 @@ class StreamDelivery:
         self._counts.undecided += len(places)
         if places and not self._has_warned and self._where is not None:
             self._has_warned = True
-            ident, why = batch.messages.ids[places[0]].decode(), self._where.why_not(batch.bodies[places[0]])
+            ident, why = batch.messages.ids[places[0]].decode(), self._where.why_not(batch, places[0])
             log.warning(
                 "where=%s has no answer for message %s (%s): it and others like it are finished unsent",
                 self._where.text, ident, why,

@@ -7,13 +7,15 @@ them. The formats are those of qtools.formats, and Server-Sent Events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 from qtools.errors import EvaluationError, ExpressionError
 from qtools.expressions.expression import NOTHING, compile_expression
 from qtools.flow.filter import parser_for
+from qtools.flow.variables import Row, rows_of
 from qtools.formats.encoders import Format, make_format
 from qtools.formats.envelope import encode_envelopes
 from qtools.message import Batch
@@ -41,26 +43,31 @@ FORMATS = {name: make_format(name) for name in ("envelope", "raw", "length32", "
 
 
 class Where:
-    """A condition on a message's JSON."""
+    """A condition on a message's JSON, and on its variables, of which it uses `variables`. reads_body: whether it uses
+    the JSON."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._evaluate = compile_expression(text, regex=False).evaluate
+        expression = compile_expression(text, regex=False)
+        self.variables = expression.variables
+        self.reads_body = expression.reads_body
+        self._evaluate = expression.evaluate
 
-    def holds(self, value: Any) -> bool | None:
-        """Whether the condition is true for `value`; None if the expression fails, or the message is not JSON."""
+    def holds(self, value: Any, row: Row) -> bool | None:
+        """Whether the condition is true for a message; None if the expression fails, or needs JSON and has none."""
         if value is _NO_JSON:
             return None
         try:
-            result = self._evaluate(value)
+            result = self._evaluate(value, row)
         except EvaluationError:
             return None
         return result is not None and result is not False and result is not NOTHING
 
-    def why_not(self, body: bytes) -> str:
-        """Why the condition has no result for a message."""
+    def why_not(self, batch: Batch, place: int) -> str:
+        """Why the condition has no result for a message of `batch`."""
+        body, (row,) = batch.bodies[place], rows_of(batch.pick([place]), self.variables)
         try:
-            self._evaluate(parser_for([body])(body))
+            self._evaluate(parser_for([body])(body) if self.reads_body else None, row)
         except EvaluationError as error:
             return str(error)
         return ""
@@ -100,9 +107,10 @@ class RenderedBatch:
         """The places of the messages for which `where` holds."""
         places = self._places.get(where.text)
         if places is None:
-            if self._values is None:
-                self._values = _values(self.batch.bodies)
-            answers = list(map(where.holds, self._values))
+            values: Iterable[Any] = repeat(None)
+            if where.reads_body:
+                values = self._values = self._values or _values(self.batch.bodies)
+            answers = list(map(where.holds, values, rows_of(self.batch, where.variables)))
             places = self._places[where.text] = [place for place, answer in enumerate(answers) if answer]
             if None in answers:
                 self._undecided[where.text] = [place for place, answer in enumerate(answers) if answer is None]

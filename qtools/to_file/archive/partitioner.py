@@ -6,11 +6,10 @@ which the broker accepted it. No message is left out because it has no time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from qtools.errors import EvaluationError
+from qtools.expressions.expression import Expression
 from qtools.flow.filter import parser_for
+from qtools.flow.variables import rows_of
 from qtools.message import Batch
 from qtools.times import event_time
 from qtools.to_file.archive.layout import Layout
@@ -19,9 +18,9 @@ Group = tuple[str, str, Batch]  # topic, partition ("" where there are none), me
 
 
 class Partitioner:
-    """Splits by topic, and if `partitioned` by partition. when: finds the time of a message in its JSON."""
+    """Splits by topic, and if `partitioned` by partition. when: finds the time of a message."""
 
-    def __init__(self, layout: Layout, *, partitioned: bool = False, when: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, layout: Layout, *, partitioned: bool = False, when: Expression | None = None) -> None:
         self.timeless = 0  # messages for which the broker's time was used, as they had no time of their own
         self._layout = layout
         self._partitioned = partitioned
@@ -48,11 +47,12 @@ class Partitioner:
         accepted = batch.messages.timestamps()
         if self._when is None:
             return [partition(when) for when in accepted]
-        find, loads = self._when, parser_for(batch.bodies)
+        find, rows = self._when.evaluate, rows_of(batch, self._when.variables)
+        loads = parser_for(batch.bodies) if self._when.reads_body else None
         found: list[str] = []
-        for body, fallback in zip(batch.bodies, accepted, strict=True):
+        for body, row, fallback in zip(batch.bodies, rows, accepted, strict=True):
             try:
-                when = event_time(find(loads(body)))
+                when = event_time(find(None if loads is None else loads(body), row))
             except EvaluationError:  # the body is not JSON, or the expression fails
                 when = None
             if when is None:

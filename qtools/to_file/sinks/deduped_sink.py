@@ -7,12 +7,11 @@ Duplicates are finished together with their batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from qtools.cli.dedupe import DedupeStage
 from qtools.errors import EvaluationError
 from qtools.flow.contract import Sink
 from qtools.flow.filter import parser_for
+from qtools.flow.variables import rows_of
 from qtools.message import Batch
 from qtools.to_file.options import DedupeOptions
 
@@ -24,6 +23,7 @@ class DedupedSink:
         self.duplicates = 0
         self.keyless = 0
         self._sink = sink
+        self._expression = options.key
         self._stage = DedupeStage(options.key, options.path, window=options.window, max_keys=options.most)
 
     async def start(self) -> None:
@@ -33,10 +33,11 @@ class DedupedSink:
     async def write(self, batch: Batch) -> None:
         """Write the messages of `batch` that are no duplicates. If the sink raises, no key is remembered."""
         keys: dict[int, bytes] = {}
+        found = self._keys(batch)
         for origin, start, stop in batch.parts:
             prefix = origin.topic.encode() + b"\0"
-            for place, key in enumerate(self._keys(batch.bodies[start:stop]), start):
-                if key is not None:
+            for place in range(start, stop):
+                if (key := found[place]) is not None:
                     keys[place] = prefix + key
         self.keyless += len(batch) - len(keys)
         classified = await self._stage.classify(keys)
@@ -54,13 +55,15 @@ class DedupedSink:
         """Close the file of keys; the sink is closed by its owner."""
         await self._stage.close()
 
-    def _keys(self, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """The key of each of `bodies`; None if the body is not JSON, or if the expression fails or returns nothing."""
-        find, loads = self._stage.key, parser_for(bodies)
+    def _keys(self, batch: Batch) -> list[bytes | None]:
+        """The key of each message; None if the expression needs the body and this is not JSON, or if the expression
+        fails or returns nothing."""
+        find, rows = self._stage.key, rows_of(batch, self._expression.variables)
+        loads = parser_for(batch.bodies) if self._expression.reads_body else None
         keys: list[bytes | None] = []
-        for body in bodies:
+        for body, row in zip(batch.bodies, rows, strict=True):
             try:
-                keys.append(find(loads(body), body))
+                keys.append(find(None if loads is None else loads(body), body, row))
             except EvaluationError:
                 keys.append(None)
         return keys
