@@ -7,11 +7,12 @@ import pytest
 from qtools.attributes import TOMBSTONE
 from qtools.decoded import DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError
-from qtools.expressions.expression import compile_expression
+from qtools.expressions.expression import NO_VARIABLES, compile_expression
 from qtools.flow.dedupe_key import make_key
 from qtools.flow.filter import Filter, parse, parse_exactly, parser_for
 from qtools.flow.keying import Keying
 from qtools.routing.routes import Route, Routes, To
+from tests.routing.batches import batch
 
 BINARY = b"\x00\x00\x00\x00\x07\x02a"
 GOOD = DecodedBody.of(BINARY, {"id": 2**63, "type": "view"})
@@ -47,21 +48,21 @@ def test_a_tombstone_among_decoded_bodies_is_no_json() -> None:
 
 def test_a_filter_passes_the_bytes_and_selects_from_the_value() -> None:
     where = compile_expression('.type == "view"')
-    places, bodies, failed = Filter(where, None, "skip").run([GOOD, DIGIT, BAD])
+    places, bodies, failed = Filter(where, None, "skip").run(batch([GOOD, DIGIT, BAD]))
     assert (places, bodies) == ([0], [BINARY])
     assert str(failed[2]) == "it ends too early"
-    _, bodies, _ = Filter(None, compile_expression(".id"), "pass").run([GOOD, BAD])
+    _, bodies, _ = Filter(None, compile_expression(".id"), "pass").run(batch([GOOD, BAD]))
     assert bodies == [b"9223372036854775808", b"7"]
 
 
 def test_keys_and_routes_and_dedupe_keys_see_the_value() -> None:
-    keys, headers, failed = Keying(compile_expression(".id"), (("t", compile_expression(".type")),)).evaluate(
-        [GOOD, BAD]
-    )
+    keying = Keying(compile_expression(".id"), (("t", compile_expression(".type")),))
+    keys, headers, failed = keying.evaluate([GOOD, BAD], [NO_VARIABLES] * 2)
     assert keys == [b"9223372036854775808", None]
     assert headers[0] == [("t", b"view")]
     assert str(failed[1]) == "--key: it ends too early"
-    plan = Routes([Route("", (To("views"),), when=compile_expression('.type == "view"'))]).plan([GOOD, DIGIT, BAD])
+    routes = Routes([Route("", (To("views"),), when=compile_expression('.type == "view"'))])
+    plan = routes.plan(batch([GOOD, DIGIT, BAD]))
     assert plan.groups == [("views", [BINARY])]
     assert str(plan.failed[2]) == "it ends too early"
     assert make_key(1.1, DecodedBody.of(b"1.100000000000000001", 1.1)) == b"1.1"
