@@ -1,7 +1,7 @@
-"""What the build adds to the wheel: the man pages, and the pages that `qtools help` shows. In: docs/*.md.
+"""What the build adds to the wheel: the man pages, and the pages that `qtools help` shows. In: docs/**/*.md.
 
 share/man/man1/q-tail.1        where man looks beside the bin directory of the environment
-qtools/manual/pages/*.md       not in an editable install, which reads docs/ itself
+qtools/manual/pages/*.md       without the folders of docs/; not in an editable install, which reads docs/ itself
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             path.write_text(man_page(name, parse(pages.read(name)), __version__, f"{built:%Y-%m-%d}"), encoding="utf-8")
             build_data["shared_data"][str(path)] = f"share/man/man1/{path.name}"
         if version != "editable":
-            for page in sorted(Path(self.root, "docs").glob("*.md")):
+            for page in sorted(Path(self.root, "docs").rglob("*.md")):
                 build_data["force_include"][str(page)] = f"qtools/manual/pages/{page.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

@@ -23,13 +23,14 @@ def directory() -> Path:
 
 def names() -> list[str]:
     """The names of all pages: the programs first, then the others by the alphabet."""
-    others = sorted(path.stem for path in directory().glob("*.md"))
+    others = sorted(path.stem for path in directory().rglob("*.md"))
     return [*PROGRAMS, *(name for name in others if name not in PROGRAMS and name != "index")]
 
 
 def read(name: str) -> str:
     """The Markdown of the page `name`."""
-    return (directory() / f"{name}.md").read_text(encoding="utf-8")
+    (path,) = directory().rglob(f"{name}.md")
+    return path.read_text(encoding="utf-8")
 
 
 def subject(markdown: str) -> str:
@@ -39,8 +40,8 @@ def subject(markdown: str) -> str:
 
 def see_also(name: str, targets: list[str]) -> list[str]:
     """What the page `name` refers to, by its links: q-tail(1), then the commands that show the rest."""
-    pages = dict.fromkeys(target.partition("#")[0].removesuffix(".md") for target in targets if ".md" in target)
-    found = [page for page in pages if "/" not in page and page != name]
+    pages = [target.partition("#")[0] for target in targets if ".md" in target and "://" not in target]
+    found = [page for page in dict.fromkeys(Path(page).stem for page in pages) if page != name]
     programs = [f"{page}(1)" for page in found if page in PROGRAMS]
     return [*programs, *(f"qtools help {page}" for page in found if page not in PROGRAMS)]
 

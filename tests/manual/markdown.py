@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = {path.stem: path for path in sorted((ROOT / "docs").glob("*.md"))} | {"README": ROOT / "README.md"}
+PAGES = {path.stem: path for path in sorted((ROOT / "docs").rglob("*.md"))} | {"README": ROOT / "README.md"}
 
 
 def text(page: str) -> str:

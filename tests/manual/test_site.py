@@ -23,11 +23,13 @@ def build(configuration: Path, site: Path) -> subprocess.CompletedProcess[str]:
 def test_mkdocs_builds_it_without_a_warning(tmp_path: Path) -> None:
     built = build(ROOT / "mkdocs.yml", tmp_path / "site")
     assert (built.returncode, "WARNING" in built.stderr) == (0, False), built.stderr
-    made = {path.stem for path in (tmp_path / "site").glob("*.html")}
+    made = {path.stem for path in (tmp_path / "site").rglob("*.html")}
     assert made >= PAGES.keys() - {"README"}
     # What mkdocs does not read as Markdown it shows as it is.
     for page in sorted(PAGES.keys() - {"README"}):
-        html = (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8")
+        html = (tmp_path / "site" / PAGES[page].relative_to(ROOT / "docs").with_suffix(".html")).read_text(
+            encoding="utf-8"
+        )
         assert "```" not in html, page
         assert re.findall(r"<script[^>]* src=\"http|<link[^>]* href=\"http", html) == [], page
 
@@ -61,7 +63,7 @@ def test_every_link_of_readme_leads_somewhere() -> None:
 
 
 def test_readme_leads_to_every_page() -> None:
-    linked = set(re.findall(r"\]\(docs/([a-z-]+)\.md", text("README")))
+    linked = set(re.findall(r"\]\(docs/(?:[a-z-]+/)?([a-z-]+)\.md", text("README")))
     assert linked == PAGES.keys() - {"README", "index"}
 
 

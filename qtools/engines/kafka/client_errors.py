@@ -16,6 +16,7 @@ TOO_LARGE, INVALID_TIMESTAMP = 10, 32
 CORRUPT_MESSAGE = 2  # also a key that is missing
 UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE = 3, 5
 TOPIC_NOT_AUTHORIZED, GROUP_NOT_AUTHORIZED, CLUSTER_NOT_AUTHORIZED = 29, 30, 31
+INCONSISTENT_GROUP_PROTOCOL = 23
 # Leaders and coordinators that are being chosen or loaded: 5, 6, 14, 15, 16.
 NOT_YET = frozenset({LEADER_NOT_AVAILABLE, 6, 14, 15, 16})
 INVALID_RECORD, INVALID_TOPIC, TOPIC_EXISTS = 87, 17, 36
@@ -44,6 +45,8 @@ _SENTENCES = {
     TOPIC_NOT_AUTHORIZED: "this user may not use the topic",
     GROUP_NOT_AUTHORIZED: "this user may not use the consumer group",
     CLUSTER_NOT_AUTHORIZED: "this user may not do that on the cluster",
+    INCONSISTENT_GROUP_PROTOCOL: "the consumer group has members of other programs, which do not share partitions as"
+    " qtools does (cooperative-sticky): use another channel, or wait until they have left",
     INVALID_TOPIC: "Kafka does not accept this name of a topic",
     TOO_LARGE: "the message is larger than the topic accepts",
     INVALID_TIMESTAMP: "the topic does not accept the message's time",

@@ -220,3 +220,19 @@ def test_what_is_wrong_is_one_line(
     assert text.lower() in done.err_lines[0].lower()
     assert "Traceback" not in done.err
     assert len(done.err_lines) <= 2
+
+
+def test_a_group_whose_members_share_partitions_in_another_way(shell: Shell, url: str, kafka: str, topic: str) -> None:
+    from confluent_kafka import Consumer
+
+    fill(shell, url, topic, numbered(3))
+    settings = {"bootstrap.servers": kafka, "group.id": "theirs", "partition.assignment.strategy": "range"}
+    other = Consumer(settings | {"auto.offset.reset": "earliest"})
+    other.subscribe([topic])
+    try:
+        assert other.poll(30) is not None  # it is a member now
+        done = shell.run("q-tail", f"{url}/{topic}/theirs", "--until-empty", timeout=60)
+    finally:
+        other.close()
+    assert done.status == 1
+    assert "the consumer group has members of other programs" in done.err_lines[0]
