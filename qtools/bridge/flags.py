@@ -55,7 +55,7 @@ class BridgeFlags(TypedDict):
     count: int | None
     dry_run: bool
     explain: bool
-    max_in_flight: int
+    max_in_flight: int | None
     fail_if_none: bool
 
 
@@ -96,7 +96,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         balance=flags["balance"],
         rate=flags["rate"] or 0.0,
         defer=flags["defer"],
-        max_in_flight=flags["max_in_flight"],
+        max_in_flight=flags["max_in_flight"] or engine.capabilities.default_max_in_flight,
         # --explain of live messages explains one, unless --count says otherwise.
         count=1 if flags["explain"] and sources and flags["count"] is None else flags["count"],
         ends=shared.ends_of(others),

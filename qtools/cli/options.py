@@ -130,8 +130,9 @@ publisher_options = _all(
 
 consumer_options = _all(
     click.option(
-        "--max-in-flight", type=Integer(1), default=2500, show_default=True, metavar="N",
-        help="Most messages that may be in flight (received and not finished), over all brokers.",
+        "--max-in-flight", type=Integer(1), default=None, metavar="N",
+        help="Most messages that may be in flight (received and not finished), over all brokers.  "
+        "[default: 2500; with Kafka 10000]",
     ),
     click.option(
         "--msg-timeout", type=Duration(1.0, 900.0), default=None, metavar="DURATION",

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 
 class Capabilities(NamedTuple):
-    """What an engine can do. engine, broker: what it and its server are called in messages: "NSQ", "nsqd"."""
+    """What an engine can do. engine, broker: what it and its server are called in messages: "NSQ", "nsqd".
+
+    default_max_in_flight: what commands take as max_in_flight where none is given.
+    """
 
     engine: str
     broker: str
@@ -50,6 +53,7 @@ class Capabilities(NamedTuple):
     keys_and_headers: bool = False
     partitions: bool = False
     cumulative: bool = False  # acknowledging a message acknowledges all before it in its partition
+    default_max_in_flight: int = 2500
 
     def names(self) -> list[str]:
         """The capabilities that it has."""

@@ -33,7 +33,7 @@ class TailFlags(TypedDict):
     sample: float
     since: float | None
     peek: bool
-    max_in_flight: int
+    max_in_flight: int | None
     fail_if_none: bool
 
 
@@ -61,9 +61,10 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         decoder = decoder_of(others)
         if others["select"] is None:
             others["select"] = "."  # the decoded value is printed, not the body
+    engine = engine_of("q-tail", others, address)
     return TailOptions(
         sources=parsed,
-        engine=engine_of("q-tail", others, address),
+        engine=engine,
         format=flags["format"],
         delimiter=shared.delimiter_of(others, may_be_empty=True),
         count=flags["count"],
@@ -75,7 +76,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         fail_if_none=flags["fail_if_none"],
         since=None if flags["since"] is None else time.time() - flags["since"],
         peek=flags["peek"],
-        max_in_flight=flags["max_in_flight"],
+        max_in_flight=flags["max_in_flight"] or engine.capabilities.default_max_in_flight,
         guarded=guarded,
         operations=shared.operations_of(others),
         show=show,

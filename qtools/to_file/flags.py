@@ -56,6 +56,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     else:
         lateness = LATENESS if lateness is None else lateness
     engine = engine_of("q-to-file", given, address)
+    given["max_in_flight"] = given["max_in_flight"] or engine.capabilities.default_max_in_flight
     return ArchiveOptions(
         sources=parsed,
         engine=engine,

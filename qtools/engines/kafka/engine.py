@@ -30,6 +30,7 @@ CAPABILITIES = Capabilities(
     keys_and_headers=True,
     partitions=True,
     cumulative=True,
+    default_max_in_flight=10_000,  # it costs memory alone, and 2500 make fast readers wait
 )
 
 

@@ -27,6 +27,7 @@ from qtools.engines.kafka.client_errors import (
 )
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
 from qtools.engines.kafka.start_offsets import committed_or_at, places_without_group
+from qtools.engines.kafka.waiting_partitions import Place, WaitingPartitions
 
 log = logging.getLogger("qtools.kafka")
 
@@ -37,7 +38,6 @@ LAST_COMMIT = 5.0  # s that the end waits for the last commit
 PAUSE_AFTER = 1.0  # s without room; while it is paused, the reader can take part in rebalances
 LOOK_FOR_PARTITIONS = 30.0  # s between two looks for new partitions, without a group
 Result = TypeVar("Result")
-Place = tuple[str, int]  # a topic and a partition's number
 
 
 class ReaderOwner(Protocol):
@@ -88,14 +88,13 @@ class GroupReader:
         self._owner = owner
         self._commits = commits
         self._starts_ms = starts_ms
-        self._max_distance = max_distance
         self._loop = asyncio.get_running_loop()
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any]]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._is_closed = False
         self._has_ended = False
         self._is_paused = False
-        self._too_far: set[Place] = set()  # partitions that are paused: too far from their lowest unfinished message
+        self._waiting = WaitingPartitions(max_distance)
         self._rebalances = 0
         self._unanswered_commits = 0
         self._committed_at = self._read_at = self._looked_at = time.monotonic()
@@ -183,10 +182,10 @@ class GroupReader:
         if now - self._committed_at >= COMMIT_INTERVAL:
             self._committed_at = now
             self._commit()
-            self._pause_what_is_too_far()
+            self._pause_what_waits()
         if not self._commits and now - self._looked_at >= LOOK_FOR_PARTITIONS:
             self._assign_all()
-        granted = 0 if self.is_resting else self._owner.grant(self._room())
+        granted = 0 if self.is_resting else self._owner.grant(self._waiting.room(self.partitions, MOST_AT_ONCE))
         if granted <= 0:
             if self._is_paused or now - self._read_at > PAUSE_AFTER or self.is_resting:
                 self._poll_without_reading()
@@ -196,11 +195,6 @@ class GroupReader:
         self._resume()
         self._read_at = now
         self._read(granted)
-
-    def _room(self) -> int:
-        """Messages that one read may bring, so that no partition gets too far from its lowest unfinished message."""
-        room = [self._max_distance - p.distance for place, p in self.partitions.items() if place not in self._too_far]
-        return max(0, min([MOST_AT_ONCE, *room]))
 
     def _read(self, granted: int) -> None:
         """Read at most as many messages as were granted, and pass them on."""
@@ -262,21 +256,19 @@ class GroupReader:
         if self._is_paused:
             self._is_paused = False
             places = [(each.topic, each.partition) for each in self._consumer.assignment()]
-            self._consumer.resume(_as_partitions(place for place in places if place not in self._too_far))
+            self._consumer.resume(_as_partitions(place for place in places if place not in self._waiting.paused))
 
-    def _pause_what_is_too_far(self) -> None:
-        """Pause partitions whose newest message is too far from the lowest unfinished one; resume the others."""
-        too_far = {place for place, partition in self.partitions.items() if partition.distance >= self._max_distance}
-        if too_far == self._too_far or self._is_paused:
-            return
-        if stopped := too_far - self._too_far:
+    def _pause_what_waits(self) -> None:
+        stopped, resumed = self._waiting.look(self.partitions, time.monotonic())
+        for topic, number in sorted(stopped):
+            offset = self.partitions[topic, number].confirmed
+            log.warning("%s, partition %d waits for the message at offset %d to be finished", topic, number, offset)
+        if self._is_paused:
+            return  # all are; those that still wait stay paused when the others are resumed
+        if stopped:
             self._consumer.pause(_as_partitions(stopped))
-            for topic, number in sorted(stopped):
-                offset = self.partitions[topic, number].confirmed
-                log.warning("%s, partition %d waits for the message at offset %d to be finished", topic, number, offset)
-        if resumed := (self._too_far - too_far) & self.partitions.keys():
+        if resumed:
             self._consumer.resume(_as_partitions(resumed))
-        self._too_far = too_far
 
     # ── commits ──
 
@@ -379,7 +371,7 @@ class GroupReader:
         gone = [partition for partition in found if partition is not None]
         for partition in gone:
             partition.is_lost = True  # from now on acknowledgements come too late
-        self._too_far -= {(partition.topic, partition.number) for partition in gone}
+        self._waiting.forget({(partition.topic, partition.number) for partition in gone})
         if gone:
             self._pass_on(self._owner.taken_away, gone)
         return gone

@@ -1,0 +1,51 @@
+"""Partitions that wait for an unfinished message are paused, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qtools.engines.kafka.waiting_partitions import WAITS_LONG, WaitingPartitions
+
+
+@dataclass
+class Read:
+    """A partition of which the messages below `read` were read."""
+
+    confirmed: int
+    read: int
+
+    @property
+    def distance(self) -> int:
+        return self.read - self.confirmed
+
+
+def test_a_full_window_that_moves_on_is_no_reason() -> None:
+    waiting = WaitingPartitions(100)
+    partition = Read(0, 100)
+    for step in range(20):
+        assert waiting.look({("t", 0): partition}, step * 0.5) == (set(), set())
+        partition.confirmed += 1
+        partition.read += 1
+
+
+def test_one_that_waits_no_longer_holds_up_the_others() -> None:
+    waiting = WaitingPartitions(100)
+    stuck, other = Read(7, 107), Read(0, 10)
+    partitions = {("t", 0): stuck, ("t", 1): other}
+    assert waiting.look(partitions, 1.0) == (set(), set())
+    assert waiting.room(partitions, 5000) == 0
+    assert waiting.look(partitions, 1.0 + WAITS_LONG) == ({("t", 0)}, set())
+    assert waiting.room(partitions, 5000) == 90
+    assert waiting.room(partitions, 20) == 20
+    stuck.confirmed = 8  # one more was finished: it is still far, but not any more at the limit
+    assert waiting.look(partitions, 10.0) == (set(), {("t", 0)})
+
+
+def test_one_that_was_taken_away_is_forgotten() -> None:
+    waiting = WaitingPartitions(100)
+    partitions = {("t", 0): Read(0, 200)}
+    waiting.look(partitions, 0.0)
+    assert waiting.look(partitions, 9.0)[0] == {("t", 0)}
+    waiting.forget({("t", 0)})
+    assert waiting.look({}, 10.0) == (set(), set())
+    assert waiting.room({}, 5000) == 5000
