@@ -56,6 +56,8 @@ _NAMES = {
     UNKNOWN_TOPIC: "UNKNOWN_TOPIC", UNKNOWN_TOPIC_OR_PARTITION: "UNKNOWN_TOPIC", INVALID_TOPIC: "INVALID_TOPIC",
     TOPIC_NOT_AUTHORIZED: "TOPIC_NOT_AUTHORIZED", GROUP_NOT_AUTHORIZED: "GROUP_NOT_AUTHORIZED",
 }  # fmt: skip
+CLOSED = "it closed the connection at once: it may want TLS (kafkas://), or may be no Kafka"
+CLOSED_WITH_TLS = "it closed the connection at once: it may want a user and a password, or may be no Kafka"
 _FACTS = re.compile(r"\s*\(after \d+ms in state .*$")
 _BROKER = re.compile(r"^(?:[a-z_]+://)?(\S+?:\d+)/(?:bootstrap|\d+): ")
 
@@ -76,7 +78,9 @@ def plain(text: str) -> str:
     if "wrong version number" in text or "connecting to a PLAINTEXT broker listener" in text:
         return "it does not speak TLS: use kafka:// instead of kafkas://"
     if "connecting to a SSL listener" in text:
-        return "it closed the connection at once: it may want TLS (kafkas://), or may be no Kafka"
+        return CLOSED
+    if "tls_retry_write_records" in text:  # the connection was closed while the first request was sent
+        return CLOSED_WITH_TLS
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 from qtools.engines.kafka.client_errors import (
     ALL_BROKERS_DOWN,
     AUTHENTICATION,
+    CLOSED,
+    CLOSED_WITH_TLS,
     FATAL,
     NOT_YET,
     TIMED_OUT,
@@ -48,10 +50,10 @@ class ClusterView(NamedTuple):
 
 class ErrorLog:
     """Keeps the last error that a client met, as the reason when it cannot connect. Logs when all brokers are lost, and
-    when one is back. where: the cluster, for the log."""
+    when one is back. settings: of the cluster, to name it in the log."""
 
-    def __init__(self, where: object = "") -> None:
-        self._where = where
+    def __init__(self, settings: KafkaSettings | None = None) -> None:
+        self._settings = settings
         self._has_answered = False  # a broker, before
         self.last = ""
         self.is_permanent = False  # another try would end the same way
@@ -61,7 +63,7 @@ class ErrorLog:
     def clear(self) -> None:
         """A broker has answered: what was wrong before is no reason any more."""
         if self.is_down and self._has_answered:
-            log.warning("%s is back", self._where)
+            log.warning("%s is back", self._settings)
         self._has_answered = True
         self.last, self.is_permanent, self.is_down = "", False, False
 
@@ -70,8 +72,10 @@ class ErrorLog:
             self.fatal = sentence_of(error)
         if error.code() == ALL_BROKERS_DOWN:
             if self._has_answered and not self.is_down:
-                log.warning("lost %s: %s; trying again", self._where, self.last or "no broker is connected")
+                log.warning("lost %s: %s; trying again", self._settings, self.last or "no broker is connected")
             self.is_down = True
+            if not self.last and not self._has_answered:  # librdkafka reports no error for a connection that is closed
+                self.last = CLOSED_WITH_TLS if self._settings is not None and self._settings.tls else CLOSED
             return  # the errors before it say why
         text = plain(error.str())
         if text != self.last:

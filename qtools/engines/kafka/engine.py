@@ -69,7 +69,7 @@ class KafkaEngine:
         """The cluster's own id."""
         from qtools.engines.kafka.clients import ErrorLog, look_at_cluster, make_admin
 
-        errors = ErrorLog()
+        errors = ErrorLog(self.settings)
         admin = make_admin(self.settings, errors)
         view = await look_at_cluster(admin, errors, str(self.settings), lambda: admin.poll(0))
         return frozenset({("kafka", view.cluster or str(self.settings))})

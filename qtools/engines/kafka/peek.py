@@ -28,7 +28,7 @@ async def peek(subscription: Subscription, settings: KafkaSettings, count: int) 
     """The first `count` messages that the group has not committed, or of the topic where there is no group.
 
     UsageError when there is no such topic, StartError when no broker answers, NetworkError when one goes away."""
-    errors = ErrorLog()
+    errors = ErrorLog(settings)
     topic, channel = subscription
     group = NO_GROUP if is_ephemeral(channel) else channel
     properties = {"group.id": group, "enable.auto.commit": False, "enable.partition.eof": True,
