@@ -35,6 +35,7 @@ class Channel:
 
     waiting: deque[int] = field(default_factory=deque)
     in_flight: int = 0
+    deferred: int = 0  # that were requeued, and wait for their delay
     committed: int = 0
     paused: bool = False
 
@@ -77,7 +78,7 @@ class MemoryEngine:
         if channel is None:
             raise UsageError(f"{subscription} does not exist")
         some = [self.topic(subscription.topic).messages[place] for place in list(channel.waiting)[:count]]
-        return [Batch.of(Delivery(self, subscription), Messages.of(some))] if some else []
+        return [Batch.of(PeekOrigin(subscription.topic), Messages.of(some))] if some else []
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         return frozenset({("memory", str(id(self)))})
@@ -122,7 +123,21 @@ class MemoryEngine:
         channel = self.channel(subscription)
         if self.cumulative:
             return len(self.topic(subscription.topic).messages) - channel.committed
-        return len(channel.waiting) + channel.in_flight
+        return len(channel.waiting) + channel.in_flight + channel.deferred
+
+
+class PeekOrigin:
+    """The Origin of messages that were not taken: there is nothing to acknowledge."""
+
+    address = "memory"
+    is_lost = False
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+
+    def finish(self, ids: Sequence[Any]) -> None: ...
+    def requeue(self, ids: Sequence[Any], delay_ms: int) -> None: ...
+    def touch(self, ids: Sequence[Any]) -> None: ...
 
 
 class Delivery:
@@ -151,10 +166,19 @@ class Delivery:
     def requeue(self, ids: Sequence[Any], delay_ms: int) -> None:
         channel = self._forget(ids)
         topic = self._engine.topic(self.topic)
-        for _, place in reversed(ids):
+        for _, place in ids:
             topic.attempts[place] = topic.attempts.get(place, 1) + 1
-            channel.waiting.appendleft(place)
-        self._engine.changed.set()
+        channel.deferred += len(ids)
+
+        def deliver() -> None:
+            channel.deferred -= len(ids)
+            channel.waiting.extendleft(place for _, place in reversed(ids))
+            self._engine.changed.set()
+
+        if delay_ms:
+            asyncio.get_running_loop().call_later(delay_ms / 1000, deliver)
+        else:
+            deliver()
 
     def touch(self, ids: Sequence[Any]) -> None:
         self._engine.touched += len(ids)
@@ -232,8 +256,13 @@ class MemorySource:
     async def add(self, subscription: Subscription, known: bool = False) -> None:
         if not known:
             self.subscriptions.append(subscription)
+        is_new = subscription.channel not in self._engine.topic(subscription.topic).channels
         channel = self._engine.channel(subscription)
         ledger = None
+        if (since := self._options.since) is not None and is_new:
+            stamps = [message.timestamp for message in self._engine.topic(subscription.topic).messages]
+            channel.committed = sum(stamp < since * 1e9 for stamp in stamps)
+            channel.waiting = deque(range(channel.committed, len(stamps)))
         if self._engine.cumulative:
             ledger = Ledger(channel.committed)
             channel.waiting = deque(range(channel.committed, len(self._engine.topic(subscription.topic).messages)))
@@ -272,6 +301,7 @@ class MemorySource:
                 delivery.ledger.add(new[0], new[-1] + 1)
         topic = self._engine.topic(subscription.topic)
         self.received += len(places)
+        self.redelivered += sum(place in topic.attempts for place in places)
         if self._left is not None:
             self._left -= len(places)
         bodies = [topic.messages[place].body for place in places]
@@ -363,7 +393,11 @@ class MemoryPublisher:
                 else:
                     good.append(place)
             some = known[nth].pick(good) if known else None
-            self._engine.put(topic, [bodies[place] for place in good], some)
+            taken, delay = [bodies[place] for place in good], self.options.delay_ms if delay_ms is None else delay_ms
+            if delay and self._engine.capabilities.deferred_publishing:
+                asyncio.get_running_loop().call_later(delay / 1000, self._engine.put, topic, taken, some)
+            else:
+                self._engine.put(topic, taken, some)
             self.published += len(good)
         return refused
 
@@ -394,7 +428,8 @@ class MemoryTopics:
             "paused": False,
             "channels": [
                 {
-                    "channel": label, "depth": len(channel.waiting), "in_flight": channel.in_flight, "deferred": 0,
+                    "channel": label, "depth": len(channel.waiting), "in_flight": channel.in_flight,
+                    "deferred": channel.deferred,
                     "messages": len(topic.messages), "requeued": 0, "timed_out": 0, "clients": 0,
                     "paused": channel.paused,
                 }

@@ -28,7 +28,7 @@ from qtools.tail.options import TailOptions
 from qtools.tail.peek_source import MAX_MESSAGES, PeekFlowSource
 from qtools.to_file.app import archive
 from qtools.to_file.options import ArchiveOptions
-from tests.engines.memory import EVERYTHING, MemoryEngine, MemorySource
+from tests.engines.memory import EVERYTHING, MemoryEngine, MemorySource, PeekOrigin
 
 EVENTS = Subscription("events", "own")
 LINES = [b"%d" % number for number in range(500)]
@@ -102,21 +102,9 @@ async def test_a_warning_names_a_message_by_its_id_not_by_its_handle(
     assert engine.left(EVENTS) == 0
 
 
-class _Partition:
-    """The origin of messages that were peeked at; the handles of all partitions begin at 0."""
-
-    address = "memory"
-    is_lost = False
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-
-    def finish(self, ids: object) -> None: ...
-    def requeue(self, ids: object, delay_ms: int) -> None: ...
-    def touch(self, ids: object) -> None: ...
-
-
 async def test_a_peek_tells_messages_of_two_partitions_apart() -> None:
+    """The handles of all partitions begin at 0."""
+
     class Partitioned(MemoryEngine):
         async def peek(self, subscription: Subscription, count: int) -> list[Batch]:
             found = []
@@ -126,7 +114,7 @@ async def test_a_peek_tells_messages_of_two_partitions_apart() -> None:
                 ]
                 handles = list(range(len(some)))
                 messages = Messages.of(some)
-                found.append(Batch([(_Partition(topic), 0, len(some))], messages, messages.bodies, handles))
+                found.append(Batch([(PeekOrigin(topic), 0, len(some))], messages, messages.bodies, handles))
             return found
 
     source = PeekFlowSource([EVENTS], Partitioned(), None, selective=True)

@@ -67,10 +67,9 @@ class KafkaNode:
         self.room = room
         self.number = number
         self.port = free_pair()  # the broker's, and behind it the controller's
-        self.tls_port = free_pair()  # TLS, and behind it SASL
+        self.tls_port = free_pair()  # of a secured node: TLS, and behind it SASL
         self.settings = settings or {}
         self.process: subprocess.Popen[bytes] | None = None
-        self.is_shared = False
         room.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -80,6 +79,10 @@ class KafkaNode:
     @property
     def url(self) -> str:
         return f"kafka://{self.address}"
+
+    @property
+    def sasl_port(self) -> int:
+        return self.tls_port + 1
 
     @property
     def log(self) -> str:
@@ -105,8 +108,13 @@ class KafkaNode:
         assert done.returncode == 0, done.stderr + done.stdout
 
     def start(self, environment: dict[str, str] | None = None) -> None:
-        """Start it, and return when it listens. environment: beside that of this process; default: what marks it as
-        started by this run of the tests."""
+        """Start it, and return when it listens."""
+        self.launch(environment)
+        self.wait_started()
+
+    def launch(self, environment: dict[str, str] | None = None) -> None:
+        """Start its process. It listens once a majority of the cluster's nodes run. environment: beside that of this
+        process; default: what marks it as started by this run of the tests."""
         if environment is None:
             from harness.shell import MARK, SESSION  # it imports pytest, which the demo does not need
 
@@ -117,8 +125,19 @@ class KafkaNode:
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.room,
                 env=os.environ | environment,
             )  # fmt: skip
-        wait_until(lambda: self._listens() or self.process.poll() is not None, START_TIMEOUT, lambda: self.log)
-        assert self.process.poll() is None, self.log
+
+    def wait_started(self) -> None:
+        """Return when it listens."""
+        process = self.process
+        assert process is not None
+        wait_until(lambda: self._listens() or process.poll() is not None, START_TIMEOUT, lambda: self.log)
+        assert process.poll() is None, self.log
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that its process has in use (RSS)."""
+        assert self.process is not None
+        return resident_memory(self.process.pid)
 
     def _listens(self) -> bool:
         try:
@@ -161,6 +180,19 @@ def make_cluster(room: Path, nodes: int = 1, settings: dict[str, str] | None = N
     for node in made:
         node.format(cluster, voters)
     return made
+
+
+def start_cluster(nodes: list[KafkaNode]) -> None:
+    """Start all nodes, and return when all of them listen."""
+    for node in nodes:
+        node.launch()
+    for node in nodes:
+        node.wait_started()
+
+
+def resident_memory(pid: int) -> int:
+    """Bytes of memory that a process has in use (RSS)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def shared_node(room: Path, owner: int) -> str:

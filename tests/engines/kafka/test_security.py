@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)  # fmt: skip
 from harness.certificates import Certificates
-from harness.kafka import KafkaNode, make_cluster, why_not
+from harness.kafka import KafkaNode, why_not
+from harness.kafka_security import PASSWORD, USER, add_scram_users, make_secured_node
 from harness.shell import Shell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-USER, PASSWORD = "archivist", "not-a-secret-but-long-enough"
 
 
 @pytest.fixture(scope="module")
@@ -26,42 +19,9 @@ def node(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -
     """A server that listens with TLS (client certificates asked for), and behind it with SASL over TLS."""
     if reason := why_not():
         pytest.skip(reason)
-    room = tmp_path_factory.mktemp("kafka")
-    (made,) = make_cluster(room)
-    keys = room / "server.pem"
-    key = load_pem_private_key(certificates.server_key.read_bytes(), None)
-    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the only format that Kafka reads
-    keys.write_bytes(text + certificates.server_cert.read_bytes())
-    tls, sasl, inner = made.tls_port, made.tls_port + 1, made.port
-    login = f'org.apache.kafka.common.security.%s required username="{USER}" password="{PASSWORD}"'
-    path = made.room / "server.properties"
-    lines = [line for line in path.read_text().splitlines() if "listeners=" not in line]
-    lines += [
-        f"listeners=PLAINTEXT://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{inner + 1},"
-        f"SSL://127.0.0.1:{tls},SASL_SSL://127.0.0.1:{sasl}",
-        f"advertised.listeners=PLAINTEXT://127.0.0.1:{inner},SSL://127.0.0.1:{tls},SASL_SSL://127.0.0.1:{sasl}",
-        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
-        "ssl.keystore.type=PEM", f"ssl.keystore.location={keys}",
-        "ssl.truststore.type=PEM", f"ssl.truststore.location={certificates.ca}",
-        "listener.name.ssl.ssl.client.auth=required",
-        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
-        "listener.name.sasl_ssl.plain.sasl.jaas.config="
-        + login % "plain.PlainLoginModule" + f' user_{USER}="{PASSWORD}";',
-        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config="
-        + "org.apache.kafka.common.security.scram.ScramLoginModule required;",
-        "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config="
-        + "org.apache.kafka.common.security.scram.ScramLoginModule required;",
-    ]  # fmt: skip
-    path.write_text("\n".join(lines) + "\n")
+    made = make_secured_node(tmp_path_factory.mktemp("kafka"), certificates)
     made.start()
-    for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
-        add = f"{mechanism}=[password={PASSWORD}]"
-        words = ["kafka.admin.ConfigCommand", "--bootstrap-server", made.address, "--alter", "--add-config", add]
-        done = subprocess.run(
-            [*made.java(), *words, "--entity-type", "users", "--entity-name", USER],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr + done.stdout
+    add_scram_users(made)
     yield made
     made.kill()
 
@@ -106,7 +66,7 @@ def test_tls_is_verified(
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 def test_sasl(shell: Shell, node: KafkaNode, certificates: Certificates, mechanism: str) -> None:
-    url = f"kafkas://127.0.0.1:{node.tls_port + 1}"
+    url = f"kafkas://127.0.0.1:{node.sasl_port}"
     flags = ["--tls-ca", str(certificates.ca), "--engine-option", f"sasl_mechanism={mechanism}"]
     environ = {"QTOOLS_KAFKA_USER": USER, "QTOOLS_KAFKA_PASSWORD": PASSWORD}
     round_trip(shell, [url, *flags], environ)
@@ -121,7 +81,7 @@ def test_a_profile_with_a_password_file(shell: Shell, node: KafkaNode, certifica
     directory.mkdir(parents=True)
     (directory / "secret").write_text(PASSWORD + "\n")
     (directory / "config.toml").write_text(
-        f'[broker.prod]\nurl = "kafkas://127.0.0.1:{node.tls_port + 1}"\nuser = "{USER}"\npassword_file = "secret"\n'
+        f'[broker.prod]\nurl = "kafkas://127.0.0.1:{node.sasl_port}"\nuser = "{USER}"\npassword_file = "secret"\n'
         f'sasl_mechanism = "SCRAM-SHA-512"\ntls_ca = "{certificates.ca}"\n'
     )
     done = shell.run("q-pipe", "own", "-b", "prod", "--create-topics", "default", input=b"a\n", timeout=60)
