@@ -10,4 +10,7 @@ avro.py          Avro, by fastavro
 avro_schema.py   an Avro schema, made self-contained; what could harm the decoder
 avro_reader.py   decodes Avro with recursive types
 plain_values.py  logical types and bytes as plain JSON
+protobuf.py      Protobuf, by protobuf's own library
+proto_file.py    the text of a .proto file to a descriptor
+json_schema.py   JSON Schema, by jsonschema-rs
 """

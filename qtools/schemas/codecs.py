@@ -33,11 +33,20 @@ def make_codec(text: SchemaText, type_name: str = "") -> SchemaCodec:
         from qtools.schemas.avro import AvroCodec
 
         return AvroCodec(text)
+    if text.kind == "PROTOBUF":
+        from qtools.schemas.protobuf import ProtobufCodec
+
+        return ProtobufCodec(text, type_name)
+    if text.kind == "JSON":
+        from qtools.schemas.json_schema import JsonSchemaCodec
+
+        return JsonSchemaCodec(text)
     raise SchemaInvalid(f"it is {text.kind[:40]}, which is none of {', '.join(FORMATS.values())}")
 
 
-def read_schema(path: str, kind: str) -> SchemaText:
-    """The schema in the file at `path`. StartError if it cannot be read."""
+def read_codec(path: str, kind: str, type_name: str = "") -> SchemaCodec:
+    """The codec of the schema in the file at `path`. StartError if it cannot be used, UsageError for a Protobuf schema
+    with several types if none is named. A Protobuf schema may also be a descriptor set."""
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -46,6 +55,29 @@ def read_schema(path: str, kind: str) -> SchemaText:
     if len(data) > MOST_BYTES:
         raise StartError(f"--schema {path} is larger than {MOST_BYTES:,} bytes")
     try:
-        return SchemaText(kind, data.decode("utf-8"), path)
+        if kind == "PROTOBUF":
+            return _protobuf_codec(data, path, type_name)
+        return make_codec(SchemaText(kind, data.decode("utf-8"), path))
     except UnicodeDecodeError as error:
         raise StartError(f"--schema {path} is not UTF-8") from error
+    except SchemaInvalid as error:
+        raise StartError(f"--schema {path} cannot be used: {error}") from error
+
+
+def _protobuf_codec(data: bytes, path: str, type_name: str) -> SchemaCodec:
+    from qtools.schemas.protobuf import ProtobufCodec
+
+    if b"\0" in data or data[:1] == b"\n":  # a descriptor set begins with the field 1, which is the byte of a newline
+        try:
+            codec = ProtobufCodec.of_descriptor_set(data, path, type_name)
+        except SchemaInvalid:
+            if b"\0" in data:
+                raise
+            codec = ProtobufCodec(SchemaText("PROTOBUF", data.decode("utf-8"), path), type_name)
+    else:
+        codec = ProtobufCodec(SchemaText("PROTOBUF", data.decode("utf-8"), path), type_name)
+    if not type_name and len(codec.type_names) > 1:
+        raise UsageError(
+            f"--schema {path} has several types: name one with --schema-type: {', '.join(codec.type_names)}"
+        )
+    return codec

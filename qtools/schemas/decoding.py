@@ -210,7 +210,7 @@ class DecodingSource:
         batch = self._waiting
         if batch is None:
             return None
-        attributes = batch.attributes() if batch.has_attributes else None
+        attributes = batch.attributes(["headers"]) if batch.has_attributes else None
         headers = attributes.headers if attributes is not None else None
         decoded = batch.with_bodies(await self._decoder.decode(batch.bodies, headers))
         self._waiting = None

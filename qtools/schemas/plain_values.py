@@ -20,6 +20,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -57,8 +58,7 @@ def to_plain(kind: str, schema: Mapping[str, Any]) -> Convert | None:
         per_second, digits = unit
         if logical.startswith("time-"):
             return lambda number: time_text(number, per_second, digits)
-        zone = "" if logical.startswith("local-") else "Z"
-        return lambda number: timestamp_text(number, per_second, digits, zone)
+        return _timestamp_converter(per_second, f"%s.%0{digits}d{'' if logical.startswith('local-') else 'Z'}")
     return base64_text if kind in ("bytes", "fixed") else None
 
 
@@ -115,13 +115,24 @@ def time_text(number: int, per_second: int, digits: int) -> Any:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{fraction:0{digits}d}"
 
 
-def timestamp_text(number: int, per_second: int, digits: int, zone: str) -> Any:
-    seconds, fraction = divmod(number, per_second)
+def _timestamp_converter(per_second: int, form: str) -> Convert:
+    """form: for the text of the seconds, and the fraction."""
+
+    def convert(number: int) -> Any:
+        seconds, fraction = divmod(number, per_second)
+        text = _second_text(seconds)
+        return form % (text, fraction) if text else number
+
+    return convert
+
+
+@lru_cache(maxsize=4096)  # the messages of a batch were made within seconds
+def _second_text(seconds: int) -> str:
+    """A second since 1970; "" outside the years 1 to 9999."""
     try:
-        when = EPOCH + timedelta(0, seconds)
+        return (EPOCH + timedelta(0, seconds)).isoformat()
     except OverflowError:
-        return number
-    return f"{when.isoformat()}.{fraction:0{digits}d}{zone}"
+        return ""
 
 
 def duration_object(data: bytes) -> dict[str, int]:

@@ -4,31 +4,47 @@ before the run starts it. Imported only if one of the flags is given.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from qtools.errors import StartError, UsageError
-from qtools.schemas.codecs import check_installed, make_codec, read_schema
-from qtools.schemas.contract import FORMATS, SchemaInvalid
+from qtools.errors import UsageError
+from qtools.schemas.codecs import check_installed, read_codec
+from qtools.schemas.contract import FORMATS
 from qtools.schemas.decoding import BodyDecoder, FileDecoder, RegistryDecoder, SchemaCache
-from qtools.schemas.registry import Registry, registry_settings
+from qtools.schemas.registry import Registry, RegistrySettings, registry_settings
+
+
+class SchemaFlags(NamedTuple):
+    """Where the schemas are. registry: None if they are in the file `path`. type_name: of --schema-type, or ""."""
+
+    registry: RegistrySettings | None
+    path: str
+    type_name: str
 
 
 def decoder_of(given: dict[str, Any]) -> BodyDecoder:
     """Remove the flags of `decode_options` from `given`, and make the decoder. UsageError, StartError."""
     kind = FORMATS[given.pop("decode")]
-    url, auth_file, ca, path = (
-        given.pop(name) for name in ("schema_registry", "registry_auth_file", "registry_ca", "schema")
+    flags = schemas_of(given, kind, "--decode")
+    if flags.registry is not None:
+        return RegistryDecoder(SchemaCache(Registry(flags.registry), kind))
+    return FileDecoder(read_codec(flags.path, kind, flags.type_name))
+
+
+def schemas_of(given: dict[str, Any], kind: str, flag: str, *, both: bool = False) -> SchemaFlags:
+    """Remove the flags that say where schemas of this kind are from `given`. UsageError if they do not go together, or
+    the library is missing; StartError. flag: what they belong to. both: a registry and a file may be given."""
+    url, auth_file, ca, path, type_name = (
+        given.pop(name) for name in ("schema_registry", "registry_auth_file", "registry_ca", "schema", "schema_type")
     )
-    if url is not None and path:
+    if url is not None and path and not both:
         raise UsageError("give --schema-registry or --schema, not both")
     if url is None and not path:
-        raise UsageError("--decode needs the schemas: give --schema-registry URL or --schema FILE")
+        raise UsageError(f"{flag} needs the schemas: give --schema-registry URL or --schema FILE")
+    if type_name and (kind != "PROTOBUF" or not path):
+        raise UsageError("--schema-type goes with --schema FILE of protobuf only")
     check_installed(kind)
     if url is not None:
-        return RegistryDecoder(SchemaCache(Registry(registry_settings(url, auth_file, ca)), kind))
+        return SchemaFlags(registry_settings(url, auth_file, ca), path, type_name)
     if auth_file or ca:
         raise UsageError("--registry-auth-file and --registry-ca go with --schema-registry only")
-    try:
-        return FileDecoder(make_codec(read_schema(path, kind)))
-    except SchemaInvalid as error:
-        raise StartError(f"--schema {path} cannot be used: {error}") from error
+    return SchemaFlags(None, path, type_name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-FORMATS = ("avro",)  # schemas/contract.py
+FORMATS = ("avro", "protobuf", "json-schema")  # schemas/contract.py
 
 REGISTRY = (
     click.option(
@@ -24,7 +24,12 @@ REGISTRY = (
     ),
     click.option(
         "--schema", default="", metavar="FILE",
-        help="The schema itself, instead of a registry; bodies then begin without a magic byte and an id.",
+        help="The schema itself, instead of a registry (an Avro schema, a .proto file or what protoc "
+        "--descriptor_set_out writes, a JSON Schema); bodies then begin without a magic byte and an id.",
+    ),
+    click.option(
+        "--schema-type", default="", metavar="NAME",
+        help="The message type of the bodies, if the .proto file of --schema has several.",
     ),
 )  # fmt: skip
 
@@ -46,7 +51,7 @@ def decode_options(seen: str) -> Callable[[Any], Any]:
 
 def refuse_without(given: dict[str, Any], flag: str) -> None:
     """Remove the flags about schemas from `given`; UsageError if one of them is there. flag: what they go with."""
-    for name in ("schema_registry", "registry_auth_file", "registry_ca", "schema"):
+    for name in ("schema_registry", "registry_auth_file", "registry_ca", "schema", "schema_type"):
         if given.pop(name):
             from qtools.errors import UsageError
 
