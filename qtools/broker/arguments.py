@@ -102,7 +102,7 @@ def read_config(
 
     try:
         with open(path, "rb") as file:
-            told = tomllib.loads(file.read().decode("utf-8-sig"))
+            settings = tomllib.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise StartError(f"--config {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -113,7 +113,7 @@ def read_config(
         if name not in ("config", "version", "help") and f"--{name}" in option.opts
     }
     chosen: dict[str, Any] = {}
-    for key, value in told.items():
+    for key, value in settings.items():
         reason = IGNORED.get(key.replace("_", "-"))
         if reason is not None:
             if ignored is not None:

@@ -58,7 +58,7 @@ class Latency:
             self._turns_at = now + self._half
 
 
-def told(latencies: Sequence[Latency], quantiles: Sequence[float]) -> Plain:
+def summary(latencies: Sequence[Latency], quantiles: Sequence[float]) -> Plain:
     """The quantiles of one channel, or of all channels of a topic together, as /stats shows them."""
     if not quantiles:
         return {"count": 0, "percentiles": None}

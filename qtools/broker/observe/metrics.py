@@ -28,7 +28,7 @@ class _Count(NamedTuple):
 
 
 def _field(name: str) -> Callable[[Plain], float]:
-    return lambda told: told[name]
+    return lambda stats: stats[name]
 
 
 _TOPIC = (
@@ -37,7 +37,7 @@ _TOPIC = (
     _Count("messages_total", "counter", "Messages that were published.", _field("message_count")),
     _Count("message_bytes_total", "counter", "Bytes of their bodies.", _field("message_bytes")),
     _Count("dropped_total", "counter", "Messages that an ephemeral topic had no room for.", _field("dropped_count")),
-    _Count("channels", "gauge", "Channels.", lambda told: len(told["channels"])),
+    _Count("channels", "gauge", "Channels.", lambda stats: len(stats["channels"])),
     _Count("paused", "gauge", "1 while it is paused.", _field("paused")),
 )
 _CHANNEL = (
@@ -56,9 +56,9 @@ _CHANNEL = (
 
 def as_prometheus(broker: Broker, connections: int, budget: MemoryBudget) -> Steps[bytes]:
     """The page. connections: how many NSQ clients are connected."""
-    told = yield from collecting(broker, (), include_clients=False, include_mem=False)
+    stats = yield from collecting(broker, (), include_clients=False, include_mem=False)
     parts: list[str] = []
-    for family in _families(told, broker, connections, budget):  # each has a name of its own
+    for family in _families(stats, broker, connections, budget):  # each has a name of its own
         parts += head_lines(family)
         yield
         for start in range(0, len(family.samples), _AT_ONCE):
@@ -67,8 +67,8 @@ def as_prometheus(broker: Broker, connections: int, budget: MemoryBudget) -> Ste
     return "\n".join([*parts, ""]).encode()
 
 
-def _families(told: Plain, broker: Broker, connections: int, budget: MemoryBudget) -> Iterator[Family]:
-    topics = [({"topic": topic["topic_name"]}, topic) for topic in told["topics"]]
+def _families(stats: Plain, broker: Broker, connections: int, budget: MemoryBudget) -> Iterator[Family]:
+    topics = [({"topic": topic["topic_name"]}, topic) for topic in stats["topics"]]
     channels = [
         (labels | {"channel": channel["channel_name"]}, channel)
         for labels, topic in topics

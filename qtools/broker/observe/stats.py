@@ -67,12 +67,12 @@ def collecting(
 
     A message that moves from a topic to its channels during a pause is counted: the topic is read first.
     """
-    told: Plain = {"version": NSQD_VERSION, "health": broker.health, "start_time": int(broker.started)}
+    stats: Plain = {"version": NSQD_VERSION, "health": broker.health, "start_time": int(broker.started)}
     if topic and topic not in broker.topics:
-        told["topics"] = None
+        stats["topics"] = None
     else:
         chosen = [broker.topics[topic]] if topic else [broker.topics[name] for name in sorted(broker.topics)]
-        told["topics"] = rows = []
+        stats["topics"] = rows = []
         for one in chosen:
             if (channel and channel not in one.channels) or broker.topics.get(one.name) is not one:
                 continue
@@ -81,12 +81,12 @@ def collecting(
             yield
     lost = [one._asdict() for one in broker.store.lost if not topic or one.topic == topic]
     if lost:
-        told["damaged"] = lost[-_MOST_DAMAGED:]
+        stats["damaged"] = lost[-_MOST_DAMAGED:]
     if include_mem:
-        told["memory"] = _memory()
+        stats["memory"] = _memory()
     publishers = [client_stats(one, topic) for one in connections if one.published] if include_clients else []
-    told["producers"] = publishers if publishers and not (topic and topic not in broker.topics) else None
-    return told
+    stats["producers"] = publishers if publishers and not (topic and topic not in broker.topics) else None
+    return stats
 
 
 def _topic(topic: Topic, channel: str, include_clients: bool, quantiles: Sequence[float]) -> Steps[Plain]:
@@ -102,7 +102,7 @@ def _topic(topic: Topic, channel: str, include_clients: bool, quantiles: Sequenc
         "message_bytes": topic.bytes,
         "dropped_count": topic.dropped,
         "paused": topic.paused,
-        "e2e_processing_latency": latency.told(latencies, quantiles),
+        "e2e_processing_latency": latency.summary(latencies, quantiles),
     }
     for name in names:
         there = topic.channels.get(name)
@@ -112,11 +112,11 @@ def _topic(topic: Topic, channel: str, include_clients: bool, quantiles: Sequenc
     return row
 
 
-def as_json(told: Plain) -> Steps[bytes]:
+def as_json(stats: Plain) -> Steps[bytes]:
     """The collected statistics as JSON, with pauses: thousands of topics or channels take a tenth of a second."""
-    topics = told["topics"]
+    topics = stats["topics"]
     if topics is None:
-        return _dumps(told)
+        return _dumps(stats)
     pieces: list[bytes] = []
     for topic in topics:
         channels = topic["channels"]
@@ -128,7 +128,7 @@ def as_json(told: Plain) -> Steps[bytes]:
             _dumps(topic | {"channels": []}).replace(b'"channels":[]', b'"channels":[%b]' % b",".join(parts), 1)
         )
         yield
-    return _dumps(told | {"topics": []}).replace(b'"topics":[]', b'"topics":[%b]' % b",".join(pieces), 1)
+    return _dumps(stats | {"topics": []}).replace(b'"topics":[]', b'"topics":[%b]' % b",".join(pieces), 1)
 
 
 def _dumps(value: Any) -> bytes:
@@ -149,7 +149,7 @@ def _channel(channel: Channel, include_clients: bool, quantiles: Sequence[float]
         "client_count": len(channel.consumers),
         "clients": [_consumer(one) for one in channel.consumers] if include_clients else None,
         "paused": channel.paused,
-        "e2e_processing_latency": latency.told([channel.latency] if channel.latency is not None else [], quantiles),
+        "e2e_processing_latency": latency.summary([channel.latency] if channel.latency is not None else [], quantiles),
     }
 
 
@@ -162,7 +162,7 @@ def client_stats(connection: ClientConnection, topic: str = "") -> Plain:
     """One client. topic: include only what it published to this topic, if given."""
     client, consumer, transport = connection.client, connection.consumer, connection.transport
     version, cipher = transport.tls.terms if transport.tls is not None and transport.secure else ("", "")
-    told: Plain = {
+    stats: Plain = {
         "client_id": client.client_id,
         "hostname": client.hostname,
         "version": "V2",
@@ -181,13 +181,13 @@ def client_stats(connection: ClientConnection, topic: str = "") -> Plain:
     }
     authorization = connection.authorization
     if authorization is not None:
-        told["authed"] = True
-        told["auth_identity"] = authorization.identity
-        told["auth_identity_url"] = authorization.identity_url
+        stats["authed"] = True
+        stats["auth_identity"] = authorization.identity
+        stats["auth_identity_url"] = authorization.identity_url
     counts = [{"topic": name, "count": n} for name, n in connection.published.items() if not topic or name == topic]
     if counts:
-        told["pub_counts"] = counts
-    return told | {
+        stats["pub_counts"] = counts
+    return stats | {
         "tls": transport.secure,
         "tls_cipher_suite": cipher,
         "tls_version": version.replace("TLSv", "TLS"),
@@ -222,27 +222,27 @@ def resident_bytes() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def as_text(told: Plain) -> str:
+def as_text(stats: Plain) -> str:
     """The statistics as text, for people."""
-    return in_one(writing_text(told))
+    return in_one(writing_text(stats))
 
 
-def writing_text(told: Plain) -> Steps[str]:
+def writing_text(stats: Plain) -> Steps[str]:
     """As `as_text`, with pauses between channels."""
-    uptime = time.time() - told["start_time"]
+    uptime = time.time() - stats["start_time"]
     lines = [
-        f"nsqd v{told['version']} (q-broker, Python {sys.version_info.major}.{sys.version_info.minor})",
-        f"start_time {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(told['start_time']))}",
+        f"nsqd v{stats['version']} (q-broker, Python {sys.version_info.major}.{sys.version_info.minor})",
+        f"start_time {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(stats['start_time']))}",
         f"uptime {duration(uptime)}",
         "",
-        f"Health: {told['health']}",
+        f"Health: {stats['health']}",
     ]
-    if "memory" in told:
-        lines += ["", "Memory:", *(f"   {name:<25}\t{value}" for name, value in told["memory"].items())]
-    if "damaged" in told:
-        lines += ["", "Damaged:", *(f"   {_damaged_line(one)}" for one in told["damaged"])]
-    lines += ["", "Topics:" if told["topics"] else "Topics: None"]
-    for topic in told["topics"] or ():
+    if "memory" in stats:
+        lines += ["", "Memory:", *(f"   {name:<25}\t{value}" for name, value in stats["memory"].items())]
+    if "damaged" in stats:
+        lines += ["", "Damaged:", *(f"   {_damaged_line(one)}" for one in stats["damaged"])]
+    lines += ["", "Topics:" if stats["topics"] else "Topics: None"]
+    for topic in stats["topics"] or ():
         lines.append(
             f"{'*P ' if topic['paused'] else '   '}[{topic['topic_name']:<15}] depth: {topic['depth']:<5}"
             f" be-depth: {topic['backend_depth']:<5} msgs: {topic['message_count']:<8} e2e%: {_percentiles(topic)}"
@@ -259,8 +259,8 @@ def writing_text(told: Plain) -> Steps[str]:
             yield
         lines.append("")
         yield
-    lines += ["Producers:" if told["producers"] else "Producers: None"]
-    lines += [f"   {_client_line(client)}" for client in told["producers"] or ()]
+    lines += ["Producers:" if stats["producers"] else "Producers: None"]
+    lines += [f"   {_client_line(client)}" for client in stats["producers"] or ()]
     return "\n".join(lines) + "\n"
 
 

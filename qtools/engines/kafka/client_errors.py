@@ -64,8 +64,8 @@ _BROKER = re.compile(r"^(?:[a-z_]+://)?(\S+?:\d+)/(?:bootstrap|\d+): ")
 
 def sentence_of(error: Any) -> str:
     """What `error` says, without librdkafka's own wrapping."""
-    if (told := _SENTENCES.get(error.code())) is not None:
-        return told
+    if (sentence := _SENTENCES.get(error.code())) is not None:
+        return sentence
     return plain(error.str())
 
 

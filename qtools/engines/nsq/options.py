@@ -37,13 +37,13 @@ def _text(value: Any) -> str:
     return value
 
 
-def _milliseconds(least: float, most: float, told: str) -> Callable[[Any], int]:
+def _milliseconds(least: float, most: float, bounds: str) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError(f"{value!r} is not a duration such as 250ms, 10s, 1m30s or 2h")
         seconds = parse_duration(value) if isinstance(value, str) else float(value)
         if not least <= seconds <= most:
-            raise ValueError(f"{value} is not {told}")
+            raise ValueError(f"{value} is not {bounds}")
         return int(seconds * 1000)
 
     return convert

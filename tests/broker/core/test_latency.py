@@ -11,7 +11,7 @@ import pytest
 from harness.brokers import Broker
 
 from qtools.broker.core.block import Block
-from qtools.broker.core.latency import Latency, shown, told
+from qtools.broker.core.latency import Latency, shown, summary
 
 from ..house import House, consume, ids
 from ..inside import Peer, come_true, mpub, serving, subscribed
@@ -31,7 +31,7 @@ def block(age: int, count: int, clock: Clock) -> tuple[Block, list[bytes]]:
 
 
 def values(latencies: list[Latency], *quantiles: float) -> list[int]:
-    return [one["value"] for one in told(latencies, quantiles)["percentiles"]]
+    return [one["value"] for one in summary(latencies, quantiles)["percentiles"]]
 
 
 def test_a_quantile_is_at_most_one_percent_off() -> None:
@@ -49,7 +49,7 @@ def test_every_message_of_a_block_counts() -> None:
     clock = Clock()
     latency = Latency(600, clock)
     latency.add([block(1000, 90, clock), block(1_000_000, 10, clock)])
-    assert told([latency], [0.5])["count"] == 100
+    assert summary([latency], [0.5])["count"] == 100
     assert values([latency], 0.9, 0.91) == pytest.approx([1000, 1_000_000], rel=0.01)
 
 
@@ -59,12 +59,12 @@ def test_the_window_forgets() -> None:
     latency.add([block(10**9, 5, clock)])
     clock.now += 6 * 10**9
     latency.add([block(10**6, 5, clock)])
-    assert told([latency], [1.0])["count"] == 10
+    assert summary([latency], [1.0])["count"] == 10
     clock.now += 5 * 10**9
-    assert told([latency], [1.0])["count"] == 5
+    assert summary([latency], [1.0])["count"] == 5
     assert values([latency], 1.0) == pytest.approx([10**6], rel=0.01)
     clock.now += 60 * 10**9
-    assert told([latency], [1.0]) == {"count": 0, "percentiles": [{"quantile": 1.0, "value": 0}]}
+    assert summary([latency], [1.0]) == {"count": 0, "percentiles": [{"quantile": 1.0, "value": 0}]}
 
 
 def test_memory_is_bounded_and_odd_clocks_are_survived() -> None:
@@ -82,12 +82,12 @@ def test_a_topic_is_its_channels_together() -> None:
     one, other = Latency(600, clock), Latency(600, clock)
     one.add([block(1000, 1, clock)])
     other.add([block(1_000_000, 3, clock)])
-    assert told([one, other], [0.25])["count"] == 4
+    assert summary([one, other], [0.25])["count"] == 4
     assert values([one, other], 0.25, 0.26) == pytest.approx([1000, 1_000_000], rel=0.01)
 
 
 def test_nothing_is_measured_where_nobody_asked() -> None:
-    assert told([], []) == {"count": 0, "percentiles": None}
+    assert summary([], []) == {"count": 0, "percentiles": None}
     house = House()
     channel = house.channel(house.topic())
     assert channel.latency is None
