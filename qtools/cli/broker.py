@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, check_engines, choose_broker, one_broker
+from qtools.engines.choice import BrokerFlags, ConnectionFlags, check_engines, choose_broker, flags_of_each, one_broker
 from qtools.engines.choice import engine_of as make_engine
 from qtools.engines.contract import Engine
 from qtools.engines.url import SCHEMES, UNIX, BrokerUrl, split_address
@@ -63,17 +63,19 @@ def engines_of(
 ) -> tuple[Engine, Engine | None]:
     """Make the engines of a source and of a destination; None for a destination on the same broker as the source.
 
-    Flags about connections apply to both. The settings in a URL or a profile apply to that broker only.
+    Flags about connections apply to both, but for those that only one of their engines has. The settings in a URL or a
+    profile apply to that broker only.
     """
     flags, to_flags = _broker_flags(given), _broker_flags(given, "to-")
     connection = _connection_flags(given)
     to_choice = choose_broker(to_flags, to_address) if to_flags.given or to_address is not None else None
-    engine = make_engine(program, choose_broker(flags, address), connection)
+    choice = choose_broker(flags, address)
     if to_choice is None:
+        engine = make_engine(program, choice, connection)
         check_engines(engine)
         return engine, None
-    # --nsqd-http-address applies to the brokers of --nsqd only.
-    to_engine = make_engine(program, to_choice, ConnectionFlags(connection.fields, connection.options))
+    connection, to_connection = flags_of_each(connection, choice, to_choice)
+    engine, to_engine = make_engine(program, choice, connection), make_engine(program, to_choice, to_connection)
     check_engines(engine, to_engine)
     return engine, to_engine
 

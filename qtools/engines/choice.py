@@ -51,6 +51,11 @@ class BrokerChoice(NamedTuple):
     origin: str = ""
     profile: Profile | None = None
 
+    @property
+    def engine(self) -> str:
+        """The engine that serves it, as messages name it."""
+        return self.urls[0].engine if self.urls else "NSQ"
+
 
 class ConnectionFlags(NamedTuple):
     """What flags say about a connection. fields: of Settings, only those that were given; also "secret_file" (a path).
@@ -61,6 +66,23 @@ class ConnectionFlags(NamedTuple):
     fields: Mapping[str, Any]
     options: Mapping[str, str]
     nsqd_http: Sequence[str] = ()
+
+
+# Fields of ConnectionFlags that NSQ has and other engines refuse.
+_OF_NSQ = frozenset({"snappy", "deflate", "deflate_level", "msg_timeout"})
+
+
+def flags_of_each(
+    flags: ConnectionFlags, choice: BrokerChoice, to_choice: BrokerChoice
+) -> tuple[ConnectionFlags, ConnectionFlags]:
+    """What `flags` say about the connections to a source and to a destination. If one of them is NSQ and the other is
+    not, the flags that only NSQ has are for NSQ; --nsqd-http-address is for the source."""
+    made = []
+    for one, other in ((choice, to_choice), (to_choice, choice)):
+        is_ours = one.engine == "NSQ" or other.engine != "NSQ"
+        fields = {name: value for name, value in flags.fields.items() if is_ours or name not in _OF_NSQ}
+        made.append(flags._replace(fields=fields, nsqd_http=flags.nsqd_http if one is choice else ()))
+    return made[0], made[1]
 
 
 def choose_broker(

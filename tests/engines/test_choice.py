@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of, one_broker
+from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of, flags_of_each, one_broker
 from qtools.engines.nsq.address import Address, Brokers, local_address
 from qtools.engines.nsq.engine import NsqEngine
 from qtools.engines.url import BrokerUrl, parse_url
@@ -213,3 +213,25 @@ def test_topics_of_several(addresses: list[BrokerUrl | None], words: list[str], 
     with pytest.raises(UsageError) as caught:
         one_broker(addresses, words, "q-test reads from")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("url", "to_url", "has", "to_has"),
+    [
+        ("nsq://a", "kafka://b", True, False),
+        ("kafka://a", "nsq://b", False, True),
+        ("nsq://a", "nsq://b", True, True),
+        ("kafka://a", "kafka://b", True, True),  # both refuse it
+    ],
+)
+def test_flags_that_only_one_of_two_engines_has_are_for_that_one(
+    environ: dict[str, str], url: str, to_url: str, has: bool, to_has: bool
+) -> None:
+    flags = ConnectionFlags({"msg_timeout": 2000, "snappy": True, "client_id": "x"}, {}, ["h:4151"])
+    choice, to_choice = (choose_broker(BrokerFlags([each]), environ=environ) for each in (url, to_url))
+    one, other = flags_of_each(flags, choice, to_choice)
+    assert [("msg_timeout" in each.fields, "snappy" in each.fields) for each in (one, other)] == [
+        (has, has), (to_has, to_has),
+    ]  # fmt: skip
+    assert one.fields["client_id"] == other.fields["client_id"] == "x"
+    assert (one.nsqd_http, other.nsqd_http) == (["h:4151"], ())
