@@ -123,6 +123,14 @@ class KafkaClient:
         with self._consumer(channel) as consumer:
             return sum(place.offset for place in self._places(consumer, topic, is_committed=True))
 
+    def committed_in(self, topic: str, channel: str, partition: int) -> int:
+        """The committed offset of `channel` in one partition."""
+        with self._consumer(channel) as consumer:
+            (found,) = [
+                place for place in self._places(consumer, topic, is_committed=True) if place.partition == partition
+            ]
+            return found.offset
+
     def left(self, topic: str, channel: str) -> int:
         """Messages that `channel` has not committed."""
         return self.end(topic) - self.committed(topic, channel)
