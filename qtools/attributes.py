@@ -7,10 +7,9 @@ NSQ's messages have none of it; Kafka's have all. A batch makes these columns on
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 Headers = Sequence[tuple[str, bytes | None]]  # in order; a name may occur more than once, a value may be missing
-Value = TypeVar("Value")
 
 
 class Tombstone(bytes):
@@ -28,7 +27,8 @@ class Attributes(NamedTuple):
     this attribute.
 
     keys: None for a message without a key. timestamps: ns since 1970; a message that is published again keeps its
-    timestamp. partitions, offsets: where in the log the message was read; they are never published.
+    timestamp. partitions, offsets: where in the log the message was read. topics: from which topic, if their origin has
+    no topic itself. These three are never published.
     """
 
     keys: Sequence[bytes | None] | None = None
@@ -36,23 +36,23 @@ class Attributes(NamedTuple):
     timestamps: Sequence[int] | None = None
     partitions: Sequence[int] | None = None
     offsets: Sequence[int] | None = None
+    topics: Sequence[str] | None = None
 
     def pick(self, places: Sequence[int]) -> Attributes:
         """Those of the messages at `places`."""
-        keys, headers, *numbers = self
-        timestamps, partitions, offsets = (_picked(column, places) for column in numbers)
-        return Attributes(_picked(keys, places), _picked(headers, places), timestamps, partitions, offsets)
+        columns: list[Any] = [_picked(column, places) for column in self]
+        return Attributes(*columns)
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[Attributes, int]]) -> Attributes:
         """The attributes of several batches as one; each with the number of its messages."""
         if len(parts) == 1:
             return parts[0][0]
-        columns: list[Any] = [_joined(column, parts, empty) for column, empty in enumerate((None, (), 0, 0, 0))]
+        columns: list[Any] = [_joined(column, parts, empty) for column, empty in enumerate((None, (), 0, 0, 0, ""))]
         return cls(*columns)
 
 
-def _picked(column: Sequence[Value] | None, places: Sequence[int]) -> list[Value] | None:
+def _picked(column: Sequence[Any] | None, places: Sequence[int]) -> list[Any] | None:
     return None if column is None else [column[place] for place in places]
 
 

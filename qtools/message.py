@@ -222,9 +222,11 @@ class Batch:
         return cls([(origin, 0, len(messages))], messages, messages.bodies)
 
     @classmethod
-    def of_bodies(cls, origin: Origin, bodies: list[bytes], start: int = 0) -> Batch:
-        """A batch of messages that have only a body. `origin` has numbered them from `start` on."""
-        return cls([(origin, 0, len(bodies))], None, bodies, range(start, start + len(bodies)))
+    def of_bodies(
+        cls, origin: Origin, bodies: list[bytes], start: int = 0, records: Sequence[Any] | None = None
+    ) -> Batch:
+        """A batch of messages that have only a body, or also `records`. `origin` has numbered them from `start` on."""
+        return cls([(origin, 0, len(bodies))], None, bodies, range(start, start + len(bodies)), records)
 
     @classmethod
     def empty(cls) -> Batch:

@@ -23,7 +23,8 @@ from qtools.flow.variables import Row, names_in
 
 
 class Keying(NamedTuple):
-    """key: None for the key that a message has. headers: (name, expression), added to those that a message has."""
+    """key: None for the key that a message has. headers: (name, expression), instead of
+    headers of that name, beside the others that a message has."""
 
     key: Expression | None = None
     headers: tuple[tuple[str, Expression], ...] = ()
@@ -120,7 +121,14 @@ class KeyedPublisher:
 
 
 def _joined(had: Sequence[Headers] | None, new: list[list[tuple[str, bytes | None]]]) -> Sequence[Headers]:
-    return new if had is None else [[*before, *added] for before, added in zip(had, new, strict=True)]
+    """The headers of each message: those that it had, but for those that it is given anew, and these."""
+    if had is None:
+        return new
+    joined: list[Headers] = []
+    for before, added in zip(had, new, strict=True):
+        names = {name for name, _ in added}
+        joined.append([*(header for header in before if header[0] not in names), *added])
+    return joined
 
 
 def _as_bytes(expression: Expression, value: Any, row: Row) -> bytes | None:

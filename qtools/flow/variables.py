@@ -31,6 +31,7 @@ _COLUMNS = {
     "timestamp": "timestamps",
     "partition": "partitions",
     "offset": "offsets",
+    "topic": "topics",
 }
 _NO_HEADERS: dict[str, Any] = {}  # shared, as no expression changes a value
 
@@ -65,6 +66,8 @@ def _column(name: str, batch: Batch, attributes: Attributes) -> Iterable[Any]:
             return repeat(_NO_HEADERS, count)
         return [headers_as_json(headers) if headers else _NO_HEADERS for headers in attributes.headers]
     if name == "topic":
+        if attributes.topics is not None:
+            return [topic or None for topic in attributes.topics]
         return [origin.topic or None for origin, start, stop in batch.parts for _ in range(start, stop)]
     if name == "timestamp":
         found = batch.messages.timestamps() if attributes.timestamps is None else attributes.timestamps

@@ -11,14 +11,15 @@ is written as "body_base64"; a tombstone has the body null. Where messages have 
                              where the name occurs more than once
     "partition":… "offset":…
 
-In msgpack keys and values of headers are bins. Reading needs only the body, and ignores unknown keys; key and headers
-are read from dead letters only (routing/dead_letter.py). In: messages, or bytes. Out: bytes, or bodies.
+In msgpack keys and values of headers are bins, and the body of a tombstone is nil. Reading needs only the body, and
+ignores unknown keys. In: messages, or bytes. Out: bytes, or bodies and envelopes (envelope_records.py).
 """
 
 from __future__ import annotations
 
 import base64
 from codecs import BOM_UTF8
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -41,7 +42,7 @@ def _fields(message: Message, origin: Origin) -> dict[str, Any]:
 
 def _add_attributes(fields: dict[str, Any], attributes: Attributes, place: int) -> None:
     """Add key, headers, partition and offset, as bytes and numbers."""
-    keys, headers, _, partitions, offsets = attributes
+    keys, headers, _, partitions, offsets, _ = attributes
     if keys is not None:
         fields["key"] = keys[place]
     if headers is not None and headers[place]:
@@ -147,6 +148,11 @@ def body_of(envelope: dict[str, Any]) -> bytes:
     raise ValueError('has neither a "body" nor a "body_base64" that is a string')
 
 
+def has_attributes(envelope: dict[str, Any]) -> bool:
+    """Whether there is a key, or a header, in an envelope."""
+    return envelope.get("key") is not None or "key_base64" in envelope or bool(envelope.get("headers"))
+
+
 def key_of(envelope: dict[str, Any]) -> bytes | None:
     """The key in an envelope, None if it has none; ValueError as above."""
     if "key_base64" in envelope:
@@ -195,12 +201,24 @@ def _from_base64(field: str, text: Any) -> bytes:
 class EnvelopeSplitter:
     """Lines of JSON in, bodies out. InputError names the line and the offset of a broken envelope.
 
-    keep: keep the envelopes of the bodies that were returned last in `maps`, and return empty bodies too.
+    record_of: makes of an envelope what is kept of it in `records`, of the bodies that were returned last; ValueError
+    whose text continues "the line …". keep_empty: return empty bodies and tombstones too. on_attributes: called once,
+    at the first envelope with a key or headers.
     """
 
-    def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
-        self.maps: list[dict[str, Any]] = []
-        self._keep = keep
+    def __init__(
+        self,
+        longest: int = LONGEST,
+        *,
+        base: int = 0,
+        record_of: Callable[[dict[str, Any]], Any] | None = None,
+        keep_empty: bool = False,
+        on_attributes: Callable[[], None] | None = None,
+    ) -> None:
+        self.records: list[Any] | None = None
+        self._record_of = record_of
+        self._keep_empty = keep_empty
+        self._on_attributes = on_attributes
         self.base = base
         self.consumed = 0
         self.overhead = 0
@@ -223,12 +241,16 @@ class EnvelopeSplitter:
         self.empty_at = []
         ends = self.ends = []
         bodies: list[bytes] = []
-        self.maps = []
+        record_of = self._record_of
+        records: list[Any] = []
+        self.records = None if record_of is None else records
         for place, line in enumerate(lines):
             self._line += 1
             try:
                 envelope = parse_envelope(line) if line else {}
                 body = body_of(envelope) if line else b""
+                is_kept = body or (self._keep_empty and line)
+                record = record_of(envelope) if record_of is not None and is_kept else None
             except ValueError as error:
                 at = self.base + self.consumed
                 which = f"the line at byte {at}" if self.base else f"line {self._line} (at byte {at})"
@@ -238,24 +260,36 @@ class EnvelopeSplitter:
                 return bodies
             self.consumed += len(line) + delimiter
             ends.append(self.consumed)
-            if body or (self._keep and line):
+            if is_kept:
                 bodies.append(body)
-                if self._keep:
-                    self.maps.append(envelope)
+                records.append(record)
             else:
                 self.empty += 1
                 self.empty_at.append(place)
+            if self._on_attributes is not None and has_attributes(envelope):
+                self._on_attributes()
+                self._on_attributes = None
         return bodies
 
 
 class MsgpackSplitter:
-    """msgpack maps in, bodies out. InputError names the offset of a broken map. keep: as for EnvelopeSplitter."""
+    """msgpack maps in, bodies out. InputError names the offset of a broken map. Arguments: as of EnvelopeSplitter."""
 
-    def __init__(self, longest: int = LONGEST, *, base: int = 0, keep: bool = False) -> None:
+    def __init__(
+        self,
+        longest: int = LONGEST,
+        *,
+        base: int = 0,
+        record_of: Callable[[dict[str, Any]], Any] | None = None,
+        keep_empty: bool = False,
+        on_attributes: Callable[[], None] | None = None,
+    ) -> None:
         import msgpack
 
-        self.maps: list[dict[str, Any]] = []
-        self._keep = keep
+        self.records: list[Any] | None = None
+        self._record_of = record_of
+        self._keep_empty = keep_empty
+        self._on_attributes = on_attributes
         self.base = base
         self.consumed = 0
         self.overhead = 0
@@ -273,7 +307,9 @@ class MsgpackSplitter:
         if self._broken is not None:
             raise self._broken
         self.empty_at = []
-        self.maps = []
+        record_of = self._record_of
+        records: list[Any] = []
+        self.records = None if record_of is None else records
         ends = self.ends = []
         bodies: list[bytes] = []
         self._fed += len(chunk)
@@ -281,18 +317,24 @@ class MsgpackSplitter:
             self._unpacker.feed(chunk)
             while True:
                 envelope = self._unpacker.unpack()
-                body = envelope.get("body") if isinstance(envelope, dict) else None
+                body = envelope.get("body", "") if isinstance(envelope, dict) else ""
+                if body is None:
+                    body = TOMBSTONE
                 if not isinstance(body, bytes):
                     raise ValueError('it is not a map with a binary "body"')
+                is_kept = body or self._keep_empty
+                record = record_of(envelope) if record_of is not None and is_kept else None
                 self.consumed = self._unpacker.tell()
                 ends.append(self.consumed)
-                if body or self._keep:
+                if is_kept:
                     bodies.append(body)
-                    if self._keep:
-                        self.maps.append(envelope)
+                    records.append(record)
                 else:
                     self.empty += 1
                     self.empty_at.append(len(bodies) + len(self.empty_at))
+                if self._on_attributes is not None and has_attributes(envelope):
+                    self._on_attributes()
+                    self._on_attributes = None
         except self._out_of_data:
             pass
         except Exception as error:  # msgpack raises ValueError, UnpackException and, on bad UTF-8, others
@@ -309,7 +351,7 @@ class MsgpackSplitter:
 
     def end(self) -> list[bytes]:
         self.empty_at = []
-        self.maps = []
+        self.records = None if self._record_of is None else []
         if self._broken is not None:
             raise self._broken
         if self._fed > self.consumed:

@@ -13,7 +13,7 @@ reading can begin again at that byte. The chunks of a message are joined once, h
 from __future__ import annotations
 
 import struct
-from typing import Protocol
+from typing import Any, Protocol
 
 from qtools.errors import InputError
 
@@ -33,6 +33,7 @@ class Splitter(Protocol):
     ends: list[int] | None  # if `overhead` varies: `consumed` behind each message that ended in the last chunk
     empty: int  # all empty messages that were left out
     empty_at: list[int]  # their places among the messages that ended in the last chunk
+    records: list[Any] | None  # of the bodies that were returned last (envelope_records.py), if it keeps them
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The bodies that end in `chunk`. For damage, InputError is raised by the next call, after the complete bodies
@@ -54,6 +55,7 @@ class DelimiterSplitter:
         self.ends: list[int] | None = None
         self.empty = 0
         self.empty_at: list[int] = []
+        self.records: list[Any] | None = None
         self._delimiter = delimiter
         self._longest = longest
         self._rest: list[bytes] = []  # chunks of a message whose end has not been found
@@ -143,6 +145,7 @@ class WholeSplitter:
         self.ends: list[int] | None = None
         self.empty = 0
         self.empty_at: list[int] = []
+        self.records: list[Any] | None = None
         self._longest = longest
         self._chunks: list[bytes] = []
         self._size = 0
@@ -177,6 +180,7 @@ class LengthSplitter:
         self.ends: list[int] | None = None
         self.empty = 0
         self.empty_at: list[int] = []
+        self.records: list[Any] | None = None
         self._broken: InputError | None = None
         self._longest = longest
         self._rest: list[bytes] = []

@@ -52,7 +52,23 @@ def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
     from qtools.formats.envelope import EnvelopeSplitter, MsgpackSplitter
 
     made = EnvelopeSplitter if options.format == "envelope" else MsgpackSplitter
-    return lambda base: made(base=base)
+    engine = options.engine.capabilities
+    warn = None
+    if not engine.keys_and_headers:
+        warn = _once(f"{engine.engine} has no keys and no headers: those of the envelopes are left out")
+        if options.rules is None and not options.routes:
+            return lambda base: made(base=base, on_attributes=warn)
+    from qtools.formats.envelope_records import RECORD_OF
+
+    # An engine with keys has empty messages, and messages without a body, which delete a key.
+    keep_empty = engine.keys_and_headers and not options.fail_on_empty
+    return lambda base: made(base=base, record_of=RECORD_OF[options.format], keep_empty=keep_empty, on_attributes=warn)
+
+
+def _once(text: str) -> Callable[[], None]:
+    """A function that logs `text` as a warning when it is called for the first time."""
+    left = [text]
+    return lambda: logs.log(logging.WARNING, left.pop()) if left else None
 
 
 def _name(batch: Batch, place: int) -> str:

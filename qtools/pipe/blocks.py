@@ -7,15 +7,16 @@ which the input is confirmed is before the first message that is not finished, o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
+from qtools.attributes import Attributes
 from qtools.cli.worker import Worker
 from qtools.errors import InputError
 from qtools.flow.ledger import SpanLedger
 from qtools.formats.lines import Splitter
-from qtools.message import Batch, request_ends
+from qtools.message import Batch, Messages, request_ends
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class InputBlock:
     ends: list[int] | None  # bytes from `begin` to the end of each message, empty ones included
     empty_at: list[int] = field(default_factory=list)  # places of the empty messages among all of them
     first: int = 0  # the number of its first message in the ledger of the source
+    records: list[Any] | None = None  # of its messages, if these have more than a body (formats/envelope_records.py)
 
     topic = ""
     address = ""
@@ -75,12 +77,33 @@ class InputBlock:
         """Keep only the first `count` messages, none of which is empty."""
         self.end = self.after(count)
         self.bodies, self.empty_at = self.bodies[:count], []
+        if self.records is not None:
+            self.records = self.records[:count]
 
     def requeue(self, ids: Sequence[int], delay_ms: int) -> None:
         """There is nothing to do: a message that is not confirmed is read again by the next run."""
 
     def touch(self, ids: Sequence[int]) -> None:
         """There is nothing to do: a file has no message timeout."""
+
+    # ── what the records say (message.RecordOrigin) ──
+
+    def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
+        from qtools.formats.envelope_records import messages_of
+
+        return messages_of(records, bodies)
+
+    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
+        from qtools.formats.envelope_records import attributes_of
+
+        return attributes_of(records, only)
+
+    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
+        from qtools.formats.envelope_records import delivered_more_than
+
+        return delivered_more_than(times, records)
+
+    # ── names of its messages ──
 
     def line_of(self, number: int) -> int:
         """The line, or the message of the file, that the message with this number in the ledger came from."""
@@ -176,7 +199,8 @@ class BlockSource:
             start = 0
             for end in ends:
                 piece = bodies if len(ends) == 1 else bodies[start:end]
-                self._pieces.append(Batch.of_bodies(block, piece, block.first + start))
+                records = None if block.records is None else block.records[start:end]
+                self._pieces.append(Batch.of_bodies(block, piece, block.first + start, records))
                 start = end
         else:
             self._confirm()

@@ -114,6 +114,7 @@ class InputSource(BlockSource):
             ends = [each - (begin.offset - file.offset) for each in ends]
         name, line = self._described_name, self._lines + 1
         block = InputBlock(self, name, bodies, begin, end, line, splitter.overhead, ends, empty_at)
+        block.records = splitter.records
         self._lines += self._add(block)
         return block
 

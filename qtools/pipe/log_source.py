@@ -124,7 +124,7 @@ class LogSource(BlockSource):
             ends = [each - (begin.offset - file.base) for each in ends]
         name = f"{file.name} from byte {file.base} on" if file.base else file.name
         block = LogBlock(self, name, bodies, begin, end, file.lines + 1, splitter.overhead, ends, splitter.empty_at)
-        block.file, block.path = file, path
+        block.file, block.path, block.records = file, path, splitter.records
         seen = file.tail + data[-2 * MARK :] if len(data) < MARK else data
         block.mark = _mark(seen, file.position_split + len(data), taken)
         _add_to_sum(file, block, data, taken)

@@ -55,6 +55,15 @@ async def test_headers_are_added_to_those_that_a_message_has() -> None:
     assert recorder.groups[1][2].headers == [[("kind", b"x")]]
 
 
+async def test_a_header_replaces_those_of_its_name_unless_it_has_no_value() -> None:
+    recorder = Recorder()
+    keying = Keying(None, (("a", compile_expression("$headers.a | length")), ("b", compile_expression(".missing"))))
+    had = Attributes(headers=[[("a", b"1"), ("b", b"2"), ("a", b"3")]])
+    row = [None, {"a": ["1", "3"], "b": "2"}, *NO_VARIABLES[2:]]
+    await KeyedPublisher(recorder, keying).publish([("t", [b"{}"])], attributes=FixedAttributes([had], [[row]]))
+    assert recorder.groups[0][2].headers == [[("b", b"2"), ("a", b"2")]]
+
+
 async def test_what_fails_is_refused_by_its_place_and_all_else_is_published() -> None:
     recorder = Recorder()
     bodies = [b"no JSON", b'{"user":1}', b'{"user":"bad"}', b"[]", b'{"user":2}']

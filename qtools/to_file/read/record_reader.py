@@ -12,42 +12,51 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtools.errors import InputError
 from qtools.formats.lines import DelimiterSplitter, LengthSplitter
 from qtools.to_file.read.decompressor import Inflater
+
+if TYPE_CHECKING:
+    from qtools.formats.envelope_records import EnvelopeRecord
 
 FORMATS = ("raw", "envelope", "msgpack", "length32")
 
 
 @dataclass(slots=True)
 class Records:
-    """Messages in their order. timestamps (ns) and ids (nsqd, message id) are None where the format has none."""
+    """Messages in their order. timestamps (ns) and ids (nsqd, message id) are None where the format has none. records:
+    keys, headers and the like, if the reader keeps them."""
 
     bodies: list[bytes]
     timestamps: list[int] | None = None
     ids: list[tuple[str, str]] | None = None
+    records: list[EnvelopeRecord] | None = None
 
     def __len__(self) -> int:
         return len(self.bodies)
 
 
 class RecordReader:
-    """Decodes one file. InputError for an unknown format or compression, and for damaged data."""
+    """Decodes one file. InputError for an unknown format or compression, and for damaged data. keeps_records: whether
+    keys and headers are read too."""
 
-    def __init__(self, format: str, compression: str, delimiter: bytes = b"\n") -> None:
+    def __init__(self, format: str, compression: str, delimiter: bytes = b"\n", *, keeps_records: bool = False) -> None:
         self._inflater = Inflater(compression)
         self._splitter: Any
         self._keeps = format in ("envelope", "msgpack")
+        self._keeps_records = keeps_records and self._keeps
         if format == "raw":
             self._splitter = DelimiterSplitter(delimiter)
         elif format == "length32":
             self._splitter = LengthSplitter()
         elif self._keeps:
             from qtools.formats.envelope import EnvelopeSplitter, MsgpackSplitter
+            from qtools.formats.envelope_records import RECORD_OF
 
-            self._splitter = (EnvelopeSplitter if format == "envelope" else MsgpackSplitter)(keep=True)
+            make = EnvelopeSplitter if format == "envelope" else MsgpackSplitter
+            self._splitter = make(record_of=RECORD_OF[format] if keeps_records else _as_it_is, keep_empty=True)
         else:
             raise InputError(f"the format {format!r} is unknown to this program")
 
@@ -66,11 +75,16 @@ class RecordReader:
     def _records(self, bodies: list[bytes]) -> Records:
         if not self._keeps:
             return Records(bodies)
-        maps = self._splitter.maps
+        records: list[EnvelopeRecord] | None = self._splitter.records if self._keeps_records else None
+        maps = self._splitter.records if records is None else [record.fields for record in records]
         timestamps = [stamp if type(stamp := each.get("timestamp")) is int else 0 for each in maps]
         # "nsqd" is what "source" was called in archives of older versions.
         names = [(str(each.get("source", each.get("nsqd", ""))), str(each.get("id", ""))) for each in maps]
-        return Records(bodies, timestamps, names)
+        return Records(bodies, timestamps, names, records)
+
+
+def _as_it_is(envelope: dict[str, Any]) -> dict[str, Any]:
+    return envelope
 
 
 async def read_records(chunks: AsyncIterator[bytes], reader: RecordReader) -> AsyncIterator[Records]:

@@ -63,7 +63,10 @@ async def replay(options: ReplayOptions, signals: Signals) -> int:
         logs.log(logging.WARNING, note)
     if checkpoint:
         checkpoint.save(start)  # this locks the file
-    source = ArchiveSource(store, archive.entries, plan, options.span, delimiter=options.delimiter)
+    keeps_records = options.engine.capabilities.keys_and_headers or options.rules is not None
+    source = ArchiveSource(
+        store, archive.entries, plan, options.span, delimiter=options.delimiter, keeps_records=keeps_records
+    )
     return await _Replay(options, source, checkpoint).run(signals)
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from qtools.attributes import Attributes
 from qtools.cli.types import plural
 from qtools.errors import InputError
 from qtools.flow.ledger import SpanLedger
-from qtools.message import Batch
+from qtools.message import Batch, Messages
 from qtools.to_file.archive.manifest import Manifested
 from qtools.to_file.read.record_reader import RecordReader, Records, read_records
 from qtools.to_file.read.replay_plan import ReplayPlan, ReplayPosition, TimeSpan
@@ -34,8 +36,9 @@ class ReplayBlock:
     end: ReplayPosition  # behind the whole block, messages that were left out included
     sent: int  # the number of messages before its first
     first: int = 0  # the number of its first message in the ledger of the source
+    envelopes: list[Any] | None = None  # of its messages, in the formats that have more than bodies
+    topic: str = ""  # of the file
 
-    topic = ""
     address = ""
     is_lost = False
 
@@ -47,6 +50,25 @@ class ReplayBlock:
 
     def touch(self, ids: Sequence[int]) -> None:
         """There is nothing to do: an archive has no message timeout."""
+
+    # ── what the envelopes say (message.RecordOrigin) ──
+
+    def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
+        from qtools.formats.envelope_records import messages_of
+
+        return messages_of(records, bodies)
+
+    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
+        from qtools.formats.envelope_records import attributes_of
+
+        return attributes_of(records, only)
+
+    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
+        from qtools.formats.envelope_records import delivered_more_than
+
+        return delivered_more_than(times, records)
+
+    # ── positions ──
 
     def after(self, count: int) -> ReplayPosition:
         """The position behind the first `count` messages, of which there is one at least, or behind all."""
@@ -63,6 +85,7 @@ class ArchiveSource:
     """The messages of `plan` whose timestamps are in `span`.
 
     on_confirm: called whenever `confirmed` has moved on. left_out: the number of messages outside of `span`.
+    keeps_records: whether batches have the keys and headers of the envelopes.
     """
 
     def __init__(
@@ -73,6 +96,7 @@ class ArchiveSource:
         span: TimeSpan,
         *,
         delimiter: bytes = b"\n",
+        keeps_records: bool = False,
     ) -> None:
         self.on_confirm: Callable[[], None] = lambda: None
         self.confirmed = plan.start
@@ -83,6 +107,7 @@ class ArchiveSource:
         self._plan = plan
         self._span = span
         self._delimiter = delimiter
+        self._keeps_records = keeps_records
         self._ledger: SpanLedger[ReplayBlock] = SpanLedger()
         self._sent = plan.start.sent
         self._batches = self._read_all()
@@ -115,7 +140,7 @@ class ArchiveSource:
                 number += len(records)
                 block.first = self._ledger.add(len(block.bodies), block).start
                 if block.bodies:
-                    yield Batch.of_bodies(block, block.bodies, block.first)
+                    yield Batch.of_bodies(block, block.bodies, block.first, block.envelopes)
                 else:
                     self._confirm()
             skip = 0
@@ -131,7 +156,8 @@ class ArchiveSource:
 
         count = 0
         try:
-            async for records in read_records(hashed(), RecordReader(file.format, file.compression, self._delimiter)):
+            reader = RecordReader(file.format, file.compression, self._delimiter, keeps_records=self._keeps_records)
+            async for records in read_records(hashed(), reader):
                 count += len(records)
                 yield records
         except InputError as error:
@@ -154,4 +180,7 @@ class ArchiveSource:
         bodies = [records.bodies[nth] for nth in keep]
         before, self._sent = self._sent, self._sent + len(bodies)
         end = ReplayPosition(file.name, max(number + count, skip if begin == count else 0), self._sent)
-        return ReplayBlock(self, file.name, bodies, [number + nth for nth in keep], end, before)
+        block = ReplayBlock(self, file.name, bodies, [number + nth for nth in keep], end, before, topic=file.topic)
+        if records.records is not None:
+            block.envelopes = [records.records[nth] for nth in keep]
+        return block
