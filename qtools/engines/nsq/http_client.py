@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 TIMEOUT = 5.0  # s
 
 
+class AnswerLate(ConnectFailed):
+    """The broker took the request and does not answer: it is busy, or stands still."""
+
+
 class HttpClient:
     """Sends requests to one HTTP address and keeps the connection. tls: the TLS context for https://.
 
@@ -66,7 +70,8 @@ class HttpClient:
         try:
             answer = await self._client.request(method, path)
         except httpx.TimeoutException as error:
-            raise ConnectFailed(without_userinfo(base), f"no answer within {TIMEOUT:.4g} s") from error
+            failure = ConnectFailed if isinstance(error, httpx.ConnectTimeout) else AnswerLate
+            raise failure(without_userinfo(base), f"no answer within {TIMEOUT:.4g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConnectFailed(without_userinfo(base), _reason(error)) from error
         return answer.status_code, answer.content

@@ -13,14 +13,12 @@ from collections.abc import Callable, Sequence
 
 from qtools.engines.nsq.address import Address, Brokers
 from qtools.engines.nsq.discovery import Discovery
-from qtools.engines.nsq.http_client import Depth, HttpClient, ask_depth
+from qtools.engines.nsq.http_client import AnswerLate, Depth, HttpClient, ask_depth
 from qtools.engines.nsq.settings import Settings
-from qtools.errors import NetworkError, PeerError, UsageError
+from qtools.errors import NetworkError, PeerError, StartError, UsageError
 from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
-
-PATIENCE = 2.0  # s: a broker that answers no sooner is not waited for, as most topics have channels
 
 
 def name_a_channel(topic: str, waiting: int) -> str:
@@ -37,7 +35,8 @@ async def refuse_to_take_backlog(
     settings: Settings,
     advice: Callable[[str, int], str] = name_a_channel,
 ) -> dict[tuple[Subscription, str], Depth]:
-    """The depth of each source on each nsqd that answered; UsageError if a topic has messages and no channel yet.
+    """The depth of each source on each nsqd that answered; UsageError if a topic has messages and no channel yet,
+    StartError if an nsqd does not answer in time.
 
     advice: what the error says to do, for a topic and the number of its messages.
     """
@@ -60,15 +59,25 @@ async def refuse_to_take_backlog(
 
 
 async def _ask(source: Subscription, address: Address, settings: Settings) -> Depth | None:
-    """The depth of `source` at `address`; None if it cannot be asked."""
+    """The depth of `source` at `address`; None if it cannot be asked, as it has no HTTP API or refuses. StartError if
+    it is too busy to answer: it may hold the only messages of the topic.
+    """
     if not address.http:
         return None
     http = HttpClient(address.http, settings.http_tls_context())
     try:
-        async with asyncio.timeout(PATIENCE):
-            return await ask_depth(http, source)
-    except (TimeoutError, NetworkError, PeerError) as error:
-        logger.info("could not ask %s for the depth of %s: %s", address, source.topic, error or "no answer")
+        for is_last in (False, True):
+            try:
+                return await ask_depth(http, source)
+            except AnswerLate as error:
+                if is_last:
+                    raise StartError(
+                        f"{address} does not answer whether {source.topic} has messages that a temporary channel would"
+                        f" lose: name a channel, as in {source.topic}/NAME, or try again"
+                    ) from error
+        return None
+    except (NetworkError, PeerError) as error:
+        logger.info("could not ask %s for the depth of %s: %s", address, source.topic, error)
         return None
     finally:
         await http.close()
