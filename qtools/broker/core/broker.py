@@ -127,7 +127,7 @@ class Broker:
         """The channel `name`, made with its topic if necessary.
 
         since: ns since 1970; a new channel begins with the messages published then. Raises CannotReplay where finished
-        messages are not kept.
+        messages are not kept, and CannotRead.
         """
         owner = self.topic(topic)
         new = name not in owner.channels

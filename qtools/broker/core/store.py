@@ -166,7 +166,7 @@ class MessageLog(Protocol):
 
         takes_held: the channel receives the messages that the topic holds; the caller moves them next. since: ns since
         1970; the channel begins with the messages published then, as far as they are still stored. Raises CannotReplay
-        where finished messages are not kept.
+        where finished messages are not kept, and CannotRead.
         """
         ...
 
@@ -193,6 +193,10 @@ class MessageLog(Protocol):
 
 class CannotReplay(Exception):
     """Earlier messages cannot be replayed, because this store keeps messages in memory only."""
+
+
+class CannotRead(Exception):
+    """Stored messages cannot be read now. The store has logged the reason."""
 
 
 class Store(Protocol):

@@ -168,7 +168,7 @@ class Topic:
         """The channel `name`, made if necessary.
 
         since: ns since 1970; a new channel begins with the messages published then. Raises CannotReplay where finished
-        messages are not kept.
+        messages are not kept, and CannotRead.
         """
         channel = self.channels.get(name)
         if channel is None:

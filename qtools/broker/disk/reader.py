@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qtools.broker.core.block import Block
+from qtools.broker.core.store import CannotRead
 from qtools.broker.disk.channel.progress import Row
 from qtools.broker.disk.database import FILE, connect, describe_error
 from qtools.broker.disk.database_thread import DatabaseThread
@@ -87,6 +88,7 @@ class BlockReader:
         self._on_error = on_error
         self._on_damage = on_damage
         self._failures = 0
+        self._has_failed = False  # since the last read in the thread that worked
 
     # ── in the thread ───────────────────────────────────────────────────────────────────────────
 
@@ -176,15 +178,20 @@ class BlockReader:
     ) -> None:
         if rows is None:
             self._failures += 1
-            why = describe_error(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
-            # Damage that does not belong to a single block is repaired at the next start.
-            self._on_error(f"cannot read messages: {why}", error is not None and is_damage(error))
+            self._note_failure(error)
         else:
-            if self._failures:
-                self._failures = 0
+            self._failures = 0
+            if self._has_failed:
+                self._has_failed = False
                 self._on_error("", False)
             self._report(topic, blocks)
         answer(rows)
+
+    def _note_failure(self, error: Exception | None) -> None:
+        self._has_failed = True
+        why = describe_error(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
+        # Damage that does not belong to a single block is repaired at the next start.
+        self._on_error(f"cannot read messages: {why}", error is not None and is_damage(error))
 
     def _report(self, topic: int, blocks: Iterable[Block]) -> None:
         for block in blocks:
@@ -195,19 +202,26 @@ class BlockReader:
 
     def count(self, topic: int, start: int, stop: int) -> int:
         """How many messages the blocks from `start` to below `stop` have, without those that were published
-        deferred."""
-        (count,) = self._quick.execute(
+        deferred. Raises CannotRead."""
+        return self._number(
             "SELECT coalesce(sum(count), 0) FROM block WHERE topic = ? AND seq >= ? AND seq < ? AND due = 0",
             (topic, start, stop),
-        ).fetchone()
-        return int(count)
+        )
 
     def first_since(self, topic: int, since: int) -> int:
         """The number of the first block published at `since` (ns since 1970) or later; higher than all when there is
-        none."""
-        row = self._quick.execute(
+        none. Raises CannotRead."""
+        return self._number(
             "SELECT seq FROM block WHERE topic = ? AND timestamp >= ? ORDER BY seq LIMIT 1", (topic, since)
-        ).fetchone()
+        )
+
+    def _number(self, query: str, values: tuple[int, ...]) -> int:
+        """The number in the first row of the answer; higher than all blocks when there is no row."""
+        try:
+            row = self._quick.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            self._note_failure(error)
+            raise CannotRead from error
         return int(row[0]) if row else 1 << 62
 
     def now(self, topic: int, start: int, stop: int, messages: int, *, deferred: bool = False) -> list[Block]:

@@ -119,7 +119,7 @@ class Journal:
         """Keep `statements`, instead of those before. Returns False when they do not fit, or the file cannot be
         written."""
         data = zlib.compress(json.dumps(statements, default=_encode, separators=(",", ":")).encode(), 1)
-        if len(data) > self._slot - _HEAD.size or not self._path.exists():
+        if len(data) > self._slot - _HEAD.size:
             return False
         return self._put(data)
 
@@ -190,7 +190,16 @@ class Journal:
     def _read(self) -> list[Any]:
         try:
             data = self._path.read_bytes()
-        except OSError:
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            log.error(
+                "cannot read %s: %s; if the disk was full when q-broker ended, messages that were finished since then"
+                " are delivered again",
+                self._path,
+                (error.strerror or str(error)).lower(),
+            )
+            self._slot = 0  # `allocate` makes a new file: an old record must not be taken for a newer one
             return []
         newest = b""
         for at in (0, self._slot):

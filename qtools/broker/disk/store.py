@@ -374,7 +374,7 @@ class DurableStore:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        failures: list[sqlite3.Error] = []
+        failures: list[Exception] = []
 
         def work(connection: sqlite3.Connection) -> None:
             if under_way is not None and under_way.failed:  # it will not be tried again otherwise
@@ -382,7 +382,7 @@ class DurableStore:
             try:
                 self._write_failures.run(job, connection)
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except sqlite3.Error as error:
+            except Exception as error:
                 failures.append(error)
 
         self.writer.do(work, lambda _, error: None)
@@ -390,7 +390,8 @@ class DurableStore:
         self.reader.close()
         if self._checker is not None:
             self._checker.close()
-        for error in failures:
-            log.error("cannot write to %s: %s", self._directory, describe_error(error))
+        reasons = [self._write_failures.reason(error) for error in failures]
+        for why in reasons:
+            log.error("cannot write to %s: %s", self._directory, why)
         if commit is not None:
-            commit.settle(StoreFailed(str(failures[0])) if failures else None)
+            commit.settle(StoreFailed(reasons[0]) if reasons else None)

@@ -15,7 +15,7 @@ from typing import Any
 from qtools.broker.core.block import MessageRange
 from qtools.broker.core.broker import Broker
 from qtools.broker.core.channel import Channel
-from qtools.broker.core.store import CannotReplay
+from qtools.broker.core.store import CannotRead, CannotReplay
 from qtools.broker.core.topic import Topic
 from qtools.broker.http.history import MOST, describe, parse_time
 from qtools.names import is_valid_name
@@ -108,6 +108,8 @@ class Admin:
             channel = self._broker.channel(topic.name, name, since)
         except CannotReplay:
             raise Refusal(400, "NOT_DURABLE") from None
+        except CannotRead:
+            raise Refusal(503, "CANNOT_READ") from None
         if channel.ephemeral:  # its messages stay on disk, so it must not stay without a client
             self._broker.call_at(self._broker.now() + COME_WITHIN, lambda now: self._forget(topic, channel))
         return b""

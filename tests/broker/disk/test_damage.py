@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from qtools.broker.core.block import Block
 from qtools.broker.core.broker import Broker
 from qtools.broker.disk import reader
 from qtools.broker.disk.database import FILE
+from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.integrity import opening
 from qtools.broker.disk.integrity.damage import DIRECTORY, REPORT
 from qtools.broker.disk.store import DurableStore
@@ -197,6 +199,61 @@ async def test_an_order_by_due_time_that_is_damaged_makes_the_health_nok(tmp_pat
         assert (directory / DIRECTORY / REPORT).exists()
     finally:
         broker.close()
+
+
+async def test_a_check_that_ends_with_the_broker_reports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, _, _ = await make_database(tmp_path)
+    monkeypatch.setattr(opening, "CHECK_WHOLE", 0)
+    monkeypatch.setattr(opening, "MOST_ROWS", 0)
+    at_the_start = opening.find_damage
+    has_begun = threading.Event()
+
+    def check_for_ever(connection: sqlite3.Connection, *, whole: bool, most_rows: int | None = None) -> str:
+        if most_rows is not None:
+            return at_the_start(connection, whole=whole, most_rows=most_rows)
+        has_begun.set()
+        connection.execute(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+        ).fetchall()
+        raise AssertionError("it has no end")
+
+    monkeypatch.setattr(opening, "find_damage", check_for_ever)
+    store = DurableStore(directory, sync="off")
+    await come_true(has_begun.is_set)
+    checker = store._checker
+    assert checker is not None
+    store.close()
+    await come_true(lambda: checker.is_done)
+    assert caplog.messages == []
+
+
+async def test_a_check_that_has_not_begun_when_the_broker_ends_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes minutes in a large database, and an interruption before it begins has no effect."""
+    directory, _, _ = await make_database(tmp_path)
+    monkeypatch.setattr(opening, "CHECK_WHOLE", 0)
+    monkeypatch.setattr(opening, "MOST_ROWS", 0)
+    may_go_on, checks = threading.Event(), []
+    begin, at_the_start = DatabaseThread._run, opening.find_damage
+
+    def begin_late(thread: DatabaseThread) -> None:
+        if threading.current_thread().name == "q-broker checker":
+            assert may_go_on.wait(20)
+        begin(thread)
+
+    def note(connection: sqlite3.Connection, **which: Any) -> str:
+        checks.append(which)
+        return at_the_start(connection, **which)
+
+    monkeypatch.setattr(DatabaseThread, "_run", begin_late)
+    monkeypatch.setattr(opening, "find_damage", note)
+    store = DurableStore(directory, sync="off")
+    threading.Timer(0.1, may_go_on.set).start()  # while `close` waits for the thread
+    store.close()
+    assert [which for which in checks if "most_rows" not in which] == []
 
 
 @pytest.mark.parametrize(

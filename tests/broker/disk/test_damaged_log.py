@@ -12,8 +12,14 @@ from qtools.broker.disk.database import FILE
 from qtools.broker.disk.integrity import opening
 from qtools.broker.disk.integrity.damage import DIRECTORY
 from qtools.broker.disk.integrity.wal import damage_of_log
+from qtools.broker.disk.store import DurableStore
+from qtools.errors import StartError
+from tests.broker.crash.test_small_disks import take_all
 from tests.broker.disk.damaged import PAGE, judge, make_database, overwrite
+from tests.broker.disk.test_start_fails import disk
 from tests.broker.disk.world import World
+
+__all__ = ["disk"]  # a fixture
 
 
 async def make_crashed(room: Path) -> tuple[Path, set[bytes]]:
@@ -39,6 +45,36 @@ async def test_damage_in_the_log(place: float, tmp_path: Path) -> None:
     overwrite(log, at, bytes([log.read_bytes()[at] ^ 0x10]))
     before = log.read_bytes()
     assert damage_of_log(log) != ""
+    assert await judge(directory, bodies, set()) == "reported"
+    (kept,) = (directory / DIRECTORY).glob(f"{FILE}-wal-*")
+    assert kept.read_bytes() == before
+
+
+# Of the log's size: none to open the database, too little to write the log back, enough for that and for no copy.
+@pytest.mark.parametrize("room", [0.0, 0.05, 0.5])
+async def test_a_damaged_log_is_left_as_it_is_on_a_disk_without_room_for_a_copy(
+    room: float, tmp_path: Path, disk: Path
+) -> None:
+    """SQLite would discard what is behind the damage, and delete the log, when it closes the database."""
+    source, bodies = await make_crashed(tmp_path)
+    directory = disk / "broker"
+    shutil.copytree(source, directory, ignore=shutil.ignore_patterns("reserve", "*-shm"))
+    log = directory / f"{FILE}-wal"
+    size = log.stat().st_size
+    overwrite(log, size // 2, bytes([log.read_bytes()[size // 2] ^ 0x10]))
+    before = log.read_bytes()
+    files = {each.name for each in directory.iterdir()}
+    (disk / "room").write_bytes(bytes(round(size * room)))
+    with (disk / "other").open("wb") as other:
+        take_all(other.fileno())
+    (disk / "room").unlink()
+    for _ in range(2):
+        with pytest.raises(StartError, match=r"; it was left as it is") as refused:
+            DurableStore(directory)
+        assert not room or "a copy of it cannot be kept: no space left on device" in str(refused.value)
+        assert log.read_bytes() == before
+        assert {each.name for each in directory.iterdir()} - {f"{FILE}-shm"} == files
+    (disk / "other").unlink()
     assert await judge(directory, bodies, set()) == "reported"
     (kept,) = (directory / DIRECTORY).glob(f"{FILE}-wal-*")
     assert kept.read_bytes() == before

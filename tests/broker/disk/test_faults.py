@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
+from broker.inside import come_true
 from qtools.broker.disk import store as store_module
 from qtools.broker.disk.database import VERSION
 from qtools.broker.disk.transaction import Transaction
@@ -44,6 +48,35 @@ async def test_nothing_is_lost_on_a_disk_that_fails(seed: int, tmp_path: Path, m
         monkeypatch.setattr(Transaction, "run", run)  # it ends in peace
         world.close()
     assert faults > 0
+
+
+async def test_no_message_is_confirmed_when_the_last_write_fails_for_any_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker ends while a transaction is under way, so the last messages are in one that is run at the end."""
+    world = World(tmp_path)
+    await world.channel("t", "c")
+    await world.quiet()
+    may_go_on = threading.Event()
+    world.store.writer.do(lambda _: may_go_on.wait(20), lambda *_: None)
+    first = world.broker.publish("t", [b"first"])
+    assert first is not None
+    await come_true(lambda: world.store.pending is not first)
+    last = world.broker.publish("t", [b"last"])
+    assert last is not None
+
+    def fail(*_: object, **__: object) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "run", fail)
+        may_go_on.set()
+        world.close()
+    assert last.done
+    assert str(last.error) == "[Errno 5] Input/output error"
+    assert f"cannot write to {world.directory}: [Errno 5] Input/output error" in caplog.text
+    await come_true(lambda: first.done)
+    assert first.error is not None
 
 
 def test_a_probe_of_the_disk_is_part_of_the_transaction(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -95,6 +96,31 @@ def test_a_journal_that_was_cut_is_none(cut: int, tmp_path: Path, connection: sq
     assert after.write(insert(2))
     Journal(tmp_path, 4000).replay(connection)
     assert connection.execute("SELECT max(number) FROM noted").fetchone() == (2,)
+
+
+def test_a_journal_that_cannot_be_read_is_reported_and_not_taken_for_a_newer_one(
+    tmp_path: Path, connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = made_journal(tmp_path, 4000)
+    for number in range(1, 5):
+        assert journal.write(insert(number))
+
+    def fail(_: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    after = Journal(tmp_path, 4000)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        after.replay(connection)
+    (line,) = caplog.messages
+    assert line == (
+        f"cannot read {tmp_path / 'acknowledgements'}: input/output error; if the disk was full when q-broker ended,"
+        " messages that were finished since then are delivered again"
+    )
+    after.allocate()
+    assert after.write(insert(9))
+    Journal(tmp_path, 4000).replay(connection)
+    assert connection.execute("SELECT DISTINCT number FROM noted").fetchall() == [(9,)]
 
 
 async def refused(world: World) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from qtools.broker.daemon import Daemon
+from qtools.broker.disk.database import FILE
+from qtools.broker.disk.store import DurableStore
 from qtools.broker.http.history import parse_time
 
+from ..disk.damaged import PAGE, as_page, overwrite
 from ..inside import come_true, subscribed
 from .test_api import asked
 
@@ -137,6 +141,28 @@ async def test_a_look_tells_what_waits_in_its_order(tmp_path: Path, durable: boo
         again = await peer.messages(12)
         assert sorted(message.attempts for message in again) == [1] * 11 + [2]
         await peer.close()
+
+
+async def test_a_past_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The index of the messages is damaged while the broker runs: no channel is made that would lack some of them."""
+    async with asked(data_path=str(tmp_path), retain_age=3600.0) as (daemon, client):
+        await client.post("/topic/create?topic=t")
+        await client.post("/channel/create?topic=t&channel=there")
+        assert (await client.post("/pub?topic=t", content=b"x")).text == "OK"
+        store = daemon.broker.store
+        assert isinstance(store, DurableStore)
+        await come_true(lambda: store.is_idle)
+        connection = sqlite3.connect(tmp_path / FILE)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.close()
+        overwrite(tmp_path / FILE, as_page(tmp_path / FILE, "block_of_topic"), b"\xa5" * PAGE)
+        for _ in range(2):
+            reply = await client.post("/channel/create?topic=t&channel=new&from=beginning")
+            assert (reply.status_code, reply.json()) == (503, {"message": "CANNOT_READ"})
+        assert list(daemon.broker.topics["t"].channels) == ["there"]
+        assert (await client.get("/ping")).text.startswith("NOK - the database was damaged: see ")
+    assert caplog.text.count(f"{tmp_path}: cannot read messages: it is damaged: a restart of q-broker") == 1
+    assert "internal error" not in caplog.text
 
 
 @pytest.mark.parametrize("durable", [True, False])

@@ -8,6 +8,7 @@ not take minutes, and the rest while the broker runs (`check_later`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -63,26 +64,59 @@ def open_sound(directory: Path, sync: str, log_size: int, damage: Damage) -> sql
 
 
 def _look_at_log(path: Path, damage: Damage) -> bool:
-    """Whether damage to the write-ahead log loses transactions. A copy of the log is kept then."""
+    """Whether damage to the write-ahead log loses transactions, or it cannot be used. A copy of a damaged log is kept.
+
+    Raises StartError when no copy can be made; the log is then left as it is.
+    """
     wal = path.with_name(path.name + "-wal")
     if not wal.exists() or not wal.stat().st_size:
         return False
     connection = connect(path)
     try:
-        _, valid, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        why = damage_of_log(wal, max(valid, 0))
+        valid: int | None
+        try:
+            _, valid, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            valid = max(valid, 0)
+        except sqlite3.Error as error:  # the database is damaged too, or there is no room to write the log back
+            log.debug("%s: %s", wal, error)
+            valid = None
+        why = damage_of_log(wal, valid)
         if why:
+            try:
+                _keep_copy(wal)
+            except OSError as error:
+                raise StartError(
+                    f"{wal} is damaged ({why}), and a copy of it cannot be kept:"
+                    f" {(error.strerror or str(error)).lower()}; it was left as it is: make room for a copy"
+                    f" ({wal.stat().st_size / 1e6:.0f} MB)"
+                ) from error
             damage.report_log(f"{wal.name}: {why}: what was confirmed last may be missing, in any topic")
-            shutil.copyfile(wal, path.parent / DIRECTORY / f"{wal.name}-{os.stat(wal).st_mtime_ns}")
-        return bool(why)
-    except sqlite3.Error as error:
-        log.debug("%s: %s", wal, error)
-        return True
-    except OSError as error:
-        log.error("cannot keep a copy of %s: %s", wal, (error.strerror or str(error)).lower())
-        return True
+        return bool(why) or valid is None
+    except (StartError, OSError) as error:
+        # When SQLite closes the last connection it deletes the log that it finds under this name.
+        aside = wal.with_name(f"{wal.name}.aside")
+        wal.rename(aside)
+        connection.close()
+        aside.rename(wal)
+        if isinstance(error, StartError):
+            raise
+        raise StartError(f"cannot read {wal}: {(error.strerror or str(error)).lower()}") from error
     finally:
         connection.close()
+
+
+def _keep_copy(wal: Path) -> None:
+    """Copy the log into the directory of the report. Raises OSError, and leaves no half copy."""
+    directory = wal.parent / DIRECTORY
+    directory.mkdir(mode=0o700, exist_ok=True)
+    kept = directory / f"{wal.name}-{os.stat(wal).st_mtime_ns}"
+    try:
+        shutil.copyfile(wal, kept)
+    except OSError:
+        kept.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may have the report of an earlier start
+            directory.rmdir()
+        raise
 
 
 class Checker:
@@ -93,16 +127,21 @@ class Checker:
         self._worker = DatabaseThread("q-broker checker", self._connection, loop)
         self._damage = damage
         self.is_done = False
-        self._worker.do(lambda connection: find_damage(connection, whole=True), self._found)
+        self._is_closed = False
+        self._worker.do(self._check, self._found)
+
+    def _check(self, connection: sqlite3.Connection) -> str:
+        return "" if self._is_closed else find_damage(connection, whole=True)
 
     def _found(self, why: str | None, error: Exception | None) -> None:
         self.is_done = True
         if why:
             self._damage.report_structure(why)
-        elif error is not None:
+        elif error is not None and not self._is_closed:
             log.warning("the database could not be checked: %s", error)
 
     def close(self) -> None:
+        self._is_closed = True
         self._connection.interrupt()
         self._worker.close()
 
