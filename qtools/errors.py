@@ -6,6 +6,7 @@
     │   ├── AddressInvalid      an address is malformed
     │   └── ExpressionError     a filter expression does not compile
     ├── StartError            the environment's: the command could not start, exit status 3
+    │   └── TopicMissing        a topic does not exist, and its engine creates none by itself
     ├── InputError            the input's: its bytes are not of the format that was given, exit status 1
     ├── EvaluationError       one message's: an expression has no result for it
     ├── SourcePaused          the broker's operator's: a paused channel delivers nothing, exit status 1
@@ -96,6 +97,10 @@ class StartError(QtoolsError):
     """The program cannot start, as something that it needs is missing or in use: a broker, a file, a lock."""
 
     exit_status = 3
+
+
+class TopicMissing(StartError):
+    """A topic does not exist, and its engine creates none by itself."""
 
 
 class InputError(QtoolsError):

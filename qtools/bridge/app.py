@@ -66,11 +66,14 @@ class _Bridge:
         self.forbidden = forbidden
         planning = plan_for(options, forbidden)
         dead_topics = dead_letter_topics(options) if options.on_error in ("dead-letter", "pass") else {}
+        # Dead letters stay where their source is, and are not deferred.
+        shared = not dead_topics or (options.to_engine is None and not options.defer)
         self.latency = Histogram()
         self.publisher: Publisher = (options.to_engine or options.engine).publisher(
             PublisherOptions(
                 delay_ms=round(options.defer * 1000), balance=options.balance, on_published=self.latency.observe,
-                new_topics=options.new_topics,
+                new_topics=options.new_topics, new_topics_flag="--create-topics", topics=planning.fixed,
+                later_topics=tuple(dead_topics.values()) if shared else (),
             )
         )  # fmt: skip
         keyed_publisher: GroupPublisher = self.publisher
@@ -78,11 +81,13 @@ class _Bridge:
             from qtools.flow.keying import KeyedPublisher
 
             keyed_publisher = KeyedPublisher(self.publisher, options.keying)
-        # Dead letters stay where their source is, and are not deferred.
-        shared = not dead_topics or (options.to_engine is None and not options.defer)
-        self.dead_letters = (
-            self.publisher if shared else options.engine.publisher(PublisherOptions(new_topics=options.new_topics))
-        )
+        self.dead_letters = self.publisher
+        if not shared:
+            of_dead_letters = PublisherOptions(
+                new_topics=options.new_topics, new_topics_flag="--create-topics",
+                later_topics=tuple(dead_topics.values()),
+            )  # fmt: skip
+            self.dead_letters = options.engine.publisher(of_dead_letters)
         self.source = options.engine.source(
             options.sources,
             SourceOptions(max_in_flight=options.max_in_flight, limit=options.count, ends=options.ends),

@@ -161,7 +161,7 @@ class Source(FlowSource, Protocol):
 
     async def prepare(self) -> None:
         """Query the cluster for everything needed before the first message is taken, and warn about messages that the
-        run will not get. Raises UsageError and StartError; nothing was subscribed to then."""
+        run will not get. Raises UsageError, StartError and TopicMissing; nothing was subscribed to then."""
 
     async def start(self) -> None:
         """Connect and subscribe; StartError when no broker could be reached."""
@@ -269,6 +269,9 @@ class PublisherOptions(NamedTuple):
     retry_timeout: s that a publish may wait for a reachable broker; None for no limit.
     on_published: called for each write that was confirmed, with the s that it took and the messages in it.
     new_topics: how topics are created that do not exist; None: they are not created, by an engine that has a choice.
+    new_topics_flag: the flag of the command that gives `new_topics`, for errors; "" if it has none. topics: topics that
+    messages will go to: one that does not exist, and is not created, is an error at the start. later_topics: topics
+    that messages may go to: such a one is warned of at the start.
     """
 
     batch_count: int = 5000
@@ -279,13 +282,16 @@ class PublisherOptions(NamedTuple):
     retry_timeout: float | None = None
     on_published: Callable[[float, int], None] | None = None
     new_topics: NewTopics | None = None
+    new_topics_flag: str = ""
+    topics: tuple[str, ...] = ()
+    later_topics: tuple[str, ...] = ()
 
 
 class Publisher(Protocol):
     """Publishes to any topics over shared connections."""
 
     async def start(self) -> None:
-        """Connect; StartError when no broker could be reached."""
+        """Connect; StartError when no broker could be reached, TopicMissing (PublisherOptions.topics)."""
 
     async def publish(
         self,

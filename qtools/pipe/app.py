@@ -65,6 +65,15 @@ def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
     return lambda base: made(base=base, record_of=RECORD_OF[options.format], keep_empty=keep_empty, on_attributes=warn)
 
 
+def _fixed_topics(options: PipeOptions) -> tuple[str, ...]:
+    """The topics that do not depend on a message."""
+    if not options.routes:
+        return (options.topic,)
+    from qtools.routing.routes_file import read_routes
+
+    return tuple(read_routes(options.routes).make().fixed_topics)
+
+
 def _once(text: str) -> Callable[[], None]:
     """A function that logs `text` as a warning when it is called for the first time."""
     left = [text]
@@ -110,7 +119,8 @@ class _Pipe:
             PublisherOptions(
                 batch_count=options.batch_count, batch_bytes=options.batch_bytes,
                 delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
-                on_published=self.latency.observe, new_topics=options.new_topics,
+                on_published=self.latency.observe, new_topics=options.new_topics, new_topics_flag="--create-topics",
+                topics=_fixed_topics(options),
             )
         )  # fmt: skip
         self.outlet: GroupPublisher = self.publisher

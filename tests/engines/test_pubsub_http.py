@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
 from qtools.cli.run import Signals
-from qtools.errors import BrokerError, MessageRefused, StartError, UsageError
+from qtools.errors import BrokerError, MessageRefused, StartError, TopicMissing, UsageError
 from qtools.flow.contract import Refused
 from qtools.message import Batch
 from qtools.names import Subscription
@@ -245,6 +245,20 @@ async def test_a_temporary_channel_never_takes_the_only_messages_of_a_topic(engi
     async with running(engine) as client:
         assert refusal(await client.get("/sub?topic=events")) == (409, "TOPIC_HAS_NO_CHANNEL")
     assert not engine.topic("events").channels
+
+
+@pytest.mark.parametrize(
+    "path", ["/sub?topic=events&channel=own", "/sub?topic=events", "/message?topic=events&channel=own"]
+)
+async def test_a_topic_that_does_not_exist(engine: MemoryEngine, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def prepare(source: MemorySource) -> None:
+        raise TopicMissing("memory: topic events: there is no such topic on the cluster")
+
+    monkeypatch.setattr(MemorySource, "prepare", prepare)
+    async with running(engine) as client:
+        answer = await client.get(path)
+    assert refusal(answer) == (404, "TOPIC_NOT_FOUND")
+    assert answer.json()["detail"] == "memory: topic events: there is no such topic on the cluster"
 
 
 async def test_acknowledgements_of_a_client(engine: MemoryEngine) -> None:

@@ -35,7 +35,7 @@ OF_NETWORK = frozenset(
     {MESSAGE_TIMED_OUT, TIMED_OUT, TRANSPORT, ALL_BROKERS_DOWN, RESOLVE, SSL, PURGED, PURGED_IN_FLIGHT}
 )
 
-_NO_TOPIC = "there is no such topic on the cluster: create it, or use --create-topics default"
+_NO_TOPIC = "there is no such topic on the cluster"
 _SENTENCES = {
     UNKNOWN_TOPIC: _NO_TOPIC,
     UNKNOWN_TOPIC_OR_PARTITION: _NO_TOPIC,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -33,8 +34,10 @@ from qtools.engines.kafka.clients import (
     make_producer,
 )  # fmt: skip
 from qtools.engines.kafka.settings import KafkaSettings
-from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError
+from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError, TopicMissing
 from qtools.flow.contract import GroupAttributes, Refused
+
+log = logging.getLogger("qtools.kafka")
 
 POLL_INTERVAL = 0.002  # s between two looks at delivery reports
 IDLE_POLL_INTERVAL = 0.5  # s, while no publish waits for one
@@ -104,10 +107,24 @@ class KafkaPublisher:
     # ── what the contract asks ──
 
     async def start(self) -> None:
-        """Connect; StartError when no broker could be reached."""
+        """Connect; StartError when no broker could be reached, TopicMissing."""
         self._producer(BATCH_BYTES)
         self._keep_polling()
         await self._look()
+        if self._options.new_topics is not None:
+            return
+        for topic in self._options.topics:
+            if topic not in self._topics:
+                raise TopicMissing(str(self._no_such_topic(topic)))
+        for topic in self._options.later_topics:
+            if topic not in self._topics:
+                log.warning("%s, before a message has to go there", self._no_such_topic(topic))
+
+    def _no_such_topic(self, topic: str) -> QtoolsError:
+        flag = self._options.new_topics_flag
+        advice = f"create it, or use {flag} default" if flag else "create it"
+        sentence = f"there is no such topic on the cluster: {advice}"
+        return error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings), sentence)
 
     async def publish(
         self,
@@ -337,7 +354,7 @@ class KafkaPublisher:
             most = min(largest - OVERHEAD, QUEUED_KBYTES * 1024 - OVERHEAD)
             self._targets[topic] = _Target(self._producer(min(BATCH_BYTES, largest)), most)
             return None
-        return error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings))
+        return self._no_such_topic(topic)
 
     async def _largest(self, topic: str) -> int:
         """The bytes that a batch for `topic` may have; Kafka's default where this user may not ask."""

@@ -24,7 +24,7 @@ from qtools.engines.kafka.end_offsets import EndOffsets, OffsetClients
 from qtools.engines.kafka.group_reader import GroupReader
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
 from qtools.engines.kafka.settings import KafkaSettings
-from qtools.errors import NetworkError, QtoolsError, StartError
+from qtools.errors import NetworkError, QtoolsError, TopicMissing
 from qtools.message import Batch
 from qtools.names import Subscription, is_ephemeral
 
@@ -79,7 +79,7 @@ class KafkaSource:
             await asyncio.to_thread(client.close)
         for topic, _ in self.subscriptions:
             if topic not in view.partitions:
-                raise StartError(str(error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings))))
+                raise TopicMissing(str(error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings))))
 
     async def start(self) -> None:
         for subscription in self.subscriptions:

@@ -75,6 +75,7 @@ _PUBLISH = {
     503: "no broker can be reached; only the `published` messages were published",
     504: "the broker has not answered in time; it may have taken it",
 }
+_NO_TOPIC = "there is no such topic, and the broker creates none by itself"
 _READ = {503: "no broker can be reached"}
 
 SUBSCRIBE = Query(
@@ -148,7 +149,7 @@ ROUTES = (
         "sub", "GET", "/sub", "Stream messages; also as a WebSocket", SUBSCRIBE, "subscribe",
         gives=(NDJSON, LINES, LENGTH32, MSGPACK, SSE),
         answers={200: "messages, until you hang up or what you asked for is done",
-                 406: "none of the accepted types is one of these",
+                 404: _NO_TOPIC, 406: "none of the accepted types is one of these",
                  409: "the topic has messages and no channel: a temporary one would take them", **_READ},
         refusals={
             "INVALID_ARG_FORMAT": "ack=client needs a format with ids: not raw, not length32; a WebSocket has no"
@@ -161,7 +162,7 @@ ROUTES = (
     ApiRoute(
         "message", "GET", "/message", "Take one message",
         Query(_TOPIC, _CHANNEL, seconds("wait", "seconds to wait for one", 0.0, 3600.0, 0.0)), "subscribe",
-        gives=(BYTES,), answers={200: "the message", 204: "there is none", **_READ},
+        gives=(BYTES,), answers={200: "the message", 204: "there is none", 404: _NO_TOPIC, **_READ},
     ),
     ApiRoute(
         "finish", "POST", "/finish", "Finish messages of a session", Query(_SESSION, _IDS), "subscribe", _NAMES,

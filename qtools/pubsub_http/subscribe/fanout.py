@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from qtools.engines.contract import Source, SourceOptions
-from qtools.errors import UsageError
+from qtools.errors import TopicMissing, UsageError
 from qtools.names import EPHEMERAL, Subscription
 from qtools.pubsub_http.options import BACKLOG, GatewayOptions
 from qtools.pubsub_http.subscribe.delivery import SourceFailed, log_failure
@@ -37,7 +37,8 @@ def own_channel() -> str:
 async def open_source(
     subscription: Subscription, options: GatewayOptions, budget: MemoryBudget, max_in_flight: int, limit: int | None
 ) -> Source:
-    """A source that has started; StartError, or Refusal 409 where a temporary channel would take the only messages."""
+    """A source that has started; StartError, or Refusal: 409 where a temporary channel would take the only messages,
+    404 for a topic that does not exist, where the engine creates none by itself."""
     guarded = (subscription,) if subscription.channel.endswith(EPHEMERAL) else ()
     source = options.engine.source(
         [subscription], SourceOptions(max_in_flight=max_in_flight, limit=limit, guarded=guarded, warns=False)
@@ -46,6 +47,8 @@ async def open_source(
         await source.prepare()
     except UsageError as error:
         raise Refusal(409, "TOPIC_HAS_NO_CHANNEL", str(error)) from error
+    except TopicMissing as error:
+        raise Refusal(404, "TOPIC_NOT_FOUND", str(error)) from error
     source.on_received = budget.note
     await source.start()
     return source

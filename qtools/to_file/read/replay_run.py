@@ -101,7 +101,7 @@ class _Replay:
         self.publisher = options.engine.publisher(
             PublisherOptions(
                 batch_count=options.batch_count, batch_bytes=options.batch_bytes, retry_timeout=options.retry_timeout,
-                new_topics=options.new_topics,
+                new_topics=options.new_topics, new_topics_flag="--create-topics", topics=(options.topic,),
             )
         )  # fmt: skip
         self.sink = TopicSink(self.publisher, options.topic)

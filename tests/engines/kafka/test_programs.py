@@ -193,9 +193,11 @@ def lag(url: str, topic: str) -> int:
     return sum(int(each["depth"]) for each in rows[topic]) if rows.get(topic) else COUNT
 
 
+MISSING = "topic missing: there is no such topic on the cluster"
 BAD: list[tuple[list[str], int, str]] = [
     (["q-tail", "{url}/missing/own"], 3, "topic missing: there is no such topic on the cluster"),
-    (["q-pipe", "missing", "-b", "{url}"], 1, "topic missing: there is no such topic on the cluster"),
+    (["q-pipe", "missing", "-b", "{url}"], 3, f"{MISSING}: create it, or use --create-topics default"),
+    (["q-bridge", "{queue}/a", "--to", "{url}/missing"], 3, f"{MISSING}: create it, or use --create-topics default"),
     (["q-tail", "kafka://127.0.0.1:1/a/b"], 3, "127.0.0.1:1: connection refused"),
     (["q-tail", "{tls}/a/b"], 3, "it does not speak TLS: use kafka:// instead of kafkas://"),
     (["q-tail", "{http}/a/b"], 3, "does not speak Kafka's protocol"),
@@ -213,7 +215,7 @@ def test_what_is_wrong_is_one_line(
     broker = make_broker()
     places = {
         "url": url, "tls": url.replace("kafka:", "kafkas:"), "http": f"kafka://{broker.http}",
-        "nsq": f"kafka://{broker.address}",
+        "nsq": f"kafka://{broker.address}", "queue": f"nsq://{broker.address}",
     }  # fmt: skip
     done = shell.run(*(word.format(**places) for word in words), input=b"x\n", timeout=60)
     assert done.status == status, done.err
@@ -236,3 +238,15 @@ def test_a_group_whose_members_share_partitions_in_another_way(shell: Shell, url
         other.close()
     assert done.status == 1
     assert "the consumer group has members of other programs" in done.err_lines[0]
+
+
+def test_a_dead_letter_topic_that_is_missing_is_warned_of_at_the_start(shell: Shell, url: str, topic: str) -> None:
+    fill(shell, url, topic, numbered(3))
+    to = ["--to", f"{url}/{topic}.copy", "--until-empty"]
+    fill(shell, url, f"{topic}.copy", b"{}\n")
+    done = shell.run("q-bridge", f"{url}/{topic}/own", *to, timeout=60)
+    assert done.status == 0
+    warning = f"topic {topic}.dead: there is no such topic on the cluster: create it, or use --create-topics default"
+    assert warning in done.err_lines[0]
+    for more in (["--on-error", "drop"], ["--create-topics", "default"]):
+        assert "no such topic" not in shell.run("q-bridge", f"{url}/{topic}/own", *to, *more, timeout=60).err
