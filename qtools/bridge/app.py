@@ -38,6 +38,7 @@ from qtools.names import Subscription
 if TYPE_CHECKING:
     from qtools.bridge.dedupe import PlanDedupe
     from qtools.cli.metrics.metrics_format import Family
+    from qtools.schemas.decoding import BodyDecoder
 
 # Batches in progress at once: while one waits for its answer, the next is planned. More would only cost memory.
 WINDOW = 4
@@ -99,9 +100,13 @@ class _Bridge:
             max_attempts=max_attempts_of(options), dedupe=self.dedupe,
         )  # fmt: skip
         source: FlowSource = self.source
+        if options.decoder is not None:
+            from qtools.schemas.decoding import DecodingSource
+
+            source = DecodingSource(source, options.decoder)
         self.trial: Trial | None = None
         if options.on_trial:
-            source = self.trial = Trial(self.source, self.sink.failures, most=options.max_in_flight)
+            source = self.trial = Trial(source, self.sink.failures, most=options.max_in_flight)
         self.flow = Flow(
             source, self.sink,
             window=WINDOW if self.dedupe is None else 1,  # two batches may have equal keys
@@ -112,12 +117,13 @@ class _Bridge:
 
     async def run(self, signals: Signals) -> int:
         operations = Operations(self.options.operations, "q-bridge", self._families, lambda: self._unready(signals))
-        ends: list[Publisher | Source | PlanDedupe] = [
+        ends: list[Publisher | Source | PlanDedupe | BodyDecoder] = [
+            *([self.options.decoder] if self.options.decoder is not None else []),
             *dict.fromkeys((self.publisher, self.dead_letters)),
             *([self.dedupe] if self.dedupe is not None else []),
             self.source,
         ]
-        started: list[Publisher | Source | PlanDedupe] = []
+        started: list[Publisher | Source | PlanDedupe | BodyDecoder] = []
         meter: ProgressLine | None = None
         options = self.options
         await self.source.prepare()

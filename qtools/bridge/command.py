@@ -8,6 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
+from qtools.cli.schemas.options import decode_options
 from qtools.cli.types import Duration, Integer, Number, TopicType
 from qtools.errors import UsageError
 
@@ -21,6 +22,7 @@ Examples:
   q-bridge nsq://10.0.0.5/events/router --to nsq://10.0.0.7/events
   q-bridge events/errors --to alerts --where '.level == "error" and .status >= 500'
   q-bridge events --to 'events.\\(.type)' --select '{id: .messageId, type}'
+  q-bridge events --to events.json --decode avro --schema-registry http://registry:8081 --select .
   q-bridge events --routes routes.toml --dry-run
   q-bridge --check routes.toml
   q-bridge --redrive events.dead
@@ -46,6 +48,7 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 @click.option(
     "--select", default=None, metavar="EXPR", help="Replace each body by the result of EXPR, as compact JSON."
 )
+@decode_options("which expressions see; what is sent is the body as it was, unless --select makes another")
 @click.option(
     "--to-broker",
     multiple=True,

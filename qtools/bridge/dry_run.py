@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from qtools.bridge.explain import explain, outcome
+from qtools.bridge.explain import explain, outcome, shown
 from qtools.bridge.loop_guard import forbidden_topics
 from qtools.bridge.options import BridgeOptions
 from qtools.bridge.routing import plan_for
@@ -23,6 +23,7 @@ from qtools.descriptors import STDOUT, write_until_error
 from qtools.engines.contract import SourceOptions, require
 from qtools.errors import SinkClosed, SinkError
 from qtools.expressions.expression import NO_VARIABLES
+from qtools.flow.contract import FlowSource
 from qtools.flow.loop import Flow
 from qtools.flow.variables import Row, rows_of
 from qtools.message import Batch
@@ -50,8 +51,15 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
         ),
     )  # fmt: skip
     await source.prepare()
+    if options.decoder is not None:
+        await options.decoder.start()
     await source.start()
-    flow = Flow(source, _Print(planner, options.explain), drain_timeout=PATIENCE)
+    read: FlowSource = source
+    if options.decoder is not None:
+        from qtools.schemas.decoding import DecodingSource
+
+        read = DecodingSource(source, options.decoder)
+    flow = Flow(read, _Print(planner, options.explain), drain_timeout=PATIENCE)
     signals.on_stop(flow.stop)
     ending = asyncio.create_task(source.wait_for_end())
     try:
@@ -60,6 +68,8 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
         ending.cancel()
         await asyncio.wait((ending,))
         await source.close()
+        if options.decoder is not None:
+            await options.decoder.close()
     if not ending.cancelled():
         ending.result()  # raises the error of an end condition
     return status_of_run(options.fail_if_none, flow.totals.finished, "printed", signals)
@@ -94,10 +104,7 @@ def explain_stdin(options: BridgeOptions) -> int:
 def describe(routes: Routes, body: bytes, why: bool, row: Row = NO_VARIABLES) -> str:
     """The lines that are printed for one message, with control characters escaped. why: list routes and conditions.
     row: the message's variables."""
-    if why:
-        lines = explain(routes, body, row)
-    else:
-        lines = [f"{outcome(routes, body, row)}\t{body.decode('utf-8', 'backslashreplace')}"]
+    lines = explain(routes, body, row) if why else [f"{outcome(routes, body, row)}\t{shown(body)}"]
     return "".join(f"{_harmless(line)}\n" for line in lines)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtools.decoded import DecodedBody
 from qtools.errors import EvaluationError, RouteFailed
 from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression, truthy
 from qtools.expressions.values import dump
@@ -24,7 +25,7 @@ WIDTH = 40  # of the conditions' column
 
 def explain(routes: Routes, body: bytes, row: Row = NO_VARIABLES) -> list[str]:
     """Every route, whether it matches, and the value of each part of its condition. row: the message's variables."""
-    lines = [body.decode("utf-8", "backslashreplace")]
+    lines = [shown(body)]
     try:
         value = parse_exactly(body) if routes.reads_json else None
     except EvaluationError as error:
@@ -46,6 +47,11 @@ def explain(routes: Routes, body: bytes, row: Row = NO_VARIABLES) -> list[str]:
             lines += _parts(route.when, value, row)
         tried = not (matches and route.last)
     return [*lines, f"  {outcome(routes, body, row)}"]
+
+
+def shown(body: bytes) -> str:
+    """A body as text: its JSON, if it was decoded."""
+    return dump(body.value) if isinstance(body, DecodedBody) else body.decode("utf-8", "backslashreplace")
 
 
 def outcome(routes: Routes, body: bytes, row: Row = NO_VARIABLES) -> str:

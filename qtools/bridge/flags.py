@@ -8,6 +8,7 @@ from qtools.bridge.options import BridgeOptions
 from qtools.cli import options as shared
 from qtools.cli.broker import engines_of, topics_of
 from qtools.cli.flag_rules import Excludes, Needs, check_rules
+from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import UsageError
 from qtools.names import parse_source
 
@@ -21,7 +22,7 @@ OF_A_SENDING_RUN = ("rate", "defer", "dedupe", "metrics_address", "statsd_addres
 
 RULES = (
     Excludes(
-        "redrive", ("to", "routes", "where", "select", "dedupe", "dry_run", "explain"),
+        "redrive", ("to", "routes", "where", "select", "decode", "dedupe", "dry_run", "explain"),
         "--redrive puts messages back as they were: {other} does not go with it",
     ),
     Excludes("dry_run", ("until_empty", "until_now"), SEES_NEW_ONLY),
@@ -72,6 +73,14 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     address, names = topics_of(sources, "q-bridge reads from")
     to_address, to = topics_of(flags["to"], "q-bridge sends to", template=True)
     others = dict(given)  # each of the functions below takes its own flags out of it
+    if given["decode"] is not None and flags["explain"] and not sources:
+        raise UsageError("--explain without a topic reads JSON: pipe what q-tail --decode prints into it")
+    readers = [given[name] for name in ("where", "select", "routes", "key", "headers", "dedupe")]
+    decoder = decoder_if_given(
+        others,
+        [*readers, *("\\(" in name for name in flags["to"])],
+        "--where, --routes, --key, --header, --dedupe, a template of --to, or --select (. sends it as JSON)",
+    )
     if flags["redrive"]:
         others["until_empty"] = not others["until_now"]
     engine, to_engine = engines_of("q-bridge", others, address, to_address)
@@ -83,6 +92,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         routes=flags["routes"] or "",
         where=flags["where"],
         select=flags["select"],
+        decoder=decoder,
         redrive=flags["redrive"],
         dedupe=flags["dedupe"],
         dedupe_window=flags["dedupe_window"] or DEDUPE_WINDOW,

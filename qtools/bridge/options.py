@@ -12,6 +12,7 @@ from qtools.routing.routes import MAX_TOPICS
 
 if TYPE_CHECKING:
     from qtools.flow.keying import Keying
+    from qtools.schemas.decoding import BodyDecoder
 
 ON_ERROR = ("dead-letter", "drop", "fail", "pass")
 
@@ -27,6 +28,7 @@ class BridgeOptions:
     routes: str = ""  # a file
     where: str | None = None
     select: str | None = None
+    decoder: BodyDecoder | None = None
     redrive: bool = False
     dedupe: str | None = None
     dedupe_window: float = 3600.0

@@ -101,6 +101,8 @@ async def pipe(options: PipeOptions, signals: Signals) -> int:
             raise
         logs.log(logging.INFO, f"{error}; nothing is done here")
         return 0
+    if options.encoder is not None:
+        await options.encoder.start()
     return await made.run(signals)
 
 

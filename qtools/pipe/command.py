@@ -9,14 +9,16 @@ import click
 from qtools.cli import options as shared
 from qtools.cli.flag_rules import Excludes, Needs, check_rules
 from qtools.cli.program import program
+from qtools.cli.schemas.options import encode_options, refuse_without
 from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import NameInvalid, UsageError, without_userinfo
 from qtools.names import check_topic, is_valid_name
 
 if TYPE_CHECKING:
     from qtools.engines.url import BrokerUrl
-    from qtools.flow.filter import OnError
+    from qtools.flow.filter import Filter, OnError
     from qtools.pipe.options import PipeOptions
+    from qtools.schemas.encoding import BodyEncoder
 
 
 @program(
@@ -29,6 +31,7 @@ Examples:
   q-pipe nsq://10.0.0.5:4150/events events.jsonl more.jsonl
   find . -name '*.png' -print0 | q-pipe -0 images
   q-pipe purchases --where '.type == "purchase"' --select '{id: .messageId, amount}' events.jsonl
+  q-pipe orders --encode avro --schema-registry http://registry:8081 orders.jsonl
   q-pipe --routes routes.toml events.jsonl
   q-tail old/move --format envelope --until-empty | q-pipe new --format envelope
   q-pipe --checkpoint app.pos --on-oversize skip logs app.log
@@ -59,6 +62,7 @@ Exit status: 0 all messages were confirmed, 1 not all (the log says up to where)
     help="What to do with a message over the broker's limit. It is logged in both cases.",
 )
 @shared.filter_options("fail")
+@encode_options
 @click.option(
     "--routes",
     default="",
@@ -179,6 +183,7 @@ def main(words: tuple[str, ...], **given: Any) -> int:
 
 RULES = (
     Excludes("routes", ("select",), "--select goes with a TOPIC; in a routes file each route has a select of its own"),
+    Excludes("routes", ("encode",), "--encode goes with a TOPIC: each topic has a schema of its own"),
     Excludes("checkpoint", ("skip_bytes",), "give --checkpoint or --skip-bytes, not both"),
     Excludes(
         "follow", ("skip_bytes",), "give --follow or --skip-bytes, not both: --checkpoint remembers where to go on"
@@ -200,6 +205,7 @@ class PipeFlags(TypedDict):
     on_oversize: str
     where: str | None
     on_error: OnError | None
+    encode: str | None
     routes: str
     rate: float | None
     defer: float
@@ -237,6 +243,12 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
     if routes and flags["where"] is None:  # routes have errors of their own, also without a filter
         on_error = flags["on_error"] or "fail"
         others["on_error"] = None
+    encoder = None
+    if flags["encode"] is None:
+        refuse_without(others, "--encode")
+        rules = shared.filter_of(others, "fail")
+    else:
+        encoder, rules = _encoding(others, topic)
     return PipeOptions(
         topic=topic,
         files=files or ("-",),
@@ -246,7 +258,8 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         fail_on_empty=flags["empty"] == "fail",
         skip_oversize=flags["on_oversize"] == "skip",
         operations=shared.operations_of(others),
-        rules=shared.filter_of(others, "fail"),
+        encoder=encoder,
+        rules=rules,
         keying=shared.keying_of(others),
         new_topics=shared.new_topics_of(others),
         routes=routes,
@@ -267,6 +280,24 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         skip_if_running=flags["skip_if_running"],
         show=show,
     )
+
+
+def _encoding(given: dict[str, Any], topic: str) -> tuple[BodyEncoder, Filter]:
+    """Remove the flags of --encode and of the filter from `given`: the encoder, and a filter that ends with it."""
+    from qtools.cli.schemas.flags import encoder_of
+    from qtools.flow.filter import Filter
+    from qtools.schemas.encoding import EncodingFilter
+
+    encoder = encoder_of(given, topic)
+    if given["where"] is None and given["select"] is None:
+        chosen = given["on_error"]
+        rules: Filter | None = Filter(None, None, chosen or "fail", chosen=chosen is not None)
+        given["on_error"] = None
+        shared.filter_of(given, "fail")
+    else:
+        rules = shared.filter_of(given, "fail")
+    assert rules is not None
+    return encoder, EncodingFilter(rules, encoder)
 
 
 def _check_files(files: tuple[str, ...], show: bool) -> None:

@@ -5,6 +5,7 @@ wire_format.py   which schema a body has: Confluent's wire format
 registry.py      the client of a schema registry
 codecs.py        schemas to codecs, for each format; a schema in a file
 decoding.py      decodes the bodies of batches; a Source that does
+encoding.py      encodes JSON before it is published
 
 avro.py          Avro, by fastavro
 avro_schema.py   an Avro schema, made self-contained; what could harm the decoder

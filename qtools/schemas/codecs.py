@@ -47,6 +47,21 @@ def make_codec(text: SchemaText, type_name: str = "") -> SchemaCodec:
 def read_codec(path: str, kind: str, type_name: str = "") -> SchemaCodec:
     """The codec of the schema in the file at `path`. StartError if it cannot be used, UsageError for a Protobuf schema
     with several types if none is named. A Protobuf schema may also be a descriptor set."""
+    data = _read(path)
+    try:
+        if kind == "PROTOBUF":
+            return _protobuf_codec(data, path, type_name)
+        return make_codec(SchemaText(kind, _text(data, path), path))
+    except SchemaInvalid as error:
+        raise StartError(f"--schema {path} cannot be used: {error}") from error
+
+
+def read_schema(path: str, kind: str) -> SchemaText:
+    """The schema in the file at `path`, as it is written. StartError if it is no text."""
+    return SchemaText(kind, _text(_read(path), path), path)
+
+
+def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -54,14 +69,14 @@ def read_codec(path: str, kind: str, type_name: str = "") -> SchemaCodec:
         raise StartError(f"cannot read --schema {path}: {error.strerror or error}") from error
     if len(data) > MOST_BYTES:
         raise StartError(f"--schema {path} is larger than {MOST_BYTES:,} bytes")
+    return data
+
+
+def _text(data: bytes, path: str) -> str:
     try:
-        if kind == "PROTOBUF":
-            return _protobuf_codec(data, path, type_name)
-        return make_codec(SchemaText(kind, data.decode("utf-8"), path))
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise StartError(f"--schema {path} is not UTF-8") from error
-    except SchemaInvalid as error:
-        raise StartError(f"--schema {path} cannot be used: {error}") from error
 
 
 def _protobuf_codec(data: bytes, path: str, type_name: str) -> SchemaCodec:
@@ -73,9 +88,9 @@ def _protobuf_codec(data: bytes, path: str, type_name: str) -> SchemaCodec:
         except SchemaInvalid:
             if b"\0" in data:
                 raise
-            codec = ProtobufCodec(SchemaText("PROTOBUF", data.decode("utf-8"), path), type_name)
+            codec = ProtobufCodec(SchemaText("PROTOBUF", _text(data, path), path), type_name)
     else:
-        codec = ProtobufCodec(SchemaText("PROTOBUF", data.decode("utf-8"), path), type_name)
+        codec = ProtobufCodec(SchemaText("PROTOBUF", _text(data, path), path), type_name)
     if not type_name and len(codec.type_names) > 1:
         raise UsageError(
             f"--schema {path} has several types: name one with --schema-type: {', '.join(codec.type_names)}"

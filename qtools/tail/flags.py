@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 from qtools.cli import options as shared
 from qtools.cli.broker import engine_of, topics_of
 from qtools.cli.flag_rules import Excludes, check_rules
-from qtools.cli.schemas.options import refuse_without
+from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import UsageError
 from qtools.names import EPHEMERAL, parse_source
 from qtools.tail.options import TailOptions
@@ -52,15 +52,9 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
             "--peek needs the name of a channel, as in TOPIC/CHANNEL; if the topic has no channel yet, any name will do"
         )
     others = dict(given)  # each of the functions below takes its own flags out of it
-    decoder = None
-    if given["decode"] is None:
-        refuse_without(others, "--decode")
-    else:
-        from qtools.cli.schemas.flags import decoder_of
-
-        decoder = decoder_of(others)
-        if others["select"] is None:
-            others["select"] = "."  # the decoded value is printed, not the body
+    if given["decode"] is not None and given["select"] is None:
+        others["select"] = "."  # the decoded value is printed, not the body
+    decoder = decoder_if_given(others, [others["select"]], "--select")
     engine = engine_of("q-tail", others, address)
     return TailOptions(
         sources=parsed,

@@ -108,8 +108,12 @@ class _Run:
         first: Sink = self._deduped or sink
         self._filtered = FilteredSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
         source: FlowSource = self._source
+        if options.decoder is not None:
+            from qtools.schemas.decoding import DecodingSource
+
+            source = DecodingSource(source, options.decoder)
         if options.rules is not None and not options.rules.chosen:
-            source = Trial(self._source, options.rules.failures, most=options.max_in_flight)
+            source = Trial(source, options.rules.failures, most=options.max_in_flight)
         self._flow = Flow(source, self._filtered or first, gather=self._gather, drain_timeout=RELEASE)
 
     async def run(self) -> int:
@@ -122,6 +126,8 @@ class _Run:
         operations = Operations(options.operations, "q-to-file", self._families, self._unready)
         await operations.start()
         try:
+            if options.decoder is not None:
+                await options.decoder.start()
             if self._deduped is not None:
                 await self._deduped.start()
             await sink.start()  # files of the last run are finished before any message is read
@@ -135,6 +141,8 @@ class _Run:
             await sink.close()
             if self._deduped is not None:
                 await self._deduped.close()
+            if options.decoder is not None:
+                await options.decoder.close()
             if followed is not None:
                 await followed.close()
             await operations.close()

@@ -8,6 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
+from qtools.cli.schemas.options import decode_options
 from qtools.cli.types import Duration, Integer, Size
 from qtools.errors import UsageError
 
@@ -217,6 +218,7 @@ uses the work directory.
     "--skip-if-running", is_flag=True, help="If another run uses the work directory, end at once with exit status 0."
 )
 @shared.filter_options("pass")
+@decode_options("which expressions see; what is stored is the body as it was, unless --select makes another")
 @shared.consumer_options
 @shared.operations_options
 @shared.broker_options

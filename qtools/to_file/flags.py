@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from qtools.cli import options as shared
 from qtools.cli.broker import engine_of, topics_of
+from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import ExpressionError, UsageError
 from qtools.expressions.expression import Expression, compile_expression
 from qtools.names import check_channel, parse_source
@@ -32,6 +33,8 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
     where = _output_of(given)
+    readers = [given[name] for name in ("where", "select", "partition_by", "dedupe")]
+    decoder = decoder_if_given(given, readers, "--where, --partition-by, --dedupe, or --select (. stores it as JSON)")
     channel = check_channel(given.pop("channel"))
     compression, level = _compression_of(given)
     name = given.pop("filename_format") or DEFAULT_NAME + EXTENSIONS[given["format"]]
@@ -64,6 +67,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         delimiter=shared.delimiter_of(given),
         operations=shared.operations_of(given),
         rules=shared.filter_of(given, "pass"),
+        decoder=decoder,
         compression=compression,
         level=level,
         name=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtools.cli.metrics.operations import OperationsOptions
 from qtools.engines.contract import EndConditions, Engine
@@ -12,6 +13,9 @@ from qtools.expressions.expression import Expression
 from qtools.flow.filter import Filter
 from qtools.names import Subscription
 from qtools.to_file.archive.archive import Rotation
+
+if TYPE_CHECKING:  # few runs decode
+    from qtools.schemas.decoding import BodyDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class ArchiveOptions:
     rotation: Rotation = field(default_factory=Rotation)
     sync: Sync = field(default_factory=Sync)
     max_open_files: int = 64
+    decoder: BodyDecoder | None = None
     rules: Filter | None = None  # which messages are archived, and with what body
     dedupe: DedupeOptions | None = None
     lateness: float | None = None  # if set, complete partitions are marked

@@ -71,7 +71,11 @@ class Registry:
 
             def log_message(self, *words: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                """A client that does not trust the certificate, or has gone, is none of the server's business."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         scheme = "http"
         if tls is not None:

@@ -1,5 +1,5 @@
-"""The flags for schemas: --decode and what goes with it. In: click's values. Out: a decoder, which asks for no schema
-before the run starts it. Imported only if one of the flags is given.
+"""The flags for schemas: --decode, --encode and what goes with them. In: click's values. Out: a decoder or an encoder,
+which asks for no schema before the run starts it. Imported only if one of the flags is given.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from qtools.errors import UsageError
 from qtools.schemas.codecs import check_installed, read_codec
 from qtools.schemas.contract import FORMATS
 from qtools.schemas.decoding import BodyDecoder, FileDecoder, RegistryDecoder, SchemaCache
+from qtools.schemas.encoding import BodyEncoder, EncodingOptions
 from qtools.schemas.registry import Registry, RegistrySettings, registry_settings
 
 
@@ -30,6 +31,20 @@ def decoder_of(given: dict[str, Any]) -> BodyDecoder:
     return FileDecoder(read_codec(flags.path, kind, flags.type_name))
 
 
+def encoder_of(given: dict[str, Any], topic: str) -> BodyEncoder:
+    """Remove the flags of `encode_options` from `given`, and make the encoder. UsageError, StartError."""
+    kind = FORMATS[given.pop("encode")]
+    subject, register = given.pop("schema_subject"), given.pop("register_schema")
+    flags = schemas_of(given, kind, "--encode", both=register)
+    if register and (flags.registry is None or not flags.path):
+        raise UsageError("--register-schema needs --schema-registry URL and --schema FILE")
+    if subject and flags.registry is None:
+        raise UsageError("--schema-subject goes with --schema-registry only")
+    return BodyEncoder(
+        EncodingOptions(kind, flags.registry, subject or f"{topic}-value", flags.path, register, flags.type_name)
+    )
+
+
 def schemas_of(given: dict[str, Any], kind: str, flag: str, *, both: bool = False) -> SchemaFlags:
     """Remove the flags that say where schemas of this kind are from `given`. UsageError if they do not go together, or
     the library is missing; StartError. flag: what they belong to. both: a registry and a file may be given."""
@@ -37,11 +52,12 @@ def schemas_of(given: dict[str, Any], kind: str, flag: str, *, both: bool = Fals
         given.pop(name) for name in ("schema_registry", "registry_auth_file", "registry_ca", "schema", "schema_type")
     )
     if url is not None and path and not both:
-        raise UsageError("give --schema-registry or --schema, not both")
+        more = "; or --register-schema, to register the file's" if flag == "--encode" else ""
+        raise UsageError(f"give --schema-registry or --schema, not both{more}")
     if url is None and not path:
         raise UsageError(f"{flag} needs the schemas: give --schema-registry URL or --schema FILE")
-    if type_name and (kind != "PROTOBUF" or not path):
-        raise UsageError("--schema-type goes with --schema FILE of protobuf only")
+    if type_name and (kind != "PROTOBUF" or not (path or flag == "--encode")):
+        raise UsageError("--schema-type goes with protobuf only, and with --decode only where there is a --schema")
     check_installed(kind)
     if url is not None:
         return SchemaFlags(registry_settings(url, auth_file, ca), path, type_name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -25,11 +25,11 @@ REGISTRY = (
     click.option(
         "--schema", default="", metavar="FILE",
         help="The schema itself, instead of a registry (an Avro schema, a .proto file or what protoc "
-        "--descriptor_set_out writes, a JSON Schema); bodies then begin without a magic byte and an id.",
+        "--descriptor_set_out writes, a JSON Schema); bodies then have no magic byte and id before them.",
     ),
     click.option(
         "--schema-type", default="", metavar="NAME",
-        help="The message type of the bodies, if the .proto file of --schema has several.",
+        help="The message type of the bodies, if a .proto file has several.",
     ),
 )  # fmt: skip
 
@@ -49,9 +49,51 @@ def decode_options(seen: str) -> Callable[[Any], Any]:
     return decorate
 
 
+def encode_options(function: Any) -> Any:
+    """--encode, and which schema it takes."""
+    options = (
+        click.option(
+            "--encode", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),
+            help="Encode each message, which is JSON, with the latest schema of the topic's subject or with --schema; "
+            "needs qtools-cli[schemas].",
+        ),
+        *REGISTRY,
+        click.option(
+            "--schema-subject", default="", metavar="SUBJECT",
+            help="The subject of the schema in the registry.  [default: TOPIC-value]",
+        ),
+        click.option(
+            "--register-schema", is_flag=True,
+            help="Register the schema in --schema under the subject; without this flag nothing is registered.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: str) -> Any:
+    """Remove the flags of `decode_options` from `given`, and make the decoder; None without --decode. UsageError,
+    StartError. readers: the values of the flags that read what is decoded, of which one has to be given. advice: their
+    names."""
+    if given["decode"] is None:
+        refuse_without(given, "--decode")
+        del given["decode"]
+        return None
+    if not any(readers):
+        from qtools.errors import UsageError
+
+        raise UsageError(f"--decode has no effect without a flag that reads what is decoded: {advice}")
+    from qtools.cli.schemas.flags import decoder_of
+
+    return decoder_of(given)
+
+
 def refuse_without(given: dict[str, Any], flag: str) -> None:
     """Remove the flags about schemas from `given`; UsageError if one of them is there. flag: what they go with."""
-    for name in ("schema_registry", "registry_auth_file", "registry_ca", "schema", "schema_type"):
+    names = ("schema_registry", "registry_auth_file", "registry_ca", "schema", "schema_type")
+    more = ("schema_subject", "register_schema") if flag == "--encode" else ()
+    for name in (*names, *more):
         if given.pop(name):
             from qtools.errors import UsageError
 
