@@ -14,6 +14,7 @@ the first access (class RecordOrigin).
 from __future__ import annotations
 
 import struct
+import threading
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -186,6 +187,22 @@ class RecordOrigin(Origin, Protocol):
 
     def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
         """The messages with more than `times` deliveries: index in `records` → deliveries. Called for each batch."""
+
+
+class PartitionOrigin(RecordOrigin, Protocol):
+    """A RecordOrigin that is one partition of a log, as long as this process reads it (engines with the capability
+    `cumulative`). The ids of its messages are their offsets; they ascend, and may have gaps.
+
+    number: of the partition. hold_from: nothing from this offset on is committed, although it is finished; None for no
+    limit. safe_point: a lock under which `is_lost` does not change: another process gets the partition only after that.
+    """
+
+    number: int
+    hold_from: int | None
+    safe_point: threading.Lock
+
+    def read_again(self) -> None:
+        """Treat this partition as lost, and read it again from the committed offset on, with another origin."""
 
 
 Parts = list[tuple[Origin, int, int]]  # (origin, start, stop): the messages from index start to before stop

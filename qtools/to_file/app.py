@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -58,6 +59,7 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
         host=options.host,
         pid=os.getpid(),
         local=options.local_time,
+        has_offsets=options.by_offsets,
     )
     partitioner = Partitioner(layout, partitioned=bool(options.partition), when=options.partition_by)
     partitions = None
@@ -171,9 +173,13 @@ class _Run:
                 await self._unless_stopped(completing.finish())
         finally:
             await watch.stop()
-            await source.close()
+            if not options.by_offsets:
+                await source.close()
             await sink.close()
             await self._unless_stopped(sink.wait_sent())
+            if options.by_offsets:  # what is archived now can be committed
+                await self._wait_sent_at_the_end()
+                await source.close()
             meter.close()
             self._summarize(meter)
         watch.check()
@@ -199,6 +205,12 @@ class _Run:
             await asyncio.wait((doing, stopped))
         if not doing.cancelled():
             doing.result()
+
+    async def _wait_sent_at_the_end(self) -> None:
+        """After a signal too, give files that are finished a while to be uploaded: others are read again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.operations.drain_timeout):
+                await self._sink.wait_sent()
 
     def _limit_age(self) -> None:
         """Sync at least twice within the message timeout of the broker, whatever --sync-interval says."""

@@ -19,7 +19,7 @@ from qtools.names import check_channel, parse_source
 from qtools.paths import state_directory
 from qtools.to_file.archive.archive import Rotation
 from qtools.to_file.archive.compression import LEVELS
-from qtools.to_file.archive.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS
+from qtools.to_file.archive.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS, OFFSETS_NAME
 from qtools.to_file.options import ArchiveOptions, DedupeOptions, Sync
 
 LATENESS = 600.0  # s
@@ -37,7 +37,6 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     decoder = decoder_if_given(given, readers, "--where, --partition-by, --dedupe, or --select (. stores it as JSON)")
     channel = check_channel(given.pop("channel"))
     compression, level = _compression_of(given)
-    name = given.pop("filename_format") or DEFAULT_NAME + EXTENSIONS[given["format"]]
     partition, partition_by = given.pop("partition_format") or "", given.pop("partition_by")
     if partition_by is not None:
         partition = partition or DEFAULT_PARTITION
@@ -46,6 +45,12 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     parsed = tuple(dict.fromkeys(parse_source(source, channel) for source in names))
     if len({source.topic for source in parsed}) < len(parsed):
         raise UsageError("give each topic once: two channels of it would be archived twice")
+    engine = engine_of("q-to-file", given, address)
+    can = engine.capabilities
+    # With --dedupe the keys tell what is archived already.
+    by_offsets = can.partitions and can.cumulative and given["dedupe"] is None
+    default = OFFSETS_NAME if by_offsets else DEFAULT_NAME
+    name = given.pop("filename_format") or default + EXTENSIONS[given["format"]]
     if "<TOPIC>" not in name and (len(parsed) > 1 or pattern is not None):
         raise UsageError("--filename-format needs <TOPIC> where there may be several")
     lateness = given.pop("lateness")
@@ -58,7 +63,6 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         raise UsageError("--complete-marker needs a work directory: it does not go with --no-spool")
     else:
         lateness = LATENESS if lateness is None else lateness
-    engine = engine_of("q-to-file", given, address)
     given["max_in_flight"] = given["max_in_flight"] or engine.capabilities.default_max_in_flight
     return ArchiveOptions(
         sources=parsed,
@@ -81,6 +85,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
             given.pop("sync_interval") or (1.0 if where.get("spool", True) else 10.0),
         ),
         dedupe=_dedupe_of(given, where),
+        by_offsets=by_offsets,
         lateness=lateness,
         pattern=pattern,
         channel=channel,

@@ -69,6 +69,7 @@ class ArchiveOptions:
     decoder: BodyDecoder | None = None
     rules: Filter | None = None  # which messages are archived, and with what body
     dedupe: DedupeOptions | None = None
+    by_offsets: bool = False  # files are of one partition of a log, and each of its messages is archived once
     lateness: float | None = None  # if set, complete partitions are marked
     pattern: re.Pattern[str] | None = None
     channel: str = ""

@@ -9,6 +9,7 @@
     source.py              reads channels, which are consumer groups
     end_offsets.py         how much of some channels is left
     group_reader.py        the thread that reads and commits one consumer group
+    thread_calls.py        calls that the reader's thread makes for others
     start_offsets.py       where partitions begin
     waiting_partitions.py  which partitions wait for a message that is not finished
     partition.py           one partition that is read: what is in flight, and how far it may be committed

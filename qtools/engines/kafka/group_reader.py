@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from qtools.engines.kafka.client_errors import (
@@ -27,6 +25,7 @@ from qtools.engines.kafka.client_errors import (
 )
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
 from qtools.engines.kafka.start_offsets import committed_or_at, places_without_group
+from qtools.engines.kafka.thread_calls import ThreadCalls
 from qtools.engines.kafka.waiting_partitions import Place, WaitingPartitions
 
 log = logging.getLogger("qtools.kafka")
@@ -36,6 +35,7 @@ MOST_AT_ONCE = 5000  # messages of one read
 COMMIT_INTERVAL = 0.5  # s
 LAST_COMMIT = 5.0  # s that the end waits for the last commit
 PAUSE_AFTER = 1.0  # s without room; while it is paused, the reader can take part in rebalances
+SAFE_POINT = 60.0  # s that a rebalance waits for a file of an archive that is being given its name
 LOOK_FOR_PARTITIONS = 30.0  # s between two looks for new partitions, without a group
 Result = TypeVar("Result")
 
@@ -89,7 +89,7 @@ class GroupReader:
         self._commits = commits
         self._starts_ms = starts_ms
         self._loop = asyncio.get_running_loop()
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any]]] = queue.SimpleQueue()
+        self._calls = ThreadCalls()
         self._wake = threading.Event()
         self._is_closed = False
         self._has_ended = False
@@ -114,11 +114,10 @@ class GroupReader:
     def call(self, function: Callable[[Any], Result]) -> asyncio.Future[Result]:
         """Run `function(consumer)` in the thread. The future has its result or exception; ConnectionError if the thread
         has ended."""
-        done: Future[Result] = Future()
-        self._calls.put((done, function))
+        done = self._calls.put(function)
         self._wake.set()
         if self._has_ended:
-            self._refuse_calls()
+            self._calls.refuse()
         return asyncio.wrap_future(done)
 
     def add_topic(self, topic: str) -> asyncio.Future[None]:
@@ -154,30 +153,14 @@ class GroupReader:
                 log.debug("the last commit failed", exc_info=True)
             finally:
                 self._has_ended = True
-                self._refuse_calls()
+                self._calls.refuse()
                 # Without it a member that leaves while it joins stays in the group until its session times out.
                 self._consumer.unsubscribe()
                 self._consumer.close()
                 self._pass_on(self._ended.set)
 
-    def _refuse_calls(self) -> None:
-        while not self._calls.empty():
-            done, _ = self._calls.get()
-            if done.set_running_or_notify_cancel():
-                done.set_exception(ConnectionError("the reader has ended"))
-
-    def _run_calls(self) -> None:
-        while not self._calls.empty():
-            done, function = self._calls.get()
-            if not done.set_running_or_notify_cancel():
-                continue
-            try:
-                done.set_result(function(self._consumer))
-            except Exception as error:
-                done.set_exception(error)
-
     def _step(self) -> None:
-        self._run_calls()
+        self._calls.run(self._consumer)
         now = time.monotonic()
         if now - self._committed_at >= COMMIT_INTERVAL:
             self._committed_at = now
@@ -293,7 +276,7 @@ class GroupReader:
         moved = [
             (partition, confirmed)
             for partition in (only if only is not None else self.partitions.values())
-            if (confirmed := partition.confirmed) > partition.committed
+            if (confirmed := partition.to_commit) > partition.committed
         ]
         if not moved:
             return
@@ -369,12 +352,28 @@ class GroupReader:
         self._rebalances += 1
         found = [self.partitions.pop((place.topic, place.partition), None) for place in places]
         gone = [partition for partition in found if partition is not None]
+        deadline = time.monotonic() + SAFE_POINT
         for partition in gone:
-            partition.is_lost = True  # from now on acknowledgements come too late
+            partition.end_at_safe_point(max(0.0, deadline - time.monotonic()))
         self._waiting.forget({(partition.topic, partition.number) for partition in gone})
         if gone:
             self._pass_on(self._owner.taken_away, gone)
         return gone
+
+    def read_again(self, partition: KafkaPartition) -> None:
+        """Read `partition` again from the offset that is committed; called in any thread."""
+
+        def seek(consumer: Any) -> None:
+            place = partition.topic, partition.number
+            if self.partitions.get(place) is partition:  # else it was taken away, or is read again already
+                places = committed_or_at(consumer, _as_partitions([place]), self._starts_ms)
+                self._remove(places)
+                consumer.incremental_unassign(places)
+                self._add(places)
+                consumer.incremental_assign(places)
+
+        self._calls.put(seek)
+        self._wake.set()
 
     def _pass_on(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function in the event loop's thread."""

@@ -2,11 +2,13 @@
 
 Messages are finished in any order, and committed up to the lowest unfinished one (flow/ledger.py). A message that is
 requeued stays in flight: this process delivers it again when its delay is over, and the commit waits for it. When the
-partition is taken away, what is in flight is forgotten: its next owner reads it again.
+partition is taken away, what is in flight is forgotten: its next owner reads it again. A reader whose messages are safe
+only later than they are finished sets `hold_from` (message.PartitionOrigin).
 """
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Container, Sequence
@@ -32,7 +34,7 @@ class KafkaPartition:
 
     on_settled: called with how many messages are no longer in flight. on_requeued: called with a batch and the ms after
     which it is to be delivered again. on_late: called with how many messages were acknowledged after the partition was
-    taken away.
+    taken away. on_read_again: called with this partition when it is to be read again.
     """
 
     def __init__(
@@ -43,11 +45,14 @@ class KafkaPartition:
         on_settled: Callable[[int], None],
         on_requeued: Callable[[Batch, int], None],
         on_late: Callable[[int], None],
+        on_read_again: Callable[[KafkaPartition], None] | None = None,
     ) -> None:
         self.topic = topic
         self.number = number
         self.address = address
         self.is_lost = False
+        self.hold_from: int | None = None
+        self.safe_point = threading.Lock()
         self.in_flight = 0
         self.committed = -1  # what was committed last
         self.read_to_end = -1  # the partition's end, where it was reached last
@@ -58,6 +63,7 @@ class KafkaPartition:
         self._on_settled = on_settled
         self._on_requeued = on_requeued
         self._on_late = on_late
+        self._on_read_again = on_read_again
 
     # ── what was read ──
 
@@ -85,8 +91,14 @@ class KafkaPartition:
 
     @property
     def confirmed(self) -> int:
-        """The offset to commit: all messages below it are finished; -1 before the first message."""
+        """All messages below this offset are finished; -1 before the first message."""
         return -1 if self._ledger is None else self._ledger.confirmed
+
+    @property
+    def to_commit(self) -> int:
+        """The offset to commit: all messages below it are finished, and not held; -1 before the first message."""
+        confirmed, hold_from = self.confirmed, self.hold_from
+        return confirmed if hold_from is None else min(confirmed, hold_from)
 
     @property
     def distance(self) -> int:
@@ -99,6 +111,14 @@ class KafkaPartition:
         count, self.in_flight = self.in_flight, 0
         self._unfinished.clear()
         self._on_settled(count)
+
+    def end_at_safe_point(self, timeout: float) -> None:
+        """From now on acknowledgements come too late. What has locked `safe_point` is waited for, at most `timeout`
+        s; called in the reader's thread."""
+        locked = self.safe_point.acquire(timeout=timeout)
+        self.is_lost = True
+        if locked:
+            self.safe_point.release()
 
     # ── what becomes of messages (message.Origin) ──
 
@@ -132,6 +152,10 @@ class KafkaPartition:
 
     def touch(self, ids: Sequence[int]) -> None:
         """Nothing to do: Kafka has no message timeout."""
+
+    def read_again(self) -> None:
+        if self._on_read_again is not None:
+            self._on_read_again(self)
 
     # ── what the records say (message.RecordOrigin) ──
 

@@ -283,7 +283,9 @@ class KafkaSource:
 
     def make_partition(self, topic: str, number: int) -> KafkaPartition:
         where = str(self._settings)
-        return KafkaPartition(topic, number, where, self._settle, self._deliver_later, self._count_late)
+        return KafkaPartition(
+            topic, number, where, self._settle, self._deliver_later, self._count_late, self._read_again
+        )
 
     def arrived(self, reader: GroupReader, found: list[tuple[KafkaPartition, PartitionRecords]]) -> None:
         self._errors.clear()
@@ -352,6 +354,11 @@ class KafkaSource:
     def _settle(self, count: int) -> None:
         self._settled += count
         self._wake()
+
+    def _read_again(self, partition: KafkaPartition) -> None:
+        """Called in any thread."""
+        for reader in self._readers.values():
+            reader.read_again(partition)
 
     def _count_late(self, count: int) -> None:
         self.acknowledgements_failed += count

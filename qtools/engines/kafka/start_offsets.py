@@ -36,9 +36,12 @@ def places_without_group(
     return added + (fresh if starts_ms is None else offsets_at(consumer, fresh, starts_ms))
 
 
-def committed_or_at(consumer: Any, places: list[Any], starts_ms: int) -> list[Any]:
-    """`places` with the offsets that their group has committed, else with those at `starts_ms`."""
+def committed_or_at(consumer: Any, places: list[Any], starts_ms: int | None) -> list[Any]:
+    """`places` with the offsets that their group has committed, else with those at `starts_ms`, or those that
+    auto.offset.reset chooses."""
     committed = checked(ask(partial(consumer.committed, places, timeout=CALL_TIMEOUT)))
+    if starts_ms is None:
+        return committed
     fresh = [place for place in committed if place.offset < 0]
     return [place for place in committed if place.offset >= 0] + offsets_at(consumer, fresh, starts_ms)
 

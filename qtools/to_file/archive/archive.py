@@ -8,27 +8,28 @@ twice and nothing is lost by that. All calls are made in one thread, one call a 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
-import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from qtools.cli.types import plural
 from qtools.formats.encoders import Format
 from qtools.message import Batch
 from qtools.to_file.archive.compression import open_stream
-from qtools.to_file.archive.file_record import FileRecord, beside, write_beside
+from qtools.to_file.archive.file_namer import FileNamer
+from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.archive.journal import JournalHead
-from qtools.to_file.archive.layout import Layout, fill_rev
-from qtools.to_file.archive.manifest import COMPLETE, is_reserved
+from qtools.to_file.archive.layout import Layout
+from qtools.to_file.archive.manifest import COMPLETE
+from qtools.to_file.archive.output_chains import OutputChains
 from qtools.to_file.archive.partitioner import Partitioner
 from qtools.to_file.archive.partitions import Partitions
-from qtools.to_file.archive.publish_file import give_name, is_named
+from qtools.to_file.archive.read_partitions import ReadPartition, ReadPartitions
 from qtools.to_file.archive.workdir import WorkDir
 from qtools.to_file.archive.workfile import WorkFile
 from qtools.to_file.stores.directory import link_new
@@ -59,10 +60,15 @@ class Encoding:
     level: int | None = None
 
 
+_Key = tuple[str, str, ReadPartition | None]  # topic, partition, and where the messages are read
+_Group = tuple[str, str, ReadPartition | None, Batch]
+
+
 @dataclass(slots=True)
 class _Open:
     file: WorkFile
     since: float
+    period: str
 
 
 class Archive:
@@ -72,6 +78,9 @@ class Archive:
         which a crash or an OSError within the call can cause.
     spooled: keep the facts about a finished file in a second file beside it, for the upload.
     partitions: gets the partitions in which files are created, and how far each source has been read.
+    sources: the partitions of a log that are read, for an engine that has such; then no file of an earlier run is
+        finished, as its messages are not committed, and read again. names: gives such a file its name, once; None if it
+        is `spooled`, as the upload does that.
     most_open: the most files that are open at once. wall: s since 1970, for names. steady: s, for ages.
     """
 
@@ -87,6 +96,8 @@ class Archive:
         *,
         spooled: bool = False,
         partitions: Partitions | None = None,
+        sources: ReadPartitions | None = None,
+        names: OutputChains | None = None,
         most_open: int = 64,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
@@ -104,11 +115,14 @@ class Archive:
         self._rotation = rotation
         self._on_finished = on_finished
         self._spooled = spooled
+        self._namer = FileNamer(output, spooled=spooled, on_try=self._work_on)
         self._partitions = partitions
+        self._sources = sources
+        self._names = names
         self._most_open = most_open
         self._wall = wall
         self._steady = steady
-        self._open: OrderedDict[tuple[str, str], _Open] = OrderedDict()  # least lately used first
+        self._open: OrderedDict[_Key, _Open] = OrderedDict()  # least lately used first
         self._closing: deque[WorkFile] = deque()
         self._added: Batch | None = None
         self._checked = float("-inf")  # time of the last check for removed files, by the steady clock
@@ -118,10 +132,18 @@ class Archive:
         """The number of files that are not finished yet."""
         return len(self._open) + len(self._closing)
 
+    @property
+    def skipped(self) -> int:
+        """The number of messages that were in the archive already."""
+        return 0 if self._sources is None else self._sources.skipped
+
     def adopt(self) -> int:
         """Take over the files that earlier runs left in the work directory, for `settle` to finish; their number."""
         self.at = self._work.path
         found = list(self._work.left())
+        for file in [file for file in found if file.head.partition >= 0 and not self._namer.has_name(file)]:
+            found.remove(file)
+            file.abandon()
         self._closing.extend(found)
         self.recovered += len(found)
         return len(found)
@@ -130,12 +152,18 @@ class Archive:
         """Make all of `batch` durable. After an OSError call it again with the same batch."""
         self.settle()
         if self._added is not batch:
-            groups = self._partitioner.sort(batch)
+            groups: Sequence[_Group] = [
+                (topic, partition, None, part) for topic, partition, part in self._partitioner.sort(batch)
+            ]
+            if self._sources is not None:
+                groups = self._sources.split([(topic, partition, part) for topic, partition, _, part in groups])
             if self._partitions is not None:
-                for partition in {partition for _, partition, _ in groups}:
+                for partition in {partition for _, partition, _, _ in groups}:
                     self._partitions.begin(partition)
-            for topic, partition, part in groups:
-                self._file(topic, partition).add(part)
+            for topic, partition, source, part in groups:
+                self._file(topic, partition, source).add(part)
+                if source is not None:
+                    source.set_end(partition, part.ids[-1])
             self._added = batch
         self._sync()
         self._added = None
@@ -151,7 +179,9 @@ class Archive:
             self._check_files()
             self._checked = now
         for key, there in list(self._open.items()):
-            if self._is_due(there, now, wall, *key):
+            if there.file.is_over:
+                self._open.pop(key).file.abandon()
+            elif self._is_due(there, now, wall, key):
                 self._seal(key)
         tries = len(self._closing) + SALVAGES
         while self._closing:
@@ -199,31 +229,38 @@ class Archive:
 
     # ── inside ──
 
-    def _is_due(self, there: _Open, now: float, wall: float, topic: str, partition: str) -> bool:
+    def _is_due(self, there: _Open, now: float, wall: float, key: _Key) -> bool:
         rotation, state = self._rotation, there.file.state
         return (
-            there.file.head.name != self._layout.name(topic, partition, wall)
+            there.file.head.name != self._layout.name(key[0], key[1], wall)
+            or there.period != self._layout.period(wall)
             or (rotation.size is not None and state.length >= rotation.size)
             or (rotation.count is not None and state.count >= rotation.count)
             or (rotation.age is not None and now - there.since >= rotation.age)
         )
 
-    def _file(self, topic: str, partition: str) -> WorkFile:
-        """The open file for `partition` of `topic`; a new one, where there is none."""
-        there = self._open.get((topic, partition))
+    def _file(self, topic: str, partition: str, source: ReadPartition | None) -> WorkFile:
+        """The open file for `partition` of `topic`, and of `source`; a new one, where there is none."""
+        key = topic, partition, source
+        there = self._open.get(key)
         if there is None:
             if len(self._open) >= self._most_open:
                 self._seal(next(iter(self._open)))
             encoding = self._encoding
-            name = self._layout.name(topic, partition, self._wall())
-            head = JournalHead(topic, name, encoding.format, encoding.compression)
+            wall = self._wall()
+            name = self._layout.name(topic, partition, wall)
+            number, follows = (-1, -1) if source is None else (source.number, source.end_of(partition) or 0)
+            head = JournalHead(topic, name, encoding.format, encoding.compression, partition=number, follows=follows)
             stream = open_stream(encoding.compression, encoding.level)
-            file = WorkFile(self._work.new_stem(topic), head, encoding.form, stream, partition=partition)
-            there = self._open[topic, partition] = _Open(file, self._steady())
-        self._open.move_to_end((topic, partition))
+            file = WorkFile(self._work.new_stem(topic), head, encoding.form, stream, partition=partition, source=source)
+            there = self._open[key] = _Open(file, self._steady(), self._layout.period(wall))
+        self._open.move_to_end(key)
         return there.file
 
-    def _seal(self, key: tuple[str, str]) -> None:
+    def _work_on(self, path: Path) -> None:
+        self.at = path
+
+    def _seal(self, key: _Key) -> None:
         file = self._open.pop(key).file
         file.seal()
         self._closing.append(file)
@@ -266,6 +303,11 @@ class Archive:
         OSError when that fails now; the next call tries again.
         """
         self.at = file.data
+        if file.source is not None:
+            file.source.fail(f"another process removed or replaced {file.data}")
+            self._forget(file)
+            file.abandon()
+            return
         copy = file.salvage(self._work.new_stem(file.head.topic))
         finished = plural(file.state.count, "message")
         if copy is not None and file.state.count:
@@ -288,7 +330,7 @@ class Archive:
         unsynced = list(file.unsynced)
         file.abandon()
         for part in unsynced:
-            self._file(file.head.topic, file.partition).add(part)
+            self._file(file.head.topic, file.partition, None).add(part)
 
     def _forget(self, file: WorkFile) -> None:
         for key, there in list(self._open.items()):
@@ -302,7 +344,7 @@ class Archive:
         self.at = file.data
         if file.is_left_over and file.state.rev >= 0 and not file.data.exists():
             # An earlier run had named it and was about to remove the journal, unless another process removed the data.
-            target = self._output / fill_rev(file.head.name, file.state.rev)
+            target = self._namer.target(file, file.state.rev)
             if not target.exists() and not self._spooled:
                 logger.error(
                     "%s is gone, and so is %s, the name it was being given: another process removed it",
@@ -312,33 +354,31 @@ class Archive:
             file.remove()
             return
         if file.count and not file.is_named:
-            file.end()
-            again = file.state.rev >= 0
-            self._on_finished(self._give_name(file), again)
+            with contextlib.ExitStack() as while_it_is_ours:
+                if file.source is not None and self._names is not None:
+                    while_it_is_ours.enter_context(file.source.origin.safe_point)
+                    while_it_is_ours.enter_context(self._names.locked())
+                if file.is_over or not self._continues(file):
+                    file.abandon()
+                    return
+                file.end()
+                again = file.state.rev >= 0
+                self._on_finished(self._namer.give_name(file), again)
             self.files += 1
             file.is_named = True
+            if file.source is not None and self._names is not None:
+                file.source.settle(file.partition, file.state.first_offset)
         self.at = file.data
         file.remove()
 
-    def _give_name(self, file: WorkFile) -> FileRecord:
-        state, head = file.state, file.head
-        for rev in count(max(0, state.rev)):
-            relative = fill_rev(head.name, rev)
-            target = self.at = self._output / relative
-            finished = FileRecord(
-                target, relative, head.topic, state.count, state.bytes, state.size, state.sha256,
-                state.first, state.last, file.ids_hash, head.format, head.compression,
-            )  # fmt: skip
-            if rev == state.rev and is_named(file.data, target, state.size, state.sha256):
-                return finished
-            if os.path.lexists(target) or is_reserved(relative):
-                continue
-            if self._spooled and rev != state.rev and beside(target).exists():
-                continue
-            file.name(rev)
-            if self._spooled:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_beside(finished)
-            if give_name(file.data, target, f".{file.data.name}"):
-                return finished
-        raise AssertionError
+    def _continues(self, file: WorkFile) -> bool:
+        """Whether the archive is still where the file begins: no other process has added to the chain meanwhile."""
+        source = file.source
+        if source is None or self._names is None or self._namer.has_name(file):
+            return True
+        first, last = file.state.first_offset, file.state.last_offset
+        end = self._names.look_up(source.topic, source.number, file.partition, first).offset
+        if end == file.head.follows:
+            return True
+        source.fail(f"another process has archived up to offset {end}, and {first} to {last} were to be added here")
+        return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from qtools.errors import InputError
 
 VERSION = 1
 BESIDE = ".finished"
+_NOT_STORED = {"source", "directory"}
+OFFSETS = ("partition", "first_offset", "last_offset", "follows")  # what only files of one partition of a log have
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,10 @@ class FileRecord:
     count: messages. bytes: of their bodies. size: of the file as stored. sha256: hex, of the file as stored.
     first_timestamp, last_timestamp: when a broker accepted the earliest and the latest of its messages, ns since 1970.
     ids_hash: hex; follows from topic, nsqds and message ids alone, in whatever order they came (content_hash.py).
+    partition, first_offset, last_offset, follows: of a file with the messages of one partition of a log, else -1;
+    `follows` is the last offset of the file before it, of the same partition and in the same directory, or -1.
+    source, directory: the partition while it is read (a ReadPartition), and the directory of the chain; they are not
+    stored with the record, and do not count when records are compared.
     """
 
     path: Path
@@ -41,10 +47,18 @@ class FileRecord:
     format: str
     compression: str
     version: int = VERSION
+    partition: int = -1
+    first_offset: int = -1
+    last_offset: int = -1
+    follows: int = -1
+    source: Any = field(default=None, compare=False, repr=False)
+    directory: str = field(default="", compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {"path": str(self.path)}
+        """The fields as JSON values; those about offsets only where there are any."""
+        left_out = _NOT_STORED if self.partition >= 0 else _NOT_STORED | set(OFFSETS)
+        known = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        return known | {"path": str(self.path)}
 
     @classmethod
     def from_dict(cls, loaded: Any) -> FileRecord:
@@ -52,16 +66,19 @@ class FileRecord:
         if not isinstance(loaded, dict):
             raise InputError("the record of the file is not a JSON object")
         known: dict[str, Any] = {}
-        for field in fields(cls):
-            if field.name not in loaded:
-                raise InputError(f"the record of the file lacks {field.name!r}")
-            value = loaded[field.name]
-            wanted = int if field.type == "int" else str
+        for each in fields(cls):
+            name = each.name
+            if name in _NOT_STORED or (name in OFFSETS and name not in loaded):
+                continue
+            if name not in loaded:
+                raise InputError(f"the record of the file lacks {name!r}")
+            value = loaded[name]
+            wanted = int if each.type == "int" else str
             if type(value) is not wanted:
                 raise InputError(
-                    f"the record of the file has {field.name!r} = {value!r}, which is not of type {wanted.__name__}"
+                    f"the record of the file has {name!r} = {value!r}, which is not of type {wanted.__name__}"
                 )
-            known[field.name] = value
+            known[name] = value
         if known["version"] != VERSION:
             raise InputError(f"the record of the file is of version {known['version']}, this program reads {VERSION}")
         return cls(**known | {"path": Path(known["path"])})

@@ -25,13 +25,16 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class JournalHead:
-    """What does not change about a file. name: its path below the output, with <REV> not yet filled in."""
+    """What does not change about a file. name: its path below the output, with <REV> not yet filled in. partition: of a
+    log, whose messages it has, and follows: the offset that it continues after, as in FileRecord; else -1."""
 
     topic: str
     name: str
     format: str
     compression: str
     version: int = VERSION
+    partition: int = -1
+    follows: int = -1
 
 
 @dataclass(slots=True)
@@ -40,7 +43,7 @@ class FileState:
 
     plain, crc: bytes before compression, and their CRC-32 if the end of the file needs it. first, last: timestamps, ns.
     ids: the value of the ContentHash, hex. size, sha256: of the whole file, once it is complete. rev: the revision
-    of the name that it is being given, or -1.
+    of the name that it is being given, or -1. first_offset, last_offset: of its messages, or -1.
     """
 
     length: int = 0
@@ -54,6 +57,8 @@ class FileState:
     size: int = 0
     sha256: str = ""
     rev: int = -1
+    first_offset: int = -1
+    last_offset: int = -1
 
 
 class FileJournal:
@@ -70,7 +75,7 @@ class FileJournal:
         directory."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            write_all(fd, _packed(asdict(head), HEAD_SIZE), 0)
+            write_all(fd, _packed(_known(head), HEAD_SIZE), 0)
             journal = cls(path, fd, 0)
             journal.write(FileState())
             journal.write(FileState())
@@ -96,7 +101,7 @@ class FileJournal:
 
     def write(self, state: FileState) -> None:
         """Write `state` and sync it."""
-        packed = _packed(asdict(state) | {"turn": self._turn}, SLOT_SIZE)
+        packed = _packed(_known(state) | {"turn": self._turn}, SLOT_SIZE)
         write_all(self._fd, packed, HEAD_SIZE + SLOT_SIZE * (self._turn % 2))
         os.fdatasync(self._fd)
         self._turn += 1
@@ -112,9 +117,18 @@ class FileJournal:
             self._fd = -1
 
 
+def _known(values: JournalHead | FileState) -> dict[str, Any]:
+    """The fields, without those about a log where there is none: other versions of this program read the journal."""
+    known = asdict(values)
+    for name in ("partition", "follows", "first_offset", "last_offset"):
+        if known.get(name) == -1:
+            del known[name]
+    return known
+
+
 def fits(head: JournalHead) -> bool:
     """Whether `head` fits into a journal."""
-    return len(json.dumps(asdict(head))) + 10 <= HEAD_SIZE
+    return len(json.dumps(_known(head))) + 10 <= HEAD_SIZE
 
 
 def is_file_at(fd: int, path: Path) -> bool:

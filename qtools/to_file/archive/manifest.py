@@ -7,6 +7,9 @@
     {"name": …, "topic": …, "count": …, "bytes": …, "size": …, "sha256": …, "first_timestamp": …, "last_timestamp": …,
      "ids_hash": …, "format": …, "compression": …, "version": 1}
 
+A file with the messages of one partition of a log (Kafka) has also "partition", "first_offset", "last_offset", and
+"follows": the last offset of the file before it, of the same partition and in the same directory, or -1.
+
 name is the name of the file in the same directory, so a partition can be moved as a whole. bytes is the size of the
 bodies, size that of the file as stored; timestamps are ns since 1970. A reader ignores keys that it does not know.
 """
@@ -23,7 +26,7 @@ import orjson
 
 from qtools.descriptors import write_all
 from qtools.errors import InputError
-from qtools.to_file.archive.file_record import VERSION, FileRecord
+from qtools.to_file.archive.file_record import OFFSETS, VERSION, FileRecord
 from qtools.to_file.archive.workfile import sync_directory
 
 if TYPE_CHECKING:
@@ -36,7 +39,8 @@ COMPLETE = "_SUCCESS"
 
 @dataclass(frozen=True, slots=True)
 class Manifested:
-    """A file of an archive, as its manifest describes it. name is relative to the root of the archive."""
+    """A file of an archive, as its manifest describes it. name is relative to the root of the archive; partition is -1
+    for a file that is not of one partition of a log."""
 
     name: str
     topic: str
@@ -50,6 +54,10 @@ class Manifested:
     format: str
     compression: str
     version: int
+    partition: int = -1
+    first_offset: int = -1
+    last_offset: int = -1
+    follows: int = -1
 
 
 def is_manifest(name: str) -> bool:
@@ -64,7 +72,8 @@ def is_reserved(name: str) -> bool:
 
 def manifest_line(finished: FileRecord, name: str) -> bytes:
     """The line, with its newline, for a file that is stored as `name` (a path, or a name alone)."""
-    values = {field.name: getattr(finished, field.name) for field in fields(Manifested) if field.name != "name"}
+    left_out = {"name"} if finished.partition >= 0 else {"name", *OFFSETS}
+    values = {each.name: getattr(finished, each.name) for each in fields(Manifested) if each.name not in left_out}
     return orjson.dumps({"name": name.rpartition("/")[2], **values}, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -87,11 +96,15 @@ def _read_line(directory: str, line: bytes, place: str) -> Manifested:
         raise InputError(f"{place} is not JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{place} is not a JSON object")
-    for field in fields(Manifested):
-        wanted = int if field.type == "int" else str
-        if type(values.get(field.name)) is not wanted:
-            raise InputError(f"{place} has no {field.name!r} that is {'a number' if wanted is int else 'text'}")
-    known = {field.name: values[field.name] for field in fields(Manifested)}
+    names = [field.name for field in fields(Manifested) if field.name not in OFFSETS]
+    if "partition" in values:
+        names += OFFSETS
+    numbers = {field.name for field in fields(Manifested) if field.type == "int"}
+    for name in names:
+        wanted = int if name in numbers else str
+        if type(values.get(name)) is not wanted:
+            raise InputError(f"{place} has no {name!r} that is {'a number' if wanted is int else 'text'}")
+    known = {name: values[name] for name in names}
     if known["version"] != VERSION:
         raise InputError(f"{place} is of version {known['version']}, this program reads {VERSION}")
     name = known["name"]
@@ -103,7 +116,8 @@ def _read_line(directory: str, line: bytes, place: str) -> Manifested:
 
 def to_json(manifested: Manifested) -> bytes:
     """One line of JSON without a newline, for programs; the name is relative to the root of the archive."""
-    return orjson.dumps(asdict(manifested))
+    known = asdict(manifested)
+    return orjson.dumps(known if manifested.partition >= 0 else {k: v for k, v in known.items() if k not in OFFSETS})
 
 
 # ── in a directory ──

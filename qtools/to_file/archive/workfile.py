@@ -26,6 +26,7 @@ from qtools.message import Batch
 from qtools.to_file.archive.compression import CompressionStream, ending
 from qtools.to_file.archive.content_hash import ContentHash
 from qtools.to_file.archive.journal import FileJournal, FileState, JournalHead, is_file_at
+from qtools.to_file.archive.read_partitions import ReadPartition
 
 DATA, JOURNAL = ".part", ".note"
 _BLOCK = 1024 * 1024  # bytes copied at once
@@ -41,8 +42,9 @@ class WorkFileGone(OSError):
 class WorkFile:
     """The file `stem`.part with the journal `stem`.note. Without a `stream` it is sealed and takes no messages.
 
-    partition: of its messages. unsynced: the batches that were added and are not durable yet. is_named: it has its name
-    below the output, and only the work file remains to be removed. is_left_over: an earlier run wrote it.
+    partition: of its messages. source: the partition of a log that they are read from, or None. unsynced: the batches
+    that were added and are not durable yet. is_named: it has its name below the output, and only the work file remains
+    to be removed. is_left_over: an earlier run wrote it.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class WorkFile:
         stream: CompressionStream | None = None,
         *,
         partition: str = "",
+        source: ReadPartition | None = None,
     ) -> None:
         self.partition = partition
+        self.source = source
         self.unsynced: list[Batch] = []
         self.is_named = False
         self.is_left_over = False
@@ -92,6 +96,11 @@ class WorkFile:
         return self._ids.hexdigest()
 
     @property
+    def is_over(self) -> bool:
+        """Whether another process may read the messages again: they must not get into the archive from here."""
+        return self.source is not None and self.source.is_over
+
+    @property
     def is_sealed(self) -> bool:
         """Whether it takes no more messages."""
         return self._stream is None
@@ -108,6 +117,11 @@ class WorkFile:
         first, last = messages.first_and_last()
         grown.first = min(grown.first, first) if grown.count else first
         grown.last = max(grown.last, last) if grown.count else last
+        if self.source is not None:
+            if not grown.count:
+                grown.first_offset = batch.ids[0]
+                self.source.begin(self.partition, grown.first_offset)
+            grown.last_offset = batch.ids[-1]
         grown.count += len(batch)
         grown.bytes += sum(map(len, batch.bodies))
         grown.plain += len(block)

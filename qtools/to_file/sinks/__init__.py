@@ -5,6 +5,8 @@ archive_sink.py  a local directory: one thread uses the disk; waits while the di
 spool.py         local files that are uploaded, and deleted when the store has confirmed them
 upload.py        uploads finished files, each once, also if a process is killed meanwhile
 object_sink.py   objects without a local disk
+log_object_sink.py  the same for a log (Kafka), each message once
+store_chains.py  how far the partitions of a log are in a store
 deduped_sink.py  leaves out messages that were sent twice
 completing.py    marks the partitions that are complete
 """

@@ -102,7 +102,8 @@ class ArchiveSink:
 
     def notes(self) -> list[str]:
         lost = [f"{plural(self.archive.lost, 'message')} LOST"] if self.archive.lost else []
-        return [f"{plural(self.archive.files, 'file')} in {plural(self.archive.syncs, 'sync')}", *lost]
+        skipped = [f"{self.archive.skipped:,} archived before"] if self.archive.skipped else []
+        return [f"{plural(self.archive.files, 'file')} in {plural(self.archive.syncs, 'sync')}", *skipped, *lost]
 
     def families(self) -> list[Family]:
         archive = self.archive

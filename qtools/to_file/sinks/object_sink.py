@@ -117,12 +117,19 @@ class ObjectSink:
         ), content  # fmt: skip
 
     async def _put(self, finished: FileRecord, content: bytes) -> None:
+        try:
+            await self._put_until_stored(finished, content)
+        except (ObjectDiffers, InputError) as error:
+            raise SinkError(str(error)) from error
+
+    async def _put_until_stored(self, finished: FileRecord, content: bytes) -> None:
+        """Store an object, however long that takes. ObjectDiffers when its name has other content; InputError."""
         failures = 0
         while True:
             try:
                 outcome = await upload(self._store, finished, content)
-            except (ObjectDiffers, InputError) as error:
-                raise SinkError(str(error)) from error
+            except (ObjectDiffers, InputError):
+                raise
             except StoreError as error:
                 failures += 1
                 self._tell(error)
@@ -133,12 +140,15 @@ class ObjectSink:
             self.objects += 1
         else:
             self.existed += 1
+        self._recovered()
+
+    def _recovered(self) -> None:
         if self.trouble:
             lasted = asyncio.get_running_loop().time() - self._troubled_since
             logger.warning("writing again, after %s", format_duration(round(lasted, 1)))
             self.trouble = ""
 
-    def _tell(self, error: StoreError) -> None:
+    def _tell(self, error: StoreError | OSError) -> None:
         if not self.trouble:
             self._troubled_since = asyncio.get_running_loop().time()
             logger.error("%s; nothing is acknowledged until that is over, trying again", error)

@@ -14,8 +14,10 @@ from qtools.to_file.archive.archive import Archive, Encoding
 from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.manifest import append_manifest
+from qtools.to_file.archive.output_chains import OutputChains
 from qtools.to_file.archive.partitioner import Partitioner
 from qtools.to_file.archive.partitions import Partitions
+from qtools.to_file.archive.read_partitions import ReadPartitions
 from qtools.to_file.archive.workdir import WorkDir
 from qtools.to_file.options import ArchiveOptions
 from qtools.to_file.sinks.archive_sink import ArchiveSink
@@ -79,23 +81,34 @@ def make_sink(
         options.format, make_format(options.format, options.delimiter), options.compression, options.level
     )
     if not options.store:
+        names = OutputChains(options.output, layout)
+        sources = ReadPartitions(names.look_up) if options.by_offsets else None
 
         def listed(finished: FileRecord, again: bool) -> None:
             append_manifest(options.output, finished, unless_there=again)
             logger.info("finished %s: %s", finished.path, plural(finished.count, "message"))
 
-        return ArchiveSink(_open_archive(options, layout, partitioner, encoding, partitions, listed))
+        return ArchiveSink(_open_archive(options, layout, partitioner, encoding, partitions, listed, sources, names))
     from qtools.to_file.stores.opening import open_store
 
     store = open_store(options.store, endpoint=options.s3_endpoint)
     if not options.spool:
         from qtools.to_file.sinks.object_sink import ObjectSink
 
+        if options.by_offsets:
+            from qtools.to_file.sinks.log_object_sink import LogObjectSink
+
+            return LogObjectSink(store, layout, partitioner, encoding)
         return ObjectSink(store, layout, partitioner, encoding)
     from qtools.to_file.sinks.spool import Spool, SpoolSink
 
     spool = Spool(store, options.output)
-    return SpoolSink(_open_archive(options, layout, partitioner, encoding, partitions, spool.add, spooled=True), spool)
+    sources = None
+    if options.by_offsets:
+        from qtools.to_file.sinks.store_chains import StoreChains
+
+        sources = ReadPartitions(StoreChains(store, layout).look_up)
+    return SpoolSink(_open_archive(options, layout, partitioner, encoding, partitions, spool.add, sources), spool)
 
 
 def _open_archive(
@@ -105,11 +118,12 @@ def _open_archive(
     encoding: Encoding,
     partitions: Partitions | None,
     on_finished: Callable[[FileRecord, bool], None],
-    *,
-    spooled: bool = False,
+    sources: ReadPartitions | None,
+    names: OutputChains | None = None,
 ) -> Archive:
     work = WorkDir(options.work_dir)
     return Archive(
         work, options.output, layout, partitioner, encoding, options.rotation, on_finished,
-        spooled=spooled, partitions=partitions, most_open=options.max_open_files,
+        spooled=bool(options.store), partitions=partitions, sources=sources, names=names,
+        most_open=options.max_open_files,
     )  # fmt: skip

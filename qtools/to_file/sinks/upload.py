@@ -32,6 +32,7 @@ from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.file_record import BESIDE, FileRecord, beside, read_beside
 from qtools.to_file.archive.layout import EXTENSIONS
 from qtools.to_file.archive.manifest import manifest_line, put_manifest
+from qtools.to_file.archive.read_partitions import ReadPartition
 from qtools.to_file.read.record_reader import RecordReader, Sum, read_records
 from qtools.to_file.stores.object_store import BLOCK, ObjectStore, Outcome
 
@@ -40,13 +41,21 @@ RETIRE_TIMEOUT = 10.0  # s that `run` waits after `close` for uploads in progres
 
 
 def object_name(finished: FileRecord) -> str:
-    """`dt=2026-11-23/hour=08/events.20261123T080001Z.0123456789abcdef0123456789abcdef.jsonl.gz`"""
+    """`dt=2026-11-23/hour=08/events.20261123T080001Z.0123456789abcdef0123456789abcdef.jsonl.gz`; for one partition of a
+    log `dt=2026-11-23/hour=08/events.3.00000000000000012345.jsonl.gz`"""
     directory = finished.relative.rpartition("/")[0]
     stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(finished.first_timestamp // 1_000_000_000))
     extension = EXTENSIONS[finished.format] + SUFFIXES[finished.compression]
     topic = f"_{finished.topic}" if finished.topic.startswith(".") else finished.topic  # not hidden
     name = f"{topic}.{stamp}.{finished.ids_hash}{extension}"
+    if finished.partition >= 0:
+        name = f"{log_prefix(finished.topic, finished.partition)}{finished.first_offset:020d}{extension}"
     return f"{directory}/{name}" if directory else name
+
+
+def log_prefix(topic: str, partition: int) -> str:
+    """What the names of all objects of a partition of a log begin with, without the directory."""
+    return f"{'_' if topic.startswith('.') else ''}{topic}.{partition}."
 
 
 async def upload(store: ObjectStore, finished: FileRecord, content: bytes | None = None) -> Outcome:
@@ -62,6 +71,8 @@ async def upload(store: ObjectStore, finished: FileRecord, content: bytes | None
         about = manifest_line(finished, name).decode().rstrip()
         outcome = await store.put_new(name, source, sha256=finished.sha256, about=about if about.isascii() else "")
     except ObjectDiffers:
+        if finished.partition >= 0:  # another process has continued the chain with other messages
+            raise
         there = await _same_messages(store, finished, name, content)
         if there is None:
             raise
@@ -130,6 +141,7 @@ class Uploader:
         self._known: set[Path] = set()  # queued, being uploaded, or stuck
         self._bare: list[FileRecord] = []  # records without a file
         self._under_way = 0
+        self._busy: set[ReadPartition] = set()  # partitions of a log of which a file is being uploaded
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._closing = asyncio.Event()
@@ -154,17 +166,20 @@ class Uploader:
 
     def resume(self) -> int:
         """Queue the files that earlier runs left in the spool; returns their number. Damaged ones are logged, and
-        stay."""
+        stay. Those of a log are removed: their messages are not committed, and read again."""
         before = len(self._known)
         for place in sorted(self._spool.rglob(f".*{BESIDE}")):
             path = place.with_name(place.name[1 : -len(BESIDE)])
             if path in self._known:
                 continue
             try:
-                if path.exists():
-                    self.add(read_beside(path))
+                finished = read_beside(path)
+                if finished.partition >= 0:
+                    _forget(path)
+                elif path.exists():
+                    self.add(finished)
                 else:
-                    self._bare.append(read_beside(path))
+                    self._bare.append(finished)
             except (InputError, OSError) as error:
                 self._set_aside(path, error)
         for path in sorted(self._spool.rglob("*")):
@@ -206,16 +221,19 @@ class Uploader:
 
     async def _work(self) -> None:
         while not self._closing.is_set():
-            if not self._queue:
+            finished = self._next()
+            if finished is None:
                 self._more.clear()
                 await self._more.wait()
                 continue
-            finished = self._queue.popleft()
             self._under_way += 1
             try:
                 put = await self._upload(finished)
             finally:
                 self._under_way -= 1
+                if finished.source is not None:
+                    self._busy.discard(finished.source)
+                    self._more.set()
             if not put:
                 self._queue.appendleft(finished)
             elif not self.waiting:
@@ -224,15 +242,46 @@ class Uploader:
             if not put:
                 await self._pause()
 
+    def _next(self) -> FileRecord | None:
+        """The next file that may be uploaded: those of one partition of a log one after the other, in their order."""
+        for place, finished in enumerate(self._queue):
+            if finished.source is None or finished.source not in self._busy:
+                del self._queue[place]
+                if finished.source is not None:
+                    self._busy.add(finished.source)
+                return finished
+        return None
+
     async def _upload(self, finished: FileRecord) -> bool:
         """Upload one file. Returns whether it is settled: uploaded, or stuck."""
+        source: ReadPartition | None = finished.source
+        if source is None:
+            return await self._upload_now(finished)
+        safe_point = source.origin.safe_point
+        safe_point.acquire()  # only for a moment has another thread locked it
+        try:
+            if source.is_over:  # its messages are read again, here or by another process
+                await asyncio.to_thread(_forget, finished.path)
+                self._known.discard(finished.path)
+                return True
+            return await self._upload_now(finished)
+        finally:
+            safe_point.release()
+
+    async def _upload_now(self, finished: FileRecord) -> bool:
+        source: ReadPartition | None = finished.source
         try:
             if not finished.path.exists():
                 return await self._gone(finished)
             outcome = await upload(self._store, finished)
             await asyncio.to_thread(_forget, finished.path)
         except (ObjectDiffers, InputError) as error:
-            self._set_aside(finished.path, error)
+            if source is not None:
+                source.fail(str(error))
+                await asyncio.to_thread(_forget, finished.path)
+                self._known.discard(finished.path)
+            else:
+                self._set_aside(finished.path, error)
             return True
         except StoreError as error:
             self._failed(error)
@@ -241,6 +290,8 @@ class Uploader:
             self._failed(StoreError(str(finished.path), f"cannot be deleted: {error.strerror or error}"))
             return False
         self._known.discard(finished.path)
+        if source is not None:
+            source.settle(finished.directory, finished.first_offset)
         if outcome == "created":
             self.uploaded += 1
             self.uploaded_bytes += finished.size
@@ -251,7 +302,10 @@ class Uploader:
 
     async def _gone(self, finished: FileRecord) -> bool:
         """The file is gone. Another uploader deletes it after uploading it; any other process must not."""
-        if await self._store.head(object_name(finished)) is None:
+        if finished.source is not None:
+            finished.source.fail(f"another process removed {finished.path}")
+            self._known.discard(finished.path)
+        elif await self._store.head(object_name(finished)) is None:
             self._set_aside(finished.path, InputError("it is gone, and not in the store"))
         else:
             self._known.discard(finished.path)

@@ -45,6 +45,7 @@ class BucketStore(ObjectStore):
         self._client = client
         self._renew = renew
         self._in_parts = asyncio.Lock()
+        self._is_sorted = url.startswith("s3://")  # whether listings are in the order of names
 
     # ── writing ──
 
@@ -94,14 +95,15 @@ class BucketStore(ObjectStore):
 
     # ── reading ──
 
-    async def list(self, below: str = "") -> AsyncIterator[list[StoredObject]]:
+    async def list(self, below: str = "", *, begin: str = "") -> AsyncIterator[list[StoredObject]]:
         import obstore
 
         chunks: AsyncIterator[Any] | None = None
 
         async def first() -> Any:
             nonlocal chunks  # `_ask` calls this again, with the new client, if it renews the credentials
-            chunks = obstore.list(self._client, below.strip("/") or None, chunk_size=1000).__aiter__()
+            listed = obstore.list(self._client, below.strip("/") or None, offset=begin or None, chunk_size=1000)
+            chunks = listed.__aiter__()
             return await chunks.__anext__()
 
         while True:
@@ -114,6 +116,8 @@ class BucketStore(ObjectStore):
                 for meta in chunk
                 if not meta["path"].startswith(".") and "/." not in meta["path"]
             ]
+            if begin and chunk and not chunk[-1]["path"].startswith(begin) and self._is_sorted:
+                return
 
     async def head(self, name: str) -> StoredObject | None:
         import obstore

@@ -59,7 +59,7 @@ class DirectoryStore(ObjectStore):
         check_name(name)
         await self._do(name, lambda: (self._root / name).unlink(missing_ok=True))
 
-    async def list(self, below: str = "") -> AsyncIterator[list[StoredObject]]:
+    async def list(self, below: str = "", *, begin: str = "") -> AsyncIterator[list[StoredObject]]:
         """Each list has the files of one directory."""
         names = _walk(self._root, below.strip("/"))
         while (entries := await self._do("", lambda: next(names, None))) is not None:

@@ -56,8 +56,11 @@ class ObjectStore(ABC):
     # ── what each kind of store implements ──
 
     @abstractmethod
-    def list(self, below: str = "") -> AsyncIterator[list[StoredObject]]:
-        """All objects, or those in the directory `below` and deeper, in lists of some, in no certain order."""
+    def list(self, below: str = "", *, begin: str = "") -> AsyncIterator[list[StoredObject]]:
+        """All objects, or those in the directory `below` and deeper, in lists of some, in no certain order.
+
+        begin: list only names that begin so; it is a hint, and others may be listed too.
+        """
 
     @abstractmethod
     async def head(self, name: str) -> StoredObject | None:

@@ -1,0 +1,111 @@
+"""How far the chains of a log's partitions are in an output directory. In: its manifests and names. Out: ChainEnd.
+
+A file counts as soon as it has its name, which tells its offsets: a process may be killed before the manifest has the
+file. Manifests only grow, so of each only what is new is read. `locked` keeps out other processes that archive to the
+same directory while a chain is looked up and continued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from qtools.errors import InputError, SinkError
+from qtools.to_file.archive.layout import Layout
+from qtools.to_file.archive.manifest import DIRECTORY_MANIFEST, read_manifest
+from qtools.to_file.archive.read_partitions import ChainEnd
+
+LOCK = ".offsets.lock"
+_NEVER = 1 << 63  # later than any timestamp
+
+
+class _Manifest:
+    """What was read of one manifest. ends: for (topic, partition) the last offset and the latest timestamp of each
+    file."""
+
+    def __init__(self) -> None:
+        self.read = 0  # bytes
+        self.names: set[str] = set()
+        self.ends: dict[tuple[str, int], list[tuple[int, int]]] = {}
+
+
+class OutputChains:
+    """The chains in the directory `output`, whose files are named by `layout`."""
+
+    def __init__(self, output: Path, layout: Layout) -> None:
+        self._output = output
+        self._layout = layout
+        self._manifests: dict[Path, _Manifest] = {}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """OSError while another process has the lock."""
+        self._output.mkdir(parents=True, exist_ok=True)
+        path = self._output / LOCK
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(error.errno, "another process is naming a file there", str(path)) from None
+            yield
+        finally:
+            os.close(fd)
+
+    def look_up(self, topic: str, number: int, directory: str, offset: int) -> ChainEnd:
+        """The end of the chain of partition `number` in `directory` ("" where there are none)."""
+        place = self._output / directory
+        pattern = self._layout.pattern(topic, number)
+        end, latest = -1, 0
+        for folder in _folders(place) if self._layout.has_directories else [place]:
+            manifest = self._read(folder / DIRECTORY_MANIFEST)
+            for last, timestamp in manifest.ends.get((topic, number), ()):
+                end = max(end, last)
+                if last >= offset:
+                    latest = max(latest, timestamp)
+            for name in _names(folder):
+                if name not in manifest.names and (found := pattern.match(name)):
+                    end, latest = max(end, int(found[2])), _NEVER
+        return ChainEnd(end, latest)
+
+    def _read(self, path: Path) -> _Manifest:
+        """The manifest at `path`, with what was appended since the last call."""
+        manifest = self._manifests.setdefault(path, _Manifest())
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < manifest.read:
+                    manifest = self._manifests[path] = _Manifest()
+                file.seek(manifest.read)
+                text = file.read()
+        except FileNotFoundError:
+            self._manifests[path] = _Manifest()
+            return self._manifests[path]
+        text = text[: text.rfind(b"\n") + 1]  # a line that is not complete is ignored, and removed by the next append
+        try:
+            entries = read_manifest(str(path), text)
+        except InputError as error:
+            raise SinkError(f"{error}; without it it is not known which offsets are archived") from error
+        for each in entries:
+            manifest.names.add(each.name.rpartition("/")[2])
+            if each.partition >= 0:
+                manifest.ends.setdefault((each.topic, each.partition), []).append(
+                    (each.last_offset, each.last_timestamp)
+                )
+        manifest.read += len(text)
+        return manifest
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    for folder, directories, _ in os.walk(place):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        yield Path(folder)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,180 @@
+"""Partitions of a log (Kafka) while they are archived: what is archived already, and what may not be committed yet.
+
+    split: batch ─▶ messages of one partition and directory each, without those that are archived     ▶ files
+    begin ─▶ hold: nothing is committed from the file's first offset on ─▶ settle: the file is in the archive
+
+A file of a log has the messages of one partition, in one directory, in the order of their offsets. Such files form a
+chain: each continues after the last offset of the one before it. What is read and not yet in the archive is not
+committed, so a process that is killed loses nothing and leaves nothing behind: the next reader of the partition begins
+at the same message, looks up how far each chain is, and leaves out what is archived. Two processes that believe to own
+the same partition begin the next file of a chain at the same offset, and only one of them can give it its name.
+
+All methods but `settle` and `fail` are called in one thread. Offsets are those of the engine; -1 is before the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, cast
+
+from qtools.cli.types import plural
+from qtools.errors import SinkError
+from qtools.message import Batch, PartitionOrigin
+
+logger = logging.getLogger("qtools.to_file")
+
+MOST_REMEMBERED = 10_000  # directories of a partition whose chains are remembered
+
+
+class ChainEnd(NamedTuple):
+    """How far a chain is. offset: its last. latest: the latest timestamp, ns, in its files from the asked offset on."""
+
+    offset: int = -1
+    latest: int = 0
+
+
+# (topic, number of the partition, directory, offset) ─▶ the end of the chain. OSError when that cannot be known now.
+LookUp = Callable[[str, int, str, int], ChainEnd]
+
+
+class ReadPartition:
+    """One partition, as long as this process reads it without interruption."""
+
+    def __init__(self, origin: PartitionOrigin) -> None:
+        self.origin = origin
+        self.topic = origin.topic
+        self.number = origin.number
+        self.is_broken = False  # it is read again, by another object
+        self._chains: dict[str, int] = {}  # directory → the last offset that is archived, or in a file of ours
+        self._begun: dict[tuple[str, int], None] = {}  # directory and first offset of files that are not archived
+        self._lock = threading.Lock()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether another process may read the partition: what is not archived must not be any more."""
+        return self.is_broken or self.origin.is_lost
+
+    def end_of(self, directory: str) -> int | None:
+        """The last offset of the chain; None if it was not looked up."""
+        return self._chains.get(directory)
+
+    def set_end(self, directory: str, offset: int) -> None:
+        self._chains[directory] = offset
+
+    def forget_ends(self) -> None:
+        """Forget chains without a file of ours, if there are very many. Called between two batches."""
+        if len(self._chains) >= MOST_REMEMBERED:
+            begun = {name for name, _ in self._begun}
+            self._chains = {name: end for name, end in self._chains.items() if name in begun}
+
+    def begin(self, directory: str, first: int) -> None:
+        """A file with this first offset was begun: nothing from there on is committed."""
+        with self._lock:
+            self._begun[directory, first] = None
+            self._hold()
+
+    def settle(self, directory: str, first: int) -> None:
+        """The file with this first offset is in the archive. Called in any thread."""
+        with self._lock:
+            self._begun.pop((directory, first), None)
+            if not self.is_broken:
+                self._hold()
+
+    def _hold(self) -> None:
+        self.origin.hold_from = min((first for _, first in self._begun), default=None)
+
+    def fail(self, why: str) -> None:
+        """Read the partition again from what is committed: `why` is a sentence for the log. Called in any thread."""
+        with self._lock:
+            if self.is_over:
+                return
+            self.is_broken = True
+        logger.warning("%s, partition %d: %s; what is not archived is read again", self.topic, self.number, why)
+        self.origin.read_again()
+
+    def __repr__(self) -> str:
+        return f"<ReadPartition {self.topic} {self.number} begun={len(self._begun)} is_over={self.is_over}>"
+
+
+class ReadPartitions:
+    """All partitions that are read. look_up: asks the archive for the end of a chain. skipped: messages that were in
+    the archive already."""
+
+    def __init__(self, look_up: LookUp) -> None:
+        self.skipped = 0
+        self._look_up = look_up
+        self._sources: dict[PartitionOrigin, ReadPartition] = {}
+
+    def split(self, groups: Sequence[tuple[str, str, Batch]]) -> list[tuple[str, str, ReadPartition, Batch]]:
+        """Groups (topic, directory, messages) as groups of one partition each, without the messages that are archived.
+
+        OSError when an end cannot be looked up now; nothing was changed then. SinkError when the archive has other
+        messages under the same offsets.
+        """
+        self._sources = {origin: source for origin, source in self._sources.items() if not source.is_over}
+        for source in self._sources.values():
+            source.forget_ends()
+        pieces = [
+            (topic, directory, self._source_of(origin), part)
+            for topic, directory, batch in groups
+            for origin, part in _by_origin(batch)
+        ]
+        found = [
+            (topic, directory, source, self._fresh(source, directory, part))
+            for topic, directory, source, part in pieces
+            if not source.is_over
+        ]
+        self.skipped += sum(len(each[3]) for each in pieces if not each[2].is_over) - sum(
+            len(each[3]) for each in found
+        )
+        return [each for each in found if each[3].bodies]
+
+    def _source_of(self, origin: PartitionOrigin) -> ReadPartition:
+        if (source := self._sources.get(origin)) is None:
+            source = self._sources[origin] = ReadPartition(origin)
+        return source
+
+    def _fresh(self, source: ReadPartition, directory: str, part: Batch) -> Batch:
+        """Those of `part` that are behind the end of the chain."""
+        offsets = part.ids
+        end = source.end_of(directory)
+        latest = 0
+        if end is None:
+            end, latest = self._look_up(source.topic, source.number, directory, offsets[0])
+            source.set_end(directory, end)
+        if offsets[0] > end:
+            return part
+        old, fresh = part.split(bisect_right(offsets, end))
+        self._check(source, old, latest or self._look_up(source.topic, source.number, directory, offsets[0]).latest)
+        return fresh
+
+    def _check(self, source: ReadPartition, old: Batch, latest: int) -> None:
+        """SinkError if some of `old` are newer than all that the archive has from their offsets on."""
+        newest = old.messages.first_and_last()[1]
+        if newest > latest:
+            raise SinkError(
+                f"{source.topic}, partition {source.number}: the archive has other messages at the offsets"
+                f" {old.ids[0]} to {old.ids[-1]}: the topic was created again, or is of another cluster;"
+                " archive it to another place"
+            )
+        logger.info("%s, partition %d: %s archived already", source.topic, source.number, plural(len(old), "message"))
+
+
+def _by_origin(batch: Batch) -> Iterator[tuple[PartitionOrigin, Batch]]:
+    """The messages of each origin, in their order."""
+    if len(batch.parts) == 1:
+        yield cast("PartitionOrigin", batch.parts[0][0]), batch
+        return
+    places: dict[PartitionOrigin, list[range]] = {}
+    for origin, start, stop in batch.parts:
+        places.setdefault(cast("PartitionOrigin", origin), []).append(range(start, stop))
+    for partition, ranges in places.items():
+        if len(places) == 1:
+            yield partition, batch
+        elif len(ranges) == 1:
+            yield partition, batch.pick(ranges[0])
+        else:
+            yield partition, batch.pick([place for some in ranges for place in some])

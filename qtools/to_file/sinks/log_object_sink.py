@@ -1,0 +1,112 @@
+"""An archive of a log (Kafka) without a local disk. In: batches. Out: objects, each of one partition of the log.
+
+    split by partition and directory, without what is archived ─▶ put, only if the name is free ─▶ the chain goes on
+
+The name of an object follows from its first offset, so that two processes cannot both continue a chain. The one that is
+too late looks up how far the chain is now, and puts what is left of its messages behind that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import replace
+
+from qtools.backoff import next_delay
+from qtools.errors import InputError, ObjectDiffers, SinkError
+from qtools.message import Batch
+from qtools.to_file.archive.archive import Encoding
+from qtools.to_file.archive.layout import Layout
+from qtools.to_file.archive.partitioner import Group, Partitioner
+from qtools.to_file.archive.read_partitions import ChainEnd, ReadPartition, ReadPartitions
+from qtools.to_file.sinks.object_sink import AT_ONCE, ObjectSink
+from qtools.to_file.sinks.store_chains import StoreChains
+from qtools.to_file.stores.object_store import ObjectStore
+
+Piece = tuple[str, ReadPartition, Batch]  # directory, partition, messages
+
+
+class LogObjectSink(ObjectSink):
+    """Writes batches to `store`; each message is stored once."""
+
+    def __init__(self, store: ObjectStore, layout: Layout, partitioner: Partitioner, encoding: Encoding) -> None:
+        super().__init__(store, layout, partitioner, encoding)
+        self._chains = StoreChains(store, layout)
+        self._sources = ReadPartitions(self._chains.look_up)
+
+    async def write(self, batch: Batch) -> None:
+        """Return when the store has all of `batch`, however long that takes. What was taken away is left out."""
+        limit = asyncio.Semaphore(AT_ONCE)
+        groups = await asyncio.to_thread(self._partitioner.sort, batch)
+        pieces: dict[ReadPartition, list[Piece]] = {}
+        for _, directory, source, part in await self._split(groups):
+            pieces.setdefault(source, []).append((directory, source, part))
+
+        async def put(some: Iterable[Piece]) -> None:
+            async with limit:
+                for piece in some:
+                    await self._put_piece(*piece)
+
+        putting = [asyncio.create_task(put(some)) for some in pieces.values()]
+        try:
+            await asyncio.gather(*putting)
+        finally:
+            for task in putting:
+                task.cancel()
+
+    def notes(self) -> list[str]:
+        skipped = [f"{self._sources.skipped:,} archived before"] if self._sources.skipped else []
+        return [*super().notes(), *skipped]
+
+    async def _split(self, groups: list[Group]) -> list[tuple[str, str, ReadPartition, Batch]]:
+        """The groups by partition, without what is archived; it is tried until the store answers."""
+        failures = 0
+        while True:
+            try:
+                found = await asyncio.to_thread(self._sources.split, groups)
+            except OSError as error:
+                failures += 1
+                self._tell(error)
+                await asyncio.sleep(next_delay(failures))
+                continue
+            self._recovered()
+            return found
+
+    async def _put_piece(self, directory: str, source: ReadPartition, part: Batch) -> None:
+        safe_point = source.origin.safe_point
+        while part.bodies:
+            finished, content = await asyncio.to_thread(self._object, (source.topic, directory, part))
+            end = source.end_of(directory)
+            finished = replace(
+                finished, partition=source.number, first_offset=part.ids[0], last_offset=part.ids[-1],
+                follows=-1 if end is None else end,
+            )  # fmt: skip
+            safe_point.acquire()  # only for a moment has another thread locked it
+            try:
+                if source.is_over:
+                    return
+                await self._put_until_stored(finished, content)
+            except InputError as error:
+                raise SinkError(str(error)) from error
+            except ObjectDiffers as error:
+                part = await self._behind(directory, source, part, error)
+            else:
+                self.written += len(part)
+                self.written_bytes += finished.bytes
+                source.set_end(directory, finished.last_offset)
+                return
+            finally:
+                safe_point.release()
+
+    async def _behind(self, directory: str, source: ReadPartition, part: Batch, error: ObjectDiffers) -> Batch:
+        """What is left of `part`, whose first messages another process has archived."""
+        end: ChainEnd = await asyncio.to_thread(
+            self._chains.look_up, source.topic, source.number, directory, part.ids[0]
+        )  # fmt: skip
+        archived, rest = part.split(bisect_right(part.ids, end.offset))
+        if not archived.bodies:
+            raise SinkError(str(error)) from error
+        self._sources.skipped += len(archived)
+        source.set_end(directory, end.offset)
+        return rest
