@@ -171,9 +171,11 @@ class WholeSplitter:
 
 
 class LengthSplitter:
-    """Messages with a length before each, 4 bytes big-endian. Empty messages are left out, and counted."""
+    """Messages with a length before each, 4 bytes big-endian. Empty messages are left out, and counted, or, with
+    `keep_empty`, returned too."""
 
-    def __init__(self, longest: int = LONGEST, *, base: int = 0) -> None:
+    def __init__(self, longest: int = LONGEST, *, base: int = 0, keep_empty: bool = False) -> None:
+        self._keep_empty = keep_empty
         self.base = base
         self.consumed = 0
         self.overhead = _LENGTH.size
@@ -210,7 +212,7 @@ class LengthSplitter:
                 break
             if end - at - 4 < length:
                 break
-            if length:
+            if length or self._keep_empty:
                 bodies.append(data[at + 4 : at + 4 + length])
             else:
                 self.empty += 1

@@ -143,7 +143,7 @@ class Archive:
         found = list(self._work.left())
         for file in [file for file in found if file.head.partition >= 0 and not self._namer.has_name(file)]:
             found.remove(file)
-            file.abandon()
+            file.remove()
         self._closing.extend(found)
         self.recovered += len(found)
         return len(found)
@@ -354,6 +354,7 @@ class Archive:
             file.remove()
             return
         if file.count and not file.is_named:
+            file.end()
             with contextlib.ExitStack() as while_it_is_ours:
                 if file.source is not None and self._names is not None:
                     while_it_is_ours.enter_context(file.source.origin.safe_point)
@@ -361,7 +362,6 @@ class Archive:
                 if file.is_over or not self._continues(file):
                     file.abandon()
                     return
-                file.end()
                 again = file.state.rev >= 0
                 self._on_finished(self._namer.give_name(file), again)
             self.files += 1

@@ -107,6 +107,12 @@ def _read_line(directory: str, line: bytes, place: str) -> Manifested:
     known = {name: values[name] for name in names}
     if known["version"] != VERSION:
         raise InputError(f"{place} is of version {known['version']}, this program reads {VERSION}")
+    if "partition" in known and not (
+        known["partition"] >= 0 and -1 <= known["follows"] < known["first_offset"] <= known["last_offset"]
+    ):
+        raise InputError(
+            f"{place} has offsets that cannot be: {', '.join(f'{each} {known[each]}' for each in OFFSETS)}"
+        )
     name = known["name"]
     # The name comes from outside, and will be used as a path.
     if not name or "/" in name or "\0" in name or name in (".", ".."):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from qtools.to_file.archive.manifest import DIRECTORY_MANIFEST, read_manifest
 from qtools.to_file.archive.read_partitions import ChainEnd
 
 LOCK = ".offsets.lock"
+LOCK_TIMEOUT = 5.0  # s; another process has the lock while it names a file, which takes milliseconds
+LOCK_INTERVAL = 0.01  # s
 _NEVER = 1 << 63  # later than any timestamp
 
 
@@ -42,15 +45,12 @@ class OutputChains:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """OSError while another process has the lock."""
+        """OSError if another process has the lock for LOCK_TIMEOUT."""
         self._output.mkdir(parents=True, exist_ok=True)
         path = self._output / LOCK
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BlockingIOError(error.errno, "another process is naming a file there", str(path)) from None
+            _lock(fd, path)
             yield
         finally:
             os.close(fd)
@@ -96,6 +96,19 @@ class OutputChains:
                 )
         manifest.read += len(text)
         return manifest
+
+
+def _lock(fd: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise BlockingIOError(error.errno, "another process has locked it", str(path)) from None
+            time.sleep(LOCK_INTERVAL)
+        else:
+            return
 
 
 def _folders(place: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,14 @@ FORMATS = ("raw", "envelope", "msgpack", "length32")
 
 @dataclass(slots=True)
 class Records:
-    """Messages in their order. timestamps (ns) and ids (nsqd, message id) are None where the format has none. records:
-    keys, headers and the like, if the reader keeps them."""
+    """Messages in their order. timestamps (ns), ids (nsqd, message id) and places (partition and offset in a log) are
+    None where the format has none. records: keys, headers and the like, if the reader keeps them."""
 
     bodies: list[bytes]
     timestamps: list[int] | None = None
     ids: list[tuple[str, str]] | None = None
     records: list[EnvelopeRecord] | None = None
+    places: list[tuple[int, int]] | None = None
 
     def __len__(self) -> int:
         return len(self.bodies)
@@ -40,17 +41,28 @@ class Records:
 
 class RecordReader:
     """Decodes one file. InputError for an unknown format or compression, and for damaged data. keeps_records: whether
-    keys and headers are read too."""
+    keys and headers are read too. keeps_empty: whether an empty line of raw is a message, as a log has such."""
 
-    def __init__(self, format: str, compression: str, delimiter: bytes = b"\n", *, keeps_records: bool = False) -> None:
+    def __init__(
+        self,
+        format: str,
+        compression: str,
+        delimiter: bytes = b"\n",
+        *,
+        keeps_records: bool = False,
+        keeps_empty: bool = False,
+    ) -> None:
         self._inflater = Inflater(compression)
         self._splitter: Any
+        self._split: Callable[[bytes], list[bytes]] | None = None
         self._keeps = format in ("envelope", "msgpack")
         self._keeps_records = keeps_records and self._keeps
         if format == "raw":
             self._splitter = DelimiterSplitter(delimiter)
+            if keeps_empty:
+                self._split = self._splitter.feed_all
         elif format == "length32":
-            self._splitter = LengthSplitter()
+            self._splitter = LengthSplitter(keep_empty=True)
         elif self._keeps:
             from qtools.formats.envelope import EnvelopeSplitter, MsgpackSplitter
             from qtools.formats.envelope_records import RECORD_OF
@@ -63,7 +75,7 @@ class RecordReader:
     def feed(self, chunk: bytes) -> Iterator[Records]:
         """The messages that end in `chunk`. Iterate to the end before the next call."""
         for block in self._inflater.feed(chunk):
-            bodies = self._splitter.feed(block)
+            bodies = self._split(block) if self._split is not None else self._splitter.feed(block)
             if bodies:
                 yield self._records(bodies)
 
@@ -80,7 +92,14 @@ class RecordReader:
         timestamps = [stamp if type(stamp := each.get("timestamp")) is int else 0 for each in maps]
         # "nsqd" is what "source" was called in archives of older versions.
         names = [(str(each.get("source", each.get("nsqd", ""))), str(each.get("id", ""))) for each in maps]
-        return Records(bodies, timestamps, names, records)
+        places = None
+        if maps and "offset" in maps[0]:
+            places = [(_number(each.get("partition")), _number(each.get("offset"))) for each in maps]
+        return Records(bodies, timestamps, names, records, places)
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int else -1
 
 
 def _as_it_is(envelope: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Which files are replayed, in what order, and from where. In: an ArchiveListing. Out: files, and a position among
 them.
 
-Files are in the order of their earliest message, then of their names. A file with the same messages as an earlier one
-is left out. A checkpoint names the file that a run had reached, and how many of its messages are confirmed. Files that
-were added to the archive since then are replayed if they come later in the order.
+Files are in the order of their earliest message, then of their names; those of one partition of a log (Kafka) are in
+the order of their offsets, whatever their timestamps are. A file with the same messages as an earlier one is left out.
+A checkpoint names the file that a run had reached, and how many of its messages are confirmed. Files that were added to
+the archive since then are replayed if they come later in the order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +72,7 @@ def make_plan(archive: ArchiveListing, span: TimeSpan, topic: str, start: Replay
     if not archive.manifested:
         strays = f", only {plural(len(archive.entries), 'file')} in no manifest" if archive.entries else ""
         raise InputError(f"there is nothing to replay: the archive has no files{strays}")
-    files = sorted(archive.manifested.values(), key=lambda each: (each.first_timestamp, each.name))
+    files = in_order(archive.manifested.values())
     topics = sorted({each.topic for each in files})
     if topic and topic not in topics:
         raise UsageError(f"the archive has no topic {topic}: it has {', '.join(topics)}")
@@ -98,6 +100,19 @@ def make_plan(archive: ArchiveListing, span: TimeSpan, topic: str, start: Replay
             )
         chosen = chosen[chosen.index(here) :]
     return ReplayPlan(chosen, start, notes)
+
+
+def in_order(files: Iterable[Manifested]) -> list[Manifested]:
+    """`files` by their earliest message, and by their offsets within a partition of a log."""
+    latest: dict[tuple[str, int], int] = {}
+    keys: dict[str, tuple[int, int, str]] = {}
+    for file in sorted(files, key=lambda each: (each.topic, each.partition, each.first_offset, each.name)):
+        when = file.first_timestamp
+        if file.partition >= 0:  # not before the file in front of it
+            place = file.topic, file.partition
+            when = latest[place] = max(when, latest.get(place, when))
+        keys[file.name] = when, file.first_offset, file.name
+    return sorted(files, key=lambda each: keys[each.name])
 
 
 def _check_whole(archive: ArchiveListing, chosen: list[Manifested]) -> None:

@@ -156,7 +156,10 @@ class ArchiveSource:
 
         count = 0
         try:
-            reader = RecordReader(file.format, file.compression, self._delimiter, keeps_records=self._keeps_records)
+            reader = RecordReader(
+                file.format, file.compression, self._delimiter,
+                keeps_records=self._keeps_records, keeps_empty=file.partition >= 0,
+            )  # fmt: skip
             async for records in read_records(hashed(), reader):
                 count += len(records)
                 yield records

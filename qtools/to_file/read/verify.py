@@ -4,6 +4,7 @@
     truncated    shorter than in the manifest           altered      other bytes than in the manifest
     twice        the same messages as another file      broken       (deep) damaged, or in another format
     manifest     a manifest that cannot be read         miscounted   (deep) other messages than in the manifest
+    gap          offsets of a log that are in no file   overlap      offsets of a log that are in another file too
 
 Every file is read completely, and its sha256 compared. A deep check also decodes every message. If the format has ids,
 it compares their hash with that in the manifest, and counts the messages that are in two files: a broker delivers a
@@ -31,6 +32,7 @@ from qtools.to_file.archive.manifest import (
     is_manifest,
     read_manifest,
 )
+from qtools.to_file.read.chains import check_chains
 from qtools.to_file.read.record_reader import RecordReader, Records
 from qtools.to_file.stores.object_store import ObjectStore, StoredObject
 from qtools.to_file.stores.store_errors import NotThere
@@ -160,9 +162,24 @@ class Verifier:
         await asyncio.gather(*(self._work(todo) for _ in range(1 if self._deep else AT_ONCE)))
         unlisted = sorted(archive.entries.keys() - archive.manifested.keys())
         if unlisted:
-            await self._work(iter(await self._list_again(unlisted)))
+            again = await self._list_again(unlisted)
+            known += again
+            await self._work(iter(again))
+        await self._check_chains(known)
         report.findings.sort()
         return report
+
+    async def _check_chains(self, known: list[Manifested]) -> None:
+        """Check that the files of a log's partitions follow each other."""
+        found = check_chains(known)
+        if found:  # while a run is archiving, a listing may have a file without the one before it
+            newer = await read_archive(self._store)
+            names = {each.name for each in found}
+            everything = {each.name: each for each in known} | newer.manifested
+            found = [each for each in check_chains(everything.values()) if each.name in names]
+        report = self.report
+        report.findings += [Finding(*each) for each in found if each.kind != "begins"]
+        report.remarks += [Finding(*each) for each in found if each.kind == "begins"]
 
     async def _list_again(self, unlisted: list[str]) -> list[Manifested]:
         """Read the manifests again for files that are in none: while a run is archiving, a manifest follows its
@@ -257,6 +274,7 @@ class _Decoded:
 
     def __init__(self, known: Manifested, delimiter: bytes) -> None:
         self.keys: array[int] = array("Q")
+        self._last_offset = -1
         self._known = known
         self._count = self._bytes = 0
         self._ids: ContentHash | None = ContentHash(known.topic)
@@ -264,7 +282,9 @@ class _Decoded:
         self._broken = ""
         self._reader: RecordReader | None = None
         try:
-            self._reader = RecordReader(known.format, known.compression, delimiter)
+            self._reader = RecordReader(
+                known.format, known.compression, delimiter, keeps_empty=known.partition >= 0
+            )  # fmt: skip
         except InputError as error:
             self._broken = str(error)
 
@@ -296,6 +316,8 @@ class _Decoded:
 
     def _add(self, records: Records) -> None:
         self._count += len(records)
+        if records.places is not None and self._known.partition >= 0:
+            self._check_offsets(records.places)
         self._bytes += sum(map(len, records.bodies))
         if records.ids is None or self._ids is None:
             if len(records):
@@ -311,6 +333,17 @@ class _Decoded:
                 seed = hashlib.sha256(f"{self._known.topic}\0{nsqd}".encode()).digest()
                 point = self._points[nsqd] = int.from_bytes(seed[:8], "big")
             self.keys.extend([point ^ _key(ident) for ident in ids])
+
+    def _check_offsets(self, places: list[tuple[int, int]]) -> None:
+        """InputError if a message is not of the partition, or not behind the one before it."""
+        known = self._known
+        for partition, offset in places:
+            is_first = self._last_offset < 0
+            low = known.first_offset if is_first else self._last_offset + 1
+            high = known.first_offset if is_first else known.last_offset
+            if partition != known.partition or not low <= offset <= high:
+                raise InputError(f"has offset {offset} of partition {partition} where {low} to {high} are expected")
+            self._last_offset = offset
 
 
 def _key(ident: bytes) -> int:

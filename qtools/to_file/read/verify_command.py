@@ -26,6 +26,7 @@ The faults:
   truncated   shorter than in the manifest        altered     other bytes than in the manifest
   twice       same messages as another file       broken      not in its format (--deep)
   manifest    a malformed manifest                miscounted  other messages than in it (--deep)
+  gap         offsets that are in no file         overlap     offsets that are in two files
 
 Exit status: 0 no fault found, 1 faults found, 2 usage, 3 could not start.
 """,

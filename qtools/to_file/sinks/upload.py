@@ -15,6 +15,7 @@ A file that can never be uploaded (another object has its name, or the file was 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections import deque
@@ -261,8 +262,7 @@ class Uploader:
         safe_point.acquire()  # only for a moment has another thread locked it
         try:
             if source.is_over:  # its messages are read again, here or by another process
-                await asyncio.to_thread(_forget, finished.path)
-                self._known.discard(finished.path)
+                await self._drop(finished.path)
                 return True
             return await self._upload_now(finished)
         finally:
@@ -274,12 +274,11 @@ class Uploader:
             if not finished.path.exists():
                 return await self._gone(finished)
             outcome = await upload(self._store, finished)
-            await asyncio.to_thread(_forget, finished.path)
+            await self._forget(finished.path)
         except (ObjectDiffers, InputError) as error:
             if source is not None:
                 source.fail(str(error))
-                await asyncio.to_thread(_forget, finished.path)
-                self._known.discard(finished.path)
+                await self._drop(finished.path)
             else:
                 self._set_aside(finished.path, error)
             return True
@@ -289,7 +288,6 @@ class Uploader:
         except OSError as error:  # the object is in the store, but the file cannot be deleted
             self._failed(StoreError(str(finished.path), f"cannot be deleted: {error.strerror or error}"))
             return False
-        self._known.discard(finished.path)
         if source is not None:
             source.settle(finished.directory, finished.first_offset)
         if outcome == "created":
@@ -299,6 +297,21 @@ class Uploader:
             self.existed += 1
         self._succeeded()
         return True
+
+    async def _forget(self, path: Path) -> None:
+        """Delete a file and its record. Its name is free from then on, and another file may be added under it before
+        this returns."""
+        self._known.discard(path)
+        try:
+            await asyncio.to_thread(_forget, path)
+        except OSError:
+            self._known.add(path)
+            raise
+
+    async def _drop(self, path: Path) -> None:
+        """Delete a file that is not to be uploaded; what cannot be deleted now is deleted at the next start."""
+        with contextlib.suppress(OSError):
+            await self._forget(path)
 
     async def _gone(self, finished: FileRecord) -> bool:
         """The file is gone. Another uploader deletes it after uploading it; any other process must not."""

@@ -1,7 +1,7 @@
 """An archive of a Kafka topic has every message exactly once, whenever its processes are killed.
 
-q-pipe sends numbered messages all the time; processes that archive are killed at random moments and started again, alone or two in one
-group. In the end what is in the archive is counted by other means than the project's own.
+q-pipe sends numbered messages all the time; processes that archive are killed at random moments and started again,
+alone or two in one group. In the end what is in the archive is counted by other means than the project's own.
 """
 
 from __future__ import annotations

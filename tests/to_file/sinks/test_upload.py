@@ -22,6 +22,7 @@ from qtools.errors import ObjectDiffers
 from qtools.to_file.archive.file_record import beside, write_beside
 from qtools.to_file.archive.manifest import OBJECT_MANIFEST, read_manifest
 from qtools.to_file.read.verify import Verifier, read_archive
+from qtools.to_file.sinks import upload as upload_module
 from qtools.to_file.sinks.upload import Uploader, object_name, upload
 from qtools.to_file.stores.digests import SINGLE_PUT
 from qtools.to_file.stores.object_store import ObjectStore, Outcome
@@ -180,6 +181,27 @@ async def test_a_file_without_what_is_known_of_it_is_left_alone(place: Place, tm
     async with running(place.open(), tmp_path) as uploader:
         await asyncio.wait_for(uploader.wait_empty(), 20)
         assert uploader.uploaded == 1
+
+
+async def test_a_name_that_is_used_again_at_once(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of an uploaded file is free when it is deleted: the archive may take it before the uploader goes on."""
+    spool = tmp_path / "spool"
+    loop = asyncio.get_running_loop()
+    real = upload_module._forget
+    async with running(place.open(), spool) as uploader:
+
+        def forget(path: Path) -> None:
+            real(path)
+            monkeypatch.setattr(upload_module, "_forget", real)
+            loop.call_soon_threadsafe(uploader.add, finish(spool, path.name, [4, 5]))
+
+        monkeypatch.setattr(upload_module, "_forget", forget)
+        uploader.add(finish(spool, "a", [1, 2, 3]))
+        await asyncio.wait_for(uploader.wait_empty(), 20)
+        await asyncio.sleep(0)
+        await asyncio.wait_for(uploader.wait_empty(), 20)
+    assert len(data_names(place)) == 2
+    assert left(spool) == []
 
 
 async def test_a_file_that_somebody_takes_away(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
