@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from qtools.attributes import Attributes
@@ -77,7 +77,7 @@ class Reader:
             for offset, body in zip(records, bodies, strict=True)
         )
 
-    def attributes_of(self, records: Sequence[int]) -> Attributes:
+    def attributes_of(self, records: Sequence[int], only: Container[str] = Attributes._fields) -> Attributes:
         return Attributes(partitions=[self.number] * len(records), offsets=records)
 
     def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:

@@ -4,8 +4,8 @@ archive.py       all files that are open, and those that have to be closed
 partitioner.py   splits a batch by topic and partition
 layout.py        file names and directories
 partitions.py    which partitions are complete
-read_partitions.py  partitions of a log that are read: what is archived, and what may not be committed yet
-output_chains.py    how far the chains of a log's partitions are in an output directory
+archived_partitions.py  partitions of a log while they are archived: what is archived, and what may not be committed
+output_chains.py  how far the partitions of a log are in an output directory
 workdir.py       the work directory: its lock, and files of earlier runs
 workfile.py      a file that grows until it is complete
 journal.py       what is durably known of a file that grows

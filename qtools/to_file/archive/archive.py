@@ -20,6 +20,7 @@ from pathlib import Path
 from qtools.cli.types import plural
 from qtools.formats.encoders import Format
 from qtools.message import Batch
+from qtools.to_file.archive.archived_partitions import ArchivedPartition, ArchivedPartitions
 from qtools.to_file.archive.compression import open_stream
 from qtools.to_file.archive.file_namer import FileNamer
 from qtools.to_file.archive.file_record import FileRecord
@@ -29,7 +30,6 @@ from qtools.to_file.archive.manifest import COMPLETE
 from qtools.to_file.archive.output_chains import OutputChains
 from qtools.to_file.archive.partitioner import Partitioner
 from qtools.to_file.archive.partitions import Partitions
-from qtools.to_file.archive.read_partitions import ReadPartition, ReadPartitions
 from qtools.to_file.archive.workdir import WorkDir
 from qtools.to_file.archive.workfile import WorkFile
 from qtools.to_file.stores.directory import link_new
@@ -60,8 +60,8 @@ class Encoding:
     level: int | None = None
 
 
-_Key = tuple[str, str, ReadPartition | None]  # topic, partition, and where the messages are read
-_Group = tuple[str, str, ReadPartition | None, Batch]
+_Key = tuple[str, str, ArchivedPartition | None]  # topic, partition, and where the messages are read
+_Group = tuple[str, str, ArchivedPartition | None, Batch]
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Archive:
         *,
         spooled: bool = False,
         partitions: Partitions | None = None,
-        sources: ReadPartitions | None = None,
+        sources: ArchivedPartitions | None = None,
         names: OutputChains | None = None,
         most_open: int = 64,
         wall: Callable[[], float] = time.time,
@@ -239,7 +239,7 @@ class Archive:
             or (rotation.age is not None and now - there.since >= rotation.age)
         )
 
-    def _file(self, topic: str, partition: str, source: ReadPartition | None) -> WorkFile:
+    def _file(self, topic: str, partition: str, source: ArchivedPartition | None) -> WorkFile:
         """The open file for `partition` of `topic`, and of `source`; a new one, where there is none."""
         key = topic, partition, source
         there = self._open.get(key)

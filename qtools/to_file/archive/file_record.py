@@ -30,8 +30,8 @@ class FileRecord:
     ids_hash: hex; follows from topic, nsqds and message ids alone, in whatever order they came (content_hash.py).
     partition, first_offset, last_offset, follows: of a file with the messages of one partition of a log, else -1;
     `follows` is the last offset of the file before it, of the same partition and in the same directory, or -1.
-    source, directory: the partition while it is read (a ReadPartition), and the directory of the chain; they are not
-    stored with the record, and do not count when records are compared.
+    source, directory: the partition while it is read (an ArchivedPartition), and the directory of the chain; they are
+    not stored with the record, and do not count when records are compared.
     """
 
     path: Path

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qtools.errors import InputError, SinkError
+from qtools.to_file.archive.archived_partitions import ChainEnd
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.manifest import DIRECTORY_MANIFEST, read_manifest
-from qtools.to_file.archive.read_partitions import ChainEnd
 
 LOCK = ".offsets.lock"
 LOCK_TIMEOUT = 5.0  # s; another process has the lock while it names a file, which takes milliseconds

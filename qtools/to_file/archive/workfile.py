@@ -23,10 +23,10 @@ from pathlib import Path
 from qtools.descriptors import write_all
 from qtools.formats.encoders import Format
 from qtools.message import Batch
+from qtools.to_file.archive.archived_partitions import ArchivedPartition
 from qtools.to_file.archive.compression import CompressionStream, ending
 from qtools.to_file.archive.content_hash import ContentHash
 from qtools.to_file.archive.journal import FileJournal, FileState, JournalHead, is_file_at
-from qtools.to_file.archive.read_partitions import ReadPartition
 
 DATA, JOURNAL = ".part", ".note"
 _BLOCK = 1024 * 1024  # bytes copied at once
@@ -55,7 +55,7 @@ class WorkFile:
         stream: CompressionStream | None = None,
         *,
         partition: str = "",
-        source: ReadPartition | None = None,
+        source: ArchivedPartition | None = None,
     ) -> None:
         self.partition = partition
         self.source = source

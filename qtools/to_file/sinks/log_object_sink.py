@@ -17,14 +17,14 @@ from qtools.backoff import next_delay
 from qtools.errors import InputError, ObjectDiffers, SinkError
 from qtools.message import Batch
 from qtools.to_file.archive.archive import Encoding
+from qtools.to_file.archive.archived_partitions import ArchivedPartition, ArchivedPartitions, ChainEnd
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.partitioner import Group, Partitioner
-from qtools.to_file.archive.read_partitions import ChainEnd, ReadPartition, ReadPartitions
 from qtools.to_file.sinks.object_sink import AT_ONCE, ObjectSink
 from qtools.to_file.sinks.store_chains import StoreChains
 from qtools.to_file.stores.object_store import ObjectStore
 
-Piece = tuple[str, ReadPartition, Batch]  # directory, partition, messages
+Piece = tuple[str, ArchivedPartition, Batch]  # directory, partition, messages
 
 
 class LogObjectSink(ObjectSink):
@@ -33,13 +33,13 @@ class LogObjectSink(ObjectSink):
     def __init__(self, store: ObjectStore, layout: Layout, partitioner: Partitioner, encoding: Encoding) -> None:
         super().__init__(store, layout, partitioner, encoding)
         self._chains = StoreChains(store, layout)
-        self._sources = ReadPartitions(self._chains.look_up)
+        self._sources = ArchivedPartitions(self._chains.look_up)
 
     async def write(self, batch: Batch) -> None:
         """Return when the store has all of `batch`, however long that takes. What was taken away is left out."""
         limit = asyncio.Semaphore(AT_ONCE)
         groups = await asyncio.to_thread(self._partitioner.sort, batch)
-        pieces: dict[ReadPartition, list[Piece]] = {}
+        pieces: dict[ArchivedPartition, list[Piece]] = {}
         for _, directory, source, part in await self._split(groups):
             pieces.setdefault(source, []).append((directory, source, part))
 
@@ -59,7 +59,7 @@ class LogObjectSink(ObjectSink):
         skipped = [f"{self._sources.skipped:,} archived before"] if self._sources.skipped else []
         return [*super().notes(), *skipped]
 
-    async def _split(self, groups: list[Group]) -> list[tuple[str, str, ReadPartition, Batch]]:
+    async def _split(self, groups: list[Group]) -> list[tuple[str, str, ArchivedPartition, Batch]]:
         """The groups by partition, without what is archived; it is tried until the store answers."""
         failures = 0
         while True:
@@ -73,7 +73,7 @@ class LogObjectSink(ObjectSink):
             self._recovered()
             return found
 
-    async def _put_piece(self, directory: str, source: ReadPartition, part: Batch) -> None:
+    async def _put_piece(self, directory: str, source: ArchivedPartition, part: Batch) -> None:
         safe_point = source.origin.safe_point
         while part.bodies:
             finished, content = await asyncio.to_thread(self._object, (source.topic, directory, part))
@@ -99,7 +99,7 @@ class LogObjectSink(ObjectSink):
             finally:
                 safe_point.release()
 
-    async def _behind(self, directory: str, source: ReadPartition, part: Batch, error: ObjectDiffers) -> Batch:
+    async def _behind(self, directory: str, source: ArchivedPartition, part: Batch, error: ObjectDiffers) -> Batch:
         """What is left of `part`, whose first messages another process has archived."""
         end: ChainEnd = await asyncio.to_thread(
             self._chains.look_up, source.topic, source.number, directory, part.ids[0]

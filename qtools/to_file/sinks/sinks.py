@@ -11,13 +11,13 @@ from qtools.cli.types import plural
 from qtools.formats.encoders import make_format
 from qtools.message import Batch
 from qtools.to_file.archive.archive import Archive, Encoding
+from qtools.to_file.archive.archived_partitions import ArchivedPartitions
 from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.manifest import append_manifest
 from qtools.to_file.archive.output_chains import OutputChains
 from qtools.to_file.archive.partitioner import Partitioner
 from qtools.to_file.archive.partitions import Partitions
-from qtools.to_file.archive.read_partitions import ReadPartitions
 from qtools.to_file.archive.workdir import WorkDir
 from qtools.to_file.options import ArchiveOptions
 from qtools.to_file.sinks.archive_sink import ArchiveSink
@@ -82,7 +82,7 @@ def make_sink(
     )
     if not options.store:
         names = OutputChains(options.output, layout)
-        sources = ReadPartitions(names.look_up) if options.by_offsets else None
+        sources = ArchivedPartitions(names.look_up) if options.by_offsets else None
 
         def listed(finished: FileRecord, again: bool) -> None:
             append_manifest(options.output, finished, unless_there=again)
@@ -107,7 +107,7 @@ def make_sink(
     if options.by_offsets:
         from qtools.to_file.sinks.store_chains import StoreChains
 
-        sources = ReadPartitions(StoreChains(store, layout).look_up)
+        sources = ArchivedPartitions(StoreChains(store, layout).look_up)
     return SpoolSink(_open_archive(options, layout, partitioner, encoding, partitions, spool.add, sources), spool)
 
 
@@ -118,7 +118,7 @@ def _open_archive(
     encoding: Encoding,
     partitions: Partitions | None,
     on_finished: Callable[[FileRecord, bool], None],
-    sources: ReadPartitions | None,
+    sources: ArchivedPartitions | None,
     names: OutputChains | None = None,
 ) -> Archive:
     work = WorkDir(options.work_dir)

@@ -11,9 +11,9 @@ import errno
 import re
 
 from qtools.errors import InputError, StoreError
+from qtools.to_file.archive.archived_partitions import ChainEnd
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.manifest import OBJECT_MANIFEST, Manifested, read_manifest
-from qtools.to_file.archive.read_partitions import ChainEnd
 from qtools.to_file.sinks.upload import log_prefix
 from qtools.to_file.stores.object_store import ObjectStore, StoredObject
 

@@ -29,11 +29,11 @@ from qtools.backoff import next_delay
 from qtools.cli import logs
 from qtools.cli.types import plural
 from qtools.errors import InputError, ObjectDiffers, QtoolsError, StoreError
+from qtools.to_file.archive.archived_partitions import ArchivedPartition
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.file_record import BESIDE, FileRecord, beside, read_beside
 from qtools.to_file.archive.layout import EXTENSIONS
 from qtools.to_file.archive.manifest import manifest_line, put_manifest
-from qtools.to_file.archive.read_partitions import ReadPartition
 from qtools.to_file.read.record_reader import RecordReader, Sum, read_records
 from qtools.to_file.stores.object_store import BLOCK, ObjectStore, Outcome
 
@@ -142,7 +142,7 @@ class Uploader:
         self._known: set[Path] = set()  # queued, being uploaded, or stuck
         self._bare: list[FileRecord] = []  # records without a file
         self._under_way = 0
-        self._busy: set[ReadPartition] = set()  # partitions of a log of which a file is being uploaded
+        self._busy: set[ArchivedPartition] = set()  # partitions of a log of which a file is being uploaded
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._closing = asyncio.Event()
@@ -255,7 +255,7 @@ class Uploader:
 
     async def _upload(self, finished: FileRecord) -> bool:
         """Upload one file. Returns whether it is settled: uploaded, or stuck."""
-        source: ReadPartition | None = finished.source
+        source: ArchivedPartition | None = finished.source
         if source is None:
             return await self._upload_now(finished)
         safe_point = source.origin.safe_point
@@ -269,7 +269,7 @@ class Uploader:
             safe_point.release()
 
     async def _upload_now(self, finished: FileRecord) -> bool:
-        source: ReadPartition | None = finished.source
+        source: ArchivedPartition | None = finished.source
         try:
             if not finished.path.exists():
                 return await self._gone(finished)

@@ -17,13 +17,13 @@ from qtools.expressions.expression import compile_expression
 from qtools.formats.encoders import make_format
 from qtools.message import Batch
 from qtools.to_file.archive.archive import Archive, Encoding, Rotation
+from qtools.to_file.archive.archived_partitions import ArchivedPartitions
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.archive.layout import OFFSETS_NAME, Layout
 from qtools.to_file.archive.manifest import DIRECTORY_MANIFEST, Manifested, append_manifest, read_manifest
 from qtools.to_file.archive.output_chains import OutputChains
 from qtools.to_file.archive.partitioner import Partitioner
-from qtools.to_file.archive.read_partitions import ReadPartitions
 from qtools.to_file.archive.workdir import WorkDir
 from qtools.to_file.read.chains import check_chains
 from to_file.archive.test_crashes import Crash, Faults, descriptors, faults, room  # noqa: F401 - fixtures
@@ -47,7 +47,7 @@ class Process:
         )  # fmt: skip
         self.dir = WorkDir(root / f"work-{name}")
         names = OutputChains(self.output, layout)
-        self.sources = ReadPartitions(names.look_up)
+        self.sources = ArchivedPartitions(names.look_up)
         partitioner = Partitioner(layout, partitioned=by_time, when=compile_expression(".at") if by_time else None)
         self.archive = Archive(
             self.dir, self.output, layout, partitioner, Encoding("raw", make_format("raw"), compression),

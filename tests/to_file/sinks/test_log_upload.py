@@ -14,11 +14,11 @@ import pytest
 from qtools.errors import StoreError
 from qtools.formats.encoders import make_format
 from qtools.to_file.archive.archive import Archive, Encoding, Rotation
+from qtools.to_file.archive.archived_partitions import ArchivedPartitions, ChainEnd
 from qtools.to_file.archive.file_record import FileRecord, beside, read_beside
 from qtools.to_file.archive.layout import OFFSETS_NAME, Layout
 from qtools.to_file.archive.manifest import OBJECT_MANIFEST
 from qtools.to_file.archive.partitioner import Partitioner
-from qtools.to_file.archive.read_partitions import ChainEnd, ReadPartitions
 from qtools.to_file.archive.workdir import WorkDir
 from qtools.to_file.read.chains import check_chains
 from qtools.to_file.read.verify import read_archive
@@ -39,7 +39,7 @@ async def spooled(place: Place, root: Path, count: int = 10) -> AsyncIterator[Sp
     """A sink with a spool and a work directory of its own, not started."""
     store = place.open(patience=0.2) if isinstance(place, Bucket) else place.open()
     spool = Spool(store, root)
-    sources = ReadPartitions(StoreChains(store, LAYOUT).look_up)
+    sources = ArchivedPartitions(StoreChains(store, LAYOUT).look_up)
     archive = Archive(
         WorkDir(root / ".work"), root, LAYOUT, Partitioner(LAYOUT), ENCODING, Rotation(count=count), spool.add,
         spooled=True, sources=sources,

@@ -40,7 +40,7 @@ class ChainEnd(NamedTuple):
 LookUp = Callable[[str, int, str, int], ChainEnd]
 
 
-class ReadPartition:
+class ArchivedPartition:
     """One partition, as long as this process reads it without interruption."""
 
     def __init__(self, origin: PartitionOrigin) -> None:
@@ -96,19 +96,19 @@ class ReadPartition:
         self.origin.read_again()
 
     def __repr__(self) -> str:
-        return f"<ReadPartition {self.topic} {self.number} begun={len(self._begun)} is_over={self.is_over}>"
+        return f"<ArchivedPartition {self.topic} {self.number} begun={len(self._begun)} is_over={self.is_over}>"
 
 
-class ReadPartitions:
+class ArchivedPartitions:
     """All partitions that are read. look_up: asks the archive for the end of a chain. skipped: messages that were in
     the archive already."""
 
     def __init__(self, look_up: LookUp) -> None:
         self.skipped = 0
         self._look_up = look_up
-        self._sources: dict[PartitionOrigin, ReadPartition] = {}
+        self._sources: dict[PartitionOrigin, ArchivedPartition] = {}
 
-    def split(self, groups: Sequence[tuple[str, str, Batch]]) -> list[tuple[str, str, ReadPartition, Batch]]:
+    def split(self, groups: Sequence[tuple[str, str, Batch]]) -> list[tuple[str, str, ArchivedPartition, Batch]]:
         """Groups (topic, directory, messages) as groups of one partition each, without the messages that are archived.
 
         OSError when an end cannot be looked up now; nothing was changed then. SinkError when the archive has other
@@ -132,12 +132,12 @@ class ReadPartitions:
         )
         return [each for each in found if each[3].bodies]
 
-    def _source_of(self, origin: PartitionOrigin) -> ReadPartition:
+    def _source_of(self, origin: PartitionOrigin) -> ArchivedPartition:
         if (source := self._sources.get(origin)) is None:
-            source = self._sources[origin] = ReadPartition(origin)
+            source = self._sources[origin] = ArchivedPartition(origin)
         return source
 
-    def _fresh(self, source: ReadPartition, directory: str, part: Batch) -> Batch:
+    def _fresh(self, source: ArchivedPartition, directory: str, part: Batch) -> Batch:
         """Those of `part` that are behind the end of the chain."""
         offsets = part.ids
         end = source.end_of(directory)
@@ -151,7 +151,7 @@ class ReadPartitions:
         self._check(source, old, latest or self._look_up(source.topic, source.number, directory, offsets[0]).latest)
         return fresh
 
-    def _check(self, source: ReadPartition, old: Batch, latest: int) -> None:
+    def _check(self, source: ArchivedPartition, old: Batch, latest: int) -> None:
         """SinkError if some of `old` are newer than all that the archive has from their offsets on."""
         newest = old.messages.first_and_last()[1]
         if newest > latest:
