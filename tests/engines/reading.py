@@ -17,6 +17,7 @@ from qtools.engines.contract import (
     Source,
     SourceOptions,
 )  # fmt: skip
+from qtools.flow.keying import FixedAttributes
 from qtools.message import Batch, Message
 from qtools.names import Subscription
 
@@ -49,7 +50,7 @@ async def reading(engine: Engine, topic: str, channel: str = "own", **options: A
 
 async def publish(engine: Engine, topic: str, bodies: Sequence[bytes], attributes: Attributes | None = None) -> None:
     async with publishing(engine) as publisher:
-        given = None if attributes is None else lambda: [attributes]
+        given = None if attributes is None else FixedAttributes([attributes])
         assert await publisher.publish([(topic, bodies)], attributes=given) == {}
 
 

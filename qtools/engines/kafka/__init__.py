@@ -6,6 +6,7 @@
     client_errors.py       librdkafka's errors as this project's, in plain sentences
     clients.py             makes librdkafka's clients, and asks what a cluster is
     publisher.py           publishes; one delivery report a message, none lost
+    refusals.py            which messages of a publish were refused, and not only because of another one
     source.py              reads channels, which are consumer groups
     end_offsets.py         how much of some channels is left
     group_reader.py        the thread that reads and commits one consumer group

@@ -20,6 +20,7 @@ INCONSISTENT_GROUP_PROTOCOL = 23
 # Leaders and coordinators that are being chosen or loaded: 5, 6, 14, 15, 16.
 NOT_YET = frozenset({LEADER_NOT_AVAILABLE, 6, 14, 15, 16})
 INVALID_RECORD, INVALID_TOPIC, TOPIC_EXISTS = 87, 17, 36
+INVALID_DIFFERENT_RECORD = -138  # the message is valid, and another one of its batch is not
 
 
 class TopicRefused(BrokerError):
@@ -30,7 +31,9 @@ class TopicRefused(BrokerError):
         self.topic, self.code, self.text, self.command = topic, _NAMES.get(number, f"E_{number}"), sentence, ""
 
 
-OF_MESSAGE = frozenset({TOO_LARGE, INVALID_RECORD, CORRUPT_MESSAGE, INVALID_TIMESTAMP})
+OF_MESSAGE = frozenset({TOO_LARGE, INVALID_RECORD, INVALID_DIFFERENT_RECORD, CORRUPT_MESSAGE, INVALID_TIMESTAMP})
+# With these a broker refuses a whole batch because of one message.
+OF_BATCH = frozenset({INVALID_RECORD, INVALID_DIFFERENT_RECORD, INVALID_TIMESTAMP})
 OF_NETWORK = frozenset(
     {MESSAGE_TIMED_OUT, TIMED_OUT, TRANSPORT, ALL_BROKERS_DOWN, RESOLVE, SSL, PURGED, PURGED_IN_FLIGHT}
 )
@@ -51,6 +54,7 @@ _SENTENCES = {
     TOO_LARGE: "the message is larger than the topic accepts",
     INVALID_TIMESTAMP: "the topic does not accept the message's time",
     INVALID_RECORD: "the topic does not accept the message (a compacted topic needs a key)",
+    INVALID_DIFFERENT_RECORD: "the topic does not accept another message of its batch",
 }
 _NAMES = {
     UNKNOWN_TOPIC: "UNKNOWN_TOPIC", UNKNOWN_TOPIC_OR_PARTITION: "UNKNOWN_TOPIC", INVALID_TOPIC: "INVALID_TOPIC",

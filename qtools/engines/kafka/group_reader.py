@@ -324,9 +324,14 @@ class GroupReader:
 
     def _on_assign(self, consumer: Any, places: list[Any]) -> None:
         self._rebalances += 1
+        fresh: list[Any] = []
         if self._starts_ms is not None and places:
-            places = committed_or_at(consumer, places, self._starts_ms)
+            known, fresh = committed_or_at(consumer, places, self._starts_ms)
+            places = known + fresh
         self._add(places)
+        for place in fresh:
+            # It is committed, so that a run that receives nothing does not leave the start to the next one.
+            self.partitions[place.topic, place.partition].begins_at = place.offset
         consumer.incremental_assign(places)
         if self._is_paused and places:
             consumer.pause(places)
@@ -366,7 +371,8 @@ class GroupReader:
         def seek(consumer: Any) -> None:
             place = partition.topic, partition.number
             if self.partitions.get(place) is partition:  # else it was taken away, or is read again already
-                places = committed_or_at(consumer, _as_partitions([place]), self._starts_ms)
+                known, fresh = committed_or_at(consumer, _as_partitions([place]), self._starts_ms)
+                places = known + fresh
                 self._remove(places)
                 consumer.incremental_unassign(places)
                 self._add(places)

@@ -55,6 +55,7 @@ class KafkaPartition:
         self.safe_point = threading.Lock()
         self.in_flight = 0
         self.committed = -1  # what was committed last
+        self.begins_at = -1  # where reading begins, if this is to be committed too; set by the reader's thread
         self.read_to_end = -1  # the partition's end, where it was reached last
         self.read_from = self.read_to = -1  # of the first message read, and behind the last; set by the reader's thread
         self._ledger: Ledger | None = None
@@ -81,7 +82,10 @@ class KafkaPartition:
     def reach(self, offset: int) -> None:
         """All messages below `offset` have been read. Offsets in between belong to markers of transactions."""
         self.read_to_end = offset
-        if self._ledger is not None and offset > self._ledger.end:
+        if self._ledger is None:
+            if 0 <= self.begins_at < offset:
+                self.begins_at = offset
+        elif offset > self._ledger.end:
             self._ledger.add(offset, offset)
 
     @property
@@ -91,8 +95,9 @@ class KafkaPartition:
 
     @property
     def confirmed(self) -> int:
-        """All messages below this offset are finished; -1 before the first message."""
-        return -1 if self._ledger is None else self._ledger.confirmed
+        """All messages below this offset are finished; before the first message, the offset where reading begins, if
+        that is to be committed too, else -1."""
+        return self.begins_at if self._ledger is None else self._ledger.confirmed
 
     @property
     def to_commit(self) -> int:

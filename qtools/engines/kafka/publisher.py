@@ -33,6 +33,7 @@ from qtools.engines.kafka.clients import (
     make_admin,
     make_producer,
 )  # fmt: skip
+from qtools.engines.kafka.refusals import FailedReport, Groups, Place, collect_refused, publish_in_parts
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError, TopicMissing
 from qtools.flow.contract import GroupAttributes, Refused
@@ -60,7 +61,7 @@ class _Request:
 
     def __init__(self) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.failed: list[tuple[int, Any, int | None, bytes | None]] = []
+        self.failed: list[FailedReport] = []
         self.is_queued = False
         self.left = 0
 
@@ -70,7 +71,7 @@ class _Request:
         def report(error: Any, message: Any) -> None:
             self.left -= 1
             if error is not None:
-                self.failed.append((group, error, place, message.value()))
+                self.failed.append(FailedReport(group, error, place, message.value()))
             if not self.left and self.is_queued and not self.done.done():
                 self.done.set_result(None)
 
@@ -136,26 +137,18 @@ class KafkaPublisher:
         """Publish all of `groups`; see the contract. Messages are refused with MessageRefused (too large, or not
         accepted by the topic) or BrokerError (the topic does not exist, or this user may not use it)."""
         refused: Refused = {}
-        request = _Request()
         self._requests += 1
         begun = time.perf_counter()
         try:
             columns = attributes() if attributes is not None else [Attributes()] * len(groups)
             async with self._enqueue_lock:  # one publish after the other, in the order of their calls
-                for number, (topic, bodies) in enumerate(groups):
-                    if topic not in self._targets and (error := await self._find(topic)) is not None:
-                        refused.update({(number, place): error for place in range(len(bodies))})
-                    else:
-                        await self._enqueue(request, number, topic, bodies, columns[number], refused)
-            request.is_queued = True
-            if request.left:
-                self._keep_polling()
-                await request.done
-                if not request.failed:
-                    self._errors.clear()
+                request = await self._enqueue_all(groups, columns, refused)
+            await self._wait_for_reports(request)
+            if suspects := self._collect_refused(request, groups, refused):
+                async with self._enqueue_lock:  # no other message may come into their batches
+                    await publish_in_parts(groups, columns, suspects, refused, self._attempt)
         finally:
             self._requests -= 1
-        self._collect_refused(request, groups, refused)
         count = sum(len(bodies) for _, bodies in groups) - len(refused)
         self.published += count
         self.published_bytes += sum(sum(map(len, bodies)) for _, bodies in groups)
@@ -205,6 +198,30 @@ class KafkaPublisher:
             }
             self._producers[batch_bytes] = make_producer(self._settings, self._errors, properties)
         return self._producers[batch_bytes]
+
+    async def _enqueue_all(self, groups: Groups, columns: Sequence[Attributes], refused: Refused) -> _Request:
+        """Put all messages of `groups` into the queue; those of a topic that cannot be used are added to `refused`."""
+        request = _Request()
+        for number, (topic, bodies) in enumerate(groups):
+            if topic not in self._targets and (error := await self._find(topic)) is not None:
+                refused.update({(number, place): error for place in range(len(bodies))})
+            else:
+                await self._enqueue(request, number, topic, bodies, columns[number], refused)
+        request.is_queued = True
+        return request
+
+    async def _attempt(self, groups: Groups, columns: Sequence[Attributes], refused: Refused) -> list[Place]:
+        """Publish all of `groups`. Adds to `refused`, and returns those that another message may have caused."""
+        request = await self._enqueue_all(groups, columns, refused)
+        await self._wait_for_reports(request)
+        return self._collect_refused(request, groups, refused)
+
+    async def _wait_for_reports(self, request: _Request) -> None:
+        if request.left:
+            self._keep_polling()
+            await request.done
+            if not request.failed:
+                self._errors.clear()
 
     async def _enqueue(
         self,
@@ -301,30 +318,11 @@ class KafkaPublisher:
         if self._errors.fatal:
             raise BrokerError("FATAL", self._errors.fatal)
 
-    def _collect_refused(
-        self, request: _Request, groups: Sequence[tuple[str, Sequence[bytes]]], refused: Refused
-    ) -> None:
-        """Add the messages that were not delivered to `refused`; NetworkError if no broker confirmed one in time.
-
-        A report of a message without attributes has its bytes and not its place: of messages that are equal in all,
-        the first ones are taken.
-        """
-        where = str(self._settings)
-        places: dict[int, dict[bytes, list[int]]] = {}  # group → body → its places that are not refused, the last first
-        for number, error, place, value in request.failed:
-            topic, bodies = groups[number]
-            made = error_of_topic(topic, error, where)
-            if isinstance(made, NetworkError):
-                raise NetworkError(where, self._errors.last or made.reason)
-            self._targets.pop(topic, None)  # it may have changed, or be gone
-            if place is None:
-                if number not in places:
-                    places[number] = {}
-                    for index in reversed(range(len(bodies))):
-                        if (number, index) not in refused:
-                            places[number].setdefault(bodies[index], []).append(index)
-                place = places[number][value or b""].pop()
-            refused[number, place] = made
+    def _collect_refused(self, request: _Request, groups: Groups, refused: Refused) -> list[Place]:
+        """As `collect_refused`, for the reports of `request`."""
+        for number, *_ in request.failed:
+            self._targets.pop(groups[number][0], None)  # it may have changed, or be gone
+        return collect_refused(request.failed, groups, refused, str(self._settings), self._errors.last)
 
     # ── topics ──
 

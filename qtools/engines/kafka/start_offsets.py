@@ -36,14 +36,20 @@ def places_without_group(
     return added + (fresh if starts_ms is None else offsets_at(consumer, fresh, starts_ms))
 
 
-def committed_or_at(consumer: Any, places: list[Any], starts_ms: int | None) -> list[Any]:
-    """`places` with the offsets that their group has committed, else with those at `starts_ms`, or those that
-    auto.offset.reset chooses."""
+def committed_or_at(consumer: Any, places: list[Any], starts_ms: int | None) -> tuple[list[Any], list[Any]]:
+    """Those of `places` for which their group has committed an offset, with it; and the others, with the offsets of
+    their first messages from `starts_ms` on, or of their ends. Without `starts_ms` all are among the first, and
+    auto.offset.reset chooses the offsets that are missing."""
+    from confluent_kafka import OFFSET_END
+
     committed = checked(ask(partial(consumer.committed, places, timeout=CALL_TIMEOUT)))
     if starts_ms is None:
-        return committed
-    fresh = [place for place in committed if place.offset < 0]
-    return [place for place in committed if place.offset >= 0] + offsets_at(consumer, fresh, starts_ms)
+        return committed, []
+    fresh = offsets_at(consumer, [place for place in committed if place.offset < 0], starts_ms)
+    for place in fresh:
+        if place.offset == OFFSET_END:
+            _, place.offset = ask(partial(consumer.get_watermark_offsets, place, timeout=CALL_TIMEOUT))
+    return [place for place in committed if place.offset >= 0], fresh
 
 
 def offsets_at(consumer: Any, places: list[Any], starts_ms: int) -> list[Any]:

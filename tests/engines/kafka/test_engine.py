@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
@@ -12,6 +13,7 @@ from qtools.engines.contract import EndConditions
 from qtools.engines.kafka.clients import make_admin
 from qtools.engines.kafka.engine import KafkaEngine
 from qtools.errors import BrokerError, SourceDeleted, StartError
+from qtools.flow.keying import FixedAttributes
 from tests.engines.reading import BODIES, EMPTY, bodies_of, drain, publish, publishing, read, reading
 
 pytestmark = pytest.mark.slow  # a server of 300 MB, which takes ten seconds to start
@@ -86,3 +88,32 @@ async def test_the_identity_is_the_clusters(engine: KafkaEngine) -> None:
     ((kind, name),) = await engine.identity()
     assert kind == "kafka"
     assert len(name) == 22
+
+
+async def test_of_a_batch_with_an_invalid_message_only_that_one_is_refused(engine: KafkaEngine, topic: str) -> None:
+    admin = make_admin(engine.settings)
+    made = NewTopic(topic, 1, 1, config={"cleanup.policy": "compact"})
+    await asyncio.to_thread(admin.create_topics([made])[topic].result)
+    bodies = [b"%d" % number for number in range(2000)]
+    keys = [None if number in (700, 701, 1999) else b"k%d" % number for number in range(2000)]
+    async with publishing(engine, new_topics=None) as publisher:
+        refused = await publisher.publish([(topic, bodies)], attributes=FixedAttributes([Attributes(keys=keys)]))
+        assert sorted(refused) == [(0, 700), (0, 701), (0, 1999)]
+        assert "a compacted topic needs a key" in str(refused[0, 700])
+        # What is published next is taken as ever.
+        assert await publisher.publish([(topic, [b"x"])], attributes=FixedAttributes([Attributes(keys=[b"k"])])) == {}
+    found = bodies_of(await drain(engine, topic))
+    assert found == [body for body, key in zip(bodies, keys, strict=True) if key is not None] + [b"x"]
+
+
+async def test_a_run_with_since_that_receives_nothing_leaves_its_start_to_the_next_run(
+    engine: KafkaEngine, topic: str
+) -> None:
+    await publish(engine, topic, [b"before"])
+    async with reading(engine, topic, since=time.time() + 60) as source:
+        async with asyncio.timeout(60):
+            while not source.connected:  # noqa: ASYNC110 - the group sends no event
+                await asyncio.sleep(0.05)
+    await publish(engine, topic, [b"after"])
+    assert bodies_of(await drain(engine, topic)) == [b"after"]
+    assert bodies_of(await drain(engine, topic, "another")) == [b"before", b"after"]

@@ -135,3 +135,13 @@ def test_the_distance_is_from_the_lowest_unfinished_to_the_newest() -> None:
     batch = world.add(10, 11, 12, 13)
     batch.pick([0]).finish()
     assert partition.distance == 3
+
+
+def test_where_it_begins_is_to_be_committed_if_that_is_known() -> None:
+    world = World()
+    world.partition.begins_at = 5
+    assert world.partition.confirmed == 5
+    world.partition.reach(7)  # markers of transactions
+    assert world.partition.confirmed == 7
+    world.add(9).finish()
+    assert world.partition.confirmed == 10
