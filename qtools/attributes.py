@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from qtools.decoded import DecodedBody
+
 Headers = Sequence[tuple[str, bytes | None]]  # in order; a name may occur more than once, a value may be missing
 
 
@@ -68,9 +70,11 @@ def _joined(column: int, parts: Iterable[tuple[Attributes, int]], empty: Any) ->
 
 def bytes_as_json(value: Any) -> Any:
     """A key, or the value of a header, or a list of values: text, {"base64": …} for bytes that are not UTF-8, null for
-    None."""
+    None; for a decoded key its value."""
     if value is None:
         return None
+    if isinstance(value, DecodedBody):  # a key that was decoded
+        return value.value
     if isinstance(value, list):
         return [bytes_as_json(each) for each in value]
     try:

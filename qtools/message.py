@@ -307,6 +307,11 @@ class Batch:
         """Whether the engine's messages have keys, headers and the like."""
         return self._records is not None
 
+    @property
+    def records(self) -> Sequence[Any]:
+        """The messages as the engine's client returned them, for `has_attributes`; else nothing."""
+        return self._records or ()
+
     def attributes(self, only: Container[str] = Attributes._fields) -> Attributes | None:
         """Keys, headers and the like of all messages; None if they have none. Made anew by each call. only: the columns
         that are made; the others are None."""

@@ -38,7 +38,7 @@ from qtools.names import Subscription
 if TYPE_CHECKING:
     from qtools.bridge.dedupe import PlanDedupe
     from qtools.cli.metrics.metrics_format import Family
-    from qtools.schemas.decoding import BodyDecoder
+    from qtools.schemas.decoding import BatchDecoder
 
 # Batches in progress at once: while one waits for its answer, the next is planned. More would only cost memory.
 WINDOW = 4
@@ -51,6 +51,8 @@ async def bridge(options: BridgeOptions, signals: Signals) -> int:
     require_for_end(options.engine, options.ends)
     if options.defer:
         require(options.to_engine or options.engine, "deferred_publishing", "--defer")
+    if options.decoder is not None and options.decoder.decodes_keys:
+        require(options.engine, "keys_and_headers", "--decode-key")
     require_for_publishing(options.to_engine or options.engine, options.keying, options.new_topics)
     forbidden = await forbidden_topics(options)
     return await _Bridge(options, forbidden).run(signals)
@@ -117,13 +119,13 @@ class _Bridge:
 
     async def run(self, signals: Signals) -> int:
         operations = Operations(self.options.operations, "q-bridge", self._families, lambda: self._unready(signals))
-        ends: list[Publisher | Source | PlanDedupe | BodyDecoder] = [
+        ends: list[Publisher | Source | PlanDedupe | BatchDecoder] = [
             *([self.options.decoder] if self.options.decoder is not None else []),
             *dict.fromkeys((self.publisher, self.dead_letters)),
             *([self.dedupe] if self.dedupe is not None else []),
             self.source,
         ]
-        started: list[Publisher | Source | PlanDedupe | BodyDecoder] = []
+        started: list[Publisher | Source | PlanDedupe | BatchDecoder] = []
         meter: ProgressLine | None = None
         options = self.options
         await self.source.prepare()

@@ -22,7 +22,7 @@ OF_A_SENDING_RUN = ("rate", "defer", "dedupe", "metrics_address", "statsd_addres
 
 RULES = (
     Excludes(
-        "redrive", ("to", "routes", "where", "select", "decode", "dedupe", "dry_run", "explain"),
+        "redrive", ("to", "routes", "where", "select", "decode", "decode_key", "dedupe", "dry_run", "explain"),
         "--redrive puts messages back as they were: {other} does not go with it",
     ),
     Excludes("dry_run", ("until_empty", "until_now"), SEES_NEW_ONLY),

@@ -12,7 +12,7 @@ from qtools.routing.routes import MAX_TOPICS
 
 if TYPE_CHECKING:
     from qtools.flow.keying import Keying
-    from qtools.schemas.decoding import BodyDecoder
+    from qtools.schemas.decoding import BatchDecoder
 
 ON_ERROR = ("dead-letter", "drop", "fail", "pass")
 
@@ -28,7 +28,7 @@ class BridgeOptions:
     routes: str = ""  # a file
     where: str | None = None
     select: str | None = None
-    decoder: BodyDecoder | None = None
+    decoder: BatchDecoder | None = None
     redrive: bool = False
     dedupe: str | None = None
     dedupe_window: float = 3600.0

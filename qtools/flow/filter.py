@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import orjson
 
+from qtools.attributes import TOMBSTONE
 from qtools.decoded import DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError, PartialFailure, QtoolsError, SinkError
 from qtools.expressions.expression import NOTHING, Expression
@@ -55,6 +56,8 @@ def value_of(body: bytes) -> Any:
         return body.value
     if isinstance(body, UndecodableBody):
         raise EvaluationError(body.reason)
+    if body is TOMBSTONE:
+        raise EvaluationError("it has no body (it is a tombstone)")
     return parse_exactly(bytes(body))
 
 

@@ -5,6 +5,7 @@ wire_format.py   which schema a body has: Confluent's wire format
 registry.py      the client of a schema registry
 codecs.py        schemas to codecs, for each format; a schema in a file
 decoding.py      decodes the bodies of batches; a Source that does
+decoded_keys.py  decoded keys of a batch
 encoding.py      encodes JSON before it is published
 
 avro.py          Avro, by fastavro

@@ -15,13 +15,15 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from qtools.attributes import TOMBSTONE, Headers
+from qtools.attributes import TOMBSTONE, Attributes, Headers
 from qtools.backoff import next_delay
-from qtools.decoded import UndecodableBody
+from qtools.decoded import DecodedBody, UndecodableBody
 from qtools.flow.contract import FlowSource
+from qtools.flow.filter import encode
 from qtools.message import Batch
 from qtools.schemas.codecs import make_codec
 from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText
+from qtools.schemas.decoded_keys import with_keys
 from qtools.schemas.registry import Registry, RegistryAway, SchemaUnknown
 from qtools.schemas.wire_format import (
     PREFIX,
@@ -195,10 +197,70 @@ class RegistryDecoder:
         await self._cache.registry.close()
 
 
-class DecodingSource:
-    """A Source whose batches have bodies with values."""
+class BatchDecoder:
+    """Decodes the bodies, the keys, or both of batches.
 
-    def __init__(self, source: FlowSource, decoder: BodyDecoder) -> None:
+    shows_keys: the bytes of a decoded key are its JSON, to be printed; otherwise they stay the key's own, to be
+    published. A message whose key cannot be decoded counts as one whose body cannot.
+    """
+
+    def __init__(
+        self, bodies: BodyDecoder | None, keys: BodyDecoder | None = None, *, shows_keys: bool = False
+    ) -> None:
+        self._bodies = bodies
+        self._keys = keys
+        self._shows_keys = shows_keys
+
+    @property
+    def decodes_keys(self) -> bool:
+        return self._keys is not None
+
+    async def start(self) -> None:
+        """StartError if schemas cannot be had."""
+        for decoder in (self._bodies, self._keys):
+            if decoder is not None:
+                await decoder.start()
+
+    async def decode(self, batch: Batch) -> Batch:
+        """`batch` with values. Waits while a registry is away; QtoolsError if it refuses to answer."""
+        wanted = ["headers", "keys"] if self._keys is not None else ["headers"]
+        attributes = (batch.attributes(wanted) if batch.has_attributes else None) or Attributes()
+        bodies = batch.bodies
+        if self._bodies is not None:
+            bodies = await self._bodies.decode(bodies, attributes.headers)
+        if self._keys is not None and attributes.keys is not None:
+            keys, bodies = await self._decode_keys(self._keys, attributes, bodies)
+            batch = with_keys(batch, keys)
+        return batch.with_bodies(bodies)
+
+    async def _decode_keys(
+        self, decoder: BodyDecoder, attributes: Attributes, bodies: list[bytes]
+    ) -> tuple[list[bytes | None], list[bytes]]:
+        """The decoded keys, and the bodies, which cannot be decoded where the key cannot."""
+        keys: list[bytes | None] = list(attributes.keys or ())
+        places = [place for place, key in enumerate(keys) if key is not None]
+        headers = [attributes.headers[place] for place in places] if attributes.headers is not None else None
+        decoded = await decoder.decode([keys[place] or b"" for place in places], headers)
+        bodies = list(bodies)
+        for place, key in zip(places, decoded, strict=True):
+            if isinstance(key, UndecodableBody):
+                bodies[place] = UndecodableBody.of(bodies[place], f"its key cannot be decoded: {key.reason}")
+            elif self._shows_keys and isinstance(key, DecodedBody):
+                keys[place] = DecodedBody.of(encode(key.value), key.value)
+            else:
+                keys[place] = key
+        return keys, bodies
+
+    async def close(self) -> None:
+        for decoder in (self._bodies, self._keys):
+            if decoder is not None:
+                await decoder.close()
+
+
+class DecodingSource:
+    """A Source whose batches have bodies, and keys, with values."""
+
+    def __init__(self, source: FlowSource, decoder: BatchDecoder) -> None:
         self._source = source
         self._decoder = decoder
         self._waiting: Batch | None = None  # a batch that was read, and is not returned yet
@@ -210,9 +272,7 @@ class DecodingSource:
         batch = self._waiting
         if batch is None:
             return None
-        attributes = batch.attributes(["headers"]) if batch.has_attributes else None
-        headers = attributes.headers if attributes is not None else None
-        decoded = batch.with_bodies(await self._decoder.decode(batch.bodies, headers))
+        decoded = await self._decoder.decode(batch)
         self._waiting = None
         return decoded
 

@@ -104,6 +104,8 @@ class Registry:
 
     async def start(self) -> None:
         """Connect, and find out whether it is a registry. StartError if it cannot be used."""
+        if self._client is not None:  # two decoders may have one registry
+            return
         await import_in_thread("httpx")
         import httpx
 

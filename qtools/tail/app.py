@@ -28,7 +28,7 @@ from qtools.tail.output import Output, make_format
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
     from qtools.flow.filter import Filter, FilteredSink
-    from qtools.schemas.decoding import BodyDecoder
+    from qtools.schemas.decoding import BatchDecoder
 
 STDOUT = 1
 
@@ -39,6 +39,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
         ("peek", "--peek", options.peek),
         ("since", "--since", options.since is not None),
         ("temporary_channels", "TOPIC without /CHANNEL", bool(options.guarded)),
+        ("keys_and_headers", "--decode-key", options.decoder is not None and options.decoder.decodes_keys),
     ):
         if is_given:
             require(options.engine, capability, flag)
@@ -99,7 +100,7 @@ def _form(options: TailOptions) -> Format:
     )
 
 
-async def _decoding(source: FlowSource, decoder: BodyDecoder) -> FlowSource:
+async def _decoding(source: FlowSource, decoder: BatchDecoder) -> FlowSource:
     """`source` with decoded bodies. StartError if schemas cannot be had."""
     from qtools.schemas.decoding import DecodingSource
 

@@ -54,7 +54,10 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     others = dict(given)  # each of the functions below takes its own flags out of it
     if given["decode"] is not None and given["select"] is None:
         others["select"] = "."  # the decoded value is printed, not the body
-    decoder = decoder_if_given(others, [others["select"]], "--select")
+    reads_keys = flags["format"] in ("envelope", "msgpack") or others["where"] is not None
+    decoder = decoder_if_given(
+        others, [others["select"], reads_keys], "--where, --select or --format envelope", shows_keys=True
+    )
     engine = engine_of("q-tail", others, address)
     return TailOptions(
         sources=parsed,

@@ -11,7 +11,7 @@ from qtools.names import Subscription
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.flow.filter import Filter
-    from qtools.schemas.decoding import BodyDecoder
+    from qtools.schemas.decoding import BatchDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class TailOptions:
     count: int | None = None
     sample: float = 1.0
     rules: Filter | None = None  # --where and --select
-    decoder: BodyDecoder | None = None
+    decoder: BatchDecoder | None = None
     print_topic: bool = False
     ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False

@@ -49,6 +49,8 @@ MSG_TIMEOUT = 60.0  # s: nsqd's default, for when no nsqd is connected yet
 async def archive(options: ArchiveOptions, signals: Signals) -> int:
     """Archive messages until the run ends; return the exit status. StartError when it cannot start."""
     require_for_end(options.engine, options.ends)
+    if options.decoder is not None and options.decoder.decodes_keys:
+        require(options.engine, "keys_and_headers", "--decode-key")
     if options.lateness is not None:
         require(options.engine, "depths", "--complete-marker")
     layout = Layout(

@@ -15,7 +15,7 @@ from qtools.names import Subscription
 from qtools.to_file.archive.archive import Rotation
 
 if TYPE_CHECKING:  # few runs decode
-    from qtools.schemas.decoding import BodyDecoder
+    from qtools.schemas.decoding import BatchDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class ArchiveOptions:
     rotation: Rotation = field(default_factory=Rotation)
     sync: Sync = field(default_factory=Sync)
     max_open_files: int = 64
-    decoder: BodyDecoder | None = None
+    decoder: BatchDecoder | None = None
     rules: Filter | None = None  # which messages are archived, and with what body
     dedupe: DedupeOptions | None = None
     by_offsets: bool = False  # files are of one partition of a log, and each of its messages is archived once

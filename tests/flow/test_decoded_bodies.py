@@ -41,9 +41,10 @@ def test_many_digits_in_the_bytes_do_not_matter() -> None:
     assert parser_for([PLAIN, body])(body) == [1]
 
 
-def test_a_tombstone_among_decoded_bodies_is_no_json() -> None:
-    with pytest.raises(EvaluationError, match="not JSON"):
-        parser_for([GOOD, TOMBSTONE])(TOMBSTONE)
+def test_a_tombstone_has_no_value() -> None:
+    for loads in (parser_for([GOOD, TOMBSTONE]), parse, parse_exactly):
+        with pytest.raises(EvaluationError, match="it has no body"):
+            loads(TOMBSTONE)
 
 
 def test_a_filter_passes_the_bytes_and_selects_from_the_value() -> None:

@@ -6,19 +6,22 @@ import asyncio
 import json
 import logging
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container, Sequence
 from typing import Any
 
 import pytest
 from harness.certificates import Certificates
 from harness.registry import Answer, Registry
 
-from qtools.attributes import TOMBSTONE
+from qtools.attributes import TOMBSTONE, Attributes
 from qtools.decoded import DecodedBody, UndecodableBody
 from qtools.errors import QtoolsError, StartError, UsageError
+from qtools.expressions.expression import compile_expression
+from qtools.flow.filter import Filter
+from qtools.message import Batch, Message, Messages
 from qtools.schemas import decoding
 from qtools.schemas import registry as client
-from qtools.schemas.decoding import DecodingSource, RegistryDecoder, SchemaCache
+from qtools.schemas.decoding import BatchDecoder, DecodingSource, RegistryDecoder, SchemaCache
 from qtools.schemas.registry import registry_settings
 from tests.flow.memory import Feed, Ledger
 
@@ -343,7 +346,7 @@ async def test_a_read_that_is_cancelled_loses_no_batch(
     registry.behaviour = lambda path: Answer(500) if away else None
     feed, ledger = Feed(), Ledger()
     feed.put(ledger.batch(0, 1).with_bodies([framed(number, b"\x02"), framed(number, b"\x04")]))
-    source = DecodingSource(feed, decoder)
+    source = DecodingSource(feed, BatchDecoder(decoder))
     for _ in range(3):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.02):
@@ -354,3 +357,52 @@ async def test_a_read_that_is_cancelled_loses_no_batch(
     assert values(batch.bodies) == [1, 2]
     batch.finish()
     assert ledger.told == [("finish", 0), ("finish", 1)]
+
+
+# ── keys ──
+
+KEYS = [b"\0\0\0\0\1\x02", None, b"\x04", b"no key of Avro"]
+
+
+class KeyedLog(Ledger):
+    """The origin of records, which are numbers."""
+
+    def messages_of(self, records: Sequence[int], bodies: list[bytes]) -> Messages:
+        return Messages.of(Message(n + 100, 1, b"%016d" % n, body) for n, body in zip(records, bodies, strict=True))
+
+    def delivered_more_than(self, times: int, records: Sequence[int]) -> dict[int, int]:
+        return {place: 9 for place, n in enumerate(records) if n == 2}
+
+    def attributes_of(self, records: Sequence[int], only: Container[str] = Attributes._fields) -> Attributes:
+        header = ("__key_schema_id", b"\0\0\0\0\1")
+        return Attributes(
+            keys=[KEYS[n] for n in records] if "keys" in only else None,
+            headers=[[header] if n == 2 else () for n in records] if "headers" in only else None,
+            offsets=list(records),
+        )
+
+
+@pytest.mark.parametrize("shows_keys", [False, True])
+async def test_keys_have_values_and_stay_what_they_were(
+    shows_keys: bool, registry: Registry, decoder: RegistryDecoder
+) -> None:
+    registry.add(EVENT)
+    log, numbers = KeyedLog(), range(4)
+    read = Batch([(log, 0, 4)], None, [b"{}"] * 4, numbers, numbers)
+    keys = RegistryDecoder(decoder._cache, "__key_schema_id")
+    batch = (await BatchDecoder(None, keys, shows_keys=shows_keys).decode(read)).pick([0, 1, 2, 3])
+    attributes = batch.attributes()
+    assert attributes is not None
+    assert attributes.keys == (KEYS if not shows_keys else [b'{"id":1}', None, b'{"id":2}', KEYS[3]])
+    assert attributes.offsets == [0, 1, 2, 3]
+    found = Filter(None, compile_expression("$key.id"), "skip").run(batch)
+    assert found[:2] == ([0, 1, 2], [b"1", b"null", b"2"])
+    assert "Cannot index string" in str(found[2][3])
+    places, _, failed = Filter(compile_expression(". == {}"), None, "skip").run(batch)
+    assert places == [0, 1, 2]
+    assert str(failed[3]).startswith("its key cannot be decoded: it begins with the byte 0x6e")
+    assert batch.delivered_more_than(5) == {2: 9}
+    assert batch.messages.timestamps() == [100, 101, 102, 103]
+    batch.pick([1, 3]).requeue(5)
+    batch.pick([2]).finish()
+    assert log.told == [("requeue", 1), ("requeue", 3), ("finish", 2)]

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from qtools.errors import UsageError
 from qtools.schemas.codecs import check_installed, read_codec
 from qtools.schemas.contract import FORMATS
-from qtools.schemas.decoding import BodyDecoder, FileDecoder, RegistryDecoder, SchemaCache
+from qtools.schemas.decoding import BatchDecoder, FileDecoder, RegistryDecoder, SchemaCache
 from qtools.schemas.encoding import BodyEncoder, EncodingOptions
 from qtools.schemas.registry import Registry, RegistrySettings, registry_settings
+from qtools.schemas.wire_format import KEY_HEADER, VALUE_HEADER
 
 
 class SchemaFlags(NamedTuple):
@@ -22,13 +23,23 @@ class SchemaFlags(NamedTuple):
     type_name: str
 
 
-def decoder_of(given: dict[str, Any]) -> BodyDecoder:
-    """Remove the flags of `decode_options` from `given`, and make the decoder. UsageError, StartError."""
-    kind = FORMATS[given.pop("decode")]
-    flags = schemas_of(given, kind, "--decode")
-    if flags.registry is not None:
-        return RegistryDecoder(SchemaCache(Registry(flags.registry), kind))
-    return FileDecoder(read_codec(flags.path, kind, flags.type_name))
+def decoder_of(given: dict[str, Any], *, shows_keys: bool = False) -> BatchDecoder:
+    """Remove the flags of `decode_options` from `given`, and make the decoder. UsageError, StartError. shows_keys: as
+    for BatchDecoder."""
+    body, key = given.pop("decode"), given.pop("decode_key")
+    flags = schemas_of(given, FORMATS[body or key], "--decode" if body else "--decode-key")
+    if flags.registry is None:
+        if key is not None:
+            raise UsageError("--decode-key needs --schema-registry: --schema is for bodies")
+        return BatchDecoder(FileDecoder(read_codec(flags.path, FORMATS[body], flags.type_name)))
+    if key is not None:
+        check_installed(FORMATS[key])
+    registry = Registry(flags.registry)
+    bodies, keys = (
+        None if each is None else RegistryDecoder(SchemaCache(registry, FORMATS[each]), header)
+        for each, header in ((body, VALUE_HEADER), (key, KEY_HEADER))
+    )
+    return BatchDecoder(bodies, keys, shows_keys=shows_keys)
 
 
 def encoder_of(given: dict[str, Any], topic: str) -> BodyEncoder:

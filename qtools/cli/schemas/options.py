@@ -41,8 +41,13 @@ def decode_options(seen: str) -> Callable[[Any], Any]:
         help=f"Decode each body to JSON, {seen}. Needs --schema-registry or --schema, and qtools-cli[schemas].",
     )  # fmt: skip
 
+    decode_key = click.option(
+        "--decode-key", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),
+        help="Decode each message's key, which expressions see as $key; needs --schema-registry.",
+    )  # fmt: skip
+
     def decorate(function: Any) -> Any:
-        for option in reversed((decode, *REGISTRY)):
+        for option in reversed((decode, decode_key, *REGISTRY)):
             function = option(function)
         return function
 
@@ -72,13 +77,13 @@ def encode_options(function: Any) -> Any:
     return function
 
 
-def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: str) -> Any:
+def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: str, *, shows_keys: bool = False) -> Any:
     """Remove the flags of `decode_options` from `given`, and make the decoder; None without --decode. UsageError,
     StartError. readers: the values of the flags that read what is decoded, of which one has to be given. advice: their
-    names."""
-    if given["decode"] is None:
+    names. shows_keys: whether decoded keys are printed."""
+    if given["decode"] is None and given["decode_key"] is None:
         refuse_without(given, "--decode")
-        del given["decode"]
+        del given["decode"], given["decode_key"]
         return None
     if not any(readers):
         from qtools.errors import UsageError
@@ -86,7 +91,7 @@ def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: s
         raise UsageError(f"--decode has no effect without a flag that reads what is decoded: {advice}")
     from qtools.cli.schemas.flags import decoder_of
 
-    return decoder_of(given)
+    return decoder_of(given, shows_keys=shows_keys)
 
 
 def refuse_without(given: dict[str, Any], flag: str) -> None:
