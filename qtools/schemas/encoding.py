@@ -55,7 +55,8 @@ class BodyEncoder:
             number, text = await self._found(registry)
             self._codec = make_codec(text, options.type_name)
         except SchemaInvalid as error:
-            raise StartError(f"{self.name} cannot be used: {error}") from error
+            name = f"--schema {options.path}" if options.path else self.name
+            raise StartError(f"{name} cannot be used: {error}") from error
         except SchemaUnknown as error:
             raise StartError(f"{error}; --schema FILE with --register-schema registers one") from error
         except StartError:

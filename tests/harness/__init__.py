@@ -12,6 +12,7 @@ proxy.py          a TCP proxy that can cut, stall and refuse
 seaweed.py        a real S3 server, and boto3 to look into it
 terminal.py       a pseudo terminal
 authority.py      an auth server
-registry.py       a schema registry
+registry.py       a schema registry, small, and as a test says
+apicurio.py       a schema registry, real
 certificates.py   a CA and what it signs
 """
