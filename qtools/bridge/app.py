@@ -83,7 +83,7 @@ class _Bridge:
         if options.keying is not None:
             from qtools.flow.keying import KeyedPublisher
 
-            keyed_publisher = KeyedPublisher(self.publisher, options.keying)
+            keyed_publisher = KeyedPublisher(self.publisher, options.keying, passes=options.on_error == "pass")
         self.dead_letters = self.publisher
         if not shared:
             of_dead_letters = PublisherOptions(

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from qtools.cli import logs
 from qtools.cli.progress_line import ProgressLine
-from qtools.errors import InputError, MessageRefused, QtoolsError
+from qtools.cli.types import plural
+from qtools.errors import InputError, MessageRefused, QtoolsError, RouteFailed
 from qtools.message import Batch
 
 MessageName = Callable[[Batch, int], str]  # a batch and an index in it → the name of the message in log lines
@@ -76,18 +77,47 @@ def sent_totals(totals: FlowTotals, filtered: FilterTotals | None) -> tuple[int,
     return totals.finished, totals.finished_bytes
 
 
-def oversize_handler(name: MessageName, skip: bool) -> Callable[[Batch, dict[int, QtoolsError]], bool]:
-    """The `on_refused` of a flow for --on-oversize: it logs each message that is over the broker's limit and leaves it
-    out (skip), or raises InputError."""
+class RefusalHandler:
+    """The `on_refused` of a flow that sends a whole input: it logs each refused message and leaves it out, or raises
+    InputError.
 
-    def refused(batch: Batch, why: dict[int, QtoolsError]) -> bool:
+    name: the name of a message. skip_oversize: whether messages over the broker's limit are left out. skip_failed:
+    whether messages are left out on which --key or --header failed, which count in `failed`; else the error says
+    `advice`.
+    """
+
+    def __init__(self, name: MessageName, *, skip_oversize: bool, skip_failed: bool = False, advice: str = "") -> None:
+        self.failed = 0
+        self._name = name
+        self._skip_oversize = skip_oversize
+        self._skip_failed = skip_failed
+        self._advice = advice
+
+    def __call__(self, batch: Batch, why: dict[int, QtoolsError]) -> bool:
         for nth, error in enumerate(why.values()):
+            name = self._name(batch, nth)
+            if isinstance(error, RouteFailed):
+                self._handle_failed(name, error)
+                continue
             if not isinstance(error, MessageRefused):  # the filter ends the run with this error
                 raise error
-            text = f"{name(batch, nth)} was not sent: {error}"
-            if not skip:
+            text = f"{name} was not sent: {error}"
+            if not self._skip_oversize:
                 raise InputError(f"{text} (--on-oversize skip leaves such messages out)")
             logs.log(logging.WARNING, text)
         return True
 
-    return refused
+    def _handle_failed(self, name: str, error: RouteFailed) -> None:
+        if not self._skip_failed:
+            raise InputError(f"{name}: {error} ({self._advice})")
+        logs.log(logging.WARNING, f"{name}: {error}: left out")
+        self.failed += 1
+
+    def notes(self, refused: int) -> list[str]:
+        """Notes for the summary: how many of the `refused` messages were left out, and why."""
+        found = []
+        if refused > self.failed:
+            found.append(f"{plural(refused - self.failed, 'message')} too big and left out")
+        if self.failed:
+            found.append(f"{plural(self.failed, 'message')} without a key or header left out")
+        return found

@@ -81,9 +81,15 @@ class FixedAttributes:
 
 
 class KeyedPublisher:
-    """Publishes through `publisher`, each message with the key and the headers of `keying`."""
+    """Publishes through `publisher`, each message with the key and the headers of `keying`.
 
-    def __init__(self, publisher: GroupPublisher, keying: Keying) -> None:
+    passes: whether a message on which an expression fails is published with the key and the headers that it had; such
+    messages count in `let_through`.
+    """
+
+    def __init__(self, publisher: GroupPublisher, keying: Keying, *, passes: bool = False) -> None:
+        self.let_through = 0
+        self._passes = passes
         self._publisher = publisher
         self._keying = keying
         self._variables = keying.variables
@@ -103,6 +109,11 @@ class KeyedPublisher:
         refused: Refused = {}
         for number, ((topic, bodies), had) in enumerate(zip(groups, known, strict=True)):
             keys, headers, failed = self._keying.evaluate(bodies, rows[number])
+            if failed and self._passes:
+                self.let_through += len(failed)
+                for place in failed:
+                    keys[place] = None if had.keys is None else had.keys[place]
+                failed = {}
             whole = had._replace(
                 keys=keys if self._keying.key is not None else had.keys,
                 headers=_joined(had.headers, headers) if self._keying.headers else had.headers,

@@ -18,7 +18,7 @@ from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
-from qtools.cli.upload_run import oversize_handler, send_all, sent_totals
+from qtools.cli.upload_run import RefusalHandler, send_all, sent_totals
 from qtools.engines.contract import PublisherOptions, require, require_for_publishing
 from qtools.errors import QtoolsError
 from qtools.flow.contract import GroupPublisher
@@ -35,6 +35,7 @@ from qtools.pipe.options import PipeOptions
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
     from qtools.flow.filter import Filter, FilteredSink
+    from qtools.flow.keying import KeyedPublisher
     from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
     from qtools.pipe.log_source import LogSource
     from qtools.pipe.logs.log_reader import LogReader
@@ -126,18 +127,26 @@ class _Pipe:
             )
         )  # fmt: skip
         self.outlet: GroupPublisher = self.publisher
+        self.keyed: KeyedPublisher | None = None
+        advice = ""
         if options.keying is not None:
+            from qtools.flow.filter import ADVICE
             from qtools.flow.keying import KeyedPublisher
 
-            self.outlet = KeyedPublisher(self.publisher, options.keying)
+            advice = ADVICE
+            passes = options.on_error == "pass"
+            self.outlet = self.keyed = KeyedPublisher(self.publisher, options.keying, passes=passes)
         self.sink = TopicSink(self.outlet, options.topic)
         self.filtered = self._route() if options.routes else self._filter(options.rules) if options.rules else None
+        self.refusals = RefusalHandler(
+            _name, skip_oversize=options.skip_oversize, skip_failed=options.on_error == "skip", advice=advice
+        )
         self.flow = Flow(
             self.source, self.filtered or self.sink,
             window=options.window,
             gather=Gather(options.batch_count, options.batch_bytes, options.linger) if options.linger else None,
             throttle=Throttle(options.rate) if options.rate else None,
-            on_refused=oversize_handler(_name, options.skip_oversize),
+            on_refused=self.refusals,
             drain_timeout=options.operations.drain_timeout,
         )  # fmt: skip
 
@@ -271,8 +280,9 @@ class _Pipe:
             notes.append(f"{plural(self.source.empty, 'empty message')} skipped")
         if self.filtered is not None:
             notes += self.filtered.notes("sent")
-        if totals.refused:
-            notes.append(f"{plural(totals.refused, 'message')} too big and left out")
+        notes += self.refusals.notes(totals.refused)
+        if self.keyed is not None and self.keyed.let_through:
+            notes.append(f"{plural(self.keyed.let_through, 'message')} without a key or header sent")
         if self.publisher.resent:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
         if self.log_source is not None and self.log_source.held_back:

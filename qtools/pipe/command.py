@@ -240,9 +240,10 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         _hint_at_mistaken_words(topic, files, given)
     others = dict(given)  # each of the functions below takes its own flags out of it
     on_error: OnError = "fail"
-    if routes and flags["where"] is None:  # routes have errors of their own, also without a filter
+    if routes or given["key"] is not None or given["headers"]:  # these have errors of their own, also without a filter
         on_error = flags["on_error"] or "fail"
-        others["on_error"] = None
+        if flags["where"] is None and given["select"] is None and flags["encode"] is None:
+            others["on_error"] = None
     encoder = None
     if flags["encode"] is None:
         refuse_without(others, "--encode")

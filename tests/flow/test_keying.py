@@ -64,6 +64,17 @@ async def test_a_header_replaces_those_of_its_name_unless_it_has_no_value() -> N
     assert recorder.groups[0][2].headers == [[("b", b"2"), ("a", b"2")]]
 
 
+async def test_what_fails_passes_as_it_was_where_that_is_asked_for() -> None:
+    recorder = Recorder()
+    publisher = KeyedPublisher(recorder, Keying(KEY, (("n", compile_expression(".n")),)), passes=True)
+    had = Attributes(keys=[b"old", b"old"], headers=[[("n", b"0")], [("n", b"0")]])
+    known = FixedAttributes([had], [[NO_VARIABLES] * 2])
+    assert await publisher.publish([("t", [b"no JSON", b'{"user":"u","n":1}'])], attributes=known) == {}
+    expected = Attributes(keys=[b"old", b"u"], headers=[[("n", b"0")], [("n", b"1")]])
+    assert recorder.groups == [("t", [b"no JSON", b'{"user":"u","n":1}'], expected)]
+    assert publisher.let_through == 1
+
+
 async def test_what_fails_is_refused_by_its_place_and_all_else_is_published() -> None:
     recorder = Recorder()
     bodies = [b"no JSON", b'{"user":1}', b'{"user":"bad"}', b"[]", b'{"user":2}']

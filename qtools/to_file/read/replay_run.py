@@ -10,7 +10,7 @@ from qtools.cli import logs
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
-from qtools.cli.upload_run import oversize_handler, send_all, sent_totals
+from qtools.cli.upload_run import RefusalHandler, send_all, sent_totals
 from qtools.engines.contract import Engine, NewTopics, PublisherOptions, require_for_publishing
 from qtools.errors import QtoolsError
 from qtools.flow.loop import Flow
@@ -106,11 +106,12 @@ class _Replay:
         )  # fmt: skip
         self.sink = TopicSink(self.publisher, options.topic)
         self.filtered = self._filter(options.rules) if options.rules is not None else None
+        self.refusals = RefusalHandler(_name, skip_oversize=options.skip_oversize)
         self.flow = Flow(
             source, self.filtered or self.sink,
             window=options.window,
             throttle=Throttle(options.rate) if options.rate else None,
-            on_refused=oversize_handler(_name, options.skip_oversize),
+            on_refused=self.refusals,
         )  # fmt: skip
 
     async def run(self, signals: Signals) -> int:
@@ -142,8 +143,7 @@ class _Replay:
             notes.append(f"{plural(self.source.left_out, 'message')} outside of the time span")
         if self.filtered is not None:
             notes += self.filtered.notes("sent")
-        if totals.refused:
-            notes.append(f"{plural(totals.refused, 'message')} too big and left out")
+        notes += self.refusals.notes(totals.refused)
         if self.publisher.resent:
             notes.append(f"{plural(self.publisher.resent, 'message')} sent again after a lost connection")
         if self.options.show:
