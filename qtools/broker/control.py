@@ -54,7 +54,7 @@ def status() -> tuple[int, list[str]]:
         paused = ", paused" if topic["paused"] else ""
         lines.append(
             f"topic   {topic['topic_name']}: depth {topic['depth']:,},"
-            f" {topic['message_count']:,} came since it started{paused}"
+            f" {topic['message_count']:,} published since it started{paused}"
         )
         for channel in topic["channels"]:
             paused = ", paused" if channel["paused"] else ""

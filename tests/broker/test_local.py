@@ -203,7 +203,7 @@ def test_status_tells_and_what_waits_is_there_after_a_stop(places: LocalBrokerPa
         assert lines[0].startswith(f"the local broker is running: pid {process.pid}, up ")
         assert f"tcp     {places.tcp_socket}" in lines
         assert f"data    {places.data}" in lines
-        assert f"topic   letters: depth 0, {came} came since it started" in lines
+        assert f"topic   letters: depth 0, {came} published since it started" in lines
         assert "        letters/me: depth 2, in flight 0, deferred 0, clients 0" in lines
         done = q_broker("stop")
         assert (done.returncode, done.stdout) == (0, f"the local broker (pid {process.pid}) has stopped\n")
