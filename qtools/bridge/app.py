@@ -80,10 +80,14 @@ class _Bridge:
             )
         )  # fmt: skip
         keyed_publisher: GroupPublisher = self.publisher
+        if options.decoder is not None:
+            from qtools.schemas.stale_headers import FreshHeadersPublisher
+
+            keyed_publisher = FreshHeadersPublisher(keyed_publisher)
         if options.keying is not None:
             from qtools.flow.keying import KeyedPublisher
 
-            keyed_publisher = KeyedPublisher(self.publisher, options.keying, passes=options.on_error == "pass")
+            keyed_publisher = KeyedPublisher(keyed_publisher, options.keying, passes=options.on_error == "pass")
         self.dead_letters = self.publisher
         if not shared:
             of_dead_letters = PublisherOptions(

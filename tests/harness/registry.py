@@ -52,7 +52,7 @@ class Registry:
                 self._answer(lambda path: registry._post(path, json.loads(body)))
 
             def _answer(self, find: Callable[[str], Answer]) -> None:
-                path = unquote(self.path)
+                path = unquote(self.path.partition("?")[0])
                 registry.asked[path] += 1
                 wanted = registry._credentials
                 if (
@@ -148,7 +148,7 @@ class Registry:
         if found is None:
             return _error(404, 404, "HTTP 404 Not Found")
         number = self.add(given["schema"], subject=found[1], kind=given.get("schemaType", "AVRO"))
-        return _ok({"id": number})
+        return _ok({"id": number, "guid": str(self.guid_of(number)), **self._schemas[number]})
 
 
 def _ok(value: Any) -> Answer:

@@ -84,3 +84,11 @@ def test_decoded_keys_and_values_and_a_bridge_that_changes_neither(
     done = shell.run("q-bridge", f"{url}/{topic}/b", *words, *decode, "--until-empty")
     assert done.status == 0, done.err
     assert sorted(consume(kafka, f"{topic}.out", 6), key=str) == sorted(messages, key=str)
+
+    # A body that was replaced has no schema: its header does not name one.
+    produce(kafka, f"{topic}.json", [])
+    words = ["--to", f"{topic}.json", "--where", ".id == 2", "--select", ".", *decode, "--until-empty"]
+    done = shell.run("q-bridge", f"{url}/{topic}/c", *words, "--on-error", "drop", "--header", "id=.id")
+    assert done.status == 0, done.err
+    left = [by_header[0], by_header[2], ("id", b"2")]
+    assert consume(kafka, f"{topic}.json", 1) == [(b"\x02b", b'{"id":2,"user":"b"}', left)]
