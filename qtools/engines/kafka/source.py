@@ -32,6 +32,7 @@ log = logging.getLogger("qtools.kafka")
 
 LOOK_INTERVAL = 0.2  # s between two looks whether anything is left
 CLOSE_TIMEOUT = 8.0  # s to commit and to leave a group
+FIRST_ANSWER = 10.0  # s that the first read of a partition may take, as of one without a leader
 AWAY = 60.0  # s without an answer after which a run that ends when nothing is left gives up
 UNREAD_BYTES = 8 * 1024 * 1024  # of bodies that were not read; the readers wait beyond that
 PREFETCHED_KBYTES = 16_384  # that librdkafka fetches ahead, for each reader
@@ -198,10 +199,13 @@ class KafkaSource:
             return False
         try:
             seen, quiet_since = -1, time.monotonic()
+            latest_begin: float | None = None
             while True:
                 now = time.monotonic()
-                has_joined = self.connected == len(self._readers)
-                if self.received != seen or self.in_flight or not has_joined:  # joining a group takes seconds
+                if latest_begin is None and self.connected == len(self._readers):  # joining a group takes seconds
+                    latest_begin = now + FIRST_ANSWER
+                has_begun = latest_begin is not None and (now > latest_begin or self._has_answered())
+                if self.received != seen or self.in_flight or not has_begun:
                     seen, quiet_since = self.received, now
                 if ends.idle_timeout is not None and now - quiet_since >= ends.idle_timeout:
                     return True
@@ -212,6 +216,11 @@ class KafkaSource:
                 await asyncio.sleep(LOOK_INTERVAL)
         finally:
             self.end()
+
+    def _has_answered(self) -> bool:
+        """Whether every partition that is read has brought a message, or its end."""
+        partitions = [each for reader in self._readers.values() for each in list(reader.partitions.values())]
+        return all(each.read_to >= 0 or each.read_to_end >= 0 for each in partitions)
 
     async def wait_until_empty(self) -> None:
         while self.in_flight or not await self._is_drained():  # noqa: ASYNC110 - the cluster sends no event

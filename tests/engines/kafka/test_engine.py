@@ -12,6 +12,7 @@ from qtools.attributes import Attributes
 from qtools.engines.contract import EndConditions
 from qtools.engines.kafka.clients import make_admin
 from qtools.engines.kafka.engine import KafkaEngine
+from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import BrokerError, SourceDeleted, StartError
 from qtools.flow.keying import FixedAttributes
 from tests.engines.reading import BODIES, EMPTY, bodies_of, drain, publish, publishing, read, reading
@@ -50,6 +51,21 @@ async def test_since(engine: KafkaEngine, topic: str) -> None:
 
 async def test_an_idle_run_waits_for_its_group(engine: KafkaEngine, topic: str) -> None:
     """Joining a group may take longer than the time without messages after which the run is to end."""
+    await publish(engine, topic, BODIES)
+    async with reading(engine, topic, ends=EndConditions(idle_timeout=0.3)) as source, asyncio.timeout(60):
+        ending = asyncio.ensure_future(source.wait_for_end())
+        count = 0
+        while (batch := await source.read()) is not None:
+            count += len(batch)
+            batch.finish()
+        assert await ending
+    assert count == 1000
+
+
+async def test_an_idle_run_waits_for_the_first_answer_of_a_partition(kafka: str, topic: str) -> None:
+    """A broker may take longer for the first read than the time without messages after which the run is to end."""
+    slow = (("fetch.min.bytes", "50000000"), ("fetch.wait.max.ms", "2000"))
+    engine = KafkaEngine(KafkaSettings((kafka,), properties=slow))
     await publish(engine, topic, BODIES)
     async with reading(engine, topic, ends=EndConditions(idle_timeout=0.3)) as source, asyncio.timeout(60):
         ending = asyncio.ensure_future(source.wait_for_end())
