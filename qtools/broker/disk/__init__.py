@@ -11,6 +11,7 @@ reserve.py          space kept free for a full disk, and a journal of what consu
 topic_log.py        one topic: which blocks it has, and when the last channel has finished one
 reader.py           reads blocks
 read_failures.py    what happens when blocks cannot be read
+read_patience.py    whether a read that failed means damage, or is tried again
 restore.py          builds topics and channels from the database when the broker starts
 retention.py        deletes blocks that no channel needs, and keeps finished ones as long as --retain says
 maintenance.py      work that is done now and then: retention, and giving unused space back

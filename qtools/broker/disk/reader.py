@@ -3,7 +3,7 @@ once.
 
 Large reads run in a thread, one after another, each bounded by messages and bytes. Every read is answered:
 
-    the disk fails to read, memory is short    None: the caller reads again later; after RETRIES it counts as damage
+    the disk fails to read, memory is short    None: the caller reads again later (read_patience.py)
     a block is damaged                         an UnreadableBlock in its place, which was reported before the answer
 
 A block is damaged when its checksum is wrong, or when SQLite cannot find it. In the second case the index, which is on
@@ -25,6 +25,7 @@ from qtools.broker.disk.database import FILE, connect, describe_error
 from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.integrity.checksum import UNCHECKED, block_checksum
 from qtools.broker.disk.integrity.damage import UnreadableBlock
+from qtools.broker.disk.read_patience import Attempt, CountsAsDamage, ReadPatience
 
 _COLUMNS = "seq, topic, base, count, timestamp, due, offsets, frames, checksum"
 _IN_RANGE = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ?"
@@ -57,7 +58,6 @@ _INDEX = (
     " WHERE topic = ? AND seq >= ? AND seq < ? ORDER BY seq"
 )
 
-RETRIES = 3  # reads in a row that may fail for another reason than damage, before they count as damage
 _MOST_UNREADABLE = 256  # damaged blocks in one answer
 
 Blocks = Callable[[list[Block] | None], None]  # None: the read failed, and may be tried again
@@ -87,7 +87,7 @@ class BlockReader:
         self._worker = DatabaseThread("q-broker reader", connect(directory / FILE, read_only=True), loop)
         self._on_error = on_error
         self._on_damage = on_damage
-        self._failures = 0
+        self._patience = ReadPatience(directory, loop.time)
         self._has_failed = False  # since the last read in the thread that worked
 
     # ── in the thread ───────────────────────────────────────────────────────────────────────────
@@ -96,22 +96,22 @@ class BlockReader:
         """Read blocks of a topic from `start` to below `stop`, until they have `messages` messages or `size` bytes. No
         block means that there are none left. Blocks that were published deferred are left out.
         """
-        patient = self._failures < RETRIES
+        attempt = self._patience.attempt(("range", topic, start))
 
         def read(connection: sqlite3.Connection) -> list[Block]:
-            return read_range(connection, topic, start, stop, messages, size, patient=patient)
+            return read_range(connection, topic, start, stop, messages, size, attempt)
 
-        self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, blocks or (), error))
+        self._worker.do(read, lambda blocks, error: self._answer(answer, attempt, topic, blocks, blocks or (), error))
 
     def these(self, topic: int, wanted: Sequence[int], size: int, answer: Blocks) -> None:
         """Read the first of the blocks `wanted`, numbers in order, until they have `size` bytes. Missing blocks are
         left out."""
-        patient = self._failures < RETRIES
+        attempt = self._patience.attempt(("these", *wanted[:1]))
 
         def read(connection: sqlite3.Connection) -> list[Block]:
-            return read_these(connection, topic, wanted, size, patient=patient)
+            return read_these(connection, topic, wanted, size, attempt)
 
-        self._worker.do(read, lambda blocks, error: self._answer(answer, topic, blocks, blocks or (), error))
+        self._worker.do(read, lambda blocks, error: self._answer(answer, attempt, topic, blocks, blocks or (), error))
 
     def next_due(
         self,
@@ -128,24 +128,23 @@ class BlockReader:
         published deferred, and those that the channel has deferred. Blocks with a damaged row of progress are left out.
         """
 
+        attempt = self._patience.attempt(("due", channel))
+        due, seq = after
+        values = {"topic": topic, "channel": channel, "due": due, "seq": seq, "upto": upto, "limit": limit}
+
         def read(connection: sqlite3.Connection) -> list[Due]:
-            values = {
-                "topic": topic,
-                "channel": channel,
-                "due": after[0],
-                "seq": after[1],
-                "upto": upto,
-                "limit": limit,
-            }
+            try:
+                rows = connection.execute(_NEXT_DUE, values).fetchall()
+            except Exception as error:
+                attempt(error)  # notes whether it is damage
+                raise
             return [
                 (when, Block.stored(seq, base, count, timestamp, due), None if done is None else (done, attempts, dues))
-                for when, seq, done, attempts, dues, base, count, timestamp, due, is_whole in connection.execute(
-                    _NEXT_DUE, values
-                )
+                for when, seq, done, attempts, dues, base, count, timestamp, due, is_whole in rows
                 if is_whole
             ]
 
-        self._worker.do(read, lambda rows, error: self._answer(answer, topic, rows, [], error))
+        self._worker.do(read, lambda rows, error: self._answer(answer, attempt, topic, rows, [], error))
 
     def these_with_progress(
         self,
@@ -156,42 +155,39 @@ class BlockReader:
         answer: Callable[[list[WithProgress] | None], None],
     ) -> None:
         """As `these`, each block with the progress of the channel."""
-
-        patient = self._failures < RETRIES
+        attempt = self._patience.attempt(("progress", channel, *wanted[:1]))
 
         def read(connection: sqlite3.Connection) -> list[WithProgress]:
-            blocks = read_these(connection, topic, wanted, size, patient=patient)
-            return [(block, _read_progress(connection, channel, block.seq, patient=patient)) for block in blocks]
+            blocks = read_these(connection, topic, wanted, size, attempt)
+            return [(block, _read_progress(connection, channel, block.seq, attempt)) for block in blocks]
 
-        def found(rows: list[WithProgress] | None, error: Exception | None) -> None:
-            self._answer(answer, topic, rows, [block for block, _ in rows or ()], error)
-
-        self._worker.do(read, found)
+        self._worker.do(
+            read, lambda rows, error: self._answer(answer, attempt, topic, rows, [one for one, _ in rows or ()], error)
+        )
 
     def _answer(
         self,
         answer: Callable[[list[Read] | None], None],
+        attempt: Attempt,
         topic: int,
         rows: list[Read] | None,
         blocks: Sequence[Block],
         error: Exception | None,
     ) -> None:
         if rows is None:
-            self._failures += 1
-            self._note_failure(error)
+            self._patience.note_failure(attempt)
+            self._note_failure(error, attempt.is_damaged)
         else:
-            self._failures = 0
-            if self._has_failed:
+            if self._patience.note_success(attempt) and self._has_failed:
                 self._has_failed = False
                 self._on_error("", False)
             self._report(topic, blocks)
         answer(rows)
 
-    def _note_failure(self, error: Exception | None) -> None:
+    def _note_failure(self, error: Exception | None, is_damaged: bool) -> None:
         self._has_failed = True
         why = describe_error(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
-        # Damage that does not belong to a single block is repaired at the next start.
-        self._on_error(f"cannot read messages: {why}", error is not None and is_damage(error))
+        self._on_error(f"cannot read messages: {why}", is_damaged)  # damage that is not of one block: repaired later
 
     def _report(self, topic: int, blocks: Iterable[Block]) -> None:
         for block in blocks:
@@ -220,7 +216,7 @@ class BlockReader:
         try:
             row = self._quick.execute(query, values).fetchone()
         except sqlite3.Error as error:
-            self._note_failure(error)
+            self._note_failure(error, self._patience.attempt(())(error))
             raise CannotRead from error
         return int(row[0]) if row else 1 << 62
 
@@ -229,7 +225,7 @@ class BlockReader:
 
         deferred: only blocks that were published deferred.
         """
-        blocks = read_range(self._quick, topic, start, stop, messages, 1 << 62, patient=False, deferred=deferred)
+        blocks = read_range(self._quick, topic, start, stop, messages, 1 << 62, lambda _: True, deferred=deferred)
         self._report(topic, blocks)
         return [block for block in blocks if not block.is_cold]
 
@@ -245,14 +241,13 @@ def read_range(
     stop: int,
     messages: int,
     size: int,
+    counts_as_damage: CountsAsDamage,
     *,
-    patient: bool,
     deferred: bool = False,
 ) -> list[Block]:
     """Blocks in order, with an UnreadableBlock for each that is damaged.
 
-    patient: raise an error that is no damage; otherwise it counts as damage. deferred: only blocks that were published
-    deferred, or only the others.
+    Raises errors that do not count as damage. deferred: only blocks that were published deferred, or only the others.
     """
     blocks: list[Block] = []
     try:
@@ -269,13 +264,13 @@ def read_range(
         rows.close()
         return blocks
     except Exception as error:
-        if patient and not is_damage(error):
+        if not counts_as_damage(error):
             raise
     # From here on the table is damaged: read block by block, as the index has them.
     start = blocks[-1].seq + 1 if blocks else start
     unreadable = 0
-    for seq, count, timestamp in numbers(connection, topic, start, stop, patient=patient, deferred=deferred):
-        found = read_one(connection, topic, seq, count, timestamp, patient=patient)
+    for seq, count, timestamp in numbers(connection, topic, start, stop, counts_as_damage, deferred=deferred):
+        found = read_one(connection, topic, seq, counts_as_damage, count, timestamp)
         # a damaged index may name wrong blocks
         if found is None or (not found.is_cold and bool(found.due) != deferred):
             continue
@@ -289,12 +284,12 @@ def read_range(
 
 
 def read_these(
-    connection: sqlite3.Connection, topic: int, wanted: Sequence[int], size: int, *, patient: bool
+    connection: sqlite3.Connection, topic: int, wanted: Sequence[int], size: int, counts_as_damage: CountsAsDamage
 ) -> list[Block]:
     """The first of the blocks `wanted` that exist, until they have `size` bytes; as `read_range` otherwise."""
     blocks: list[Block] = []
     for seq in wanted:
-        block = read_one(connection, topic, seq, patient=patient)
+        block = read_one(connection, topic, seq, counts_as_damage)
         if block is not None:
             blocks.append(block)
             size -= len(block.frames)
@@ -304,7 +299,13 @@ def read_these(
 
 
 def numbers(
-    connection: sqlite3.Connection, topic: int, start: int, stop: int, *, patient: bool, deferred: bool | None
+    connection: sqlite3.Connection,
+    topic: int,
+    start: int,
+    stop: int,
+    counts_as_damage: CountsAsDamage,
+    *,
+    deferred: bool | None,
 ) -> Iterable[tuple[int, int, int]]:
     """The blocks of a topic in the index: number, count, timestamp. After damage to the index: (number, -1, 0) for
     every number, whether a block of the topic has it or not.
@@ -320,7 +321,7 @@ def numbers(
             if deferred is None or bool(due) == deferred:
                 yield seq, count, timestamp
     except sqlite3.Error as error:
-        if patient and not is_damage(error) and isinstance(error, sqlite3.OperationalError):
+        if not counts_as_damage(error):
             raise
     else:
         return
@@ -329,7 +330,12 @@ def numbers(
 
 
 def read_one(
-    connection: sqlite3.Connection, topic: int, seq: int, count: int = -1, timestamp: int = 0, *, patient: bool
+    connection: sqlite3.Connection,
+    topic: int,
+    seq: int,
+    counts_as_damage: CountsAsDamage,
+    count: int = -1,
+    timestamp: int = 0,
 ) -> Block | None:
     """A block of a topic, an UnreadableBlock where it is damaged, or None where there is none.
 
@@ -338,7 +344,7 @@ def read_one(
     try:
         row = connection.execute(_ONE, (seq,)).fetchone()
     except Exception as error:
-        if patient and not is_damage(error):
+        if not counts_as_damage(error):
             raise
         if count < 0:
             count, timestamp = 0, 0
@@ -355,12 +361,14 @@ def read_one(
     return checked(row, topic, seq)
 
 
-def _read_progress(connection: sqlite3.Connection, channel: int, seq: int, *, patient: bool) -> Row | None:
+def _read_progress(
+    connection: sqlite3.Connection, channel: int, seq: int, counts_as_damage: CountsAsDamage
+) -> Row | None:
     """The progress of a channel; None without a row, or with a damaged one: its messages are then delivered again."""
     try:
         row = connection.execute(_PROGRESS, (channel, seq)).fetchone()
     except Exception as error:
-        if patient and not is_damage(error):
+        if not counts_as_damage(error):
             raise
         return None
     return row[:3] if row is not None and row[0] is not None and row[3] else None
@@ -386,14 +394,6 @@ def _counted(connection: sqlite3.Connection, topic: int, seq: int, count: int) -
     """How many messages a block has according to the index, because its own row is damaged."""
     row = connection.execute(_INDEX, (topic, seq, seq + 1)).fetchone()
     return int(row[1]) if row and isinstance(row[1], int) else count
-
-
-def is_damage(error: Exception) -> bool:
-    """Whether the file is damaged, so that trying again is useless."""
-    if isinstance(error, sqlite3.Error):
-        name = getattr(error, "sqlite_errorname", "") or ""
-        return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or isinstance(error, sqlite3.DataError) or not name
-    return not isinstance(error, (MemoryError, OSError))
 
 
 def _why(error: Exception) -> str:

@@ -187,12 +187,9 @@ async def test_an_order_by_due_time_that_is_damaged_makes_the_health_nok(tmp_pat
     store = DurableStore(directory, sync="off")
     broker = Broker(Options(), store)
     try:
+        overwrite(directory / FILE, as_page(directory / FILE, "block_by_due"), b"\xa5" * PAGE)
         answers: list[object] = []
-
-        def fail(*_: object) -> None:
-            raise sqlite3.DatabaseError("database disk image is malformed")
-
-        store.reader._worker.do(fail, lambda rows, error: store.reader._answer(answers.append, 1, rows, (), error))
+        store.reader.next_due(1, 1, (0, 0), 1 << 62, 10, answers.append)
         await come_true(lambda: answers)
         assert answers == [None]
         assert broker.health.startswith("NOK - the database was damaged: see ")

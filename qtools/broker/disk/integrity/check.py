@@ -16,6 +16,7 @@ from qtools.broker.core.store import Lost
 from qtools.broker.disk.database import FILE, VERSION, connect
 from qtools.broker.disk.integrity.damage import DIRECTORY, REPORT, UnreadableBlock, sentence
 from qtools.broker.disk.integrity.wal import damage_of_log
+from qtools.broker.disk.read_patience import is_unreadable
 from qtools.broker.disk.reader import numbers, read_one
 from qtools.errors import QtoolsError
 
@@ -128,7 +129,7 @@ def _check_all(connection: sqlite3.Connection, path: Path, wrong: Callable[[str]
 def topic_blocks(connection: sqlite3.Connection, topic: int) -> Iterator[Block]:
     """Every block of a topic, deferred ones too; an UnreadableBlock for each that is damaged."""
     (stop,) = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM block").fetchone()
-    for seq, count, timestamp in numbers(connection, topic, 0, stop, patient=False, deferred=None):
-        block = read_one(connection, topic, seq, count, timestamp, patient=False)
+    for seq, count, timestamp in numbers(connection, topic, 0, stop, is_unreadable, deferred=None):
+        block = read_one(connection, topic, seq, is_unreadable, count, timestamp)
         if block is not None:
             yield block
