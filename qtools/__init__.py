@@ -11,7 +11,6 @@ They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded brok
     durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
     backoff.py    the delay before the next attempt
-    decoded.py    bodies in a binary format whose JSON value is known
     entry.py      the console scripts
     formats/      raw lines, length32, envelope, msgpack: bytes to messages, and back
     schemas/      Avro, Protobuf, JSON Schema: bytes to JSON values, and back; the client of a schema registry

@@ -1,15 +1,14 @@
 """What a message may have besides its body: a key, headers, and its place in a log. Plain data, by column; and keys and
 headers as JSON can hold them.
 
-NSQ's messages have none of it; Kafka's have all. A batch makes these columns on demand (Batch.attributes).
+NSQ's messages have none of it; Kafka's have all. A batch makes these columns on demand (Batch.attributes). Bodies and
+keys that were decoded with a schema have a value, with every engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
-
-from qtools.decoded import DecodedBody
 
 Headers = Sequence[tuple[str, bytes | None]]  # in order; a name may occur more than once, a value may be missing
 
@@ -22,6 +21,40 @@ class Tombstone(bytes):
 
 
 TOMBSTONE = Tombstone()
+
+
+# ── bodies and keys in a binary format ──
+#
+# Their bytes are published and stored, their JSON value is what expressions see (flow/filter.py). As they are bytes, a
+# value goes wherever its body goes: through filters, routes, keys of --dedupe and partitions.
+
+
+class DecodedBody(bytes):
+    """A body or a key, and its JSON value (None, bool, int, float, str, list, dict)."""
+
+    value: Any
+
+    @classmethod
+    def of(cls, body: bytes, value: Any) -> DecodedBody:
+        made = cls(body)
+        made.value = value
+        return made
+
+
+class UndecodableBody(bytes):
+    """A body that could not be decoded, and the reason, without the message's name. An expression that reads it fails
+    with this text."""
+
+    reason: str
+
+    @classmethod
+    def of(cls, body: bytes, reason: str) -> UndecodableBody:
+        made = cls(body)
+        made.reason = reason
+        return made
+
+
+# ── columns ──
 
 
 class Attributes(NamedTuple):

@@ -22,7 +22,7 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 BASE = frozenset(
     {
         "qtools", "errors", "names", "attributes", "message", "paths", "sockets", "host_port", "descriptors", "times",
-        "durations", "imports", "backoff", "hard_links", "decoded",
+        "durations", "imports", "backoff", "hard_links",
     }
 )  # fmt: skip
 COMMAND = BASE | {"cli", "flow", "formats", "expressions", "routing", "engines", "schemas"}
@@ -30,8 +30,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "qtools": frozenset(),
     "errors": frozenset(),
     "names": frozenset({"errors"}),
-    "attributes": frozenset({"decoded"}),
-    "decoded": frozenset(),
+    "attributes": frozenset(),
     "message": frozenset({"errors", "names", "attributes"}),
     "paths": frozenset({"errors"}),
     "times": frozenset(),

@@ -17,7 +17,7 @@ from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
-from qtools.cli.trial import Trial
+from qtools.cli.trial import DECODING, EXPRESSION, Trial
 from qtools.cli.types import plural
 from qtools.engines.contract import (
     Publisher,
@@ -112,7 +112,8 @@ class _Bridge:
             source = DecodingSource(source, options.decoder)
         self.trial: Trial | None = None
         if options.on_trial:
-            source = self.trial = Trial(source, self.sink.failures, most=options.max_in_flight)
+            what = EXPRESSION if options.decoder is None else DECODING
+            source = self.trial = Trial(source, self.sink.failures, most=options.max_in_flight, what=what)
         self.flow = Flow(
             source, self.sink,
             window=WINDOW if self.dedupe is None else 1,  # two batches may have equal keys

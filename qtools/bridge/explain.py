@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtools.decoded import DecodedBody
+from qtools.attributes import DecodedBody
 from qtools.errors import EvaluationError, RouteFailed
 from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression, truthy
 from qtools.expressions.values import dump

@@ -20,6 +20,7 @@ from qtools.message import Batch
 
 FIRST = 1000  # messages that have to fail
 PAUSE_SECONDS = 0.3  # a broker that has more messages delivers them within milliseconds
+EXPRESSION, DECODING = "the expression", "--decode, or the expression,"  # what may have failed
 MOST_BYTES = 8 * 1024 * 1024  # of bodies in the buffer: as much as a consumer buffers of unread messages
 
 
@@ -33,7 +34,7 @@ class Trial:
     """A Source that reads from `source` and tests its first messages.
 
     failures: returns the error of each message of a batch on which the expression fails, by index.
-    requeued: how many messages are requeued because they have all failed.
+    what: what may have failed, for the message. requeued: how many messages are requeued because they have all failed.
     most: how many messages may be buffered. It is at most the number in flight, since a broker sends no more until some
         of them are finished.
     """
@@ -44,10 +45,12 @@ class Trial:
         failures: Callable[[Batch], Mapping[int, QtoolsError]],
         *,
         most: int = FIRST,
+        what: str = EXPRESSION,
     ) -> None:
         self._source = source
         self._failures = failures
         self._most = most
+        self._what = what
         self.requeued = 0
         self._over = False
         self._failed = 0
@@ -73,7 +76,7 @@ class Trial:
             if self._failed >= FIRST:
                 self.requeued = sum(map(len, self._buffered))
                 raise QtoolsError(
-                    f"the expression failed on each of the first {self._failed:,} messages; on the first one: "
+                    f"{self._what} failed on each of the first {self._failed:,} messages; on the first one: "
                     f"{self._first}. Stopping: they are requeued. Give --on-error to go on regardless"
                 )
             if sum(map(len, self._buffered)) >= self._most or self._buffered_bytes >= MOST_BYTES:

@@ -12,7 +12,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from qtools.decoded import DecodedBody
+from qtools.attributes import DecodedBody
 from qtools.expressions.values import NOTHING, number_text
 from qtools.flow.filter import encode
 

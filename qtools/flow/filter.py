@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 import orjson
 
-from qtools.attributes import TOMBSTONE
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import TOMBSTONE, DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError, PartialFailure, QtoolsError, SinkError
 from qtools.expressions.expression import NOTHING, Expression
 from qtools.expressions.values import dump
@@ -39,7 +38,7 @@ _SEPARATOR = f',"{_BETWEEN}",'.encode()
 
 def parse(body: bytes) -> Any:
     """The JSON value of `body`; an integer beyond 64 bits becomes a double. EvaluationError if `body` is not JSON, and
-    has no value of its own (decoded.py)."""
+    has no value of its own (attributes.py)."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -15,7 +15,7 @@ from fastavro.schema import SchemaParseException, UnknownType
 from fastavro.validation import ValidationError
 from fastavro.write import LOGICAL_WRITERS
 
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import DecodedBody, UndecodableBody
 from qtools.schemas.avro_reader import AvroReader
 from qtools.schemas.avro_schema import PLAIN, is_hazardous, parse_avro
 from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit

@@ -2,7 +2,7 @@
 
     source.read ─▶ which schemas? ─▶ those that are not known: ask the registry ─▶ decode all, one call for each schema
 
-The bytes of a body stay as they are (decoded.py). A body that cannot be decoded fails in the first expression that
+The bytes of a body stay as they are (attributes.py). A body that cannot be decoded fails in the first expression that
 reads it. While the registry is away nothing is read; a batch that waits for it is not lost when the read is cancelled:
 the next read goes on with it, and at the end its source gives it back.
 """
@@ -15,9 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from qtools.attributes import TOMBSTONE, Attributes, Headers
+from qtools.attributes import TOMBSTONE, Attributes, DecodedBody, Headers, UndecodableBody
 from qtools.backoff import next_delay
-from qtools.decoded import DecodedBody, UndecodableBody
 from qtools.flow.contract import FlowSource
 from qtools.flow.filter import encode
 from qtools.message import Batch

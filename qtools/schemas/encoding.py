@@ -5,7 +5,7 @@ without.
     --schema-registry URL --schema FILE --register-schema    the schema in FILE, which is registered first
     --schema FILE                                            the schema in FILE; bodies without a magic byte and an id
 
-The schema is found before the first message is read. An encoded body keeps its JSON value (decoded.py), so --key and
+The schema is found before the first message is read. An encoded body keeps its JSON value (attributes.py), so --key and
 --header see it.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from qtools.decoded import DecodedBody
+from qtools.attributes import DecodedBody
 from qtools.errors import EvaluationError, NetworkError, QtoolsError, StartError
 from qtools.flow.filter import Filter, Passing, parser_for
 from qtools.message import Batch

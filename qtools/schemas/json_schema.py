@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError
 from qtools.flow.filter import encode, parser_for
 from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit

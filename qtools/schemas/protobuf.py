@@ -19,7 +19,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import DecodedBody, UndecodableBody
 from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit
 from qtools.schemas.plain_values import iso_of_seconds
 from qtools.schemas.proto_file import parse_proto

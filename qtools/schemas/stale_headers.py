@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from qtools.attributes import TOMBSTONE, Attributes, Headers
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import TOMBSTONE, Attributes, DecodedBody, Headers, UndecodableBody
 from qtools.flow.contract import GroupAttributes, GroupPublisher, Refused
 from qtools.flow.variables import Row
 from qtools.schemas.wire_format import VALUE_HEADER

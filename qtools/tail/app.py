@@ -70,9 +70,10 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     if options.decoder is not None:
         tried = await _decoding(source, options.decoder)
     if options.rules is not None and not options.rules.chosen:
-        from qtools.cli.trial import Trial
+        from qtools.cli.trial import DECODING, EXPRESSION, Trial
 
-        tried = Trial(tried, options.rules.failures, most=options.max_in_flight)
+        what = EXPRESSION if options.decoder is None else DECODING
+        tried = Trial(tried, options.rules.failures, most=options.max_in_flight, what=what)
     flow = Flow(tried, filtered or output, drain_timeout=options.operations.drain_timeout)
     operations = Operations(
         options.operations,

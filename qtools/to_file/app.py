@@ -19,7 +19,7 @@ from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
-from qtools.cli.trial import Trial
+from qtools.cli.trial import DECODING, EXPRESSION, Trial
 from qtools.cli.types import format_duration, plural
 from qtools.engines.contract import SourceOptions, require, require_for_end
 from qtools.flow.contract import FlowSource, Sink
@@ -117,7 +117,8 @@ class _Run:
 
             source = DecodingSource(source, options.decoder)
         if options.rules is not None and not options.rules.chosen:
-            source = Trial(source, options.rules.failures, most=options.max_in_flight)
+            what = EXPRESSION if options.decoder is None else DECODING
+            source = Trial(source, options.rules.failures, most=options.max_in_flight, what=what)
         self._flow = Flow(source, self._filtered or first, gather=self._gather, drain_timeout=RELEASE)
 
     async def run(self) -> int:

@@ -18,6 +18,7 @@ BASE = """
     qtools.cli qtools.cli.broker qtools.cli.ending qtools.cli.flag_rules qtools.cli.logs qtools.cli.metrics
     qtools.cli.metrics.operations
     qtools.cli.options qtools.cli.program qtools.cli.progress_line qtools.cli.run qtools.cli.types qtools.cli.worker
+    qtools.cli.schemas qtools.cli.schemas.options
     qtools.engines qtools.engines.choice qtools.engines.contract qtools.engines.url
     qtools.engines.nsq qtools.engines.nsq.address qtools.engines.nsq.connect qtools.engines.nsq.connection
     qtools.engines.nsq.connection_pool qtools.engines.nsq.discovery qtools.engines.nsq.engine
@@ -37,7 +38,6 @@ PIPE = """
     qtools.pipe qtools.pipe.app qtools.pipe.blocks qtools.pipe.command qtools.pipe.input qtools.pipe.options
 """
 TAIL = """
-    qtools.cli.schemas qtools.cli.schemas.options
     qtools.cli.run_watch qtools.imports
     qtools.engines.nsq.consume qtools.engines.nsq.consume.backlog_guard qtools.engines.nsq.consume.backlog_warnings
     qtools.engines.nsq.consume.consumer qtools.engines.nsq.consume.drain qtools.engines.nsq.consume.flow_control

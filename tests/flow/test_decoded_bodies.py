@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qtools.attributes import TOMBSTONE
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import TOMBSTONE, DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError
 from qtools.expressions.expression import NO_VARIABLES, compile_expression
 from qtools.flow.dedupe_key import make_key

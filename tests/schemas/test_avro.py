@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import DecodedBody, UndecodableBody
 from qtools.schemas.avro import AvroCodec
 from qtools.schemas.avro_reader import AvroReader
 from qtools.schemas.avro_schema import is_hazardous, parse_avro

@@ -13,13 +13,12 @@ import pytest
 from harness.certificates import Certificates
 from harness.registry import Answer, Registry
 
-from qtools.attributes import TOMBSTONE, Attributes
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import TOMBSTONE, Attributes, DecodedBody, UndecodableBody
 from qtools.errors import QtoolsError, StartError, UsageError
 from qtools.expressions.expression import compile_expression
 from qtools.flow.filter import Filter
 from qtools.message import Batch, Message, Messages
-from qtools.schemas import decoding
+from qtools.schemas import codecs, decoding
 from qtools.schemas import registry as client
 from qtools.schemas.decoding import BatchDecoder, DecodingSource, RegistryDecoder, SchemaCache
 from qtools.schemas.registry import registry_settings
@@ -406,3 +405,14 @@ async def test_keys_have_values_and_stay_what_they_were(
     batch.pick([1, 3]).requeue(5)
     batch.pick([2]).finish()
     assert log.told == [("requeue", 1), ("requeue", 3), ("finish", 2)]
+
+
+# ── without the libraries ──
+
+
+@pytest.mark.parametrize("kind", ["AVRO", "PROTOBUF", "JSON"])
+def test_without_the_extra_one_line_says_what_to_install(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    codecs.check_installed(kind)
+    monkeypatch.setattr(codecs, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"^--decode and --encode need .*: pip install 'qtools-cli\[schemas\]'$"):
+        codecs.check_installed(kind)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import DecodedBody, UndecodableBody
 from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit
 from qtools.schemas.json_schema import JsonSchemaCodec
 

@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtools.decoded import DecodedBody, UndecodableBody
+from qtools.attributes import DecodedBody, UndecodableBody
 from qtools.errors import StartError, UsageError
 from qtools.schemas.codecs import read_codec
 from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit
