@@ -181,10 +181,10 @@ uses the work directory.
 @click.option(
     "--max-open-files",
     type=Integer(1, 10_000),
-    default=64,
-    show_default=True,
+    default=None,
     metavar="N",
-    help="Most files that may be open; then the file that was written least recently is finished.",
+    help="Most files that may be open; then the file that was written least recently is finished.  [default: 64; 256 "
+    "with Kafka, whose partitions each have a file]",
 )
 @click.option(
     "--sync-interval",

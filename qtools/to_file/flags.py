@@ -23,6 +23,8 @@ from qtools.to_file.archive.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTEN
 from qtools.to_file.options import ArchiveOptions, DedupeOptions, Sync
 
 LATENESS = 600.0  # s
+OPEN_FILES = 64
+OPEN_FILES_OF_LOG = 256  # one for each partition that this process reads; each has two descriptors
 DEDUPE_WINDOW = 3600.0  # s
 DEDUPE_KEYS = 1_000_000
 
@@ -63,6 +65,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         raise UsageError("--complete-marker needs a work directory: it does not go with --no-spool")
     else:
         lateness = LATENESS if lateness is None else lateness
+    given["max_open_files"] = given["max_open_files"] or (OPEN_FILES_OF_LOG if by_offsets else OPEN_FILES)
     given["max_in_flight"] = given["max_in_flight"] or engine.capabilities.default_max_in_flight
     return ArchiveOptions(
         sources=parsed,

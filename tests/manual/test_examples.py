@@ -157,7 +157,7 @@ def test_the_token_file_is_accepted(tmp_path: Path) -> None:
 
 def test_json_is_json() -> None:
     found = [json.loads(block) for page in PAGES for block in blocks(page, "json")]
-    assert len(found) == 2
+    assert len(found) == 3
 
 
 @pytest.mark.skipif(shutil.which("logrotate") is None, reason="no logrotate on PATH")

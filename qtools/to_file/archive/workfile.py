@@ -6,6 +6,9 @@
 OSError, any number of times, and lose nothing. A file that a crash left is finished like any other: cut at the length
 in its journal, and ended from the numbers there. All calls are made in one thread.
 
+A file of a log's partition (`source`) is fsynced only when it ends: its messages are not committed before that, and
+after a crash they are read again.
+
 Another process may remove, rename, replace or cut a file while it grows (a cleaner of temporary files does that). The
 file stays open until it has its name, so what is synced can still be read after its path is gone. `WorkFileGone` says
 that the synced part has to be copied (`salvage`), and that the batches in `unsynced` have to go into a new file.
@@ -144,9 +147,10 @@ class WorkFile:
         if os.fstat(self._fd).st_size < self.state.length:
             raise WorkFileGone(self.data)  # a write there would leave a hole
         write_all(self._fd, data, self.state.length)
-        os.fdatasync(self._fd)
         synced = replace(self._grown, length=self.state.length + len(data), ids=f"{self._ids.value:x}")
-        journal.write(synced)
+        if self.source is None:  # of a log nothing is committed before the whole file is durable
+            os.fdatasync(self._fd)
+            journal.write(synced)
         self.state = synced
         if self._sha is not None:
             self._sha.update(data)

@@ -75,8 +75,13 @@ def numbered() -> Iterator[bytes]:
         yield b'{"n":%d,"at":%d}\n' % (number, START + number // 40 - 3600 * chance.choice([0, 0, 0, 1, 2]))
 
 
-@pytest.mark.parametrize("members", [1, 2])
-@pytest.mark.parametrize("how", ["directory", "spooled", "unspooled", "directory by time", "spooled by time"])
+@pytest.mark.parametrize(
+    ("how", "members"),
+    [
+        ("directory", 1), ("directory", 2), ("spooled", 1), ("spooled", 2), ("unspooled", 1), ("unspooled", 2),
+        ("directory by time", 2), ("spooled by time", 2),
+    ],
+)  # fmt: skip
 def test_no_message_is_missing_and_none_is_twice(
     shell: Shell, node: KafkaNode, request: pytest.FixtureRequest, tmp_path: Path, how: str, members: int
 ) -> None:

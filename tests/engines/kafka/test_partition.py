@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 from qtools.attributes import TOMBSTONE, Attributes
@@ -145,3 +146,29 @@ def test_where_it_begins_is_to_be_committed_if_that_is_known() -> None:
     assert world.partition.confirmed == 7
     world.add(9).finish()
     assert world.partition.confirmed == 10
+
+
+def test_what_is_held_is_not_committed() -> None:
+    world = World()
+    partition = world.partition
+    world.add(5, 6, 7).finish()
+    assert partition.to_commit == partition.confirmed == 8
+    partition.hold_from = 6
+    assert (partition.to_commit, partition.confirmed) == (6, 8)
+    partition.hold_from = 20
+    assert partition.to_commit == 8
+
+
+def test_it_is_lost_at_a_safe_point() -> None:
+    partition = World().partition
+    with partition.safe_point:
+        thread = threading.Thread(target=partition.end_at_safe_point, args=(20.0,))
+        thread.start()
+        thread.join(0.05)
+        assert not partition.is_lost
+    thread.join()
+    assert partition.is_lost
+    other = World().partition
+    with other.safe_point:
+        other.end_at_safe_point(0.0)  # it does not wait for ever
+    assert other.is_lost
