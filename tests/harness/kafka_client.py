@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from harness.waiting import wait_until
 
@@ -48,6 +48,12 @@ class KafkaClient:
         new = NewTopic(topic, partitions, replicas, config=config)
         self._admin.create_topics([new])[topic].result(TIMEOUT)
         wait_until(lambda: all(leader >= 0 for leader in self.leaders(topic).values()), TIMEOUT, f"leaders of {topic}")
+
+    def set_limit(self, topic: str, size: int) -> None:
+        """Set the bytes that a message of the topic may have."""
+        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        self._admin.incremental_alter_configs([resource])[resource].result(TIMEOUT)
 
     def leaders(self, topic: str) -> dict[int, int]:
         """partition → the number of the node that leads it, -1 for none."""

@@ -50,6 +50,7 @@ MOST_BYTES = 1_000_000_000  # librdkafka's own limit of a message; the topic's i
 DEFAULT_LARGEST = 1_048_588  # bytes of a batch: Kafka's default of message.max.bytes
 OVERHEAD = 100  # bytes of a batch around its only message: a header of 61, and lengths
 LOOK_AGAIN = 1.0  # s between two looks for a topic that does not exist
+ASK_AGAIN = 10.0  # s between two questions for the limit of a topic, while messages are larger
 NOW = 0  # the timestamp of a message that has none: librdkafka uses the time of produce()
 
 
@@ -79,10 +80,12 @@ class _Request:
 
 
 class _Target(NamedTuple):
-    """Where messages of a topic are queued. largest: bytes that key and body of one message may have together."""
+    """Where messages of a topic are queued. largest: bytes that key and body of one message may have together; asked
+    at the event loop's time `asked_at`."""
 
     producer: Any
     largest: int
+    asked_at: float
 
 
 class KafkaPublisher:
@@ -233,7 +236,7 @@ class KafkaPublisher:
         refused: Refused,
     ) -> None:
         """Put the messages of one group into the queue; waits while it is full. BrokerError if the topic is refused."""
-        producer, largest = self._targets[topic]
+        producer, largest, asked_at = self._targets[topic]
         produce, report = producer.produce, request.reporter(number)
         keys, headers, timestamps = attributes[:3]
         is_plain = (
@@ -258,6 +261,8 @@ class KafkaPublisher:
                         refused[number, place] = MessageRefused(
                             f"it has {size:,} bytes, and {topic} accepts {largest:,} (max.message.bytes)"
                         )
+                        if asyncio.get_running_loop().time() - asked_at > ASK_AGAIN:
+                            self._targets.pop(topic, None)  # the next publish asks whether the limit was raised
                         place += 1
                         continue
                     produce(
@@ -350,7 +355,8 @@ class KafkaPublisher:
         if topic in self._topics:
             largest = await self._largest(topic)
             most = min(largest - OVERHEAD, QUEUED_KBYTES * 1024 - OVERHEAD)
-            self._targets[topic] = _Target(self._producer(min(BATCH_BYTES, largest)), most)
+            now = asyncio.get_running_loop().time()
+            self._targets[topic] = _Target(self._producer(min(BATCH_BYTES, largest)), most, now)
             return None
         return self._no_such_topic(topic)
 

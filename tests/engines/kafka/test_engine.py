@@ -7,6 +7,7 @@ import time
 
 import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+from harness.kafka_client import KafkaClient
 
 from qtools.attributes import Attributes
 from qtools.engines.contract import EndConditions
@@ -133,3 +134,18 @@ async def test_a_run_with_since_that_receives_nothing_leaves_its_start_to_the_ne
     await publish(engine, topic, [b"after"])
     assert bodies_of(await drain(engine, topic)) == [b"after"]
     assert bodies_of(await drain(engine, topic, "another")) == [b"before", b"after"]
+
+
+async def test_a_limit_that_was_raised_is_noticed(
+    kafka: str, engine: KafkaEngine, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = KafkaClient(kafka)
+    await asyncio.to_thread(client.create, topic, max_message_bytes="1000")
+    async with publishing(engine) as publisher:
+        for _ in range(2):
+            assert list(await publisher.publish([(topic, [b"x" * 2000, b"a"])])) == [(0, 0)]
+        await asyncio.to_thread(client.set_limit, topic, 10_000)
+        assert list(await publisher.publish([(topic, [b"x" * 2000])])) == [(0, 0)]  # it is not asked for all the time
+        monkeypatch.setattr("qtools.engines.kafka.publisher.ASK_AGAIN", 0.0)
+        assert list(await publisher.publish([(topic, [b"x" * 2000])])) == [(0, 0)]
+        assert await publisher.publish([(topic, [b"x" * 2000])]) == {}
