@@ -8,6 +8,7 @@ reader.py         NSQ's protocol spoken by hand, so that what is in a queue is n
 kafka.py          Apache Kafka: one node or several, killed and frozen
 kafka_security.py Apache Kafka that listens with TLS and SASL
 kafka_client.py   librdkafka's own clients, to see what is in a Kafka without the client under test
+feeder.py         numbered lines for a program's stdin, as long as a test goes on
 proxy.py          a TCP proxy that can cut, stall and refuse
 seaweed.py        a real S3 server, and boto3 to look into it
 terminal.py       a pseudo terminal

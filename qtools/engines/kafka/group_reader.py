@@ -33,6 +33,7 @@ log = logging.getLogger("qtools.kafka")
 POLL = 0.1  # s that a read waits for a first message
 MOST_AT_ONCE = 5000  # messages of one read
 COMMIT_INTERVAL = 0.5  # s
+LEAST_COMMIT = 1000  # finished messages, for which a commit is sent before its time
 LAST_COMMIT = 5.0  # s that the end waits for the last commit
 PAUSE_AFTER = 1.0  # s without room; while it is paused, the reader can take part in rebalances
 SAFE_POINT = 60.0  # s that a rebalance waits for a file of an archive that is being given its name
@@ -67,7 +68,8 @@ class GroupReader:
     """consumer: of confluent-kafka, not subscribed yet. commits: whether there is a group whose offsets are committed.
 
     starts_ms: where partitions begin that have no committed offset, in ms since 1970; None: auto.offset.reset decides.
-    max_distance: the most offsets between the lowest unfinished message of a partition and the newest.
+    max_distance: the most offsets between the lowest unfinished message of a partition and the newest. When as many
+    messages are finished and not committed, a commit is sent at once: no more come again after a crash.
     """
 
     def __init__(
@@ -91,11 +93,10 @@ class GroupReader:
         self._loop = asyncio.get_running_loop()
         self._calls = ThreadCalls()
         self._wake = threading.Event()
-        self._is_closed = False
-        self._has_ended = False
-        self._is_paused = False
+        self._is_closed = self._has_ended = self._is_paused = self._has_commit_failed = False
         self._waiting = WaitingPartitions(max_distance)
         self._rebalances = 0
+        self._commit_after = max(LEAST_COMMIT, max_distance)
         self._unanswered_commits = 0
         self._committed_at = self._read_at = self._looked_at = time.monotonic()
         self._ended = asyncio.Event()
@@ -166,6 +167,8 @@ class GroupReader:
             self._committed_at = now
             self._commit()
             self._pause_what_waits()
+        elif self._is_commit_due():
+            self._commit()
         if not self._commits and now - self._looked_at >= LOOK_FOR_PARTITIONS:
             self._assign_all()
         granted = 0 if self.is_resting else self._owner.grant(self._waiting.room(self.partitions, MOST_AT_ONCE))
@@ -267,6 +270,11 @@ class GroupReader:
         if self._unanswered_commits:
             log.warning("the last commit was not answered; what was finished since the commit before may come again")
 
+    def _is_commit_due(self) -> bool:
+        """Whether so much was finished that a commit is sent before its time: one at a time, none after a failure."""
+        may = self._commits and not self._unanswered_commits and not self._has_commit_failed
+        return may and sum(partition.uncommitted for partition in self.partitions.values()) >= self._commit_after
+
     def _commit(self, waits: bool = False, only: list[KafkaPartition] | None = None) -> None:
         """Commit what was finished since the last time. waits: return when the cluster has answered."""
         if not self._commits:
@@ -284,6 +292,7 @@ class GroupReader:
         try:
             self._consumer.commit(offsets=offsets, asynchronous=not waits)
         except KafkaException as error:
+            self._has_commit_failed = True
             if error.args[0].code() != NO_OFFSET:
                 reason = sentence_of(error.args[0])
                 log.warning("cannot commit: %s; what was finished since the last commit comes again", reason)
@@ -295,6 +304,7 @@ class GroupReader:
     def committed(self, error: Any, offsets: list[Any]) -> None:
         """librdkafka calls this for each commit."""
         self._unanswered_commits = max(0, self._unanswered_commits - 1)
+        self._has_commit_failed = error is not None
         if error is None or error.code() == NO_OFFSET:
             return
         log.info("cannot commit: %s; it is tried again", sentence_of(error))

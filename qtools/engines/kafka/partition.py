@@ -106,6 +106,11 @@ class KafkaPartition:
         return confirmed if hold_from is None else min(confirmed, hold_from)
 
     @property
+    def uncommitted(self) -> int:
+        """Offsets that the next commit would add; called in the reader's thread."""
+        return max(0, self.confirmed - max(self.committed, self.read_from))
+
+    @property
     def distance(self) -> int:
         """Offsets from the lowest unfinished message to the newest one read; called in the reader's thread."""
         return self.read_to - max(self.read_from, self.confirmed)

@@ -149,3 +149,23 @@ async def test_a_limit_that_was_raised_is_noticed(
         monkeypatch.setattr("qtools.engines.kafka.publisher.ASK_AGAIN", 0.0)
         assert list(await publisher.publish([(topic, [b"x" * 2000])])) == [(0, 0)]
         assert await publisher.publish([(topic, [b"x" * 2000])]) == {}
+
+
+async def test_a_commit_is_sent_early_when_much_is_finished(
+    kafka: str, engine: KafkaEngine, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that after a crash no more comes again than about twice what may be in flight."""
+    monkeypatch.setattr("qtools.engines.kafka.group_reader.COMMIT_INTERVAL", 1000.0)
+    client = KafkaClient(kafka)
+    await asyncio.to_thread(client.create, topic, 2)
+    await asyncio.to_thread(client.fill, topic, [b"%d" % number for number in range(6000)])
+    async with reading(engine, topic, max_in_flight=1000) as source:
+        finished = 0
+        while finished < 5500:
+            batch = await source.read()
+            assert batch is not None
+            batch.finish()
+            finished += len(batch)
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(client.committed, topic, "own") < finished - 1000:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)

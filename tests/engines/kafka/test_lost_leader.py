@@ -12,48 +12,24 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 
 import pytest
+from harness.feeder import KEYS, Feeder
 from harness.kafka import KafkaNode
 from harness.kafka_client import KafkaClient
-from harness.shell import Running, Shell
+from harness.shell import Shell
 from harness.waiting import wait_until
 
 KILLS = int(os.environ.get("QTOOLS_PROOF_KILLS", "10"))
 RATE = 5000  # messages/s
-KEYS = 17
 TOPIC = "events"
 REPLICATED = {
     "default.replication.factor": "3", "min.insync.replicas": "2", "offsets.topic.replication.factor": "3",
     "unclean.leader.election.enable": "false",
 }  # fmt: skip
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-
-
-class Feeder:
-    """Writes numbered lines to the stdin of a program, as many as it reads, until it is ended."""
-
-    def __init__(self, running: Running) -> None:
-        self.count = 0
-        self._running = running
-        self._is_ended = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._is_ended:
-            lines = [b'{"n":%d,"user":"u%d"}\n' % (n, n % KEYS) for n in range(self.count, self.count + 100)]
-            self._running.feed(b"".join(lines))
-            self.count += 100
-        self._running.end_input()
-
-    def end(self) -> None:
-        """End the input."""
-        self._is_ended = True
-        self._thread.join()
 
 
 def test_the_leader_is_killed(shell: Shell, make_kafka: Callable[..., list[KafkaNode]]) -> None:
