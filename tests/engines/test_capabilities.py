@@ -15,7 +15,7 @@ from qtools.engines.contract import (
 from qtools.errors import UsageError
 from tests.engines.clusters.cluster import Cluster
 
-NAMES = [name for name in Capabilities._fields if name not in ("engine", "broker")]
+NAMES = [name for name, default in Capabilities._field_defaults.items() if default is False]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -33,7 +33,6 @@ log = logging.getLogger("qtools.kafka")
 POLL = 0.1  # s that a read waits for a first message
 MOST_AT_ONCE = 5000  # messages of one read
 COMMIT_INTERVAL = 0.5  # s
-LEAST_COMMIT = 1000  # finished messages, for which a commit is sent before its time
 LAST_COMMIT = 5.0  # s that the end waits for the last commit
 PAUSE_AFTER = 1.0  # s without room; while it is paused, the reader can take part in rebalances
 SAFE_POINT = 60.0  # s that a rebalance waits for a file of an archive that is being given its name
@@ -96,7 +95,6 @@ class GroupReader:
         self._is_closed = self._has_ended = self._is_paused = self._has_commit_failed = False
         self._waiting = WaitingPartitions(max_distance)
         self._rebalances = 0
-        self._commit_after = max(LEAST_COMMIT, max_distance)
         self._unanswered_commits = 0
         self._committed_at = self._read_at = self._looked_at = time.monotonic()
         self._ended = asyncio.Event()
@@ -167,7 +165,9 @@ class GroupReader:
             self._committed_at = now
             self._commit()
             self._pause_what_waits()
-        elif self._is_commit_due():
+        elif not (self._unanswered_commits or self._has_commit_failed) and self._waiting.is_much_finished(
+            self.partitions
+        ):
             self._commit()
         if not self._commits and now - self._looked_at >= LOOK_FOR_PARTITIONS:
             self._assign_all()
@@ -269,11 +269,6 @@ class GroupReader:
             self._consumer.poll(POLL)
         if self._unanswered_commits:
             log.warning("the last commit was not answered; what was finished since the commit before may come again")
-
-    def _is_commit_due(self) -> bool:
-        """Whether so much was finished that a commit is sent before its time: one at a time, none after a failure."""
-        may = self._commits and not self._unanswered_commits and not self._has_commit_failed
-        return may and sum(partition.uncommitted for partition in self.partitions.values()) >= self._commit_after
 
     def _commit(self, waits: bool = False, only: list[KafkaPartition] | None = None) -> None:
         """Commit what was finished since the last time. waits: return when the cluster has answered."""

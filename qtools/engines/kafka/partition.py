@@ -108,7 +108,7 @@ class KafkaPartition:
     @property
     def uncommitted(self) -> int:
         """Offsets that the next commit would add; called in the reader's thread."""
-        return max(0, self.confirmed - max(self.committed, self.read_from))
+        return max(0, self.to_commit - max(self.committed, self.read_from))
 
     @property
     def distance(self) -> int:

@@ -1,4 +1,5 @@
-"""Which partitions wait for a message that is not finished. In: partitions, the time. Out: those to pause.
+"""Which partitions wait for a message that is not finished, or for a commit. In: partitions, the time. Out: those to
+pause; whether to commit early.
 
 The newest message read of a partition may be at most `max_distance` offsets from the lowest unfinished one, as the
 commit waits for that. While a partition is that far, no reader may read; one whose lowest unfinished message stays the
@@ -10,17 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+LEAST_COMMIT = 1000  # finished messages, for which a commit is sent before its time
 WAITS_LONG = 1.0  # s after which a partition no longer holds up the others
 Place = tuple[str, int]  # a topic and a partition's number
 
 
 class ReadPartition(Protocol):
-    """confirmed: the lowest unfinished offset. distance: from there to the newest message that was read."""
+    """confirmed: the lowest unfinished offset. distance: from there to the newest message that was read. uncommitted:
+    finished messages that the next commit covers."""
 
     @property
     def confirmed(self) -> int: ...
     @property
     def distance(self) -> int: ...
+    @property
+    def uncommitted(self) -> int: ...
 
 
 class WaitingPartitions:
@@ -35,6 +40,11 @@ class WaitingPartitions:
         """How many messages, at most `most`, may be read so that no partition gets too far."""
         room = [self._max_distance - each.distance for place, each in partitions.items() if place not in self.paused]
         return max(0, min([most, *room]))
+
+    def is_much_finished(self, partitions: Mapping[Place, ReadPartition]) -> bool:
+        """Whether as many messages are finished and not committed as may be in flight; after a crash they all come
+        again."""
+        return sum(each.uncommitted for each in partitions.values()) >= max(LEAST_COMMIT, self._max_distance)
 
     def look(self, partitions: Mapping[Place, ReadPartition], now: float) -> tuple[set[Place], set[Place]]:
         """The partitions that have to be paused, and those that are resumed. now: s."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qtools.engines.kafka.waiting_partitions import WAITS_LONG, WaitingPartitions
+from qtools.engines.kafka.waiting_partitions import LEAST_COMMIT, WAITS_LONG, WaitingPartitions
 
 
 @dataclass
@@ -13,6 +13,7 @@ class Read:
 
     confirmed: int
     read: int
+    uncommitted: int = 0
 
     @property
     def distance(self) -> int:
@@ -49,3 +50,12 @@ def test_one_that_was_taken_away_is_forgotten() -> None:
     waiting.forget({("t", 0)})
     assert waiting.look({}, 10.0) == (set(), set())
     assert waiting.room({}, 5000) == 5000
+
+
+def test_a_commit_is_due_when_as_much_is_finished_as_may_be_in_flight() -> None:
+    waiting = WaitingPartitions(2500)
+    partitions = {("t", 0): Read(0, 0, uncommitted=1500), ("t", 1): Read(0, 0, uncommitted=999)}
+    assert not waiting.is_much_finished(partitions)
+    partitions["t", 1].uncommitted += 1
+    assert waiting.is_much_finished(partitions)
+    assert not WaitingPartitions(1).is_much_finished({("t", 0): Read(0, 0, uncommitted=LEAST_COMMIT - 1)})
