@@ -49,10 +49,15 @@ class AvroCodec:
     head = b""
 
     def __init__(self, text: SchemaText) -> None:
+        try:
+            self._compile(text)
+        except RecursionError:
+            raise SchemaInvalid("its types are nested too deeply") from None
+
+    def _compile(self, text: SchemaText) -> None:
         schema = parse_avro(text.text, text.references)
         self._name = f"Avro of {_shown_name(text.name, schema)}"
-        hazardous = is_hazardous(schema)
-        self._reader = AvroReader(schema) if hazardous else None
+        self._reader = AvroReader(schema) if is_hazardous(schema) else None
         for node in _plain_nodes(schema):
             node[_READERS] = to_plain(node["type"], node["plain"]) or _same
             node[_WRITERS] = from_plain(node["type"], node["plain"] | {"size": node.get("size")}) or _same

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness.archives import finished
 from harness.brokers import Broker
-from harness.registry import Registry
+from harness.registry import Answer, Registry
 from harness.shell import Shell
 
 EVENT = {
@@ -121,6 +121,23 @@ def test_an_archive_has_the_bodies_as_they_were(
     assert "5 duplicates; 2 messages without a key; 2 messages without a time of its own" in done.err
     (first,) = [path for path in finished(tmp_path / "a") if "dt=1970-01-01" in str(path)]
     assert first.read_bytes() == b"".join(struct.pack(">I", len(each)) + each for each in EVENTS)
+
+
+def test_an_archive_waits_for_a_registry_that_is_away(
+    shell: Shell, broker: Broker, topic: str, registry: Registry, flags: list[str], tmp_path: Path
+) -> None:
+    away = True
+    registry.behaviour = lambda path: Answer(503) if away and "ids" in path else None
+    broker.fill(topic, EVENTS)
+    # Batches are gathered up to an age, so reads end before the registry answers: none of them may lose its batch.
+    words = ["-o", tmp_path / "a", "-f", "length32", "--where", ".id >= 0", "--sync-interval", "20ms"]
+    running = shell.start("q-to-file", f"{topic}/me", *words, *flags)
+    running.wait_err("answers 503; nothing is read until the schema registry answers")
+    away = False
+    done = running.wait()
+    assert done.status == 0, done.err
+    (file,) = finished(tmp_path / "a")
+    assert file.read_bytes() == b"".join(struct.pack(">I", len(each)) + each for each in EVENTS)
 
 
 def test_an_archive_of_json(shell: Shell, broker: Broker, topic: str, tmp_path: Path) -> None:

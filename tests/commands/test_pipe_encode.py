@@ -142,10 +142,11 @@ def test_a_line_that_does_not_fit_goes_by_on_error(
     ],
 )
 def test_a_schema_that_cannot_be_had_ends_the_run_before_it_sends(
-    answer: Answer, why: str, shell: Shell, broker: Broker, topic: str, registry: Registry
+    answer: Answer, why: str, shell: Shell, registry: Registry
 ) -> None:
     registry.behaviour = lambda path: answer if "latest" in path else None
-    done = shell.run("q-pipe", topic, "--encode", "avro", "--schema-registry", registry.url, *broker.flags, input=LINES)
+    words = ["--encode", "avro", "--schema-registry", registry.url, "--nsqd", "127.0.0.1:1"]
+    done = shell.run("q-pipe", "events", *words, input=LINES)
     assert done.status == 3
     assert why in done.err
     assert len(done.err_lines) == 1

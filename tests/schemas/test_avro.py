@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
@@ -204,6 +205,19 @@ def doubling(levels: int) -> Any:
 def test_a_schema_that_cannot_be_used_is_refused(schema: Any, why: str) -> None:
     with pytest.raises(SchemaInvalid, match=why):
         codec(schema)
+
+
+@pytest.mark.parametrize("levels", [*range(50, 1000, 50)])
+def test_a_deep_schema_is_used_or_refused(levels: int) -> None:
+    try:
+        made = codec('{"type":"array","items":' * levels + '"bytes"' + "}" * levels)
+    except SchemaInvalid as error:
+        assert str(error) == "its types are nested too deeply"  # noqa: PT017 - either is right
+        return
+    (body,) = made.decode_all([b"\x02" * levels + b"\x02a" + b"\0" * levels], 0, None)
+    assert isinstance(body, (DecodedBody, UndecodableBody))
+    with contextlib.suppress(ValueMisfit):
+        made.encode([])
 
 
 def test_schemas_that_refer_to_others() -> None:
