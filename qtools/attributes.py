@@ -106,10 +106,11 @@ def bytes_as_json(value: Any) -> Any:
     None; for a decoded key its value."""
     if value is None:
         return None
-    if isinstance(value, DecodedBody):  # a key that was decoded
-        return value.value
-    if isinstance(value, list):
-        return [bytes_as_json(each) for each in value]
+    if value.__class__ is not bytes:
+        if isinstance(value, list):
+            return [bytes_as_json(each) for each in value]
+        if isinstance(value, DecodedBody):
+            return value.value
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

@@ -12,14 +12,15 @@ from typing import NamedTuple
 from qtools.errors import NameInvalid, without_userinfo
 
 MAX_NAME_LENGTH = 64  # with the suffix; nsqd internal/protocol/names.go
+LONGEST_NAME = 249  # that any engine accepts: Kafka's topics. An engine's own limit is checked once it is known
 EPHEMERAL = "#ephemeral"
 
 _VALID = re.compile(r"[.a-zA-Z0-9_-]+(#ephemeral)?", re.ASCII)
 
 
-def is_valid_name(name: str) -> bool:
-    """Whether nsqd accepts `name` as the name of a topic or a channel."""
-    return len(name) <= MAX_NAME_LENGTH and _VALID.fullmatch(name) is not None
+def is_valid_name(name: str, longest: int = MAX_NAME_LENGTH) -> bool:
+    """Whether nsqd accepts `name` as the name of a topic or a channel; longest: another limit than nsqd's."""
+    return len(name) <= longest and _VALID.fullmatch(name) is not None
 
 
 def is_ephemeral(name: str) -> bool:
@@ -27,15 +28,15 @@ def is_ephemeral(name: str) -> bool:
     return name.endswith(EPHEMERAL)
 
 
-def _check(kind: str, name: str) -> str:
-    if is_valid_name(name):
+def _check(kind: str, name: str, longest: int) -> str:
+    if is_valid_name(name, longest):
         return name
     if not name:
         raise NameInvalid(kind, name, "is empty")
     if "://" in name:
         raise NameInvalid(kind, without_userinfo(name), "is a URL, and only a name can stand here")
-    if len(name) > MAX_NAME_LENGTH:
-        raise NameInvalid(kind, name, f"has {len(name)} characters, at most {MAX_NAME_LENGTH} are allowed")
+    if len(name) > longest:
+        raise NameInvalid(kind, name, f"has {len(name)} characters, at most {longest} are allowed")
     bad = re.search(r"[^.a-zA-Z0-9_-]", name.removesuffix(EPHEMERAL), re.ASCII)
     if bad is None:
         raise NameInvalid(kind, name, "has nothing before #ephemeral")
@@ -44,14 +45,14 @@ def _check(kind: str, name: str) -> str:
     raise NameInvalid(kind, name, f"has {bad[0]!r}; allowed are letters, digits and . _ -")
 
 
-def check_topic(name: str) -> str:
-    """Return `name`, or raise NameInvalid."""
-    return _check("topic", name)
+def check_topic(name: str, longest: int = MAX_NAME_LENGTH) -> str:
+    """Return `name`, or raise NameInvalid. longest: the most characters."""
+    return _check("topic", name, longest)
 
 
-def check_channel(name: str) -> str:
-    """Return `name`, or raise NameInvalid."""
-    return _check("channel", name)
+def check_channel(name: str, longest: int = MAX_NAME_LENGTH) -> str:
+    """Return `name`, or raise NameInvalid. longest: the most characters."""
+    return _check("channel", name, longest)
 
 
 class Subscription(NamedTuple):
@@ -64,7 +65,7 @@ class Subscription(NamedTuple):
         return f"{self.topic}/{self.channel}"
 
 
-def parse_source(text: str, default_channel: str) -> Subscription:
+def parse_source(text: str, default_channel: str, longest: int = MAX_NAME_LENGTH) -> Subscription:
     """`TOPIC` or `TOPIC/CHANNEL` → Subscription. NameInvalid if one of the two names is invalid."""
     topic, slash, channel = text.partition("/")
-    return Subscription(check_topic(topic), check_channel(channel if slash else default_channel))
+    return Subscription(check_topic(topic, longest), check_channel(channel if slash else default_channel, longest))

@@ -220,10 +220,11 @@ def _check(path: str) -> int:
 
     from qtools.cli import logs
     from qtools.cli.types import plural
+    from qtools.names import LONGEST_NAME
     from qtools.routing.routes_file import read_routes
 
     try:
-        file = read_routes(path)
+        file = read_routes(path, LONGEST_NAME)
         failures = file.failures()
     except UsageError as error:
         failures = [str(error)]

@@ -6,11 +6,11 @@ from typing import Any, TypedDict, cast
 
 from qtools.bridge.options import BridgeOptions
 from qtools.cli import options as shared
-from qtools.cli.broker import engines_of, topics_of
+from qtools.cli.broker import check_names, engines_of, topics_of
 from qtools.cli.flag_rules import Excludes, Needs, check_rules
 from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import UsageError
-from qtools.names import parse_source
+from qtools.names import LONGEST_NAME, parse_source
 
 CHANNEL = "q-bridge"
 DEDUPE_WINDOW = 3600.0  # s
@@ -84,8 +84,11 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     if flags["redrive"]:
         others["until_empty"] = not others["until_now"]
     engine, to_engine = engines_of("q-bridge", others, address, to_address)
+    parsed = tuple(dict.fromkeys(parse_source(name, CHANNEL, LONGEST_NAME) for name in names))
+    check_names(to_engine or engine, topics=[topic for topic in to if "\\(" not in topic])
+    check_names(engine, parsed, [flags["dead_letter_topic"]] if flags["dead_letter_topic"] else [])
     return BridgeOptions(
-        sources=tuple(dict.fromkeys(parse_source(name, CHANNEL) for name in names)),
+        sources=parsed,
         engine=engine,
         to_engine=to_engine,
         to=to,

@@ -19,10 +19,11 @@ async def forbidden_topics(options: BridgeOptions) -> frozenset[str]:
 def dead_letter_topics(options: BridgeOptions) -> dict[str, str]:
     """topic that is read → topic for its dead letters; UsageError if there can be none."""
     topics: dict[str, str] = {}
+    longest = options.engine.capabilities.longest_name
     read = {source.topic for source in options.sources}
     for topic in read:
         try:
-            topics[topic] = options.dead_letter_topic or dead_letter_topic(topic)
+            topics[topic] = options.dead_letter_topic or dead_letter_topic(topic, longest)
         except NameInvalid as error:
             raise UsageError(f"dead letters of {topic}: {error} (--dead-letter-topic names another)") from error
         if topics[topic] in read:

@@ -32,8 +32,9 @@ class Planning:
 
 def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
     """The planning for `options`. forbidden: topics that must not be written to, because they are read."""
+    longest = (options.to_engine or options.engine).capabilities.longest_name
     if options.redrive:
-        return Planning(Redrive(frozenset(source.topic for source in options.sources)))
+        return Planning(Redrive(frozenset(source.topic for source in options.sources), longest))
     where = compiled("--where", options.where) if options.where is not None else None
     settings: dict[str, Any] = {
         "forbidden": forbidden,
@@ -41,15 +42,15 @@ def plan_for(options: BridgeOptions, forbidden: Container[str]) -> Planning:
         "keep_values": options.dedupe is not None and compiled("--dedupe", options.dedupe).reads_body,
     }
     if options.routes:
-        file = tested_routes(options.routes)
+        file = tested_routes(options.routes, longest)
         routes = file.make(where=where, **settings)
         passing = tuple(fixed_topics(file.default))
         lacking = f"{options.routes} has no [default] with a fixed topic"
     else:
-        targets = tuple(_target(text) for text in options.to)
+        targets = tuple(_target(text, longest) for text in options.to)
         select = compiled("--select", options.select) if options.select is not None else None
         # --where is the condition of the one route, which has no name: so an error does not name a route.
-        routes = Routes([Route("", targets, when=where, select=select)], **settings)
+        routes = Routes([Route("", targets, when=where, select=select)], longest_topic=longest, **settings)
         passing = tuple(fixed_topics(targets))
         lacking = "--to is a template"
     planning = Planning(routes, tuple(routes.fixed_topics), passing)
@@ -71,8 +72,8 @@ def compiled(flag: str, text: str) -> Expression:
         raise UsageError(f"{flag}: {error}") from error
 
 
-def _target(text: str) -> To:
+def _target(text: str, longest: int) -> To:
     try:
-        return to_of(text)
+        return to_of(text, longest)
     except UsageError as error:
         raise UsageError(f"--to: {error}") from error

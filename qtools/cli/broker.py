@@ -1,19 +1,21 @@
 """The flags that name a broker, and the full addresses of topics. In: click's values. Out: the engine of a command.
 
 A command parses its topics with `topics_of` or `topic_of`, and passes the broker's address that they contain to
-`engine_of`, which removes the flags of `broker_options` and `connection_options` from click's values.
+`engine_of`, whose limits for names it checks with `check_names`. engine_of removes the flags of `broker_options` and
+`connection_options` from click's values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qtools.engines.choice import BrokerFlags, ConnectionFlags, check_engines, choose_broker, flags_of_each, one_broker
 from qtools.engines.choice import engine_of as make_engine
 from qtools.engines.contract import Engine
 from qtools.engines.url import SCHEMES, UNIX, BrokerUrl, split_address
-from qtools.errors import UsageError
+from qtools.errors import NameInvalid, UsageError
+from qtools.names import Subscription, check_channel, check_topic
 
 # Flags that have the same name as a field of the engine's settings.
 _FIELDS = ("tls", "tls_ca", "tls_cert", "tls_key", "tls_insecure", "snappy", "deflate", "deflate_level", "client_id")
@@ -78,6 +80,19 @@ def engines_of(
     engine, to_engine = make_engine(program, choice, connection), make_engine(program, to_choice, to_connection)
     check_engines(engine, to_engine)
     return engine, to_engine
+
+
+def check_names(engine: Engine, sources: Iterable[Subscription] = (), topics: Iterable[str] = ()) -> None:
+    """Raise NameInvalid for a name that `engine` does not accept."""
+    able = engine.capabilities
+    for name, check in [
+        *((name, check_topic) for name in topics),
+        *((topic, check_topic) for topic, _ in sources),
+        *((channel, check_channel) for _, channel in sources),
+    ]:
+        check(name, able.longest_name)
+        if name in able.reserved_names:
+            raise NameInvalid("topic" if check is check_topic else "channel", name, f"is reserved by {able.engine}")
 
 
 def _broker_flags(given: dict[str, Any], prefix: str = "") -> BrokerFlags:

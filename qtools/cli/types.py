@@ -14,7 +14,7 @@ import click
 from qtools.durations import NUMBER, parse_duration
 from qtools.errors import QtoolsError
 from qtools.host_port import join_host_port, split_host_port
-from qtools.names import check_topic
+from qtools.names import LONGEST_NAME, check_topic
 
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(rf"({NUMBER})\s*([kmg]i?)?b?", re.IGNORECASE)
@@ -192,7 +192,7 @@ class TopicType(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return check_topic(str(value))
+            return check_topic(str(value), LONGEST_NAME)
         except QtoolsError as error:
             self.fail(str(error), param, ctx)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from qtools.errors import UsageError
 from qtools.flow.contract import FlowSource, GroupAttributes, Refused
 from qtools.message import Batch
-from qtools.names import Subscription
+from qtools.names import MAX_NAME_LENGTH, Subscription
 
 if TYPE_CHECKING:
     from qtools.flow.keying import Keying
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 class Capabilities(NamedTuple):
     """What an engine can do. engine, broker: what it and its server are called in messages: "NSQ", "nsqd".
 
-    default_max_in_flight: what commands take as max_in_flight where none is given.
+    default_max_in_flight: what commands take as max_in_flight where none is given. longest_name: the most characters of
+    the name of a topic or a channel. reserved_names: names that the engine does not accept for either.
     """
 
     engine: str
@@ -54,6 +55,8 @@ class Capabilities(NamedTuple):
     partitions: bool = False
     cumulative: bool = False  # acknowledging a message acknowledges all before it in its partition
     default_max_in_flight: int = 2500
+    longest_name: int = MAX_NAME_LENGTH
+    reserved_names: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """The capabilities that it has."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from qtools.errors import AddressInvalid, NameInvalid, without_userinfo
 from qtools.host_port import BAD_PORT, NotAnAddress, join_host_port, split_host_port
-from qtools.names import check_channel, check_topic
+from qtools.names import LONGEST_NAME, check_channel, check_topic
 
 
 class Scheme(NamedTuple):
@@ -217,7 +217,7 @@ def _names(path: str, shown: str) -> tuple[str, str]:
     if len(parts) > 2:
         raise AddressInvalid(shown, "has more than TOPIC/CHANNEL behind the host")
     try:
-        return check_topic(parts[0]), check_channel(parts[1]) if len(parts) > 1 else ""
+        return check_topic(parts[0], LONGEST_NAME), check_channel(parts[1], LONGEST_NAME) if len(parts) > 1 else ""
     except NameInvalid as error:
         raise AddressInvalid(shown, f"has a wrong name: {error}") from error
 

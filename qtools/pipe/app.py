@@ -72,7 +72,7 @@ def _fixed_topics(options: PipeOptions) -> tuple[str, ...]:
         return (options.topic,)
     from qtools.routing.routes_file import read_routes
 
-    return tuple(read_routes(options.routes).make().fixed_topics)
+    return tuple(read_routes(options.routes, options.engine.capabilities.longest_name).make().fixed_topics)
 
 
 def _once(text: str) -> Callable[[], None]:
@@ -243,7 +243,8 @@ class _Pipe:
         options = self.options
         where, on_error = (options.rules.where, options.rules.on_error) if options.rules else (None, options.on_error)
         warn = partial(logs.log, logging.WARNING)
-        return RoutedSink(self.outlet, options.routes, where, on_error, name=_name, warn=warn)
+        longest = options.engine.capabilities.longest_name
+        return RoutedSink(self.outlet, options.routes, where, on_error, name=_name, warn=warn, longest_topic=longest)
 
     def _counts(self) -> tuple[int, int]:
         return sent_totals(self.flow.totals, self.filtered)

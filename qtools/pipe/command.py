@@ -12,7 +12,7 @@ from qtools.cli.program import program
 from qtools.cli.schemas.options import encode_options, refuse_without
 from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import NameInvalid, UsageError, without_userinfo
-from qtools.names import check_topic, is_valid_name
+from qtools.names import LONGEST_NAME, check_topic, is_valid_name
 
 if TYPE_CHECKING:
     from qtools.engines.url import BrokerUrl
@@ -226,7 +226,7 @@ class PipeFlags(TypedDict):
 def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> PipeOptions:
     """The options for the arguments and the flags in `given`; UsageError if they do not go together. show: --quiet was
     not given."""
-    from qtools.cli.broker import engine_of
+    from qtools.cli.broker import check_names, engine_of
     from qtools.pipe.options import PipeOptions
 
     flags = cast("PipeFlags", given)
@@ -250,10 +250,12 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         rules = shared.filter_of(others, "fail")
     else:
         encoder, rules = _encoding(others, topic)
+    engine = engine_of("q-pipe", others, address)
+    check_names(engine, topics=[topic] if topic else [])
     return PipeOptions(
         topic=topic,
         files=files or ("-",),
-        engine=engine_of("q-pipe", others, address),
+        engine=engine,
         format=flags["format"],
         delimiter=shared.delimiter_of(others, may_be_empty=True),
         fail_on_empty=flags["empty"] == "fail",
@@ -371,7 +373,7 @@ def _topic_and_files(words: tuple[str, ...]) -> tuple[BrokerUrl | None, str, tup
 
     address, topic = topic_of(words[0])
     try:
-        return address, check_topic(topic), words[1:]
+        return address, check_topic(topic, LONGEST_NAME), words[1:]
     except NameInvalid as error:
         import os
 

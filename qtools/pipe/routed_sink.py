@@ -14,6 +14,7 @@ from qtools.flow.contract import GroupPublisher
 from qtools.flow.filter import ADVICE, OnError
 from qtools.flow.topic_sink import publish_groups
 from qtools.message import Batch
+from qtools.names import MAX_NAME_LENGTH
 from qtools.routing.routes import Plan, fixed_topics
 from qtools.routing.routes_file import tested_routes
 
@@ -23,7 +24,7 @@ class RoutedSink:
 
     where: only messages for which it is true are routed. on_error: what to do with a message that cannot be routed.
     name: returns the name of a message for the log, given its batch and place. warn: takes a line about a message that
-    is left out.
+    is left out. longest_topic: the most characters of a topic.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class RoutedSink:
         *,
         name: Callable[[Batch, int], str],
         warn: Callable[[str], None],
+        longest_topic: int = MAX_NAME_LENGTH,
     ) -> None:
-        file = tested_routes(path)
+        file = tested_routes(path, longest_topic)
         self.passed = 0  # messages that were sent to at least one topic
         self.passed_bytes = 0
         self.filtered = 0

@@ -26,15 +26,16 @@ from qtools.formats.envelope import (
     parse_envelope,
 )  # fmt: skip
 from qtools.message import Batch, Message
-from qtools.names import EPHEMERAL, check_topic
+from qtools.names import EPHEMERAL, MAX_NAME_LENGTH, check_topic
 from qtools.routing.routes import Plan
 
 SUFFIX = ".dead"
 
 
-def dead_letter_topic(source: str) -> str:
-    """The topic for dead letters from the topic `source`; NameInvalid if its name would be too long."""
-    return check_topic(source.removesuffix(EPHEMERAL) + SUFFIX)
+def dead_letter_topic(source: str, longest: int = MAX_NAME_LENGTH) -> str:
+    """The topic for dead letters from the topic `source`; NameInvalid if its name would be too long. longest: the most
+    characters of a topic."""
+    return check_topic(source.removesuffix(EPHEMERAL) + SUFFIX, longest)
 
 
 class _Decoded(NamedTuple):
@@ -84,10 +85,12 @@ class Redrive:
     that they had.
 
     forbidden: topics that are read by this run. A message for one of them would be read again, in an endless loop.
+    longest: the most characters of a topic.
     """
 
-    def __init__(self, forbidden: Container[str] = ()) -> None:
+    def __init__(self, forbidden: Container[str] = (), longest: int = MAX_NAME_LENGTH) -> None:
         self.names = ["redrive"]
+        self._longest = longest
         self._forbidden = forbidden
 
     def plan(self, batch: Batch, skip: Container[int] = ()) -> Plan:
@@ -122,4 +125,4 @@ class Redrive:
             raise ValueError('has no "topic" that it came from')
         if topic in self._forbidden:
             raise ValueError(f"came from {topic}, which is read here")
-        return _Decoded(check_topic(topic), body, key_of(fields), headers_of(fields))
+        return _Decoded(check_topic(topic, self._longest), body, key_of(fields), headers_of(fields))

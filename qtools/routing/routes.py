@@ -24,7 +24,7 @@ from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression
 from qtools.flow.filter import encode, encode_all, parser_for
 from qtools.flow.variables import Row, names_in, rows_of
 from qtools.message import Batch
-from qtools.names import check_topic
+from qtools.names import MAX_NAME_LENGTH, check_topic
 from qtools.routing.route_index import RouteIndex
 
 MAX_TOPICS = 1000  # different topics that templates may name in one run: a field may have any number of values
@@ -93,7 +93,7 @@ class Routes:
 
     where: only messages for which it is true are routed; the others count as filtered.
     forbidden: topics that templates may not name, as they are read: messages would be routed in an endless loop.
-    max_topics: how many different topics templates may name.
+    max_topics: how many different topics templates may name. longest_topic: the most characters of one.
     keep_values: whether the plan has the parsed bodies.
     draw: returns a random number, 0..1, for routes that sample; default: random.random.
     """
@@ -106,6 +106,7 @@ class Routes:
         where: Expression | None = None,
         forbidden: Container[str] = (),
         max_topics: int = MAX_TOPICS,
+        longest_topic: int = MAX_NAME_LENGTH,
         keep_values: bool = False,
         draw: Callable[[], float] | None = None,
     ) -> None:
@@ -115,6 +116,7 @@ class Routes:
         self.names = [*(route.name for route in self.routes), "default"]
         self._forbidden = forbidden
         self._max_topics = max_topics
+        self._longest_topic = longest_topic
         self._keep_values = keep_values
         self._rendered: set[str] = set()  # topics that templates have named
         self._draw = draw or random
@@ -263,7 +265,7 @@ class Routes:
         name = to.template(value, row)
         if name in self._rendered:
             return str(name)
-        check_topic(name)
+        check_topic(name, self._longest_topic)
         if name in self._forbidden:
             raise NameInvalid("topic", name, "is read by this run: the message would be routed in an endless loop")
         if len(self._rendered) >= self._max_topics:

@@ -16,6 +16,7 @@ import tomllib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from qtools.errors import ExpressionError, NameInvalid, UsageError
@@ -52,16 +53,17 @@ class RoutesFile:
     routes: list[Route]
     default: tuple[To, ...]
     tests: list[Test]
+    longest_topic: int = MAX_NAME_LENGTH
 
     def make(self, **settings: Any) -> Routes:
         """The Routes of this file. settings: the other arguments of Routes, which depend on the command."""
-        return Routes(self.routes, self.default, **settings)
+        return Routes(self.routes, self.default, longest_topic=self.longest_topic, **settings)
 
     def failures(self) -> list[str]:
         """A line for each test that fails. In tests a route that samples sends all matching messages."""
         lines = []
         for test in self.tests:
-            plan = Routes(self.routes, self.default, draw=lambda: 0.0).plan_bodies([test.message], [test.row])
+            plan = self.make(draw=lambda: 0.0).plan_bodies([test.message], [test.row])
             went = sorted(topic for topic, _ in plan.groups)
             if plan.failed:
                 outcome = f"failed: {plan.failed[0]}"
@@ -74,14 +76,15 @@ class RoutesFile:
         return lines
 
 
-def to_of(text: str) -> To:
-    """Parse a topic or a template for one; NameInvalid or ExpressionError if `text` is neither."""
+def to_of(text: str, longest: int = MAX_NAME_LENGTH) -> To:
+    """Parse a topic or a template for one; NameInvalid or ExpressionError if `text` is neither. longest: the most
+    characters of a topic."""
     if "\\(" not in text:
-        return To(check_topic(text))
+        return To(check_topic(text, longest))
     template = compile_expression(f'"{text}"')
     fixed = "".join(template_literals(text))
-    if len(fixed) > MAX_NAME_LENGTH:
-        raise NameInvalid("topic", text, f"has {len(fixed)} fixed characters, at most {MAX_NAME_LENGTH} are allowed")
+    if len(fixed) > longest:
+        raise NameInvalid("topic", text, f"has {len(fixed)} fixed characters, at most {longest} are allowed")
     bad = re.search(r"[^.a-zA-Z0-9_#-]", fixed)
     if bad is not None:
         raise NameInvalid("topic", text, f"has {bad[0]!r}; allowed are letters, digits and . _ -, and \\(…)")
@@ -116,15 +119,16 @@ def _closing(text: str, at: int) -> int:
     return at
 
 
-def parse_routes(path: str, data: bytes) -> RoutesFile:
-    """Parse `data`, the content of the file `path`; UsageError if it is not a valid routes file."""
+def parse_routes(path: str, data: bytes, longest: int = MAX_NAME_LENGTH) -> RoutesFile:
+    """Parse `data`, the content of the file `path`; UsageError if it is not a valid routes file. longest: the most
+    characters of a topic."""
     try:
         loaded = tomllib.loads(data.removeprefix(BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 (at byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML: {_lowered(str(error))}") from error
-    reader = _Reader(path)
+    reader = _Reader(path, longest)
     reader.known("the file", loaded, FILE_KEYS)
     routes = reader.tables(loaded, "route")
     tests = reader.tables(loaded, "test")
@@ -133,7 +137,7 @@ def parse_routes(path: str, data: bytes) -> RoutesFile:
         raise UsageError(f"{path}: default is not a table: write [default]")
     if not routes and default is None:
         raise UsageError(f"{path} has no [[route]] and no [default]: nothing would go anywhere")
-    file = RoutesFile(path, [], (), [])
+    file = RoutesFile(path, [], (), [], longest)
     for nth, table in enumerate(routes, 1):
         file.routes.append(reader.route(nth, table))
     if default is not None:
@@ -144,19 +148,19 @@ def parse_routes(path: str, data: bytes) -> RoutesFile:
     return file
 
 
-def read_routes(path: str) -> RoutesFile:
-    """The file at `path`; UsageError if it cannot be read, or is not valid."""
+def read_routes(path: str, longest: int = MAX_NAME_LENGTH) -> RoutesFile:
+    """The file at `path`; UsageError if it cannot be read, or is not valid. longest: the most characters of a topic."""
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise UsageError(f"cannot read the routes file {path}: {error.strerror or error}") from error
-    return parse_routes(path, data)
+    return parse_routes(path, data, longest)
 
 
-def tested_routes(path: str) -> RoutesFile:
+def tested_routes(path: str, longest: int) -> RoutesFile:
     """As read_routes; UsageError also if a test in the file fails."""
-    file = read_routes(path)
+    file = read_routes(path, longest)
     failures = file.failures()
     if failures:
         more = f" (and {len(failures) - 1} more: see q-bridge --check {path})" if len(failures) > 1 else ""
@@ -167,8 +171,9 @@ def tested_routes(path: str) -> RoutesFile:
 class _Reader:
     """Reads the tables of a file; its errors name the file and the table."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, longest: int) -> None:
         self.path = path
+        self.longest = longest
 
     def fail(self, where: str, why: str) -> UsageError:
         return UsageError(f"{self.path}: {where}: {why}")
@@ -223,7 +228,9 @@ class _Reader:
         texts = given if isinstance(given, list) else [given]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise self.fail(where, f"to is a topic in quotes, or a list of them, not {given!r}")
-        return tuple(self.compiled(where, "to", to_of, text) for text in dict.fromkeys(texts))
+        return tuple(
+            self.compiled(where, "to", partial(to_of, longest=self.longest), text) for text in dict.fromkeys(texts)
+        )
 
     def compiled(self, where: str, key: str, make: Callable[[str], Made], text: str) -> Made:
         try:

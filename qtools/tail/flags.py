@@ -7,11 +7,11 @@ import time
 from typing import Any, TypedDict, cast
 
 from qtools.cli import options as shared
-from qtools.cli.broker import engine_of, topics_of
+from qtools.cli.broker import check_names, engine_of, topics_of
 from qtools.cli.flag_rules import Excludes, check_rules
 from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import UsageError
-from qtools.names import EPHEMERAL, parse_source
+from qtools.names import EPHEMERAL, LONGEST_NAME, parse_source
 from qtools.tail.options import TailOptions
 
 RULES = (
@@ -45,7 +45,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     check_rules(given, RULES)
     own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
     address, names = topics_of(sources, "q-tail reads from")
-    parsed = tuple(dict.fromkeys(parse_source(name, own) for name in names))
+    parsed = tuple(dict.fromkeys(parse_source(name, own, LONGEST_NAME) for name in names))
     guarded = tuple(source for source in parsed if source.channel == own)
     if flags["peek"] and guarded:
         raise UsageError(
@@ -59,6 +59,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         others, [others["select"], reads_keys], "--where, --select or --format envelope", shows_keys=True
     )
     engine = engine_of("q-tail", others, address)
+    check_names(engine, parsed)
     return TailOptions(
         sources=parsed,
         engine=engine,

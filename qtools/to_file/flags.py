@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from qtools.cli import options as shared
-from qtools.cli.broker import engine_of, topics_of
+from qtools.cli.broker import check_names, engine_of, topics_of
 from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import ExpressionError, UsageError
 from qtools.expressions.expression import Expression, compile_expression
-from qtools.names import check_channel, parse_source
+from qtools.names import LONGEST_NAME, check_channel, parse_source
 from qtools.paths import state_directory
 from qtools.to_file.archive.archive import Rotation
 from qtools.to_file.archive.compression import LEVELS
@@ -26,6 +26,7 @@ LATENESS = 600.0  # s
 OPEN_FILES = 64
 OPEN_FILES_OF_LOG = 256  # one for each partition that this process reads; each has two descriptors
 DEDUPE_WINDOW = 3600.0  # s
+LONGEST_IN_FILE_NAME = 180  # characters of a topic: file systems allow 255, and dates, sums and suffixes follow it
 DEDUPE_KEYS = 1_000_000
 
 
@@ -37,17 +38,19 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     where = _output_of(given)
     readers = [given[name] for name in ("where", "select", "partition_by", "dedupe")]
     decoder = decoder_if_given(given, readers, "--where, --partition-by, --dedupe, or --select (. stores it as JSON)")
-    channel = check_channel(given.pop("channel"))
+    channel = check_channel(given.pop("channel"), LONGEST_NAME)
     compression, level = _compression_of(given)
     partition, partition_by = given.pop("partition_format") or "", given.pop("partition_by")
     if partition_by is not None:
         partition = partition or DEFAULT_PARTITION
     pattern = _pattern_of(given)
     address, names = topics_of(sources, "q-to-file reads from")
-    parsed = tuple(dict.fromkeys(parse_source(source, channel) for source in names))
+    parsed = tuple(dict.fromkeys(parse_source(source, channel, LONGEST_NAME) for source in names))
     if len({source.topic for source in parsed}) < len(parsed):
         raise UsageError("give each topic once: two channels of it would be archived twice")
     engine = engine_of("q-to-file", given, address)
+    check_names(engine, parsed)
+    check_channel(channel, engine.capabilities.longest_name)
     can = engine.capabilities
     # With --dedupe the keys tell what is archived already.
     by_offsets = can.partitions and can.cumulative and given["dedupe"] is None
@@ -55,6 +58,9 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     name = given.pop("filename_format") or default + EXTENSIONS[given["format"]]
     if "<TOPIC>" not in name and (len(parsed) > 1 or pattern is not None):
         raise UsageError("--filename-format needs <TOPIC> where there may be several")
+    for topic, _ in parsed:
+        if "<TOPIC>" in name and len(topic) > LONGEST_IN_FILE_NAME:
+            raise UsageError(f"{topic} is too long for the name of a file: give --filename-format without <TOPIC>")
     lateness = given.pop("lateness")
     if not given.pop("complete_marker"):
         if lateness is not None:

@@ -261,6 +261,24 @@ async def test_a_topic_that_does_not_exist(engine: MemoryEngine, path: str, monk
     assert answer.json()["detail"] == "memory: topic events: there is no such topic on the cluster"
 
 
+@pytest.mark.parametrize("kind", ["topic", "channel"])
+async def test_names_that_the_engine_does_not_accept(kind: str) -> None:
+    for longest, status in ((64, 400), (249, 200)):
+        engine = MemoryEngine(EVERYTHING._replace(longest_name=longest, reserved_names=("..",)))
+        async with running(engine) as client:
+            name = {kind: "n" * 65, "until_empty": "true"}
+            answer = await client.get("/sub", params=HERE | name)
+            assert answer.status_code == status
+            if status == 400:
+                assert refusal(answer) == (400, f"INVALID_{kind.upper()}")
+                assert "has 65 characters, Memory accepts 64" in answer.json()["detail"]
+            reserved = await client.get("/sub", params=HERE | {kind: ".."})
+            assert refusal(reserved) == (400, f"INVALID_{kind.upper()}")
+            if kind == "topic":
+                assert (await client.post("/pub?topic=" + "n" * 65, content=b"x")).status_code == status
+                assert engine.bodies("n" * 65) == ([b"x"] if status == 200 else [])
+
+
 async def test_acknowledgements_of_a_client(engine: MemoryEngine) -> None:
     engine.put("events", BODIES[:4])
     async with (

@@ -188,3 +188,11 @@ def test_a_test_gives_the_variables_of_its_message() -> None:
 )
 def test_a_variable_of_a_test_that_is_no_value_of_it(line: str, told: str) -> None:
     assert told in refused(f"[default]\nto = 'a'\n[[test]]\nmessage = '1'\nto = ['a']\n{line}")
+
+
+def test_the_longest_topic_is_that_of_the_engine() -> None:
+    text = f"[[route]]\nto = '{'x' * 65}'\n[[route]]\nto = '{'y' * 65}\\(.a)'".encode()
+    routes = parse_routes("r.toml", text, 70).make()
+    plan = routes.plan(batch([b'{"a":"12345"}', b'{"a":"123456"}']))
+    assert [topic for topic, _ in plan.groups] == ["x" * 65, "y" * 65 + "12345"]
+    assert "has 71 characters, at most 70 are allowed" in str(plan.failed[1])

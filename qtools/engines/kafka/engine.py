@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qtools.engines.contract import Capabilities, PublisherOptions, SourceOptions
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.message import Batch
-from qtools.names import Subscription
+from qtools.names import LONGEST_NAME, Subscription
 
 if TYPE_CHECKING:
     from qtools.engines.kafka.publisher import KafkaPublisher
@@ -30,6 +30,8 @@ CAPABILITIES = Capabilities(
     keys_and_headers=True,
     partitions=True,
     cumulative=True,
+    longest_name=LONGEST_NAME,
+    reserved_names=(".", ".."),
     default_max_in_flight=10_000,  # it costs memory alone, and 2500 make fast readers wait
 )
 

@@ -21,7 +21,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from qtools.engines.contract import Capabilities
 from qtools.pubsub_http.api.access import SUBPROTOCOL, Access, refuse_unless
-from qtools.pubsub_http.api.capabilities import check_request, lacking_parameters
+from qtools.pubsub_http.api.capabilities import check_names, check_request, lacking_parameters
 from qtools.pubsub_http.api.page import FILES
 from qtools.pubsub_http.api.parameters import Parameter, Values
 from qtools.pubsub_http.api.routes import ROUTES, ApiRoute
@@ -150,6 +150,7 @@ class App:
         values = route.query.read(query)
         if route.right:
             _check_right(route.right, caller, values)
+        check_names(self._capabilities, values)
         if lacking or route.capability:
             check_request(self._capabilities, route, lacking, values)
         return handler, caller, values

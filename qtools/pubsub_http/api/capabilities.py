@@ -52,3 +52,18 @@ def check_request(capabilities: Capabilities, route: ApiRoute, lacking: Sequence
     for parameter in lacking:
         if parameter.needs(values[parameter.name]):
             check_capability(capabilities, parameter.capability, parameter.name)
+
+
+def check_names(capabilities: Capabilities, values: Values) -> None:
+    """Raise Refusal 400 if a topic or a channel among `values` has a name that the engine does not accept."""
+    for kind in ("topic", "channel"):
+        name = values.get(kind)
+        if not name:
+            continue
+        detail = ""
+        if len(name) > (longest := capabilities.longest_name):
+            detail = f"{kind} {name!r} has {len(name)} characters, {capabilities.engine} accepts {longest}"
+        elif name in capabilities.reserved_names:
+            detail = f"{kind} {name!r} is reserved by {capabilities.engine}"
+        if detail:
+            raise Refusal(400, f"INVALID_{kind.upper()}", detail)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
-from qtools.names import EPHEMERAL, MAX_NAME_LENGTH, is_valid_name
+from qtools.names import EPHEMERAL, LONGEST_NAME, MAX_NAME_LENGTH, is_valid_name
 from qtools.web.request_body import Refusal
 
 MOST_PARAMETERS = 100
@@ -89,7 +89,7 @@ class Query:
 
 
 def _name(text: str) -> str:
-    if not is_valid_name(text):
+    if not is_valid_name(text, LONGEST_NAME):  # the engine's own limit is checked in capabilities.py
         raise ValueError(f"has 1 to {MAX_NAME_LENGTH} letters, digits and . _ - only; {EPHEMERAL} may end it")
     return text
 

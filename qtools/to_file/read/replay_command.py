@@ -10,7 +10,6 @@ from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import UsageError
-from qtools.names import check_topic
 from qtools.to_file.time_type import TimeType
 
 
@@ -84,7 +83,7 @@ def main(url: str, topic: str, **given: Any) -> int:
     message, and compared with their manifests. After a connection is lost, messages without a confirmation are sent
     again: no message is lost, but some may arrive twice.
     """  # fmt: skip
-    from qtools.cli.broker import engine_of, topic_of
+    from qtools.cli.broker import check_names, engine_of, topic_of
     from qtools.cli.run import run_program
     from qtools.to_file.read.replay_plan import TimeSpan
     from qtools.to_file.read.replay_run import ReplayOptions, replay
@@ -95,9 +94,10 @@ def main(url: str, topic: str, **given: Any) -> int:
         raise UsageError("--since is not before --until: there is nothing between them")
     address, topic = topic_of(topic)
     engine = engine_of("q-to-file", given, address)
+    check_names(engine, topics=[topic])
     options = ReplayOptions(
         url=url,
-        topic=check_topic(topic),
+        topic=topic,
         engine=engine,
         endpoint=given.pop("s3_endpoint"),
         span=TimeSpan(since, until),
