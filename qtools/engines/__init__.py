@@ -4,6 +4,7 @@ contract.py  what a command may know of an engine
 choice.py    which broker a command uses, and the engine for it: flags, addresses, the environment
 url.py       a broker's address as a URL
 profiles.py  brokers by name, from the user's configuration file
+option_values.py  true and false in words, and secret files
 nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
 kafka/       Kafka, on librdkafka
 """

@@ -12,6 +12,7 @@ from typing import Any
 
 from qtools.engines.kafka.engine import KafkaEngine
 from qtools.engines.kafka.settings import KafkaSettings
+from qtools.engines.option_values import parse_switch, read_secret_file
 from qtools.engines.url import BrokerUrl
 from qtools.errors import StartError, UsageError
 
@@ -58,7 +59,6 @@ _OWN = {
     "token_file": "token_file",
 }  # fmt: skip
 _FILES = frozenset({"tls_ca", "tls_cert", "tls_key", "tls_key_password_file", "password_file", "token_file"})
-_SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def convert_options(pairs: Mapping[str, Any], where: str, file: Any = str) -> dict[str, Any]:
@@ -82,10 +82,10 @@ def convert_options(pairs: Mapping[str, Any], where: str, file: Any = str) -> di
 
 def _converted(name: str, value: Any, where: str, file: Any) -> Any:
     if name in ("tls", "tls_insecure"):
-        found = value if isinstance(value, bool) else _SWITCHES.get(str(value).lower())
-        if found is None:
-            raise UsageError(f"{where}: {value!r} is neither true nor false")
-        return found
+        try:
+            return parse_switch(value)
+        except ValueError as error:
+            raise UsageError(f"{where}: {error}") from error
     if not isinstance(value, str) or not value:
         raise UsageError(f"{where}: {value!r} is not a text")
     if name == "mechanism":
@@ -154,11 +154,13 @@ def engine_of_options(
     password_file = flags.get("secret_file") or fields.pop("password_file", "")
     fields.pop("password_file", None)
     user = fields.get("user") or url.user or environ.get("QTOOLS_KAFKA_USER", "")
-    password = _read(password_file) if password_file else url.password or environ.get("QTOOLS_KAFKA_PASSWORD", "")
+    password = (
+        _read_password(password_file) if password_file else url.password or environ.get("QTOOLS_KAFKA_PASSWORD", "")
+    )
     if user and "mechanism" not in fields:
         fields["mechanism"] = "PLAIN"
     if key_password_file := fields.pop("tls_key_password_file", ""):
-        fields["tls_key_password"] = _read(key_password_file)
+        fields["tls_key_password"] = _read_password(key_password_file)
     hosts = tuple(dict.fromkeys(host for each in urls for host in each.hosts))
     fields |= {"user": user, "password": password, "hosts": hosts, "program": program}
     settings = KafkaSettings(**fields, properties=tuple(properties.items()))
@@ -173,12 +175,9 @@ def _check_readable(what: str, path: str) -> None:
         raise StartError(f"cannot use the {what} {path}: {error.strerror or error}") from error
 
 
-def _read(path: str) -> str:
-    """The password in a file; its final newline is not part of it."""
+def _read_password(path: str) -> str:
+    """The password in a file, which is UTF-8."""
     try:
-        text = Path(path).read_text().removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"cannot read the secret file {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not text:
-        raise UsageError(f"the secret file {path} is empty")
-    return text
+        return read_secret_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StartError(f"cannot read the secret file {path}: {error}") from error

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from qtools.durations import parse_duration
+from qtools.engines.option_values import parse_switch
 from qtools.errors import UsageError
-
-_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 class Option(NamedTuple):
@@ -20,13 +19,6 @@ class Option(NamedTuple):
     field: str
     convert: Callable[[Any], Any]
     is_file: bool = False
-
-
-def _switch(value: Any) -> bool:
-    found = value if isinstance(value, bool) else _SWITCH.get(str(value).lower())
-    if found is None:
-        raise ValueError(f"{value!r} is neither true nor false")
-    return found
 
 
 def _text(value: Any) -> str:
@@ -59,17 +51,17 @@ def _level(value: Any) -> int:
 OPTIONS = {
     "auth_secret_file": Option("secret_file", _text, is_file=True),
     "client_id": Option("client_id", _text),
-    "deflate": Option("deflate", _switch),
+    "deflate": Option("deflate", parse_switch),
     "deflate_level": Option("deflate_level", _level),
     # nsqd refuses less than a second, and by default more than a minute.
     "heartbeat_interval": Option("heartbeat_interval", _milliseconds(1, 3600, "1s to 60m")),
     "msg_timeout": Option("msg_timeout", _milliseconds(1, 900, "1s to 15m")),  # as --msg-timeout
     "nsqd_http_address": Option("nsqd_http", _text),  # several are separated by commas
-    "snappy": Option("snappy", _switch),
-    "tls": Option("tls", _switch),
+    "snappy": Option("snappy", parse_switch),
+    "tls": Option("tls", parse_switch),
     "tls_ca": Option("tls_ca", _text, is_file=True),
     "tls_cert": Option("tls_cert", _text, is_file=True),
-    "tls_insecure_skip_verify": Option("tls_insecure", _switch),
+    "tls_insecure_skip_verify": Option("tls_insecure", parse_switch),
     "tls_key": Option("tls_key", _text, is_file=True),
 }
 

@@ -106,15 +106,9 @@ def _why(error: OSError) -> str:
 def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | None:
     """The AUTH secret from a file, else from QTOOLS_AUTH_SECRET, or None. A final newline is not part of it."""
     if path:
-        try:
-            with open(path, "rb") as file:
-                secret = file.read()
-        except OSError as error:
-            raise StartError(f"cannot read the secret file {path}: {error.strerror or error}") from error
-        secret = secret.removesuffix(b"\n").removesuffix(b"\r")
-        if not secret:
-            raise UsageError(f"the secret file {path} is empty")
-        return secret
+        from qtools.engines.option_values import read_secret_file  # few runs have one
+
+        return read_secret_file(path)
     text = environ.get("QTOOLS_AUTH_SECRET", "")
     return os.fsencode(text) if text else None
 
