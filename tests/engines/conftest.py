@@ -64,8 +64,9 @@ def _shared(kind: str, request: pytest.FixtureRequest) -> Cluster:
     elif not made.has_server:  # as cheap as a topic, and bound to the loop of one test
         return made(rooms.mktemp(kind))  # type: ignore[call-arg]
     elif kind not in running:
-        running[kind] = made(rooms.mktemp(kind))  # type: ignore[call-arg]
-        running[kind].start()
+        server = made(rooms.mktemp(kind))  # type: ignore[call-arg]
+        server.start()
+        running[kind] = server
     return running[kind]
 
 
@@ -100,8 +101,9 @@ def _secured(
 
     def make(kind: str) -> Cluster:
         if kind not in running:
-            running[kind] = cluster_class(kind).secured(tmp_path_factory.mktemp(f"{kind}-secured"), certificates)
-            running[kind].start()
+            server = cluster_class(kind).secured(tmp_path_factory.mktemp(f"{kind}-secured"), certificates)
+            server.start()
+            running[kind] = server
         return running[kind]
 
     yield make
