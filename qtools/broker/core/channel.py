@@ -141,9 +141,11 @@ class Channel:
         self.backlog.put(run)
         self._host.schedule(self)
 
-    def came(self, count: int) -> None:
-        """Note that messages were added to the backlog directly."""
-        self.messages += count
+    def came(self, count: int, taken: int | None = None) -> None:
+        """Note that `count` messages were added to the backlog directly. taken: how many of them it had room for; an
+        ephemeral channel drops the others."""
+        self.messages += count if taken is None else taken
+        self.dropped += 0 if taken is None else count - taken
         if count:
             self._more_is_ready()
 

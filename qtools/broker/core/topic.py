@@ -156,9 +156,10 @@ class Topic:
         """Pass the messages that waited here to the channels."""
         channels = list(self.channels.values())
         due = self._host.clock.due(not_before)
+        before = [channel.backlog.depth + channel.backlog.deferred for channel in channels]
         moved, runs = self._backlog.move_all([channel.backlog for channel in channels], due)
-        for channel in channels:
-            channel.came(moved)
+        for channel, had in zip(channels, before, strict=True):
+            channel.came(moved, channel.backlog.depth + channel.backlog.deferred - had)
             for run in runs:
                 channel.adopt(MessageRange(run.block, run.start, run.stop, run.attempts), now, not_before)
 

@@ -1,5 +1,5 @@
 """Work in the writer's thread that is done now and then. In: an idle store, the clock. Out: free space given back to
-the system; blocks to remove because they have been retained for long enough.
+the system; a reserve; blocks to remove because they have been retained for long enough.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Callable
 from typing import Protocol
 
 from qtools.broker.disk.database_thread import DatabaseThread
@@ -18,6 +19,7 @@ IDLE = 1.0  # s without anything to write, before space is given back to the sys
 PAUSE = 0.05  # s between two steps of that
 SLACK = 64 * 1024 * 1024  # bytes of the file that may be unused before they are given back
 VACUUM = 512  # pages given back in one step
+ALLOCATE_EVERY = 60.0  # s between two tries to allocate the reserve, on a disk that had no room for it
 SWEEP_AT_ONCE = 200  # topics in one query
 SWEEP_EVERY = 30.0  # s between two searches for blocks that have been retained for long enough
 
@@ -84,6 +86,17 @@ class Maintenance:
                 self._gives_back = False
 
         self._writer.do(work, answer)
+
+    # ── the reserve ──
+
+    def allocate_later(self, allocate: Callable[[], bool]) -> None:
+        """Call `allocate` every ALLOCATE_EVERY seconds until it returns True."""
+
+        def again() -> None:
+            if not self._store.is_closed and not allocate():
+                self.allocate_later(allocate)
+
+        self._loop.call_later(ALLOCATE_EVERY, again)
 
     # ── retention ──
 

@@ -18,7 +18,10 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from qtools.broker.disk.database import describe_error
+
 PATIENCE = 3.0  # s
+DISK_FAILS = "the disk reports errors"
 _FORGET_AFTER = 10.0  # s without a try of the same read
 _MOST_NOTED = 10_000  # reads
 
@@ -76,11 +79,16 @@ class Attempt:
     def __call__(self, error: Exception) -> bool:
         self.is_damaged = False
         if _is_damage(error):
-            self.is_damaged = not _may_be_of_disk(error) or takes_writes(self._directory)
+            self.is_damaged = not is_of_disk(error, self._directory)
         elif _is_io_error(error) and takes_writes(self._directory):
             self.is_unreadable = True
             self.is_damaged = self._is_last
         return self.is_damaged
+
+
+def is_of_disk(error: Exception, directory: Path) -> bool:
+    """Whether SQLite takes the file in `directory` for damaged because its disk is away."""
+    return _may_be_of_disk(error) and not takes_writes(directory)
 
 
 def is_unreadable(error: Exception) -> bool:
@@ -94,6 +102,13 @@ def _is_damage(error: Exception) -> bool:
         name = _name(error)
         return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or isinstance(error, sqlite3.DataError) or not name
     return not isinstance(error, (MemoryError, OSError))
+
+
+def describe_failure(error: Exception | None, is_damaged: bool) -> str:
+    """Why a read failed, for the log."""
+    if not isinstance(error, sqlite3.Error):
+        return f"{type(error).__name__}: {error}"
+    return describe_error(error) if is_damaged or not _may_be_of_disk(error) else DISK_FAILS
 
 
 def _may_be_of_disk(error: Exception) -> bool:

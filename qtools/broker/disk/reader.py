@@ -21,11 +21,11 @@ from typing import Any, TypeVar
 from qtools.broker.core.block import Block
 from qtools.broker.core.store import CannotRead
 from qtools.broker.disk.channel.progress import Row
-from qtools.broker.disk.database import FILE, connect, describe_error
+from qtools.broker.disk.database import FILE, connect
 from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.integrity.checksum import UNCHECKED, block_checksum
 from qtools.broker.disk.integrity.damage import UnreadableBlock
-from qtools.broker.disk.read_patience import Attempt, CountsAsDamage, ReadPatience
+from qtools.broker.disk.read_patience import Attempt, CountsAsDamage, ReadPatience, describe_failure
 
 _COLUMNS = "seq, topic, base, count, timestamp, due, offsets, frames, checksum"
 _IN_RANGE = f"SELECT {_COLUMNS} FROM block WHERE topic = ? AND seq >= ? AND seq < ?"
@@ -186,8 +186,8 @@ class BlockReader:
 
     def _note_failure(self, error: Exception | None, is_damaged: bool) -> None:
         self._has_failed = True
-        why = describe_error(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
-        self._on_error(f"cannot read messages: {why}", is_damaged)  # damage that is not of one block: repaired later
+        # Damage that does not belong to a single block is repaired at the next start.
+        self._on_error(f"cannot read messages: {describe_failure(error, is_damaged)}", is_damaged)
 
     def _report(self, topic: int, blocks: Iterable[Block]) -> None:
         for block in blocks:

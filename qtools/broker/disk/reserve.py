@@ -101,19 +101,19 @@ class Journal:
         with contextlib.suppress(OSError):
             self._slot = self._path.stat().st_size // 2
 
-    def allocate(self) -> None:
+    def allocate(self) -> bool:
         """Allocate the space while there is some: if there is no file, or a smaller one that is empty, as on a volume
-        that was enlarged."""
+        that was enlarged. Returns whether there is a file."""
         if self._slot >= self._wanted or self._is_used:
-            return
+            return True
         new = self._path.with_name(self._path.name + ".new")
         if allocate(new, 2 * self._wanted):
             try:
                 new.replace(self._path)
+                self._slot = self._wanted
             except OSError as error:
                 log.debug("cannot make %s: %s", self._path, error)
-                return
-            self._slot = self._wanted
+        return self._slot > 0
 
     def write(self, statements: Sequence[Statement]) -> bool:
         """Keep `statements`, instead of those before. Returns False when they do not fit, or the file cannot be

@@ -113,7 +113,8 @@ class DurableStore:
         self._checker = check_later(directory, self._loop, self._damage)
         self.writer = DatabaseThread("q-broker writer", connection, self._loop)
         self._maintenance = Maintenance(self, self.writer, self._loop)
-        self._write_failures.allocate()
+        if not self._write_failures.allocate():
+            self._maintenance.allocate_later(self._write_failures.allocate_again)
         if retain:
             self._maintenance.sweep()
 

@@ -309,6 +309,7 @@ class TopicBacklog:
                 for block in self._log.store.read_now(self._log.ident, start, stop, deferred=True):
                     backlog.defer(MessageRange(block, 0, block.count), max(block.due, not_before), 0)
         self._set(None)
+        self._log.sweep()  # an ephemeral channel has the messages in memory only
         return depth, []
 
     def peek(self, count: int, answer: Callable[[list[MessageRange] | None], None]) -> None:

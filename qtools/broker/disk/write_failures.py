@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qtools.broker.disk.database import describe_error
 from qtools.broker.disk.integrity.damage import Damage
+from qtools.broker.disk.read_patience import DISK_FAILS, is_of_disk
 from qtools.broker.disk.reserve import Journal, Sizes, allocate, free_bytes, in_megabytes
 from qtools.broker.disk.transaction import Transaction
 
@@ -34,10 +35,23 @@ class WriteFailures:
         self._reserve = directory / "reserve"
         self._journal = Journal(directory, self.sizes.journal)
 
-    def allocate(self) -> None:
-        """Take the space that is kept free for a full disk."""
-        self._journal.allocate()
-        self._keep_reserve()
+    def allocate(self) -> bool:
+        """Take the space that is kept free for a full disk. Returns False, and logs a warning, when there is no
+        room."""
+        if self._journal.allocate() and self._keep_reserve():
+            return True
+        log.warning(
+            "%s: there is no room for a reserve of %s: if the disk becomes full, messages that consumers finish then"
+            " may be delivered again after a restart",
+            self._directory,
+            in_megabytes(self.sizes.reserve),
+        )
+        return False
+
+    def allocate_again(self) -> bool:
+        """Take that space if there is enough room for it now, and no write fails. Returns whether it is taken."""
+        has_room = not self.failure and free_bytes(self._directory) >= self.sizes.enough
+        return has_room and self._journal.allocate() and self._keep_reserve()
 
     def _keep_reserve(self) -> bool:
         return allocate(self._reserve, self.sizes.reserve)
@@ -58,8 +72,10 @@ class WriteFailures:
         """Write `job`, as Transaction.run. What consumers have finished goes to the journal if the database fails."""
         try:
             more = job.run(connection, must_write=must_write)
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             self._journal.note(job.before + job.after)
+            if is_of_disk(error, self._directory):
+                raise OSError(DISK_FAILS) from error
             raise
         self._journal.clear()
         return more
@@ -77,6 +93,8 @@ class WriteFailures:
 
     def reason(self, error: Exception) -> str:
         """Why a write failed, for people. Damage is reported."""
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
         if not isinstance(error, sqlite3.Error):
             log.error("internal error while writing: %s: %s", type(error).__name__, error)
             return str(error)

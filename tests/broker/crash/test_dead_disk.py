@@ -70,12 +70,18 @@ def test_a_disk_that_is_unplugged_costs_no_message(disk: ImageDisk, tmp_path: Pa
         broker.start()  # nothing is cached any more, neither here nor by SQLite
         disk.fail()
         reader = broker.reader("t", "c", ready=500)
-        wait_until(lambda: "cannot read messages: " in broker.log, what=lambda: broker.log)
+        wait_until(lambda: "cannot read messages: the disk reports errors" in broker.log, what=lambda: broker.log)
         reader.read(1.0)  # it has tried again since
+        status, answer = broker.ask("POST", "/pub?topic=t", b"refused")
+        assert (status, json.loads(answer)["message"].partition(" ")[0]) == (503, "PUB_FAILED")
+        assert "damaged" not in answer.decode()
         status, answer = broker.ask("GET", "/stats?format=json")
         assert (status, json.loads(answer).get("damaged")) == (200, None)
         assert "messages cannot be read" not in broker.log
-        assert "damaged" not in broker.ask("GET", "/ping")[1].decode()
+        assert "is damaged" not in broker.log
+        status, answer = broker.ask("GET", "/ping")
+        assert (status, answer[:6]) == (500, b"NOK - ")
+        assert b"damaged" not in answer
         reader.close()
         broker.kill()
         disk.unmount()

@@ -141,6 +141,34 @@ async def test_a_block_that_can_never_be_read_is_left_out_while_others_are_read(
     world.close()
 
 
+@pytest.mark.parametrize("failures", [1, 2, 3, 5])  # after the third the due times count as damaged
+async def test_an_order_by_due_time_that_cannot_be_read(
+    failures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The messages come, each when it is due; without their order the blocks are read one by one."""
+    disk = Disk(monkeypatch)
+    world = await make_world(tmp_path)
+    clients = [world.subscribe("t", f"c{number}", 1000) for number in range(CHANNELS)]
+    await come_true(lambda: all(len(client.holds) == 3 * BLOCKS for client in clients))
+    failed = 0
+
+    def fail(statement: str, _: Any) -> None:
+        nonlocal failed
+        if "block_by_due" in statement and failed < failures:
+            failed += 1
+            raise sqlite_error("SQLITE_BUSY")
+
+    client = clients[0]
+    for number, ident in enumerate(sorted(client.holds)):
+        client.requeue(ident, 0.3 + number / 100)
+    disk.fail = fail
+    await come_true(lambda: len(client.holds) == 3 * BLOCKS)
+    assert failed == failures
+    assert world.broker.health == "OK"
+    await world.drain()  # it would say what came too early
+    world.close()
+
+
 def test_a_disk_that_is_full_or_away(tmp_path: Path, disk: Path) -> None:
     assert takes_writes(tmp_path)
     with (disk / "other").open("wb") as file:

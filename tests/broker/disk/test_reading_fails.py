@@ -136,6 +136,28 @@ async def test_a_message_that_came_back_and_is_lost_when_it_is_read_again(how: s
     world.close()
 
 
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (15, 3), (28, 2)])
+async def test_what_was_never_read_and_is_no_longer_there(first: int, count: int, tmp_path: Path) -> None:
+    world = World(tmp_path, memory_messages=10)
+    await world.channel("t", "c")
+    await publish_blocks(world, 30)
+    (lowest,) = world.store.reader._quick.execute("SELECT min(seq) FROM block").fetchone()
+    lost = range(lowest + first, lowest + first + count)
+    world.restart()
+    change_rows(f"DELETE FROM block WHERE seq BETWEEN {lost[0]} AND {lost[-1]}")(world.directory)
+    world.publish("t", 3)
+    await world.quiet()
+    await take_all(world, 3 * (31 - count))
+    (found,) = world.store.lost
+    assert found.messages == 3 * count
+    assert found.first_block <= lost[0]
+    assert lost[-1] <= found.last_block
+    assert world.broker.health.startswith(f"NOK - {3 * count} messages of t cannot be read")
+    world.restart()
+    assert world.broker.topics["t"].channels["c"].depth == 0
+    world.close()
+
+
 async def make_all_kinds(world: World) -> int:
     """Messages that wait on disk in each way: never read, come back, due and not read; how many."""
     await world.channel("t", "c")

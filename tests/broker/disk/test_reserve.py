@@ -17,7 +17,11 @@ from qtools.broker.disk import store as store_module
 from qtools.broker.disk.database import FILE, make_database
 from qtools.broker.disk.reserve import Journal
 from qtools.broker.disk.transaction import Transaction
+from tests.broker.crash.test_small_disks import take_all
+from tests.broker.disk.test_start_fails import disk
 from tests.broker.disk.world import World
+
+__all__ = ["disk"]  # a fixture
 
 
 def insert(number: int) -> list[Any]:
@@ -187,6 +191,40 @@ async def test_a_disk_that_does_not_even_say_how_full_it_is(
     assert await refused(world) == ""
     assert "Traceback" not in caplog.text
     world.close()
+
+
+async def test_a_reserve_is_taken_as_soon_as_there_is_room_for_it(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(maintenance, "ALLOCATE_EVERY", 0.02)
+    world = World(disk)
+    await world.channel("t", "c")
+    await world.quiet()
+    sizes = world.store._write_failures.sizes
+
+    def leave_no_room(directory: Path) -> None:
+        (directory / "reserve").unlink()
+        (disk / "room").write_bytes(bytes(2_000_000))
+        with (disk / "other").open("wb") as file:
+            take_all(file.fileno())
+        (disk / "room").unlink()
+
+    world.restart_with(leave_no_room)
+    reserve = world.directory / "reserve"
+    assert caplog.messages == [
+        f"{world.directory}: there is no room for a reserve of 4.2 MB: if the disk becomes full, messages that"
+        " consumers finish then may be delivered again after a restart"
+    ]
+    world.publish("t", 3)
+    await world.quiet()
+    await asyncio.sleep(0.1)  # time for some tries
+    assert not reserve.exists()
+    (disk / "other").unlink()
+    await come_true(reserve.exists)
+    assert reserve.stat().st_blocks * 512 == sizes.reserve
+    await world.drain()
+    world.close()
+    assert len(caplog.messages) == 1
 
 
 async def test_what_lies_idle_in_the_file_goes_back_to_the_system(

@@ -91,6 +91,28 @@ async def test_what_was_put_off_keeps_its_time(how: str, tmp_path: Path) -> None
     world.close()
 
 
+@pytest.mark.parametrize("delay", [0, 100])
+@pytest.mark.parametrize("count", [1, 30])  # blocks; the channel has room for 50 messages
+async def test_what_an_ephemeral_channel_got_from_a_paused_topic_leaves_the_disk(
+    count: int, delay: int, world: World
+) -> None:
+    broker = world.broker
+    topic = broker.topic("t")
+    channel = broker.channel("t", "c#ephemeral")
+    topic.pause(broker.now(), time.time_ns())
+    for _ in range(count):
+        commit = broker.publish("t", [b"x"] * 10, delay)
+        assert commit is not None
+        await come_true(lambda commit=commit: commit.done)
+    assert await blocks(world) == count
+    topic.unpause(broker.now(), time.time_ns())
+    held = 10 if count == 1 else 50
+    assert channel.depth + channel.deferred == held
+    assert (channel.messages, channel.dropped) == (held, 10 * count - held)
+    await come_true(lambda: world.store.is_idle)
+    assert await blocks(world) == 0
+
+
 async def test_paused_stays_paused(world: World) -> None:
     await world.channel("t", "c")
     await world.pause("t")

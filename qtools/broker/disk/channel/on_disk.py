@@ -58,6 +58,7 @@ class MessagesOnDisk:
         self.cold_from: int | None = None
         self.skip: set[int] = set()
         self.requeued: deque[MessageRange] = deque()
+        self._first_cold = 0  # what `cold_from` was before any of them was read
         self._cold_count = 0  # messages of the cold blocks
         self._backlog = backlog
         self._topic = topic
@@ -73,14 +74,14 @@ class MessagesOnDisk:
     def append(self, seq: int, count: int) -> None:
         """Add the newest block, with `count` messages."""
         if self.cold_from is None:
-            self.cold_from = seq
+            self.cold_from = self._first_cold = seq
         self._cold_count += count
 
     def extend(self, start: int, count: int) -> None:
         """Add the blocks from `start` to the newest one, with `count` messages."""
         self._cold_count += count
         if self.cold_from is None or start < self.cold_from:
-            self.cold_from = start
+            self.cold_from = self._first_cold = start
 
     def requeue(self, run: MessageRange) -> None:
         """Add a range that was requeued. Neighbours that are requeued one by one, in order, become one range again."""
@@ -127,9 +128,7 @@ class MessagesOnDisk:
         elif self.cold_from is not None:
             self._is_reading = True
             start, stop = self.cold_from, self._topic.given
-            reader.range(
-                topic, start, stop, messages, size, lambda blocks: self._read_cold(generation, start, stop, blocks)
-            )
+            reader.range(topic, start, stop, messages, size, lambda blocks: self._read_cold(generation, stop, blocks))
 
     def _is_stale(self, generation: int, found: object) -> bool:
         """Whether the answer to a read is of no use: the channel was emptied, or the read failed and is tried again."""
@@ -146,13 +145,7 @@ class MessagesOnDisk:
         self._deferred.load()  # there may be room for it again
         self._backlog.loaded()
 
-    def _take(self, run: MessageRange) -> None:
-        if run.block.is_cold:
-            self.requeue(run)
-        else:
-            self._queue.put(run)
-
-    def _read_cold(self, generation: int, start: int, stop: int, blocks: list[Block] | None) -> None:
+    def _read_cold(self, generation: int, stop: int, blocks: list[Block] | None) -> None:
         """Take cold blocks, in order; no blocks means that there are none left below `stop`."""
         if self._is_stale(generation, blocks):
             return
@@ -172,13 +165,13 @@ class MessagesOnDisk:
                 continue
             self._unfinished.in_order[block.seq] = None
             for run in self._backlog.whole(block):
-                self._take(run)
+                self._queue.put(run)
         if not blocks:
             self.cold_from = stop if stop < self._topic.given else None
         if not self._cold_count or self.cold_from is None:
             self.cold_from = None
             if self._cold_count > 0:
-                self._store.missing(self._topic.name, start, stop - 1, self._cold_count)
+                self._store.missing(self._topic.name, self._first_cold, stop - 1, self._cold_count)
             self._backlog.depth -= self._cold_count
             self._cold_count = 0
             self.skip.clear()
@@ -198,7 +191,7 @@ class MessagesOnDisk:
         for run in requeued:
             block = have.get(run.block.seq)
             if block is not None and not block.is_cold:
-                self._take(MessageRange(block, run.start, run.stop, run.attempts))
+                self._queue.put(MessageRange(block, run.start, run.stop, run.attempts))
             elif run.block.seq in looked_at:  # it is damaged
                 if block is None:
                     self._store.missing(self._topic.name, run.block.seq, run.block.seq, len(run))
@@ -221,7 +214,7 @@ class MessagesOnDisk:
                 self._lose(block.seq)
                 continue
             for run in self._deferred.admit_late(block, row, wall):
-                self._take(run)
+                self._queue.put(run)
         there = {block.seq for block, _ in found}
         for seq in wanted:
             if seq not in there and (not found or seq < found[-1][0].seq):

@@ -63,7 +63,7 @@ class Damage:
     def __init__(self, directory: Path) -> None:
         self.lost: list[Lost] = []
         self._directory = directory / DIRECTORY
-        self._known: set[tuple[str, int, str]] = set()
+        self._known: set[tuple[str, int, int, str]] = set()
         self._files = 0
         self._load()
 
@@ -79,7 +79,7 @@ class Damage:
             except (ValueError, KeyError, TypeError):
                 continue  # a line that was not written completely
             self.lost.append(found)
-            self._known.add((found.topic, found.first_block, "" if found.first_block else found.reason))
+            self._known.add(_key(found))
         log.error("%s: %s", self._directory.parent, self.summary)
 
     @property
@@ -112,7 +112,7 @@ class Damage:
 
     def report(self, found: Lost) -> None:
         """Write `found` to the log and to disk, once."""
-        key = (found.topic, found.first_block, "" if found.first_block else found.reason)
+        key = _key(found)
         if key in self._known:
             return
         self._known.add(key)
@@ -128,6 +128,11 @@ class Damage:
                 os.close(held)
         except OSError as error:
             log.error("cannot write %s: %s", self._directory / REPORT, (error.strerror or str(error)).lower())
+
+
+def _key(one: Lost) -> tuple[str, int, int, str]:
+    """The same for all reports of the same blocks, which each channel meets."""
+    return one.topic, one.first_block, one.last_block, "" if one.first_block else one.reason
 
 
 def sentence(one: Lost) -> str:
