@@ -42,6 +42,7 @@ from qtools.broker.disk.retention import Age, Retain, Sweeper
 from qtools.broker.disk.topic_log import TopicLog
 from qtools.broker.disk.transaction import Transaction, make_room
 from qtools.broker.disk.write_failures import AGAIN, WriteFailures
+from qtools.errors import StartError
 
 log = logging.getLogger("qtools.broker")
 
@@ -105,15 +106,15 @@ class DurableStore:
                 self._restore(connection, Sweeper(retain or Retain()))
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             connection.close()
-            from qtools.errors import StartError
-
             why = describe_error(error) if isinstance(error, sqlite3.Error) else f"it is damaged ({error})"
             raise StartError(f"cannot use {directory}: {why}; it was left as it is") from error
         self._connection = connection
         self._checker = check_later(directory, self._loop, self._damage)
         self.writer = DatabaseThread("q-broker writer", connection, self._loop)
         self._maintenance = Maintenance(self, self.writer, self._loop)
-        if not self._write_failures.allocate():
+        if self._write_failures.failure:
+            self.later(self._probe)
+        elif not self._write_failures.allocate():
             self._maintenance.allocate_later(self._write_failures.allocate_again)
         if retain:
             self._maintenance.sweep()
@@ -134,7 +135,7 @@ class DurableStore:
 
     @on_failure.setter
     def on_failure(self, on_failure: Callable[[str], None]) -> None:
-        self._write_failures.on_failure = on_failure
+        self._write_failures.watch(on_failure)
 
     # ── topics ──────────────────────────────────────────────────────────────────────────────────
 
@@ -283,7 +284,7 @@ class DurableStore:
         else:
             self._writes.put_back(job)
             why = self._write_failures.reason(error)
-            self._write_failures.begin(why, error)
+            self._write_failures.begin(why, is_full=getattr(error, "sqlite_errorname", "") == "SQLITE_FULL")
             self._loop.call_later(AGAIN, self._probe)
             if commit is not None:
                 commit.settle(StoreFailed(why))

@@ -34,6 +34,7 @@ class WriteFailures:
         self._damage = damage
         self._reserve = directory / "reserve"
         self._journal = Journal(directory, self.sizes.journal)
+        self._make_room()
 
     def allocate(self) -> bool:
         """Take the space that is kept free for a full disk. Returns False, and logs a warning, when there is no
@@ -52,6 +53,18 @@ class WriteFailures:
         """Take that space if there is enough room for it now, and no write fails. Returns whether it is taken."""
         has_room = not self.failure and free_bytes(self._directory) >= self.sizes.enough
         return has_room and self._journal.allocate() and self._keep_reserve()
+
+    def watch(self, on_failure: Callable[[str], None]) -> None:
+        """Call `on_failure` when that changes; at once if nothing can be written now."""
+        self.on_failure = on_failure
+        if self.failure:
+            on_failure(self.failure)
+
+    def _make_room(self) -> None:
+        """Before the database is opened: give up the reserve if the disk is full, because SQLite needs some space even
+        to read. Messages are refused then, as after an error."""
+        if free_bytes(self._directory) < self.sizes.log and self._reserve.exists():
+            self.begin(self._full, is_full=True)
 
     def _keep_reserve(self) -> bool:
         return allocate(self._reserve, self.sizes.reserve)
@@ -102,14 +115,17 @@ class WriteFailures:
         if name.startswith("SQLITE_CORRUPT"):
             self._damage.report_structure(str(error))
         if name == "SQLITE_FULL":
-            return f"{describe_error(error)}: {in_megabytes(self.sizes.enough)} have to be free in {self._directory}"
+            return self._full
         return describe_error(error)
 
-    def begin(self, why: str, error: Exception) -> None:
+    @property
+    def _full(self) -> str:
+        return f"the disk is full: {in_megabytes(self.sizes.enough)} have to be free in {self._directory}"
+
+    def begin(self, why: str, *, is_full: bool) -> None:
         """Note that the disk refuses writes, and delete the reserve."""
         if self.failure != why:
             self.failure = why
-            is_full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
             log.error(
                 "cannot write to %s: %s; publishing is refused until the directory can be written to, consumers are"
                 " still served",

@@ -54,6 +54,15 @@ async def take_all(world: World, count: int) -> None:
     assert not world.wrong
 
 
+def restart_when_all_is_due(world: World, change: Callable[[Path], None] = lambda directory: None) -> None:
+    """Restart a broker, after `change` of its files, with a clock that is 1001 s ahead."""
+    for owed in world.accounts["t", "c"].owed.values():
+        owed.not_before = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_module, "Clock", lambda monotonic: Clock(monotonic, time.time_ns() + round(1001e9)))
+        world.restart_with(change)
+
+
 @pytest.mark.parametrize("blocks", [12, 13, 14])  # the last read of what waits ends within them, or behind them
 @pytest.mark.parametrize("how", ["damaged", "deleted"])
 async def test_a_requeued_block_that_is_due_and_lost(how: str, blocks: int, tmp_path: Path) -> None:
@@ -65,16 +74,10 @@ async def test_a_requeued_block_that_is_due_and_lost(how: str, blocks: int, tmp_
     await come_true(lambda: len(client.holds) == 6)
     client.consumer.ready = 0
     for ident in list(client.holds):
-        client.requeue(ident, 0.2)
-    due = time.time() + 0.2
+        client.requeue(ident, 1000.0)
     await world.quiet()
     statement = DAMAGE if how == "damaged" else "DELETE FROM block"
-
-    def change(directory: Path) -> None:
-        time.sleep(max(due - time.time(), 0) + 0.01)  # they are due when the broker starts
-        change_rows(statement + " WHERE seq = (SELECT min(seq) FROM block)")(directory)
-
-    world.restart_with(change)
+    restart_when_all_is_due(world, change_rows(statement + " WHERE seq = (SELECT min(seq) FROM block)"))
     channel = world.broker.topics["t"].channels["c"]
     assert (channel.depth, channel.deferred) == (3 * blocks, 0)
     await take_all(world, 3 * blocks - 3)
@@ -170,11 +173,7 @@ async def make_all_kinds(world: World) -> int:
     for ident in idents[15:]:
         client.requeue(ident, 1000.0)  # they are due after the restart, at which the clock is set forward
     await world.quiet()
-    for owed in world.accounts["t", "c"].owed.values():
-        owed.not_before = 0.0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "Clock", lambda monotonic: Clock(monotonic, time.time_ns() + round(1001e9)))
-        world.restart()
+    restart_when_all_is_due(world)
     assert world.broker.topics["t"].channels["c"].depth == 56
     return 56
 

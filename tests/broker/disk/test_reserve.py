@@ -193,6 +193,38 @@ async def test_a_disk_that_does_not_even_say_how_full_it_is(
     world.close()
 
 
+async def test_a_broker_that_starts_on_a_full_disk_serves_consumers_by_its_reserve(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite needs some space even to read. Messages are refused, as on a disk that has become full."""
+    monkeypatch.setattr(store_module, "AGAIN", 0.02)
+    world = World(disk)
+    await world.channel("t", "c")
+    world.publish("t", 20)
+    await world.quiet()
+
+    def fill(_: Path) -> None:
+        with (disk / "other").open("wb") as file:
+            take_all(file.fileno())
+
+    world.restart_with(fill)
+    assert not (world.directory / "reserve").exists()
+    assert world.broker.health == f"NOK - the disk is full: 9.8 MB have to be free in {world.directory}"
+    assert "publishing is refused until the directory can be written to, consumers are still served" in caplog.text
+    assert (await refused(world)).startswith("the disk is full: ")
+    client = world.subscribe("t", "c", 100)
+    await come_true(lambda: len(client.holds) == 20)
+    client.finish(list(client.holds))
+    await world.quiet()
+    (disk / "other").unlink()
+    await come_true(lambda: world.broker.health == "OK")
+    assert (world.directory / "reserve").exists()
+    assert await refused(world) == ""
+    world.restart()
+    assert world.broker.topics["t"].channels["c"].depth == 1
+    world.close()
+
+
 async def test_a_reserve_is_taken_as_soon_as_there_is_room_for_it(
     disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
