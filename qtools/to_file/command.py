@@ -105,8 +105,8 @@ uses the work directory.
     "--filename-format",
     metavar="TEMPLATE",
     help="Name of the files. It may contain <TOPIC>, <HOST>, <PID>, <DATETIME>, the %-codes of strftime, / for "
-    "directories, and <REV>, a number that is raised until the name is free.  [default: "
-    "<TOPIC>.<HOST><REV>.<DATETIME>.log]",
+    "directories, and <REV>, a number that is raised until the name is free; with Kafka also <PARTITION> and "
+    "<OFFSETS>.  [default: <TOPIC>.<HOST><REV>.<DATETIME>.log; with Kafka <TOPIC>.<PARTITION>.<OFFSETS>.log]",
 )
 @click.option(
     "--datetime-format",

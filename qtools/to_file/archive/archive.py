@@ -133,9 +133,19 @@ class Archive:
         return len(self._open) + len(self._closing)
 
     @property
+    def is_of_log(self) -> bool:
+        """Whether its messages have partitions and offsets, by which each is archived once."""
+        return self._sources is not None
+
+    @property
     def skipped(self) -> int:
         """The number of messages that were in the archive already."""
         return 0 if self._sources is None else self._sources.skipped
+
+    @property
+    def skipped_bytes(self) -> int:
+        """The bytes of their bodies."""
+        return 0 if self._sources is None else self._sources.skipped_bytes
 
     def adopt(self) -> int:
         """Take over the files that earlier runs left in the work directory, for `settle` to finish; their number."""

@@ -100,11 +100,11 @@ class ArchivedPartition:
 
 
 class ArchivedPartitions:
-    """All partitions that are read. look_up: asks the archive for the end of a chain. skipped: messages that were in
-    the archive already."""
+    """All partitions that are read. look_up: asks the archive for the end of a chain. skipped, skipped_bytes: messages
+    that were in the archive already, and the bytes of their bodies."""
 
     def __init__(self, look_up: LookUp) -> None:
-        self.skipped = 0
+        self.skipped = self.skipped_bytes = 0
         self._look_up = look_up
         self._sources: dict[PartitionOrigin, ArchivedPartition] = {}
 
@@ -122,15 +122,19 @@ class ArchivedPartitions:
             for topic, directory, batch in groups
             for origin, part in _by_origin(batch)
         ]
+        kept = [each for each in pieces if not each[2].is_over]
         found = [
-            (topic, directory, source, self._fresh(source, directory, part))
-            for topic, directory, source, part in pieces
-            if not source.is_over
+            (topic, directory, source, self._fresh(source, directory, part)) for topic, directory, source, part in kept
         ]
-        self.skipped += sum(len(each[3]) for each in pieces if not each[2].is_over) - sum(
-            len(each[3]) for each in found
-        )
+        for (_, _, _, part), (_, _, _, fresh) in zip(kept, found, strict=True):
+            if fresh is not part:
+                self.count_skipped(part, len(part) - len(fresh))
         return [each for each in found if each[3].bodies]
+
+    def count_skipped(self, part: Batch, count: int) -> None:
+        """The first `count` messages of `part` were in the archive already."""
+        self.skipped += count
+        self.skipped_bytes += sum(map(len, part.bodies[:count]))
 
     def _source_of(self, origin: PartitionOrigin) -> ArchivedPartition:
         if (source := self._sources.get(origin)) is None:

@@ -26,6 +26,11 @@ TICK_SECONDS = 1.0  # how late a file that is due by the clock may be closed
 T = TypeVar("T")
 
 
+def skipped_families(skipped: int) -> list[Family]:
+    """The metric of messages that were read again and left out."""
+    return [counter("qtools_to_file_archived_before_total", "Messages that were in the archive already.", skipped)]
+
+
 class ArchiveSink:
     """Writes to `archive`, in its own thread."""
 
@@ -53,9 +58,10 @@ class ArchiveSink:
 
     async def write(self, batch: Batch) -> None:
         """Return when all of `batch` is durable, however long that takes."""
+        skipped, skipped_bytes = self.archive.skipped, self.archive.skipped_bytes
         await self._until_done(partial(self.archive.write, batch))
-        self.written += len(batch)
-        self.written_bytes += sum(map(len, batch.bodies))
+        self.written += len(batch) - (self.archive.skipped - skipped)
+        self.written_bytes += sum(map(len, batch.bodies)) - (self.archive.skipped_bytes - skipped_bytes)
 
     async def complete(self, partition: str) -> bool:
         """Close the files of `partition`, and mark it as complete. Always True here."""
@@ -113,6 +119,7 @@ class ArchiveSink:
             counter("qtools_to_file_syncs_total", "Number of fsyncs of received messages.", archive.syncs),
             gauge("qtools_to_file_open_files", "Files that are not finished.", archive.open),
             gauge("qtools_to_file_paused", "1 while nothing can be written.", bool(self.trouble)),
+            *(skipped_families(archive.skipped) if archive.is_of_log else ()),
         ]
 
     async def _keep_time(self, adopted: bool) -> None:

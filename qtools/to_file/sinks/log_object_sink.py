@@ -14,12 +14,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from qtools.backoff import next_delay
+from qtools.cli.metrics.metrics_format import Family
 from qtools.errors import InputError, ObjectDiffers, SinkError
 from qtools.message import Batch
 from qtools.to_file.archive.archive import Encoding
 from qtools.to_file.archive.archived_partitions import ArchivedPartition, ArchivedPartitions, ChainEnd
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.partitioner import Group, Partitioner
+from qtools.to_file.sinks.archive_sink import skipped_families
 from qtools.to_file.sinks.object_sink import AT_ONCE, ObjectSink
 from qtools.to_file.sinks.store_chains import StoreChains
 from qtools.to_file.stores.object_store import ObjectStore
@@ -54,6 +56,9 @@ class LogObjectSink(ObjectSink):
         finally:
             for task in putting:
                 task.cancel()
+
+    def families(self) -> list[Family]:
+        return [*super().families(), *skipped_families(self._sources.skipped)]
 
     def notes(self) -> list[str]:
         skipped = [f"{self._sources.skipped:,} archived before"] if self._sources.skipped else []
@@ -107,6 +112,6 @@ class LogObjectSink(ObjectSink):
         archived, rest = part.split(bisect_right(part.ids, end.offset))
         if not archived.bodies:
             raise SinkError(str(error)) from error
-        self._sources.skipped += len(archived)
+        self._sources.count_skipped(part, len(archived))
         source.set_end(directory, end.offset)
         return rest

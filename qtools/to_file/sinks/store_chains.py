@@ -43,7 +43,7 @@ class StoreChains:
     async def find(self, topic: str, number: int, directory: str, offset: int) -> ChainEnd:
         """The end of the chain of partition `number` in `directory` ("" where there are none). StoreError."""
         prefix = log_prefix(topic, number)
-        pattern = re.compile(rf"{re.escape(prefix)}(\d{{20}})\.(?!.*{re.escape(OBJECT_MANIFEST)}\Z)")
+        pattern = re.compile(rf"{re.escape(prefix)}(\d{{20}})(?:-\d{{20}})?\.(?!.*{re.escape(OBJECT_MANIFEST)}\Z)")
         found: list[tuple[int, StoredObject]] = []
         begin = "" if self._layout.has_directories else f"{directory}/{prefix}".lstrip("/")
         async for entries in self._store.list(directory, begin=begin):

@@ -33,8 +33,9 @@ from qtools.to_file.archive.archived_partitions import ArchivedPartition
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.file_record import BESIDE, FileRecord, beside, read_beside
 from qtools.to_file.archive.layout import EXTENSIONS
-from qtools.to_file.archive.manifest import manifest_line, put_manifest
+from qtools.to_file.archive.manifest import OBJECT_MANIFEST, manifest_line, put_manifest
 from qtools.to_file.read.record_reader import RecordReader, Sum, read_records
+from qtools.to_file.stores.digests import SINGLE_PUT
 from qtools.to_file.stores.object_store import BLOCK, ObjectStore, Outcome
 
 AT_ONCE = 2  # uploads; at most one is of a large file, and another has up to 16 MiB in memory
@@ -43,14 +44,20 @@ RETIRE_TIMEOUT = 10.0  # s that `run` waits after `close` for uploads in progres
 
 def object_name(finished: FileRecord) -> str:
     """`dt=2026-11-23/hour=08/events.20261123T080001Z.0123456789abcdef0123456789abcdef.jsonl.gz`; for one partition of a
-    log `dt=2026-11-23/hour=08/events.3.00000000000000012345.jsonl.gz`"""
+    log `dt=2026-11-23/hour=08/events.3.00000000000000012345.jsonl.gz`.
+
+    An object that is put in one request has the first offset only: of two processes that continue a partition one is
+    refused. The request that completes an upload in parts cannot be refused, so such an object has both offsets: it
+    never takes the place of another one.
+    """
     directory = finished.relative.rpartition("/")[0]
     stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(finished.first_timestamp // 1_000_000_000))
     extension = EXTENSIONS[finished.format] + SUFFIXES[finished.compression]
     topic = f"_{finished.topic}" if finished.topic.startswith(".") else finished.topic  # not hidden
     name = f"{topic}.{stamp}.{finished.ids_hash}{extension}"
     if finished.partition >= 0:
-        name = f"{log_prefix(finished.topic, finished.partition)}{finished.first_offset:020d}{extension}"
+        last = f"-{finished.last_offset:020d}" if finished.size > SINGLE_PUT else ""
+        name = f"{log_prefix(finished.topic, finished.partition)}{finished.first_offset:020d}{last}{extension}"
     return f"{directory}/{name}" if directory else name
 
 
@@ -66,6 +73,8 @@ async def upload(store: ObjectStore, finished: FileRecord, content: bytes | None
     what was uploaded until then stays, and another attempt goes on from there.
     """
     name = object_name(finished)
+    if finished.partition >= 0:
+        await _refuse_rival(store, finished, name)
     try:
         source = finished.path if content is None else content
         # The manifest is also stored as metadata of the object: after a crash it may be all there is of it.
@@ -83,6 +92,19 @@ async def upload(store: ObjectStore, finished: FileRecord, content: bytes | None
     except ObjectDiffers as error:
         raise ObjectDiffers(error.url, error.there, f"it does not describe {store.url_of(name)}") from error
     return outcome
+
+
+async def _refuse_rival(store: ObjectStore, finished: FileRecord, name: str) -> None:
+    """ObjectDiffers if an object with another name begins with the same offset of the partition."""
+    directory = name.rpartition("/")[0]
+    begin = f"{directory}/{log_prefix(finished.topic, finished.partition)}{finished.first_offset:020d}".lstrip("/")
+    async for entries in store.list(directory, begin=begin):
+        for entry in entries:
+            if entry.name.startswith(begin) and entry.name not in (name, name + OBJECT_MANIFEST):
+                raise ObjectDiffers(
+                    store.url_of(entry.name), f"{entry.size} bytes", f"{name} begins with the same offset"
+                )
+        return
 
 
 async def _same_messages(

@@ -13,10 +13,12 @@ from qtools.attributes import Attributes
 from qtools.engines.contract import EndConditions
 from qtools.engines.kafka.clients import make_admin
 from qtools.engines.kafka.engine import KafkaEngine
+from qtools.engines.kafka.group_reader import COMMIT_INTERVAL
+from qtools.engines.kafka.partition import KafkaPartition
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import BrokerError, SourceDeleted, StartError
 from qtools.flow.keying import FixedAttributes
-from tests.engines.reading import BODIES, EMPTY, bodies_of, drain, publish, publishing, read, reading
+from tests.engines.reading import BODIES, EMPTY, bodies_of, drain, publish, publishing, read, read_all, reading
 
 pytestmark = pytest.mark.slow  # a server of 300 MB, which takes ten seconds to start
 
@@ -169,3 +171,24 @@ async def test_a_commit_is_sent_early_when_much_is_finished(
         async with asyncio.timeout(30):
             while await asyncio.to_thread(client.committed, topic, "own") < finished - 1000:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+
+
+async def test_a_partition_is_read_again_from_what_was_committed(engine: KafkaEngine, topic: str) -> None:
+    """What is held back is not committed though it is finished. The old origin is lost; a new one delivers it again."""
+    await publish(engine, topic, BODIES)
+    async with reading(engine, topic, max_in_flight=2000) as source:
+        first = await read_all(source, 1000)
+        origin = first.parts[0][0]
+        assert isinstance(origin, KafkaPartition)
+        origin.hold_from = 300
+        first.finish()
+        await asyncio.sleep(COMMIT_INTERVAL * 2)  # a commit that must not happen has no event
+        origin.read_again()
+        again = await read_all(source, 700)
+        assert bodies_of(list(again.messages)) == BODIES[300:]
+        assert origin.is_lost
+        assert again.parts[0][0] is not origin
+        origin.read_again()  # too late: nothing happens
+        again.finish()
+        assert source.in_flight == 0
+    assert await drain(engine, topic) == []

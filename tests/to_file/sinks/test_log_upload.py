@@ -143,6 +143,34 @@ async def test_two_processes_that_both_believe_to_own_the_partition(place: Place
     assert await faults(place.open()) == []
 
 
+async def test_an_object_that_is_uploaded_in_parts_replaces_none(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its upload is not conditional, so its name has both offsets; another one with its first offset is found."""
+    log = Log(0, range(60))
+    async with spooled(place, tmp_path / "a", count=100) as asleep, spooled(place, tmp_path / "b", count=30) as sink:
+        await asleep.start()
+        await sink.start()
+        old = log.read()
+        await asleep.write(old.batch(range(25)))
+        reader = log.read()
+        old.is_lost = False
+        with monkeypatch.context() as patch:
+            patch.setattr("qtools.to_file.sinks.upload.SINGLE_PUT", 100)
+            for first in (0, 30):
+                await sink.write(reader.batch(range(first, first + 30)))
+            await sink.close()
+            await sink.wait_sent()
+        await asleep.close()
+        await asleep.wait_sent()
+        assert old.again == 1
+    names = {name for name in place.names() if not name.endswith(OBJECT_MANIFEST)}
+    assert names == {f"events.0.{first:020d}-{first + 29:020d}.log" for first in (0, 30)}
+    assert offsets(place) == Counter(range(60))
+    assert (await StoreChains(place.open(), LAYOUT).find("events", 0, "", 0)).offset == 59
+    assert await faults(place.open()) == []
+
+
 async def test_what_a_killed_process_left_is_removed_and_read_again(place: Place, tmp_path: Path) -> None:
     log = Log(0, range(30))
     reader = log.read()
