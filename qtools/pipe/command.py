@@ -246,7 +246,7 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
             others["on_error"] = None
     encoder = None
     if flags["encode"] is None:
-        refuse_without(others, "--encode")
+        refuse_without(others, "--encode", "schema_subject", "register_schema")
         rules = shared.filter_of(others, "fail")
     else:
         encoder, rules = _encoding(others, topic)

@@ -44,42 +44,42 @@ def make_codec(text: SchemaText, type_name: str = "") -> SchemaCodec:
     raise SchemaInvalid(f"it is {text.kind[:40]}, which is none of {', '.join(FORMATS.values())}")
 
 
-def read_codec(path: str, kind: str, type_name: str = "") -> SchemaCodec:
+def read_codec(path: str, kind: str, type_name: str = "", *, flag: str = "--schema") -> SchemaCodec:
     """The codec of the schema in the file at `path`. StartError if it cannot be used, UsageError for a Protobuf schema
-    with several types if none is named. A Protobuf schema may also be a descriptor set."""
-    data = _read(path)
+    with several types if none is named. A Protobuf schema may also be a descriptor set. flag: that names the file."""
+    data = _read(path, flag)
     try:
         if kind == "PROTOBUF":
-            return _protobuf_codec(data, path, type_name)
-        return make_codec(SchemaText(kind, _text(data, path), path))
+            return _protobuf_codec(data, path, type_name, flag)
+        return make_codec(SchemaText(kind, _text(data, path, flag), path))
     except SchemaInvalid as error:
-        raise StartError(f"--schema {path} cannot be used: {error}") from error
+        raise StartError(f"{flag} {path} cannot be used: {error}") from error
 
 
 def read_schema(path: str, kind: str) -> SchemaText:
     """The schema in the file at `path`, as it is written. StartError if it is no text."""
-    return SchemaText(kind, _text(_read(path), path), path)
+    return SchemaText(kind, _text(_read(path, "--schema"), path, "--schema"), path)
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, flag: str) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise StartError(f"cannot read --schema {path}: {error.strerror or error}") from error
+        raise StartError(f"cannot read {flag} {path}: {error.strerror or error}") from error
     if len(data) > MOST_BYTES:
-        raise StartError(f"--schema {path} is larger than {MOST_BYTES:,} bytes")
+        raise StartError(f"{flag} {path} is larger than {MOST_BYTES:,} bytes")
     return data
 
 
-def _text(data: bytes, path: str) -> str:
+def _text(data: bytes, path: str, flag: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise StartError(f"--schema {path} is not UTF-8") from error
+        raise StartError(f"{flag} {path} is not UTF-8") from error
 
 
-def _protobuf_codec(data: bytes, path: str, type_name: str) -> SchemaCodec:
+def _protobuf_codec(data: bytes, path: str, type_name: str, flag: str) -> SchemaCodec:
     from qtools.schemas.protobuf import ProtobufCodec
 
     if b"\0" in data or data[:1] == b"\n":  # a descriptor set begins with the field 1, which is the byte of a newline
@@ -88,11 +88,10 @@ def _protobuf_codec(data: bytes, path: str, type_name: str) -> SchemaCodec:
         except SchemaInvalid:
             if b"\0" in data:
                 raise
-            codec = ProtobufCodec(SchemaText("PROTOBUF", _text(data, path), path), type_name)
+            codec = ProtobufCodec(SchemaText("PROTOBUF", _text(data, path, flag), path), type_name)
     else:
-        codec = ProtobufCodec(SchemaText("PROTOBUF", _text(data, path), path), type_name)
+        codec = ProtobufCodec(SchemaText("PROTOBUF", _text(data, path, flag), path), type_name)
     if not type_name and len(codec.type_names) > 1:
-        raise UsageError(
-            f"--schema {path} has several types: name one with --schema-type: {', '.join(codec.type_names)}"
-        )
+        advice = "name one with --schema-type" if flag == "--schema" else "leave one"
+        raise UsageError(f"{flag} {path} has several types: {advice}: {', '.join(codec.type_names)}")
     return codec

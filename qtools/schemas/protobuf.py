@@ -41,6 +41,8 @@ _WRAPPERS = frozenset(
 )
 _BY_LIBRARY = frozenset(f"google.protobuf.{name}" for name in ("Duration", "FieldMask", "Struct", "Value", "ListValue"))
 
+_URL_SAFE = str.maketrans("-_", "+/")  # Protobuf's JSON may have this alphabet, too
+
 Convert = Callable[[Any], Any]
 
 
@@ -173,6 +175,7 @@ class ProtobufCodec:
         message = made()
         try:
             json_format.ParseDict(value, message, descriptor_pool=self._pool)
+            _check_base64(made.DESCRIPTOR, value)
             return bytes(message.SerializeToString())
         except Exception as error:  # ParseError, EncodeError, and what else the library raises for odd values
             raise ValueMisfit(" ".join(str(error).split())[:300] or type(error).__name__) from error
@@ -284,6 +287,24 @@ def _enum_converter(enum: EnumDescriptor) -> Convert:
 
 def _base64(data: bytes) -> str:
     return b64encode(data).decode("ascii")
+
+
+def _check_base64(descriptor: Descriptor, value: Any) -> None:
+    """Raise ValueError if a field of bytes in `value` is not base64: the library leaves out what it does not know."""
+    for field in descriptor.fields:
+        found = value.get(field.name, value.get(field.json_name)) if isinstance(value, dict) else None
+        if found is None:
+            continue
+        if _is_map(field):
+            field, found = field.message_type.fields_by_name["value"], list(found.values())
+        for each in found if isinstance(found, list) else [found]:
+            if field.type == FieldDescriptor.TYPE_BYTES:
+                try:
+                    b64decode(each.translate(_URL_SAFE) + "=" * (-len(each) % 4), validate=True)
+                except binascii.Error:
+                    raise ValueError(f"field {field.full_name}: {each[:60]!r} is not bytes in base64") from None
+            elif field.message_type is not None:
+                _check_base64(field.message_type, each)
 
 
 def _nested(descriptor: Descriptor) -> list[Descriptor]:

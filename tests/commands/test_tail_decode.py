@@ -130,12 +130,29 @@ def test_a_registry_that_cannot_be_reached_is_found_at_the_start(shell: Shell, b
         (["--decode", "avro", "--schema-registry", "http://127.0.0.1:1", "--schema", "x"], 2, "not both"),
         (["--schema-registry", "http://127.0.0.1:1"], 2, "--schema-registry goes with --decode only"),
         (["--decode", "avro", "--schema-registry", "http://u:secret@127.0.0.1:1"], 2, "has a user name or a password"),
+        (["--key-schema", "x"], 2, "--key-schema goes with --decode only"),
+        (["--decode", "avro", "--schema", "x", "--key-schema", "x"], 2, "--key-schema goes with --decode-key only"),
+        (["--decode-key", "avro", "-f", "envelope"], 2, "--decode-key needs the schemas: give --schema-registry"),
+        (["--decode-key", "avro", "--schema", "x"], 2, "--decode has no effect without a flag that reads"),
+        (
+            ["--decode-key", "avro", "-f", "envelope", "--schema", "x"],
+            2,
+            "--decode-key needs the schemas: give --schema-r",
+        ),
+        (
+            ["--decode-key", "avro", "-f", "envelope", "--key-schema", "/nowhere"],
+            3,
+            "cannot read --key-schema /nowhere",
+        ),
+        (["--decode-key", "json-schema", "-f", "envelope", "--key-schema", "true.json"], 2, "NSQ has no keys"),
         (["--decode", "avro", "--schema", "/nowhere.avsc"], 3, "cannot read --schema /nowhere.avsc"),
         (["--decode", "avro", "--schema", "/dev/null"], 3, "--schema /dev/null cannot be used: it is not JSON"),
         (["--decode", "avro", "--schema", "x", "--registry-ca", "y"], 2, "go with --schema-registry only"),
     ],
 )
-def test_flags_that_cannot_be(words: list[str], status: int, why: str, shell: Shell) -> None:
+def test_flags_that_cannot_be(words: list[str], status: int, why: str, shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "true.json").write_text("true")
+    words = [str(tmp_path / word) if word == "true.json" else word for word in words]
     done = shell.run("q-tail", "events/me", *words, "--nsqd", "127.0.0.1:1")
     assert done.status == status
     assert why in done.err

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from qtools.cli.schemas.options import refuse_without
 from qtools.errors import UsageError
 from qtools.schemas.codecs import check_installed, read_codec
 from qtools.schemas.contract import FORMATS
-from qtools.schemas.decoding import BatchDecoder, FileDecoder, RegistryDecoder, SchemaCache
+from qtools.schemas.decoding import BatchDecoder, BodyDecoder, FileDecoder, RegistryDecoder, SchemaCache
 from qtools.schemas.encoding import BodyEncoder, EncodingOptions
 from qtools.schemas.registry import Registry, RegistrySettings, registry_settings
 from qtools.schemas.wire_format import KEY_HEADER, VALUE_HEADER
@@ -26,19 +27,30 @@ class SchemaFlags(NamedTuple):
 def decoder_of(given: dict[str, Any], *, shows_keys: bool = False) -> BatchDecoder:
     """Remove the flags of `decode_options` from `given`, and make the decoder. UsageError, StartError. shows_keys: as
     for BatchDecoder."""
-    body, key = given.pop("decode"), given.pop("decode_key")
-    flags = schemas_of(given, FORMATS[body or key], "--decode" if body else "--decode-key")
-    if flags.registry is None:
-        if key is not None:
-            raise UsageError("--decode-key needs --schema-registry: --schema is for bodies")
-        return BatchDecoder(FileDecoder(read_codec(flags.path, FORMATS[body], flags.type_name)))
+    body, key, key_path = given.pop("decode"), given.pop("decode_key"), given.pop("key_schema")
+    if key_path and key is None:
+        raise UsageError("--key-schema goes with --decode-key only")
     if key is not None:
         check_installed(FORMATS[key])
-    registry = Registry(flags.registry)
-    bodies, keys = (
-        None if each is None else RegistryDecoder(SchemaCache(registry, FORMATS[each]), header)
-        for each, header in ((body, VALUE_HEADER), (key, KEY_HEADER))
-    )
+    key_codec = read_codec(key_path, FORMATS[key], flag="--key-schema") if key_path else None
+    if body is None and key_codec is not None:
+        refuse_without(given, "--decode")
+        return BatchDecoder(None, FileDecoder(key_codec), shows_keys=shows_keys)
+    asks_for_keys = key is not None and key_codec is None
+    flags = schemas_of(given, FORMATS[body or key], "--decode" if body else "--decode-key", both=asks_for_keys)
+    registry = None if flags.registry is None else Registry(flags.registry)
+    bodies: BodyDecoder | None = None
+    keys: BodyDecoder | None = None if key_codec is None else FileDecoder(key_codec)
+    if asks_for_keys:
+        if registry is None:
+            raise UsageError("--decode-key needs the schemas: give --schema-registry URL or --key-schema FILE")
+        keys = RegistryDecoder(SchemaCache(registry, FORMATS[key]), KEY_HEADER)
+    if body is not None and flags.path:
+        bodies = FileDecoder(read_codec(flags.path, FORMATS[body], flags.type_name))
+    elif body is not None and registry is not None:
+        bodies = RegistryDecoder(SchemaCache(registry, FORMATS[body]), VALUE_HEADER)
+    elif flags.path:
+        raise UsageError("--schema goes with --decode only; --key-schema is for keys")
     return BatchDecoder(bodies, keys, shows_keys=shows_keys)
 
 

@@ -43,11 +43,14 @@ def decode_options(seen: str) -> Callable[[Any], Any]:
 
     decode_key = click.option(
         "--decode-key", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),
-        help="Decode each message's key, which expressions see as $key; needs --schema-registry.",
+        help="Decode each message's key, which expressions see as $key; needs --schema-registry or --key-schema.",
     )  # fmt: skip
+    key_schema = click.option(
+        "--key-schema", default="", metavar="FILE", help="The schema of the keys itself, as --schema is of the bodies."
+    )
 
     def decorate(function: Any) -> Any:
-        for option in reversed((decode, decode_key, *REGISTRY)):
+        for option in reversed((decode, decode_key, key_schema, *REGISTRY)):
             function = option(function)
         return function
 
@@ -82,7 +85,7 @@ def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: s
     StartError. readers: the values of the flags that read what is decoded, of which one has to be given. advice: their
     names. shows_keys: whether decoded keys are printed."""
     if given["decode"] is None and given["decode_key"] is None:
-        refuse_without(given, "--decode")
+        refuse_without(given, "--decode", "key_schema")
         del given["decode"], given["decode_key"]
         return None
     if not any(readers):
@@ -94,10 +97,10 @@ def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: s
     return decoder_of(given, shows_keys=shows_keys)
 
 
-def refuse_without(given: dict[str, Any], flag: str) -> None:
-    """Remove the flags about schemas from `given`; UsageError if one of them is there. flag: what they go with."""
+def refuse_without(given: dict[str, Any], flag: str, *more: str) -> None:
+    """Remove the flags that say where schemas are from `given`, and `more`; UsageError if one of them is there. flag:
+    what they go with."""
     names = ("schema_registry", "registry_auth_file", "registry_ca", "schema", "schema_type")
-    more = ("schema_subject", "register_schema") if flag == "--encode" else ()
     for name in (*names, *more):
         if given.pop(name):
             from qtools.errors import UsageError

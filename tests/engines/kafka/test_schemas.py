@@ -45,7 +45,7 @@ def test_encode_with_a_key_and_decode(
 
 
 def test_decoded_keys_and_values_and_a_bridge_that_changes_neither(
-    shell: Shell, url: str, kafka: str, topic: str, registry: Registry
+    shell: Shell, url: str, kafka: str, topic: str, registry: Registry, tmp_path: Path
 ) -> None:
     key, event = registry.add(KEY), registry.add(EVENT)
     by_header: list[tuple[str, bytes | None]] = [
@@ -78,6 +78,13 @@ def test_decoded_keys_and_values_and_a_bridge_that_changes_neither(
         assert reason in done.err
     done = shell.run("q-tail", f"{url}/{topic}/h", *decode, "--select", "[$key.user, .id]", "--until-empty")
     assert done.lines == [b'["a",1]', b'["b",2]', b"[null,3]"]
+
+    # The schema of the keys from a file: then they have no id before them.
+    schema = tmp_path / "key.avsc"
+    schema.write_text(json.dumps(KEY))
+    words = ["--decode-key", "avro", "--key-schema", schema, "--where", '$key.user == "b"']
+    done = shell.run("q-tail", f"{url}/{topic}/i", *words, "-f", "length32", "--until-empty")
+    assert (done.status, done.out) == (0, b"\0\0\0\3\x04\x02b"), done.err
 
     produce(kafka, f"{topic}.out", [])
     words = ["--to", f"{topic}.out", "--where", '$key == null or ($key.user != "x" and .id > 0)', "--on-error", "pass"]
