@@ -6,7 +6,7 @@ A flag whose value is None, False, 0 or an empty tuple counts as missing. An emp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qtools.errors import UsageError
 
@@ -35,6 +35,15 @@ def check_rules(given: Mapping[str, object], rules: Sequence[Excludes | Needs]) 
                 _refuse(given, rule.flags, rule.message, "flag", {})
         elif is_given(given[rule.flag]):
             _refuse(given, rule.others, rule.message, "other", {"flag": written(rule.flag)})
+
+
+def remove_unused(given: dict[str, Any], names: Sequence[str], needed: str) -> None:
+    """Remove the parameters `names` from `given`; UsageError if one of them was given. needed: the flag that they go
+    with, which was not."""
+    for name in names:
+        if is_given(given[name]) and given[name] != "":
+            raise UsageError(f"{written(name)} goes with {needed} only")
+        del given[name]
 
 
 def is_given(value: object) -> bool:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import click
 
 from qtools.cli import options as shared
-from qtools.cli.flag_rules import Excludes, Needs, check_rules
+from qtools.cli.flag_rules import Excludes, Needs, check_rules, remove_unused
 from qtools.cli.program import program
-from qtools.cli.schemas.options import encode_options, refuse_without
+from qtools.cli.schemas.options import SCHEMA_FLAGS, encode_options
 from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import NameInvalid, UsageError, without_userinfo
 from qtools.names import LONGEST_NAME, check_topic, is_valid_name
@@ -246,7 +246,7 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
             others["on_error"] = None
     encoder = None
     if flags["encode"] is None:
-        refuse_without(others, "--encode", "schema_subject", "register_schema")
+        remove_unused(others, (*SCHEMA_FLAGS, "schema_subject", "register_schema"), "--encode")
         rules = shared.filter_of(others, "fail")
     else:
         encoder, rules = _encoding(others, topic)

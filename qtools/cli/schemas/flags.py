@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from qtools.cli.schemas.options import refuse_without
 from qtools.errors import UsageError
 from qtools.schemas.codecs import check_installed, read_codec
 from qtools.schemas.contract import FORMATS
@@ -34,7 +33,6 @@ def decoder_of(given: dict[str, Any], *, shows_keys: bool = False) -> BatchDecod
         check_installed(FORMATS[key])
     key_codec = read_codec(key_path, FORMATS[key], flag="--key-schema") if key_path else None
     if body is None and key_codec is not None:
-        refuse_without(given, "--decode")
         return BatchDecoder(None, FileDecoder(key_codec), shows_keys=shows_keys)
     asks_for_keys = key is not None and key_codec is None
     flags = schemas_of(given, FORMATS[body or key], "--decode" if body else "--decode-key", both=asks_for_keys)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from qtools.cli.flag_rules import remove_unused
+
 FORMATS = ("avro", "protobuf", "json-schema")  # schemas/contract.py
 
 REGISTRY = (
@@ -32,6 +34,9 @@ REGISTRY = (
         help="The message type of the bodies, if a .proto file has several.",
     ),
 )  # fmt: skip
+
+
+SCHEMA_FLAGS = ("schema_registry", "registry_auth_file", "registry_ca", "schema", "schema_type")  # those of REGISTRY
 
 
 def decode_options(seen: str) -> Callable[[Any], Any]:
@@ -85,24 +90,15 @@ def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: s
     StartError. readers: the values of the flags that read what is decoded, of which one has to be given. advice: their
     names. shows_keys: whether decoded keys are printed."""
     if given["decode"] is None and given["decode_key"] is None:
-        refuse_without(given, "--decode", "key_schema")
+        remove_unused(given, (*SCHEMA_FLAGS, "key_schema"), "--decode")
         del given["decode"], given["decode_key"]
         return None
     if not any(readers):
         from qtools.errors import UsageError
 
         raise UsageError(f"--decode has no effect without a flag that reads what is decoded: {advice}")
+    if given["decode"] is None and given["key_schema"]:
+        remove_unused(given, SCHEMA_FLAGS, "--decode")
     from qtools.cli.schemas.flags import decoder_of
 
     return decoder_of(given, shows_keys=shows_keys)
-
-
-def refuse_without(given: dict[str, Any], flag: str, *more: str) -> None:
-    """Remove the flags that say where schemas are from `given`, and `more`; UsageError if one of them is there. flag:
-    what they go with."""
-    names = ("schema_registry", "registry_auth_file", "registry_ca", "schema", "schema_type")
-    for name in (*names, *more):
-        if given.pop(name):
-            from qtools.errors import UsageError
-
-            raise UsageError(f"--{name.replace('_', '-')} goes with {flag} only")
