@@ -39,13 +39,15 @@ class Cluster:
         noticing, freeze_time  settings with which client and server notice within `freeze_time` s that the other one
                                is gone, or frozen
 
-        for the tests of time:
+    for the tests of time:
 
         short_timeout          settings with which a client that seems to be stuck for `short_time` s would lose what it
                                has in flight
 
     and for the tests of security a class method `secured`: a server that wants TLS and a password. Its `url` is the one
-    with TLS, `plain_url` the same without TLS. An engine without a message timeout leaves `short_timeout` empty.
+    with TLS, `plain_url` the same without TLS.
+
+    What the server cannot do although its engine can is a class attribute: keeps_after_kill, has_history.
     """
 
     has_server = True  # a process that can be stopped, killed and frozen
