@@ -81,6 +81,8 @@ class SchemaCache:
         self._kind = kind
         self._codecs: dict[SchemaReference, SchemaCodec] = {}
         self._unknown: dict[SchemaReference, tuple[float, str]] = {}  # until when, and why
+        self._failures = 0  # requests in a row that the registry did not answer
+        self._away_since = 0.0
 
     def known(self, reference: SchemaReference) -> SchemaCodec | None:
         return self._codecs.get(reference)
@@ -116,21 +118,31 @@ class SchemaCache:
             raise SchemaInvalid(f"{text.name} cannot be used: {error}") from error
 
     async def _fetch(self, reference: SchemaReference) -> SchemaText:
-        """The schema, however long the registry is away; that is logged when it begins and when it ends."""
-        failures, since = 0, time.monotonic()
+        """The schema, however long the registry is away. Raises SchemaUnknown."""
         while True:
             try:
                 text = await self.registry.schema(reference)
             except RegistryAway as error:
-                failures += 1
-                if failures == 1:
-                    logger.warning("%s; nothing is read until the schema registry answers, trying again", error)
-                await asyncio.sleep(next_delay(failures))
+                self._note_failure(error)
+                await asyncio.sleep(next_delay(self._failures))
                 continue
-            if failures:
-                lasted = time.monotonic() - since
-                logger.warning("the schema registry answers again, after %.3g s", lasted)
+            except SchemaUnknown:
+                self._note_answer()
+                raise
+            self._note_answer()
             return text
+
+    def _note_failure(self, error: RegistryAway) -> None:
+        """Log that the registry is away, when that begins; also where the read is cancelled, and goes on later."""
+        if not self._failures:
+            self._away_since = time.monotonic()
+            logger.warning("%s; nothing is read until the schema registry answers, trying again", error)
+        self._failures += 1
+
+    def _note_answer(self) -> None:
+        if self._failures:
+            self._failures = 0
+            logger.warning("the schema registry answers again, after %.3g s", time.monotonic() - self._away_since)
 
 
 class RegistryDecoder:

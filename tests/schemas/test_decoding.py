@@ -336,8 +336,8 @@ def test_settings_that_cannot_be(url: str, more: dict[str, Any], why: str) -> No
 # ── as a source ──
 
 
-async def test_a_read_that_is_cancelled_loses_no_batch(
-    registry: Registry, decoder: RegistryDecoder, monkeypatch: pytest.MonkeyPatch
+async def test_a_read_that_is_cancelled_loses_no_batch_and_logs_no_more(
+    registry: Registry, decoder: RegistryDecoder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "next_delay", lambda failures: 0.001)
     number = registry.add('"int"')
@@ -356,6 +356,7 @@ async def test_a_read_that_is_cancelled_loses_no_batch(
     assert values(batch.bodies) == [1, 2]
     batch.finish()
     assert ledger.told == [("finish", 0), ("finish", 1)]
+    assert [caplog.text.count(words) for words in ("nothing is read until", "answers again")] == [1, 1]
 
 
 # ── keys ──
