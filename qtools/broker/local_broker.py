@@ -70,7 +70,10 @@ def serve(places: LocalBrokerPaths, idle_exit: float | None) -> int:
     from qtools.cli.run import Signals, run_program
 
     for left_over in (places.tcp_socket, places.http_socket):
-        left_over.unlink(missing_ok=True)
+        try:
+            left_over.unlink(missing_ok=True)
+        except OSError as error:
+            raise StartError(f"cannot remove {left_over}: {(error.strerror or str(error)).lower()}") from error
     options = Options(
         tcp_address=f"unix:{places.tcp_socket}",
         http_address=f"unix:{places.http_socket}",

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from qtools.broker import local_broker
 from qtools.broker.lock import holder, try_lock
-from qtools.paths import LocalBrokerPaths, local_broker_paths
+from qtools.errors import StartError
+from qtools.paths import LocalBrokerPaths, local_broker_paths, lock_path, make_private
 
 from .inside import Peer as PeerInside
 from .inside import come_true, pub, serving
@@ -224,6 +226,44 @@ def test_one_that_does_not_answer_is_stopped_by_force_only(places: LocalBrokerPa
     done = q_broker("stop", "--force")
     assert (done.returncode, done.stdout) == (0, f"the local broker (pid {process.pid}) has stopped\n")
     finish(process)
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("no socket", "pid {pid} holds {lock}, which names no socket of yours to reach it by: "),
+        ("removed", "pid {pid} is the local broker, and its socket {socket} was removed: "),
+        ("silent", "pid {pid} holds {lock} and does not answer on {socket}: "),
+    ],
+)
+def test_one_that_holds_the_lock_and_cannot_be_reached(
+    what: str, error: str, places: LocalBrokerPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_broker, "PATIENCE", 0.1)
+    for directory in (places.data, places.tcp_socket.parent):
+        make_private(directory)
+    sockets = () if what == "no socket" else (places.tcp_socket, places.http_socket)
+    held = try_lock(places.data, sockets)
+    assert held is not None
+    if what == "silent":
+        places.tcp_socket.touch()
+    try:
+        with pytest.raises(StartError) as refused:
+            local_broker.become_the_one(places)
+    finally:
+        os.close(held)
+    begin = error.format(pid=os.getpid(), lock=lock_path(places.data), socket=places.tcp_socket)
+    advice = "`q-broker stop --force` ends it in order, and the next command starts a new one"
+    assert str(refused.value) == begin + advice
+
+
+def test_a_directory_where_its_socket_should_be(places: LocalBrokerPaths) -> None:
+    make_private(places.tcp_socket.parent)
+    places.tcp_socket.mkdir()
+    process = start()
+    assert told(process) == f"error cannot remove {places.tcp_socket}: is a directory\n"
+    assert "Traceback" not in finish(process)
+    assert process.returncode == 3
 
 
 def test_the_lock_is_held_by_one_and_names_it(places: LocalBrokerPaths) -> None:

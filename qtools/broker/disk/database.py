@@ -19,6 +19,7 @@ A file that q-broker did not make, or that is not whole, is never written to.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -254,6 +255,7 @@ def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # some errors have rolled it back already
+            connection.execute("ROLLBACK")
         raise
     log.info("%s: upgraded from format %d to %d; older versions of q-broker cannot read it", path, version, VERSION)

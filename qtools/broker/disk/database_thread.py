@@ -6,6 +6,7 @@ The functions run one after another. The result or the error of each is passed t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -46,8 +47,6 @@ class DatabaseThread:
                 result = work(self._connection)
             except Exception as error:  # any error is passed to the caller, in the event loop
                 failure = error
-            try:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended, and what was begun is still finished
                 self._loop.call_soon_threadsafe(answer, result, failure)
-            except RuntimeError:  # the event loop has ended
-                return
             del work, answer, result, failure, item

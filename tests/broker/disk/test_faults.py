@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import random
@@ -14,6 +15,7 @@ import pytest
 from broker.inside import come_true
 from qtools.broker.disk import store as store_module
 from qtools.broker.disk.database import VERSION
+from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.transaction import Transaction
 from tests.broker.disk.world import World, wander
 
@@ -77,6 +79,18 @@ async def test_no_message_is_confirmed_when_the_last_write_fails_for_any_reason(
     assert f"cannot write to {world.directory}: Input/output error" in caplog.text
     await come_true(lambda: first.done)
     assert first.error is not None
+
+
+def test_what_was_handed_to_the_thread_is_done_after_the_end_of_the_event_loop() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    thread = DatabaseThread("test", connection, loop)
+    done: list[int] = []
+    for number in range(3):
+        thread.do(lambda _, number=number: done.append(number), lambda *_: None)
+    thread.close()
+    assert done == [0, 1, 2]
 
 
 def test_a_probe_of_the_disk_is_part_of_the_transaction(tmp_path: Path) -> None:

@@ -13,7 +13,11 @@ from qtools.broker.disk.database import FILE, VERSION
 from qtools.broker.disk.integrity.checksum import UNCHECKED, block_checksum, row_checksum
 from qtools.broker.disk.store import DurableStore
 from qtools.errors import StartError
+from tests.broker.crash.test_small_disks import take_all
+from tests.broker.disk.test_start_fails import disk
 from tests.broker.disk.world import World
+
+__all__ = ["disk"]  # a fixture
 
 
 @pytest.fixture
@@ -104,6 +108,27 @@ async def test_a_database_of_the_format_before_is_upgraded_with_everything_in_it
     assert checksums == [(UNCHECKED,)]
     world.publish("t", 20)
     await world.drain()
+
+
+async def test_an_upgrade_without_room_for_it_leaves_the_format_before(disk: Path) -> None:
+    world = World(disk)
+    await world.channel("t", "c")
+    world.publish("t", 20)
+    await world.quiet()
+    world.close()
+    make_format_1(world.directory)
+    (world.directory / "reserve").unlink()
+    (disk / "room").write_bytes(bytes(100_000))
+    with (disk / "other").open("wb") as file:
+        take_all(file.fileno())
+    (disk / "room").unlink()
+    assert (await refused(world.directory)).endswith(f"{FILE}: the disk is full; it was left as it is")
+    assert rows(world, "PRAGMA user_version") == [(1,)]
+    (disk / "other").unlink()
+    world.settle()
+    world.open_()
+    await world.drain()
+    world.close()
 
 
 def make_format_1(directory: Path) -> None:
