@@ -12,19 +12,20 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from qtools.engines.kafka.client_errors import (
     FATAL,
     MAX_POLL_EXCEEDED,
     NO_OFFSET,
+    NO_SUCH_TOPIC,
     OF_NETWORK,
     PARTITION_EOF,
     sentence_of,
 )
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
-from qtools.engines.kafka.start_offsets import committed_or_at, places_without_group
+from qtools.engines.kafka.start_offsets import DeletedTopics, as_partitions, committed_or_at, places_without_group
 from qtools.engines.kafka.thread_calls import ThreadCalls
 from qtools.engines.kafka.waiting_partitions import Place, WaitingPartitions
 
@@ -95,6 +96,7 @@ class GroupReader:
         self._is_closed = self._has_ended = self._is_paused = self._has_commit_failed = False
         self._waiting = WaitingPartitions(max_distance)
         self._rebalances = 0
+        self._deleted_topics = DeletedTopics()
         self._unanswered_commits = 0
         self._committed_at = self._read_at = self._looked_at = time.monotonic()
         self._ended = asyncio.Event()
@@ -224,6 +226,8 @@ class GroupReader:
                 self._pass_on(self._owner.reached, partition, record.offset())
         elif code == MAX_POLL_EXCEEDED or (code in OF_NETWORK and not error.fatal()):
             log.info("%s", sentence_of(error))  # librdkafka goes on by itself
+        elif code in NO_SUCH_TOPIC and record.topic():
+            self._deleted_topics.note_gone(record.topic())
         else:
             self._pass_on(self._owner.failed, record.topic() or "", code, sentence_of(error))
 
@@ -242,7 +246,7 @@ class GroupReader:
         if self._is_paused:
             self._is_paused = False
             places = [(each.topic, each.partition) for each in self._consumer.assignment()]
-            self._consumer.resume(_as_partitions(place for place in places if place not in self._waiting.paused))
+            self._consumer.resume(as_partitions(place for place in places if place not in self._waiting.paused))
 
     def _pause_what_waits(self) -> None:
         stopped, resumed = self._waiting.look(self.partitions, time.monotonic())
@@ -252,9 +256,9 @@ class GroupReader:
         if self._is_paused:
             return  # all are; those that still wait stay paused when the others are resumed
         if stopped:
-            self._consumer.pause(_as_partitions(stopped))
+            self._consumer.pause(as_partitions(stopped))
         if resumed:
-            self._consumer.resume(_as_partitions(resumed))
+            self._consumer.resume(as_partitions(resumed))
 
     # ── commits ──
 
@@ -321,7 +325,11 @@ class GroupReader:
         """Without a group: read all partitions, from their ends or from a time on; those that were added to a topic
         later from their beginnings."""
         self._looked_at = time.monotonic()
-        places = places_without_group(self._consumer, self.topics, self.partitions, self._starts_ms)
+        places = places_without_group(
+            self._consumer, self.topics, self.partitions, self._starts_ms, self._deleted_topics
+        )
+        if gone := as_partitions(place for place in self.partitions if place[0] in self._deleted_topics):
+            self._on_lost(self._consumer, gone)
         self._add(places)
         if places:
             self._consumer.incremental_assign(places)
@@ -331,9 +339,9 @@ class GroupReader:
         self._rebalances += 1
         fresh: list[Any] = []
         if self._starts_ms is not None and places:
-            known, fresh = committed_or_at(consumer, places, self._starts_ms)
-            places = known + fresh
+            places, fresh = committed_or_at(consumer, places, self._starts_ms)
         self._add(places)
+        self._deleted_topics.note_back({place.topic for place in places})
         for place in fresh:
             # It is committed, so that a run that receives nothing does not leave the start to the next one.
             self.partitions[place.topic, place.partition].begins_at = place.offset
@@ -345,8 +353,7 @@ class GroupReader:
 
     def _add(self, places: list[Any]) -> None:
         for place in places:
-            made = self._owner.make_partition(place.topic, place.partition)
-            self.partitions[place.topic, place.partition] = made
+            self.partitions[place.topic, place.partition] = self._owner.make_partition(place.topic, place.partition)
 
     def _on_revoke(self, consumer: Any, places: list[Any]) -> None:
         partitions = self._remove(places)
@@ -376,8 +383,7 @@ class GroupReader:
         def seek(consumer: Any) -> None:
             place = partition.topic, partition.number
             if self.partitions.get(place) is partition:  # else it was taken away, or is read again already
-                known, fresh = committed_or_at(consumer, _as_partitions([place]), self._starts_ms)
-                places = known + fresh
+                places, _ = committed_or_at(consumer, as_partitions([place]), self._starts_ms)
                 self._remove(places)
                 consumer.incremental_unassign(places)
                 self._add(places)
@@ -392,9 +398,3 @@ class GroupReader:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed: the program ends
             self._is_closed = True
-
-
-def _as_partitions(places: Iterable[Place]) -> list[Any]:
-    from confluent_kafka import TopicPartition
-
-    return [TopicPartition(topic, number) for topic, number in places]

@@ -1,29 +1,53 @@
-"""Where partitions begin. In: a consumer, partitions, a time. Out: partitions with offsets. Waits for the cluster."""
+"""Where partitions begin, and which topics are gone. In: a consumer, partitions, a time. Out: partitions with offsets.
+Waits for the cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
 from qtools.engines.kafka.clients import CALL_TIMEOUT, ask
 
+log = logging.getLogger("qtools.kafka")
+
 Place = tuple[str, int]  # a topic and a partition's number
 
 
+class DeletedTopics(set[str]):
+    """The topics that were deleted while they are read. It is logged when one is gone, and when it is there again."""
+
+    def note_gone(self, topic: str) -> None:
+        if topic not in self:
+            self.add(topic)
+            log.warning("topic %s was deleted; it is read when it is there again", topic)
+
+    def note_back(self, topics: Iterable[str]) -> None:
+        for topic in self.intersection(topics):
+            self.remove(topic)
+            log.warning("topic %s is there again", topic)
+
+
 def places_without_group(
-    consumer: Any, topics: Collection[str], read: Collection[Place], starts_ms: int | None
+    consumer: Any, topics: Collection[str], read: Collection[Place], starts_ms: int | None, deleted: DeletedTopics
 ) -> list[Any]:
     """The partitions of `topics` that are not read yet. Those of a new topic begin at `starts_ms` (ms since 1970), or
-    at their ends; those that were added to a topic that is read begin at their beginnings."""
+    at their ends; those that were added to a topic that is read, or whose topic was deleted before, begin at their
+    beginnings. Topics that are read and are gone are added to `deleted`, and others are taken out of it."""
     from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
     known = ask(partial(consumer.list_topics, timeout=CALL_TIMEOUT)).topics
-    old_topics = {topic for topic, _ in read}
+    old_topics = {topic for topic, _ in read} | deleted
     fresh: list[Any] = []
     added: list[Any] = []
     for topic in sorted(topics):
-        for number in known[topic].partitions if topic in known else ():
+        numbers = known[topic].partitions if topic in known and known[topic].error is None else ()
+        if numbers:
+            deleted.note_back((topic,))
+        elif topic in old_topics:
+            deleted.note_gone(topic)
+        for number in numbers:
             if (topic, number) in read:
                 continue
             place = TopicPartition(topic, number, OFFSET_BEGINNING)
@@ -37,9 +61,9 @@ def places_without_group(
 
 
 def committed_or_at(consumer: Any, places: list[Any], starts_ms: int | None) -> tuple[list[Any], list[Any]]:
-    """Those of `places` for which their group has committed an offset, with it; and the others, with the offsets of
-    their first messages from `starts_ms` on, or of their ends. Without `starts_ms` all are among the first, and
-    auto.offset.reset chooses the offsets that are missing."""
+    """`places` with the offsets that their group has committed, else with those of their first messages from
+    `starts_ms` on, or of their ends; and those of them of which nothing was committed. Without `starts_ms`
+    auto.offset.reset chooses the offsets that are missing, and there is none of the latter."""
     from confluent_kafka import OFFSET_END
 
     committed = checked(ask(partial(consumer.committed, places, timeout=CALL_TIMEOUT)))
@@ -49,7 +73,7 @@ def committed_or_at(consumer: Any, places: list[Any], starts_ms: int | None) -> 
     for place in fresh:
         if place.offset == OFFSET_END:
             _, place.offset = ask(partial(consumer.get_watermark_offsets, place, timeout=CALL_TIMEOUT))
-    return [place for place in committed if place.offset >= 0], fresh
+    return [place for place in committed if place.offset >= 0] + fresh, fresh
 
 
 def offsets_at(consumer: Any, places: list[Any], starts_ms: int) -> list[Any]:
@@ -68,3 +92,9 @@ def checked(places: list[Any]) -> list[Any]:
         if place.error is not None:
             raise KafkaException(place.error)
     return places
+
+
+def as_partitions(places: Iterable[Place]) -> list[Any]:
+    from confluent_kafka import TopicPartition
+
+    return [TopicPartition(topic, number) for topic, number in places]
