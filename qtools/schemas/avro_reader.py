@@ -1,6 +1,6 @@
 """Decodes Avro with schemas for which fastavro is not safe (avro_schema.py). In: a schema, a body. Out: the value.
 
-It is several times slower, and counts: types within types, and values that take no bytes. Avro 1.12, "Binary encoding".
+It is several times slower, and counts: types within types, and values. Avro 1.12, "Binary encoding".
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 from qtools.schemas.plain_values import Convert, to_plain
 
 MOST_NESTED = 200  # types within types in one body
-MOST_EMPTY = 100_000  # items of arrays in one body that take no bytes
+# Values in one body: so many, and so many for each byte. Null, and a record of nulls, take no bytes, and an array may
+# have any number of them.
+MOST_VALUES, VALUES_PER_BYTE = 10_000, 10
 
 _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
 
@@ -52,11 +54,14 @@ class _Run:
         self._body = body
         self._types = types
         self._plain = plain
-        self._empty = 0
+        self._left = MOST_VALUES + VALUES_PER_BYTE * len(body)
 
     def value(self, node: Any, depth: int) -> Any:
         if depth > MOST_NESTED:
             raise ValueError(f"it is nested more than {MOST_NESTED} levels deep")
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values, and {VALUES_PER_BYTE} for each of its bytes")
         if isinstance(node, list):
             index = self._long()
             if not 0 <= index < len(node):
@@ -98,13 +103,7 @@ class _Run:
     def _array(self, items: Any, depth: int) -> list[Any]:
         made: list[Any] = []
         while count := self._block():
-            for _ in range(count):
-                before = self.at
-                made.append(self.value(items, depth))
-                if self.at == before:
-                    self._empty += 1
-                    if self._empty > MOST_EMPTY:
-                        raise ValueError(f"its arrays have more than {MOST_EMPTY:,} items that take no bytes")
+            made.extend(self.value(items, depth) for _ in range(count))
         return made
 
     def _map(self, values: Any, depth: int) -> dict[str, Any]:

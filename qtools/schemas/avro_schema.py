@@ -25,6 +25,7 @@ NAMED = frozenset({"record", "error", "enum", "fixed"})
 PLAIN = "qtools"  # our logical type
 MOST_DEPTH = 100  # of types within types
 MOST_VALUES = 100_000  # in the smallest value of a schema: records in records double it with each level
+MOST_PER_BYTE = 100  # values in the smallest record of a type, for each of its bytes, for fastavro to decode it
 
 # The types that may store each logical type.
 _STORED = {
@@ -257,5 +258,6 @@ class _Hazards:
             size, values = sum(size for size, _ in parts), 1 + sum(values for _, values in parts)
             if values > MOST_VALUES:
                 raise SchemaInvalid(f"one {name[:200]!r} has more than {MOST_VALUES:,} values")
+            self.found = self.found or values > MOST_PER_BYTE * (size + 1)
             self._measured[name] = size, values
         return self._measured[name]

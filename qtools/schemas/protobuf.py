@@ -41,6 +41,8 @@ _WRAPPERS = frozenset(
 )
 _BY_LIBRARY = frozenset(f"google.protobuf.{name}" for name in ("Duration", "FieldMask", "Struct", "Value", "ListValue"))
 
+# Values in one body: so many, and so many for each byte. An empty message takes two bytes, and has all its defaults.
+MOST_VALUES, VALUES_PER_BYTE = 100_000, 10
 _URL_SAFE = str.maketrans("-_", "+/")  # Protobuf's JSON may have this alphabet, too
 
 Convert = Callable[[Any], Any]
@@ -54,6 +56,7 @@ class ProtobufCodec:
         self._name = text.name
         self._pool = DescriptorPool()
         self._converters: dict[str, Convert] = {}
+        self._left = [0]
         self._types: dict[bytes, tuple[Any, Convert, str]] = {}  # message indexes → class, converter, name
         for name, referred in text.references:
             self._add(_file_of(referred, name))
@@ -148,6 +151,7 @@ class ProtobufCodec:
 
     def decode_all(self, bodies: Sequence[bytes], start: int, indexes: bytes | None) -> list[bytes]:
         decoded: list[bytes] = []
+        left = self._left
         for body in bodies:
             shown = self._name
             try:
@@ -161,6 +165,7 @@ class ProtobufCodec:
                     end = start
                     made, convert, name = self._type(indexes)
                 shown = f"{self._name} ({name})"
+                left[0] = MOST_VALUES + VALUES_PER_BYTE * len(body)
                 decoded.append(DecodedBody.of(body, convert(made.FromString(body[end:] if end else body))))
             except DecodeError:  # the library does not say more
                 why = "it ends too early, is nested too deeply, or is something else"
@@ -209,7 +214,7 @@ class ProtobufCodec:
         elif name in _BY_LIBRARY:
             convert = json_format.MessageToDict
         else:
-            convert = _MessageConverter(descriptor, self._value_converter)
+            convert = _MessageConverter(descriptor, self._value_converter, self._left)
         self._converters[name] = convert
         if isinstance(convert, _MessageConverter):
             convert.compile()  # a type may contain itself
@@ -228,9 +233,14 @@ class ProtobufCodec:
 
 
 class _MessageConverter:
-    def __init__(self, descriptor: Descriptor, of_value: Callable[[FieldDescriptor], Convert | None]) -> None:
+    """Makes plain JSON of the messages of one type. left: one number, of the values that the body may still have."""
+
+    def __init__(
+        self, descriptor: Descriptor, of_value: Callable[[FieldDescriptor], Convert | None], left: list[int]
+    ) -> None:
         self._descriptor = descriptor
         self._of_value = of_value
+        self._left = left
         self._defaults: dict[str, Any] = {}
         self._fields: dict[int, tuple[str, Convert | None]] = {}
 
@@ -259,6 +269,9 @@ class _MessageConverter:
         return list if single is None else lambda values: [single(each) for each in values]
 
     def __call__(self, message: Message) -> dict[str, Any]:
+        self._left[0] -= len(self._defaults) + 1
+        if self._left[0] < 0:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values, and {VALUES_PER_BYTE} for each of its bytes")
         made = self._defaults.copy()
         fields = self._fields
         for field, value in message.ListFields():

@@ -169,9 +169,18 @@ def test_what_would_end_the_process_or_fill_the_memory_is_refused() -> None:
     assert decoded(LINKED, b"\x02\x02\x00") == {"next": {"next": {"next": None}}}
     assert why_not(LINKED, b"\x02" * 1_000_000).endswith("it is nested more than 200 levels deep")
     assert decoded(EMPTY_ITEMS, b"\x04\x00") == [None, None]
-    assert "100,000 items that take no bytes" in why_not(EMPTY_ITEMS, b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01")
+    endless = b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"
+    too_many = "it has more than 10,000 values, and 10 for each of its bytes"
+    assert too_many in why_not(EMPTY_ITEMS, endless)
     holder = record(("a", {"type": "array", "items": record(("n", "null"), name="x.Empty")}))
-    assert "100,000 items that take no bytes" in why_not(holder, b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01")
+    assert too_many in why_not(holder, endless)
+    wide = record(("n", "int"), *((f"f{nth}", "null") for nth in range(5000)), name="x.Wide")
+    assert is_hazardous(parse_avro(json.dumps(wide)))  # by itself, too: a batch has thousands of messages
+    assert too_many in why_not({"type": "array", "items": wide}, b"\x14" + b"\x02" * 10 + b"\0")
+    assert (
+        len(decoded({"type": "map", "values": {**wide, "fields": wide["fields"][:900]}}, b"\x02\x02a\x02\0")["a"])
+        == 900
+    )
 
 
 def doubling(levels: int) -> Any:
