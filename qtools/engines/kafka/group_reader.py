@@ -380,16 +380,13 @@ class GroupReader:
     def read_again(self, partition: KafkaPartition) -> None:
         """Read `partition` again from the offset that is committed; called in any thread."""
 
-        def seek(consumer: Any) -> None:
-            place = partition.topic, partition.number
-            if self.partitions.get(place) is partition:  # else it was taken away, or is read again already
-                places, _ = committed_or_at(consumer, as_partitions([place]), self._starts_ms)
-                self._remove(places)
-                consumer.incremental_unassign(places)
-                self._add(places)
-                consumer.incremental_assign(places)
+        def assign_again(consumer: Any) -> None:
+            places = as_partitions([(partition.topic, partition.number)])
+            if self.partitions.get((partition.topic, partition.number)) is partition:  # else it was taken away
+                self._on_lost(consumer, places)
+                self._on_assign(consumer, places)
 
-        self._calls.put(seek)
+        self._calls.put(assign_again)
         self._wake.set()
 
     def _pass_on(self, function: Callable[..., None], *arguments: Any) -> None:

@@ -114,7 +114,8 @@ class ArchivedPartitions:
         OSError when an end cannot be looked up now; nothing was changed then. SinkError when the archive has other
         messages under the same offsets.
         """
-        self._sources = {origin: source for origin, source in self._sources.items() if not source.is_over}
+        # One that is broken stays until its origin is lost: what is still read through that is left out.
+        self._sources = {origin: source for origin, source in self._sources.items() if not origin.is_lost}
         for source in self._sources.values():
             source.forget_ends()
         pieces = [

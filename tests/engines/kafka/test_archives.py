@@ -236,3 +236,36 @@ def test_a_member_that_sleeps_and_wakes_up(
     done = shell.run("q-to-file", "verify", output, *flags, environ=environ)
     assert done.status == 0, done.out.decode()
     assert b"FOUND" not in done.out
+
+
+def test_directories_by_time_are_marked_as_complete(
+    shell: Shell, kafka: str, url: str, topic: str, tmp_path: Path, make_topic: Callable[..., None]
+) -> None:
+    make_topic(topic)
+    produce(kafka, topic, [(None, (), b'{"at":%d}' % (1_795_507_200 + number % 3 * 3600)) for number in range(30)])
+    output = tmp_path / "archive"
+    flags = ["--partition-by", ".at", "--complete-marker", "--lateness", "1s"]
+    archive(shell, f"{url}/{topic}", str(output), *flags)
+    assert len(list(output.rglob("_SUCCESS"))) == 3
+    names = {str(path.relative_to(output)) for path in archives.finished(output)}
+    assert f"dt=2026-11-24/hour=09/{topic}.0.{1:020d}-{28:020d}.log" in names
+    assert len(names) == 3
+    done = shell.run("q-to-file", "verify", output)
+    assert done.status == 0, done.out.decode()
+    assert done.out.count(b"complete") == 3
+
+
+def test_a_run_from_cron_goes_on_where_the_last_one_ended(
+    shell: Shell, kafka: str, url: str, topic: str, tmp_path: Path, make_topic: Callable[..., None]
+) -> None:
+    """A message that a filter leaves out, and a run that finds nothing, make no file and no gap."""
+    make_topic(topic)
+    output = tmp_path / "archive"
+    for first in range(0, 40, 10):
+        produce(kafka, topic, [(None, (), b'{"n":%d}' % number) for number in range(first, first + 10)])
+        for _ in range(2):
+            archive(shell, f"{url}/{topic}", str(output), "--where", ".n % 10 > 3 and .n < 30", "--gzip")
+    names = sorted(path.name.split(".")[2] for path in archives.finished(output))
+    assert names == [f"{first + 4:020d}-{first + 9:020d}" for first in (0, 10, 20)]
+    status, lines = verify(shell, output)
+    assert (status, lines[-1][:33]) == (0, "all good: 3 files, 18 messages, 1")

@@ -245,6 +245,7 @@ def test_a_work_file_that_was_removed_is_read_again(tmp_path: Path) -> None:
     process.write(reader.batch(range(20)))
     next((tmp_path / "work-a").glob("*.part")).unlink()
     process.write(reader.batch(range(20, 30)))
+    process.write(reader.batch(range(30, 40)))  # was read before the partition was read again
     process.archive.cycle()
     assert reader.again == 1
     reader.commit()
