@@ -25,9 +25,8 @@ from qtools.engines.contract import (
     Source,
     SourceOptions,
     require,
-    require_for_end,
-    require_for_publishing,
 )  # fmt: skip
+from qtools.engines.requirements import require_for_end, require_for_publishing
 from qtools.errors import QtoolsError, UsageError
 from qtools.flow.contract import FlowSource, GroupPublisher
 from qtools.flow.loop import Flow
@@ -51,6 +50,8 @@ async def bridge(options: BridgeOptions, signals: Signals) -> int:
     require_for_end(options.engine, options.ends)
     if options.defer:
         require(options.to_engine or options.engine, "deferred_publishing", "--defer")
+    if options.since is not None:
+        require(options.engine, "since", "--since")
     if options.decoder is not None and options.decoder.decodes_keys:
         require(options.engine, "keys_and_headers", "--decode-key")
     require_for_publishing(options.to_engine or options.engine, options.keying, options.new_topics)
@@ -97,7 +98,13 @@ class _Bridge:
             self.dead_letters = options.engine.publisher(of_dead_letters)
         self.source = options.engine.source(
             options.sources,
-            SourceOptions(max_in_flight=options.max_in_flight, limit=options.count, ends=options.ends),
+            SourceOptions(
+                max_in_flight=options.max_in_flight,
+                limit=options.count,
+                ends=options.ends,
+                since=options.since,
+                goes_on=True,
+            ),
         )
         self.dedupe = self._make_dedupe() if options.dedupe is not None else None
         self.sink = BridgeSink(
@@ -243,6 +250,8 @@ class _Bridge:
         resent = self.publisher.resent + (self.dead_letters.resent if self.dead_letters is not self.publisher else 0)
         if resent:
             notes.append(f"{plural(resent, 'message')} sent again after a lost connection")
+        if self.source.lag_messages:
+            notes.append(f"{self.source.lag_messages:,} left")
         if self.source.acknowledgements_failed:
             late = plural(self.source.acknowledgements_failed, "message")
             notes.append(f"{late} could not be finished any more and will be delivered again")

@@ -56,6 +56,7 @@ class BridgeFlags(TypedDict):
     count: int | None
     dry_run: bool
     explain: bool
+    since: float | None
     max_in_flight: int | None
     fail_if_none: bool
 
@@ -109,6 +110,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         balance=flags["balance"],
         rate=flags["rate"] or 0.0,
         defer=flags["defer"],
+        since=flags["since"],
         max_in_flight=flags["max_in_flight"] or engine.capabilities.default_max_in_flight,
         # --explain of live messages explains one, unless --count says otherwise.
         count=1 if flags["explain"] and sources and flags["count"] is None else flags["count"],

@@ -42,6 +42,7 @@ class BridgeOptions:
     balance: str = "fastest"
     rate: float = 0.0
     defer: float = 0.0
+    since: float | None = None  # s since 1970, where new channels begin
     max_in_flight: int = 2500
     count: int | None = None
     ends: EndConditions = field(default_factory=EndConditions)

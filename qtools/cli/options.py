@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtools.cli.types import Delimiter, Duration, Integer, Listen, PeerType
+from qtools.cli.types import Delimiter, Duration, Integer, Listen, PeerType, Since
 from qtools.errors import ExpressionError, UsageError
 
 if TYPE_CHECKING:
@@ -129,6 +129,12 @@ publisher_options = _all(
 )  # fmt: skip
 
 consumer_options = _all(
+    click.option(
+        "--since", type=Since(), default=None, metavar="DURATION|TIME|all",
+        help="Where a new channel begins: with the messages that were published DURATION ago, or at TIME, or with the "
+        "oldest. Kafka and q-broker can do this, nsqd cannot; q-broker needs --retain for messages that all channels "
+        "have finished.",
+    ),
     click.option(
         "--max-in-flight", type=Integer(1), default=None, metavar="N",
         help="Most messages that may be in flight (received and not finished), over all brokers.  "

@@ -6,6 +6,7 @@ In: the text on the command line. Out: a plain value, or a usage error that says
 from __future__ import annotations
 
 import re
+import time
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -86,6 +87,31 @@ class Duration(click.ParamType[float]):
             least, most = format_duration(self.least), format_duration(self.most)
             self.fail(f"{value} is not " + (f"at least {least}" if most == "inf" else f"{least} to {most}"), param, ctx)
         return seconds
+
+
+class Since(click.ParamType[float]):
+    """A time to begin at, as s since 1970: a duration before now, a time, or `all`."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        text = value.strip()
+        if text == "all":
+            return 0.0
+        try:
+            return max(0.0, time.time() - parse_duration(text))
+        except ValueError:
+            pass
+        from qtools.times import parse_time  # it is imported only where a time is given
+
+        try:
+            if not text[:4].isdigit():
+                raise ValueError
+            return max(0.0, parse_time(text) / 1e9)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no duration such as 10m or 24h, and no time such as 2026-11-23T08:00", param, ctx)
 
 
 class DurationOrSize(click.ParamType[tuple[float, int]]):

@@ -1,6 +1,7 @@
 """The engines: the message systems that qtools speaks to. Each is a folder.
 
 contract.py  what a command may know of an engine
+requirements.py  what a run needs of its engines
 choice.py    which broker a command uses, and the engine for it: flags, addresses, the environment
 url.py       a broker's address as a URL
 profiles.py  brokers by name, from the user's configuration file

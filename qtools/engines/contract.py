@@ -20,15 +20,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from qtools.errors import UsageError
 from qtools.flow.contract import FlowSource, GroupAttributes, Refused
 from qtools.message import Batch
 from qtools.names import MAX_NAME_LENGTH, Subscription
-
-if TYPE_CHECKING:
-    from qtools.flow.keying import Keying
 
 # ── what engines can do ─────────────────────────────────────────────────────────────────────────
 
@@ -113,22 +110,6 @@ class EndConditions(NamedTuple):
         return "--until-empty" if self.until_empty else "--until-now" if self.until_now else ""
 
 
-def require_for_end(engine: Engine, ends: EndConditions) -> None:
-    """Raise UsageError if `engine` cannot tell when a condition of `ends` is met."""
-    if ends.flag:
-        require(engine, "depths", ends.flag)
-    if ends.fail_if_paused:
-        require(engine, "pause", "--fail-if-paused")
-
-
-def require_for_publishing(engine: Engine, keying: Keying | None, new_topics: NewTopics | None) -> None:
-    """Raise UsageError if `engine` cannot keep keys and headers, or cannot create topics as asked."""
-    if keying is not None:
-        require(engine, "keys_and_headers", "--key" if keying.key is not None else "--header")
-    if new_topics is not None and (new_topics.partitions or new_topics.replicas):
-        require(engine, "partitions", "--create-topics")
-
-
 Advice = Callable[[str, int], str]
 
 
@@ -137,6 +118,8 @@ class SourceOptions(NamedTuple):
 
     max_in_flight: the most messages that are unfinished at once. limit: how many to read in all; not one more is in
     flight than that. since: s since 1970 where new channels begin; None: where the engine begins new channels.
+    goes_on: with `since`, a channel that exists goes on where it stands, and the log says so; otherwise that is a
+    UsageError.
     guarded: subscriptions through temporary channels that the user did not choose. A source refuses to start with one
     that would take a topic's only messages; `advice` returns what the error says to do, for a topic and the number of
     its messages. warns: log before the start that messages wait in other channels; guarded_level: the level (logging)
@@ -147,6 +130,7 @@ class SourceOptions(NamedTuple):
     limit: int | None = None
     ends: EndConditions = EndConditions()
     since: float | None = None
+    goes_on: bool = False
     guarded: tuple[Subscription, ...] = ()
     advice: Advice | None = None
     warns: bool = True
@@ -161,6 +145,11 @@ class Source(FlowSource, Protocol):
 
     subscriptions: list[Subscription]
     on_received: Callable[[int], None] | None  # called with the bytes of each read of a socket
+
+    @property
+    def lag_messages(self) -> int | None:
+        """Messages of the subscriptions that are not finished, by what the source knows without asking; None where the
+        engine does not tell."""
 
     async def prepare(self) -> None:
         """Query the cluster for everything needed before the first message is taken, and warn about messages that the

@@ -17,7 +17,8 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.types import plural
-from qtools.engines.contract import Source, SourceOptions, require, require_for_end
+from qtools.engines.contract import Source, SourceOptions, require
+from qtools.engines.requirements import require_for_end
 from qtools.flow.contract import FlowSource
 from qtools.flow.loop import Flow
 from qtools.formats.encoders import Format
@@ -197,6 +198,8 @@ def _summarize(
         notes += filtered.notes("printed")
         if filtered.left_out > 1:  # the first was named in a warning
             notes[-1] += " (-v names each)"
+    if source.lag_messages:
+        notes.append(f"{source.lag_messages:,} left")
     if source.acknowledgements_failed:
         late = plural(source.acknowledgements_failed, "message")
         notes.append(f"{late} could not be finished any more and will be delivered again")

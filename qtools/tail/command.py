@@ -9,7 +9,7 @@ import click
 from qtools.cli import options as shared
 from qtools.cli.program import program
 from qtools.cli.schemas.options import decode_options
-from qtools.cli.types import Duration, Integer, Number
+from qtools.cli.types import Integer, Number
 from qtools.errors import UsageError
 
 
@@ -56,14 +56,6 @@ Exit status: 0 done, stdout closed by its reader, or SIGTERM; 1 failed, 2 usage,
 @shared.filter_options("skip")
 @decode_options("which is printed, and which --where and --select see")
 @shared.end_options
-@click.option(
-    "--since",
-    type=Duration(),
-    default=None,
-    metavar="DURATION",
-    help="Begin with the messages that were published DURATION ago, in a new channel. Kafka and q-broker can do "
-    "this, nsqd cannot; q-broker needs --retain for messages that all channels have finished.",
-)
 @click.option(
     "--peek",
     is_flag=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any, TypedDict, cast
 
 from qtools.cli import options as shared
@@ -72,7 +71,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         print_topic=flags["print_topic"],
         ends=shared.ends_of(others),
         fail_if_none=flags["fail_if_none"],
-        since=None if flags["since"] is None else time.time() - flags["since"],
+        since=flags["since"],
         peek=flags["peek"],
         max_in_flight=flags["max_in_flight"] or engine.capabilities.default_max_in_flight,
         guarded=guarded,

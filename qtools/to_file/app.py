@@ -21,7 +21,8 @@ from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import DECODING, EXPRESSION, Trial
 from qtools.cli.types import format_duration, plural
-from qtools.engines.contract import SourceOptions, require, require_for_end
+from qtools.engines.contract import SourceOptions, require
+from qtools.engines.requirements import require_for_end
 from qtools.flow.contract import FlowSource, Sink
 from qtools.flow.filter import FilteredSink
 from qtools.flow.gather import Gather
@@ -53,6 +54,8 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
         require(options.engine, "keys_and_headers", "--decode-key")
     if options.lateness is not None:
         require(options.engine, "depths", "--complete-marker")
+    if options.since is not None:
+        require(options.engine, "since", "--since")
     layout = Layout(
         options.name,
         suffix=SUFFIXES[options.compression],
@@ -99,7 +102,8 @@ class _Run:
         self._partitioner = partitioner
         self._stopped = asyncio.Event()
         self._source = options.engine.source(
-            options.sources, SourceOptions(max_in_flight=options.max_in_flight, ends=options.ends)
+            options.sources,
+            SourceOptions(max_in_flight=options.max_in_flight, ends=options.ends, since=options.since, goes_on=True),
         )
         # Half of the messages in flight are synced together, so that the other half can arrive in the meantime.
         count = min(options.sync.count, max(1, options.max_in_flight // 2))
@@ -260,6 +264,8 @@ class _Run:
                 notes.append(f"{plural(self._deduped.keyless, 'message')} without a key")
         if self._partitioner.timeless:
             notes.append(f"{plural(self._partitioner.timeless, 'message')} without a time of its own")
+        if self._source.lag_messages:
+            notes.append(f"{self._source.lag_messages:,} left")
         if self._source.acknowledgements_failed:
             late = plural(self._source.acknowledgements_failed, "message")
             notes.append(f"{late} could not be finished any more and will be delivered again")

@@ -78,6 +78,7 @@ class ArchiveOptions:
     fail_if_none: bool = False
     max_runtime: float | None = None
     skip_if_running: bool = False
+    since: float | None = None  # s since 1970, where new channels begin
     max_in_flight: int = 2500
     operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True

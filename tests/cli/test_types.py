@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from qtools.cli.types import (
     Endpoint,
     Integer,
     Number,
+    Since,
     Size,
     TopicType,
     format_duration,
@@ -115,6 +117,16 @@ def test_what_is_no_delimiter_says_why(text: str, why: str) -> None:
 
 def converted(kind: click.ParamType[Any], value: Any) -> Any:
     return kind.convert(value, None, None)
+
+
+def test_where_a_new_channel_begins() -> None:
+    assert abs(converted(Since(), "10m") - (time.time() - 600)) < 5
+    assert converted(Since(), "all") == converted(Since(), "1000000h") == 0.0
+    assert converted(Since(), "2026-11-23T08:00") == converted(Since(), "2026-11-23T09:00+01:00") == 1_795_420_800.0
+    assert converted(Since(), "2026-11-23") == 1_795_392_000.0
+    for text in ("soon", "", "2026-13-01", "-5m"):
+        with pytest.raises(click.BadParameter, match="is no duration such as 10m or 24h, and no time such as 2026-11"):
+            converted(Since(), text)
 
 
 def test_a_duration_has_its_bounds() -> None:

@@ -19,7 +19,7 @@ BASE = """
     qtools.cli.metrics.operations
     qtools.cli.options qtools.cli.program qtools.cli.progress_line qtools.cli.run qtools.cli.types qtools.cli.worker
     qtools.cli.schemas qtools.cli.schemas.options
-    qtools.engines qtools.engines.choice qtools.engines.contract qtools.engines.url
+    qtools.engines qtools.engines.choice qtools.engines.contract qtools.engines.requirements qtools.engines.url
     qtools.engines.nsq qtools.engines.nsq.address qtools.engines.nsq.connect qtools.engines.nsq.connection
     qtools.engines.nsq.connection_pool qtools.engines.nsq.discovery qtools.engines.nsq.engine
     qtools.engines.nsq.in_flight qtools.engines.nsq.settings

@@ -200,3 +200,26 @@ def test_what_no_broker_answers_is_no_traceback(shell: Shell, nonsense: Nonsense
     assert (done.status, done.out) == (1, b"")
     url = f"http://127.0.0.1:{nonsense.server_port}/channel/peek"
     assert done.err == f"q-tail: {url} answers with JSON that is not q-broker's\n"
+
+
+@pytest.mark.parametrize("program", ["q-bridge", "q-to-file"])
+def test_a_run_that_is_started_again_goes_on_where_its_channel_stands(
+    shell: Shell, make_broker: MakeBroker, broker_kind: str, topic: str, program: str
+) -> None:
+    broker = start(make_broker, broker_kind, "--retain=1h")
+    broker.create(topic, "archive")
+    broker.fill(topic, [b"a", b"b"])
+    broker.bodies(topic, "archive")
+    where = ["--to", f"{topic}.copy"] if program == "q-bridge" else ["--output-dir", "out"]
+    words = [program, f"{topic}/mine", *where, "--since", "all", "--until-empty", *broker.flags]
+    assert shell.run(*words).status == 0
+    broker.wait_held(topic, "mine", 0)
+    broker.fill(topic, [b"c"])
+    done = shell.run(*words)
+    assert done.status == 0, done.err
+    assert f"{topic}/mine exists already, and goes on where it stands: --since is for new channels" in done.err
+    if program == "q-bridge":
+        assert sorted(broker.bodies(f"{topic}.copy")) == [b"a", b"b", b"c"]
+    else:
+        lines = b"".join(path.read_bytes() for path in (shell.home / "out").rglob("*.log")).split()
+        assert sorted(lines) == [b"a", b"b", b"c"]

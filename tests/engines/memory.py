@@ -16,6 +16,7 @@ from typing import Any
 
 from qtools.attributes import TOMBSTONE, Attributes, Headers
 from qtools.engines.contract import Capabilities, PublisherOptions, SourceOptions
+from qtools.engines.requirements import channel_exists
 from qtools.errors import MessageRefused, SourcePaused, StartError, UsageError
 from qtools.flow.contract import GroupAttributes, Refused
 from qtools.flow.ledger import Ledger
@@ -230,6 +231,7 @@ class MemorySource:
         self.received = self.redelivered = self.reconnects = self.acknowledgements_failed = self.unread_bytes = 0
         self.connected = 0
         self.lag = 0.0
+        self.lag_messages: int | None = None
         self.acknowledgement_timeout: float | None = 60.0
         self.calls: list[str] = []
         self._engine = engine
@@ -247,6 +249,10 @@ class MemorySource:
             topic = self._engine.topic(subscription.topic)
             if topic.messages and not topic.channels:
                 raise UsageError(f"{subscription.topic} has no channel yet and {len(topic.messages)} messages")
+        if self._options.since is not None and not self._options.goes_on:
+            for subscription in self.subscriptions:
+                if subscription.channel in self._engine.topic(subscription.topic).channels:
+                    raise channel_exists(subscription)
 
     async def start(self) -> None:
         self.calls.append("start")

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from qtools.engines.contract import EndConditions, SourceOptions, require_for_end
+from qtools.engines.contract import EndConditions, SourceOptions
+from qtools.engines.requirements import require_for_end
 from qtools.errors import SourcePaused, UsageError
 from qtools.names import Subscription
 from tests.engines.clusters.cluster import Cluster

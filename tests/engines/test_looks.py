@@ -95,7 +95,11 @@ async def test_since(cluster: Cluster, topic: str) -> None:
             await drain(engine, topic, "new", since=since)
         return
     assert sorted(bodies_of(await drain(engine, topic, "new", since=since))) == sorted(BODIES[50:100])
-    assert len(await drain(engine, topic)) == 100
+    with pytest.raises(UsageError, match=f"{topic}/new exists already"):
+        await drain(engine, topic, "new", since=since)
+    await cluster.fill(topic, BODIES[100:110])
+    assert sorted(bodies_of(await drain(engine, topic, "new", since=since, goes_on=True))) == sorted(BODIES[100:110])
+    assert len(await drain(engine, topic)) == 110
 
 
 async def test_identity(cluster: Cluster) -> None:

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from qtools.attributes import TOMBSTONE, Attributes
-from qtools.engines.contract import NewTopics, require, require_for_publishing
+from qtools.engines.contract import NewTopics, require
+from qtools.engines.requirements import require_for_publishing
 from qtools.errors import MessageRefused, UsageError
 from qtools.flow.keying import Keying
 from qtools.message import Batch

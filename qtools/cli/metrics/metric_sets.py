@@ -31,7 +31,9 @@ class FlowCounters(Protocol):
 
 
 class ConsumerCounters(Protocol):
-    """The counters of a consumer. lag: s."""
+    """The counters of a consumer. lag: s. lag_messages: what is not finished in the channels; None where the engine
+    does not tell.
+    """
 
     @property
     def received(self) -> int: ...
@@ -45,6 +47,8 @@ class ConsumerCounters(Protocol):
     def reconnects(self) -> int: ...
     @property
     def acknowledgements_failed(self) -> int: ...
+    @property
+    def lag_messages(self) -> int | None: ...
     @property
     def lag(self) -> float: ...
 
@@ -129,6 +133,11 @@ def consumer_families(command: str, consumer: ConsumerCounters) -> list[Family]:
         ),
         gauge(f"{prefix}_in_flight", "Messages received and neither finished nor requeued.", consumer.in_flight),
         gauge(f"{prefix}_lag_seconds", "Age of the newest received message at its arrival.", round(consumer.lag, 6)),
+        *(
+            []
+            if (lag := consumer.lag_messages) is None
+            else [gauge(f"{prefix}_lag_messages", "Messages of the channels that are not finished.", lag)]
+        ),
         *_connection_families(prefix, "source", consumer),
     ]
 

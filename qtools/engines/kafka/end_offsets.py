@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ from qtools.engines.kafka.group_reader import GroupReader
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.engines.kafka.waiting_partitions import Place
 from qtools.errors import NetworkError, SourceDeleted
-from qtools.names import is_ephemeral
+from qtools.names import Subscription, is_ephemeral
 
 Result = TypeVar("Result")
 Bounds = tuple[int, int]  # the offset of the oldest message, and the one behind the newest
@@ -38,6 +38,12 @@ class OffsetClients:
             return await asyncio.to_thread(function, self._clients[channel])
         except library().KafkaException as error:
             raise NetworkError(self.where, self._errors.last or sentence_of(error.args[0])) from error
+
+    async def has_committed(self, subscription: Subscription, partitions: Sequence[int]) -> bool:
+        """Whether the group has committed an offset in any of the topic's `partitions`."""
+        places = [(subscription.topic, number) for number in partitions]
+        committed = await self.ask(subscription.channel, partial(_committed, places))
+        return any(offset >= 0 for offset in committed.values())
 
     async def close(self) -> None:
         for client in self._clients.values():

@@ -86,7 +86,7 @@ class GroupReader:
         self.partitions: dict[Place, KafkaPartition] = {}
         self.is_resting = False
         self.has_joined = False  # the group has given it partitions, or none as there are more members than partitions
-        self._consumer = consumer
+        self.consumer = consumer
         self._owner = owner
         self._commits = commits
         self._starts_ms = starts_ms
@@ -156,12 +156,12 @@ class GroupReader:
                 self._has_ended = True
                 self._calls.refuse()
                 # Without it a member that leaves while it joins stays in the group until its session times out.
-                self._consumer.unsubscribe()
-                self._consumer.close()
+                self.consumer.unsubscribe()
+                self.consumer.close()
                 self._pass_on(self._ended.set)
 
     def _step(self) -> None:
-        self._calls.run(self._consumer)
+        self._calls.run(self.consumer)
         now = time.monotonic()
         if now - self._committed_at >= COMMIT_INTERVAL:
             self._committed_at = now
@@ -187,11 +187,11 @@ class GroupReader:
     def _read(self, granted: int) -> None:
         """Read at most as many messages as were granted, and pass them on."""
         rebalances, found = self._rebalances, []
-        first = self._consumer.poll(POLL)
+        first = self.consumer.poll(POLL)
         if first is not None:
             found.append(first)
             if granted > 1:
-                found += self._consumer.consume(granted - 1, 0)
+                found += self.consumer.consume(granted - 1, 0)
         is_one_partition = len(self.partitions) == 1 and rebalances == self._rebalances
         self._hand_over(found, granted, is_one_partition=is_one_partition)
 
@@ -237,16 +237,16 @@ class GroupReader:
         A pause drops what was prefetched, so a reader that is only short of room for a moment does not pause.
         """
         if not self._is_paused:
-            self._consumer.pause(self._consumer.assignment())
+            self.consumer.pause(self.consumer.assignment())
             self._is_paused = True
-        if (found := self._consumer.poll(0)) is not None:
+        if (found := self.consumer.poll(0)) is not None:
             self._hand_over([found], 0, is_one_partition=False)
 
     def _resume(self) -> None:
         if self._is_paused:
             self._is_paused = False
-            places = [(each.topic, each.partition) for each in self._consumer.assignment()]
-            self._consumer.resume(as_partitions(place for place in places if place not in self._waiting.paused))
+            places = [(each.topic, each.partition) for each in self.consumer.assignment()]
+            self.consumer.resume(as_partitions(place for place in places if place not in self._waiting.paused))
 
     def _pause_what_waits(self) -> None:
         stopped, resumed = self._waiting.look(self.partitions, time.monotonic())
@@ -256,9 +256,9 @@ class GroupReader:
         if self._is_paused:
             return  # all are; those that still wait stay paused when the others are resumed
         if stopped:
-            self._consumer.pause(as_partitions(stopped))
+            self.consumer.pause(as_partitions(stopped))
         if resumed:
-            self._consumer.resume(as_partitions(resumed))
+            self.consumer.resume(as_partitions(resumed))
 
     # ── commits ──
 
@@ -268,9 +268,9 @@ class GroupReader:
         deadline = time.monotonic() + LAST_COMMIT
         while self._unanswered_commits and time.monotonic() < deadline:
             if not self._is_paused:
-                self._consumer.pause(self._consumer.assignment())
+                self.consumer.pause(self.consumer.assignment())
                 self._is_paused = True
-            self._consumer.poll(POLL)
+            self.consumer.poll(POLL)
         if self._unanswered_commits:
             log.warning("the last commit was not answered; what was finished since the commit before may come again")
 
@@ -289,7 +289,7 @@ class GroupReader:
             return
         offsets = [TopicPartition(partition.topic, partition.number, offset) for partition, offset in moved]
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=not waits)
+            self.consumer.commit(offsets=offsets, asynchronous=not waits)
         except KafkaException as error:
             self._has_commit_failed = True
             if error.args[0].code() != NO_OFFSET:
@@ -317,7 +317,7 @@ class GroupReader:
         if not self._commits:
             self._assign_all()
             return
-        self._consumer.subscribe(
+        self.consumer.subscribe(
             sorted(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
@@ -326,13 +326,13 @@ class GroupReader:
         later from their beginnings."""
         self._looked_at = time.monotonic()
         places = places_without_group(
-            self._consumer, self.topics, self.partitions, self._starts_ms, self._deleted_topics
+            self.consumer, self.topics, self.partitions, self._starts_ms, self._deleted_topics
         )
         if gone := as_partitions(place for place in self.partitions if place[0] in self._deleted_topics):
-            self._on_lost(self._consumer, gone)
+            self._on_lost(self.consumer, gone)
         self._add(places)
         if places:
-            self._consumer.incremental_assign(places)
+            self.consumer.incremental_assign(places)
         self.has_joined = True
 
     def _on_assign(self, consumer: Any, places: list[Any]) -> None:

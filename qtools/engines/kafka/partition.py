@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qtools.attributes import TOMBSTONE, Attributes
@@ -221,3 +221,21 @@ def partition_records(records: list[Any]) -> PartitionRecords:
     if None in bodies:
         bodies = [TOMBSTONE if body is None else body for body in bodies]
     return PartitionRecords(offsets, bodies, records)
+
+
+def lag_of(consumer: Any, partitions: Mapping[tuple[str, int], KafkaPartition]) -> int:
+    """How many messages of `partitions` are not finished, by the ends that came with the last answers: the cluster is
+    not asked. 0 when the consumer is closed."""
+    from confluent_kafka import KafkaException, TopicPartition
+
+    lag = 0
+    for place, partition in list(partitions.items()):
+        try:
+            bounds = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+        except (KafkaException, RuntimeError):  # it is closed, or has no answer yet
+            continue
+        if bounds is not None:
+            low, high = bounds
+            start = partition.confirmed if partition.confirmed >= 0 else partition.read_to_end
+            lag += max(0, high - max(low, 0, start))
+    return lag

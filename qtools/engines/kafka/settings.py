@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from qtools import __version__
 
+PREFETCHED_KBYTES = 16_384  # that librdkafka fetches ahead, for each reader
+
 
 class KafkaSettings(NamedTuple):
     """hosts: "HOST:PORT" each. properties: of librdkafka, as the user gave them. mechanism: of SASL; "" for none.
@@ -62,3 +64,23 @@ class KafkaSettings(NamedTuple):
                 made["sasl.username"], made["sasl.password"] = self.user, self.password
         made.update(self.properties)
         return made
+
+
+def reader_properties(settings: KafkaSettings, group: str) -> dict[str, Any]:
+    """librdkafka's properties of a consumer in `group`; some may be given with --engine-option."""
+    defaults = {
+        "auto.offset.reset": "earliest",
+        "fetch.queue.backoff.ms": 5,  # the default, 1000, stalls a fast reader
+        "queued.max.messages.kbytes": PREFETCHED_KBYTES,
+        "session.timeout.ms": 10_000,  # until the partitions of a member that was killed are read by another
+        "max.poll.interval.ms": 300_000,
+        "topic.metadata.refresh.interval.ms": 30_000,  # until a new partition is read, or a deleted topic noticed
+    }
+    given = dict(settings.properties)
+    return {key: value for key, value in defaults.items() if key not in given} | {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "partition.assignment.strategy": "cooperative-sticky",
+    }

@@ -22,8 +22,9 @@ from qtools.engines.kafka.client_errors import UNKNOWN_TOPIC_OR_PARTITION, Topic
 from qtools.engines.kafka.clients import ErrorLog, look_at_cluster, make_consumer
 from qtools.engines.kafka.end_offsets import EndOffsets, OffsetClients
 from qtools.engines.kafka.group_reader import GroupReader
-from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
-from qtools.engines.kafka.settings import KafkaSettings
+from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, lag_of
+from qtools.engines.kafka.settings import KafkaSettings, reader_properties
+from qtools.engines.requirements import channel_exists, channel_goes_on
 from qtools.errors import NetworkError, QtoolsError, TopicMissing
 from qtools.message import Batch
 from qtools.names import Subscription, is_ephemeral
@@ -35,7 +36,6 @@ CLOSE_TIMEOUT = 8.0  # s to commit and to leave a group
 FIRST_ANSWER = 10.0  # s that the first read of a partition may take, as of one without a leader
 AWAY = 60.0  # s without an answer after which a run that ends when nothing is left gives up
 UNREAD_BYTES = 8 * 1024 * 1024  # of bodies that were not read; the readers wait beyond that
-PREFETCHED_KBYTES = 16_384  # that librdkafka fetches ahead, for each reader
 
 
 class KafkaSource:
@@ -48,6 +48,7 @@ class KafkaSource:
         self.received = self.redelivered = self.reconnects = self.unread_bytes = 0
         self.acknowledgements_failed = 0  # for partitions that were taken away
         self.lag = 0.0
+        self._lag_at_end: int | None = None
         self._settings = settings
         self._options = options
         self._limit = options.limit
@@ -81,6 +82,15 @@ class KafkaSource:
         for topic, _ in self.subscriptions:
             if topic not in view.partitions:
                 raise TopicMissing(str(error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings))))
+        if self._options.since is not None:
+            for subscription in self.subscriptions:
+                partitions = view.partitions[subscription.topic]
+                if not is_ephemeral(subscription.channel) and await self._offset_clients.has_committed(
+                    subscription, partitions
+                ):
+                    if not self._options.goes_on:
+                        raise channel_exists(subscription)
+                    log.warning("%s", channel_goes_on(subscription))
 
     async def start(self) -> None:
         for subscription in self.subscriptions:
@@ -105,23 +115,10 @@ class KafkaSource:
 
     def _make_reader(self, topic: str, channel: str) -> GroupReader:
         is_temporary = is_ephemeral(channel)
-        given = dict(self._settings.properties)
-        defaults = {
-            "auto.offset.reset": "earliest",
-            "fetch.queue.backoff.ms": 5,  # the default, 1000, stalls a fast reader
-            "queued.max.messages.kbytes": PREFETCHED_KBYTES,
-            "session.timeout.ms": 10_000,  # until the partitions of a member that was killed are read by another
-            "max.poll.interval.ms": 300_000,
-            "topic.metadata.refresh.interval.ms": 30_000,  # until a new partition is read, or a deleted topic noticed
-        }
         made: list[GroupReader] = []  # the consumer, and with it the function that it calls, exists before its reader
-        properties = {key: value for key, value in defaults.items() if key not in given} | {
-            "group.id": f"qtools-{uuid.uuid4()}" if is_temporary else channel,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "enable.partition.eof": True,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "on_commit": lambda error, offsets: made[0].committed(error, offsets),
+        group = f"qtools-{uuid.uuid4()}" if is_temporary else channel
+        properties = reader_properties(self._settings, group) | {
+            "on_commit": lambda error, offsets: made[0].committed(error, offsets)
         }
         since = self._options.since
         made.append(
@@ -181,6 +178,7 @@ class KafkaSource:
 
     async def close(self) -> None:
         """Commit what is finished, and leave the groups; what is not finished comes again."""
+        self._lag_at_end = self.lag_messages
         self._is_ended = True
         for timer in self._timers:
             timer.cancel()
@@ -264,6 +262,13 @@ class KafkaSource:
     def connected(self) -> int:
         """Readers that have joined their groups; a group with more members than partitions gives some of them none."""
         return sum(reader.has_joined for reader in self._readers.values())
+
+    @property
+    def lag_messages(self) -> int:
+        """Messages that are not finished in the partitions that are read here, by the ends that came last."""
+        if self._lag_at_end is not None:
+            return self._lag_at_end
+        return sum(lag_of(reader.consumer, reader.partitions) for reader in self._readers.values())
 
     @property
     def acknowledgement_timeout(self) -> float | None:

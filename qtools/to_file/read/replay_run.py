@@ -11,7 +11,8 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
 from qtools.cli.upload_run import RefusalHandler, send_all, sent_totals
-from qtools.engines.contract import Engine, NewTopics, PublisherOptions, require_for_publishing
+from qtools.engines.contract import Engine, NewTopics, PublisherOptions
+from qtools.engines.requirements import require_for_publishing
 from qtools.errors import QtoolsError
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle

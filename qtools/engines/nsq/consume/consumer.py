@@ -66,6 +66,7 @@ class Consumer:
         self._ends_when_empty = ends_when_empty
         self._brokers = brokers
         self.settings = settings
+        self.lag_messages: int | None = None  # nsqd does not tell it to consumers
         self.on_received: Callable[[int], None] | None = None  # called with the bytes of each read of a socket
         self._pools: list[ConnectionPool] = []
         self._connections: list[Connection] = []

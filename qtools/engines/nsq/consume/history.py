@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +20,12 @@ from qtools.engines.nsq.address import Address, Brokers
 from qtools.engines.nsq.discovery import Discovery
 from qtools.engines.nsq.http_client import HttpClient, ask_depth
 from qtools.engines.nsq.settings import Settings
+from qtools.engines.requirements import channel_exists, channel_goes_on
 from qtools.errors import ConnectFailed, PeerError, StartError, UsageError
 from qtools.message import Batch, Message, Messages
 from qtools.names import Subscription
+
+logger = logging.getLogger("qtools.client")
 
 
 class PeekOrigin:
@@ -44,24 +48,32 @@ class PeekOrigin:
 
 
 async def begin_in_the_past(
-    sources: Sequence[Subscription], brokers: Brokers, settings: Settings, since: float
+    sources: Sequence[Subscription], brokers: Brokers, settings: Settings, since: float, goes_on: bool = False
 ) -> None:
-    """Create the channels of `sources`, to begin with what was published at `since` (s since 1970).
+    """Create the channels of `sources`, to begin with what was published at `since` (s since 1970). goes_on: a channel
+    that exists stays as it is, and is logged.
 
     UsageError when a broker is an nsqd or keeps the topic in memory only, and when the channel exists; StartError when
     a broker cannot be reached; PeerError for any other answer. A topic that does not exist is left out.
     """
     places = [(source, address) for source in sources for address in await _addresses(source, brokers, settings)]
     # All brokers are asked before a channel is created on any: a run that cannot start changes nothing.
+    existing: list[tuple[Subscription, Address]] = []
     for source, address in places:
         http = await _ask(address, settings, "--since")
         try:
             there = (await ask_depth(http, source)).exists
         finally:
             await http.close()
+        if there and not goes_on:
+            raise channel_exists(source)
         if there:
-            raise _there_already(source)
+            existing.append((source, address))
+    for source in dict.fromkeys(source for source, _ in existing):
+        logger.warning("%s", channel_goes_on(source))
     for source, address in places:
+        if (source, address) in existing:
+            continue
         http = await _ask(address, settings, "--since")
         try:
             status, body = await http.post(f"/channel/create?{_query(source)}&from={max(0.0, since):.6f}")
@@ -69,15 +81,11 @@ async def begin_in_the_past(
             await http.close()
         answer = body.decode("utf-8", "replace")
         if status == 409:
-            raise _there_already(source)
+            raise channel_exists(source)
         if status == 400 and "NOT_DURABLE" in answer:
             raise UsageError(f"{address} keeps {source.topic} in memory only: it has no past messages for --since")
         if status not in (200, 404):
             raise PeerError(f"{address} answers {status} {answer}")
-
-
-def _there_already(source: Subscription) -> UsageError:
-    return UsageError(f"{source} exists already, and --since creates a new channel: choose another name, or none")
 
 
 async def peek(source: Subscription, brokers: Brokers, settings: Settings, count: int) -> list[Batch]:

@@ -42,7 +42,7 @@ class NsqSource(Consumer):
         if options.since is not None:
             from qtools.engines.nsq.consume.history import begin_in_the_past
 
-            await begin_in_the_past(self.subscriptions, brokers, settings, options.since)
+            await begin_in_the_past(self.subscriptions, brokers, settings, options.since, options.goes_on)
         elif options.warns:
             backlog_warnings.warn_of_backlog_elsewhere(
                 {place: depth for place, depth in self._depths.items() if place[0] not in options.guarded}
