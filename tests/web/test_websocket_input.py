@@ -1,4 +1,4 @@
-"""What a WebSocket client sends at once, while the application is slow: all of it arrives, in its order."""
+"""What a WebSocket client sends: messages faster than the application takes them, a handshake without a target."""
 
 from __future__ import annotations
 
@@ -60,6 +60,29 @@ async def test_messages_that_come_faster_than_they_are_taken(pause_every: int) -
             assert found == [text.decode() for text in texts]
             writer.close()
             await ended.wait()
+    finally:
+        writer.close()
+        server.close()
+        await server.drain(0.1)
+
+
+@pytest.mark.parametrize("target", [b"http://", b"http://a:b:c/", b"http://[::1/", b"http://a:99999999/"])
+@pytest.mark.parametrize("upgrade", [True, False])
+async def test_a_target_that_is_no_url(target: bytes, upgrade: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("the request has no path")
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = HttpServer(app, websockets=True)
+    await server.open(listening)
+    reader, writer = await asyncio.open_connection(*listening.getsockname())
+    try:
+        request = HANDSHAKE if upgrade else b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        writer.write(request.replace(b"GET /", b"GET " + target, 1))
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b'{"message":"INVALID_REQUEST"}')
     finally:
         writer.close()
         server.close()

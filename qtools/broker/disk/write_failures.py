@@ -86,9 +86,7 @@ class WriteFailures:
         try:
             more = job.run(connection, must_write=must_write)
         except sqlite3.Error as error:
-            self._journal.note(job.before + job.after)
-            if is_of_disk(error, self._directory):
-                raise OSError(DISK_FAILS) from error
+            self._note_failed(job, error)
             raise
         self._journal.clear()
         return more
@@ -97,10 +95,16 @@ class WriteFailures:
         """Try to write `job` while the disk refuses; it is written to the file even if it is empty."""
         try:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error:
-            self._journal.note(job.before + job.after)
+        except sqlite3.Error as error:
+            self._note_failed(job, error)
             raise
         return self.run(job, connection, must_write=True)
+
+    def _note_failed(self, job: Transaction, error: sqlite3.Error) -> None:
+        """Keep what consumers have finished. Raises OSError if the disk is away, and SQLite takes that for damage."""
+        self._journal.note(job.before + job.after)
+        if is_of_disk(error, self._directory):
+            raise OSError(DISK_FAILS) from error
 
     # ── in the event loop ──
 

@@ -9,6 +9,7 @@ import random
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from qtools.broker.disk import store as store_module
 from qtools.broker.disk.database import VERSION
 from qtools.broker.disk.database_thread import DatabaseThread
 from qtools.broker.disk.transaction import Transaction
+from tests.broker.disk.test_read_patience import sqlite_error
+from tests.broker.disk.test_reserve import refused
 from tests.broker.disk.world import World, wander
 
 POISON: tuple[str, list[tuple[object, ...]]] = ("INSERT INTO nowhere VALUES (?)", [(1,)])
@@ -79,6 +82,35 @@ async def test_no_message_is_confirmed_when_the_last_write_fails_for_any_reason(
     assert f"cannot write to {world.directory}: Input/output error" in caplog.text
     await come_true(lambda: first.done)
     assert first.error is not None
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+async def test_a_disk_that_is_away_is_not_taken_for_a_damaged_database(
+    is_away: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite reports a page that cannot be read as damage, also when it reads it in order to write."""
+    monkeypatch.setattr(store_module, "AGAIN", 0.02)
+    world = World(tmp_path)
+    await world.channel("t", "c")
+    await world.quiet()
+
+    def fail(*_: object, **__: object) -> Any:
+        raise sqlite_error("SQLITE_CORRUPT")
+
+    def no_answer(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "run", fail)
+        if is_away:
+            patch.setattr(os, "fsync", no_answer)
+        why = "the disk reports errors" if is_away else "it is damaged: a restart of q-broker copies what can be read"
+        assert await refused(world) == why
+        assert world.broker.health == f"NOK - {why}"
+    await come_true(lambda: not world.broker.failure)
+    assert await refused(world) == ""
+    assert (world.broker.health == "OK") == is_away
+    world.close()
 
 
 def test_what_was_handed_to_the_thread_is_done_after_the_end_of_the_event_loop() -> None:
