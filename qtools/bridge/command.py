@@ -167,6 +167,14 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     help="Print each route with the value of each part of its condition, for a line of stdin or a message.",
 )
 @click.option(
+    "--format",
+    "-f",
+    type=click.Choice(["raw", "envelope"]),
+    default=None,
+    help="What --explain reads from stdin: a body on each line, or an envelope, from which variables such as $key have "
+    "values.  [default: raw]",
+)
+@click.option(
     "--check",
     default="",
     metavar="FILE",

@@ -7,6 +7,7 @@ takes none from other channels.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -21,14 +22,16 @@ from qtools.cli.run import Signals, status_of_run
 from qtools.cli.worker import Worker
 from qtools.descriptors import STDOUT, write_until_error
 from qtools.engines.contract import SourceOptions, require
-from qtools.errors import SinkClosed, SinkError
-from qtools.expressions.expression import NO_VARIABLES
+from qtools.errors import InputError, NetworkError, PeerError, SinkClosed, SinkError, StartError
+from qtools.expressions.expression import NO_VARIABLES, VARIABLES
 from qtools.flow.contract import FlowSource
 from qtools.flow.loop import Flow
 from qtools.flow.variables import Row, rows_of
 from qtools.message import Batch
 from qtools.names import EPHEMERAL, Subscription
 from qtools.routing.routes import Routes
+
+logger = logging.getLogger("qtools.bridge")
 
 PATIENCE = 2.0  # s after a signal for which a stalled reader of stdout is waited for
 
@@ -51,6 +54,7 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
         ),
     )  # fmt: skip
     await source.prepare()
+    await _warn_of_first_channels(options, mode)
     if options.decoder is not None:
         await options.decoder.start()
     await source.start()
@@ -75,6 +79,24 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     return status_of_run(options.fail_if_none, flow.totals.finished, "printed", signals)
 
 
+async def _warn_of_first_channels(options: BridgeOptions, mode: str) -> None:
+    """Log the topics that have no channel: the temporary channel is their first one, and gets their messages alone."""
+    if options.engine.capabilities.cumulative or not options.engine.capabilities.depths:
+        return  # a log keeps its messages for every channel
+    statistics = options.engine.statistics()
+    try:
+        has_channel = {row["topic"] for row in await statistics.topics() if row["channels"]}
+    except (StartError, NetworkError, PeerError) as error:
+        logger.info("cannot tell which topics have channels: %s", error)
+        return
+    finally:
+        await statistics.close()
+    for topic in dict.fromkeys(source.topic for source in options.sources):
+        if topic not in has_channel:
+            text = "%s has no channel: what is published while %s reads is printed, and no channel gets it later"
+            logger.warning(text, topic, mode)
+
+
 def _use_another_way(mode: str, channels: dict[str, str], topic: str, waiting: int) -> str:
     """What to do where the temporary channel would take the messages that wait in `topic`.
 
@@ -92,13 +114,29 @@ def explain_stdin(options: BridgeOptions) -> int:
     """Print an explanation for each line of stdin; return the exit status. SinkError when stdout cannot be written."""
     planner = plan_for(options, frozenset(source.topic for source in options.sources)).planner
     assert isinstance(planner, Routes)
-    for line in _lines():
-        _, error = write_until_error(STDOUT, describe(planner, line, True).encode("utf-8", "backslashreplace"))
+    for number, line in enumerate(_lines(), 1):
+        body, row = _from_envelope(line, number) if options.reads_envelopes else (line, NO_VARIABLES)
+        text = describe(planner, body, True, row)
+        _, error = write_until_error(STDOUT, text.encode("utf-8", "backslashreplace"))
         if isinstance(error, BrokenPipeError):
             return 0
         if error is not None:
             raise SinkError(f"cannot write to stdout: {error.strerror or error}")
     return 0
+
+
+def _from_envelope(line: bytes, number: int) -> tuple[bytes, Row]:
+    """The body and the variables in an envelope; InputError names the line."""
+    from qtools.formats.envelope import EnvelopeSplitter
+    from qtools.formats.envelope_records import RECORD_OF, EnvelopeOrigin
+
+    splitter = EnvelopeSplitter(record_of=RECORD_OF["envelope"], keep_empty=True)
+    try:
+        bodies = splitter.feed(line + b"\n")
+    except InputError as error:
+        raise InputError(f"stdin: line {number}{str(error).removeprefix('line 1 (at byte 0)')}") from error
+    batch = Batch([(EnvelopeOrigin(), 0, 1)], None, bodies, range(1), splitter.records)
+    return bodies[0], rows_of(batch, VARIABLES)[0]
 
 
 def describe(routes: Routes, body: bytes, why: bool, row: Row = NO_VARIABLES) -> str:

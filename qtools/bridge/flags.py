@@ -57,6 +57,7 @@ class BridgeFlags(TypedDict):
     dry_run: bool
     explain: bool
     since: float | None
+    format: str | None
     max_in_flight: int | None
     fail_if_none: bool
 
@@ -67,6 +68,8 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     if not sources and not flags["explain"]:
         raise UsageError("name a topic to read: TOPIC[/CHANNEL]")
     check_rules(given, RULES)
+    if flags["format"] is not None and (sources or not flags["explain"]):
+        raise UsageError("--format says what --explain reads from stdin: it goes with --explain, and without a topic")
     if not flags["redrive"] and bool(flags["to"]) is bool(flags["routes"]):
         raise UsageError("give --to TOPIC or --routes FILE" + (", not both" if flags["to"] else ""))
     if flags["redrive"] and flags["on_error"] == "pass":
@@ -120,6 +123,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         fail_if_none=flags["fail_if_none"],
         dry_run=flags["dry_run"],
         explain=flags["explain"],
+        reads_envelopes=flags["format"] == "envelope",
         operations=shared.operations_of(others),
         show=show,
     )

@@ -51,5 +51,6 @@ class BridgeOptions:
     new_topics: NewTopics | None = None
     dry_run: bool = False
     explain: bool = False
+    reads_envelopes: bool = False  # from stdin, with `explain`
     operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True

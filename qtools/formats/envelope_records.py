@@ -101,3 +101,24 @@ def _text(fields: dict[str, Any], name: str) -> str:
 def _number(fields: dict[str, Any], name: str, most: int) -> int:
     value = fields.get(name)
     return min(value, most) if type(value) is int and value >= 0 else 0
+
+
+class EnvelopeOrigin:
+    """A RecordOrigin of envelopes that nothing acknowledges."""
+
+    topic = ""
+    address = ""
+    is_lost = False
+
+    def finish(self, ids: Sequence[Any]) -> None: ...
+    def requeue(self, ids: Sequence[Any], delay_ms: int) -> None: ...
+    def touch(self, ids: Sequence[Any]) -> None: ...
+
+    def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
+        return messages_of(records, bodies)
+
+    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
+        return attributes_of(records, only)
+
+    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
+        return delivered_more_than(times, records)

@@ -166,3 +166,31 @@ def test_a_non_blocking_stdout_gets_all_of_it(shell: Shell, broker: Broker, rout
     assert look.wait().status == 0
     assert look.err == ""
     assert all(line in told for line in lines)
+
+
+def test_a_dry_run_warns_where_its_channel_is_the_only_one(shell: Shell, broker: Broker, topic: str) -> None:
+    done = shell.run(
+        "q-bridge", topic, "--to", f"{topic}.out", "--dry-run", "--idle-timeout", "0.5", *broker.flags, timeout=60
+    )
+    assert done.status == 0
+    assert done.err_lines == [
+        f"q-bridge: {topic} has no channel: what is published while --dry-run reads is printed, and no channel gets it"
+        " later"
+    ]
+
+
+def test_envelopes_are_explained_with_their_variables(shell: Shell, tmp_path: Path) -> None:
+    words = ["q-bridge", "--explain", "--to", "a.\\($headers.type)", "--where", '$key == "k" and $offset > 1']
+    lines = [
+        b'{"topic":"events","key":"k","headers":{"type":"x"},"offset":2,"body_base64":"/w=="}',
+        b'{"topic":"events","key_base64":"/w==","body":null}',
+    ]
+    done = shell.run(*words, "--format", "envelope", input=b"\n".join(lines))
+    assert done.status == 0, done.err
+    assert b"  goes to a.x\n" in done.out
+    assert b"  goes nowhere\n" in done.out
+    broken = shell.run(*words, "-f", "envelope", input=lines[0] + b"\n{}\n")
+    assert broken.status == 1
+    assert broken.err_lines[-1].startswith('q-bridge: stdin: line 2 has neither a "body"')
+    refused = shell.run(*words[:1], "events", "--to", "a", "--format", "envelope")
+    assert (refused.status, "--format says what --explain reads from stdin" in refused.err) == (2, True)
