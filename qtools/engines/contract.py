@@ -5,10 +5,9 @@
            ─▶ statistics()            which topics there are, and what waits in them
            ─▶ identity()              which cluster this is
 
-Besides the protocols in this file, an engine implements message.Origin, through which the messages of a batch are
-acknowledged; or message.RecordOrigin, if its messages have keys and headers, which are read from the records of a
-client library. The schemes of its URLs are listed in engines/url.py (SCHEMES). engine_of() in engines/choice.py chooses
-the engine for a URL and makes it.
+An engine also implements message.Origin, through which the messages of a batch are acknowledged, or
+message.RecordOrigin, if its messages have keys and headers. engines/url.py lists the schemes of its URLs (SCHEMES), and
+engine_of() in engines/choice.py makes the engine for a URL.
 
 A command never asks which engine it has. Where engines differ it asks for a capability (`require`), so that a flag that
 an engine cannot honour is a usage error before anything is read, and is never ignored.
@@ -49,6 +48,8 @@ class Capabilities(NamedTuple):
     pause: bool = False
     replication: bool = False
     keys_and_headers: bool = False
+    empty_messages: bool = False  # a body may have no bytes, and a message may have no body (a tombstone)
+    retention: bool = False  # a topic keeps messages that all its channels have finished
     partitions: bool = False
     cumulative: bool = False  # acknowledging a message acknowledges all before it in its partition
     default_max_in_flight: int = 2500
@@ -74,6 +75,8 @@ _WITHOUT = {
     "partitions": ("has no partitions and replicas", "use --create-topics default"),
     "cumulative": ("acknowledges each message by itself", "leave the flag out"),
     "keys_and_headers": ("has no keys and no headers", "leave the flag out"),
+    "empty_messages": ("has no empty messages", "leave empty ones out"),
+    "retention": ("deletes what all channels have finished", "leave the flag out"),
 }
 
 
@@ -361,8 +364,7 @@ class Statistics(Protocol):
 
 
 class Engine(Protocol):
-    """One cluster of a message system, and how to speak to it. Making one connects to nothing. `str()` of it says where
-    it is, without secrets."""
+    """One cluster of a message system. Making an engine connects to nothing. Its `str()` is its address, no secrets."""
 
     @property
     def capabilities(self) -> Capabilities: ...

@@ -116,7 +116,7 @@ class KeyedPublisher:
                 failed = {}
             whole = had._replace(
                 keys=keys if self._keying.key is not None else had.keys,
-                headers=_joined(had.headers, headers) if self._keying.headers else had.headers,
+                headers=replace_headers(had.headers, headers) if self._keying.headers else had.headers,
             )
             refused.update({(number, place): error for place, error in failed.items()})
             good: Sequence[int] = [place for place in range(len(bodies)) if place not in failed]
@@ -131,8 +131,8 @@ class KeyedPublisher:
         await self._publisher.close()
 
 
-def _joined(had: Sequence[Headers] | None, new: list[list[tuple[str, bytes | None]]]) -> Sequence[Headers]:
-    """The headers of each message: those that it had, but for those that it is given anew, and these."""
+def replace_headers(had: Sequence[Headers] | None, new: Sequence[Headers]) -> Sequence[Headers]:
+    """The headers of each message: the `new` ones, and those that it had under other names."""
     if had is None:
         return new
     joined: list[Headers] = []

@@ -62,8 +62,7 @@ def splitter_for(options: PipeOptions) -> Callable[[int], Splitter]:
             return lambda base: made(base=base, on_attributes=warn)
     from qtools.formats.envelope_records import RECORD_OF
 
-    # An engine with keys has empty messages, and messages without a body, which delete a key.
-    keep_empty = engine.keys_and_headers and not options.fail_on_empty
+    keep_empty = engine.empty_messages and not options.fail_on_empty
     return lambda base: made(base=base, record_of=RECORD_OF[options.format], keep_empty=keep_empty, on_attributes=warn)
 
 

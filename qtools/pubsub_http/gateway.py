@@ -43,7 +43,9 @@ class Gateway:
         self.budget.add(self.batcher)
         self.budget.add(self.resumption)
         self._topics = TopicDepths(options)
-        self._publishing = PublishEndpoint(self.batcher, self.idempotency, options.max_msg_size, options.max_body_size)
+        self._publishing = PublishEndpoint(
+            self.batcher, self.idempotency, options.engine.capabilities, options.max_msg_size, options.max_body_size
+        )
         self._get_message = GetMessage(self.subscribing)
         acknowledging = Acknowledging(self.sessions)
         handlers: dict[str, Handler] = {
@@ -82,7 +84,7 @@ class Gateway:
         return published(await self._publishing.pub(request), request.replayed)
 
     async def _mpub(self, request: Request) -> Answer:
-        return published(await self._publishing.mpub(request), request.replayed)
+        return published(await self._publishing.mpub(request), request.replayed, request.warning)
 
     async def _sub(self, request: Request) -> None:
         await self.subscribing.sub(self.app, request)

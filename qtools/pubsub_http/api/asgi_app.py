@@ -45,7 +45,7 @@ _NOSNIFF = (b"x-content-type-options", b"nosniff")
 class Request:
     """A request that was admitted, and how to receive its body and send its answer (ASGI)."""
 
-    __slots__ = ("caller", "ended", "head", "receive_raw", "replayed", "scope", "send", "values")
+    __slots__ = ("caller", "ended", "head", "receive_raw", "replayed", "scope", "send", "values", "warning")
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, head: dict[bytes, bytes], caller: Caller, values: Values
@@ -58,6 +58,7 @@ class Request:
         self.values = values
         self.replayed = False  # the answer is that of an earlier request
         self.ended = False  # the whole body has been received
+        self.warning = ""  # what the handler has left out
 
     async def receive(self) -> dict[str, Any]:
         message = await self.receive_raw()
@@ -305,11 +306,13 @@ def _has_much(head: Head) -> bool:
     return b"transfer-encoding" in head or not length.isdigit() or int(length[:18]) > SMALL
 
 
-def published(count: int, replayed: bool = False) -> Answer:
-    """nsqd's OK, and how many messages were published."""
+def published(count: int, replayed: bool = False, warning: str = "") -> Answer:
+    """nsqd's OK, and how many messages were published. warning: what of them was left out."""
     headers = [_TEXT, (b"q-published", b"%d" % count)]
     if replayed:
         headers.append((b"idempotent-replayed", b"true"))
+    if warning:
+        headers.append((b"q-warning", warning.encode()))
     return Answer(b"OK", headers)
 
 

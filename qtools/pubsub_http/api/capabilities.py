@@ -22,6 +22,8 @@ INSTEAD = {
     "requeue_delay": "leave delay out",
     "touch": "finish messages in time, or give them back",
     "depths": "end with count or timeout",
+    "keys_and_headers": "leave it out",
+    "empty_messages": "leave it out",
 }
 
 

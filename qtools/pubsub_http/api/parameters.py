@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,6 +197,57 @@ def choice(kind: str, help: str, *words: str, default: str | None = None) -> Par
     if default is not None:
         schema["default"] = default
     return Parameter(kind, help, read, schema, default=default)
+
+
+LONGEST_KEY = 4096  # characters of a key in a query
+LONGEST_HEADER = 4096  # characters of a header in a query, its name included
+_HEADER = re.compile(r"([^:\x00-\x1f\x7f]{1,255}):(.*)", re.DOTALL)
+_BASE64 = r"^(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2}==|[A-Za-z0-9+/_-]{3}=)?$"
+
+
+def key(help: str) -> Parameter:
+    """The key of messages, as text."""
+
+    def read(value: str) -> bytes:
+        if not 0 < len(value) <= LONGEST_KEY:
+            raise ValueError(f"has 1 to {LONGEST_KEY} characters")
+        return value.encode("utf-8")
+
+    schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY}
+    return Parameter("key", help, read, schema, capability="keys_and_headers", needs=lambda value: value is not None)
+
+
+def key_base64(help: str) -> Parameter:
+    """The key of messages, as base64 in either alphabet (RFC 4648, 4 and 5); an empty one is a key without bytes."""
+
+    def read(value: str) -> bytes:
+        if len(value) > LONGEST_KEY or not re.fullmatch(_BASE64[1:-1], value, re.ASCII):
+            raise ValueError(f"is base64 of at most {LONGEST_KEY} characters; write its + as %2B or as -")
+        return base64.b64decode(value, altchars=b"-_") if "-" in value or "_" in value else base64.b64decode(value)
+
+    schema = {"type": "string", "pattern": _BASE64, "maxLength": LONGEST_KEY}
+    return Parameter(
+        "key_base64", help, read, schema, capability="keys_and_headers", needs=lambda value: value is not None
+    )
+
+
+def message_header(help: str) -> Parameter:
+    """Headers of messages: NAME:VALUE, repeated. The value is everything after the first colon."""
+
+    def read(value: str) -> tuple[str, bytes]:
+        found = _HEADER.fullmatch(value) if len(value) <= LONGEST_HEADER else None
+        if found is None:
+            raise ValueError(
+                f"is NAME:VALUE of at most {LONGEST_HEADER} characters; NAME has 1 to 255, without colons and control"
+                " characters"
+            )
+        return found[1], found[2].encode("utf-8")
+
+    schema = {"type": "string", "pattern": "^[^:\\x00-\\x1f\\x7f]{1,255}:", "maxLength": LONGEST_HEADER}
+    return Parameter(
+        "header", help, read, {"type": "array", "items": schema}, default=[], repeated=True,
+        capability="keys_and_headers",
+    )  # fmt: skip
 
 
 def text(kind: str, help: str, longest: int, *, required: bool = False, repeated: bool = False) -> Parameter:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qtools.pubsub_http.api.parameters import Query, channel, choice, flag, seconds, text, topic, whole
+from qtools.pubsub_http.api.parameters import (
+    Query,
+    channel,
+    choice,
+    flag,
+    key,
+    key_base64,
+    message_header,
+    seconds,
+    text,
+    topic,
+    whole,
+)
 
 MAX_DEFER = 3_600_000  # ms: nsqd's --max-req-timeout
 MAX_IN_FLIGHT = 100_000
@@ -116,10 +128,19 @@ ROUTES = (
     ApiRoute(
         "pub", "POST", "/pub", "Publish the body as one message",
         Query(_TOPIC, whole("defer", "ms that the broker holds it back", 0, MAX_DEFER, 0,
-                            invalid="INVALID_DEFER", capability="deferred_publishing")),
+                            invalid="INVALID_DEFER", capability="deferred_publishing"),
+              key("the message's key"), key_base64("the key in base64, if it is not text"),
+              message_header("a header of the message, NAME:VALUE; repeatable"),
+              flag("tombstone", "the message has no body at all, which deletes its key", capability="empty_messages")),
         "publish", {BYTES: "the message"}, (LINES,),
         {200: "the broker has it", 413: "it is too large", 422: _REUSED, **_PUBLISH},
-        _KEY, refusals={"MSG_EMPTY": "a message has at least one byte", **_CODED},
+        _KEY,
+        refusals={
+            "MSG_EMPTY": "the broker has no empty messages: a message has at least one byte",
+            "INVALID_ARG_KEY_BASE64": "key and key_base64 are not given together",
+            "INVALID_ARG_TOMBSTONE": "a tombstone has no body",
+            **_CODED,
+        },
     ),
     ApiRoute(
         "mpub", "POST", "/mpub", "Publish the messages in the body, as they come where it has no end",
@@ -127,11 +148,16 @@ ROUTES = (
             _TOPIC,
             choice("format", "what the body is; default: by Content-Type", "lines", "length32", "msgpack", "envelope"),
             flag("binary", "the body is nsqd's: a count, and each message with its length before it"),
+            key("the key of all messages, instead of those of envelopes"),
+            key_base64("that key in base64, if it is not text"),
+            message_header("a header of all messages, NAME:VALUE, instead of those of that name; repeatable"),
         ),
         "publish",
         {
             LINES: "a message a line", NDJSON: "a message a line", LENGTH32: "each with its length before it, 4 bytes",
-            MSGPACK: 'maps with a "body"', ENVELOPE: 'JSON objects with a "body" or "body_base64", one a line',
+            MSGPACK: 'maps with a "body"; "key" and "headers" are published, too, by a broker that has them',
+            ENVELOPE: 'JSON objects with a "body" or "body_base64", one a line; "key" (or "key_base64") and "headers"'
+            " are published, too, by a broker that has them",
         },
         (LINES,),
         {200: "the broker has them all", 413: "a message, or a body that is taken whole, is too large",
@@ -139,6 +165,8 @@ ROUTES = (
         _KEY,
         refusals={
             "INVALID_ARG_BINARY": "binary and format are not given together",
+            "INVALID_ARG_KEY_BASE64": "key and key_base64 are not given together",
+            "MSG_EMPTY": "the broker has no empty messages, and a message is empty or has no body",
             "BAD_MESSAGE": "a message is not valid in the body's format, or the broker refuses it",
             "BAD_BODY": "with binary=true the body is a count, and that many messages with their lengths",
             "INVALID_REQUEST": "a body that is taken as it comes has an end",

@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from qtools.errors import InputError
-from qtools.formats.lines import DelimiterSplitter, LengthSplitter, Splitter
+from qtools.attributes import TOMBSTONE
+from qtools.engines.contract import Capabilities, what_is_missing
+from qtools.pubsub_http.api.parameters import Values
+from qtools.pubsub_http.publish.body_messages import BodyMessages, GivenAttributes, MessageGroup
 from qtools.pubsub_http.publish.idempotency import LONGEST, Idempotency
 from qtools.pubsub_http.publish.publish_batcher import PublishBatcher, PublishRefused
 from qtools.web.content_codings import encoding, read_decoded
-from qtools.web.request_body import Receive, Refusal, announced, split_binary
+from qtools.web.request_body import Refusal, announced, split_binary
 
 if TYPE_CHECKING:
     from qtools.pubsub_http.api.asgi_app import Request
@@ -42,17 +44,25 @@ FORMS = {
 
 
 class PublishEndpoint:
-    """max_message, max_body: bytes, as nsqd's --max-msg-size and --max-body-size."""
+    """capabilities: of the engine. max_message, max_body: bytes, as nsqd's --max-msg-size and --max-body-size."""
 
-    def __init__(self, batcher: PublishBatcher, idempotency: Idempotency, max_message: int, max_body: int) -> None:
+    def __init__(
+        self,
+        batcher: PublishBatcher,
+        idempotency: Idempotency,
+        capabilities: Capabilities,
+        max_message: int,
+        max_body: int,
+    ) -> None:
         self._batcher = batcher
         self._idempotency = idempotency
+        self._capabilities = capabilities
         self._max_message = max_message
         self._max_body = max_body
 
     # A new exception each time: one that is raised again would keep the frames of the first time, with their bodies.
     def _too_big(self) -> Refusal:
-        return Refusal(413, "MSG_TOO_BIG", f"a message may have {self._max_message} bytes")
+        return BodyMessages.too_big(self._max_message)
 
     def _body_too_big(self) -> Refusal:
         return Refusal(413, "BODY_TOO_BIG", f"a body that is taken whole may have {self._max_body} bytes")
@@ -68,19 +78,21 @@ class PublishEndpoint:
     async def pub(self, request: Request) -> int:
         """Publish the body as one message; return 1."""
         body = await read_decoded(request.scope, request.receive, self._max_message, self._too_big)
-        if not body:
-            raise Refusal(400, "MSG_EMPTY", "a message has at least one byte")
+        if request.values["tombstone"]:
+            if body:
+                raise Refusal(400, "INVALID_ARG_TOMBSTONE", "a tombstone has no body: leave out the body, or tombstone")
+            body = TOMBSTONE
+        elif not body and (missing := what_is_missing(self._capabilities, "empty_messages")):
+            raise Refusal(400, "MSG_EMPTY", f"{missing}: a message has at least one byte")
         topic, delay_ms = request.values["topic"], request.values["defer"]
+        attributes = _given(request.values).replace_in(None, 1)
         key = _key(request)
-        if key is None and not delay_ms:
-            await self.publish_plain(topic, body)
-            return 1
 
         async def do() -> int:
             if delay_ms:
-                await self._batcher.defer(topic, body, delay_ms)
+                await self._batcher.defer(topic, body, delay_ms, attributes)
             else:
-                await self.publish_plain(topic, body)
+                await self._batcher.submit(topic, (body,), attributes)
             return 1
 
         return await self._once(request, key, body, do)
@@ -96,15 +108,22 @@ class PublishEndpoint:
             tracked = request.scope.get("tracked")
             if tracked is not None:
                 tracked.streams_body = True
-            return await self._stream(topic, request.receive, self._splitter(form))
+            return await self._stream(topic, request, self._body_messages(form, request))
         body = await read_decoded(request.scope, request.receive, self._max_body, self._body_too_big)
-        bodies = self._messages(form, body)
+        messages = self._body_messages(form, request)
+        if form == "binary":
+            group = MessageGroup(split_binary(body, self._max_message, self._max_body), [])
+        else:
+            group, failure = messages.split(body, False)
+            if failure is not None:
+                raise failure
+        bodies, request.warning = group.bodies, messages.warning
         if not bodies:
             return 0
 
         async def do() -> int:
             try:
-                await self._batcher.submit(topic, bodies)
+                await self._batcher.submit(topic, bodies, messages.attributes_of(group))
             except PublishRefused as refused:
                 raise _broken(refused, len(bodies) - refused.count) from refused
             return len(bodies)
@@ -131,87 +150,62 @@ class PublishEndpoint:
         media_type = request.head.get(b"content-type", b"").partition(b";")[0].strip().lower()
         return FORMS.get(media_type, "lines")
 
-    def _splitter(self, form: str) -> Splitter:
-        if form == "length32":
-            return LengthSplitter(self._max_message)
-        if form == "lines":
-            return DelimiterSplitter(b"\n", self._max_message)
-        from qtools.formats.envelope import EnvelopeSplitter, MsgpackSplitter
-
-        # An envelope is longer than what is in it: six times where every byte is escaped, and what goes around it.
-        return (
-            MsgpackSplitter(self._max_message) if form == "msgpack" else EnvelopeSplitter(6 * self._max_message + 4096)
+    def _body_messages(self, form: str, request: Request) -> BodyMessages:
+        return BodyMessages(
+            "lines" if form == "binary" else form, self._capabilities, _given(request.values), self._max_message
         )
-
-    def _messages(self, form: str, body: bytes) -> list[bytes]:
-        """All messages in `body`; Refusal unless each of them is valid."""
-        if form == "binary":
-            return split_binary(body, self._max_message, self._max_body)
-        splitter = self._splitter(form)
-        try:
-            bodies = splitter.feed(body)
-            bodies += splitter.end()
-        except InputError as error:
-            raise self._refusal(error) from error
-        if bodies and max(map(len, bodies)) > self._max_message:
-            raise self._too_big()
-        return bodies
-
-    def _refusal(self, error: InputError) -> Refusal:
-        if error.too_long:
-            return Refusal(413, "MSG_TOO_BIG", str(error))
-        return Refusal(400, "BAD_MESSAGE", str(error))
 
     # ── streams ──
 
-    async def _stream(self, topic: str, receive: Receive, splitter: Splitter) -> int:
+    async def _stream(self, topic: str, request: Request, messages: BodyMessages) -> int:
         """Publish the messages of a body as they arrive; return their number."""
+
+        def submit(group: MessageGroup) -> Sent:
+            return self._batcher.submit(topic, group.bodies, messages.attributes_of(group)), len(group.bodies)
+
         sent: deque[Sent] = deque()
-        waiting: list[bytes] = []
+        waiting = MessageGroup([], [])
         waiting_bytes = published = 0
         failure: Refusal | None = None
         more = True
         while more and failure is None:
-            message = await receive()
+            message = await request.receive()
             more = bool(message.get("more_body"))
             if message["type"] == "http.disconnect":
                 failure = Refusal(
                     400, "INVALID_REQUEST", "the body did not end"
                 )  # a message that was cut off is not published
                 break
-            bodies, failure = self._split(splitter, message.get("body", b""), more)
-            waiting += bodies
-            waiting_bytes += sum(map(len, bodies))
+            chunk = message.get("body", b"")
+            group, failure = messages.split(chunk, more)
+            waiting.extend(group)
+            waiting_bytes += len(chunk)
             while sent and failure is None and (sent[0][0].done() or (len(sent) == WINDOW and waiting_bytes > HELD)):
                 count, failure = await _outcome(*sent.popleft())
                 published += count
-            if waiting and len(sent) < WINDOW:
-                sent.append((self._batcher.submit(topic, waiting), len(waiting)))
-                waiting, waiting_bytes = [], 0
-        if waiting and not isinstance(failure, PublishRefused):
-            sent.append((self._batcher.submit(topic, waiting), len(waiting)))
+            if waiting.bodies and len(sent) < WINDOW:
+                sent.append(submit(waiting))
+                waiting, waiting_bytes = MessageGroup([], []), 0
+        if waiting.bodies and not isinstance(failure, PublishRefused):
+            sent.append(submit(waiting))
         for done, number in sent:
             count, refusal = await _outcome(done, number)
             published += count
             failure = failure or refusal
+        request.warning = messages.warning
         if failure is not None:
             raise _broken(failure, published)
         return published
 
-    def _split(self, splitter: Splitter, chunk: bytes, more: bool) -> tuple[list[bytes], Refusal | None]:
-        """The messages that end in `chunk`, and the error that ends the stream, or None."""
-        bodies: list[bytes] = []
-        failure: Refusal | None = None
-        try:
-            bodies += splitter.feed(chunk)
-            if not more:
-                bodies += splitter.end()
-        except InputError as error:
-            failure = self._refusal(error)
-        if bodies and max(map(len, bodies)) > self._max_message:
-            first = next(place for place, body in enumerate(bodies) if len(body) > self._max_message)
-            return bodies[:first], self._too_big()
-        return bodies, failure
+
+def _given(values: Values) -> GivenAttributes:
+    """The key and the headers in the query of a request. Raises Refusal 400."""
+    key: bytes | None = values["key"]
+    if (packed := values["key_base64"]) is not None:
+        if key is not None:
+            raise Refusal(400, "INVALID_ARG_KEY_BASE64", "give key or key_base64, not both")
+        key = packed
+    return GivenAttributes(key, values["header"])
 
 
 def _key(request: Request) -> bytes | None:

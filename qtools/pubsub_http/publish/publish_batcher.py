@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from qtools.attributes import Attributes
 from qtools.engines.contract import Engine, PublisherOptions
 from qtools.errors import AuthError, BrokerError, MessageRefused, NetworkError, QtoolsError
+from qtools.flow.keying import FixedAttributes
 from qtools.web.memory_budget import OVERHEAD, MemoryBudget
 from qtools.web.request_body import Refusal
 
@@ -26,15 +28,20 @@ RETRY_AFTER = [(b"retry-after", b"1")]
 
 class _PublishRequest:
     """The messages of one request. done: ends with the broker's answer; its error is PublishRefused if the broker
-    refused messages."""
+    refused messages. attributes: keys and headers; None if the messages have none."""
 
-    __slots__ = ("bodies", "done", "memory", "topic")
+    __slots__ = ("attributes", "bodies", "done", "memory", "topic")
 
-    def __init__(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None], attributes: Attributes | None
+    ) -> None:
         self.topic = topic
         self.bodies = bodies
         self.done = done
+        self.attributes = attributes
         self.memory = sum(map(len, bodies)) + OVERHEAD * len(bodies)  # bytes
+        if attributes is not None:
+            self.memory += _size_of(attributes)
 
 
 class PublishRefused(Refusal):
@@ -81,15 +88,15 @@ class PublishBatcher:
     def resent(self) -> int:
         return self._publisher.resent
 
-    def submit(self, topic: str, bodies: Sequence[bytes]) -> asyncio.Future[None]:
-        """Publish `bodies`; the future ends with the broker's OK, or a Refusal."""
+    def submit(self, topic: str, bodies: Sequence[bytes], attributes: Attributes | None = None) -> asyncio.Future[None]:
+        """Publish `bodies`; the future ends with the broker's OK, or a Refusal. attributes: their keys and headers."""
         done: asyncio.Future[None] = self._loop.create_future()
         if self._away:
             if not self._publisher.connected:
                 done.set_exception(_away())
                 return done
             self._away = False
-        request = self._admit(topic, bodies, done)
+        request = self._admit(topic, bodies, done, attributes)
         if request is None:
             done.set_exception(_no_memory())
             return done
@@ -99,21 +106,23 @@ class PublishBatcher:
             self._loop.call_soon(self._begin)
         return done
 
-    async def defer(self, topic: str, body: bytes, delay_ms: int) -> None:
+    async def defer(self, topic: str, body: bytes, delay_ms: int, attributes: Attributes | None = None) -> None:
         """Publish one message that the broker holds back. There is no MPUB for that, so it goes alone."""
-        request = self._admit(topic, [body], self._loop.create_future())
+        request = self._admit(topic, [body], self._loop.create_future(), attributes)
         if request is None:
             raise _no_memory()
         await self._publish([request], delay_ms)
         await request.done
 
-    def _admit(self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None]) -> _PublishRequest | None:
+    def _admit(
+        self, topic: str, bodies: Sequence[bytes], done: asyncio.Future[None], attributes: Attributes | None
+    ) -> _PublishRequest | None:
         """A request whose memory is counted until it is answered; None where there is no room for it. An exception
         raised here would keep this frame, and so the bodies, for as long as the client's answer takes."""
         if self._waiting_bytes > self._budget.limit * PUBLISHES or self._budget.is_exhausted:
             self.refused_for_memory += 1
             return None
-        request = _PublishRequest(topic, bodies, done)
+        request = _PublishRequest(topic, bodies, done, attributes)
         self._waiting_bytes += request.memory
         return request
 
@@ -145,12 +154,16 @@ class PublishBatcher:
 
     async def _publish_all(self, requests: list[_PublishRequest], delay_ms: int) -> None:
         by_topic: dict[str, list[_PublishRequest]] = {}
+        has_attributes = False
         for request in requests:
             by_topic.setdefault(request.topic, []).append(request)
+            if request.attributes is not None:
+                has_attributes = True
         groups = [(topic, _bodies(some)) for topic, some in by_topic.items()]
+        more = {"attributes": FixedAttributes([*map(_attributes, by_topic.values())])} if has_attributes else {}
         try:
             async with asyncio.timeout(self._timeout + GRACE):
-                refused = await self._publisher.publish(groups, delay_ms)
+                refused = await self._publisher.publish(groups, delay_ms, **more)
         except TimeoutError:
             self._fail(requests, Refusal(504, "PUB_TIMEOUT", "the broker has not answered; it may have taken it"))
         except NetworkError as error:
@@ -194,6 +207,17 @@ def _bodies(requests: list[_PublishRequest]) -> Sequence[bytes]:
     return [body for request in requests for body in request.bodies]
 
 
+def _attributes(requests: list[_PublishRequest]) -> Attributes:
+    return Attributes.joined([(request.attributes or Attributes(), len(request.bodies)) for request in requests])
+
+
+def _size_of(attributes: Attributes) -> int:
+    """Bytes of all keys and headers."""
+    keys = sum(len(key) for key in attributes.keys or () if key is not None)
+    headers = sum(len(name) + len(value or b"") for some in attributes.headers or () for name, value in some)
+    return keys + headers
+
+
 def _raise_in(done: asyncio.Future[None], refusal: Refusal) -> None:
     if not done.done():
         done.set_exception(refusal)
@@ -225,6 +249,3 @@ def refusal_of(error: QtoolsError) -> Refusal:
     if isinstance(error, BrokerError):
         return Refusal(502, error.code.removeprefix("E_"), str(error))
     return Refusal(503, "BROKER_UNAVAILABLE", str(error), RETRY_AFTER)
-
-
-Publish = Callable[[str, Sequence[bytes]], "asyncio.Future[None]"]
