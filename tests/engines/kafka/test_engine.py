@@ -192,3 +192,9 @@ async def test_a_partition_is_read_again_from_what_was_committed(engine: KafkaEn
         again.finish()
         assert source.in_flight == 0
     assert await drain(engine, topic) == []
+
+
+async def test_the_longest_names(engine: KafkaEngine, topic: str) -> None:
+    longest = (topic + "." * 249)[:249]
+    await publish(engine, longest, [b"a"])
+    assert bodies_of(await drain(engine, longest, "c" * 249)) == [b"a"]
