@@ -143,7 +143,9 @@ def test_it_dies_at_any_call(room: Path, faults: Faults, by_time: bool, same_wor
         root = room / str(nth)
         root.mkdir()
         process = Process(root, by_time=by_time)
-        some = [Log(0, range(25)), Log(1, range(3, 60, 2))] if by_time else logs()
+        some = (
+            [Log(0, range(25)), Log(1, range(3, 40, 2))] if by_time else [Log(0, range(50)), Log(1, range(3, 120, 2))]
+        )
         before = descriptors()
         faults.arm(nth, Crash())
         with contextlib.suppress(Crash):
