@@ -61,8 +61,10 @@ _NAMES = {
     UNKNOWN_TOPIC: "UNKNOWN_TOPIC", UNKNOWN_TOPIC_OR_PARTITION: "UNKNOWN_TOPIC", INVALID_TOPIC: "INVALID_TOPIC",
     TOPIC_NOT_AUTHORIZED: "TOPIC_NOT_AUTHORIZED", GROUP_NOT_AUTHORIZED: "GROUP_NOT_AUTHORIZED",
 }  # fmt: skip
-CLOSED = "it closed the connection at once: it may want TLS (kafkas://), or may be no Kafka"
-CLOSED_WITH_TLS = "it closed the connection at once: it may want a user and a password, or may be no Kafka"
+CLOSED = "it closed the connection at once: it may want TLS (kafkas://), or does not speak Kafka's protocol"
+CLOSED_WITH_TLS = (
+    "it closed the connection at once: it may want a user and a password, or does not speak Kafka's protocol"
+)
 _FACTS = re.compile(r"\s*\(after \d+ms in state .*$")
 _BROKER = re.compile(r"^(?:[a-z_]+://)?(\S+?:\d+)/(?:bootstrap|\d+): ")
 

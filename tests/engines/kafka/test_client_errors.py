@@ -23,7 +23,7 @@ from qtools.errors import StartError
          "what listens there does not speak Kafka's protocol; it may be an HTTP port"),
         ("ssl://h:9092/bootstrap: Send failed: error:80000020:system library::Broken pipe:"
          " tls_retry_write_records failure (after 1ms in state APIVERSION_QUERY)",
-         "it closed the connection at once: it may want a user and a password, or may be no Kafka"),
+         "it closed the connection at once: it may want a user and a password, or does not speak Kafka's protocol"),
         ("GroupCoordinator: Disconnected", "groupCoordinator: Disconnected"),
     ],
 )  # fmt: skip
