@@ -43,7 +43,8 @@ class Expression:
     function itself, which is faster to call in a loop.
 
     variables: the names of the variables that the expression has. reads_body: whether the value matters. It does not to
-    an expression of variables only, such as `$key == "a"`, which so has a result for a message that is not JSON.
+    an expression of variables and literals only, such as `$key == "a"` or `"a"`, which so has a result for a message
+    that is not JSON.
     """
 
     __slots__ = ("_regex", "_tree", "evaluate", "reads_body", "text", "variables")
@@ -52,7 +53,7 @@ class Expression:
         self.text, self._tree, self._regex = text, tree, regex
         self.evaluate: Evaluate = compile_node(text, tree, regex=regex)
         self.variables = variables_in(tree)
-        self.reads_body = not self.variables or _reads_input(tree)
+        self.reads_body = _reads_input(tree)
 
     def __call__(self, value: Any, variables: Sequence[Any] = NO_VARIABLES, /) -> Any:
         return self.evaluate(value, variables)
@@ -93,7 +94,7 @@ def _leaves(node: Node) -> Iterator[Node]:
 
 
 def _reads_input(node: Node) -> bool:
-    """Whether the result of a node may depend on its input, and not on variables only."""
+    """Whether the result of a node may depend on its input, and not on variables and literals only."""
     if isinstance(node, Identity):
         return True
     if isinstance(node, Call):

@@ -20,7 +20,7 @@ FUNCTIONS: dict[str, tuple[int, ...]] = {
 }
 CONSTANTS = {"null": None, "true": True, "false": False}
 # What a message has besides its body. The values for one message are a tuple in this order (flow/variables.py).
-VARIABLES = ("key", "headers", "topic", "timestamp", "attempts", "id", "partition", "offset")
+VARIABLES = ("key", "headers", "topic", "timestamp", "attempts", "id", "partition", "offset", "tombstone")
 
 
 @dataclass(slots=True)

@@ -3,6 +3,9 @@
     batch ─▶ parse ─▶ where ─▶ select ─▶ the sink      one pass over the bodies of a batch, before its write
                └─ not JSON, or an expression fails ─▶ fail, skip or pass, as on_error says
 
+A message without a body (TOMBSTONE, attributes.py) has the value null. It stays without a body if --select yields null
+for it: otherwise `--select .` would turn each deletion in a compacted topic into a message with the body `null`.
+
 Messages that do not match are finished together with those that were written, in the order of the batch. Integers keep
 every digit: orjson returns integers beyond 64 bits as doubles, so a batch that contains a run of that many digits is
 parsed more slowly.
@@ -37,26 +40,29 @@ _SEPARATOR = f',"{_BETWEEN}",'.encode()
 
 
 def parse(body: bytes) -> Any:
-    """The JSON value of `body`; an integer beyond 64 bits becomes a double. EvaluationError if `body` is not JSON, and
-    has no value of its own (attributes.py)."""
+    """The JSON value of `body`, None for TOMBSTONE; an integer beyond 64 bits becomes a double. EvaluationError if `body`
+    is not JSON, and has no value of its own (attributes.py)."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if body.__class__ is not bytes:  # orjson takes no bytes of a derived class
             return value_of(body)
+        if not body:
+            raise EvaluationError("it is not JSON (the body is empty)") from error
         if body.startswith(BOM_UTF8):  # RFC 8259, 8.1: a parser may ignore it
             return parse(body.removeprefix(BOM_UTF8))
         raise EvaluationError(f"it is not JSON ({error})") from error
 
 
 def value_of(body: bytes) -> Any:
-    """The value of a body of a batch that was decoded: its own, or that of its JSON. EvaluationError if it has none."""
+    """The value of a body of any class: its own, None for TOMBSTONE, or that of its JSON. EvaluationError if it has
+    none."""
     if isinstance(body, DecodedBody):
         return body.value
     if isinstance(body, UndecodableBody):
         raise EvaluationError(body.reason)
     if body is TOMBSTONE:
-        raise EvaluationError("it has no body (it is a tombstone)")
+        return None
     return parse_exactly(bytes(body))
 
 
@@ -112,8 +118,9 @@ class Filter:
     """Passes the messages for which `where` is true, with the result of `select` as their new body.
 
     Without `where` all messages pass; without `select` they keep their bodies. A message for which `select` yields
-    nothing does not pass. An expression of variables only has a result for a message that is not JSON too. chosen:
-    whether the user gave `on_error`, so that it is not the default.
+    nothing does not pass; one without a body keeps having none if `select` yields null. An expression that does not
+    read the body has a result for a message that is not JSON too. chosen: whether the user gave `on_error`, so that it
+    is not the default.
     """
 
     def __init__(
@@ -184,7 +191,9 @@ class Filter:
                     value = select(value, row)
                     if value is NOTHING:
                         continue
-                    if selected is None:
+                    if value is None and body is TOMBSTONE:
+                        pass
+                    elif selected is None:
                         body = encode(value)
                     else:
                         selected.append(len(passing))

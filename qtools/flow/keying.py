@@ -22,6 +22,9 @@ from qtools.flow.filter import encode, parser_for
 from qtools.flow.variables import Row, names_in
 
 
+KEY, HEADER = "--key", "--header "  # the flags, for errors
+
+
 class Keying(NamedTuple):
     """key: None for the key that a message has. headers: (name, expression), instead of
     headers of that name, beside the others that a message has."""
@@ -32,6 +35,12 @@ class Keying(NamedTuple):
     @property
     def expressions(self) -> list[Expression]:
         return [*([self.key] if self.key is not None else []), *(expression for _, expression in self.headers)]
+
+    @property
+    def _first_reader(self) -> str:
+        """The flag of the first expression that reads the body, which errors of the body's JSON name; "" if none does."""
+        named = [*([(KEY, self.key)] if self.key is not None else []), *((HEADER + name, e) for name, e in self.headers)]
+        return next((name for name, expression in named if expression.reads_body), "")
 
     @property
     def variables(self) -> frozenset[str]:
@@ -46,16 +55,18 @@ class Keying(NamedTuple):
         keys: list[bytes | None] = []
         headers: list[list[tuple[str, bytes | None]]] = []
         failed: dict[int, RouteFailed] = {}
-        loads = parser_for(bodies) if any(each.reads_body for each in self.expressions) else None
+        reader = self._first_reader
+        loads = parser_for(bodies) if reader else None
         for place, body, row in zip(count(), bodies, rows, strict=False):
-            what, key = "--key", None
+            what, key = reader, None
             found: list[tuple[str, bytes | None]] = []
             try:
                 value = loads(body) if loads is not None else None
                 if self.key is not None:
+                    what = KEY
                     key = _as_bytes(self.key, value, row)
                 for name, expression in self.headers:
-                    what = f"--header {name}"
+                    what = HEADER + name
                     if (made := _as_bytes(expression, value, row)) is not None:
                         found.append((name, made))
             except EvaluationError as error:

@@ -7,6 +7,7 @@
     $attempts   how many times it was delivered, this time included
     $id         as in an envelope
     $partition, $offset
+    $tombstone  whether it has no body at all; `. == null` is true for a body of the JSON `null` too
 
 What a message does not have is null; $headers is an object then, without a name in it. A row is a tuple in the order of
 VARIABLES. Only the columns that an expression names are made: the others are null in all rows.
@@ -18,7 +19,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
-from qtools.attributes import Attributes, bytes_as_json, headers_as_json
+from qtools.attributes import TOMBSTONE, Attributes, bytes_as_json, headers_as_json
 from qtools.expressions.expression import NO_VARIABLES, VARIABLES, Expression
 from qtools.message import Batch
 
@@ -74,6 +75,8 @@ def _column(name: str, batch: Batch, attributes: Attributes) -> Iterable[Any]:
         return [when if when > 0 else None for when in found]
     if name == "attempts":
         return _attempts(batch)
+    if name == "tombstone":
+        return [body is TOMBSTONE for body in batch.bodies]
     if name == "id":
         return [ident.decode("latin-1") or None for ident in batch.messages.ids]
     column = attributes.partitions if name == "partition" else attributes.offsets

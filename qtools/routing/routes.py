@@ -18,7 +18,7 @@ from itertools import count
 from random import random
 from typing import Any, Protocol
 
-from qtools.attributes import Attributes
+from qtools.attributes import TOMBSTONE, Attributes
 from qtools.errors import EvaluationError, NameInvalid, QtoolsError, RouteFailed
 from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression
 from qtools.flow.filter import encode, encode_all, parser_for
@@ -246,7 +246,9 @@ class Routes:
                 if route.sample >= 1.0 or self._draw() < route.sample:
                     if select is None:
                         ships += [(self._topic(to, value, row), body, number, False) for to in route.to]
-                    elif (made := select(value, row)) is not NOTHING:
+                    elif (made := select(value, row)) is None and body is TOMBSTONE:
+                        ships += [(self._topic(to, value, row), body, number, False) for to in route.to]
+                    elif made is not NOTHING:
                         made = made if encode_late else encode(made)
                         ships += [(self._topic(to, value, row), made, number, encode_late) for to in route.to]
                 if route.last:

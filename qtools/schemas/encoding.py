@@ -6,14 +6,14 @@ without.
     --schema FILE                                            the schema in FILE; bodies without a magic byte and an id
 
 The schema is found before the first message is read. An encoded body keeps its JSON value (attributes.py), so --key and
---header see it.
+--header see it. A message without a body (a tombstone) keeps having none.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from qtools.attributes import DecodedBody
+from qtools.attributes import TOMBSTONE, DecodedBody
 from qtools.errors import EvaluationError, NetworkError, QtoolsError, StartError
 from qtools.flow.filter import Filter, Passing, parser_for
 from qtools.message import Batch
@@ -101,7 +101,7 @@ class EncodingFilter(Filter):
         kept: list[int] = []
         bodies: list[bytes] = []
         for place, body in zip(places, passing, strict=True):
-            if place not in failed:
+            if place not in failed and body is not TOMBSTONE:
                 try:
                     value = loads(body)
                     body = DecodedBody.of(encode(value), value)

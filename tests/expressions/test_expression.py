@@ -287,7 +287,8 @@ def test_integers_stay_exact_where_jq_rounds() -> None:
         (".a as $x | $x", 4, "jq"),
         (".a | $x", 6, "variables of one's own are jq's"),
         ("$kye", 1, "did you mean $key?"),
-        (".a == $header.b", 7, "(known are $key, $headers, $topic, $timestamp, $attempts, $id, $partition, $offset)"),
+        (".a == $header.b", 7, "(known are $key, $headers, $topic, $timestamp, $attempts, $id, $partition, $offset,"
+         " $tombstone)"),
         ("{a: $b}", 5, "there is no variable $b"),
         ("{$ENV}", 2, "jq"),
         ("$", 1, "a variable has a name"),
@@ -334,7 +335,7 @@ def test_an_expression_of_a_stranger_has_no_patterns() -> None:
     assert compile_expression('.a | startswith("a")', regex=False)({"a": "ab"}) is True
 
 
-ROW = ("k1", {"a": "1", "b-c": ["x", None]}, "events", 5, 2, "id", 3, 42)
+ROW = ("k1", {"a": "1", "b-c": ["x", None]}, "events", 5, 2, "id", 3, 42, False)
 
 
 @pytest.mark.parametrize(
@@ -366,8 +367,8 @@ def test_variables(text: str, result: Any, names: set[str]) -> None:
 
 
 def test_without_a_message_variables_are_null_and_there_are_no_headers() -> None:
-    text = "[$key, $headers, $topic, $timestamp, $attempts, $id, $partition, $offset]"
-    assert compile_expression(text)(1) == [None, {}, None, None, None, None, None, None]
+    text = "[$key, $headers, $topic, $timestamp, $attempts, $id, $partition, $offset, $tombstone]"
+    assert compile_expression(text)(1) == [None, {}, None, None, None, None, None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -384,7 +385,19 @@ def test_without_a_message_variables_are_null_and_there_are_no_headers() -> None
         ("select(.a) | $key", True),
         ("[$key] | any(. == 1)", False),
         ("length > $offset", True),
-        ("true", True),  # as ever: without variables a message has to be JSON
+        ("true", False),
+        ('"k"', False),
+        ('"a" + $topic', False),
+        ("{a: [1, -2]}", False),
+        ('{"a": "x"}["a"]', False),
+        ('"text" | length', False),
+        ("empty", False),
+        ("length", True),
+        ("select(true)", True),
+        ('"\\(.)"', True),
+        (".a // 1", True),
+        ("{a}", True),
+        ("[1][.n]", True),
     ],
 )
 def test_whether_the_body_matters(text: str, reads_body: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 
 import pytest
 
-from qtools.attributes import Attributes
+from qtools.attributes import TOMBSTONE, Attributes
 from qtools.expressions.expression import NO_VARIABLES, VARIABLES, Expression, compile_expression
 from qtools.flow.filter import Filter
 from qtools.flow.variables import names_in, rows_of
@@ -54,17 +54,18 @@ def recorded(log: Log, bodies: list[bytes]) -> Batch:
     [
         ("key", ["k0", None, {"base64": "/w=="}], ["keys"]),
         ("headers", [{"a": ["1", {"base64": "/g=="}], "b": None}, {}, {"c-d": "ü"}], ["headers"]),
-        ("topic", ["events"] * 3, []),
+        ("topic", ["events"] * 3, ["topics"]),
         ("timestamp", [100, 101, 102], ["timestamps"]),
         ("attempts", [1, 1, 4], []),
         ("id", ["id 0", "id 1", "id 2"], ["messages"]),
         ("partition", [7, 7, 7], ["partitions"]),
         ("offset", [0, 1, 2], ["offsets"]),
+        ("tombstone", [False, False, True], []),
     ],
 )
 def test_each_variable_and_what_is_read_for_it(name: str, values: list[object], made: list[str]) -> None:
     log = Log()
-    rows = rows_of(recorded(log, [b"1", b"2", b"3"]), {name})
+    rows = rows_of(recorded(log, [b"1", b"", TOMBSTONE]), {name})
     assert [row[VARIABLES.index(name)] for row in rows] == values
     assert log.made == made
     others = [place for place, other in enumerate(VARIABLES) if other != name]
@@ -83,9 +84,9 @@ def test_a_message_of_nsq_and_a_line_of_a_file() -> None:
     line = Batch.of_bodies(Ledger(), [b"x"])
     assert [dict(zip(VARIABLES, *rows_of(batch, VARIABLES), strict=True)) for batch in (nsq, line)] == [
         {"key": None, "headers": {}, "topic": "events", "timestamp": 5, "attempts": 2, "id": "0123456789abcdef",
-         "partition": None, "offset": None},
+         "partition": None, "offset": None, "tombstone": False},
         {"key": None, "headers": {}, "topic": "events", "timestamp": None, "attempts": None, "id": None,
-         "partition": None, "offset": None},
+         "partition": None, "offset": None, "tombstone": False},
     ]  # fmt: skip
 
 
