@@ -17,6 +17,8 @@ from qtools.expressions.expression import compile_expression
 from qtools.flow.filter import Filter
 from qtools.flow.keying import Keying
 from qtools.names import Subscription
+from qtools.pipe.app import pipe
+from qtools.pipe.options import PipeOptions
 from qtools.tail.app import tail
 from qtools.tail.options import TailOptions
 from qtools.to_file.app import archive
@@ -153,3 +155,22 @@ async def test_the_where_of_the_gateway(engine: MemoryEngine) -> None:
         assert refused.status_code == 400
         assert "did you mean $key?" in refused.text
     assert engine.left(EVENTS) == 0
+
+
+async def test_bridge_copies_a_compacted_topic_with_its_tombstones(engine: MemoryEngine) -> None:
+    engine.put("events", [b"", b"null"])
+    there = MemoryEngine()
+    asked = options(engine, there, to=("copy",), where="$tombstone or . == null or .n", select=".", on_error="drop")
+    assert await bridge(asked, Signals()) == 0
+    assert [body is TOMBSTONE for body in there.bodies("copy")] == [False, True, False]
+    assert there.bodies("copy") == [b'{"n":1}', TOMBSTONE, b"null"]
+
+
+async def test_pipe_gives_a_constant_key_to_plain_text(tmp_path: Path) -> None:
+    engine = MemoryEngine()
+    (tmp_path / "lines").write_bytes(b"hi\n\xff\x00\n")
+    keying = Keying(compile_expression('"k"'), (("src", compile_expression('"x"')),))
+    assert await pipe(PipeOptions("t", (str(tmp_path / "lines"),), engine, keying=keying), Signals()) == 0
+    topic = engine.topic("t")
+    assert (engine.bodies("t"), topic.keys) == ([b"hi", b"\xff\x00"], [b"k"] * 2)
+    assert topic.headers == [[("src", b"x")]] * 2
