@@ -40,8 +40,8 @@ _SEPARATOR = f',"{_BETWEEN}",'.encode()
 
 
 def parse(body: bytes) -> Any:
-    """The JSON value of `body`, None for TOMBSTONE; an integer beyond 64 bits becomes a double. EvaluationError if `body`
-    is not JSON, and has no value of its own (attributes.py)."""
+    """The JSON value of `body`, None for TOMBSTONE; an integer beyond 64 bits becomes a double. EvaluationError if
+    `body` is not JSON, and has no value of its own (attributes.py)."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -21,7 +21,6 @@ from qtools.flow.contract import GroupAttributes, GroupPublisher, Refused
 from qtools.flow.filter import encode, parser_for
 from qtools.flow.variables import Row, names_in
 
-
 KEY, HEADER = "--key", "--header "  # the flags, for errors
 
 
@@ -38,8 +37,12 @@ class Keying(NamedTuple):
 
     @property
     def _first_reader(self) -> str:
-        """The flag of the first expression that reads the body, which errors of the body's JSON name; "" if none does."""
-        named = [*([(KEY, self.key)] if self.key is not None else []), *((HEADER + name, e) for name, e in self.headers)]
+        """The flag of the first expression that reads the body, for the error of a body that is not JSON; "" if none
+        does."""
+        named = [
+            *([(KEY, self.key)] if self.key is not None else []),
+            *((HEADER + name, e) for name, e in self.headers),
+        ]
         return next((name for name, expression in named if expression.reads_body), "")
 
     @property

@@ -244,9 +244,7 @@ class Routes:
                         continue
                 matched = True
                 if route.sample >= 1.0 or self._draw() < route.sample:
-                    if select is None:
-                        ships += [(self._topic(to, value, row), body, number, False) for to in route.to]
-                    elif (made := select(value, row)) is None and body is TOMBSTONE:
+                    if select is None or ((made := select(value, row)) is None and body is TOMBSTONE):
                         ships += [(self._topic(to, value, row), body, number, False) for to in route.to]
                     elif made is not NOTHING:
                         made = made if encode_late else encode(made)

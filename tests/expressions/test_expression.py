@@ -287,8 +287,11 @@ def test_integers_stay_exact_where_jq_rounds() -> None:
         (".a as $x | $x", 4, "jq"),
         (".a | $x", 6, "variables of one's own are jq's"),
         ("$kye", 1, "did you mean $key?"),
-        (".a == $header.b", 7, "(known are $key, $headers, $topic, $timestamp, $attempts, $id, $partition, $offset,"
-         " $tombstone)"),
+        (
+            ".a == $header.b",
+            7,
+            "(known are $key, $headers, $topic, $timestamp, $attempts, $id, $partition, $offset, $tombstone)",
+        ),
         ("{a: $b}", 5, "there is no variable $b"),
         ("{$ENV}", 2, "jq"),
         ("$", 1, "a variable has a name"),

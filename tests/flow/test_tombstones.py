@@ -1,4 +1,4 @@
-"""Messages without a body, and expressions that read no body: what each part that evaluates expressions does with them."""
+"""Messages without a body, and expressions that do not read it, in each part that evaluates expressions."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_where_sees_null() -> None:
         ('"x" * 1000 | if . then null else 1 end', [b"null", None, b"null", b"null"]),  # encoded one by one
     ],
 )
-def test_select_keeps_a_tombstone_only_where_its_result_is_null(
-    select: str, result: list[bytes | None]
-) -> None:
+def test_select_keeps_a_tombstone_only_where_its_result_is_null(select: str, result: list[bytes | None]) -> None:
     _, bodies, failed = Filter(None, compile_expression(select), "skip").run(batch(BODIES))
     assert shown(bodies) == result
     assert list(failed) == ([] if len(result) == 4 else [3])
@@ -83,9 +81,7 @@ def test_keys_and_headers_and_dedupe_keys_of_a_tombstone() -> None:
     keys, headers, failed = keying.evaluate(BODIES, [NO_VARIABLES] * 4)
     assert keys == [b"1", None, None, None]
     assert headers == [[("kind", b"object")], [("kind", b"null")], [("kind", b"null")], []]
-    assert {place: str(error) for place, error in failed.items()} == {
-        3: "--key: it is not JSON (the body is empty)"
-    }
+    assert {place: str(error) for place, error in failed.items()} == {3: "--key: it is not JSON (the body is empty)"}
     assert make_key(parse(TOMBSTONE), TOMBSTONE) is None
 
 
@@ -115,9 +111,9 @@ def test_a_constant_has_a_result_for_every_body() -> None:
     keys, headers, failed = keying.evaluate(PLAIN, [NO_VARIABLES] * 4)
     assert (keys, failed) == ([b"k"] * 4, {})
     assert headers == [[("src", b"x"), ("n", b"2")]] * 4
-    places, bodies, failed_by_filter = Filter(
-        compile_expression("true"), compile_expression('"new"'), "fail"
-    ).run(batch(PLAIN))
+    places, bodies, failed_by_filter = Filter(compile_expression("true"), compile_expression('"new"'), "fail").run(
+        batch(PLAIN)
+    )
     assert (places, bodies, failed_by_filter) == ([0, 1, 2, 3], [b'"new"'] * 4, {})
     routes = Routes([Route("", (To("t", compile_expression('"events.\\("a")"')),), when=compile_expression("1 < 2"))])
     plan = routes.plan(batch(PLAIN))
