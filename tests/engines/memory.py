@@ -428,7 +428,7 @@ class MemoryTopics:
     def _row(self, name: str, topic: Topic) -> dict[str, Any]:
         return {
             "topic": name,
-            "depth": 0 if topic.channels else len(topic.messages),
+            "depth": len(topic.messages) if self._engine.capabilities.retention or not topic.channels else 0,
             "messages": len(topic.messages),
             "bytes": sum(len(message.body) for message in topic.messages),
             "paused": False,

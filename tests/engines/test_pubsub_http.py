@@ -356,7 +356,9 @@ async def test_the_topics_of_the_page(engine: MemoryEngine) -> None:
     engine.channel(EVENTS).paused = True
     engine.put("letters", [b"x"])
     async with running(engine) as client:
-        events, letters = (await client.get("/topics")).json()["topics"]
+        answer = (await client.get("/topics")).json()
+        events, letters = answer["topics"]
+        assert answer["engine"] == {"name": "Memory", "capabilities": engine.capabilities.names()}
         assert (await client.get("/")).headers["content-type"].startswith("text/html")
     assert (events["topic"], events["messages"]) == ("events", 20)
     (channel,) = events["channels"]

@@ -12,7 +12,7 @@ import httpx
 import msgpack
 import pytest
 
-from qtools.attributes import Attributes
+from qtools.attributes import TOMBSTONE, Attributes, Headers
 from qtools.engines.contract import Capabilities
 from qtools.names import Subscription
 from tests.engines.memory import MemoryEngine
@@ -284,3 +284,50 @@ async def test_empty_messages_and_tombstones() -> None:
         answer = await client.post("/pub?topic=events")
     assert refusal(answer) == (400, "MSG_EMPTY")
     assert answer.json()["detail"] == "NSQ has no empty messages: a message has at least one byte"
+
+
+# ── GET /message ────────────────────────────────────────────────────────────────────────────────
+
+NAMES = ("q-key", "q-key-base64", "q-headers", "q-partition", "q-offset", "q-tombstone", "q-warning")
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "headers", "expected"),
+    [
+        (b"x", None, (), {}),
+        (b"x", b"user 17", (), {"q-key": "user 17"}),
+        (b"x", b"", (), {"q-key": ""}),
+        (b"x", b" padded", (), {"q-key-base64": "IHBhZGRlZA=="}),
+        (b"x", b"a\r\nset-cookie: b", (), {"q-key-base64": "YQ0Kc2V0LWNvb2tpZTogYg=="}),
+        (b"x", "ключ".encode(), (), {"q-key-base64": "0LrQu9GO0Yc="}),
+        (
+            b"x", None, [("a", b"1"), ("Ü\r\n", b"\xff"), ("a", None)],
+            {"q-headers": r'{"a":["1",null],"\u00dc\r\n":{"base64":"/w=="}}'},
+        ),
+        (b"", b"k", (), {"q-key": "k"}),
+        (TOMBSTONE, b"k", (), {"q-key": "k", "q-tombstone": "true"}),
+        (b"x", b"k" * 8193, (), {"q-warning": "Q-Key would have 8193 bytes and is left out: use /sub"}),
+    ],
+)  # fmt: skip
+async def test_what_a_message_has_is_in_headers_of_the_response(
+    body: bytes, key: bytes | None, headers: Headers, expected: dict[str, str]
+) -> None:
+    engine = MemoryEngine()
+    engine.put("events", [b"before"])
+    engine.channel(EVENTS).waiting.clear()
+    engine.channel(EVENTS).committed = 1
+    engine.put("events", [body], Attributes([key], [headers]))
+    async with running(engine) as client:
+        answer = await client.get("/message", params=HERE | {"wait": 5})
+    assert (answer.status_code, answer.content) == (200, body)
+    found = {name: answer.headers[name] for name in NAMES if name in answer.headers}
+    assert found == {"q-partition": "0", "q-offset": "1"} | expected
+
+
+async def test_a_message_of_an_engine_without_keys_has_none_of_these_headers() -> None:
+    engine = MemoryEngine(NOTHING)
+    engine.put("events", [b"x"])
+    async with running(engine) as client:
+        answer = await client.get("/message", params=HERE | {"wait": 5})
+    assert answer.content == b"x"
+    assert not set(NAMES) & set(answer.headers)

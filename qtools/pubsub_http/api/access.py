@@ -21,7 +21,10 @@ from qtools.web.request_body import Refusal
 
 SUBPROTOCOL = "q-pubsub"
 _OWN_SITE = (b"same-origin", b"none")  # Fetch Metadata, 2.3: by the page itself, and by the user
-EXPOSED = b"q-session, q-message-id, q-attempts, q-timestamp, q-published, q-warning, idempotent-replayed, retry-after"
+EXPOSED = (
+    b"q-session, q-message-id, q-attempts, q-timestamp, q-key, q-key-base64, q-headers, q-partition, q-offset,"
+    b" q-tombstone, q-published, q-warning, idempotent-replayed, retry-after"
+)
 _ALLOWED = b"authorization, content-type, idempotency-key, last-event-id"
 
 Head = Mapping[bytes, bytes]

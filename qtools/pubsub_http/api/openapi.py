@@ -28,6 +28,13 @@ _OF_MESSAGE = {
     "Q-Message-Id": "the message's id, 16 hex digits",
     "Q-Attempts": "how often it was delivered",
     "Q-Timestamp": "when it was published, ns since 1970",
+    "Q-Key": "its key, if it has one that is printable ASCII",
+    "Q-Key-Base64": "its key in base64, if it has any other",
+    "Q-Headers": "its headers, if it has any: a JSON object, as in an envelope",
+    "Q-Partition": "where a broker with partitions keeps it",
+    "Q-Offset": "its offset in the partition",
+    "Q-Tombstone": "true if it has no body at all; without this header the body may still be empty",
+    "Q-Warning": "what is left out of these headers, or that a proxy may lose what it has taken",
 }
 
 

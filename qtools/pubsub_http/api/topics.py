@@ -1,4 +1,5 @@
-"""GET /topics: what waits in topics and channels, for the page. In: the engine's statistics. Out: topics and channels.
+"""GET /topics: what waits in topics and channels, for the page. In: the engine's statistics. Out: topics and channels,
+and what the engine can do.
 
 However many pages ask, the brokers are asked at most once in FRESH seconds.
 """
@@ -28,6 +29,7 @@ class TopicDepths:
 
     def __init__(self, options: GatewayOptions) -> None:
         self._statistics = options.engine.statistics()
+        self._capabilities = options.engine.capabilities
         self._asked = 0.0
         self._asking: asyncio.Task[list[Row]] | None = None
         self._loop = asyncio.get_running_loop()
@@ -42,7 +44,8 @@ class TopicDepths:
         except (StartError, NetworkError, PeerError) as error:
             raise Refusal(503, "BROKER_UNAVAILABLE", str(error), RETRY_AFTER) from error
         visible = (_visible_to(request.caller, topic) for topic in found)
-        return json_answer({"topics": [topic for topic in visible if topic is not None]})
+        engine = {"name": self._capabilities.engine, "capabilities": self._capabilities.names()}
+        return json_answer({"topics": [topic for topic in visible if topic is not None], "engine": engine})
 
     async def close(self) -> None:
         if self._asking is not None:

@@ -1,10 +1,17 @@
-"""/message: one message, for scripts. In: topic and channel. Out: its body, finished once it is received; or 204."""
+"""/message: one message, for scripts. In: topic and channel. Out: its body, finished once it is received; or 204.
+
+What the message has besides a body is in headers of the response. A key of printable ASCII is there as it is, any other
+in base64; the message's headers are JSON in ASCII, in the form that envelopes have.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
+from qtools.attributes import TOMBSTONE, headers_as_json
+from qtools.message import Batch
 from qtools.pubsub_http.api.asgi_app import Answer
 from qtools.pubsub_http.subscribe.consumers import ConsumerSource
 from qtools.pubsub_http.subscribe.delivery import LAST_LOOK, PATIENCE
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
     from qtools.pubsub_http.api.asgi_app import App, Request
 
 LEAST_WAIT = 0.5  # s: nsqd may keep a message in its output buffer for 250 ms
+LONGEST = 8192  # bytes of one header of the response: proxies and clients refuse a head that is much larger
+_PLAIN = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # what the value of a header keeps as it is (RFC 9110, 5.5)
 
 
 class GetMessage:
@@ -51,6 +60,7 @@ class GetMessage:
                 (b"q-message-id", message.id),
                 (b"q-attempts", b"%d" % message.attempts),
                 (b"q-timestamp", b"%d" % message.timestamp),
+                *attribute_headers(rendered.batch),
                 *self._subscribing.proxy_warning.headers(request.head, "/message"),
             )
             sender = Sender(request.send, tracked)
@@ -67,6 +77,35 @@ class GetMessage:
                 rendered.batch.finish()
                 self._subscribing.counts.finished += 1
         return None
+
+
+def attribute_headers(batch: Batch) -> list[tuple[bytes, bytes]]:
+    """What the first message of `batch` has besides a body, as headers of a response."""
+    made: list[tuple[bytes, bytes]] = []
+    if batch.bodies[0] is TOMBSTONE:
+        made.append((b"q-tombstone", b"true"))
+    attributes = batch.attributes()
+    if attributes is None:
+        return made
+    keys, headers, _, partitions, offsets, _ = attributes
+    if partitions is not None and offsets is not None:
+        made += [(b"q-partition", b"%d" % partitions[0]), (b"q-offset", b"%d" % offsets[0])]
+    if keys is not None and (key := keys[0]) is not None:
+        if _PLAIN.fullmatch(key):
+            made.append((b"q-key", bytes(key)))
+        else:
+            import base64  # imported late, as most keys are text
+
+            made.append((b"q-key-base64", base64.b64encode(key)))
+    if headers is not None and headers[0]:
+        import json  # orjson has no option to write ASCII only
+
+        made.append((b"q-headers", json.dumps(headers_as_json(headers[0]), separators=(",", ":")).encode("ascii")))
+    for header in [header for header in made if len(header[1]) > LONGEST]:
+        made.remove(header)
+        name = header[0].decode().title()
+        made.append((b"q-warning", f"{name} would have {len(header[1])} bytes and is left out: use /sub".encode()))
+    return made
 
 
 async def _is_taken(tracked: TrackedTransport, end: int) -> bool:

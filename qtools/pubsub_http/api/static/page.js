@@ -10,6 +10,7 @@ const AGAIN = [500, 1000, 2000, 5000]; // ms until a broken stream is tried agai
 const $ = (id) => document.getElementById(id);
 const history = new Map(); // topic → { total, at, rates }
 let topics = [];
+let engine = { name: "", capabilities: [] };
 let chosen = null; // the topic that is read
 let token = sessionStorage.getItem("token") || "";
 let gateOpen = null; // resolves once a token was given
@@ -45,6 +46,8 @@ function askForToken() {
   }
   return gateOpen;
 }
+
+const can = (capability) => engine.capabilities.includes(capability);
 
 async function whyNot(answer) {
   const told = await answer.json().catch(() => ({}));
@@ -100,16 +103,24 @@ function rowFor(name) {
   return row;
 }
 
+// Of an engine whose topics keep their messages, a topic has messages, and each group has a lag: what it has not finished.
+// Of any other, what waits is in the queues of the channels, or of the topic as long as it has none.
 function show() {
+  const keeps = can("retention");
+  $("depth-name").textContent = keeps ? "Messages" : "Depth";
+  $("flight-name").textContent = keeps ? "Lag" : "In flight";
+  $("key").hidden = !can("keys_and_headers");
   const wanted = $("search").value.trim().toLowerCase();
   const seen = topics.filter((topic) => topic.topic.toLowerCase().includes(wanted));
   const rows = seen.map((topic) => {
     const row = rowFor(topic.topic);
     const rates = history.get(topic.topic)?.rates ?? [];
-    const waiting = topic.depth + topic.channels.reduce((sum, channel) => sum + channel.depth + channel.deferred, 0);
+    const queued = topic.channels.reduce((sum, channel) => sum + channel.depth + channel.deferred, 0);
     const button = row.querySelector("button");
-    setNumber(button.querySelector(".depth"), waiting);
-    setNumber(button.querySelector(".flight"), topic.channels.reduce((sum, channel) => sum + channel.in_flight, 0));
+    setNumber(button.querySelector(".depth"), keeps ? topic.depth : topic.depth + queued);
+    const flight = button.querySelector(".flight");
+    if (keeps) flight.textContent = "";
+    else setNumber(flight, topic.channels.reduce((sum, channel) => sum + channel.in_flight, 0));
     setNumber(button.querySelector(".rate .number"), rates.at(-1) ?? 0);
     draw(button.querySelector("svg"), rates);
     button.setAttribute("aria-current", String(topic.topic === chosen));
@@ -124,7 +135,7 @@ function show() {
     if (focused && list.contains(focused)) focused.focus();
   }
   $("empty").hidden = rows.length > 0;
-  $("empty").textContent = topics.length ? "No topic has that in its name" : "No topics yet. The first message makes one.";
+  $("empty").textContent = topics.length ? "No topic has that in its name" : "No topics yet" + (keeps ? "" : ". The first message makes one.");
   about();
 }
 
@@ -132,6 +143,10 @@ function channelRow(channel) {
   const row = $("channel").content.firstElementChild.cloneNode(true);
   row.querySelector(".name").textContent = channel.channel;
   row.querySelector(".name").title = channel.channel;
+  if (can("retention")) { // how many members a group has is not known
+    setNumber(row.querySelector(".flight"), channel.depth + channel.deferred);
+    return row;
+  }
   setNumber(row.querySelector(".depth"), channel.depth + channel.deferred, channel.clients === 0);
   setNumber(row.querySelector(".flight"), channel.in_flight);
   row.querySelector(".clients").textContent = channel.paused
@@ -148,7 +163,7 @@ async function poll() {
   try {
     const answer = await ask("/topics");
     if (!answer.ok) throw new Error(await whyNot(answer));
-    topics = (await answer.json()).topics;
+    ({ topics, engine } = await answer.json());
     const now = performance.now();
     for (const topic of topics) note(topic, now);
     setState(true, topics.length === 1 ? "1 topic" : `${topics.length} topics`);
@@ -196,13 +211,18 @@ function about() {
   const topic = topics.find((each) => each.topic === chosen);
   const rates = history.get(chosen)?.rates ?? [];
   draw($("big"), rates);
-  $("about").textContent = topic
-    ? `${short(rates.at(-1) ?? 0)}/s · ${topic.messages.toLocaleString("en")} messages since the broker began`
-    : "not there yet";
+  if (!topic) {
+    $("about").textContent = "not there yet";
+    return;
+  }
+  const count = can("retention") ? topic.depth : topic.messages;
+  const messages = `${count.toLocaleString("en")} ${count === 1 ? "message" : "messages"}`;
+  const which = can("retention") ? "in the topic" : "since the broker began";
+  $("about").textContent = `${short(rates.at(-1) ?? 0)}/s · ${messages} ${which}`;
 }
 
 // An expression begins as one does; everything else is a text to look for.
-const isExpression = (text) => /^(\.|\(|\[|\{|"|not\b|select\(|if\b|has\(|any\b|all\b)/.test(text);
+const isExpression = (text) => /^(\.|\$[a-z]|\(|\[|\{|"|not\b|select\(|if\b|has\(|any\b|all\b)/.test(text);
 
 async function listen() {
   tail.stop?.abort();
@@ -249,7 +269,7 @@ async function read(reader) {
 }
 
 function take(messages) {
-  if (tail.text) messages = messages.filter((message) => (message.body ?? "").toLowerCase().includes(tail.text));
+  if (tail.text) messages = messages.filter((message) => hasText(message, tail.text));
   if (!messages.length) return;
   if (tail.paused) {
     tail.held = [...tail.held, ...messages].slice(-MOST);
@@ -263,6 +283,17 @@ function take(messages) {
   if (stays !== null) list.scrollTop = list.scrollHeight - stays;
 }
 
+function hasText(message, text) {
+  return [message.body, message.key].some((each) => each?.toLowerCase().includes(text));
+}
+
+// A key, or a value of a header, as an envelope has it: text, { base64 }, null, or a list of these.
+function plain(value) {
+  if (Array.isArray(value)) return value.map(plain).join(", ");
+  if (value === null) return "no value";
+  return typeof value === "string" ? value : `base64: ${value.base64}`;
+}
+
 function element(message) {
   const made = $("message").content.firstElementChild.cloneNode(true);
   const when = new Date(message.timestamp / 1e6);
@@ -271,7 +302,21 @@ function element(message) {
   time.textContent = `${when.toLocaleTimeString("en-GB")}.${String(when.getMilliseconds()).padStart(3, "0")}`;
   time.title = when.toLocaleString();
   if (message.attempts > 1) made.querySelector(".tries").textContent = `attempt ${message.attempts}`;
-  made.querySelector(".id").textContent = message.id;
+  const { key, key_base64: packed, headers = {}, partition, offset } = message;
+  if (packed !== undefined || typeof key === "string")
+    made.querySelector(".key").textContent = `key ${packed === undefined ? key || "(empty)" : `base64: ${packed}`}`;
+  const id = made.querySelector(".id");
+  id.textContent = offset === undefined ? message.id : `partition ${partition} · offset ${offset}`;
+  id.title = message.id;
+  const list = made.querySelector(".headers");
+  list.hidden = !Object.keys(headers).length;
+  list.replaceChildren(...Object.entries(headers).map(([name, value]) => {
+    const entry = document.createElement("li");
+    const label = document.createElement("b");
+    label.textContent = name;
+    entry.append(label, ` ${plain(value)}`);
+    return entry;
+  }));
   made.message = message;
   made.classList.add("fresh");
   paint(made);
@@ -281,7 +326,10 @@ function element(message) {
 function paint(made) {
   const { body, body_base64: packed } = made.message;
   const pre = made.querySelector("pre");
+  pre.classList.toggle("none", !body && packed === undefined);
   if (body === undefined) pre.textContent = `base64: ${packed}`;
+  else if (body === null) pre.textContent = "no body";
+  else if (body === "") pre.textContent = "empty body";
   else if (tail.pretty) pre.replaceChildren(...pretty(body));
   else pre.textContent = body;
 }
@@ -363,6 +411,7 @@ async function publish() {
   const told = $("sent");
   try {
     const query = new URLSearchParams({ topic: chosen });
+    if (!$("key").hidden && $("key").value) query.set("key", $("key").value);
     const answer = await ask(`/${many ? "mpub" : "pub"}?${query}`, { method: "POST", body });
     told.classList.toggle("bad", !answer.ok);
     if (!answer.ok) { told.textContent = await whyNot(answer); return; }
