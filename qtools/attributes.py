@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from qtools.errors import one_line
+
 Headers = Sequence[tuple[str, bytes | None]]  # in order; a name may occur more than once, a value may be missing
 
 
@@ -49,8 +51,9 @@ class UndecodableBody(bytes):
 
     @classmethod
     def of(cls, body: bytes, reason: str) -> UndecodableBody:
+        """The reason may have the words of a schema or of a body: it is kept as one printable line."""
         made = cls(body)
-        made.reason = reason
+        made.reason = reason if reason.isprintable() else one_line(reason, 1000)
         return made
 
 

@@ -42,6 +42,12 @@ class QtoolsError(Exception):
     exit_status = 1
 
 
+def one_line(text: str, most: int = 300) -> str:
+    """`text` from a peer or a file, as it may be shown on a terminal: one line of printable characters, at most `most`
+    of them."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text[: most * 2]).split())[:most]
+
+
 # ── the user's ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -171,7 +177,7 @@ class BrokerError(PeerError):
     def __init__(self, code: str, text: str = "", command: str = "") -> None:
         self.code, self.text, self.command = code, text, command
         # The peer's text may contain control characters, which must not reach a terminal.
-        shown = " ".join("".join(char if char.isprintable() else " " for char in f"{code} {text}").split())
+        shown = one_line(f"{code} {text}", 100_000)
         super().__init__(f"the broker refused {command}: {shown}" if command else f"the broker says: {shown}")
 
 

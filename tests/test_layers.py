@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "qtools": frozenset(),
     "errors": frozenset(),
     "names": frozenset({"errors"}),
-    "attributes": frozenset(),
+    "attributes": frozenset({"errors"}),
     "message": frozenset({"errors", "names", "attributes"}),
     "paths": frozenset({"errors"}),
     "times": frozenset(),

@@ -9,18 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from qtools.errors import QtoolsError
+from qtools.errors import QtoolsError, one_line
 
 # The formats as flags name them → as a registry names them.
 FORMATS = {"avro": "AVRO", "protobuf": "PROTOBUF", "json-schema": "JSON"}
 
 
 class SchemaInvalid(QtoolsError):
-    """A schema that cannot be used. The text says what is wrong with it, and does not name it."""
+    """A schema that cannot be used. The text says what is wrong with it, and does not name it. It may be made of the
+    schema's own words, which reach a terminal as one printable line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(one_line(reason, 1000))
 
 
 class ValueMisfit(QtoolsError):
-    """A value that cannot be encoded with a schema. The text says why, and does not name the schema."""
+    """A value that cannot be encoded with a schema. The text says why, and does not name the schema. It is kept as one
+    printable line, as that of SchemaInvalid."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(one_line(reason, 1000))
 
 
 class SchemaText(NamedTuple):

@@ -23,7 +23,7 @@ from qtools.message import Batch
 from qtools.schemas.codecs import make_codec
 from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText
 from qtools.schemas.decoded_keys import with_keys
-from qtools.schemas.registry import Registry, RegistryAway, SchemaUnknown
+from qtools.schemas.registry import AnswerInvalid, Registry, RegistryAway, SchemaUnknown
 from qtools.schemas.wire_format import (
     PREFIX,
     VALUE_HEADER,
@@ -38,6 +38,7 @@ logger = logging.getLogger("qtools.schemas")
 
 MOST_SCHEMAS = 1000  # compiled schemas that are kept
 MOST_UNKNOWN = 10_000  # schemas that could not be used and are remembered
+SLOW_SECONDS = 1.0  # without an answer, until that is logged
 UNKNOWN_SECONDS = 60.0  # how long: a schema may be registered later
 
 
@@ -83,6 +84,8 @@ class SchemaCache:
         self._unknown: dict[SchemaReference, tuple[float, str]] = {}  # until when, and why
         self._failures = 0  # requests in a row that the registry did not answer
         self._away_since = 0.0
+        self._asked_since = 0.0  # since when the registry has been asked without an answer; 0.0: it has answered
+        self._is_slow = False  # whether that was logged
 
     def known(self, reference: SchemaReference) -> SchemaCodec | None:
         return self._codecs.get(reference)
@@ -96,7 +99,7 @@ class SchemaCache:
             return why
         try:
             codec = self._compiled(await self._fetch(reference))
-        except (SchemaUnknown, SchemaInvalid) as error:
+        except (SchemaUnknown, AnswerInvalid, SchemaInvalid) as error:
             self._unknown.pop(reference, None)
             while len(self._unknown) >= MOST_UNKNOWN:
                 del self._unknown[next(iter(self._unknown))]
@@ -118,30 +121,53 @@ class SchemaCache:
             raise SchemaInvalid(f"{text.name} cannot be used: {error}") from error
 
     async def _fetch(self, reference: SchemaReference) -> SchemaText:
-        """The schema, however long the registry is away. Raises SchemaUnknown."""
+        """The schema, however long the registry is away. Raises SchemaUnknown, AnswerInvalid."""
         while True:
+            slow = self._note_slowness_later()
             try:
                 text = await self.registry.schema(reference)
             except RegistryAway as error:
                 self._note_failure(error)
+                slow.cancel()
                 await asyncio.sleep(next_delay(self._failures))
                 continue
-            except SchemaUnknown:
+            except (SchemaUnknown, AnswerInvalid):
                 self._note_answer()
                 raise
+            finally:
+                slow.cancel()
             self._note_answer()
             return text
+
+    def _note_slowness_later(self) -> asyncio.TimerHandle:
+        """Log that the registry has not answered for SLOW_SECONDS, unless it is known to be away. The time counts from
+        the first request without an answer, as a read that waits may be cancelled and repeated."""
+        loop = asyncio.get_running_loop()
+        if not self._asked_since:
+            self._asked_since = time.monotonic()
+
+        def note() -> None:
+            if not self._failures and not self._is_slow:
+                self._is_slow, self._away_since = True, self._asked_since
+                logger.warning(
+                    "%s: no answer for %.3g s; nothing is read until the schema registry answers, waiting",
+                    self.registry.url, SLOW_SECONDS,
+                )  # fmt: skip
+
+        return loop.call_later(max(0.0, self._asked_since + SLOW_SECONDS - time.monotonic()), note)
 
     def _note_failure(self, error: RegistryAway) -> None:
         """Log that the registry is away, when that begins; also where the read is cancelled, and goes on later."""
         if not self._failures:
-            self._away_since = time.monotonic()
+            if not self._is_slow:
+                self._away_since = time.monotonic()
             logger.warning("%s; nothing is read until the schema registry answers, trying again", error)
         self._failures += 1
 
     def _note_answer(self) -> None:
-        if self._failures:
-            self._failures = 0
+        self._asked_since = 0.0
+        if self._failures or self._is_slow:
+            self._failures, self._is_slow = 0, False
             logger.warning("the schema registry answers again, after %.3g s", time.monotonic() - self._away_since)
 
 

@@ -5,9 +5,11 @@
     GET  /subjects/SUBJECT/versions/VERSION      a schema that another refers to, or the latest one of a topic
     POST /subjects/SUBJECT/versions              registers a schema, only if the user says so
 
-Errors tell what happens next: RegistryAway (tried again), SchemaUnknown (a message's), QtoolsError (the run ends). An
-answer is read up to MOST_BYTES, and no redirect is followed, as it could lead the password elsewhere. httpx is imported
-where it is used, and its exceptions are translated here and nowhere else.
+Errors tell what happens next: RegistryAway (tried again), SchemaUnknown and AnswerInvalid (a message's), QtoolsError
+(the run ends). An answer 200 that holds no schema is a message's too, if the registry still answers /schemas/types: a
+page of a proxy in its place means that it is away. An answer is read up to MOST_BYTES, and no redirect is followed, as
+it could lead the password elsewhere. httpx is imported where it is used, and its exceptions are translated here and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from qtools.errors import NetworkError, QtoolsError, StartError, UsageError, without_userinfo
+from qtools.errors import NetworkError, QtoolsError, StartError, UsageError, one_line, without_userinfo
 from qtools.imports import import_in_thread
 from qtools.schemas.contract import SchemaText
 from qtools.schemas.wire_format import SchemaReference
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 TIMEOUT = 10.0  # s for one answer as a whole
 MOST_BYTES = 4 * 1024 * 1024  # of an answer: far above any schema
 MOST_REFERENCES = 200  # schemas that one schema refers to, directly or not
+MOST_SUBJECT = 1000  # characters of a subject that a schema refers to: servers refuse long paths
 AUTH_VARIABLE = "QTOOLS_SCHEMA_REGISTRY_AUTH"
+_TYPES = "/schemas/types"
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 
 
@@ -41,7 +45,11 @@ class RegistryAway(NetworkError):
 
 
 class SchemaUnknown(QtoolsError):
-    """The registry does not know a schema, or its answer cannot be used: this will not change by asking again soon."""
+    """The registry does not know a schema, or a reference of it: this will not change by asking again soon."""
+
+
+class AnswerInvalid(QtoolsError):
+    """An answer 200 that holds no schema that can be used: this will not change by asking again soon."""
 
 
 class RegistrySettings(NamedTuple):
@@ -128,14 +136,14 @@ class Registry:
             headers={"Accept": f"{_MEDIA_TYPE}, application/json", "Accept-Encoding": "identity"},
         )
         try:
-            status, _ = await self._ask("GET", "/schemas/types")
+            status, _ = await self._ask("GET", _TYPES)
         except QtoolsError as error:
             await self.close()
             raise StartError(f"{error}") from error
         if status != 200:
             await self.close()
             raise StartError(
-                f"{self.url}/schemas/types answers {status}: that is no schema registry with Confluent's API"
+                f"{self.url}{_TYPES} answers {status}: that is no schema registry with Confluent's API"
                 " (Apicurio's is at /apis/ccompat/v7)"
             )
 
@@ -147,15 +155,29 @@ class Registry:
     # ── what is asked ──
 
     async def schema(self, reference: SchemaReference) -> SchemaText:
-        """The schema that a message names, with those that it refers to. RegistryAway, SchemaUnknown, QtoolsError."""
+        """The schema that a message names, with those that it refers to. RegistryAway, SchemaUnknown, AnswerInvalid,
+        QtoolsError."""
         path = f"/schemas/guids/{reference.guid}" if reference.guid else f"/schemas/ids/{reference.number}"
-        status, answer = await self._ask("GET", path)
-        if status != 200:
-            raise SchemaUnknown(f"the schema registry does not know {reference}")
-        return await self._schema_text(answer, str(reference), path)
+        try:
+            status, answer = await self._ask("GET", path)
+            if status != 200:
+                raise SchemaUnknown(f"the schema registry does not know {reference}")
+            return await self._schema_text(answer, str(reference), path)
+        except AnswerInvalid:
+            await self._check_presence()
+            raise
+
+    async def _check_presence(self) -> None:
+        """Raise RegistryAway if something else answers in the registry's place."""
+        try:
+            status, answer = await self._ask("GET", _TYPES)
+        except AnswerInvalid as error:
+            raise RegistryAway(self.url, f"{_TYPES} answers 200 and no JSON") from error
+        if status != 200 or not isinstance(answer, list):
+            raise RegistryAway(self.url, f"{_TYPES} answers {status} and no list of formats")
 
     async def latest(self, subject: str) -> tuple[int, SchemaText]:
-        """The id and the latest schema of `subject`. RegistryAway, SchemaUnknown, QtoolsError."""
+        """The id and the latest schema of `subject`. RegistryAway, SchemaUnknown, AnswerInvalid, QtoolsError."""
         path = f"/subjects/{quote(subject, safe='')}/versions/latest"
         status, answer = await self._ask("GET", path)
         if status != 200:
@@ -163,7 +185,8 @@ class Registry:
         return self._number(answer, path), await self._schema_text(answer, f"the schema of {subject!r}", path)
 
     async def register(self, subject: str, schema: SchemaText) -> int:
-        """Register `schema` as a version of `subject`, unless it is one; returns its id. RegistryAway, QtoolsError."""
+        """Register `schema` as a version of `subject`, unless it is one; returns its id. RegistryAway, AnswerInvalid,
+        QtoolsError."""
         path = f"/subjects/{quote(subject, safe='')}/versions"
         body = {"schema": schema.text} | ({} if schema.kind == "AVRO" else {"schemaType": schema.kind})
         status, answer = await self._ask("POST", path, orjson.dumps(body))
@@ -181,12 +204,15 @@ class Registry:
     ) -> tuple[str, str]:
         """The text and the kind in `answer`; adds what it refers to to `found`, the innermost first."""
         if not isinstance(answer, dict) or not isinstance(answer.get("schema"), str):
-            raise RegistryAway(self.url, f"{path} answers 200 and no schema")
-        for each in answer.get("references") or ():
-            try:
-                name, key = str(each["name"]), (str(each["subject"]), int(each["version"]))
-            except (TypeError, KeyError, ValueError):
-                raise RegistryAway(self.url, f"{path} answers 200 and references without a subject") from None
+            raise AnswerInvalid(f"{self.url}{path} answers 200 and no schema")
+        kind = answer.get("schemaType") or "AVRO"
+        if not isinstance(kind, str):
+            raise AnswerInvalid(f"{self.url}{path} answers 200 and a schemaType that is no text")
+        references = answer.get("references") or []
+        if not isinstance(references, list):
+            raise AnswerInvalid(f"{self.url}{path} answers 200 and references that are no list")
+        for each in references:
+            name, key = self._reference(each, path)
             if key in above:
                 raise SchemaUnknown(f"a schema refers to itself, through version {key[1]} of {key[0]!r}")
             if key in found:
@@ -199,13 +225,27 @@ class Registry:
                 raise SchemaUnknown(f"the schema registry has no version {key[1]} of {key[0]!r}, a reference")
             text, _ = await self._with_references(referred, where, found, above | {key})
             found[key] = name, text
-        kind = answer.get("schemaType") or "AVRO"
-        return answer["schema"], str(kind)
+        return answer["schema"], kind
+
+    def _reference(self, given: Any, path: str) -> tuple[str, tuple[str, int]]:
+        """The name of a reference, and its subject and version."""
+        name, subject, version = (
+            (given.get("name"), given.get("subject"), given.get("version")) if isinstance(given, dict) else ("", "", "")
+        )
+        if not isinstance(name, str) or not isinstance(subject, str) or not subject:
+            raise AnswerInvalid(f"{self.url}{path} answers 200 and references without a subject")
+        if len(subject) > MOST_SUBJECT:
+            raise AnswerInvalid(
+                f"{self.url}{path} answers 200 and a reference with a subject of {len(subject):,} characters"
+            )
+        if version.__class__ is not int or not -1 <= version < 1 << 31:
+            raise AnswerInvalid(f"{self.url}{path} answers 200 and a reference without a version")
+        return name, (subject, version)
 
     def _number(self, answer: Any, path: str) -> int:
         number = answer.get("id") if isinstance(answer, dict) else None
         if number.__class__ is not int or not 0 <= number < 1 << 32:
-            raise RegistryAway(self.url, f"{path} answers 200 and no id")
+            raise AnswerInvalid(f"{self.url}{path} answers 200 and no id")
         return int(number)
 
     # ── a request ──
@@ -225,10 +265,12 @@ class Registry:
                 async for piece in response.aiter_bytes():
                     data += piece
                     if len(data) > MOST_BYTES:
-                        raise SchemaUnknown(f"{self.url}{path} answers more than {MOST_BYTES:,} bytes")
+                        raise AnswerInvalid(f"{self.url}{path} answers more than {MOST_BYTES:,} bytes")
         except (TimeoutError, httpx.TimeoutException) as error:
             raise RegistryAway(self.url, f"no answer within {TIMEOUT:.4g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+        except httpx.InvalidURL as error:
+            raise AnswerInvalid(f"{self.url}{path[:200]} cannot be asked for: {_reason(error)}") from error
+        except (httpx.HTTPError, ssl.SSLError) as error:
             raise RegistryAway(self.url, _reason(error)) from error
         return self._judge(response, path, data)
 
@@ -243,7 +285,7 @@ class Registry:
         if 300 <= status < 400:
             there = without_userinfo(response.headers.get("location", "another address"))
             raise QtoolsError(
-                f"{self.url}{path} answers {status}, a redirect to {_printable(there)}, which is not followed: name"
+                f"{self.url}{path} answers {status}, a redirect to {one_line(there)}, which is not followed: name"
                 " that registry with --schema-registry"
             )
         if status >= 500 or status in (408, 429):
@@ -253,7 +295,7 @@ class Registry:
         except orjson.JSONDecodeError:
             if status != 200:
                 return status, None
-            raise RegistryAway(self.url, f"{path} answers 200 and no JSON") from None
+            raise AnswerInvalid(f"{self.url}{path} answers 200 and no JSON") from None
         return status, answer
 
     def __repr__(self) -> str:
@@ -263,11 +305,7 @@ class Registry:
 def _message(answer: Any) -> str:
     """What the registry says in a refusal."""
     message = answer.get("message") if isinstance(answer, dict) else None
-    return _printable(str(message or "without a reason"))
-
-
-def _printable(text: str) -> str:
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:300]
+    return one_line(str(message or "without a reason"))
 
 
 def _reason(error: BaseException) -> str:
@@ -287,4 +325,4 @@ def _reason(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.RemoteProtocolError):
         return "what listens there closed the connection, or does not speak HTTP"
-    return _printable(str(error)) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__

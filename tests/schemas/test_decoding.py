@@ -190,9 +190,6 @@ def answering(first: Answer, times: int) -> Any:
         (Answer(500), "/schemas/ids/1 answers 500"),
         (Answer(503, b"<html>"), "/schemas/ids/1 answers 503"),
         (Answer(429), "/schemas/ids/1 answers 429"),
-        (Answer(200, b"<html>maintenance"), "/schemas/ids/1 answers 200 and no JSON"),
-        (Answer(200, b"[]"), "/schemas/ids/1 answers 200 and no schema"),
-        (Answer(200, b'{"schema": "1", "references": [1]}'), "answers 200 and references without a subject"),
     ],
 )
 async def test_a_registry_that_is_away_stops_the_reading_with_one_line(
@@ -214,6 +211,98 @@ async def test_a_registry_that_is_away_stops_the_reading_with_one_line(
     )
     assert last.startswith("the schema registry answers again, after")
     assert registry.asked["/schemas/ids/1"] == 6
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"<html>", "answers 200 and no JSON"),
+        (b"", "answers 200 and no JSON"),
+        (b"[]", "answers 200 and no schema"),
+        (b'{"schema": 5}', "answers 200 and no schema"),
+        (b'{"schema": "1", "schemaType": {"a": 1}}', "answers 200 and a schemaType that is no text"),
+        (b'{"schema": "1", "references": 5}', "answers 200 and references that are no list"),
+        (b'{"schema": "1", "references": {"a": 1}}', "answers 200 and references that are no list"),
+        (b'{"schema": "1", "references": [1]}', "answers 200 and references without a subject"),
+        (b'{"schema": "1", "references": [{"name": "n", "subject": "s"}]}', "answers 200 and a reference without a v"),
+        (b'{"schema": "1", "references": [{"name": "n", "subject": 5, "version": 1}]}', "references without a subject"),
+        (
+            b'{"schema": "1", "references": [{"name": "n", "subject": "%s", "version": 1}]}' % (b"x" * 70_000),
+            "answers 200 and a reference with a subject of 70,000 characters",
+        ),
+        (
+            b'{"schema": "1", "references": [{"name": "n", "subject": "\\u0000\\n/../%%", "version": 1}]}',
+            r"the schema registry has no version 1 of '\x00\n/../%%', a reference",
+        ),
+        (b'{"schema": "1", "schemaType": "X\\u001b[31m\\nY"}', "schema 1 is X [31m Y, not AVRO: it cannot be decoded"),
+        (
+            rb'{"schema": "{\"type\":\"record\",\"name\":\"a\\u001b[31m\\nb\",\"fields\":[]}"}',
+            "schema 1",
+        ),
+    ],
+)
+async def test_an_answer_that_cannot_be_used_concerns_its_messages_only(
+    answer: bytes, why: str, registry: Registry, decoder: RegistryDecoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = registry.add('"string"', number=2)
+    registry.behaviour = answering(Answer(200, answer), 1000)
+    bodies = [framed(1, b"more"), framed(1, b"x")]
+    for _ in range(3):
+        for reason in values(await decoder.decode(bodies, None)):
+            assert why in reason
+            assert reason.isprintable()
+    assert registry.asked["/schemas/ids/1"] == 1
+    registry.behaviour = lambda path: None
+    assert values(await decoder.decode([framed(good, b"\x02a")], None)) == ["a"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("page", [Answer(200, b"<html>maintenance"), Answer(200, b"{}"), Answer(404, b"nothing here")])
+async def test_a_page_in_the_place_of_the_registry_means_that_it_is_away(
+    page: Answer,
+    registry: Registry,
+    decoder: RegistryDecoder,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "next_delay", lambda failures: 0.001)
+    number, left = registry.add('"string"'), [8]
+
+    def behave(path: str) -> Answer | None:
+        left[0] -= 1
+        return None if left[0] < 0 else page if path == "/schemas/types" else Answer(200, b"<html>maintenance")
+
+    registry.behaviour = behave
+    assert values(await decoder.decode([framed(number, b"\x02a")], None)) == ["a"]
+    first, last = [record.getMessage() for record in caplog.records]
+    assert first.startswith(f"{registry.url}: /schemas/types answers {page.status} and no")
+    assert last.startswith("the schema registry answers again, after")
+
+
+async def test_a_registry_that_does_not_answer_is_logged_before_the_time_is_over(
+    registry: Registry, decoder: RegistryDecoder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    monkeypatch.setattr(decoding, "SLOW_SECONDS", 0.1)
+    release, number = threading.Event(), registry.add('"string"')
+
+    def behave(path: str) -> None:
+        release.wait(10)
+
+    registry.behaviour = behave
+    try:
+        for _ in range(4):  # a read that waits is cancelled, and repeated
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.04):
+                    await decoder.decode([framed(number, b"\x02a")], None)
+    finally:
+        release.set()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{registry.url}: no answer for 0.1 s; nothing is read until the schema registry answers, waiting"
+    ]
+    assert values(await decoder.decode([framed(number, b"\x02a")], None)) == ["a"]
+    assert caplog.records[-1].getMessage().startswith("the schema registry answers again, after")
 
 
 async def test_a_registry_that_hangs_is_away(

@@ -61,6 +61,8 @@ def encoder_of(given: dict[str, Any], topic: str) -> BodyEncoder:
         raise UsageError("--register-schema needs --schema-registry URL and --schema FILE")
     if subject and flags.registry is None:
         raise UsageError("--schema-subject goes with --schema-registry only")
+    if subject and not subject.isprintable():
+        raise UsageError(f"--schema-subject {subject!r} has characters that are not printable, or are not UTF-8")
     return BodyEncoder(
         EncodingOptions(kind, flags.registry, subject or f"{topic}-value", flags.path, register, flags.type_name)
     )
