@@ -19,6 +19,7 @@ from qtools.flow.ledger import Ledger, ranges_of
 from qtools.message import Batch, Message, Messages
 
 MOST_ATTEMPTS = 65_535  # that a Message can hold
+LATEST = 2**63 - 1  # ns since 1970, in the year 2262: the latest timestamp that a Message can hold
 
 
 class PartitionRecords(NamedTuple):
@@ -176,7 +177,10 @@ class KafkaPartition:
             offset = record.offset()
             made.append(
                 Message(
-                    record.timestamp()[1] * 1_000_000, attempts.get(offset, 1), b"%04x%012x" % (number, offset), body
+                    min(LATEST, record.timestamp()[1] * 1_000_000),
+                    attempts.get(offset, 1),
+                    b"%04x%012x" % (number, offset),
+                    body,
                 )
             )
         return made

@@ -172,3 +172,11 @@ def test_it_is_lost_at_a_safe_point() -> None:
     with other.safe_point:
         other.end_at_safe_point(0.0)  # it does not wait for ever
     assert other.is_lost
+
+
+def test_a_time_that_is_too_far_off_is_the_latest_that_there_is() -> None:
+    """A producer that gives us for ms: Kafka takes it, if the topic is made to."""
+    world = World()
+    batch = world.add(1_795_962_161_000_000)
+    assert batch.messages.timestamps() == [2**63 - 1]
+    assert world.partition.attributes_of(batch.records).timestamps == [1_795_962_161_000_000_000 * 1_000_000]
