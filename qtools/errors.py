@@ -9,6 +9,7 @@
     │   └── TopicMissing        a topic does not exist, and its engine creates none by itself
     ├── InputError            the input's: its bytes are not of the format that was given, exit status 1
     ├── EvaluationError       one message's: an expression has no result for it
+    ├── DeadLettersRefused    the broker's operator's: the topic for dead letters does not take them, exit status 1
     ├── SourcePaused          the broker's operator's: a paused channel delivers nothing, exit status 1
     ├── SourceDeleted         the broker's operator's: a topic or channel was deleted unread, exit status 1
     ├── PeerError             the peer's: the connection is closed
@@ -120,6 +121,21 @@ class InputError(QtoolsError):
 
 class EvaluationError(QtoolsError):
     """An expression has no result for this value, as `1 + "a"` has none. jq fails too, with a similar message."""
+
+
+class DeadLettersRefused(QtoolsError):
+    """`count` messages cannot be delivered, the first one because of `why`, and the broker refuses their dead letters
+    with `refused`."""
+
+    def __init__(self, why: QtoolsError, count: int, refused: QtoolsError) -> None:
+        self.why, self.count, self.refused = why, count, refused
+        messages = "a message" if count == 1 else f"{count:,} messages"
+        first = "" if count == 1 else "; the first one"
+        super().__init__(
+            f"{messages} cannot be delivered{first}: {why}; {'its' if count == 1 else 'their'} dead"
+            f" letter{'' if count == 1 else 's'} cannot be published either: {refused}"
+            " (--dead-letter-topic names another topic, --on-error drop leaves such messages out)"
+        )
 
 
 class SourcePaused(QtoolsError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtools.bridge.loop_guard import dead_letter_topics, forbidden_topics
+from qtools.bridge.lost_attributes import lost_attributes
 from qtools.bridge.options import BridgeOptions
 from qtools.bridge.routing import compiled, plan_for
 from qtools.bridge.sink import BridgeSink
@@ -17,7 +18,7 @@ from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
-from qtools.cli.trial import DECODING, EXPRESSION, Trial
+from qtools.cli.trial import DECODING, EXPRESSION, NO_LETTERS, Trial
 from qtools.cli.types import plural
 from qtools.engines.contract import (
     Publisher,
@@ -72,12 +73,13 @@ class _Bridge:
         dead_topics = dead_letter_topics(options) if options.on_error in ("dead-letter", "pass") else {}
         # Dead letters stay where their source is, and are not deferred.
         shared = not dead_topics or (options.to_engine is None and not options.defer)
+        warned_topics = () if options.redrive else tuple(dict.fromkeys(dead_topics.values()))
         self.latency = Histogram()
         self.publisher: Publisher = (options.to_engine or options.engine).publisher(
             PublisherOptions(
                 delay_ms=round(options.defer * 1000), balance=options.balance, on_published=self.latency.observe,
                 new_topics=options.new_topics, new_topics_flag="--create-topics", topics=planning.fixed,
-                later_topics=tuple(dead_topics.values()) if shared else (),
+                later_topics=warned_topics if shared else (),
             )
         )  # fmt: skip
         keyed_publisher: GroupPublisher = self.publisher
@@ -92,8 +94,7 @@ class _Bridge:
         self.dead_letters = self.publisher
         if not shared:
             of_dead_letters = PublisherOptions(
-                new_topics=options.new_topics, new_topics_flag="--create-topics",
-                later_topics=tuple(dead_topics.values()),
+                new_topics=options.new_topics, new_topics_flag="--create-topics", later_topics=warned_topics,
             )  # fmt: skip
             self.dead_letters = options.engine.publisher(of_dead_letters)
         self.source = options.engine.source(
@@ -111,6 +112,7 @@ class _Bridge:
             planning, keyed_publisher, self.dead_letters,
             on_error=options.on_error, dead_topics=dead_topics, sources=options.sources,
             max_attempts=max_attempts_of(options), dedupe=self.dedupe,
+            lost=lost_attributes(options.engine.capabilities, (options.to_engine or options.engine).capabilities),
         )  # fmt: skip
         source: FlowSource = self.source
         if options.decoder is not None:
@@ -119,8 +121,10 @@ class _Bridge:
             source = DecodingSource(source, options.decoder)
         self.trial: Trial | None = None
         if options.on_trial:
-            what = EXPRESSION if options.decoder is None else DECODING
-            source = self.trial = Trial(source, self.sink.failures, most=options.max_in_flight, what=what)
+            what = NO_LETTERS if options.redrive else EXPRESSION if options.decoder is None else DECODING
+            source = self.trial = Trial(
+                source, self.sink.failures, most=options.max_in_flight, what=what, strict=options.redrive
+            )
         self.flow = Flow(
             source, self.sink,
             window=WINDOW if self.dedupe is None else 1,  # two batches may have equal keys

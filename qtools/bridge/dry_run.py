@@ -1,7 +1,7 @@
 """--dry-run and --explain: print where messages would go. In: live messages, or lines of stdin. Out: lines on stdout.
 
 Nothing is published. Live messages are read from a temporary channel, which gets a copy of each message from now on and
-takes none from other channels.
+takes none from other channels. Where a topic keeps its messages (retention), it begins with the oldest one.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     planner = plan_for(options, await forbidden_topics(options)).planner
     assert isinstance(planner, Routes)
     require(options.engine, "temporary_channels", mode)
+    if options.since is not None:
+        require(options.engine, "since", "--since")
     source = options.engine.source(
         sources,
         SourceOptions(
             max_in_flight=options.max_in_flight, limit=options.count, ends=options.ends,
-            guarded=sources, advice=advice, warns=False,
+            since=_since(options), guarded=sources, advice=advice, warns=False,
         ),
     )  # fmt: skip
     await source.prepare()
@@ -79,10 +81,16 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     return status_of_run(options.fail_if_none, flow.totals.finished, "printed", signals)
 
 
+def _since(options: BridgeOptions) -> float | None:
+    """Where the temporary channel begins: with the oldest message, if the topic keeps its messages."""
+    has = options.engine.capabilities
+    return 0.0 if options.since is None and has.retention and has.since else options.since
+
+
 async def _warn_of_first_channels(options: BridgeOptions, mode: str) -> None:
     """Log the topics that have no channel: the temporary channel is their first one, and gets their messages alone."""
-    if options.engine.capabilities.cumulative or not options.engine.capabilities.depths:
-        return  # a log keeps its messages for every channel
+    if options.engine.capabilities.retention or not options.engine.capabilities.depths:
+        return  # the messages stay in the topic
     statistics = options.engine.statistics()
     try:
         has_channel = {row["topic"] for row in await statistics.topics() if row["channels"]}

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, cast
 from qtools.bridge.options import BridgeOptions
 from qtools.cli import options as shared
 from qtools.cli.broker import check_names, engines_of, topics_of
-from qtools.cli.flag_rules import Excludes, Needs, check_rules
+from qtools.cli.flag_rules import Excludes, Needs, check_rules, written
 from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import UsageError
 from qtools.names import LONGEST_NAME, parse_source
@@ -25,8 +25,6 @@ RULES = (
         "redrive", ("to", "routes", "where", "select", "decode", "decode_key", "dedupe", "dry_run", "explain"),
         "--redrive puts messages back as they were: {other} does not go with it",
     ),
-    Excludes("dry_run", ("until_empty", "until_now"), SEES_NEW_ONLY),
-    Excludes("explain", ("until_empty", "until_now"), SEES_NEW_ONLY),
     Excludes("dry_run", OF_A_SENDING_RUN, SENDS_NOTHING),
     Excludes("explain", OF_A_SENDING_RUN, SENDS_NOTHING),
     Excludes("routes", ("select",), "--select goes with --to; in a routes file each route has a select of its own"),
@@ -76,6 +74,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         raise UsageError("--on-error pass has no destination for a message that is not a dead letter")
     address, names = topics_of(sources, "q-bridge reads from")
     to_address, to = topics_of(flags["to"], "q-bridge sends to", template=True)
+    mode = "--explain" if flags["explain"] else "--dry-run" if flags["dry_run"] else ""
     others = dict(given)  # each of the functions below takes its own flags out of it
     if given["decode"] is not None and flags["explain"] and not sources:
         raise UsageError("--explain without a topic reads JSON: pipe what q-tail --decode prints into it")
@@ -88,9 +87,15 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     if flags["redrive"]:
         others["until_empty"] = not others["until_now"]
     engine, to_engine = engines_of("q-bridge", others, address, to_address)
+    if mode and not engine.capabilities.retention:
+        for name in ("until_empty", "until_now"):
+            if given[name]:
+                raise UsageError(SEES_NEW_ONLY.format(flag=mode, other=written(name)))
     parsed = tuple(dict.fromkeys(parse_source(name, CHANNEL, LONGEST_NAME) for name in names))
     check_names(to_engine or engine, topics=[topic for topic in to if "\\(" not in topic])
     check_names(engine, parsed, [flags["dead_letter_topic"]] if flags["dead_letter_topic"] else [])
+    # What is no dead letter is skipped by a redrive if its topic keeps it all the same.
+    skips = flags["redrive"] and engine.capabilities.retention and not flags["dead_letter_topic"]
     return BridgeOptions(
         sources=parsed,
         engine=engine,
@@ -105,8 +110,8 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         dedupe_window=flags["dedupe_window"] or DEDUPE_WINDOW,
         dedupe_keys=flags["dedupe_keys"] or DEDUPE_KEYS,
         dedupe_file=flags["dedupe_file"] or "",
-        on_error=flags["on_error"] or "dead-letter",
-        on_trial=flags["on_error"] is None and not flags["redrive"],
+        on_error=flags["on_error"] or ("drop" if skips else "dead-letter"),
+        on_trial=flags["on_error"] is None and (skips or not flags["redrive"]),
         dead_letter_topic=flags["dead_letter_topic"] or "",
         max_attempts=flags["max_attempts"] or 0,
         max_topics=flags["max_topics"],

@@ -36,6 +36,7 @@ class BridgeOptions:
     dedupe_file: str = ""  # "": one of its own in the state directory
     on_error: str = "dead-letter"
     on_trial: bool = False  # `on_error` was not asked for: the run ends where none of the first messages can be routed
+    # (with `redrive`: where none of all messages is a dead letter)
     dead_letter_topic: str = ""  # "": each source's own
     max_attempts: int = 0
     max_topics: int = MAX_TOPICS

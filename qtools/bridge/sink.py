@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qtools.attributes import Attributes
+from qtools.bridge.lost_attributes import LostAttributes
 from qtools.bridge.routing import Planning
 from qtools.engines.contract import Publisher
-from qtools.errors import PartialFailure, Postponed, QtoolsError, RouteFailed
+from qtools.errors import BrokerError, DeadLettersRefused, PartialFailure, Postponed, QtoolsError, RouteFailed
 from qtools.flow.contract import GroupPublisher
 from qtools.flow.topic_sink import publish_groups
 from qtools.message import Batch
@@ -59,6 +60,7 @@ class BridgeSink:
     dead_letters: publishes the dead letters. on_error: "dead-letter", "drop", "fail" or "pass". dead_topics: source's
     topic → topic of its dead letters. sources: what the bridge reads; a dead letter names its channel.
     max_attempts: deliveries after which a message counts as failed; 0 for never. dedupe: --dedupe, if it was given.
+    lost: looks at what the destination cannot keep, if there is something.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class BridgeSink:
         sources: Sequence[Subscription],
         max_attempts: int = 0,
         dedupe: PlanDedupe | None = None,
+        lost: LostAttributes | None = None,
     ) -> None:
         self.planning = planning
         self.counts = BridgeCounts()
@@ -85,6 +88,7 @@ class BridgeSink:
             self._channels[source.topic] = f"{known},{source.channel}" if known else source.channel
         self._max_attempts = max_attempts
         self._dedupe = dedupe
+        self._lost = lost
         self._failure_log = FailureLog()
 
     async def write(self, batch: Batch) -> None:
@@ -93,6 +97,8 @@ class BridgeSink:
         PartialFailure names those that are not: Postponed messages are requeued; others end the run.
         """
         planning = self.planning
+        if self._lost is not None:
+            self._lost.look(batch)
         failed = self._over_max_attempts(batch) if self._max_attempts else {}
         plan = planning.planner.plan(batch, failed)
         failed.update(plan.failed)
@@ -193,11 +199,14 @@ class BridgeSink:
                     )
                 )  # fmt: skip
                 at.append(place)
-        refused = await publish_groups(
-            self._dead_letters,
-            [(topic, letters) for topic, (letters, _) in groups.items()],
-            [at for _, at in groups.values()],
-        )
+        try:
+            refused = await publish_groups(
+                self._dead_letters,
+                [(topic, letters) for topic, (letters, _) in groups.items()],
+                [at for _, at in groups.values()],
+            )
+        except BrokerError as error:
+            raise DeadLettersRefused(failed[places[0]], len(places), error) from error
         postponed: dict[int, QtoolsError] = {}
         for place, copy in refused.items():
             delay = min(MOST_POSTPONED_MS, POSTPONE_MS * max(1, batch.messages[place].attempts))

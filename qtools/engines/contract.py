@@ -265,8 +265,9 @@ class PublisherOptions(NamedTuple):
     on_published: called for each write that was confirmed, with the s that it took and the messages in it.
     new_topics: how topics are created that do not exist; None: they are not created, by an engine that has a choice.
     new_topics_flag: the flag of the command that gives `new_topics`, for errors; "" if it has none. topics: topics that
-    messages will go to: one that does not exist, and is not created, is an error at the start. later_topics: topics
-    that messages may go to: such a one is warned of at the start.
+    messages will go to: one that does not exist is created at the start as `new_topics` says, or is an error then.
+    later_topics: topics that messages may go to, if they cannot be delivered: for one that does not exist, and will not
+    be created, a warning is logged at the start.
     """
 
     batch_count: int = 5000

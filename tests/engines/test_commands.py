@@ -230,7 +230,7 @@ async def test_a_dead_letter_keeps_key_headers_and_a_tombstone_for_the_redrive(e
         keys=[b"k1", b"routed", None, b"\xff"],
         headers=[[("a", b"1"), ("a", b"2"), ("b", None)], (), (), [("n", b"\xfe")]],
     ))  # fmt: skip
-    options = BridgeOptions((EVENTS,), engine, None, to=("copy",), where=". != 1", ends=EMPTY, show=False)
+    options = BridgeOptions((EVENTS,), engine, None, to=("copy",), where="keys", ends=EMPTY, show=False)
     assert await bridge(options, Signals()) == 0
     assert engine.topic("copy").keys == [b"routed"]
     first, second, third = map(orjson.loads, engine.bodies("events.dead"))

@@ -117,6 +117,7 @@ async def test_bridge_dedupe(engine: MemoryEngine, tmp_path: Path) -> None:
 
 
 async def test_dry_run(engine: MemoryEngine, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    engine.capabilities = EVERYTHING._replace(retention=False)  # a dry run sees new messages only
     engine.channel(EVENTS)
     asked = BridgeOptions(
         (EVENTS,), engine, None, to=("\\($headers.type)",), where="$key", dry_run=True, count=3, show=False

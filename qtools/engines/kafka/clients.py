@@ -38,6 +38,7 @@ CALL_TIMEOUT = 10.0  # s for a question to the cluster
 REFUSED_TIMEOUT = 2.0  # s
 RETRY_DELAY = 0.1  # s
 Result = TypeVar("Result")
+DEFAULT_LARGEST = 1_048_588  # bytes of a batch: Kafka's default of message.max.bytes
 TOKEN_LIFETIME = 300.0  # s after which a token is asked for again
 
 
@@ -197,6 +198,19 @@ async def look_at_cluster(client: Any, errors: ErrorLog, where: str, poll: Calla
     errors.clear()
     topics = {name: sorted(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
     return ClusterView(found.cluster_id or "", topics)
+
+
+async def largest_batch(admin: Any, topic: str) -> int:
+    """The bytes that a batch for `topic` may have; Kafka's default where this user may not ask."""
+    from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    try:
+        answers = admin.describe_configs([resource], request_timeout=CONNECT_TIMEOUT)
+        found = await asyncio.to_thread(answers[resource].result)
+        return int(found["max.message.bytes"].value)
+    except (library().KafkaException, KeyError, ValueError):
+        return DEFAULT_LARGEST
 
 
 def _list_topics(client: Any, errors: ErrorLog, poll: Callable[[], object], given_up: threading.Event) -> Any:

@@ -28,6 +28,7 @@ from qtools.engines.kafka.client_errors import (
 from qtools.engines.kafka.clients import (
     CONNECT_TIMEOUT,
     ErrorLog,
+    largest_batch,
     library,
     look_at_cluster,
     make_admin,
@@ -47,7 +48,6 @@ LINGER_MS = 5  # that a batch waits for more messages
 QUEUED_KBYTES = 65_536  # of messages that wait in librdkafka; a publish waits beyond that
 BATCH_BYTES = 1_000_000  # librdkafka's default of batch.size
 MOST_BYTES = 1_000_000_000  # librdkafka's own limit of a message; the topic's is checked before
-DEFAULT_LARGEST = 1_048_588  # bytes of a batch: Kafka's default of message.max.bytes
 OVERHEAD = 100  # bytes of a batch around its only message: a header of 61, and lengths
 LOOK_AGAIN = 1.0  # s between two looks for a topic that does not exist
 ASK_AGAIN = 10.0  # s between two questions for the limit of a topic, while messages are larger
@@ -111,23 +111,35 @@ class KafkaPublisher:
     # ── what the contract asks ──
 
     async def start(self) -> None:
-        """Connect; StartError when no broker could be reached, TopicMissing."""
+        """Connect, and create the topics that messages will go to, if that was asked for; StartError when no broker
+        could be reached or a topic cannot be created, TopicMissing."""
         self._producer(BATCH_BYTES)
         self._keep_polling()
         await self._look()
+        for topic in self._options.topics:
+            if topic in self._topics:
+                continue
+            if self._options.new_topics is None:
+                raise TopicMissing(str(self._no_such_topic(topic)))
+            if (failed := await self._create_if_new(topic)) is not None:
+                raise StartError(f"{failed}")
         if self._options.new_topics is not None:
             return
-        for topic in self._options.topics:
-            if topic not in self._topics:
-                raise TopicMissing(str(self._no_such_topic(topic)))
         for topic in self._options.later_topics:
             if topic not in self._topics:
-                log.warning("%s, before a message has to go there", self._no_such_topic(topic))
+                log.warning(
+                    "a message that cannot be delivered would go to the topic %s, which does not exist, so that the run"
+                    " would end: %s",
+                    topic,
+                    self._how_to_create(),
+                )
+
+    def _how_to_create(self) -> str:
+        flag = self._options.new_topics_flag
+        return f"create it, or use {flag} default" if flag else "create it"
 
     def _no_such_topic(self, topic: str) -> QtoolsError:
-        flag = self._options.new_topics_flag
-        advice = f"create it, or use {flag} default" if flag else "create it"
-        sentence = f"there is no such topic on the cluster: {advice}"
+        sentence = f"there is no such topic on the cluster: {self._how_to_create()}"
         return error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings), sentence)
 
     async def publish(
@@ -346,32 +358,25 @@ class KafkaPublisher:
                 await self._look()
             except StartError as error:
                 raise NetworkError(str(self._settings), str(error)) from error
-        new = self._options.new_topics
-        if topic not in self._topics and new is not None:
-            # -1 stands for the cluster's own settings (KIP-464).
-            if (failed := await self._create_topic(topic, new.partitions or -1, new.replicas or -1)) is not None:
-                return failed
-            self._topics.add(topic)
+        if (failed := await self._create_if_new(topic)) is not None:
+            return failed
         if topic in self._topics:
-            largest = await self._largest(topic)
+            largest = await largest_batch(self._administrator(), topic)
             most = min(largest - OVERHEAD, QUEUED_KBYTES * 1024 - OVERHEAD)
             now = asyncio.get_running_loop().time()
             self._targets[topic] = _Target(self._producer(min(BATCH_BYTES, largest)), most, now)
             return None
         return self._no_such_topic(topic)
 
-    async def _largest(self, topic: str) -> int:
-        """The bytes that a batch for `topic` may have; Kafka's default where this user may not ask."""
-        from confluent_kafka import KafkaException
-        from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
-
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-        try:
-            answers = self._administrator().describe_configs([resource], request_timeout=CONNECT_TIMEOUT)
-            found = await asyncio.to_thread(answers[resource].result)
-            return int(found["max.message.bytes"].value)
-        except (KafkaException, KeyError, ValueError):
-            return DEFAULT_LARGEST
+    async def _create_if_new(self, topic: str) -> QtoolsError | None:
+        """Create a topic that does not exist, if that was asked for. Returns why it could not be created."""
+        new = self._options.new_topics
+        if topic in self._topics or new is None:
+            return None
+        # -1 stands for the cluster's own settings (KIP-464).
+        if (failed := await self._create_topic(topic, new.partitions or -1, new.replicas or -1)) is None:
+            self._topics.add(topic)
+        return failed
 
     async def _create_topic(self, topic: str, partitions: int, replicas: int) -> QtoolsError | None:
         from confluent_kafka import KafkaException
