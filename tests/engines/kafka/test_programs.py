@@ -217,8 +217,8 @@ def test_a_dead_letter_topic_that_is_missing_is_warned_of_at_the_start(shell: Sh
     done = shell.run("q-bridge", f"{url}/{topic}/own", *to, timeout=60)
     assert done.status == 0
     assert done.err_lines[0] == (
-        f"q-bridge: a message that cannot be delivered would go to the topic {topic}.dead, which does not exist, so that"
-        " the run would end: create it, or use --create-topics default"
+        f"q-bridge: a message that cannot be delivered would go to the topic {topic}.dead, which does not exist,"
+        " so that the run would end: create it, or use --create-topics default"
     )
     for more in (["--on-error", "drop"], ["--create-topics", "default"]):
         assert "would go to" not in shell.run("q-bridge", f"{url}/{topic}/own", *to, *more, timeout=60).err
