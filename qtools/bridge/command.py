@@ -159,7 +159,8 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Print where each message would be sent. This reads a copy of the messages, and sends and finishes none.",
+    help="Print where each message would be sent. This reads a copy of the messages, and sends and finishes none. "
+    "[begins with what is published from now on; on Kafka with the oldest message]",
 )
 @click.option(
     "--explain",
