@@ -92,8 +92,10 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
             if given[name]:
                 raise UsageError(SEES_NEW_ONLY.format(flag=mode, other=written(name)))
     parsed = tuple(dict.fromkeys(parse_source(name, CHANNEL, LONGEST_NAME) for name in names))
-    check_names(to_engine or engine, topics=[topic for topic in to if "\\(" not in topic])
-    check_names(engine, parsed, [flags["dead_letter_topic"]] if flags["dead_letter_topic"] else [])
+    check_names(to_engine or engine, topics=[topic for topic in to if "\\(" not in topic], flag="--to")
+    check_names(engine, parsed)
+    if flags["dead_letter_topic"]:
+        check_names(engine, topics=[flags["dead_letter_topic"]], flag="--dead-letter-topic")
     # What is no dead letter is skipped by a redrive if its topic keeps it all the same.
     skips = flags["redrive"] and engine.capabilities.retention and not flags["dead_letter_topic"]
     return BridgeOptions(

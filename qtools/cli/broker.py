@@ -82,8 +82,21 @@ def engines_of(
     return engine, to_engine
 
 
-def check_names(engine: Engine, sources: Iterable[Subscription] = (), topics: Iterable[str] = ()) -> None:
-    """Raise NameInvalid for a name that `engine` does not accept."""
+def check_names(
+    engine: Engine, sources: Iterable[Subscription] = (), topics: Iterable[str] = (), flag: str = ""
+) -> None:
+    """Raise NameInvalid for a name that `engine` does not accept; UsageError that begins with `flag`, if that gave the
+    name.
+    """
+    try:
+        _check_names(engine, sources, topics)
+    except NameInvalid as error:
+        if not flag:
+            raise
+        raise UsageError(f"{flag}: {error}") from error
+
+
+def _check_names(engine: Engine, sources: Iterable[Subscription], topics: Iterable[str]) -> None:
     able = engine.capabilities
     for name, check in [
         *((name, check_topic) for name in topics),

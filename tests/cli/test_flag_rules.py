@@ -133,12 +133,12 @@ def test_rules_of_the_pipe(arguments: list[str], message: str) -> None:
     assert str(refused.value).startswith(message)
 
 
-def test_routes_of_the_pipe_have_errors_of_their_own() -> None:
+def test_what_becomes_of_errors_goes_for_routes_and_the_filter_alike() -> None:
     nsqd = ["a.log", "--follow", "--nsqd", "127.0.0.1:4150"]
     options = pipe_options(["--routes", "r", "--on-error", "skip", *nsqd])
     assert (options.routes, options.on_error, options.rules, options.topic) == ("r", "skip", None, "")
     options = pipe_options(["--routes", "r", "--on-error", "skip", "--where", ".a", *nsqd])
-    assert (options.on_error, options.rules.on_error, options.follow) == ("fail", "skip", True)
+    assert (options.on_error, options.rules.on_error, options.follow) == ("skip", "skip", True)
 
 
 def bridge_options(arguments: list[str]) -> Any:
