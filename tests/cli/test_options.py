@@ -67,7 +67,7 @@ def test_what_is_taken_out_of_the_flags_is_gone_and_the_rest_is_left() -> None:
     shared.delimiter_of(given)
     shared.filter_of(given, "skip")
     assert brokers.nsqd == (Address("a", 1, http="http://a:2"),)
-    assert given == {"max_in_flight": 7}
+    assert given == {"max_in_flight": 7, "since": None}
 
 
 def test_the_names_of_nsq_are_understood() -> None:
