@@ -16,7 +16,7 @@ from fastavro.validation import ValidationError
 from fastavro.write import LOGICAL_WRITERS
 
 from qtools.attributes import DecodedBody, UndecodableBody
-from qtools.schemas.avro_reader import AvroReader
+from qtools.schemas.avro_reader import AvroReader, StrictSchema, check_int
 from qtools.schemas.avro_schema import PLAIN, is_hazardous, parse_avro
 from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit
 from qtools.schemas.plain_values import from_plain, to_plain
@@ -43,6 +43,10 @@ def _register() -> None:
 _register()
 
 
+_READ_INT = {"logicalType": PLAIN, _READERS: check_int}
+_WRAPPER = "qtools_value"
+
+
 class AvroCodec:
     """The schema `text` with the schemas that it refers to. SchemaInvalid if it cannot be used."""
 
@@ -57,9 +61,11 @@ class AvroCodec:
     def _compile(self, text: SchemaText) -> None:
         schema = parse_avro(text.text, text.references)
         self._name = f"Avro of {_shown_name(text.name, schema)}"
-        self._reader = AvroReader(schema) if is_hazardous(schema) else None
+        self._reader = AvroReader(schema)
+        is_slow = is_hazardous(schema)
         for node in _plain_nodes(schema):
-            node[_READERS] = to_plain(node["type"], node["plain"]) or _same
+            convert = to_plain(node["type"], node["plain"]) or _same
+            node[_READERS] = _checked(convert) if node["type"] == "int" else convert
             node[_WRITERS] = from_plain(node["type"], node["plain"] | {"size": node.get("size")}) or _same
         try:
             self._schema = parse_schema(schema)
@@ -67,18 +73,33 @@ class AvroCodec:
             raise SchemaInvalid(f"the type {error.name!r} is not defined") from error
         except (SchemaParseException, ValueError, KeyError, TypeError) as error:
             raise SchemaInvalid(f"fastavro refuses it: {error}") from error
+        self._is_wrapped = not (isinstance(schema, dict) and schema["type"] == "record")
+        self._strict = None if is_slow else StrictSchema(self._wrapped(schema), _READ_INT)
+
+    def _wrapped(self, schema: Any) -> Any:
+        """What fastavro decodes with. fastavro would parse the schema again for each body, unless it is a record.
+        So another type is put into a record, which has the same bytes."""
+        if not self._is_wrapped:
+            return self._schema
+        return parse_schema({"type": "record", "name": _WRAPPER, "fields": [{"name": _WRAPPER, "type": schema}]})
 
     def decode_all(self, bodies: Sequence[bytes], start: int, indexes: bytes | None) -> list[bytes]:
-        schema, read, made = self._schema, schemaless_reader, DecodedBody
-        if self._reader is not None:
-            return [self._decode_slowly(self._reader, body, start) for body in bodies]
+        if self._strict is None:
+            return [self._decode_slowly(body, start) for body in bodies]
+        schema, check = self._strict.schema, self._strict.check
+        read, made = schemaless_reader, DecodedBody
+        is_wrapped = self._is_wrapped
         decoded: list[bytes] = []
         for body in bodies:
             stream = BytesIO(body)
             if start:
                 stream.seek(start)
             try:
-                value = read(stream, schema, None)
+                value: Any = read(stream, schema, None)
+                if check is not None:
+                    check(value)
+                if is_wrapped:
+                    value = value[_WRAPPER]
             except Exception as error:  # what fastavro raises for bytes that are no value is not documented
                 decoded.append(self._undecodable(body, error))
                 continue
@@ -88,11 +109,13 @@ class AvroCodec:
             one = made(body)
             one.value = value
             decoded.append(one)
+        for place in self._strict.suspects(bodies):
+            decoded[place] = self._decode_slowly(bodies[place], start)
         return decoded
 
-    def _decode_slowly(self, reader: AvroReader, body: bytes, start: int) -> bytes:
+    def _decode_slowly(self, body: bytes, start: int) -> bytes:
         try:
-            value, end = reader.read(body, start)
+            value, end = self._reader.read(body, start)
         except (ValueError, EOFError) as error:
             return self._undecodable(body, error)
         return DecodedBody.of(body, value) if end == len(body) else self._undecodable(body, _left_over(len(body) - end))
@@ -121,6 +144,10 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _checked(convert: Any) -> Any:
+    return lambda number: convert(check_int(number))
+
+
 def _plain_nodes(node: Any) -> Iterable[dict[str, Any]]:
     if isinstance(node, list):
         for each in node:
@@ -147,7 +174,7 @@ def _why(error: Exception) -> str:
         return "a string in it is not UTF-8"
     if isinstance(error, EOFError) or (isinstance(error, IndexError) and "string" in str(error)):
         return "it ends too early"
-    if isinstance(error, IndexError):
+    if isinstance(error, (IndexError, KeyError)):
         return "it has a number that is no branch of a union, or no symbol of an enum"
     return " ".join(str(error).split())[:200] or error.__class__.__name__
 
