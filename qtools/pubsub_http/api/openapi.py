@@ -36,6 +36,12 @@ _OF_MESSAGE = {
     "Q-Tombstone": "true if it has no body at all; without this header the body may still be empty",
     "Q-Warning": "what is left out of these headers, or that a proxy may lose what it has taken",
 }
+_OF_PUBLISH = {
+    "Q-Published": "how many messages the broker has",
+    "Q-Warning": "what of them was left out, because the broker has no keys and no headers",
+    "Idempotent-Replayed": "true if this is the answer to an earlier request with the same Idempotency-Key",
+}
+_OF_ANSWER = {"message": _OF_MESSAGE, "pub": _OF_PUBLISH, "mpub": _OF_PUBLISH}  # headers of a 200, by operation
 
 
 def document() -> dict[str, Any]:
@@ -126,6 +132,6 @@ def _answer(route: ApiRoute, status: int, what: str) -> dict[str, Any]:
         "description": what,
         "content": {media: {"schema": _SCHEMAS[media]} for media in route.gives},
     }
-    if route.operation == "message":
-        described["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in _OF_MESSAGE.items()}
+    if headers := _OF_ANSWER.get(route.operation):
+        described["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in headers.items()}
     return described

@@ -8,7 +8,6 @@ or a Refusal that names the message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from qtools.attributes import TOMBSTONE, Attributes, Headers
@@ -63,28 +62,33 @@ class BodyMessages:
         self._max_message = max_message
         self._count = 0  # messages that were split
         self._splitter = self._make_splitter(form)
+        self._refuses_empty = form != "lines" and not capabilities.empty_messages  # a line is never empty
 
     def split(self, chunk: bytes, more: bool) -> tuple[MessageGroup, Refusal | None]:
         """The messages that end in `chunk`, and why the next one and all after it are refused, or None. more: whether
         more chunks follow."""
-        group = MessageGroup([], [])
+        bodies: list[bytes] = []
+        records: list[Any] = []
         failure: Refusal | None = None
         try:
-            self._take(group, self._splitter.feed(chunk))
+            bodies = self._splitter.feed(chunk)
+            records = self._splitter.records or records
             if not more:
-                self._take(group, self._splitter.end())
+                bodies += self._splitter.end()
+                records += self._splitter.records or ()
         except InputError as error:
             failure = self._refusal(error)
-        bodies = group.bodies
+        count = len(bodies)
         if bodies and max(map(len, bodies)) > self._max_message:
-            first = next(place for place, body in enumerate(bodies) if len(body) > self._max_message)
-            group, failure = MessageGroup(bodies[:first], group.records[:first]), self.too_big(self._max_message)
-        if not self._capabilities.empty_messages and not all(group.bodies):
-            first = next(place for place, body in enumerate(group.bodies) if not body)
-            failure = self._is_empty(group.bodies[first], self._count + first + 1)
-            group = MessageGroup(bodies[:first], group.records[:first])
-        self._count += len(group.bodies)
-        return group, failure
+            count = next(place for place, body in enumerate(bodies) if len(body) > self._max_message)
+            failure = self.too_big(self._max_message)
+        if self._refuses_empty and not all(bodies[:count]):
+            count = next(place for place, body in enumerate(bodies) if not body)
+            failure = self._is_empty(bodies[count], self._count + count + 1)
+        if count < len(bodies):
+            bodies, records = bodies[:count], records[:count]
+        self._count += count
+        return MessageGroup(bodies, records), failure
 
     def attributes_of(self, group: MessageGroup) -> Attributes | None:
         """Keys and headers of the messages; None if they have none."""
@@ -121,10 +125,6 @@ class BodyMessages:
             return MsgpackSplitter(self._max_message, **more)
         # An envelope is longer than what is in it: six times where every byte is escaped, and what goes around it.
         return EnvelopeSplitter(6 * self._max_message + 4096, **more)
-
-    def _take(self, group: MessageGroup, bodies: Sequence[bytes]) -> None:
-        group.bodies.extend(bodies)
-        group.records.extend(self._splitter.records or ())
 
     def _warn(self) -> None:
         missing = what_is_missing(self._capabilities, "keys_and_headers")
