@@ -40,8 +40,6 @@ class _PublishRequest:
         self.done = done
         self.attributes = attributes
         self.memory = sum(map(len, bodies)) + OVERHEAD * len(bodies)  # bytes
-        if attributes is not None:
-            self.memory += _size_of(attributes)
 
 
 class PublishRefused(Refusal):
@@ -66,6 +64,7 @@ class PublishBatcher:
         self._waiting: list[_PublishRequest] = []
         self._writing: set[asyncio.Task[None]] = set()
         self._due = False
+        self._has_attributes = False  # a request had a key or headers; until then, publishing does without any
         self._away = False  # no broker was reachable for `timeout`, nor has one connected since
         self._loop = asyncio.get_running_loop()
 
@@ -123,6 +122,9 @@ class PublishBatcher:
             self.refused_for_memory += 1
             return None
         request = _PublishRequest(topic, bodies, done, attributes)
+        if attributes is not None:
+            self._has_attributes = True
+            request.memory += _size_of(attributes)
         self._waiting_bytes += request.memory
         return request
 
@@ -154,13 +156,10 @@ class PublishBatcher:
 
     async def _publish_all(self, requests: list[_PublishRequest], delay_ms: int) -> None:
         by_topic: dict[str, list[_PublishRequest]] = {}
-        has_attributes = False
         for request in requests:
             by_topic.setdefault(request.topic, []).append(request)
-            if request.attributes is not None:
-                has_attributes = True
         groups = [(topic, _bodies(some)) for topic, some in by_topic.items()]
-        more = {"attributes": FixedAttributes([*map(_attributes, by_topic.values())])} if has_attributes else {}
+        more = {"attributes": FixedAttributes([*map(_attributes, by_topic.values())])} if self._has_attributes else {}
         try:
             async with asyncio.timeout(self._timeout + GRACE):
                 refused = await self._publisher.publish(groups, delay_ms, **more)
