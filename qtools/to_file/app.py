@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("qtools.to_file")
 
 RELEASE = 1.0  # s that a write in progress has left after --drain-timeout
+BODIES_ONLY = (
+    "the format raw stores bodies only: keys and headers are left out, a missing body becomes an empty one, and a body"
+    " with the delimiter in it is read as two messages; --format envelope or msgpack keeps all, and --format raw says"
+    " that bodies are enough"
+)
 MSG_TIMEOUT = 60.0  # s: nsqd's default, for when no nsqd is connected yet
 
 
@@ -78,6 +83,8 @@ async def archive(options: ArchiveOptions, signals: Signals) -> int:
             raise
         logs.log(logging.INFO, f"{error}; there is nothing to do here")
         return 0
+    if options.is_default_format and options.engine.capabilities.keys_and_headers:
+        logger.warning("%s", BODIES_ONLY)
     try:
         if partitions is not None:
             partitions.load()

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import click
+
 from qtools.cli import options as shared
 from qtools.cli.broker import check_names, engine_of, topics_of
 from qtools.cli.schemas.options import decoder_if_given
@@ -33,6 +35,7 @@ DEDUPE_KEYS = 1_000_000
 def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOptions:
     """The options for the flags in `given`; UsageError if they do not go together."""
     show = shared.set_up_logging("q-to-file", given)
+    given["is_default_format"] = _is_default("format")
     if given["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
     where = _output_of(given)
@@ -102,6 +105,11 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
         **where,
         **given,
     )
+
+
+def _is_default(name: str) -> bool:
+    """Whether the flag `name` was not given, neither on the command line nor otherwise."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.DEFAULT
 
 
 def _output_of(given: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class ArchiveOptions:
     s3_endpoint: str = ""
     spool: bool = True
     format: str = "raw"
+    is_default_format: bool = False  # no format was given
     delimiter: bytes = b"\n"
     compression: str = "none"
     level: int | None = None

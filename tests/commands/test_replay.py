@@ -8,6 +8,7 @@ import json
 import random
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,20 @@ def test_a_file_that_was_altered_is_told(shell: Shell, broker: Broker, topic: st
     done = shell.run("q-to-file", *words(place, topic, broker))
     assert done.status == 1
     assert f"{object_name(one)} was altered: its sha256 is not what the manifest says" in done.err
+
+
+def test_another_number_of_messages_than_were_archived(
+    shell: Shell, broker: Broker, topic: str, tmp_path: Path
+) -> None:
+    """In raw, a body with the delimiter in it is read as two."""
+    place = Directory(tmp_path / "archive")
+    file = replace(finish(tmp_path, "a", [1, 2, 3], format="raw", compression="none"), count=2)
+    put(place, file, finish(tmp_path, "b", [4], format="raw"))
+    done = shell.run("q-to-file", *words(place, topic, broker))
+    assert done.status == 1
+    assert f"{object_name(file)}: 3 messages were found in it, 2 put in" in done.err
+    assert "1 file had another number of messages than the manifest says" in done.err_lines[-1]
+    assert sorted(broker.bodies(topic)) == bodies([1, 2, 3, 4])
 
 
 def test_several_topics_and_files_that_are_there_twice(

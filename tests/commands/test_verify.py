@@ -45,7 +45,22 @@ def test_a_good_archive_is_a_row_a_directory(shell: Shell, tmp_path: Path) -> No
     assert zero.split()[-1] == "complete"
     assert one.split()[:3] == ["hour=1", "1", "9"]
     assert last.startswith("all good: 3 files, 27 messages, ")
-    assert shell.run("qtools", "to-file", "verify", place.root, "--deep", "--quiet").out == done.out
+    assert shell.run("qtools", "to-file", "verify", place.root, "--deep").out == done.out
+
+
+def test_quiet_prints_nothing_when_all_is_good(shell: Shell, tmp_path: Path) -> None:
+    """cron sends a mail for what a job prints."""
+    place = Directory(tmp_path / "archive")
+    (tmp_path / "spool").mkdir()
+    files = [finish(tmp_path / "spool", f"f{n}", [n]) for n in range(2)]
+    put(place, *files)
+    done = shell.run("q-to-file", "verify", place.root, "--quiet")
+    assert (done.status, done.out, done.err) == (0, b"", "")
+    place.remove(object_name(files[0]))
+    done = shell.run("q-to-file", "verify", place.root, "--quiet")
+    assert (done.status, done.err) == (1, "")
+    assert done.out == shell.run("q-to-file", "verify", place.root).out
+    assert b"missing" in done.out
 
 
 def test_what_is_wrong_is_a_row_a_file(shell: Shell, tmp_path: Path) -> None:

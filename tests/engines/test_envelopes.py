@@ -10,7 +10,7 @@ import pytest
 
 from qtools.attributes import TOMBSTONE, Attributes
 from qtools.cli.run import Signals
-from qtools.engines.contract import EndConditions
+from qtools.engines.contract import Capabilities, EndConditions
 from qtools.expressions.expression import compile_expression
 from qtools.flow.filter import Filter
 from qtools.flow.keying import Keying
@@ -168,3 +168,20 @@ async def test_a_replay_publishes_key_headers_and_tombstones(form: str, tmp_path
     rules = Filter(compile_expression('$headers.c == "x" and $topic == "events" and $offset == 3'), None, "fail")
     assert await replay(ReplayOptions(str(tmp_path / "out"), "one", there, rules=rules, show=False), Signals()) == 0
     assert read(there, "one") == [expected[3]]
+
+
+@pytest.mark.parametrize("capabilities", [EVERYTHING, EVERYTHING._replace(keys_and_headers=False)])
+@pytest.mark.parametrize("is_default", [True, False])
+async def test_an_archive_of_bodies_only_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capabilities: Capabilities, is_default: bool
+) -> None:
+    engine, work = MemoryEngine(capabilities), tmp_path / "work"
+    engine.put("events", BODIES, KEYED)
+    work.mkdir()
+    options = ArchiveOptions(
+        (EVENTS,), engine, tmp_path / "out", work, name="<TOPIC><REV>.x", ends=EMPTY, show=False,
+        is_default_format=is_default,
+    )  # fmt: skip
+    assert await archive(options, Signals()) == 0
+    expected = is_default and capabilities.keys_and_headers
+    assert caplog.text.count("the format raw stores bodies only: keys and headers are left out") == expected

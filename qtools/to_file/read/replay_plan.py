@@ -9,6 +9,7 @@ the archive since then are replayed if they come later in the order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,11 @@ from qtools.cli.checkpoint import CheckpointFile
 from qtools.cli.types import plural
 from qtools.errors import InputError, UsageError
 from qtools.to_file.archive.manifest import Manifested
+from qtools.to_file.read.chains import check_chains
 from qtools.to_file.read.verify import ArchiveListing
+
+_ALL_FAULTS = "(q-to-file verify lists all faults)"
+_OFFSETS = re.compile(r"(?<!\d)\d{20}(?!\d)")  # in the name of every file of a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ def make_plan(archive: ArchiveListing, span: TimeSpan, topic: str, start: Replay
     """
     if archive.findings:
         first = archive.findings[0]
-        raise InputError(f"the archive is not whole: {first.name}: {first.told} (q-to-file verify lists all faults)")
+        raise InputError(f"the archive is not whole: {first.name}: {first.told} {_ALL_FAULTS}")
     if not archive.manifested:
         strays = f", only {plural(len(archive.entries), 'file')} in no manifest" if archive.entries else ""
         raise InputError(f"there is nothing to replay: the archive has no files{strays}")
@@ -80,6 +85,11 @@ def make_plan(archive: ArchiveListing, span: TimeSpan, topic: str, start: Replay
         raise UsageError(f"the archive has several topics, name one with --from-topic: {', '.join(topics)}")
     notes = []
     unlisted = archive.entries.keys() - archive.manifested.keys()
+    if bare := [name for name in unlisted if _OFFSETS.search(name.rpartition("/")[2])]:
+        raise InputError(
+            f"the archive is not whole: {plural(len(bare), 'file')} with messages in no manifest, among them"
+            f" {min(bare)} {_ALL_FAULTS}"
+        )
     if unlisted:
         notes.append(f"{plural(len(unlisted), 'file')} in no manifest left out, among them {min(unlisted)}")
     wanted: dict[str, Manifested] = {}
@@ -91,6 +101,7 @@ def make_plan(archive: ArchiveListing, span: TimeSpan, topic: str, start: Replay
     if same:
         notes.append(f"{plural(same, 'file')} with the same messages as another left out")
     _check_whole(archive, chosen)
+    notes += _check_chains([each for each in files if not topic or each.topic == topic], chosen)
     if start.name:
         here = archive.manifested.get(start.name)
         if here is None or here not in chosen:
@@ -119,12 +130,35 @@ def _check_whole(archive: ArchiveListing, chosen: list[Manifested]) -> None:
     for each in chosen:
         entry = archive.entries.get(each.name)
         if entry is None:
-            raise InputError(f"the archive is not whole: {each.name} is missing (q-to-file verify lists all faults)")
+            raise InputError(f"the archive is not whole: {each.name} is missing {_ALL_FAULTS}")
         if entry.size != each.size:
             raise InputError(
-                f"the archive is not whole: {each.name} has {entry.size} bytes, had {each.size}"
-                " (q-to-file verify lists all faults)"
+                f"the archive is not whole: {each.name} has {entry.size} bytes, had {each.size} {_ALL_FAULTS}"
             )
+
+
+def _check_chains(files: list[Manifested], chosen: list[Manifested]) -> list[str]:
+    """Notes about partitions of a log whose oldest files are gone, or that have offsets in two files. InputError if
+    offsets are in no file between files that are `chosen`: --since and --until can choose what is before or behind
+    such a place."""
+    found = check_chains(files)
+    if not found:
+        return []
+    begins: dict[tuple[str, int], int] = {}
+    for each in chosen:
+        place = each.topic, each.partition
+        begins[place] = min(each.first_offset, begins.get(place, each.first_offset))
+    named = {each.name: each for each in chosen}
+    notes = []
+    for fault in found:
+        file = named.get(fault.name)
+        if file is None:
+            continue
+        if fault.kind != "gap":
+            notes.append(f"{fault.name}: {fault.told}")
+        elif file.first_offset > begins[file.topic, file.partition]:
+            raise InputError(f"the archive is not whole: {fault.name}: {fault.told} {_ALL_FAULTS}")
+    return notes
 
 
 class ReplayCheckpoint:

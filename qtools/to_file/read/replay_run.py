@@ -124,7 +124,7 @@ class _Replay:
         error = await send_all(self.flow, self.publisher, self.source, self.checkpoint, meter)
         if error is None and signals.received is None:
             self._summarize(meter)
-            return 0
+            return self._status_of_counts()
         self._say_failed(error, signals)
         return 1
 
@@ -150,6 +150,19 @@ class _Replay:
         if self.options.show:
             done = meter.summary(*self._counts())
             logs.log_result("; ".join([f"{done} to {self.options.topic}", *notes]))
+
+    def _status_of_counts(self) -> int:
+        """The exit status of a run that has sent everything: 1 if a file had another number of messages than its
+        manifest says."""
+        miscounted = self.source.miscounted
+        if not miscounted:
+            return 0
+        logs.log(
+            logging.ERROR,
+            f"{plural(miscounted, 'file')} had another number of messages than the manifest says: bodies that contain"
+            " the delimiter were sent in pieces, or --delimiter is not the one of the archive",
+        )
+        return 1
 
     def _say_failed(self, error: QtoolsError | None, signals: Signals) -> None:
         """Log what ended the run, and how many messages are confirmed."""

@@ -102,6 +102,7 @@ class ArchiveSource:
         self.confirmed = plan.start
         self.left_out = 0
         self.files = 0  # files that were read to their end
+        self.miscounted = 0  # of these: files with another number of messages than their manifest says
         self._store = store
         self._entries = entries
         self._plan = plan
@@ -168,6 +169,7 @@ class ArchiveSource:
         if sha256.hexdigest() != file.sha256:
             raise InputError(f"{file.name} was altered: its sha256 is not what the manifest says")
         if count != file.count:  # raw, with another delimiter, or with bodies that have it in them
+            self.miscounted += 1
             logger.warning("%s: %s were found in it, %s put in", file.name, plural(count, "message"), f"{file.count:,}")
 
     def _block(self, file: Manifested, records: Records, number: int, skip: int) -> ReplayBlock:

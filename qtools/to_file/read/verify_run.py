@@ -19,7 +19,7 @@ from qtools.to_file.stores.opening import open_to_read
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """What q-to-file verify needs."""
+    """What q-to-file verify needs. show: whether it prints a table, and progress, also when no fault is found."""
 
     url: str
     endpoint: str = ""
@@ -53,6 +53,9 @@ async def check(options: CheckOptions, signals: Signals) -> int:
             raise
         logs.log(logging.ERROR, f"stopped by {signals.received.name} before the end of the archive")
         return 1
+    status = 1 if report.findings or (options.fail_on_duplicates and report.again) else 0
+    if not status and not options.show and not options.as_json:
+        return 0
     lines = _json_lines(report) if options.as_json else _table(report)
     data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
     try:
@@ -64,7 +67,7 @@ async def check(options: CheckOptions, signals: Signals) -> int:
         return 1
     if error is not None and not isinstance(error, BrokenPipeError):
         raise SinkError(f"cannot write to stdout: {error.strerror or error}")
-    return 1 if report.findings or (options.fail_on_duplicates and report.again) else 0
+    return status
 
 
 def _cancel(task: asyncio.Task[object]) -> None:

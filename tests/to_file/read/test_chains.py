@@ -10,7 +10,9 @@ import pytest
 from qtools.errors import InputError
 from qtools.to_file.archive.manifest import Manifested, append_manifest, manifest_line, read_manifest
 from qtools.to_file.read.chains import ChainFault, check_chains
-from qtools.to_file.read.replay_plan import in_order
+from qtools.to_file.read.replay_plan import ReplayPlan, ReplayPosition, TimeSpan, in_order, make_plan
+from qtools.to_file.read.verify import ArchiveListing
+from qtools.to_file.stores.object_store import StoredObject
 
 from ..spool import finish
 from .test_verify import Directory, verify
@@ -104,3 +106,51 @@ def test_replay_is_in_the_order_of_the_offsets() -> None:
     other = file(0, 5, -1, partition=1, when=300)
     assert in_order([early, other, late]) == [other, late, early]
     assert ChainFault("a", "gap", "b") < ChainFault("b", "gap", "a")
+
+
+# ── before a replay ──
+
+
+def plan(files: list[Manifested], span: TimeSpan = TimeSpan(), more: tuple[str, ...] = ()) -> ReplayPlan:  # noqa: B008 - it never changes
+    names = [*(each.name for each in files), *more]
+    listing = ArchiveListing(
+        {name: StoredObject(name, 1, "") for name in names}, {each.name: each for each in files}
+    )  # fmt: skip
+    return make_plan(listing, span, "", ReplayPosition())
+
+
+HOLE = [file(0, 9, -1, when=10), file(10, 19, 9, when=20), file(30, 39, 29, when=40)]
+
+
+def test_replay_refuses_an_archive_with_a_gap() -> None:
+    with pytest.raises(InputError, match=r"not whole: events.0.30-39.log: partition 0: offsets 20 to 29 are in"):
+        plan(HOLE)
+
+
+def test_what_is_before_a_gap_or_behind_it_can_be_replayed() -> None:
+    assert [each.first_offset for each in plan(HOLE, TimeSpan(until=30)).files] == [0, 10]
+    assert [each.first_offset for each in plan(HOLE, TimeSpan(since=30)).files] == [30]
+    with pytest.raises(InputError, match="not whole"):
+        plan(HOLE, TimeSpan(since=15))
+
+
+def test_replay_notes_that_the_oldest_files_are_gone() -> None:
+    made = plan(HOLE[1:2])
+    assert len(made.files) == 1
+    assert made.notes == [
+        "events.0.10-19.log: partition 0: the file up to offset 9, which it follows, is not there, nor are earlier ones"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", [f"events.0.{10:020d}-{19:020d}.log.gz", f"dt=1/events.0.{10:020d}.jsonl", f"events-{10:020d}-{19:020d}"]
+)
+def test_replay_refuses_files_of_a_log_that_are_in_no_manifest(name: str) -> None:
+    with pytest.raises(InputError, match=f"not whole: 2 files with messages in no manifest, among them {name} "):
+        plan(WHOLE, more=(name, f"{name}.too"))
+
+
+def test_other_files_are_only_noted() -> None:
+    assert plan(WHOLE, more=("README", "events.20261123T080001Z.8c3ae85a2f04b6b8.log")).notes == [
+        "2 files in no manifest left out, among them README"
+    ]
