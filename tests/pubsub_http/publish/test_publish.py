@@ -127,3 +127,23 @@ def test_a_message_over_the_brokers_own_limit(make_gateway, make_broker, topic: 
     answer = gateway.post("/mpub", b"a\n" + b"x" * 1001 + b"\nb\n", topic=topic)
     assert (answer.status_code, answer.json()["message"], answer.json()["published"]) == (413, "MSG_TOO_BIG", 2)
     assert sorted(broker.bodies(topic)) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"), [(b'{"body":null}', "message 2 has no body"), (b'{"body":""}', "message 2 is empty")]
+)
+def test_an_envelope_without_a_body_is_refused(
+    gateway: Gateway, broker: Broker, topic: str, line: bytes, what: str
+) -> None:
+    answer = gateway.post("/mpub", enveloped(b"good") + line, topic=topic, format="envelope")
+    assert (answer.status_code, answer.json()["message"]) == (400, "MSG_EMPTY")
+    assert answer.json()["detail"].startswith(what)
+    assert broker.published(topic) == 0
+
+
+def test_keys_of_envelopes_are_left_out_with_a_warning(gateway: Gateway, broker: Broker, topic: str) -> None:
+    answer = gateway.post("/mpub", b'{"body":"a","key":"k"}', topic=topic, format="envelope")
+    assert (answer.status_code, broker.bodies(topic)) == (200, [b"a"])
+    assert answer.headers["q-warning"] == "NSQ has no keys and no headers: those of the envelopes are left out"
+    refused = gateway.post("/pub", b"x", topic=topic, key="k")
+    assert (refused.status_code, refused.json()["message"]) == (501, "NOT_SUPPORTED")
