@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import orjson
 import pytest
 
 from qtools.attributes import TOMBSTONE, Attributes
@@ -152,6 +153,11 @@ async def test_the_where_of_the_gateway(engine: MemoryEngine) -> None:
         where = {"format": "raw", "until_empty": "true", "where": '$headers.type == "old" or $offset == 0'}
         answer = await client.get("/sub", params=HERE | where)
         assert (answer.status_code, answer.content) == (200, b'{"n":1}\nnot JSON\n')
+        engine.put("events", [TOMBSTONE, b"", b'{"n":2}', b"null"])
+        seen = await client.get(
+            "/sub", params=HERE | where | {"format": "envelope", "where": ". == null or $tombstone"}
+        )
+        assert [orjson.loads(line)["body"] for line in seen.content.splitlines()] == [None, "null"]
         refused = await client.get("/sub", params=HERE | {"where": "$kye"})
         assert refused.status_code == 400
         assert "did you mean $key?" in refused.text

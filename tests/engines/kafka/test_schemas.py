@@ -84,7 +84,14 @@ def test_decoded_keys_and_values_and_a_bridge_that_changes_neither(
     assert (done.status, done.out) == (0, b"\0\0\0\3\x04\x02b"), done.err
 
     produce(kafka, f"{topic}.out", [])
-    words = ["--to", f"{topic}.out", "--where", '$key == null or ($key.user != "x" and .id > 0)', "--on-error", "pass"]
+    words = [
+        "--to",
+        f"{topic}.out",
+        "--where",
+        '$tombstone or $key == null or ($key.user != "x" and .id > 0)',
+        "--on-error",
+        "pass",
+    ]
     done = shell.run("q-bridge", f"{url}/{topic}/b", *words, *decode, "--until-empty")
     assert done.status == 0, done.err
     assert sorted(consume(kafka, f"{topic}.out", 6), key=str) == sorted(messages, key=str)
