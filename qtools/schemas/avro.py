@@ -5,7 +5,9 @@ docs/schemas.md has the table of types. A body has to end where its value ends: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from io import BytesIO
 from typing import Any
 
@@ -22,7 +24,7 @@ from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit
 from qtools.schemas.plain_values import from_plain, to_plain
 
 # The types that PLAIN is a logical type of. fastavro looks up the function by both names.
-_KINDS = ("bytes", "fixed", "int", "long", "string")
+_KINDS = ("bytes", "fixed", "int", "long", "string", "float", "double")
 _READERS, _WRITERS = "qtools readers", "qtools writers"  # attributes of a type, with the functions for it
 
 
@@ -73,6 +75,7 @@ class AvroCodec:
             raise SchemaInvalid(f"the type {error.name!r} is not defined") from error
         except (SchemaParseException, ValueError, KeyError, TypeError) as error:
             raise SchemaInvalid(f"fastavro refuses it: {error}") from error
+        self._writing: Any = None  # made when it is needed
         self._is_wrapped = not (isinstance(schema, dict) and schema["type"] == "record")
         self._strict = None if is_slow else StrictSchema(self._wrapped(schema), _READ_INT)
 
@@ -126,10 +129,12 @@ class AvroCodec:
     def encode(self, value: Any) -> bytes:
         stream = BytesIO()
         try:
-            validate(value, self._schema, raise_errors=True, strict=False)
-            schemaless_writer(stream, self._schema, value, strict_allow_default=True)
+            if self._writing is None:
+                self._writing = _with_exact_numbers(deepcopy(self._schema))
+            validate(value, self._writing, raise_errors=True, strict=False)
+            schemaless_writer(stream, self._writing, value, strict_allow_default=True)
         except ValidationError as error:
-            raise ValueMisfit(_misfit(error)) from error
+            raise ValueMisfit(_misfit(error, value, self._writing)) from error
         except RecursionError:
             raise ValueMisfit("it is nested too deeply") from None
         except Exception as error:  # as above
@@ -179,12 +184,33 @@ def _why(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or error.__class__.__name__
 
 
-def _misfit(error: ValidationError) -> str:
-    """The first of fastavro's reasons, without its way to write a schema."""
+def _misfit(error: ValidationError, value: Any, schema: Any) -> str:
+    """The first of fastavro's reasons, without its way to write a schema. It takes a missing field for None."""
     first = error.errors[0]
+    if first.datum is None and first.field and _lacks(value, schema, *first.field.rpartition(".")[::2]):
+        return f"field {first.field} is missing, and has no default"
     field = f"field {first.field}: " if getattr(first, "field", "") else ""
     value = repr(first.datum)
     return f"{field}{value if len(value) < 60 else f'{value[:57]}...'} is not {_type_name(first.schema)}"
+
+
+def _lacks(value: Any, node: Any, record: str, field: str) -> bool:
+    """Whether a value of the type `record` in `value` has no `field`. A type that contains itself is not followed."""
+    if isinstance(node, list):
+        return any(_lacks(value, each, record, field) for each in node)
+    if not isinstance(node, dict):
+        return False
+    if node["type"] == "record" and isinstance(value, dict):
+        if node["name"] == record and field not in value:
+            return True
+        return any(
+            _lacks(value[each["name"]], each["type"], record, field) for each in node["fields"] if each["name"] in value
+        )
+    if node["type"] == "array" and isinstance(value, list):
+        return any(_lacks(each, node["items"], record, field) for each in value)
+    if node["type"] == "map" and isinstance(value, dict):
+        return any(_lacks(each, node["values"], record, field) for each in value.values())
+    return False
 
 
 def _type_name(schema: Any) -> str:
@@ -202,3 +228,55 @@ def _type_name(schema: Any) -> str:
     if logical or "name" not in schema:
         return logical or (f"{kind} in base64" if kind == "bytes" else kind)
     return f"{kind} {schema['name']}"
+
+
+# ── numbers that are encoded ──
+#
+# fastavro takes the first branch of a union that fits, and any number fits a float. So floats and doubles get a
+# function that refuses what another branch has more exactly, and integers whose digits would be lost.
+
+_FLOAT = struct.Struct("<f")
+
+
+class _Refused:
+    """Stands for a number that a type does not take."""
+
+    def __init__(self, number: Any) -> None:
+        self._number = number
+
+    def __repr__(self) -> str:
+        return repr(self._number)
+
+
+def _with_exact_numbers(node: Any, among: Sequence[Any] = ()) -> Any:
+    """A schema for encoding: `node`, changed. among: the branches of the union that it is in."""
+    if isinstance(node, list):
+        branches = [each["type"] if isinstance(each, dict) and "plain" not in each else each for each in node]
+        return [_with_exact_numbers(each, branches) for each in node]
+    if node in ("float", "double"):
+        return {"type": node, "logicalType": PLAIN, _WRITERS: _exact(node, among)}
+    if isinstance(node, dict):
+        for field in node.get("fields", ()):
+            field["type"] = _with_exact_numbers(field["type"])
+        for part in ("items", "values"):
+            if part in node:
+                node[part] = _with_exact_numbers(node[part])
+    return node
+
+
+def _exact(kind: str, among: Sequence[Any]) -> Callable[[Any], Any]:
+    bits = 63 if "long" in among else 31 if "int" in among else -1
+
+    def write(value: Any) -> Any:
+        is_integer = value.__class__ is int
+        if is_integer and bits > 0 and -(1 << bits) <= value < 1 << bits:
+            return _Refused(value)
+        if is_integer:
+            try:
+                stored = _FLOAT.unpack(_FLOAT.pack(value))[0] if kind == "float" else float(value)
+            except OverflowError:
+                return _Refused(value)
+            return value if stored == value else _Refused(value)
+        return value
+
+    return write

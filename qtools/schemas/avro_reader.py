@@ -1,7 +1,7 @@
 """Decodes Avro where fastavro is not safe or not strict. In: a schema, a body. Out: the value. Avro 1.12, "Binary
 encoding".
 
-AvroReader decodes by itself, at half of fastavro's speed, and counts: types within types, and values. It takes the
+AvroReader decodes by itself, at half of fastavro's speed, and counts: records within records, and values. It takes the
 schemas for which fastavro is not safe (avro_schema.py).
 
 fastavro takes invalid numbers for others: the index -1 of a union or an enum for the last branch or symbol, an int of
@@ -21,7 +21,7 @@ from typing import Any
 
 from qtools.schemas.plain_values import Convert, to_plain
 
-MOST_NESTED = 200  # types within types in one body
+MOST_NESTED = 200  # records within records in one body
 # Values in one body: so many, and so many for each byte. Null, and a record of nulls, take no bytes, and an array may
 # have any number of them.
 MOST_VALUES, VALUES_PER_BYTE = 10_000, 10
@@ -41,7 +41,10 @@ class AvroReader:
     def read(self, body: bytes, start: int) -> tuple[Any, int]:
         """The value at `start`, and where it ends. ValueError, EOFError for bytes that are no value."""
         run = _Run(body, start, self._types, self._plain)
-        return run.value(self._schema, 0), run.at
+        try:
+            return run.value(self._schema, 0), run.at
+        except RecursionError:  # arrays within arrays, as many as the schema has
+            raise ValueError("it is nested too deeply") from None
 
     def _note(self, node: Any) -> None:
         if isinstance(node, list):
@@ -67,8 +70,6 @@ class _Run:
         self._left = MOST_VALUES + VALUES_PER_BYTE * len(body)
 
     def value(self, node: Any, depth: int) -> Any:
-        if depth > MOST_NESTED:
-            raise ValueError(f"it is nested more than {MOST_NESTED} levels deep")
         self._left -= 1
         if self._left < 0:
             raise ValueError(f"it has more than {MOST_VALUES:,} values, and {VALUES_PER_BYTE} for each of its bytes")
@@ -76,24 +77,29 @@ class _Run:
             index = self._long()
             if not 0 <= index < len(node):
                 raise ValueError(f"{index} is no branch of a union of {len(node)}")
-            return self.value(node[index], depth + 1)
+            return self.value(node[index], depth)
         if isinstance(node, str):
             return self.value(self._types[node], depth) if node in self._types else self._primitive(node)
         kind = node["type"]
         if kind == "record":
-            return {field["name"]: self.value(field["type"], depth + 1) for field in node["fields"]}
+            if depth >= MOST_NESTED:
+                raise ValueError(f"it has more than {MOST_NESTED} records within each other")
+            made = {}  # filled in a loop, as a comprehension has a call of its own, and calls are limited
+            for field in node["fields"]:
+                made[field["name"]] = self.value(field["type"], depth + 1)
+            return made
         if kind == "array":
-            return self._array(node["items"], depth + 1)
+            return self._array(node["items"], depth)
         if kind == "map":
-            return self._map(node["values"], depth + 1)
+            return self._map(node["values"], depth)
         if kind == "enum":
             index = self._long()
             if not 0 <= index < len(node["symbols"]):
                 raise ValueError(f"{index} is no symbol of an enum of {len(node['symbols'])}")
             return node["symbols"][index]
-        made = self._take(node["size"]) if kind == "fixed" else self._primitive(kind)
+        stored = self._take(node["size"]) if kind == "fixed" else self._primitive(kind)
         convert = self._plain.get(id(node))
-        return made if convert is None else convert(made)
+        return stored if convert is None else convert(stored)
 
     def _primitive(self, kind: str) -> Any:
         if kind == "null":
@@ -115,7 +121,8 @@ class _Run:
     def _array(self, items: Any, depth: int) -> list[Any]:
         made: list[Any] = []
         while count := self._block():
-            made.extend(self.value(items, depth) for _ in range(count))
+            for _ in range(count):
+                made.append(self.value(items, depth))  # noqa: PERF401 - as above
         return made
 
     def _map(self, values: Any, depth: int) -> dict[str, Any]:

@@ -232,7 +232,12 @@ EMPTY_ITEMS = {"type": "array", "items": "null"}
 
 def test_what_would_end_the_process_or_fill_the_memory_is_refused() -> None:
     assert decoded(LINKED, b"\x02\x02\x00") == {"next": {"next": {"next": None}}}
-    assert why_not(LINKED, b"\x02" * 1_000_000).endswith("it is nested more than 200 levels deep")
+    assert why_not(LINKED, b"\x02" * 1_000_000).endswith("it has more than 200 records within each other")
+    assert why_not(LINKED, b"\x02" * 200 + b"\0").endswith("it has more than 200 records within each other")
+    assert json.dumps(decoded(LINKED, b"\x02" * 199 + b"\0")).count("next") == 200
+    tree = record(("of", {"type": "map", "values": {"type": "array", "items": ["null", "x.Event"]}}))
+    assert json.dumps(decoded(tree, b"\2\2a\2\2" * 100 + b"\0" + b"\0\0" * 100)).count("of") == 101
+    assert why_not(tree, b"\2\2a\2\2" * 190 + b"\0" + b"\0\0" * 190).endswith("it is nested too deeply")
     assert decoded(EMPTY_ITEMS, b"\x04\x00") == [None, None]
     endless = b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"
     too_many = "it has more than 10,000 values, and 10 for each of its bytes"
@@ -318,7 +323,7 @@ SCHEMAS = st.recursive(
         st.builds(lambda values: {"type": "map", "values": values}, inner),
         st.builds(lambda fields: ("record", fields), st.lists(inner, max_size=3)),
         st.sampled_from(
-            [["null", "int", "string"], ["int", "long"], ["long", {"type": "array", "items": "int"}], ENUM]
+            [["null", "int", "string"], ["int", "long"], ["long", {"type": "array", "items": "int"}], "enum"]
         ),
         st.builds(
             lambda branch: ["null", branch] if branch != "null" and not isinstance(branch, list) else branch, inner
@@ -333,6 +338,9 @@ def named(schema: Any, count: list[int]) -> Any:
         count[0] += 1
         name = f"R{count[0]}"
         return record(*((f"f{nth}", named(each, count)) for nth, each in enumerate(schema[1])), name=name)
+    if schema == "enum":
+        count[0] += 1
+        return {**ENUM, "name": f"E{count[0]}"}
     if isinstance(schema, list):
         return [named(each, count) for each in schema]
     if isinstance(schema, dict):
@@ -404,6 +412,50 @@ GOOD = {"id": 1, "amount": "1.50", "at": "2026-11-29T13:07:00.123Z", "kind": "A"
 def test_a_value_that_does_not_fit_is_named(change: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueMisfit, match=why):
         codec(EVENT).encode({**GOOD, **change})
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "body"),
+    [
+        (["double", "long"], 2**53 + 1, b"\2" + zigzag(2**53 + 1)),
+        (["float", "long", "int"], 2**31 - 1, b"\2" + zigzag(2**31 - 1)),
+        (["null", "float", "int", "double"], 5, b"\4\x0a"),
+        (["null", "float", "int", "double"], 5.0, b"\6" + struct.pack("<d", 5)),
+        (["null", "float", "int", "double"], 0.1, b"\6" + struct.pack("<d", 0.1)),
+        (["float", "double"], 2**24 + 1, b"\2" + struct.pack("<d", 2**24 + 1)),
+        (["double", "int"], 2**31, b"\0" + struct.pack("<d", 2**31)),
+        (["double", "long"], 1.5, b"\0" + struct.pack("<d", 1.5)),
+        (["double", "long"], 2**70, b"\0" + struct.pack("<d", 2**70)),
+        (["double", "long"], 2**70 + 1, None),
+        (["double", "int"], 2**53 + 1, None),
+        ("double", 5, struct.pack("<d", 5)),
+        ("double", 2**53 + 1, None),
+        ("double", 10**400, None),
+        ("float", 2**24 + 1, None),
+        ("float", 0.1, struct.pack("<f", 0.1)),
+        ({"type": "array", "items": ["double", "long"]}, [1], b"\2\2\2\0"),
+    ],
+)
+def test_a_number_loses_no_digits_on_its_way_into_a_union(schema: Any, value: Any, body: bytes | None) -> None:
+    for each in (schema, record(("f", schema))):
+        given = value if each is schema else {"f": value}
+        if body is not None:
+            assert codec(each).encode(given) == body
+        else:
+            with pytest.raises(ValueMisfit, match=f"{str(value)[:50]}.* is not "):
+                codec(each).encode(given)
+
+
+def test_a_missing_field_is_named_as_missing() -> None:
+    lacking = {name: value for name, value in GOOD.items() if name != "at"}
+    outer = record(("a", {"type": "array", "items": ["null", EVENT]}), name="x.Outer")
+    for schema, value in ((EVENT, lacking), (outer, {"a": [None, GOOD, lacking]})):
+        with pytest.raises(ValueMisfit, match=r"field x.Event.at is missing, and has no default$|x.Outer"):
+            codec(schema).encode(value)
+    with pytest.raises(ValueMisfit, match=r"^field x.Event.at: None is not timestamp-millis"):
+        codec(EVENT).encode({**GOOD, "at": None})
+    with pytest.raises(ValueMisfit, match=r"^field x.Event.at is missing, and has no default$"):
+        codec(EVENT).encode(lacking)
 
 
 def test_a_value_may_have_numbers_as_they_are_stored_and_lack_what_has_a_default() -> None:
