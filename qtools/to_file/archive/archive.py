@@ -23,7 +23,7 @@ from qtools.message import Batch
 from qtools.to_file.archive.archived_partitions import ArchivedPartition, ArchivedPartitions
 from qtools.to_file.archive.compression import open_stream
 from qtools.to_file.archive.file_namer import FileNamer
-from qtools.to_file.archive.file_record import FileRecord
+from qtools.to_file.archive.file_record import FileRecord, beside
 from qtools.to_file.archive.journal import JournalHead
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.manifest import COMPLETE
@@ -373,7 +373,10 @@ class Archive:
                     file.abandon()
                     return
                 again = file.state.rev >= 0
-                self._on_finished(self._namer.give_name(file), again)
+                finished = self._namer.give_name(file)
+                self._on_finished(finished, again)
+                if not self._spooled and finished.partition >= 0:
+                    beside(finished.path).unlink(missing_ok=True)
             self.files += 1
             file.is_named = True
             if file.source is not None and self._names is not None:

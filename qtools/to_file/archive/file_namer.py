@@ -13,13 +13,13 @@ from pathlib import Path
 from qtools.to_file.archive.file_record import FileRecord, beside, write_beside
 from qtools.to_file.archive.layout import fill_offsets, fill_rev
 from qtools.to_file.archive.manifest import is_reserved
-from qtools.to_file.archive.publish_file import give_name, is_named
+from qtools.to_file.archive.publish_file import give_name, is_named, make_directories
 from qtools.to_file.archive.workfile import WorkFile
 
 
 class FileNamer:
-    """Names files below `output`. spooled: keep the record of a file in a second file beside it. on_try: called with
-    each path before the disk is used."""
+    """Names files below `output`. spooled: keep the record of a file in a second file beside it. A file of a log has
+    such a record until the manifest has the file. on_try: called with each path before the disk is used."""
 
     def __init__(self, output: Path, *, spooled: bool, on_try: Callable[[Path], None]) -> None:
         self._output = output
@@ -60,8 +60,8 @@ class FileNamer:
             if self._spooled and rev != state.rev and beside(target).exists():
                 continue
             file.name(rev)
-            if self._spooled:
-                target.parent.mkdir(parents=True, exist_ok=True)
+            if self._spooled or file.source is not None:
+                make_directories(target.parent)
                 write_beside(finished)
             if give_name(file.data, target, f".{file.data.name}"):
                 return finished

@@ -16,6 +16,7 @@ from qtools.errors import InputError
 
 VERSION = 1
 BESIDE = ".finished"
+DRAFT = ".new"  # what a record is called in addition until it is whole
 _NOT_STORED = {"source", "directory"}
 OFFSETS = ("partition", "first_offset", "last_offset", "follows")  # what only files of one partition of a log have
 
@@ -93,7 +94,7 @@ def write_beside(finished: FileRecord) -> None:
     """Write the record `finished` beside its file, and sync it. The caller syncs the directory when it moves the
     file."""
     place = beside(finished.path)
-    draft = place.with_name(place.name + ".new")
+    draft = place.with_name(place.name + DRAFT)
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         with open(fd, "wb", closefd=False) as file:

@@ -1,23 +1,29 @@
 """How far the chains of a log's partitions are in an output directory. In: its manifests and names. Out: ChainEnd.
 
 A file counts as soon as it has its name, which tells its offsets: a process may be killed before the manifest has the
-file. Manifests only grow, so of each only what is new is read. `locked` keeps out other processes that archive to the
-same directory while a chain is looked up and continued.
+file. Its record is beside it then, and the next process that looks adds the line to the manifest. Manifests only grow,
+so of each only what is new is read. `locked` keeps out other processes that archive to the same directory while a chain
+is looked up and continued.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from qtools.errors import InputError, SinkError
 from qtools.to_file.archive.archived_partitions import ChainEnd
+from qtools.to_file.archive.file_record import BESIDE, DRAFT, read_beside
 from qtools.to_file.archive.layout import Layout
-from qtools.to_file.archive.manifest import DIRECTORY_MANIFEST, read_manifest
+from qtools.to_file.archive.manifest import DIRECTORY_MANIFEST, append_manifest, read_manifest
+
+logger = logging.getLogger("qtools.to_file")
 
 LOCK = ".offsets.lock"
 LOCK_TIMEOUT = 5.0  # s; another process has the lock while it names a file, which takes milliseconds
@@ -42,6 +48,7 @@ class OutputChains:
         self._output = output
         self._layout = layout
         self._manifests: dict[Path, _Manifest] = {}
+        self._is_locked = False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -51,8 +58,10 @@ class OutputChains:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _lock(fd, path)
+            self._is_locked = True
             yield
         finally:
+            self._is_locked = False
             os.close(fd)
 
     def look_up(self, topic: str, number: int, directory: str, offset: int) -> ChainEnd:
@@ -61,15 +70,38 @@ class OutputChains:
         pattern = self._layout.pattern(topic, number)
         end, latest = -1, 0
         for folder in _folders(place) if self._layout.has_directories else [place]:
+            names = _names(folder)
+            records = [name for name in names if name.startswith(".") and name.endswith((BESIDE, BESIDE + DRAFT))]
+            if records:
+                with contextlib.nullcontext() if self._is_locked else self.locked():
+                    for name in records:
+                        self._complete_manifest(folder / name)
             manifest = self._read(folder / DIRECTORY_MANIFEST)
             for last, timestamp in manifest.ends.get((topic, number), ()):
                 end = max(end, last)
                 if last >= offset:
                     latest = max(latest, timestamp)
-            for name in _names(folder):
+            for name in names:
                 if name not in manifest.names and (found := pattern.match(name)):
                     end, latest = max(end, int(found[2])), _NEVER
         return ChainEnd(end, latest)
+
+    def _complete_manifest(self, record: Path) -> None:
+        """Add the file that `record` is of to its manifest, if a process has named it and then was killed; remove the
+        record. Called while it is locked, as a process that lives names and adds a file under the lock."""
+        if record.name.endswith(BESIDE):
+            path = record.with_name(record.name[1 : -len(BESIDE)])
+            try:
+                finished = read_beside(path)
+            except FileNotFoundError:  # the process was not killed, and has added the file meanwhile
+                return
+            except InputError as error:
+                logger.warning("%s", error)
+                return
+            if path.exists():
+                relative = str(path.relative_to(self._output))
+                append_manifest(self._output, replace(finished, relative=relative), unless_there=True)
+        record.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> _Manifest:
         """The manifest at `path`, with what was appended since the last call."""

@@ -162,11 +162,13 @@ def test_it_dies_at_any_call(room: Path, faults: Faults, by_time: bool, same_wor
         life(second, some, 19)
         second.close()
         if not same_work:
+            assert archived(root / "out") == all_of(some), f"in its manifests, after {failed} failed as call {nth}"
             third = Process(root, "a", by_time=by_time)
             third.archive.settle()
             third.close()
         assert archived(root / "out") == all_of(some), f"after {failed} failed as call {nth}"
         assert not [path for path in (root / "work-a").iterdir() if path.name != "lock"]
+        assert {path.name for path in (root / "out").rglob(".*")} <= {".offsets.lock"}
         if not failed:
             return
 
