@@ -214,10 +214,11 @@ class Batch:
     parts: the origin of each range of messages, without gaps.
     messages: ids, stamps and bodies; None if there are only `bodies` so far (lines of a file, or records).
     handles: what names each message to its origin; None if the messages have ids of a broker.
-    records: the messages as the engine's client returned them; every origin is a RecordOrigin then.
+    records: the messages as the engine's client returned them; every origin is a RecordOrigin then. keys: in place of
+    those of the records.
     """
 
-    __slots__ = ("_handles", "_messages", "_records", "bodies", "parts")
+    __slots__ = ("_handles", "_keys", "_messages", "_records", "bodies", "parts")
 
     def __init__(
         self,
@@ -226,12 +227,14 @@ class Batch:
         bodies: list[bytes],
         handles: Sequence[Any] | None = None,
         records: Sequence[Any] | None = None,
+        keys: Sequence[bytes | None] | None = None,
     ) -> None:
         self.parts = parts
         self.bodies = bodies
         self._messages = messages
         self._handles = handles
         self._records = records
+        self._keys = keys
 
     @classmethod
     def of(cls, origin: Origin, messages: Messages) -> Batch:
@@ -260,17 +263,20 @@ class Batch:
         for batch in batches:
             parts += [(origin, base + start, base + stop) for origin, start, stop in batch.parts]
             base += len(batch)
-        handles = records = None
+        handles = records = keys = None
         if any(batch._handles is not None for batch in batches):
             handles = [ident for batch in batches for ident in batch.ids]
         if batches and all(batch._records is not None for batch in batches):
             records = [record for batch in batches for record in batch._records or ()]
+            if any(batch._keys is not None for batch in batches):
+                columns = [batch.attributes(("keys",)) for batch in batches]
+                keys = [key for column in columns if column is not None for key in column.keys or ()]
         if all(batch._messages is None for batch in batches):
-            return cls(parts, None, [body for batch in batches for body in batch.bodies], handles, records)
+            return cls(parts, None, [body for batch in batches for body in batch.bodies], handles, records, keys)
         messages = Messages([], [], [])
         for batch in batches:
             messages.extend(batch.messages)
-        return cls(parts, messages, messages.bodies, handles, records)
+        return cls(parts, messages, messages.bodies, handles, records, keys)
 
     def __len__(self) -> int:
         return len(self.bodies)
@@ -307,23 +313,23 @@ class Batch:
         """Whether the engine's messages have keys, headers and the like."""
         return self._records is not None
 
-    @property
-    def records(self) -> Sequence[Any]:
-        """The messages as the engine's client returned them, for `has_attributes`; else nothing."""
-        return self._records or ()
-
     def attributes(self, only: Container[str] = Attributes._fields) -> Attributes | None:
         """Keys, headers and the like of all messages; None if they have none. Made anew by each call. only: the columns
         that are made; the others are None."""
         records = self._records
         if records is None:
             return None
-        return Attributes.joined(
+        made = Attributes.joined(
             [
                 (cast("RecordOrigin", origin).attributes_of(records[start:stop], only), stop - start)
                 for origin, start, stop in self.parts
             ]
         )
+        return made if self._keys is None or "keys" not in only else made._replace(keys=list(self._keys))
+
+    def with_keys(self, keys: Sequence[bytes | None]) -> Batch:
+        """The same messages, which have records, with other keys, one for each message."""
+        return Batch(self.parts, self._messages, self.bodies, self._handles, self._records, keys)
 
     @property
     def ids(self) -> Sequence[Any]:
@@ -340,19 +346,19 @@ class Batch:
             if upto > done:
                 parts.append((origin, done, upto))
             done = upto
-        handles, records = _picked(self._handles, places), _picked(self._records, places)
+        others = (_picked(column, places) for column in (self._handles, self._records, self._keys))
         if self._messages is None:
             bodies = self.bodies
-            return Batch(parts, None, [bodies[place] for place in places], handles, records)
+            return Batch(parts, None, [bodies[place] for place in places], *others)
         messages = self._messages.pick(places)
-        return Batch(parts, messages, messages.bodies, handles, records)
+        return Batch(parts, messages, messages.bodies, *others)
 
     def with_bodies(self, bodies: list[bytes]) -> Batch:
         """The same messages with other bodies, one for each message."""
         if self._messages is None:
-            return Batch(self.parts, None, bodies, self._handles, self._records)
+            return Batch(self.parts, None, bodies, self._handles, self._records, self._keys)
         messages = Messages(self._messages.ids, bodies, self._messages.stamps)
-        return Batch(self.parts, messages, bodies, self._handles, self._records)
+        return Batch(self.parts, messages, bodies, self._handles, self._records, self._keys)
 
     def without(self, places: Sequence[int]) -> Batch:
         """All messages except those at the indices `places`."""

@@ -243,7 +243,8 @@ class Source(FlowSource, Protocol):
 
     @property
     def acknowledgement_timeout(self) -> float | None:
-        """s until an unfinished message is delivered again, untouched; None while it is not known."""
+        """s until an unfinished message is delivered again, untouched: infinity if it never is; None while it is not
+        known."""
 
 
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,6 @@ wire_format.py   which schema a body has: Confluent's wire format
 registry.py      the client of a schema registry
 codecs.py        schemas to codecs, for each format; a schema in a file
 decoding.py      decodes the bodies of batches; a Source that does
-decoded_keys.py  decoded keys of a batch
 stale_headers.py  leaves out the header that names a schema where the body was replaced
 encoding.py      encodes JSON before it is published
 

@@ -22,7 +22,6 @@ from qtools.flow.filter import encode
 from qtools.message import Batch
 from qtools.schemas.codecs import make_codec
 from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText
-from qtools.schemas.decoded_keys import with_keys
 from qtools.schemas.registry import AnswerInvalid, Registry, RegistryAway, SchemaUnknown
 from qtools.schemas.wire_format import (
     PREFIX,
@@ -267,7 +266,7 @@ class BatchDecoder:
             bodies = await self._bodies.decode(bodies, attributes.headers)
         if self._keys is not None and attributes.keys is not None:
             keys, bodies = await self._decode_keys(self._keys, attributes, bodies)
-            batch = with_keys(batch, keys)
+            batch = batch.with_keys(keys)
         return batch.with_bodies(bodies)
 
     async def _decode_keys(

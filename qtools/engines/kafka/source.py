@@ -15,6 +15,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from qtools.engines.contract import SourceOptions
@@ -272,7 +273,7 @@ class KafkaSource:
 
     @property
     def acknowledgement_timeout(self) -> float | None:
-        return None
+        return inf
 
     # ── the readers' owner (group_reader.ReaderOwner) ──
 

@@ -83,6 +83,13 @@ def test_decoded_keys_and_values_and_a_bridge_that_changes_neither(
     done = shell.run("q-tail", f"{url}/{topic}/i", *words, "-f", "length32", "--until-empty")
     assert (done.status, done.out) == (0, b"\0\0\0\3\x04\x02b"), done.err
 
+    # An archive keeps the bytes, and chooses by the decoded key.
+    words = ["--output-dir", "archive", "-f", "msgpack", "--where", '$key.user == "b"', "--on-error", "skip"]
+    done = shell.run("q-to-file", f"{url}/{topic}/j", *words, *decode, "--until-empty")
+    assert done.status == 0, done.err
+    done = shell.run("q-to-file", "verify", "--deep", "archive")
+    assert (done.status, "1 message" in done.out.decode()) == (0, True), done.out + done.err.encode()
+
     produce(kafka, f"{topic}.out", [])
     words = [
         "--to",
