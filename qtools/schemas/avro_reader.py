@@ -24,7 +24,7 @@ from qtools.schemas.plain_values import Convert, to_plain
 MOST_NESTED = 200  # records within records in one body
 # Values in one body: so many, and so many for each byte. Null, and a record of nulls, take no bytes, and an array may
 # have any number of them.
-MOST_VALUES, VALUES_PER_BYTE = 10_000, 10
+MOST_VALUES, VALUES_PER_BYTE = 1000, 10
 
 _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
 

@@ -25,7 +25,7 @@ NAMED = frozenset({"record", "error", "enum", "fixed"})
 PLAIN = "qtools"  # our logical type
 MOST_DEPTH = 100  # of types within types
 MOST_VALUES = 100_000  # in the smallest value of a schema: records in records double it with each level
-MOST_PER_BYTE = 100  # values in the smallest record of a type, for each of its bytes, for fastavro to decode it
+MOST_PER_BYTE = 10  # values in the smallest record of a type, for each of its bytes, for fastavro to decode it
 
 # The types that may store each logical type.
 _STORED = {

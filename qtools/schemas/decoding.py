@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Protocol
 
 from qtools.attributes import TOMBSTONE, Attributes, DecodedBody, Headers, UndecodableBody
@@ -35,6 +37,11 @@ from qtools.schemas.wire_format import (
 
 logger = logging.getLogger("qtools.schemas")
 
+# A batch is decoded in portions, each of which is a batch for the flow: the event loop runs in between, and only the
+# values of those that the flow has taken are in memory. A message may cost a hundred times as much as another one.
+PORTION_SECONDS = 0.1
+PORTION_BYTES = 1024 * 1024
+FIRST_PORTION, LARGEST_PORTION = 500, 2000  # messages
 MOST_SCHEMAS = 1000  # compiled schemas that are kept
 MOST_UNKNOWN = 10_000  # schemas that could not be used and are remembered
 SLOW_SECONDS = 1.0  # without an answer, until that is logged
@@ -299,18 +306,32 @@ class DecodingSource:
     def __init__(self, source: FlowSource, decoder: BatchDecoder) -> None:
         self._source = source
         self._decoder = decoder
-        self._waiting: Batch | None = None  # a batch that was read, and is not returned yet
+        self._waiting: Batch | None = None  # what was read, and is not returned yet
+        self._portion = FIRST_PORTION  # messages that are decoded in about PORTION_SECONDS
 
     async def read(self) -> Batch | None:
-        """The next batch; None at the end. QtoolsError if the registry refuses to answer."""
+        """The next batch, or the next part of one; None at the end. QtoolsError if the registry refuses to answer."""
         if self._waiting is None:
             self._waiting = await self._source.read()
+        else:
+            await asyncio.sleep(0)
         batch = self._waiting
         if batch is None:
             return None
-        decoded = await self._decoder.decode(batch)
-        self._waiting = None
+        count = self._portion_of(batch)
+        part, rest = (batch, None) if count == len(batch) else batch.split(count)
+        begin = time.thread_time()
+        decoded = await self._decoder.decode(part)
+        took = (time.thread_time() - begin) / max(1, count)
+        self._portion = max(1, min(LARGEST_PORTION, int(PORTION_SECONDS / max(took, 1e-9))))
+        self._waiting = rest
         return decoded
+
+    def _portion_of(self, batch: Batch) -> int:
+        """How many messages of `batch` are decoded now."""
+        count = min(self._portion, len(batch))
+        sizes = list(accumulate(map(len, batch.bodies[:count])))
+        return count if not sizes or sizes[-1] <= PORTION_BYTES else max(1, bisect_right(sizes, PORTION_BYTES))
 
     async def close(self) -> None:
         """Close the source, which gives back a batch that waits for the registry. The decoder is closed by its

@@ -42,7 +42,7 @@ _WRAPPERS = frozenset(
 _BY_LIBRARY = frozenset(f"google.protobuf.{name}" for name in ("Duration", "FieldMask", "Struct", "Value", "ListValue"))
 
 # Values in one body: so many, and so many for each byte. An empty message takes two bytes, and has all its defaults.
-MOST_VALUES, VALUES_PER_BYTE = 100_000, 10
+MOST_VALUES, VALUES_PER_BYTE = 10_000, 10
 _URL_SAFE = str.maketrans("-_", "+/")  # Protobuf's JSON may have this alphabet, too
 
 Convert = Callable[[Any], Any]

@@ -240,7 +240,7 @@ def test_what_would_end_the_process_or_fill_the_memory_is_refused() -> None:
     assert why_not(tree, b"\2\2a\2\2" * 190 + b"\0" + b"\0\0" * 190).endswith("it is nested too deeply")
     assert decoded(EMPTY_ITEMS, b"\x04\x00") == [None, None]
     endless = b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"
-    too_many = "it has more than 10,000 values, and 10 for each of its bytes"
+    too_many = "it has more than 1,000 values, and 10 for each of its bytes"
     assert too_many in why_not(EMPTY_ITEMS, endless)
     holder = record(("a", {"type": "array", "items": record(("n", "null"), name="x.Empty")}))
     assert too_many in why_not(holder, endless)

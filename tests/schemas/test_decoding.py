@@ -20,7 +20,8 @@ from qtools.flow.filter import Filter
 from qtools.message import Batch, Message, Messages
 from qtools.schemas import codecs, decoding
 from qtools.schemas import registry as client
-from qtools.schemas.decoding import BatchDecoder, DecodingSource, RegistryDecoder, SchemaCache
+from qtools.schemas.contract import SchemaText
+from qtools.schemas.decoding import BatchDecoder, DecodingSource, FileDecoder, RegistryDecoder, SchemaCache
 from qtools.schemas.registry import registry_settings
 from tests.flow.memory import Feed, Ledger
 
@@ -446,6 +447,54 @@ async def test_a_read_that_is_cancelled_loses_no_batch_and_logs_no_more(
     batch.finish()
     assert ledger.told == [("finish", 0), ("finish", 1)]
     assert [caplog.text.count(words) for words in ("nothing is read until", "answers again")] == [1, 1]
+
+
+async def test_a_batch_that_costs_much_is_decoded_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = codecs.make_codec(SchemaText("AVRO", '{"type": "array", "items": "null"}', "s"))
+    body = b"\xc8\x0f\0"  # 996 values
+    feed, ledger = Feed(), Ledger()
+    feed.put(ledger.batch(*range(10_000)).with_bodies([body] * 10_000))
+    source = DecodingSource(feed, BatchDecoder(FileDecoder(codec)))
+    pauses = 0
+
+    async def count_pauses() -> None:
+        nonlocal pauses
+        while True:
+            pauses += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(count_pauses())
+    sizes = []
+    while sum(sizes) < 3000:
+        batch = await source.read()
+        assert batch is not None
+        assert isinstance(batch.bodies[0], DecodedBody)
+        sizes.append(len(batch))
+        batch.finish()
+    task.cancel()
+    assert max(sizes) <= 2000
+    assert len(sizes) > 2
+    assert pauses >= len(sizes) - 1
+    assert ledger.finished == list(range(sum(sizes)))  # in order, each once
+
+
+async def test_all_portions_of_a_batch_arrive_and_large_bodies_make_small_ones() -> None:
+    codec = codecs.make_codec(SchemaText("AVRO", '"string"', "s"))
+    small, large = b"\x02a", b"\x80\x80\x40" + b"x" * 524288
+    assert codec.decode_all([large], 0, None)[0].__class__ is DecodedBody
+    feed, ledger = Feed(), Ledger()
+    feed.put(
+        ledger.batch(*range(5)).with_bodies([large] * 5),
+        ledger.batch(*range(5, 2000)).with_bodies([small] * 1995),
+        None,
+    )
+    source = DecodingSource(feed, BatchDecoder(FileDecoder(codec)))
+    sizes = []
+    while (batch := await source.read()) is not None:
+        sizes.append(len(batch))
+        batch.finish()
+    assert sizes[:5] == [1] * 5
+    assert ledger.finished == list(range(2000))
 
 
 # ── keys ──
