@@ -24,7 +24,7 @@ from qtools.engines.kafka.client_errors import (
     PARTITION_EOF,
     sentence_of,
 )
-from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
+from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, lag_of, partition_records
 from qtools.engines.kafka.start_offsets import DeletedTopics, as_partitions, committed_or_at, places_without_group
 from qtools.engines.kafka.thread_calls import ThreadCalls
 from qtools.engines.kafka.waiting_partitions import Place, WaitingPartitions
@@ -85,6 +85,7 @@ class GroupReader:
         self.topics = topics
         self.partitions: dict[Place, KafkaPartition] = {}
         self.is_resting = False
+        self.lag = 0  # messages that are not finished; only the thread may ask the consumer for the ends
         self.has_joined = False  # the group has given it partitions, or none as there are more members than partitions
         self.consumer = consumer
         self._owner = owner
@@ -149,6 +150,7 @@ class GroupReader:
             self._pass_on(self._owner.failed, "", FATAL, str(error))
         finally:
             try:
+                self.lag = lag_of(self.consumer, self.partitions)
                 self._commit_at_the_end()
             except Exception:
                 log.debug("the last commit failed", exc_info=True)
@@ -167,6 +169,7 @@ class GroupReader:
             self._committed_at = now
             self._commit()
             self._pause_what_waits()
+            self.lag = lag_of(self.consumer, self.partitions)
         elif not (self._unanswered_commits or self._has_commit_failed) and self._waiting.is_much_finished(
             self.partitions
         ):

@@ -23,7 +23,7 @@ from qtools.engines.kafka.client_errors import UNKNOWN_TOPIC_OR_PARTITION, Topic
 from qtools.engines.kafka.clients import ErrorLog, look_at_cluster, make_consumer
 from qtools.engines.kafka.end_offsets import EndOffsets, OffsetClients
 from qtools.engines.kafka.group_reader import GroupReader
-from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, lag_of
+from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
 from qtools.engines.kafka.settings import KafkaSettings, reader_properties
 from qtools.engines.requirements import channel_exists, channel_goes_on
 from qtools.errors import NetworkError, QtoolsError, TopicMissing
@@ -49,7 +49,6 @@ class KafkaSource:
         self.received = self.redelivered = self.reconnects = self.unread_bytes = 0
         self.acknowledgements_failed = 0  # for partitions that were taken away
         self.lag = 0.0
-        self._lag_at_end: int | None = None
         self._settings = settings
         self._options = options
         self._limit = options.limit
@@ -179,7 +178,6 @@ class KafkaSource:
 
     async def close(self) -> None:
         """Commit what is finished, and leave the groups; what is not finished comes again."""
-        self._lag_at_end = self.lag_messages
         self._is_ended = True
         for timer in self._timers:
             timer.cancel()
@@ -267,9 +265,7 @@ class KafkaSource:
     @property
     def lag_messages(self) -> int:
         """Messages that are not finished in the partitions that are read here, by the ends that came last."""
-        if self._lag_at_end is not None:
-            return self._lag_at_end
-        return sum(lag_of(reader.consumer, reader.partitions) for reader in self._readers.values())
+        return sum(reader.lag for reader in self._readers.values())
 
     @property
     def acknowledgement_timeout(self) -> float | None:
