@@ -193,14 +193,14 @@ class PartitionOrigin(RecordOrigin, Protocol):
     """A RecordOrigin that is one partition of a log, as long as this process reads it (engines with the capability
     `cumulative`). The ids of its messages are their offsets; they ascend, and may have gaps.
 
-    number: of the partition. hold_from: nothing from this offset on is committed, although it is finished; None for no
-    limit. safe_point: a lock under which `is_lost` does not change: another process gets the partition only after that.
-    """
+    number: of the partition. hold_from: nothing from there on is committed. safe_point: while locked, `is_lost` does
+    not change. topic_id: tells the topic from others of its name, or is ""; waits for the broker, or OSError."""
 
     number: int
     hold_from: int | None
     safe_point: threading.Lock
 
+    def topic_id(self) -> str: ...
     def read_again(self) -> None:
         """Treat this partition as lost, and read it again from the committed offset on, with another origin."""
 

@@ -14,7 +14,8 @@ from to_file.house import NOW
 class Log:
     """offsets: of its messages, which tell their offsets. committed: where the next reader begins."""
 
-    def __init__(self, number: int, offsets: Sequence[int], begin: int = 0) -> None:
+    def __init__(self, number: int, offsets: Sequence[int], begin: int = 0, topic_id: str = "") -> None:
+        self.topic_id = topic_id
         self.number = number
         self.offsets = list(offsets)
         self.committed = begin
@@ -67,6 +68,9 @@ class Reader:
 
     def requeue(self, ids: Sequence[int], delay_ms: int) -> None: ...
     def touch(self, ids: Sequence[int]) -> None: ...
+
+    def topic_id(self) -> str:
+        return self.log.topic_id
 
     def read_again(self) -> None:
         self.again += 1

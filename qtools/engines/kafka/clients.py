@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 import logging
 import subprocess
@@ -23,6 +24,7 @@ from qtools.engines.kafka.client_errors import (
     CLOSED_WITH_TLS,
     FATAL,
     NOT_YET,
+    OF_NETWORK,
     TIMED_OUT,
     TRANSPORT,
     plain,
@@ -39,6 +41,7 @@ REFUSED_TIMEOUT = 2.0  # s
 RETRY_DELAY = 0.1  # s
 Result = TypeVar("Result")
 DEFAULT_LARGEST = 1_048_588  # bytes of a batch: Kafka's default of message.max.bytes
+_NO_ID = "A" * 22  # of a topic of an old broker: 16 bytes of 0
 TOKEN_LIFETIME = 300.0  # s after which a token is asked for again
 
 
@@ -110,6 +113,33 @@ def make_admin(settings: KafkaSettings, errors: ErrorLog | None = None) -> Any:
     from confluent_kafka.admin import AdminClient
 
     return _make(AdminClient, settings, errors or ErrorLog(), {})
+
+
+class TopicIds:
+    """The ids of topics: a topic that is deleted and created again gets another one. Asked in any thread."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._admin: Any = None
+        self._lock = threading.Lock()
+
+    def of(self, topic: str) -> str:
+        """The id of `topic` as text; "" if the cluster has none, or does not tell. OSError when it does not answer."""
+        from confluent_kafka import KafkaException, TopicCollection
+
+        with self._lock:
+            if self._admin is None:
+                self._admin = make_admin(self._settings)
+        try:
+            asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_TIMEOUT)
+            found = str(asked[topic].result().topic_id)
+        except KafkaException as error:
+            if error.args[0].code() in OF_NETWORK:
+                reason = f"the id of topic {topic} is not known yet: {sentence_of(error.args[0])}"
+                raise OSError(errno.EIO, reason, str(self._settings)) from error
+            log.info("the id of topic %s is not known: %s", topic, sentence_of(error.args[0]))
+            return ""
+        return "" if found == _NO_ID else found
 
 
 def _make(kind: Any, settings: KafkaSettings, errors: ErrorLog, properties: dict[str, Any]) -> Any:

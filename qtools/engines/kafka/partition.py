@@ -35,7 +35,8 @@ class KafkaPartition:
 
     on_settled: called with how many messages are no longer in flight. on_requeued: called with a batch and the ms after
     which it is to be delivered again. on_late: called with how many messages were acknowledged after the partition was
-    taken away. on_read_again: called with this partition when it is to be read again.
+    taken away. on_read_again: called with this partition when it is to be read again. id_of_topic: asks the cluster for
+    the id of a topic.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class KafkaPartition:
         on_requeued: Callable[[Batch, int], None],
         on_late: Callable[[int], None],
         on_read_again: Callable[[KafkaPartition], None] | None = None,
+        id_of_topic: Callable[[str], str] = lambda _topic: "",
     ) -> None:
         self.topic = topic
         self.number = number
@@ -66,6 +68,7 @@ class KafkaPartition:
         self._on_requeued = on_requeued
         self._on_late = on_late
         self._on_read_again = on_read_again
+        self._id_of_topic = id_of_topic
 
     # ── what was read ──
 
@@ -163,6 +166,9 @@ class KafkaPartition:
 
     def touch(self, ids: Sequence[int]) -> None:
         """Nothing to do: Kafka has no message timeout."""
+
+    def topic_id(self) -> str:
+        return self._id_of_topic(self.topic)
 
     def read_again(self) -> None:
         if self._on_read_again is not None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from qtools.engines.contract import SourceOptions
 from qtools.engines.kafka.client_errors import UNKNOWN_TOPIC_OR_PARTITION, TopicRefused, error_of_code
-from qtools.engines.kafka.clients import ErrorLog, look_at_cluster, make_consumer
+from qtools.engines.kafka.clients import ErrorLog, TopicIds, look_at_cluster, make_consumer
 from qtools.engines.kafka.end_offsets import EndOffsets, OffsetClients
 from qtools.engines.kafka.group_reader import GroupReader
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
@@ -55,6 +55,7 @@ class KafkaSource:
         self._errors = ErrorLog(settings)
         self._readers: dict[str, GroupReader] = {}  # by channel
         self._offset_clients = OffsetClients(settings, self._errors)
+        self._topic_ids = TopicIds(settings)
         self._unread: deque[Batch] = deque()
         self._changed = asyncio.Event()  # `read` has to look again
         self._error: QtoolsError | None = None
@@ -295,8 +296,9 @@ class KafkaSource:
     def make_partition(self, topic: str, number: int) -> KafkaPartition:
         where = str(self._settings)
         return KafkaPartition(
-            topic, number, where, self._settle, self._deliver_later, self._count_late, self._read_again
-        )
+            topic, number, where, self._settle, self._deliver_later, self._count_late, self._read_again,
+            self._topic_ids.of,
+        )  # fmt: skip
 
     def arrived(self, reader: GroupReader, found: list[tuple[KafkaPartition, PartitionRecords]]) -> None:
         self._errors.clear()

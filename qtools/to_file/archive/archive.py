@@ -14,7 +14,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qtools.cli.types import plural
@@ -259,8 +259,10 @@ class Archive:
             encoding = self._encoding
             wall = self._wall()
             name = self._layout.name(topic, partition, wall)
-            number, follows = (-1, -1) if source is None else (source.number, source.end_of(partition) or 0)
-            head = JournalHead(topic, name, encoding.format, encoding.compression, partition=number, follows=follows)
+            head = JournalHead(topic, name, encoding.format, encoding.compression)
+            if source is not None:
+                follows = source.end_of(partition) or 0
+                head = replace(head, partition=source.number, follows=follows, topic_id=source.topic_id)
             stream = open_stream(encoding.compression, encoding.level)
             file = WorkFile(self._work.new_stem(topic), head, encoding.form, stream, partition=partition, source=source)
             there = self._open[key] = _Open(file, self._steady(), self._layout.period(wall))

@@ -30,10 +30,12 @@ MOST_REMEMBERED = 10_000  # directories of a partition whose chains are remember
 
 
 class ChainEnd(NamedTuple):
-    """How far a chain is. offset: its last. latest: the latest timestamp, ns, in its files from the asked offset on."""
+    """How far a chain is. offset: its last. latest: the latest timestamp, ns, in its files from the asked offset on.
+    topic_id: of the topic that its last file is of, or ""."""
 
     offset: int = -1
     latest: int = 0
+    topic_id: str = ""
 
 
 # (topic, number of the partition, directory, offset) ─▶ the end of the chain. OSError when that cannot be known now.
@@ -41,9 +43,11 @@ LookUp = Callable[[str, int, str, int], ChainEnd]
 
 
 class ArchivedPartition:
-    """One partition, as long as this process reads it without interruption."""
+    """One partition, as long as this process reads it without interruption. OSError when its topic's id cannot be asked
+    for now."""
 
     def __init__(self, origin: PartitionOrigin) -> None:
+        self.topic_id = origin.topic_id()
         self.origin = origin
         self.topic = origin.topic
         self.number = origin.number
@@ -146,20 +150,27 @@ class ArchivedPartitions:
         """Those of `part` that are behind the end of the chain."""
         offsets = part.ids
         end = source.end_of(directory)
-        latest = 0
+        found = None
         if end is None:
-            end, latest = self._look_up(source.topic, source.number, directory, offsets[0])
+            found = self._look_up(source.topic, source.number, directory, offsets[0])
+            if source.topic_id and found.topic_id and source.topic_id != found.topic_id:
+                raise SinkError(
+                    f"{source.topic}, partition {source.number}: the archive has messages of another topic of that"
+                    " name: the topic was created again, or is of another cluster; archive it to another place"
+                )
+            end = found.offset
             source.set_end(directory, end)
         if offsets[0] > end:
             return part
         old, fresh = part.split(bisect_right(offsets, end))
-        self._check(source, old, latest or self._look_up(source.topic, source.number, directory, offsets[0]).latest)
+        self._check(source, old, found or self._look_up(source.topic, source.number, directory, offsets[0]))
         return fresh
 
-    def _check(self, source: ArchivedPartition, old: Batch, latest: int) -> None:
-        """SinkError if some of `old` are newer than all that the archive has from their offsets on."""
+    def _check(self, source: ArchivedPartition, old: Batch, found: ChainEnd) -> None:
+        """SinkError if some of `old` are newer than all that the archive has from their offsets on, where no id tells
+        that it has messages of this topic. A filter may have left out the newest."""
         newest = old.messages.first_and_last()[1]
-        if newest > latest:
+        if newest > found.latest and not (source.topic_id and found.topic_id):
             raise SinkError(
                 f"{source.topic}, partition {source.number}: the archive has other messages at the offsets"
                 f" {old.ids[0]} to {old.ids[-1]}: the topic was created again, or is of another cluster;"

@@ -51,7 +51,7 @@ class FileNamer:
                 target, relative, head.topic, state.count, state.bytes, state.size, state.sha256,
                 state.first, state.last, file.ids_hash, head.format, head.compression,
                 partition=head.partition, first_offset=state.first_offset, last_offset=state.last_offset,
-                follows=head.follows, source=file.source, directory=file.partition,
+                follows=head.follows, topic_id=head.topic_id, source=file.source, directory=file.partition,
             )  # fmt: skip
             if rev == state.rev and is_named(file.data, target, state.size, state.sha256):
                 return finished

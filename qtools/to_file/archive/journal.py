@@ -26,7 +26,8 @@ VERSION = 1
 @dataclass(frozen=True, slots=True)
 class JournalHead:
     """What does not change about a file. name: its path below the output, with <REV> not yet filled in. partition: of a
-    log, whose messages it has, and follows: the offset that it continues after, as in FileRecord; else -1."""
+    log, whose messages it has, and follows: the offset that it continues after, as in FileRecord; else -1. topic_id: as
+    in FileRecord."""
 
     topic: str
     name: str
@@ -35,6 +36,7 @@ class JournalHead:
     version: int = VERSION
     partition: int = -1
     follows: int = -1
+    topic_id: str = ""
 
 
 @dataclass(slots=True)
@@ -123,6 +125,8 @@ def _known(values: JournalHead | FileState) -> dict[str, Any]:
     for name in ("partition", "follows", "first_offset", "last_offset"):
         if known.get(name) == -1:
             del known[name]
+    if not known.get("topic_id", True):
+        del known["topic_id"]
     return known
 
 

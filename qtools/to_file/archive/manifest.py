@@ -8,7 +8,8 @@
      "ids_hash": …, "format": …, "compression": …, "version": 1}
 
 A file with the messages of one partition of a log (Kafka) has also "partition", "first_offset", "last_offset", and
-"follows": the last offset of the file before it, of the same partition and in the same directory, or -1.
+"follows": the last offset of the file before it, of the same partition and in the same directory, or -1. If the broker
+has ids of topics, it has also "topic_id".
 
 name is the name of the file in the same directory, so a partition can be moved as a whole. bytes is the size of the
 bodies, size that of the file as stored; timestamps are ns since 1970. A reader ignores keys that it does not know.
@@ -26,7 +27,7 @@ import orjson
 
 from qtools.descriptors import write_all
 from qtools.errors import InputError
-from qtools.to_file.archive.file_record import OFFSETS, VERSION, FileRecord
+from qtools.to_file.archive.file_record import OFFSETS, TOPIC_ID, VERSION, FileRecord
 from qtools.to_file.archive.workfile import sync_directory
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Manifested:
     first_offset: int = -1
     last_offset: int = -1
     follows: int = -1
+    topic_id: str = ""
 
 
 def is_manifest(name: str) -> bool:
@@ -73,6 +75,8 @@ def is_reserved(name: str) -> bool:
 def manifest_line(finished: FileRecord, name: str) -> bytes:
     """The line, with its newline, for a file that is stored as `name` (a path, or a name alone)."""
     left_out = {"name"} if finished.partition >= 0 else {"name", *OFFSETS}
+    if not finished.topic_id:
+        left_out.add(TOPIC_ID)
     values = {each.name: getattr(finished, each.name) for each in fields(Manifested) if each.name not in left_out}
     return orjson.dumps({"name": name.rpartition("/")[2], **values}, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -96,9 +100,11 @@ def _read_line(directory: str, line: bytes, place: str) -> Manifested:
         raise InputError(f"{place} is not JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{place} is not a JSON object")
-    names = [field.name for field in fields(Manifested) if field.name not in OFFSETS]
+    names = [field.name for field in fields(Manifested) if field.name not in (*OFFSETS, TOPIC_ID)]
     if "partition" in values:
         names += OFFSETS
+    if TOPIC_ID in values:
+        names.append(TOPIC_ID)
     numbers = {field.name for field in fields(Manifested) if field.type == "int"}
     for name in names:
         wanted = int if name in numbers else str
@@ -122,8 +128,10 @@ def _read_line(directory: str, line: bytes, place: str) -> Manifested:
 
 def to_json(manifested: Manifested) -> bytes:
     """One line of JSON without a newline, for programs; the name is relative to the root of the archive."""
-    known = asdict(manifested)
-    return orjson.dumps(known if manifested.partition >= 0 else {k: v for k, v in known.items() if k not in OFFSETS})
+    left_out = set() if manifested.partition >= 0 else set(OFFSETS)
+    if not manifested.topic_id:
+        left_out.add(TOPIC_ID)
+    return orjson.dumps({key: value for key, value in asdict(manifested).items() if key not in left_out})
 
 
 # ── in a directory ──

@@ -32,13 +32,13 @@ _NEVER = 1 << 63  # later than any timestamp
 
 
 class _Manifest:
-    """What was read of one manifest. ends: for (topic, partition) the last offset and the latest timestamp of each
-    file."""
+    """What was read of one manifest. ends: for (topic, partition) the last offset, the latest timestamp and the id of
+    the topic of each file."""
 
     def __init__(self) -> None:
         self.read = 0  # bytes
         self.names: set[str] = set()
-        self.ends: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self.ends: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
 
 
 class OutputChains:
@@ -68,7 +68,7 @@ class OutputChains:
         """The end of the chain of partition `number` in `directory` ("" where there are none)."""
         place = self._output / directory
         pattern = self._layout.pattern(topic, number)
-        end, latest = -1, 0
+        end, latest, topic_id = -1, 0, ""
         for folder in _folders(place) if self._layout.has_directories else [place]:
             names = _names(folder)
             records = [name for name in names if name.startswith(".") and name.endswith((BESIDE, BESIDE + DRAFT))]
@@ -77,14 +77,15 @@ class OutputChains:
                     for name in records:
                         self._complete_manifest(folder / name)
             manifest = self._read(folder / DIRECTORY_MANIFEST)
-            for last, timestamp in manifest.ends.get((topic, number), ()):
-                end = max(end, last)
+            for last, timestamp, known_id in manifest.ends.get((topic, number), ()):
+                if last > end:
+                    end, topic_id = last, known_id or topic_id
                 if last >= offset:
                     latest = max(latest, timestamp)
             for name in names:
                 if name not in manifest.names and (found := pattern.match(name)):
                     end, latest = max(end, int(found[2])), _NEVER
-        return ChainEnd(end, latest)
+        return ChainEnd(end, latest, topic_id)
 
     def _complete_manifest(self, record: Path) -> None:
         """Add the file that `record` is of to its manifest, if a process has named it and then was killed; remove the
@@ -124,7 +125,7 @@ class OutputChains:
             manifest.names.add(each.name.rpartition("/")[2])
             if each.partition >= 0:
                 manifest.ends.setdefault((each.topic, each.partition), []).append(
-                    (each.last_offset, each.last_timestamp)
+                    (each.last_offset, each.last_timestamp, each.topic_id)
                 )
         manifest.read += len(text)
         return manifest

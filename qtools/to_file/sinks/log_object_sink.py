@@ -85,7 +85,7 @@ class LogObjectSink(ObjectSink):
             end = source.end_of(directory)
             finished = replace(
                 finished, partition=source.number, first_offset=part.ids[0], last_offset=part.ids[-1],
-                follows=-1 if end is None else end,
+                follows=-1 if end is None else end, topic_id=source.topic_id,
             )  # fmt: skip
             safe_point.acquire()  # only for a moment has another thread locked it
             try:

@@ -54,7 +54,8 @@ class StoreChains:
         while found:
             first, entry = found.pop()
             known = await self._manifest_of(entry)
-            end = ChainEnd(max(end.offset, known.last_offset), max(end.latest, known.last_timestamp))
+            latest = max(end.latest, known.last_timestamp)
+            end = ChainEnd(max(end.offset, known.last_offset), latest, end.topic_id or known.topic_id)
             if first <= offset:
                 break
         return end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -166,21 +167,67 @@ def test_holes_of_the_log_are_no_gaps_and_what_is_lost_is_found(
     assert any(line.startswith("overlap") and "offsets 24 to 28 of partition 0 are also in" in line for line in lines)
 
 
+@pytest.mark.parametrize("keeps_id", [True, False])
 def test_a_topic_that_was_created_again(
-    shell: Shell, kafka: str, url: str, topic: str, tmp_path: Path, make_topic: Callable[..., None]
+    shell: Shell, kafka: str, url: str, topic: str, tmp_path: Path, make_topic: Callable[..., None], keeps_id: bool
 ) -> None:
+    """Its id tells that; in an archive without ids, later timestamps at the same offsets do."""
     make_topic(topic)
     produce(kafka, topic, ROWS)
     archive(shell, f"{url}/{topic}", str(tmp_path))
+    manifest = tmp_path / "manifest.jsonl"
+    known = json.loads(manifest.read_bytes())
+    assert len(known["topic_id"]) == 22
+    if not keeps_id:
+        del known["topic_id"]
+        manifest.write_text(json.dumps(known) + "\n")
     admin = AdminClient({"bootstrap.servers": kafka})
     admin.delete_topics([topic])[topic].result()
     wait_until(lambda: topic not in admin.list_topics(timeout=10).topics, 30)
     make_topic(topic)
-    produce(kafka, topic, ROWS)
+    if keeps_id:  # old messages, as after a restore
+        hour_ago = int(time.time() * 1000) - 3_600_000  # not so old that the topic's retention deletes them
+        producer = Producer({"bootstrap.servers": kafka})
+        for number in range(9):
+            producer.produce(topic, b"%d" % number, partition=0, timestamp=hour_ago + number)
+        assert producer.flush(30) == 0
+        why = "the archive has messages of another topic of that name: the topic was created again"
+    else:
+        produce(kafka, topic, ROWS)
+        why = "the archive has other messages at the offsets 0 to 4"
     told = archive(shell, f"{url}/{topic}", str(tmp_path), status=1)
-    assert f"{topic}, partition 0: the archive has other messages at the offsets 0 to 4" in told
+    assert f"{topic}, partition 0: {why}" in told
     assert "archive it to another place" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("how", ["directory", "spooled", "unspooled"])
+def test_another_group_archives_what_a_filter_left_out_at_last(
+    shell: Shell, kafka: str, url: str, topic: str, tmp_path: Path, make_topic: Callable[..., None],
+    request: pytest.FixtureRequest, how: str,
+) -> None:  # fmt: skip
+    """The message that the filter left out is the newest; the topic is still the same."""
+    make_topic(topic)
+    producer = Producer({"bootstrap.servers": kafka})
+    hour_ago = int(time.time() * 1000) - 3_600_000
+    for number in range(60):
+        later = 1_000_000 if number == 50 else 0
+        producer.produce(topic, b'{"n":%d}' % number, partition=0, timestamp=hour_ago + number + later)
+    assert producer.flush(30) == 0
+    environ: dict[str, str] = {}
+    output, flags = str(tmp_path / "archive"), []
+    if how != "directory":
+        seaweed = request.getfixturevalue("seaweed")
+        environ, output = seaweed.environ, f"s3://{seaweed.bucket()}/pre"
+        flags = ["--s3-endpoint", seaweed.endpoint]
+        flags += ["--no-spool"] if how == "unspooled" else ["--spool-dir", str(tmp_path / "spool")]
+    words = ["--until-empty", "-o", output, *flags]
+    first = shell.run("q-to-file", f"{url}/{topic}", *words, "--where", ".n != 50", environ=environ, timeout=60)
+    assert first.status == 0, first.err
+    second = shell.run("q-to-file", f"{url}/{topic}/other", *words, environ=environ, timeout=60)
+    assert second.status == 0, second.err
+    assert "archived 0 messages" in second.err
+    assert "60 archived before" in second.err
 
 
 @pytest.mark.parametrize("how", ["directory", "spooled", "unspooled"])

@@ -275,6 +275,33 @@ def test_a_topic_that_was_created_again(tmp_path: Path) -> None:
     assert archived(later.output) == all_of([log])
 
 
+@pytest.mark.parametrize("begin", [0, 50])
+def test_a_topic_with_another_id_has_other_messages(tmp_path: Path, begin: int) -> None:
+    """Whatever their timestamps are, and also where their offsets come after those of the archive."""
+    process = Process(tmp_path)
+    life(process, [Log(0, range(50), topic_id="one")], 50)
+    process.close()
+    assert {each.topic_id for each in manifested(process.output)} == {"one"}
+    later = Process(tmp_path)
+    with pytest.raises(SinkError, match="another topic of that name: the topic was created again"):
+        later.write(Log(0, range(90), topic_id="two").read().batch(range(begin, begin + 40)))
+    later.close()
+    assert archived(later.output) == all_of([Log(0, range(50))])
+
+
+def test_with_the_same_id_newer_messages_at_old_offsets_were_left_out_by_a_filter(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    life(process, [Log(0, [*range(5), *range(6, 10)], topic_id="one")], 50)
+    process.close()
+    later = Process(tmp_path)
+    batch = Log(0, range(12), topic_id="one").read().batch(range(12))
+    batch.messages.stamps[5] = b"\x7f" + batch.messages.stamps[5][1:]
+    later.write(batch)
+    later.close()
+    assert later.sources.skipped == 10
+    assert archived(later.output) == all_of([Log(0, [*range(5), *range(6, 12)])])
+
+
 @pytest.mark.parametrize(
     ("template", "name"),
     [
