@@ -21,14 +21,13 @@ from qtools.names import LONGEST_NAME, check_channel, parse_source
 from qtools.paths import state_directory
 from qtools.to_file.archive.archive import Rotation
 from qtools.to_file.archive.compression import LEVELS
-from qtools.to_file.archive.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS, OFFSETS_NAME
+from qtools.to_file.archive.layout import DEFAULT_NAME, DEFAULT_PARTITION, EXTENSIONS, LONGEST_TOPIC, OFFSETS_NAME
 from qtools.to_file.options import ArchiveOptions, DedupeOptions, Sync
 
 LATENESS = 600.0  # s
 OPEN_FILES = 64
 OPEN_FILES_OF_LOG = 256  # one for each partition that this process reads; each has two descriptors
 DEDUPE_WINDOW = 3600.0  # s
-LONGEST_IN_FILE_NAME = 180  # characters of a topic: file systems allow 255, and dates, sums and suffixes follow it
 DEDUPE_KEYS = 1_000_000
 
 
@@ -62,7 +61,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     if "<TOPIC>" not in name and (len(parsed) > 1 or pattern is not None):
         raise UsageError("--filename-format needs <TOPIC> where there may be several")
     for topic, _ in parsed:
-        if "<TOPIC>" in name and len(topic) > LONGEST_IN_FILE_NAME:
+        if "<TOPIC>" in name and len(topic) > LONGEST_TOPIC:
             raise UsageError(f"{topic} is too long for the name of a file: give --filename-format without <TOPIC>")
     lateness = given.pop("lateness")
     if not given.pop("complete_marker"):

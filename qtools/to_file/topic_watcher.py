@@ -1,7 +1,8 @@
 """The topics that match a pattern, now and later. In: a source, and a lister of topics. Out: more subscriptions.
 
 A topic is added at the first refresh that lists it. If it cannot be read then, the next refresh tries again. A topic
-that has been deleted stays a source, as it may be created again.
+that has been deleted stays a source, as it may be created again. A topic whose name is too long for the name of a file
+is left out, with one warning.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from qtools.engines.contract import Source, Topics
 from qtools.errors import StartError
 from qtools.names import Subscription
+from qtools.to_file.archive.layout import LONGEST_TOPIC
 
 logger = logging.getLogger("qtools.to_file")
 
@@ -30,6 +32,7 @@ class TopicWatcher:
         self._channel = channel
         self._refresh = refresh
         self._failed: set[str] = set()
+        self._too_long: set[str] = set()
 
     async def begin(self, source: Source, *, waits: bool) -> None:
         """Add the topics that exist to the sources of `source`, which has not started yet.
@@ -45,12 +48,13 @@ class TopicWatcher:
 
     def _fresh(self, source: Source, topics: set[str]) -> list[Subscription]:
         """Those of `topics` that match and are not read yet."""
-        known = {subscription.topic for subscription in source.subscriptions}
-        return [
-            Subscription(topic, self._channel)
-            for topic in sorted(topics)
-            if topic not in known and self._pattern.search(topic)
-        ]
+        known = {subscription.topic for subscription in source.subscriptions} | self._too_long
+        found = [topic for topic in sorted(topics - known) if self._pattern.search(topic)]
+        for topic in found:
+            if len(topic) > LONGEST_TOPIC:
+                self._too_long.add(topic)
+                logger.warning("topic %s is not archived: it is too long for the name of a file", topic)
+        return [Subscription(topic, self._channel) for topic in found if topic not in self._too_long]
 
     async def follow(self, source: Source) -> None:
         """Add new topics to `source`, until cancelled."""

@@ -23,6 +23,7 @@ DEFAULT_DATETIME = "%Y-%m-%d_%H"
 DEFAULT_PARTITION = "dt=%Y-%m-%d/hour=%H"
 EXTENSIONS = {"raw": ".log", "envelope": ".jsonl", "msgpack": ".msgpack", "length32": ".length32"}
 
+LONGEST_TOPIC = 180  # characters: file systems allow 255, and dates, sums and suffixes follow it
 LONGEST_PART = 255 - 32  # NAME_MAX, less room for <REV> and for the additions to the names of drafts and records
 MOST_REMEMBERED = 10_000  # partitions whose names are cached
 LONGEST = 3000  # PATH_MAX is 4096, and the output has a path of its own

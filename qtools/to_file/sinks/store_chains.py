@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
 
 from qtools.errors import InputError, StoreError
 from qtools.to_file.archive.archived_partitions import ChainEnd
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.manifest import OBJECT_MANIFEST, Manifested, read_manifest
-from qtools.to_file.sinks.upload import log_prefix
+from qtools.to_file.sinks.object_names import log_pattern, log_prefix
 from qtools.to_file.stores.object_store import ObjectStore, StoredObject
 
 LARGEST_LINE = 1024 * 1024  # bytes of the manifest of one object
@@ -43,7 +42,7 @@ class StoreChains:
     async def find(self, topic: str, number: int, directory: str, offset: int) -> ChainEnd:
         """The end of the chain of partition `number` in `directory` ("" where there are none). StoreError."""
         prefix = log_prefix(topic, number)
-        pattern = re.compile(rf"{re.escape(prefix)}(\d{{20}})(?:-\d{{20}})?\.(?!.*{re.escape(OBJECT_MANIFEST)}\Z)")
+        pattern = log_pattern(topic, number)
         found: list[tuple[int, StoredObject]] = []
         begin = "" if self._layout.has_directories else f"{directory}/{prefix}".lstrip("/")
         async for entries in self._store.list(directory, begin=begin):

@@ -33,8 +33,9 @@ from qtools.to_file.archive.archived_partitions import ArchivedPartition
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.file_record import BESIDE, FileRecord, beside, read_beside
 from qtools.to_file.archive.layout import EXTENSIONS
-from qtools.to_file.archive.manifest import OBJECT_MANIFEST, manifest_line, put_manifest
+from qtools.to_file.archive.manifest import manifest_line, put_manifest
 from qtools.to_file.read.record_reader import RecordReader, Sum, read_records
+from qtools.to_file.sinks.object_names import log_pattern, log_prefix
 from qtools.to_file.stores.digests import SINGLE_PUT
 from qtools.to_file.stores.object_store import BLOCK, ObjectStore, Outcome
 
@@ -59,11 +60,6 @@ def object_name(finished: FileRecord) -> str:
         last = f"-{finished.last_offset:020d}" if finished.size > SINGLE_PUT else ""
         name = f"{log_prefix(finished.topic, finished.partition)}{finished.first_offset:020d}{last}{extension}"
     return f"{directory}/{name}" if directory else name
-
-
-def log_prefix(topic: str, partition: int) -> str:
-    """What the names of all objects of a partition of a log begin with, without the directory."""
-    return f"{'_' if topic.startswith('.') else ''}{topic}.{partition}."
 
 
 async def upload(store: ObjectStore, finished: FileRecord, content: bytes | None = None) -> Outcome:
@@ -98,9 +94,11 @@ async def _refuse_rival(store: ObjectStore, finished: FileRecord, name: str) -> 
     """ObjectDiffers if an object with another name begins with the same offset of the partition."""
     directory = name.rpartition("/")[0]
     begin = f"{directory}/{log_prefix(finished.topic, finished.partition)}{finished.first_offset:020d}".lstrip("/")
+    pattern = log_pattern(finished.topic, finished.partition)
     async for entries in store.list(directory, begin=begin):
         for entry in entries:
-            if entry.name.startswith(begin) and entry.name not in (name, name + OBJECT_MANIFEST):
+            is_one = entry.name.startswith(begin) and pattern.match(entry.name.rpartition("/")[2])
+            if is_one and entry.name != name:
                 raise ObjectDiffers(
                     store.url_of(entry.name), f"{entry.size} bytes", f"{name} begins with the same offset"
                 )

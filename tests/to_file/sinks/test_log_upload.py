@@ -65,6 +65,28 @@ async def faults(store: ObjectStore) -> list[object]:
     return [*check_chains((await read_archive(store)).manifested.values())]
 
 
+@pytest.mark.parametrize("suffix", ["", ".log", "-00000000000000000030"])
+async def test_an_object_of_a_topic_that_is_named_like_an_object(place: Place, tmp_path: Path, suffix: str) -> None:
+    """It neither counts for the other topic's chain, nor is it taken for another process's object."""
+    logs = [Log(0, range(30)), Log(0, range(40))]
+    topics = [f"events.0.00000000000000000010{suffix}", "events"]
+    for log, topic in zip(logs, topics, strict=True):
+        reader = log.read()
+        reader.topic = topic
+        async with spooled(place, tmp_path / topic) as sink:
+            await sink.start()
+            while (batch := reader.take(10)) is not None:
+                await sink.write(batch)
+                batch.finish()
+            await sink.close()
+            await sink.wait_sent()
+            assert sink.archive.skipped == 0
+        reader.commit()
+        assert log.committed == len(log.offsets)
+    assert offsets(place).total() == 70
+    assert await faults(place.open()) == []
+
+
 async def test_what_is_uploaded_is_committed(place: Place, tmp_path: Path) -> None:
     log = Log(3, range(7, 37))
     reader = log.read()
