@@ -69,7 +69,7 @@ KAFKA = ("-b", "kafka://127.0.0.1:1")
         (["q-bridge", "x" * 240, "--to", "y" * 249], 3, "connection refused"),
         (["q-bridge", "a", "--to", "y" * 250], 2, "has 250 characters, at most 249 are allowed"),
         (["q-bridge", "x" * 245, "--to", "y"], 2, "has 250 characters, at most 249 are allowed (--dead-letter-topic"),
-        (["q-to-file", "x" * 180, "--output", "out"], 3, "connection refused"),
+        (["q-to-file", "x" * 180, "--output", "out", "-f", "msgpack"], 3, "connection refused"),
         (["q-to-file", "x" * 181, "--output", "out"], 2, "is too long for the name of a file: give --filename-format"),
         (["q-to-file", "..", "--output", "out"], 2, "topic name '..' is reserved by Kafka"),
     ],
