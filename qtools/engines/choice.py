@@ -247,9 +247,8 @@ def _profile_name(word: str, origin: str) -> str:
     if not word:
         raise UsageError(f"{origin} is empty: name a URL or a profile, or leave it out")
     shown = without_userinfo(word)
-    example = (
-        f"nsq://{shown}" if re.fullmatch(r"[\w.-]+:[0-9]+|\[[0-9a-fA-F:.]+\](:[0-9]+)?", shown) else "nsq://HOST:4150"
-    )
+    is_place = re.fullmatch(r"[\w.-]+:[0-9]+|\[[0-9a-fA-F:.]+\](:[0-9]+)?", shown)
+    example = f"nsq://{shown}, or kafka://{shown}" if is_place else "nsq://HOST:4150, or kafka://HOST:9092"
     raise UsageError(f"{origin}: {shown!r} is neither a URL nor the name of a profile: write {example}")
 
 

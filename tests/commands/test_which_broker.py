@@ -241,7 +241,7 @@ COMMANDS = {
                                   " does not have; it has NSQ and Kafka"),
         (["-b", "prod"], {}, "--broker: there is no profile 'prod': CONFIG does not exist"),
         ([], {"QTOOLS_BROKER": "h:4150"},
-         "QTOOLS_BROKER: 'h:4150' is neither a URL nor the name of a profile: write nsq://h:4150"),
+         "QTOOLS_BROKER: 'h:4150' is neither a URL nor the name of a profile: write nsq://h:4150, or kafka://h:4150"),
         ([], {"QTOOLS_BROKER": "nsq://h", "QTOOLS_NSQD": "h"},
          "QTOOLS_BROKER and QTOOLS_NSQD are both set: unset QTOOLS_NSQD"),
         (["-b", "nsq://h", "--engine-option", "tls"], {}, "--engine-option 'tls' is not KEY=VALUE"),

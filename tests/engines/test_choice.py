@@ -96,9 +96,9 @@ def test_several_urls_are_one_cluster(environ: dict[str, str]) -> None:
         ({"broker": ["nsq://a"], "address": f"nsq://:{SECRET}@b:1"},
          "the topic's address (nsq://b:1) names the broker, and so does --broker: leave out --broker"),
         ({"broker": [""]}, "--broker is empty: name a URL or a profile, or leave it out"),
-        ({"broker": ["h:4150"]}, "--broker: 'h:4150' is neither a URL nor the name of a profile: write nsq://h:4150"),
+        ({"broker": ["h:4150"]}, "--broker: 'h:4150' is neither a URL nor the name of a profile: write nsq://h:4150, or kafka://h:4150"),
         ({"broker": [f"a:{SECRET}@h"]},
-         "--broker: 'h' is neither a URL nor the name of a profile: write nsq://HOST:4150"),
+         "--broker: 'h' is neither a URL nor the name of a profile: write nsq://HOST:4150, or kafka://HOST:9092"),
         ({"broker": ["nsq://h/t"]},
          "--broker: nsq://h:4150/t names a topic: --broker takes a broker only,"
          " nsq://h:4150"),
