@@ -22,6 +22,20 @@ POST_BYTES = 4_000_000  # under nsqd's --max-body-size, 5 MiB
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of(pid: int | None) -> float | None:
+    """Seconds of CPU that a process used so far, all threads; None where /proc does not tell."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = told.rpartition(")")[2].split()  # what stands before the last bracket is a name, and may hold blanks
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def spent(before: float | None, after: float | None) -> float | None:
+    return after - before if before is not None and after is not None else None
+
+
 @dataclass(slots=True)
 class Counts:
     """What a broker says of a topic, its channels taken together with it."""
@@ -69,13 +83,7 @@ class Broker:
         return counts
 
     def cpu(self) -> float | None:
-        """Seconds of CPU it used so far, all threads; None where /proc does not tell."""
-        try:
-            told = Path(f"/proc/{self._process.pid}/stat").read_text()
-        except OSError:
-            return None
-        fields = told.rpartition(")")[2].split()  # what stands before the last bracket is a name, and may hold blanks
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_of(self._process.pid)
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         try:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measure.brokers import TICKS, Broker
+from measure.brokers import Broker, cpu_of, spent
 from measure.processes import BenchError, NotHere, end_group, run, run_until, start
 from measure.rounds import Contender, Run
 from measure.table import COMMAND, Table
@@ -81,12 +81,7 @@ class Kafka:
         return offset
 
     def cpu(self) -> float | None:
-        """Seconds of CPU that it has used; None where that cannot be seen."""
-        try:
-            fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_of(self._pid)
 
 
 @contextmanager
@@ -162,7 +157,7 @@ def into_topic(
         before = server.cpu()
         took = run(argv(topic), bench.events.file(count), bench.directory / "out", bench.directory / "talk")
         arrived = _settle(lambda: server.end(topic), count)
-        used = _spent(before, server.cpu())
+        used = spent(before, server.cpu())
         server.delete(topic)
         return Run(count, took, used, "" if arrived == count else f"{arrived:,} of {count:,} messages arrived")
 
@@ -187,7 +182,7 @@ def out_of_topic(
         before = server.cpu()
         words = [word.replace("{group}", GROUP) for word in argv(topic)]
         took = run(words, None, bench.directory / "out", bench.directory / "talk")
-        used = _spent(before, server.cpu())
+        used = spent(before, server.cpu())
         wrong = bench.events.difference(bench.directory / "out", count)
         if commits and not wrong and (committed := _settle(lambda: server.committed(topic), count)) != count:
             wrong = f"offset {committed:,} is committed, not {count:,}"
@@ -207,7 +202,7 @@ def from_kafka(bench: Bench, server: Kafka, broker: Broker) -> Contender:
         before = server.cpu()
         talk = bench.directory / "talk"
         took = run_until(words, lambda: broker.counts(topic).published >= count, talk)
-        used = _spent(before, server.cpu())
+        used = spent(before, server.cpu())
         arrived = broker.settle(topic, lambda c: c.published >= count).published
         committed = _settle(lambda: server.committed(topic), count)
         broker.delete(topic)
@@ -230,7 +225,7 @@ def to_kafka(bench: Bench, server: Kafka, broker: Broker) -> Contender:
         words = [bench.tools.q_bridge, f"nsq://{broker.address}/{topic}/{GROUP}", "--to", f"{server.url}/{topic}"]
         before = server.cpu()
         took = run_until(words, lambda: not broker.counts(topic).waiting, bench.directory / "talk")
-        used = _spent(before, server.cpu())
+        used = spent(before, server.cpu())
         arrived = _settle(lambda: server.end(topic), count)
         broker.delete(topic)
         server.delete(topic)
@@ -245,7 +240,3 @@ def _settle(look: Callable[[], int], until: int) -> int:
     while (seen := look()) < until and time.monotonic() < deadline:
         time.sleep(LOOK)
     return seen
-
-
-def _spent(before: float | None, after: float | None) -> float | None:
-    return after - before if before is not None and after is not None else None

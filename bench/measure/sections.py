@@ -11,7 +11,7 @@ from pathlib import Path
 
 from measure.archiving import archivers
 from measure.bridging import bridge
-from measure.brokers import MEMORY, SYNCS, Broker, running
+from measure.brokers import MEMORY, SYNCS, Broker, running, spent
 from measure.events import Events
 from measure.kafka import kafka
 from measure.processes import run
@@ -212,7 +212,3 @@ def consumer(bench: Bench, broker: Broker, name: str, argv: Argv, *, ours: bool 
         return Run(count, took, used, wrong)
 
     return Contender(name, bench.count, once, ours)
-
-
-def spent(before: float | None, after: float | None) -> float | None:
-    return after - before if before is not None and after is not None else None

@@ -28,7 +28,9 @@ STATSD_PORT = 8125
 STATSD_SECONDS = 60.0  # nsqd's
 
 
-def _all(*decorators: Decorator) -> Decorator:
+def all_of(*decorators: Decorator) -> Decorator:
+    """All of `decorators` as one; --help lists their options in this order."""
+
     def decorate(function: Any) -> Any:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -44,7 +46,7 @@ def complete_broker(ctx: click.Context, param: click.Parameter, incomplete: str)
     return [word for word in broker_completions() if word.startswith(incomplete)]
 
 
-broker_options = _all(
+broker_options = all_of(
     click.option(
         "--broker", "-b", "broker", multiple=True, metavar="URL|PROFILE", shell_complete=complete_broker,
         help="The broker: nsq://HOST:4150, nsq+lookupd://HOST:4161, nsq+unix:/PATH or kafka://HOST:9092, with TLS "
@@ -70,7 +72,7 @@ broker_options = _all(
     ),
 )  # fmt: skip
 
-connection_options = _all(
+connection_options = all_of(
     click.option(
         "--tls", is_flag=True,
         help="Encrypt the connection and verify the broker's certificate; fail if the broker does not offer TLS.",
@@ -115,7 +117,7 @@ create_topics_option = click.option(
     "NSQ creates every topic by itself.",
 )  # fmt: skip
 
-publisher_options = _all(
+publisher_options = all_of(
     click.option(
         "--key", default=None, metavar="EXPR",
         help="Give each message the result of EXPR (a subset of jq) as its key, if the engine has keys: '.userId'. "
@@ -128,7 +130,7 @@ publisher_options = _all(
     create_topics_option,
 )  # fmt: skip
 
-consumer_options = _all(
+consumer_options = all_of(
     click.option(
         "--since", type=Since(), default=None, metavar="DURATION|TIME|all",
         help="Where a new channel begins: with the messages that were published DURATION ago, or at TIME, or with the "
@@ -147,7 +149,7 @@ consumer_options = _all(
     ),
 )  # fmt: skip
 
-end_options = _all(
+end_options = all_of(
     click.option(
         "--until-empty", is_flag=True,
         help="End when nothing is left in the channels: waiting, in flight or deferred.",
@@ -171,7 +173,7 @@ end_options = _all(
     ),
 )  # fmt: skip
 
-logging_options = _all(
+logging_options = all_of(
     click.option("--quiet", "-q", is_flag=True, help="Log only errors; no summary and no progress line."),
     click.option("--verbose", "-v", count=True, help="Log more; give it twice to log every detail."),
     click.option(
@@ -186,7 +188,7 @@ logging_options = _all(
 
 def operations_within(drain_timeout: str) -> Decorator:
     """The flags of a long-running command. drain_timeout: the default of --drain-timeout, such as "10s"."""
-    return _all(
+    return all_of(
         click.option(
             "--metrics-address", type=Listen(), default=None, metavar="HOST:PORT",
             help="Serve /metrics (for Prometheus), /healthz and /readyz at this address: HOST:PORT, :PORT for "
@@ -216,7 +218,7 @@ operations_options = operations_within("10s")
 
 def filter_options(on_error: str) -> Decorator:
     """--where, --select and --on-error; `on_error` is the default of --on-error."""
-    return _all(
+    return all_of(
         click.option(
             "--where", default=None, metavar="EXPR",
             help="Take only messages for which EXPR (a subset of jq) is true: "

@@ -6,16 +6,13 @@ versions Java 21 is needed.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import http.client
 import os
-import shutil
 import subprocess
 import tarfile
-import time
 from pathlib import Path
 
+from harness.maven import cache_of, why_not_fetched
 from harness.ports import free_pair
 from harness.shell import MARK, SESSION
 from harness.waiting import wait_until
@@ -23,40 +20,28 @@ from harness.waiting import wait_until
 VERSION = "2.6.13.Final"
 ARTIFACT = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
 PATH = "/apis/ccompat/v7"  # Confluent's API
-RESOLVE_TIMEOUT = 300.0  # s
 START_TIMEOUT = 90.0  # s
 
 
 def cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtools-tests" / f"apicurio-{VERSION}"
+    return cache_of(f"apicurio-{VERSION}")
 
 
 def why_not() -> str:
     """Why there is no Apicurio here; "" if there is one. The first call may fetch it, which takes a minute."""
-    if shutil.which("java") is None:
-        return "no Java on PATH, to run Apicurio"
     cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (cache / "complete").exists():
-            return ""
-        if shutil.which("mvn") is None:
-            return "no Maven on PATH, to fetch Apicurio"
-        if (cache / "failed").exists() and time.time() - (cache / "failed").stat().st_mtime < 3600:
-            return "Apicurio cannot be fetched with Maven"
-        words = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={cache}"]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(words, capture_output=True, timeout=RESOLVE_TIMEOUT, check=False)
-            packed = next(cache.glob("*.tar.gz"), None)
-            if done.returncode == 0 and packed is not None:
-                with tarfile.open(packed) as archive:
-                    archive.extractall(cache, filter="data")
-                packed.unlink()
-                (cache / "complete").touch()
-                return ""
-        (cache / "failed").touch()
-        return "Apicurio cannot be fetched with Maven"
+
+    def unpack() -> bool:
+        packed = next(cache.glob("*.tar.gz"), None)
+        if packed is None:
+            return False
+        with tarfile.open(packed) as archive:
+            archive.extractall(cache, filter="data")
+        packed.unlink()
+        return True
+
+    words = ["dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={cache}"]
+    return why_not_fetched("Apicurio", cache, words, unpack)
 
 
 class Apicurio:

@@ -8,7 +8,6 @@ server for as long as the process PID lives: several test processes share it.
 from __future__ import annotations
 
 import base64
-import contextlib
 import fcntl
 import hashlib
 import json
@@ -22,42 +21,25 @@ import time
 import uuid
 from pathlib import Path
 
+from harness.maven import cache_of, why_not_fetched
 from harness.ports import free_pair
 from harness.waiting import wait_until
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 WHICH = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]  # what is in the cache
-RESOLVE_TIMEOUT = 300.0  # s
 START_TIMEOUT = 90.0  # s
 _keepers: list[subprocess.Popen[bytes]] = []
 
 
 def cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qtools-tests" / f"kafka-{WHICH}"
+    return cache_of(f"kafka-{WHICH}")
 
 
 def why_not() -> str:
     """Why there is no Kafka here; "" if there is one. The first call may resolve the jars, which takes a minute."""
-    if shutil.which("java") is None:
-        return "no Java on PATH, to run Apache Kafka"
     cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (cache / "complete").exists():
-            return ""
-        if shutil.which("mvn") is None:
-            return "no Maven on PATH, to fetch Apache Kafka"
-        if (cache / "failed").exists() and time.time() - (cache / "failed").stat().st_mtime < 3600:
-            return "Apache Kafka cannot be fetched with Maven"
-        words = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={cache}/jars"]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(words, capture_output=True, timeout=RESOLVE_TIMEOUT, check=False)
-            if done.returncode == 0:
-                (cache / "complete").touch()
-                return ""
-        (cache / "failed").touch()
-        return "Apache Kafka cannot be fetched with Maven"
+    words = ["-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={cache}/jars"]
+    return why_not_fetched("Apache Kafka", cache, words)
 
 
 class KafkaNode:

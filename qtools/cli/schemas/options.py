@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from qtools.cli.flag_rules import remove_unused
+from qtools.cli.options import all_of
 
 FORMATS = ("avro", "protobuf", "json-schema")  # schemas/contract.py
 
@@ -54,35 +55,26 @@ def decode_options(seen: str) -> Callable[[Any], Any]:
         "--key-schema", default="", metavar="FILE", help="The schema of the keys itself, as --schema is of the bodies."
     )
 
-    def decorate(function: Any) -> Any:
-        for option in reversed((decode, decode_key, key_schema, *REGISTRY)):
-            function = option(function)
-        return function
-
-    return decorate
+    return all_of(decode, decode_key, key_schema, *REGISTRY)
 
 
-def encode_options(function: Any) -> Any:
-    """--encode, and which schema it takes."""
-    options = (
-        click.option(
-            "--encode", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),
-            help="Encode each message, which is JSON, with the latest schema of the topic's subject or with --schema; "
-            "needs qtools-cli[schemas].",
-        ),
-        *REGISTRY,
-        click.option(
-            "--schema-subject", default="", metavar="SUBJECT",
-            help="The subject of the schema in the registry.  [default: TOPIC-value]",
-        ),
-        click.option(
-            "--register-schema", is_flag=True,
-            help="Register the schema in --schema under the subject; without this flag nothing is registered.",
-        ),
-    )  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
+# --encode, and which schema it takes.
+encode_options = all_of(
+    click.option(
+        "--encode", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),
+        help="Encode each message, which is JSON, with the latest schema of the topic's subject or with --schema; "
+        "needs qtools-cli[schemas].",
+    ),
+    *REGISTRY,
+    click.option(
+        "--schema-subject", default="", metavar="SUBJECT",
+        help="The subject of the schema in the registry.  [default: TOPIC-value]",
+    ),
+    click.option(
+        "--register-schema", is_flag=True,
+        help="Register the schema in --schema under the subject; without this flag nothing is registered.",
+    ),
+)  # fmt: skip
 
 
 def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: str, *, shows_keys: bool = False) -> Any:

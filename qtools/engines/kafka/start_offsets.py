@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 from qtools.engines.kafka.clients import CALL_TIMEOUT, ask
+from qtools.engines.kafka.waiting_partitions import Place
 
 log = logging.getLogger("qtools.kafka")
-
-Place = tuple[str, int]  # a topic and a partition's number
 
 
 class DeletedTopics(set[str]):
