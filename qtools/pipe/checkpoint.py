@@ -257,10 +257,19 @@ def _entry(loaded: Any) -> Entry:
     device, inode, offset, size, modified = (int(loaded[key]) for key in ("dev", "ino", "offset", "size", "modified"))
     length, value = loaded.get("checksum") or (0, 0)  # earlier versions had none
     checksum = (int(length), int(value)) if length else None
-    return Entry(device, inode, offset, size, modified, _print(loaded["head"]), _print(loaded["mark"]), checksum)
+    return Entry(
+        device,
+        inode,
+        offset,
+        size,
+        modified,
+        _fingerprint_of(loaded["head"]),
+        _fingerprint_of(loaded["mark"]),
+        checksum,
+    )
 
 
-def _print(loaded: Any) -> Fingerprint | None:
+def _fingerprint_of(loaded: Any) -> Fingerprint | None:
     if loaded is None:
         return None
     start, length, digest = loaded
