@@ -27,8 +27,8 @@ TOMBSTONE = Tombstone()
 
 # ── bodies and keys in a binary format ──
 #
-# Their bytes are published and stored, their JSON value is what expressions see (flow/filter.py). As they are bytes, a
-# value goes wherever its body goes: through filters, routes, keys of --dedupe and partitions.
+# Their bytes are published and stored, their JSON value is what expressions see (flow/json_values.py). As they are
+# bytes, a value goes wherever its body goes: through filters, routes, keys of --dedupe and partitions.
 
 
 class DecodedBody(bytes):

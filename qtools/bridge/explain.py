@@ -16,7 +16,7 @@ from qtools.attributes import DecodedBody
 from qtools.errors import EvaluationError, RouteFailed
 from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression, truthy
 from qtools.expressions.values import dump
-from qtools.flow.filter import parse_exactly
+from qtools.flow.json_values import parse_exactly
 from qtools.flow.variables import Row
 from qtools.routing.routes import Routes
 

@@ -10,8 +10,8 @@ time and memory that are bounded by the size of the text and of the message.
     regex.py             patterns of test(…)
     cost.py              refuses expressions that cost too much
 
-An expression reads only the value and the variables that it is given. JSON is parsed elsewhere (flow/filter.py), and
-variables are made elsewhere (flow/variables.py).
+An expression reads only the value and the variables that it is given. JSON is parsed elsewhere (flow/json_values.py),
+and variables are made elsewhere (flow/variables.py).
 """
 
 from __future__ import annotations

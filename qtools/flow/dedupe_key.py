@@ -14,7 +14,7 @@ from typing import Any
 
 from qtools.attributes import DecodedBody
 from qtools.expressions.values import NOTHING, number_text
-from qtools.flow.filter import encode
+from qtools.flow.json_values import encode
 
 # Decimals of up to 15 significant digits have distinct doubles (IEEE 754, DBL_DIG).
 _SAFE_DIGITS = 15

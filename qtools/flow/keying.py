@@ -18,7 +18,7 @@ from qtools.attributes import Attributes, Headers
 from qtools.errors import EvaluationError, RouteFailed
 from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression
 from qtools.flow.contract import GroupAttributes, GroupPublisher, Refused
-from qtools.flow.filter import encode, parser_for
+from qtools.flow.json_values import encode, parser_for
 from qtools.flow.variables import Row, names_in
 
 KEY, HEADER = "--key", "--header "  # the flags, for errors

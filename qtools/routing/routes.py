@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from qtools.attributes import TOMBSTONE, Attributes
 from qtools.errors import EvaluationError, NameInvalid, QtoolsError, RouteFailed
 from qtools.expressions.expression import NO_VARIABLES, NOTHING, Expression
-from qtools.flow.filter import encode, encode_all, parser_for
+from qtools.flow.json_values import encode, encode_all, parser_for
 from qtools.flow.variables import Row, names_in, rows_of
 from qtools.message import Batch
 from qtools.names import MAX_NAME_LENGTH, check_topic

@@ -20,7 +20,7 @@ from typing import Protocol
 from qtools.attributes import TOMBSTONE, Attributes, DecodedBody, Headers, UndecodableBody
 from qtools.backoff import next_delay
 from qtools.flow.contract import FlowSource
-from qtools.flow.filter import encode
+from qtools.flow.json_values import encode
 from qtools.message import Batch
 from qtools.schemas.codecs import make_codec
 from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText

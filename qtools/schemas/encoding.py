@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from qtools.attributes import TOMBSTONE, DecodedBody
 from qtools.errors import EvaluationError, NetworkError, QtoolsError, StartError
-from qtools.flow.filter import Filter, Passing, parser_for
+from qtools.flow.filter import Filter, Passing
+from qtools.flow.json_values import parser_for
 from qtools.message import Batch
 from qtools.schemas.codecs import make_codec, read_codec, read_schema
 from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText, ValueMisfit

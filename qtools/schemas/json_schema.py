@@ -14,7 +14,7 @@ import orjson
 
 from qtools.attributes import DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError
-from qtools.flow.filter import encode, parser_for
+from qtools.flow.json_values import encode, parser_for
 from qtools.schemas.contract import SchemaInvalid, SchemaText, ValueMisfit
 
 _BASE = "json-schema:///"  # what jsonschema-rs puts before a relative reference

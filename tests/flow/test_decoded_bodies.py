@@ -8,7 +8,8 @@ from qtools.attributes import TOMBSTONE, DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError
 from qtools.expressions.expression import NO_VARIABLES, compile_expression
 from qtools.flow.dedupe_key import make_key
-from qtools.flow.filter import Filter, parse, parse_exactly, parser_for
+from qtools.flow.filter import Filter
+from qtools.flow.json_values import parse, parse_exactly, parser_for
 from qtools.flow.keying import Keying
 from qtools.routing.routes import Route, Routes, To
 from tests.routing.batches import batch

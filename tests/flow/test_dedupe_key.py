@@ -7,7 +7,7 @@ import pytest
 from qtools.errors import EvaluationError
 from qtools.expressions.expression import compile_expression
 from qtools.flow.dedupe_key import make_key
-from qtools.flow.filter import parser_for
+from qtools.flow.json_values import parser_for
 
 
 def key(body: bytes, expression: str = ".id") -> bytes | None:

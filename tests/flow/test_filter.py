@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from qtools.errors import EvaluationError, MessageRefused, PartialFailure, QtoolsError, SinkClosed, SinkError
 from qtools.expressions.expression import compile_expression, truthy
-from qtools.flow.filter import Filter, FilteredSink, OnError, encode, encode_all, parse, parse_exactly, parser_for
+from qtools.flow.filter import Filter, FilteredSink, OnError
+from qtools.flow.json_values import encode, encode_all, parse, parse_exactly, parser_for
 from qtools.flow.loop import Flow
 from qtools.message import Batch, Message, Messages
 from tests.flow.memory import Calls, Feed, Ledger, numbers

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qtools.errors import EvaluationError, NameInvalid, RouteFailed
 from qtools.expressions.expression import NOTHING, compile_expression, truthy
-from qtools.flow.filter import encode
+from qtools.flow.json_values import encode
 from qtools.names import check_topic
 from qtools.routing.routes import Plan, Route, Routes, To
 from qtools.routing.routes_file import to_of

@@ -14,7 +14,7 @@ from typing import Any
 
 from qtools.errors import EvaluationError, ExpressionError
 from qtools.expressions.expression import NOTHING, compile_expression
-from qtools.flow.filter import parser_for
+from qtools.flow.json_values import parser_for
 from qtools.flow.variables import Row, rows_of
 from qtools.formats.encoders import Format, make_format
 from qtools.formats.envelope import encode_envelopes

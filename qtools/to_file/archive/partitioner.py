@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from qtools.errors import EvaluationError
 from qtools.expressions.expression import Expression
-from qtools.flow.filter import parser_for
+from qtools.flow.json_values import parser_for
 from qtools.flow.variables import rows_of
 from qtools.message import Batch
 from qtools.times import event_time

@@ -10,7 +10,7 @@ from __future__ import annotations
 from qtools.cli.dedupe import DedupeStage
 from qtools.errors import EvaluationError
 from qtools.flow.contract import Sink
-from qtools.flow.filter import parser_for
+from qtools.flow.json_values import parser_for
 from qtools.flow.variables import rows_of
 from qtools.message import Batch
 from qtools.to_file.options import DedupeOptions
