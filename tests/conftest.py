@@ -6,6 +6,7 @@ of its own, and whoever stops or floods a broker takes one of his own from `make
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import uuid
@@ -44,6 +45,14 @@ def pytest_configure() -> None:
     that interrupts a shell would wait for ever. Programs here start as they do in a terminal."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # the collection of the tests makes 400,000 objects that stay, and no garbage worth searching for
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but only of what the tests themselves make: a test that calls gc.collect() searched all
+    objects of the collection otherwise, which takes 0.15 s."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -27,7 +28,9 @@ def _parts(node: ast.expr) -> Iterator[str]:
             yield "…"
 
 
-def _strings() -> set[str]:
+@cache
+def strings() -> set[str]:
+    """Every string of the source."""
     found = set()
     for path in (ROOT / "qtools").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -37,14 +40,11 @@ def _strings() -> set[str]:
     return found
 
 
-STRINGS = _strings()
-
-
 def is_printed(message: str) -> bool:
     """Whether the source has a string with all the words of `message`, in their order, or one for each of its parts."""
     parts = [part.strip(" ;:,") for part in message.split("…")]
     words = [part for part in parts if len(part) > 6] or [part for part in parts if part]
-    return all(any(word in string for string in STRINGS) for word in words)
+    return all(any(word in string for string in strings()) for word in words)
 
 
 def test_there_are_messages() -> None:
