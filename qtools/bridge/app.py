@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtools.bridge.loop_guard import dead_letter_topics, forbidden_topics
+from qtools.bridge.loop_guard import forbidden_topics
 from qtools.bridge.lost_attributes import lost_attributes
 from qtools.bridge.options import BridgeOptions
 from qtools.bridge.routing import compiled, plan_for
@@ -34,6 +34,7 @@ from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
 from qtools.message import Batch
 from qtools.names import Subscription
+from qtools.routing.dead_letter_sink import DeadLetterSink, dead_letter_topics
 
 if TYPE_CHECKING:
     from qtools.bridge.dedupe import PlanDedupe
@@ -70,7 +71,12 @@ class _Bridge:
         self.options = options
         self.forbidden = forbidden
         planning = plan_for(options, forbidden)
-        dead_topics = dead_letter_topics(options) if options.on_error in ("dead-letter", "pass") else {}
+        dead_topics: dict[str, str] = {}
+        if options.on_error in ("dead-letter", "pass"):
+            longest = options.engine.capabilities.longest_name
+            dead_topics = dead_letter_topics(
+                options.sources, options.dead_letter_topic, longest, instead=", or choose --on-error"
+            )
         # Dead letters stay where their source is, and are not deferred.
         shared = not dead_topics or (options.to_engine is None and not options.defer)
         warned_topics = () if options.redrive else tuple(dict.fromkeys(dead_topics.values()))
@@ -109,8 +115,8 @@ class _Bridge:
         )
         self.dedupe = self._make_dedupe() if options.dedupe is not None else None
         self.sink = BridgeSink(
-            planning, keyed_publisher, self.dead_letters,
-            on_error=options.on_error, dead_topics=dead_topics, sources=options.sources,
+            planning, keyed_publisher, DeadLetterSink(self.dead_letters, dead_topics, options.sources),
+            on_error=options.on_error,
             max_attempts=max_attempts_of(options), dedupe=self.dedupe,
             lost=lost_attributes(options.engine.capabilities, (options.to_engine or options.engine).capabilities),
         )  # fmt: skip

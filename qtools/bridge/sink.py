@@ -9,37 +9,25 @@ dead-lettered or dropped; the others are requeued, and counted by the loop. In: 
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qtools.attributes import Attributes
 from qtools.bridge.lost_attributes import LostAttributes
 from qtools.bridge.routing import Planning
-from qtools.engines.contract import Publisher
-from qtools.errors import BrokerError, DeadLettersRefused, PartialFailure, Postponed, QtoolsError, RouteFailed
+from qtools.cli.failure_log import FailureLog
+from qtools.errors import PartialFailure, Postponed, QtoolsError, RouteFailed
 from qtools.flow.contract import GroupPublisher
 from qtools.flow.topic_sink import publish_groups
 from qtools.message import Batch
-from qtools.names import Subscription
-from qtools.routing.dead_letter import encode_dead_letter
+from qtools.routing.dead_letter_sink import DeadLetterSink
 from qtools.routing.routes import Plan
 
 if TYPE_CHECKING:  # few bridges have one, and its modules take time to import
     from qtools.bridge.dedupe import PlanDedupe
 
-logger = logging.getLogger("qtools.bridge")
-
-QUIET = 5.0  # s between two lines about messages that could not be routed
-NAMED_REASONS = 3  # that such a line names; the other messages are counted together
-MOST_REASONS = 100  # that are counted one by one until the next line: a reason may quote the message
-OTHER_REASONS = "other reasons"
-POSTPONE_MS = 60_000  # for each attempt: the delay of a message that is too large even for a dead letter
 EQUAL_MS = 1000  # the delay of a message whose key is that of one that was not sent
-MOST_POSTPONED_MS = 3_600_000  # nsqd's --max-req-timeout
 
 
 @dataclass(slots=True)
@@ -57,8 +45,7 @@ class BridgeCounts:
 class BridgeSink:
     """Sends what `planning` says, which may be exchanged between two batches.
 
-    dead_letters: publishes the dead letters. on_error: "dead-letter", "drop", "fail" or "pass". dead_topics: source's
-    topic → topic of its dead letters. sources: what the bridge reads; a dead letter names its channel.
+    dead_letters: publishes the dead letters. on_error: "dead-letter", "drop", "fail" or "pass".
     max_attempts: deliveries after which a message counts as failed; 0 for never. dedupe: --dedupe, if it was given.
     lost: looks at what the destination cannot keep, if there is something.
     """
@@ -67,11 +54,9 @@ class BridgeSink:
         self,
         planning: Planning,
         publisher: GroupPublisher,
-        dead_letters: Publisher,
+        dead_letters: DeadLetterSink,
         *,
         on_error: str,
-        dead_topics: Mapping[str, str],
-        sources: Sequence[Subscription],
         max_attempts: int = 0,
         dedupe: PlanDedupe | None = None,
         lost: LostAttributes | None = None,
@@ -81,15 +66,10 @@ class BridgeSink:
         self._publisher = publisher
         self._dead_letters = dead_letters
         self._on_error = on_error
-        self._dead_topics = dead_topics
-        self._channels: dict[str, str] = {}  # topic → its channel, or channels, as a message does not say which
-        for source in sources:
-            known = self._channels.get(source.topic)
-            self._channels[source.topic] = f"{known},{source.channel}" if known else source.channel
         self._max_attempts = max_attempts
         self._dedupe = dedupe
         self._lost = lost
-        self._failure_log = FailureLog()
+        self._failure_log = FailureLog("qtools.bridge")
 
     async def write(self, batch: Batch) -> None:
         """Return when every message is settled.
@@ -181,40 +161,9 @@ class BridgeSink:
 
     async def _dead_letter(self, batch: Batch, failed: dict[int, QtoolsError]) -> dict[int, QtoolsError]:
         """Publish the messages that `failed` as dead letters. Returns the messages that no dead letter can hold."""
-        places = sorted(failed)
-        some = batch.pick(places)
-        attributes = some.attributes() or Attributes()
-        keys = attributes.keys or [None] * len(some)
-        headers = attributes.headers or [()] * len(some)
-        groups: dict[str, tuple[list[bytes], list[int]]] = {}
-        for origin, start, stop in some.parts:
-            letters, at = groups.setdefault(self._dead_topics[origin.topic], ([], []))
-            channel = self._channels[origin.topic]
-            for nth, message in enumerate(some.messages[start:stop], start):
-                place = places[nth]
-                letters.append(
-                    encode_dead_letter(
-                        message, origin.topic, channel, origin.address, failed[place],
-                        key=keys[nth], headers=headers[nth],
-                    )
-                )  # fmt: skip
-                at.append(place)
-        try:
-            refused = await publish_groups(
-                self._dead_letters,
-                [(topic, letters) for topic, (letters, _) in groups.items()],
-                [at for _, at in groups.values()],
-            )
-        except BrokerError as error:
-            raise DeadLettersRefused(failed[places[0]], len(places), error) from error
-        postponed: dict[int, QtoolsError] = {}
-        for place, copy in refused.items():
-            delay = min(MOST_POSTPONED_MS, POSTPONE_MS * max(1, batch.messages[place].attempts))
-            postponed[place] = Postponed(f"{failed[place]}; as a dead letter {copy.error}", delay)
-        for topic, (_, at) in groups.items():
-            sent = {place: failed[place] for place in at if place not in postponed}
-            if sent:
-                self._log_failures(f"sent to {topic}", sent)
+        sent, postponed = await self._dead_letters.send(batch, failed)
+        for topic, errors in sent.items():
+            self._log_failures(f"sent to {topic}", errors)
         if postponed:
             self._log_failures("given back for a while, as not even a dead letter can hold them", postponed)
         return postponed
@@ -224,37 +173,3 @@ class BridgeSink:
 
     def __repr__(self) -> str:
         return f"<BridgeSink {self._publisher!r} {self.counts}>"
-
-
-class FailureLog:
-    """Logs messages that could not be routed: the first of each fate at once, later ones as counts, at most one line
-    every QUIET s."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._last: dict[str, float] = {}
-        self._unlogged: dict[str, Counter[str]] = {}  # messages since the last line, by fate and reason
-
-    def log(self, fate: str, reasons: Iterable[str]) -> None:
-        """Note messages with the same `fate`: why each could not be routed."""
-        counts = self._unlogged.setdefault(fate, Counter())
-        for why in reasons:
-            counts[why if why in counts or len(counts) < MOST_REASONS else OTHER_REASONS] += 1
-        now = self._loop.time()
-        if now - self._last.get(fate, -QUIET) < QUIET:
-            return
-        self._last[fate] = now
-        del self._unlogged[fate]
-        count = counts.total()
-        logger.warning("%s %s: %s", f"{count:,} message{'' if count == 1 else 's'}", fate, _listed(counts))
-
-
-def _listed(counts: Counter[str]) -> str:
-    """`REASON`, or `REASON (20), REASON (12), other reasons (7)`, the most frequent first."""
-    if len(counts) == 1:
-        return next(iter(counts))
-    others = counts.pop(OTHER_REASONS, 0)
-    named = counts.most_common(NAMED_REASONS)
-    others += counts.total() - sum(count for _, count in named)
-    texts = [f"{why} ({count:,})" for why, count in named] + ([f"{OTHER_REASONS} ({others:,})"] if others else [])
-    return ", ".join(texts)

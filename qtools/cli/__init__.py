@@ -9,6 +9,7 @@
     flag_rules.py     which flags do not go together
     types.py          durations, sizes, addresses, names and delimiters as click types
     logs.py           log lines on stderr, as text or JSON
+    failure_log.py    log lines about messages that failed
     progress_line.py  the progress line on a terminal, and the closing summary
     upload_run.py     sends a whole input: shared by q-pipe and q-to-file replay
     checkpoint.py     a checkpoint file: the position up to which an input was sent

@@ -18,6 +18,7 @@ from qtools.errors import BrokerError, DeadLettersRefused, PartialFailure, Postp
 from qtools.expressions.expression import compile_expression
 from qtools.message import Batch, Message, Messages
 from qtools.names import Subscription
+from qtools.routing.dead_letter_sink import DeadLetterSink
 from qtools.routing.routes import Route, Routes
 from qtools.routing.routes_file import to_of
 from tests.engines.nsq.scripted import Caller, Scripted, settings
@@ -50,7 +51,7 @@ async def delivering(peer: Scripted, to: str, when: str | None = None, **some: A
     some = {"on_error": "dead-letter", **some}
     dead, sources = {"events": "events.dead"}, [Subscription("events", "me")]
     try:
-        yield BridgeSink(planning, publisher, publisher, dead_topics=dead, sources=sources, **some)
+        yield BridgeSink(planning, publisher, DeadLetterSink(publisher, dead, sources), **some)
     finally:
         await publisher.close()
 
