@@ -10,6 +10,7 @@ They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded brok
     hard_links.py  gives a complete file its name
     durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
+    receive_buffer.py  bytes that have arrived and are not parsed yet
     backoff.py    the delay before the next attempt
     entry.py      the console scripts
     formats/      raw lines, length32, envelope, msgpack: bytes to messages, and back

@@ -6,6 +6,7 @@ choice.py    which broker a command uses, and the engine for it: flags, addresse
 url.py       a broker's address as a URL
 profiles.py  brokers by name, from the user's configuration file
 option_values.py  true and false in words, and secret files
+connections/  connections to a broker: opened, kept, closed, with TLS; no protocol
 nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
 kafka/       Kafka, on librdkafka
 """

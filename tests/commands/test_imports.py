@@ -14,18 +14,20 @@ from harness.shell import NOT_MEASURED, Shell
 
 BASE = """
     qtools qtools.attributes qtools.backoff qtools.descriptors qtools.durations qtools.entry qtools.errors
-    qtools.host_port qtools.message qtools.names
+    qtools.host_port qtools.message qtools.names qtools.receive_buffer
     qtools.cli qtools.cli.broker qtools.cli.ending qtools.cli.flag_rules qtools.cli.logs qtools.cli.metrics
     qtools.cli.metrics.operations
     qtools.cli.options qtools.cli.program qtools.cli.progress_line qtools.cli.run qtools.cli.types qtools.cli.worker
     qtools.cli.schemas qtools.cli.schemas.options
     qtools.engines qtools.engines.choice qtools.engines.contract qtools.engines.requirements qtools.engines.url
+    qtools.engines.connections qtools.engines.connections.keep_connected
+    qtools.engines.connections.open_connection qtools.engines.connections.stream_connection
     qtools.engines.nsq qtools.engines.nsq.address qtools.engines.nsq.connect qtools.engines.nsq.connection
     qtools.engines.nsq.connection_pool qtools.engines.nsq.discovery qtools.engines.nsq.engine
     qtools.engines.nsq.in_flight qtools.engines.nsq.settings
     qtools.engines.nsq.protocol qtools.engines.nsq.protocol.client_states qtools.engines.nsq.protocol.commands
     qtools.engines.nsq.protocol.frames qtools.engines.nsq.protocol.identify
-    qtools.engines.nsq.protocol.receive_buffer qtools.engines.nsq.protocol.session
+    qtools.engines.nsq.protocol.session
     qtools.engines.nsq.protocol.transforms
     qtools.flow qtools.flow.contract qtools.flow.gather qtools.flow.loop qtools.flow.throttle
     qtools.formats qtools.formats.lines

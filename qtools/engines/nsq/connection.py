@@ -3,18 +3,21 @@
     socket ─▶ data_received ─▶ ClientSession.receive ─▶ owner.on_messages
     finish, requeue, touch, ready, publish ─▶ ClientSession ─▶ one write for each turn of the event loop ─▶ socket
 
-All that is sent within one turn (the reply to a heartbeat, the ready count, acknowledgements) leaves in one write.
-A connection has a timer: it sends TOUCH for messages that are in flight for longer than half of msg_timeout, and it
-closes itself when the broker has been silent for too long. connect.py opens a connection.
+All that is sent within one turn (the reply to a heartbeat, the ready count, acknowledgements) leaves in one write:
+engines/connections/stream_connection.py does that. A connection has a timer: it sends TOUCH for messages that are in
+flight for longer than half of msg_timeout, and it closes itself when the broker has been silent for too long.
+connect.py opens a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+from qtools.engines.connections import stream_connection
+from qtools.engines.connections.stream_connection import StreamConnection
 from qtools.engines.nsq.address import Address
 from qtools.engines.nsq.in_flight import Delivery, InFlightLedger, PendingReplies
 from qtools.engines.nsq.protocol.identify import IdentifyResponse
@@ -24,11 +27,6 @@ from qtools.message import Messages
 
 logger = logging.getLogger("qtools.client")
 
-# s that the broker may take to read the last bytes and to close; after that the connection is aborted.
-LINGER = 3.0
-# Bytes that wait to be written to a socket; with more than that, the publisher does not use the connection.
-HIGH_WATER = 1024 * 1024
-
 
 class Owner(Protocol):
     """Receives the messages of a connection. The call does not wait."""
@@ -37,32 +35,21 @@ class Owner(Protocol):
         """`messages` arrived on `connection`, in `size` bytes from the socket; `delivery` is their origin."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(StreamConnection[IdentifyResponse]):
     """A connection to a broker; `connect` (connect.py) makes it and waits for the handshake."""
 
     def __init__(self, address: Address, session: ClientSession, heartbeat: float) -> None:
+        super().__init__()
         self.address_ = address
         self.session = session
         self.owner: Owner | None = None
-        self.on_writable: Callable[[], None] | None = None  # called when the socket accepts bytes again
         self.topic = ""
         self.channel = ""
         self.ready_count = 0
         self.received = 0
         self.acknowledgements_failed = 0
         self.ledger = InFlightLedger(self)
-        self.lost: asyncio.Future[QtoolsError | None] = asyncio.get_running_loop().create_future()
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._established: asyncio.Future[IdentifyResponse] = self._loop.create_future()
-        self._flush_due = False
-        self._is_writable = True
-        self._unflushed = 0  # bytes of publishes that leave with the next write
-        self._failure: QtoolsError | None = None
-        self._closing = False
-        self._eof_written = False
         self._heartbeat = heartbeat  # s between two heartbeats of the broker
-        self._last_received = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
     # ── what a consumer or publisher calls ──
@@ -74,19 +61,6 @@ class Connection(asyncio.Protocol):
     @property
     def agreed(self) -> IdentifyResponse:
         return self.session.agreed
-
-    @property
-    def is_open(self) -> bool:
-        return not self.lost.done() and not self._closing
-
-    @property
-    def _is_shut(self) -> bool:
-        """Whether bytes that are written now can no longer reach the broker."""
-        return self.lost.done() or self._transport is None or self._transport.is_closing() or self._eof_written
-
-    async def wait_established(self) -> IdentifyResponse:
-        """Wait for the end of the handshake. Errors as for `connect`."""
-        return await self._established
 
     async def subscribe(self, topic: str, channel: str) -> None:
         """Subscribe to `channel` of `topic`; messages arrive after the first `ready`."""
@@ -110,11 +84,6 @@ class Connection(asyncio.Protocol):
             self._unflushed += len(encoded)
             self._flush_soon()
         return replies
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether the socket accepts more bytes; if not, the publisher waits, so that it does not fill its memory."""
-        return self._is_writable and self._unflushed < HIGH_WATER
 
     @property
     def unanswered(self) -> int:
@@ -162,30 +131,15 @@ class Connection(asyncio.Protocol):
             self.session.stop_receiving(replies)
             self._flush_soon()
             either: list[asyncio.Future[Any]] = [replies.done, self.lost]
-            await asyncio.wait(either, timeout=LINGER, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=stream_connection.LINGER, return_when=asyncio.FIRST_COMPLETED)
         self._closing = True
         for ids in self.ledger.take_all():
             self.session.requeue(ids, 0)
-        self._flush()
-        if not self.lost.done() and not self._transport.is_closing():
-            self._eof_written = True
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
-            await asyncio.wait([self.lost], timeout=LINGER)
-            self._transport.abort()
-
-    def abort(self, error: QtoolsError | None = None) -> None:
-        """Close at once; `lost` completes with `error`, or with the first error that was passed."""
-        self._failure = self._failure or error
-        self._closing = True
-        if self._transport is not None:
-            self._transport.abort()
+        await self._end_stream()
 
     # ── asyncio.Protocol ──
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class, but do the same
-        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+    def _on_connected(self) -> None:
         self.session.start()
         self._flush()
         self._timer = self._loop.call_later(self._heartbeat / 2, self._tick)
@@ -211,32 +165,12 @@ class Connection(asyncio.Protocol):
         if self.session.has_output and not self._flush_due:
             self._flush_soon()
 
-    def eof_received(self) -> None:
-        return None  # the transport closes our side too
-
-    def pause_writing(self) -> None:
-        self._is_writable = False
-
-    def resume_writing(self) -> None:
-        self._is_writable = True
-        if self.on_writable is not None:
-            self.on_writable()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._is_writable = True
+    def _on_lost(self, error: QtoolsError | None, reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        error = self._failure
-        if error is None and not self._closing:
-            error = ConnectionLost(self.address, _lost_reason(exc))
         self.ledger.drop()
-        if not self._established.done():
-            self._established.set_exception(error or ConnectionLost(self.address, "closed before the handshake ended"))
-            self._established.exception()
         for tag in self.session.unanswered:
-            tag.fail(ConnectionLost(self.address, _lost_reason(exc)))
-        if not self.lost.done():
-            self.lost.set_result(error)
+            tag.fail(ConnectionLost(self.address, reason))
 
     # ── inside ──
 
@@ -275,30 +209,17 @@ class Connection(asyncio.Protocol):
             error.permanent = True
         self.abort(error)
 
-    def _flush_soon(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        if self._is_shut or self._transport is None:
-            return
-        data = self.session.take_output()
-        if data:
-            self._transport.write(data)
-            if self._unflushed >= HIGH_WATER and self._is_writable and self.on_writable is not None:
-                self._loop.call_soon(self.on_writable)
-            self._unflushed = 0
+    def _take_output(self) -> bytes:
+        return self.session.take_output()
 
     def _tick(self) -> None:
         """Close the connection if the broker is silent, and send TOUCH for messages that are in flight for long."""
         if self._timer is not None:
             self._timer.cancel()
         now = self._loop.time()
-        if now - self._last_received > 2.5 * self._heartbeat and not self._closing:
+        if self._silence > 2.5 * self._heartbeat and not self._closing:
             # nsqd sends a heartbeat in each interval. After two that are missing, it counts as gone.
-            self.abort(ConnectionLost(self.address, f"silent for {now - self._last_received:.0f} s"))
+            self.abort(ConnectionLost(self.address, f"silent for {self._silence:.0f} s"))
             return
         touch_after = self.agreed.msg_timeout / 1000 / 2
         for ids in self.ledger.take_due(now, touch_after):
@@ -310,9 +231,3 @@ class Connection(asyncio.Protocol):
         where = f" {self.topic}/{self.channel}" if self.topic else ""
         state = "" if self.is_open else " closed"
         return f"<Connection {self.address}{where} in_flight={self.in_flight}/{self.ready_count}{state}>"
-
-
-def _lost_reason(exc: BaseException | None) -> str:
-    if exc is None:
-        return "the broker closed the connection"
-    return exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)

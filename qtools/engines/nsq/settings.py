@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from qtools import __version__
 from qtools.engines.nsq.protocol.identify import IdentifyRequest
-from qtools.errors import StartError, UsageError
+from qtools.errors import UsageError
 
 if TYPE_CHECKING:
     import ssl
@@ -77,30 +77,10 @@ class Settings:
     def _tls_context(self) -> ssl.SSLContext:
         if self._context is not None:
             return self._context
-        import ssl
+        from qtools.engines.connections.tls import TlsFiles, make_tls_context
 
-        context = ssl.create_default_context()
-        try:
-            if self.tls_ca:
-                context = ssl.create_default_context(cafile=self.tls_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise StartError(f"cannot use the CA file {self.tls_ca}: {_why(error)}") from error
-        if self.tls_insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if self.tls_cert:
-            try:
-                context.load_cert_chain(self.tls_cert, self.tls_key or None)
-            except (OSError, ssl.SSLError) as error:
-                files = f"{self.tls_cert} and {self.tls_key}" if self.tls_key else self.tls_cert
-                raise StartError(f"cannot use the client certificate {files}: {_why(error)}") from error
-        self._context = context
-        return context
-
-
-def _why(error: OSError) -> str:
-    reason = getattr(error, "reason", None)
-    return str(error.strerror or reason or error) if reason is None else str(reason)
+        self._context = make_tls_context(TlsFiles(self.tls_ca, self.tls_cert, self.tls_key, self.tls_insecure))
+        return self._context
 
 
 def read_secret(path: str, environ: Mapping[str, str] = os.environ) -> bytes | None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from qtools.engines.nsq import connection as module
+from qtools.engines.connections import stream_connection as module
 from qtools.engines.nsq.connect import connect
 from qtools.engines.nsq.protocol import commands
 from qtools.engines.nsq.protocol.client_commands import (

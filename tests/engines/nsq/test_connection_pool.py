@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qtools.engines.nsq import connection_pool as module
+from qtools.engines.connections import keep_connected as module
 from qtools.engines.nsq.address import Address, Brokers
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.connection_pool import ConnectionPool
@@ -256,7 +256,7 @@ async def test_a_refusal_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_end_while_a_connection_comes_about_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qtools.engines.nsq.connection.LINGER", 0.1)
+    monkeypatch.setattr("qtools.engines.connections.stream_connection.LINGER", 0.1)
     for stuck in (Identify, Sub, Close):
         async with Scripted() as good, Scripted(lambda caller, command, kind=stuck: isinstance(command, kind)) as slow:
             subscribing = Using(lambda connection: connection.subscribe("events", "archive"))

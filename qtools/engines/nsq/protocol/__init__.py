@@ -2,7 +2,6 @@
 
 No sockets, no clock, no asyncio here: a function that needs the time takes it as an argument.
 
-    receive_buffer.py  bytes that have arrived and are not parsed yet
     frames.py          server to client: frames and messages, decoded and encoded
     commands.py        client to server: each command encoded
     client_commands.py  client to server, on the broker's side: the commands as plain data

@@ -31,8 +31,8 @@ from qtools.engines.nsq.protocol.client_commands import (
     Touch,
 )
 from qtools.engines.nsq.protocol.commands import fin
-from qtools.engines.nsq.protocol.receive_buffer import ReceiveBuffer
 from qtools.names import is_valid_name
+from qtools.receive_buffer import ReceiveBuffer
 
 _OBJECT_BYTES = 48  # of a message of an MPUB, beside its bytes and their length: an object, and its place in a list
 MAX_LINE = 16 * 1024  # nsqd's read buffer; at a longer line it closes the connection without an error frame

@@ -17,9 +17,9 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from qtools.engines.nsq.protocol.receive_buffer import ReceiveBuffer
 from qtools.errors import ProtocolError
 from qtools.message import Message, Messages
+from qtools.receive_buffer import ReceiveBuffer
 
 RESPONSE, ERROR, MESSAGE = 0, 1, 2
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from qtools.engines.nsq import connection_pool
+from qtools.engines.connections import keep_connected
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.protocol.client_commands import Command, Publish
 from qtools.engines.nsq.publish import batch_splitter, publish_queue
@@ -164,7 +164,7 @@ async def _publish(
 def _no_pauses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "qtools.client")
     monkeypatch.setattr(publish_queue, "TRANSIENT_PAUSE", 0.0)
-    monkeypatch.setattr(connection_pool, "next_delay", lambda failures: 0.0)
+    monkeypatch.setattr(keep_connected, "next_delay", lambda failures: 0.0)
 
 
 sizes = st.lists(st.sampled_from([6, 7, 15, LIMIT, LIMIT + 1, 40]), min_size=1, max_size=8)

@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtools.engines.nsq.protocol.receive_buffer import ReceiveBuffer
+from qtools.receive_buffer import ReceiveBuffer
 
 
 def test_what_was_not_understood_is_there_with_the_next_chunk() -> None:

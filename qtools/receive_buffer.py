@@ -1,4 +1,4 @@
-"""Bytes that have arrived and are not parsed yet. Both readers of the protocol use it.
+"""Bytes that have arrived and are not parsed yet. The readers of the protocols use it.
 
 In: chunks, as they are read from a socket. Out: `data` from `at` on. A reader calls `need` when it knows how many bytes
 the next item has; until they are there, chunks are collected in a list and not copied. No memory is allocated for a
