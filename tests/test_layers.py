@@ -54,6 +54,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "engines/nsq": BASE | {"engines", "engines/connections", "engines/nsq/protocol", "flow"},
     "engines/nsq/protocol": BASE,
     "engines/kafka": BASE | {"engines", "flow"},
+    "engines/jetstream": BASE | {"engines", "engines/connections", "engines/jetstream/protocol", "flow"},
+    "engines/jetstream/protocol": BASE,
     "manual": BASE | {"cli"},  # the pages of docs/, shown by `qtools help` and made into man pages by the build
     "web": BASE,
     "broker": BASE | {"engines/nsq/protocol", "cli", "web"},
@@ -78,7 +80,7 @@ ALSO: dict[str, frozenset[str]] = {
 }
 
 # The rooms of bytes and rules: time is an argument there, and nothing waits.
-PURE = frozenset({"engines/nsq/protocol", "flow", "formats", "expressions", "routing"})
+PURE = frozenset({"engines/nsq/protocol", "engines/jetstream/protocol", "flow", "formats", "expressions", "routing"})
 IMPURE = frozenset({"asyncio", "socket", "time", "threading"})
 BUT = frozenset({"flow/loop.py"})  # the one loop
 

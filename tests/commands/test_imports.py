@@ -24,7 +24,7 @@ BASE = """
     qtools.engines.connections.open_connection qtools.engines.connections.stream_connection
     qtools.engines.nsq qtools.engines.nsq.address qtools.engines.nsq.connect qtools.engines.nsq.connection
     qtools.engines.nsq.connection_pool qtools.engines.nsq.discovery qtools.engines.nsq.engine
-    qtools.engines.nsq.in_flight qtools.engines.nsq.settings
+    qtools.engines.connections.in_flight qtools.engines.nsq.settings
     qtools.engines.nsq.protocol qtools.engines.nsq.protocol.client_states qtools.engines.nsq.protocol.commands
     qtools.engines.nsq.protocol.frames qtools.engines.nsq.protocol.identify
     qtools.engines.nsq.protocol.session

@@ -6,7 +6,6 @@
     settings.py         how to connect: TLS, AUTH, compression, names, timeouts
     connect.py          opens a connection, and says why one could not be opened
     connection.py       one socket that drives one protocol session
-    in_flight.py        messages in flight on a connection, and commands that wait for their reply
     connection_pool.py  many addresses, each kept connected
     ask_all.py          asks several HTTP APIs at once, and logs each outage once
     discovery.py        asks every nsqlookupd, and keeps the set of addresses

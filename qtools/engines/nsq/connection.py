@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from qtools.engines.connections import stream_connection
+from qtools.engines.connections.in_flight import Delivery, InFlightLedger
 from qtools.engines.connections.stream_connection import StreamConnection
 from qtools.engines.nsq.address import Address
-from qtools.engines.nsq.in_flight import Delivery, InFlightLedger, PendingReplies
 from qtools.engines.nsq.protocol.identify import IdentifyResponse
 from qtools.engines.nsq.protocol.session import Answered, ClientSession, Established, Event, RefusedRequest
 from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError
@@ -33,6 +33,26 @@ class Owner(Protocol):
 
     def on_messages(self, connection: Connection, delivery: Delivery, messages: Messages, size: int) -> None:
         """`messages` arrived on `connection`, in `size` bytes from the socket; `delivery` is their origin."""
+
+
+class PendingReplies:
+    """The replies to one write that the broker has not sent yet: `done` completes with the last of `left` OKs."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, done: asyncio.Future[None], left: int) -> None:
+        self.done = done
+        self.left = left
+
+    def answered(self) -> None:
+        self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: QtoolsError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()  # mark it as retrieved: the caller may have been cancelled
 
 
 class Connection(StreamConnection[IdentifyResponse]):

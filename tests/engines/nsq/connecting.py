@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from qtools.engines.connections.in_flight import Delivery
 from qtools.engines.nsq.connect import connect
 from qtools.engines.nsq.connection import Connection
-from qtools.engines.nsq.in_flight import Delivery
 from qtools.engines.nsq.protocol.client_commands import (
     Command,
     Identify,

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from qtools.engines.connections.in_flight import Delivery
 from qtools.engines.nsq.connect import connect
 from qtools.engines.nsq.connection import Connection
-from qtools.engines.nsq.in_flight import Delivery
 from qtools.engines.nsq.protocol import commands
 from qtools.engines.nsq.protocol.client_commands import (
     Finish,

@@ -19,8 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from qtools.engines.nsq.connection import Connection
-from qtools.engines.nsq.in_flight import PendingReplies
+from qtools.engines.nsq.connection import Connection, PendingReplies
 from qtools.engines.nsq.publish.batch_splitter import BatchSplitter, Group, PublishCommand
 from qtools.engines.nsq.publish.load_balancing import LoadBalancer
 from qtools.errors import BrokerError, ConnectionLost, MessageRefused, NetworkError, SizeError

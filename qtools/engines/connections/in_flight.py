@@ -1,4 +1,4 @@
-"""Messages in flight on a connection, and publishes that the broker has not answered. No I/O.
+"""Messages in flight on a connection. No I/O.
 
     Connection ─ids of one read─▶ InFlightLedger.add ─▶ Delivery, the origin of a batch
     Batch.finish ─▶ Delivery.finish ─▶ Connection.finish ─▶ one run of FINs
@@ -11,12 +11,10 @@ messages, for a limit or a quota (`InFlightLedger.on_finish`).
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from qtools.errors import QtoolsError
 from qtools.message import Batch, Parts
 
 
@@ -203,23 +201,3 @@ def merge_deliveries(batch: Batch) -> None:
             first.merge([delivery for delivery, _, _ in run[1:]], ids[start:stop])
         parts.append((first, start, stop))
     batch.parts = parts
-
-
-class PendingReplies:
-    """The replies to one write that the broker has not sent yet: `done` completes with the last of `left` OKs."""
-
-    __slots__ = ("done", "left")
-
-    def __init__(self, done: asyncio.Future[None], left: int) -> None:
-        self.done = done
-        self.left = left
-
-    def answered(self) -> None:
-        self.left -= 1
-        if not self.left and not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, error: QtoolsError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-            self.done.exception()  # mark it as retrieved: the caller may have been cancelled

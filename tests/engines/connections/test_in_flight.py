@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qtools.engines.nsq.in_flight import InFlightLedger, merge_deliveries
+from qtools.engines.connections.in_flight import InFlightLedger, merge_deliveries
 from qtools.message import Batch, Message, Messages
 
 Call = tuple[str, list[bytes]]
