@@ -56,6 +56,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "engines/kafka": BASE | {"engines", "flow"},
     "engines/jetstream": BASE | {"engines", "engines/connections", "engines/jetstream/protocol", "flow"},
     "engines/jetstream/protocol": BASE,
+    "engines/redis": BASE | {"engines", "engines/connections", "engines/redis/protocol", "flow"},
+    "engines/redis/protocol": BASE,
     "manual": BASE | {"cli"},  # the pages of docs/, shown by `qtools help` and made into man pages by the build
     "web": BASE,
     "broker": BASE | {"engines/nsq/protocol", "cli", "web"},
@@ -80,7 +82,12 @@ ALSO: dict[str, frozenset[str]] = {
 }
 
 # The rooms of bytes and rules: time is an argument there, and nothing waits.
-PURE = frozenset({"engines/nsq/protocol", "engines/jetstream/protocol", "flow", "formats", "expressions", "routing"})
+PURE = frozenset(
+    {
+        "engines/nsq/protocol", "engines/jetstream/protocol", "engines/redis/protocol", "flow", "formats",
+        "expressions", "routing",
+    }
+)  # fmt: skip
 IMPURE = frozenset({"asyncio", "socket", "time", "threading"})
 BUT = frozenset({"flow/loop.py"})  # the one loop
 

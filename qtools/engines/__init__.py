@@ -9,4 +9,5 @@ option_values.py  true and false in words, and secret files
 connections/  connections to a broker: opened, kept, closed, with TLS; no protocol
 nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
 kafka/       Kafka, on librdkafka
+redis/       Redis Streams, also of Valkey
 """
