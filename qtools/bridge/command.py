@@ -69,6 +69,13 @@ Exit status: 0 done, or SIGTERM; 1 failed, 2 usage, 3 could not start.
     help="HTTP address of an nsqlookupd that names the nsqds to send to (repeatable).",
 )
 @click.option(
+    "--to-engine-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the connection to the broker to send to (repeatable). --engine-option is for both connections, "
+    "or for the one whose engine has the setting.",
+)
+@click.option(
     "--balance",
     type=click.Choice(["fastest", "round-robin"]),
     default="fastest",

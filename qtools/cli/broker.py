@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, check_engines, choose_broker, flags_of_each, one_broker
+from qtools.engines.choice import BrokerFlags, check_engines, choose_broker, divide_flags, one_broker
 from qtools.engines.choice import engine_of as make_engine
+from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.contract import Engine
 from qtools.engines.url import SCHEMES, UNIX, BrokerUrl, split_address
 from qtools.errors import NameInvalid, UsageError
@@ -65,18 +66,23 @@ def engines_of(
 ) -> tuple[Engine, Engine | None]:
     """Make the engines of a source and of a destination; None for a destination on the same broker as the source.
 
-    Flags about connections apply to both, but for those that only one of their engines has. The settings in a URL or a
-    profile apply to that broker only.
+    Flags about connections and --engine-option apply to both, but for those that only one of their engines knows.
+    --to-engine-option, and the settings in a URL or a profile, apply to one broker only.
     """
     flags, to_flags = _broker_flags(given), _broker_flags(given, "to-")
-    connection = _connection_flags(given)
+    connection = _connection_flags(given)._replace(to_options=_pairs(given, "to_engine_option"))
     to_choice = choose_broker(to_flags, to_address) if to_flags.given or to_address is not None else None
     choice = choose_broker(flags, address)
     if to_choice is None:
+        if connection.to_options:
+            raise UsageError(
+                "--to-engine-option is for another broker than that of the sources: give --to-broker, or use"
+                " --engine-option"
+            )
         engine = make_engine(program, choice, connection)
         check_engines(engine)
         return engine, None
-    connection, to_connection = flags_of_each(connection, choice, to_choice)
+    connection, to_connection = divide_flags(connection, choice, to_choice)
     engine, to_engine = make_engine(program, choice, connection), make_engine(program, to_choice, to_connection)
     check_engines(engine, to_engine)
     return engine, to_engine
@@ -117,13 +123,21 @@ def _connection_flags(given: dict[str, Any]) -> ConnectionFlags:
     fields = {name: given.pop(name) for name in _FIELDS}
     fields["secret_file"] = given.pop("auth_secret_file")
     fields["msg_timeout"] = int((given.pop("msg_timeout", None) or 0) * 1000)
+    fields["nsqd_http"] = given.pop("nsqd_http")
+    options = _pairs(given, "engine_option")
+    return ConnectionFlags({name: value for name, value in fields.items() if value}, options)
+
+
+def _pairs(given: dict[str, Any], name: str) -> dict[str, str]:
+    """Remove the KEY=VALUE words of --engine-option, or of --to-engine-option, from `given`."""
+    flag = "--" + name.replace("_", "-")
     options: dict[str, str] = {}
-    for word in given.pop("engine_option"):
+    for word in given.pop(name):
         key, separator, value = word.partition("=")
         key = key.strip().replace("-", "_")
         if not separator or not key:
-            raise UsageError(f"--engine-option {word!r} is not KEY=VALUE")
+            raise UsageError(f"{flag} {word!r} is not KEY=VALUE")
         if key in options:
-            raise UsageError(f"--engine-option gives {key!r} twice")
+            raise UsageError(f"{flag} gives {key!r} twice")
         options[key] = value
-    return ConnectionFlags({name: value for name, value in fields.items() if value}, options, given.pop("nsqd_http"))
+    return options

@@ -2,10 +2,10 @@
 
 contract.py  what a command may know of an engine
 requirements.py  what a run needs of its engines
-choice.py    which broker a command uses, and the engine for it: flags, addresses, the environment
+choice.py    the table of the engines; which broker a command uses: flags, addresses, the environment
 url.py       a broker's address as a URL
 profiles.py  brokers by name, from the user's configuration file
-option_values.py  true and false in words, and secret files
+connection_options.py  settings of a connection that every engine has: TLS, credentials, options by key
 connections/  connections to a broker: opened, kept, closed, with TLS; no protocol
 nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
 kafka/       Kafka, on librdkafka

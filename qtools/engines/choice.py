@@ -3,8 +3,8 @@
     1. --broker, or --nsqd or --lookupd     2. the address in a topic     never both
     3. $QTOOLS_BROKER, or $QTOOLS_NSQD or $QTOOLS_LOOKUPD                 4. the private local broker
 
-Of a setting that is given in several places the first of these counts: a flag, --engine-option, the URL's query, the
-profile. The only file that is read before an engine is chosen is the one with the profiles.
+The only file that is read before an engine is chosen is the one with the profiles. connection_options.py says which of
+several values of a setting counts.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, NamedTuple
 
-from qtools.engines.url import LOCAL, BrokerUrl, is_url, parse_url
+from qtools.engines.connection_options import (
+    BrokerChoice,
+    ConnectionFlags,
+    ConnectionRequest,
+    EngineOptions,
+    flags_of_each,
+    password_refused,
+    refuse_passwords,
+)
+from qtools.engines.url import LOCAL, BrokerUrl, default_ports, is_url, parse_url
 from qtools.errors import AddressInvalid, UsageError, without_userinfo
 
 if TYPE_CHECKING:
     from qtools.engines.contract import Engine
-    from qtools.engines.nsq.engine import NsqEngine
-    from qtools.engines.profiles import Profile
 
 
 class BrokerFlags(NamedTuple):
@@ -38,51 +45,21 @@ class BrokerFlags(NamedTuple):
         return [f"--{self.prefix}{name}" for name, value in words if value]
 
 
-class BrokerChoice(NamedTuple):
-    """The broker that was chosen: `urls`, which differ in their hosts only, or NSQ's own words for it.
+def _nsq() -> EngineOptions:
+    from qtools.engines.nsq.options import ENGINE
 
-    Without any of them NSQ's variables in the environment count, then the private local broker.
-    origin: where it was named, for messages. profile: the one with `urls`.
-    """
-
-    urls: tuple[BrokerUrl, ...] = ()
-    nsqd: tuple[str, ...] = ()
-    lookupd: tuple[str, ...] = ()
-    origin: str = ""
-    profile: Profile | None = None
-
-    @property
-    def engine(self) -> str:
-        """The engine that serves it, as messages name it."""
-        return self.urls[0].engine if self.urls else "NSQ"
+    return ENGINE
 
 
-class ConnectionFlags(NamedTuple):
-    """What flags say about a connection. fields: of Settings, only those that were given; also "secret_file" (a path).
+def _kafka() -> EngineOptions:
+    from qtools.engines.kafka.options import ENGINE
 
-    options: the pairs of --engine-option. nsqd_http: the values of --nsqd-http-address.
-    """
-
-    fields: Mapping[str, Any]
-    options: Mapping[str, str]
-    nsqd_http: Sequence[str] = ()
+    return ENGINE
 
 
-# Fields of ConnectionFlags that NSQ has and other engines refuse.
-_OF_NSQ = frozenset({"snappy", "deflate", "deflate_level", "msg_timeout"})
-
-
-def flags_of_each(
-    flags: ConnectionFlags, choice: BrokerChoice, to_choice: BrokerChoice
-) -> tuple[ConnectionFlags, ConnectionFlags]:
-    """What `flags` say about the connections to a source and to a destination. If one of them is NSQ and the other is
-    not, the flags that only NSQ has are for NSQ; --nsqd-http-address is for the source."""
-    made = []
-    for one, other in ((choice, to_choice), (to_choice, choice)):
-        is_ours = one.engine == "NSQ" or other.engine != "NSQ"
-        fields = {name: value for name, value in flags.fields.items() if is_ours or name not in _OF_NSQ}
-        made.append(flags._replace(fields=fields, nsqd_http=flags.nsqd_http if one is choice else ()))
-    return made[0], made[1]
+# The engines: the name, as url.SCHEMES has it → what the engine declares of its settings. It is imported only for an
+# engine that is used.
+ENGINES: dict[str, Callable[[], EngineOptions]] = {"NSQ": _nsq, "Kafka": _kafka}
 
 
 def choose_broker(
@@ -108,7 +85,7 @@ def choose_broker(
     if flags.broker:
         return _named(flags.broker, given[0], environ)
     if given:
-        _refuse_passwords(*flags.nsqd, *flags.lookupd)
+        refuse_passwords((*flags.nsqd, *flags.lookupd), _nsq().password_variable)
         return BrokerChoice(nsqd=tuple(flags.nsqd), lookupd=tuple(flags.lookupd))
     if word := environ.get("QTOOLS_BROKER", "").strip():
         for name in ("QTOOLS_NSQD", "QTOOLS_LOOKUPD"):
@@ -121,67 +98,25 @@ def choose_broker(
 def engine_of(
     program: str, choice: BrokerChoice, flags: ConnectionFlags, environ: Mapping[str, str] = os.environ
 ) -> Engine:
-    """The engine for `choice`, with its settings; secrets are read here. UsageError, StartError.
-
-    This is the one place that decides which engine serves a URL.
-    """
-    _refuse_passwords(*flags.nsqd_http)
-    if choice.urls and choice.urls[0].engine == "Kafka":
-        return _kafka_engine(program, choice, flags, environ)
-    from qtools.engines.nsq.address import choose_brokers
-    from qtools.engines.nsq.engine import NsqEngine
-    from qtools.engines.nsq.settings import Settings, read_secret
-
-    fields: dict[str, Any] = {}
-    for layer in (*_options(choice, flags), flags.fields):
-        for one, other in (("snappy", "deflate"), ("deflate", "snappy")):
-            if layer.get(one) and not layer.get(other):
-                fields.pop(other, None)
-        fields |= layer
-    secret_file = fields.pop("secret_file", "")
-    of_url = choice.urls[0].password if choice.urls else ""
-    secret = os.fsencode(of_url) if of_url and not secret_file else read_secret(secret_file, environ)
-    http_of_options = fields.pop("nsqd_http", "").split(",")
-    http = flags.nsqd_http or [text for text in http_of_options if text]
-    if not choice.urls:
-        brokers = choose_brokers(choice.nsqd, choice.lookupd, http, environ)
-    else:
-        url = choice.urls[0]
-        if url.user:
-            raise UsageError(
-                f"{choice.origin}: NSQ has no user names; its AUTH secret is a URL's password: nsq://:SECRET@HOST"
-            )
-        if url.is_tls and fields.get("tls") is False:
-            raise UsageError(f"{choice.origin}: {url.scheme}:// is TLS, and the option tls is false: leave out one")
-        fields["tls"] = url.is_tls or fields.get("tls", False)
-        hosts = [host for each in choice.urls for host in each.hosts or (f"unix:{each.socket}",)]
-        nsqd, lookupd = ([], hosts) if url.is_lookupd else (hosts, [])
-        brokers = choose_brokers(nsqd, lookupd, http, {})
-    return NsqEngine(brokers, Settings(program=program, secret=secret, **fields))
+    """The engine for `choice`, with its settings; secrets are read here. UsageError, StartError."""
+    return ENGINES[choice.engine]().make(ConnectionRequest(program, choice, flags, environ))
 
 
-def _kafka_engine(program: str, choice: BrokerChoice, flags: ConnectionFlags, environ: Mapping[str, str]) -> Engine:
-    from qtools.engines.kafka.options import engine_of_options
-
-    if flags.nsqd_http:
-        raise UsageError(f"--nsqd-http-address is for nsqd, and {choice.origin} is Kafka: leave it out")
-    layers: list[tuple[Mapping[str, Any], str, Callable[[str], str]]] = [
-        (dict(choice.urls[0].query), str(choice.urls[0].broker), str)
-    ]
-    if choice.profile is not None:
-        layers.insert(0, (choice.profile.options, str(choice.profile), choice.profile.file))
-    layers.append((flags.options, "--engine-option", str))
-    return engine_of_options(program, choice.urls, choice.origin, layers, flags.fields, environ)
+def divide_flags(
+    flags: ConnectionFlags, choice: BrokerChoice, to_choice: BrokerChoice
+) -> tuple[ConnectionFlags, ConnectionFlags]:
+    """What `flags` say about the connection to a source, and about that to a destination (flags_of_each)."""
+    return flags_of_each(flags, ENGINES[choice.engine](), ENGINES[to_choice.engine]())
 
 
 def check_engines(*engines: Engine) -> None:
     """UsageError if a setting of `engines`, the source's and the destination's, has no effect or contradicts another;
     StartError if a file that they need cannot be used."""
-    ours = [engine for engine in engines if engine.capabilities.engine == "NSQ"]
-    if ours:
-        from qtools.engines.nsq.settings import check_settings
+    found = [tls for engine in engines if (tls := engine.tls) is not None]
+    if found:
+        from qtools.engines.connections.tls import check_tls
 
-        check_settings(*((engine.brokers, engine.settings) for engine in cast("list[NsqEngine]", ours)))
+        check_tls(*found)
 
 
 def one_broker(addresses: Sequence[BrokerUrl | None], words: Sequence[str], what: str) -> BrokerUrl | None:
@@ -248,51 +183,11 @@ def _profile_name(word: str, origin: str) -> str:
         raise UsageError(f"{origin} is empty: name a URL or a profile, or leave it out")
     shown = without_userinfo(word)
     is_place = re.fullmatch(r"[\w.-]+:[0-9]+|\[[0-9a-fA-F:.]+\](:[0-9]+)?", shown)
-    example = f"nsq://{shown}, or kafka://{shown}" if is_place else "nsq://HOST:4150, or kafka://HOST:9092"
-    raise UsageError(f"{origin}: {shown!r} is neither a URL nor the name of a profile: write {example}")
+    examples = [f"{name}://{shown if is_place else f'HOST:{port}'}" for name, port in default_ports().items()]
+    written = f"{', '.join(examples[:-1])}, or {examples[-1]}"
+    raise UsageError(f"{origin}: {shown!r} is neither a URL nor the name of a profile: write {written}")
 
 
 def _refuse_userinfo(url: BrokerUrl) -> None:
     if url.has_userinfo:
-        _refuse(str(url))
-
-
-def _refuse_passwords(*addresses: str) -> None:
-    """The same for NSQ's own flags, of which nsqlookupd's may be a URL."""
-    for text in addresses:
-        if "://" in text and "@" in text:
-            _refuse(without_userinfo(text))
-
-
-def _refuse(shown: str) -> NoReturn:
-    raise UsageError(
-        f"{shown} has a password: every user of this machine can read a command line; put it into a file"
-        " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER; QTOOLS_AUTH_SECRET or, for Kafka,"
-        " QTOOLS_KAFKA_PASSWORD)"
-    )
-
-
-def _options(choice: BrokerChoice, flags: ConnectionFlags) -> list[dict[str, Any]]:
-    """The options of the profile, of the URL and of --engine-option, the weakest first, each as fields of Settings."""
-    query = choice.urls[0].query if choice.urls else ()
-    if choice.profile is None and not query and not flags.options:
-        return []  # as in most runs, which then import no options
-    from qtools.engines.nsq.options import convert_options
-
-    return [
-        *([] if choice.profile is None else [_of_profile(choice.profile)]),
-        *(convert_options(dict(url.query), str(url.broker)) for url in choice.urls[:1]),
-        convert_options(flags.options, "--engine-option"),
-    ]
-
-
-def _of_profile(profile: Profile) -> dict[str, Any]:
-    """The options of a profile as fields of Settings."""
-    from qtools.engines.nsq.options import convert_options
-
-    options = dict(profile.options)
-    if password_file := options.pop("password_file", ""):
-        if "auth_secret_file" in options:
-            raise UsageError(f"{profile} gives both password_file and auth_secret_file, which mean the same")
-        options["auth_secret_file"] = password_file
-    return convert_options(options, str(profile), profile.file)
+        raise password_refused(str(url), ENGINES[url.engine]().password_variable)

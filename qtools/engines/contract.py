@@ -6,8 +6,8 @@
            ─▶ identity()              which cluster this is
 
 An engine also implements message.Origin, through which the messages of a batch are acknowledged, or
-message.RecordOrigin, if its messages have keys and headers. engines/url.py lists the schemes of its URLs (SCHEMES), and
-engine_of() in engines/choice.py makes the engine for a URL.
+message.RecordOrigin, if its messages have keys and headers. engines/url.py lists the schemes of its URLs (SCHEMES), its
+options.py declares its settings (connection_options.EngineOptions), and ENGINES in engines/choice.py lists it.
 
 A command never asks which engine it has. Where engines differ it asks for a capability (`require`), so that a flag that
 an engine cannot honour is a usage error before anything is read, and is never ignored.
@@ -19,12 +19,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from qtools.errors import UsageError
 from qtools.flow.contract import FlowSource, GroupAttributes, Refused
 from qtools.message import Batch
 from qtools.names import MAX_NAME_LENGTH, Subscription
+
+if TYPE_CHECKING:
+    from qtools.engines.connections.tls import TlsSettings
 
 # ── what engines can do ─────────────────────────────────────────────────────────────────────────
 
@@ -370,6 +373,10 @@ class Engine(Protocol):
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        """What was said about TLS; None if nothing was."""
 
     def source(self, subscriptions: Sequence[Subscription], options: SourceOptions | None = None) -> Source: ...
 

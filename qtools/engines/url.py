@@ -48,6 +48,15 @@ OTHER_ENGINES = {
     "amqps": "RabbitMQ",
 }
 
+
+def default_ports() -> dict[str, int]:
+    """The first scheme of each engine, and its port."""
+    found: dict[str, tuple[str, int]] = {}
+    for name, scheme in SCHEMES.items():
+        found.setdefault(scheme.engine, (name, scheme.port))
+    return dict(found.values())
+
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # RFC 3986, 3.3 and 3.4: what may stand in a path's segment, and in a query's value, besides letters and digits.
 _SAFE_IN_NAME = "-._~!$'()*+;:="
@@ -168,8 +177,9 @@ def _split_scheme(text: str, shown: str) -> tuple[str, str, str]:
         raise AddressInvalid(shown, "is no URL such as nsq://HOST:4150")
     scheme = found[1].lower()
     if scheme in OTHER_ENGINES:
+        engines = " and ".join(dict.fromkeys(known.engine for known in SCHEMES.values()))
         raise AddressInvalid(
-            shown, f"is an address of {OTHER_ENGINES[scheme]}, which this version does not have; it has NSQ and Kafka"
+            shown, f"is an address of {OTHER_ENGINES[scheme]}, which this version does not have; it has {engines}"
         )
     if scheme not in SCHEMES:
         raise AddressInvalid(shown, f"has the unknown scheme {scheme!r}; known are {_listed(SCHEMES)}")

@@ -19,12 +19,13 @@ BASE = """
     qtools.cli.metrics.operations
     qtools.cli.options qtools.cli.program qtools.cli.progress_line qtools.cli.run qtools.cli.types qtools.cli.worker
     qtools.cli.schemas qtools.cli.schemas.options
-    qtools.engines qtools.engines.choice qtools.engines.contract qtools.engines.requirements qtools.engines.url
+    qtools.engines qtools.engines.choice qtools.engines.connection_options qtools.engines.contract
+    qtools.engines.requirements qtools.engines.url
     qtools.engines.connections qtools.engines.connections.keep_connected
     qtools.engines.connections.open_connection qtools.engines.connections.stream_connection
     qtools.engines.nsq qtools.engines.nsq.address qtools.engines.nsq.connect qtools.engines.nsq.connection
     qtools.engines.nsq.connection_pool qtools.engines.nsq.discovery qtools.engines.nsq.engine
-    qtools.engines.connections.in_flight qtools.engines.nsq.settings
+    qtools.engines.connections.in_flight qtools.engines.nsq.options qtools.engines.nsq.settings
     qtools.engines.nsq.protocol qtools.engines.nsq.protocol.client_states qtools.engines.nsq.protocol.commands
     qtools.engines.nsq.protocol.frames qtools.engines.nsq.protocol.identify
     qtools.engines.nsq.protocol.session

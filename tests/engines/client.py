@@ -12,7 +12,8 @@ import json
 import sys
 from typing import Any
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of
+from qtools.engines.choice import BrokerFlags, choose_broker, engine_of
+from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.contract import Engine, PublisherOptions, SourceOptions
 from qtools.message import Batch
 from qtools.names import Subscription

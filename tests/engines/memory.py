@@ -53,6 +53,8 @@ class Topic:
 class MemoryEngine:
     """One cluster. most: bytes of a body beyond which it is refused. is_down: nothing can be connected."""
 
+    tls = None
+
     def __init__(self, capabilities: Capabilities = EVERYTHING, *, cumulative: bool = False, most: int = 1000) -> None:
         self.capabilities = capabilities
         self.cumulative = cumulative

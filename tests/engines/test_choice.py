@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of, flags_of_each, one_broker
+from qtools.engines.choice import BrokerFlags, choose_broker, divide_flags, engine_of, one_broker
+from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.nsq.address import Address, Brokers, local_address
 from qtools.engines.nsq.engine import NsqEngine
 from qtools.engines.url import BrokerUrl, parse_url
@@ -36,7 +37,8 @@ def chosen(
 ) -> NsqEngine:
     options, nsqd_http = flags.pop("options", {}), flags.pop("nsqd_http", ())
     choice = choose_broker(BrokerFlags(broker, **flags), parse_url(address) if address else None, environ)
-    return engine_of("q-test", choice, ConnectionFlags(fields or {}, options, nsqd_http), environ)
+    fields = {**(fields or {}), **({"nsqd_http": nsqd_http} if nsqd_http else {})}
+    return engine_of("q-test", choice, ConnectionFlags(fields, options), environ)
 
 
 def nsqds(*hosts: str) -> Brokers:
@@ -130,7 +132,7 @@ def test_what_cannot_be_is_one_line(environ: dict[str, str], given: dict[str, An
         chosen(environ, *given.pop("broker", ()), **given)
     keys = (
         "auth_secret_file, client_id, deflate, deflate_level, heartbeat_interval, msg_timeout, nsqd_http_address,"
-        " snappy, tls, tls_ca, tls_cert, tls_insecure_skip_verify, tls_key"
+        " password_file, snappy, tls, tls_ca, tls_cert, tls_insecure_skip_verify, tls_key"
     )
     file = f"{environ['XDG_CONFIG_HOME']}/qtools/config.toml"
     assert str(caught.value) == message.replace("FILE", file).replace("KEYS", keys)
@@ -182,8 +184,7 @@ def test_no_password_on_the_command_line(environ: dict[str, str]) -> None:
                 chosen(environ, *given.pop("broker", ()), **given)  # type: ignore[arg-type]
             assert str(caught.value).replace("h:4150", "h") == (
                 "nsq://h has a password: every user of this machine can read a command line; put it into a file"
-                " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER; QTOOLS_AUTH_SECRET or, for Kafka,"
-                " QTOOLS_KAFKA_PASSWORD)"
+                " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
             )
 
 
@@ -227,11 +228,45 @@ def test_topics_of_several(addresses: list[BrokerUrl | None], words: list[str], 
 def test_flags_that_only_one_of_two_engines_has_are_for_that_one(
     environ: dict[str, str], url: str, to_url: str, has: bool, to_has: bool
 ) -> None:
-    flags = ConnectionFlags({"msg_timeout": 2000, "snappy": True, "client_id": "x"}, {}, ["h:4151"])
+    flags = ConnectionFlags({"msg_timeout": 2000, "snappy": True, "client_id": "x", "nsqd_http": ["h:4151"]}, {})
     choice, to_choice = (choose_broker(BrokerFlags([each]), environ=environ) for each in (url, to_url))
-    one, other = flags_of_each(flags, choice, to_choice)
+    one, other = divide_flags(flags, choice, to_choice)
     assert [("msg_timeout" in each.fields, "snappy" in each.fields) for each in (one, other)] == [
         (has, has), (to_has, to_has),
     ]  # fmt: skip
     assert one.fields["client_id"] == other.fields["client_id"] == "x"
-    assert (one.nsqd_http, other.nsqd_http) == (["h:4151"], ())
+    assert (one.fields["nsqd_http"], "nsqd_http" in other.fields) == (["h:4151"], False)
+
+
+@pytest.mark.parametrize(
+    ("url", "to_url", "own", "to_own"),
+    [
+        ("nsq://a", "kafka://b", ["snappy"], ["linger.ms", "sasl.mechanism"]),
+        ("kafka://a", "nsq://b", ["linger.ms", "sasl.mechanism"], ["snappy"]),
+        ("nsq://a", "nsq://b", ["snappy", "linger.ms", "sasl.mechanism"], ["snappy", "linger.ms", "sasl.mechanism"]),
+        (
+            "kafka://a",
+            "kafka://b",
+            ["snappy", "linger.ms", "sasl.mechanism"],
+            ["snappy", "linger.ms", "sasl.mechanism"],
+        ),
+    ],
+)
+def test_an_option_that_only_one_of_two_engines_knows_is_for_that_one(
+    environ: dict[str, str], url: str, to_url: str, own: list[str], to_own: list[str]
+) -> None:
+    options = {"snappy": "on", "linger.ms": "5", "sasl.mechanism": "PLAIN", "tls_ca": "ca.pem"}
+    choice, to_choice = (choose_broker(BrokerFlags([each]), environ=environ) for each in (url, to_url))
+    one, other = divide_flags(ConnectionFlags({}, options, {"client_id": "there"}), choice, to_choice)
+    assert (list(one.options), list(other.options)) == ([*own, "tls_ca"], [*to_own, "tls_ca"])
+    assert (one.to_options, other.to_options) == ({}, {"client_id": "there"})
+
+
+def test_an_option_of_the_destination_counts_before_one_of_both(environ: dict[str, str]) -> None:
+    flags = ConnectionFlags({}, {"client_id": "both", "msg_timeout": "2s"}, {"client_id": "there"})
+    choices = [choose_broker(BrokerFlags([each]), environ=environ) for each in ("nsq://a", "nsq://b")]
+    settings = [
+        engine_of("q-test", choice, each, environ).settings  # type: ignore[attr-defined]
+        for choice, each in zip(choices, divide_flags(flags, choices[0], choices[1]), strict=True)
+    ]
+    assert [(each.client_id, each.msg_timeout) for each in settings] == [("both", 2000), ("there", 2000)]

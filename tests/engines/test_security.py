@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness.certificates import Certificates
 
-from qtools.engines.choice import ConnectionFlags
+from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.contract import Engine
 from qtools.errors import QtoolsError, StartError
 from tests.engines.clusters.cluster import Cluster

@@ -1,10 +1,12 @@
-"""TLS: a context from files, and what a TLS error means. In: paths. Out: an ssl.SSLContext, or StartError."""
+"""TLS: a context from files, checks of what was said about TLS, and what a TLS error means. In: paths. Out: an
+ssl.SSLContext, or StartError."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from qtools.errors import StartError
+from qtools.errors import StartError, UsageError
 
 if TYPE_CHECKING:
     import ssl
@@ -45,6 +47,54 @@ def make_tls_context(files: TlsFiles) -> ssl.SSLContext:
 def _why(error: OSError) -> str:
     reason = getattr(error, "reason", None)
     return str(error.strerror or reason or error) if reason is None else str(reason)
+
+
+@dataclass(slots=True)
+class TlsSettings:
+    """What was said about TLS. is_used: whether a connection of the engine uses TLS.
+
+    other_way: what turns TLS on besides --tls, for messages. is_loaded_elsewhere: a client library loads the files; it
+    is only checked that they can be read.
+    """
+
+    is_used: bool
+    files: TlsFiles
+    other_way: str
+    is_loaded_elsewhere: bool = False
+    _context: ssl.SSLContext | None = field(default=None, repr=False)
+
+    def context(self) -> ssl.SSLContext:
+        """The context of a connection, made once; StartError when one of its files cannot be used."""
+        if self._context is None:
+            self._context = make_tls_context(self.files)
+        return self._context
+
+    def check_files(self) -> None:
+        """StartError for a file that cannot be used: reported before anything is sent."""
+        if not self.is_loaded_elsewhere:
+            self.context()
+            return
+        named = (("CA file", self.files.ca), ("client certificate", self.files.cert), ("key", self.files.key))
+        for what, path in named:
+            try:
+                if path:
+                    open(path, "rb").close()
+            except OSError as error:
+                raise StartError(f"cannot use the {what} {path}: {_why(error)}") from error
+
+
+def check_tls(*ends: TlsSettings) -> None:
+    """UsageError where settings contradict each other, StartError where a file of theirs cannot be used.
+
+    ends: of the brokers that a command speaks to. What is said about TLS has to be of use for one of them.
+    """
+    if not any(each.is_used for each in ends) and any(any(each.files) for each in ends):
+        ways = ", or ".join(dict.fromkeys(each.other_way for each in ends))
+        raise UsageError(f"--tls-ca, --tls-cert, --tls-key and --tls-insecure-skip-verify need --tls, or {ways}")
+    for each in ends:
+        if each.files.key and not each.files.cert:
+            raise UsageError("--tls-key needs --tls-cert")
+        each.check_files()
 
 
 def tls_failure(error: OSError) -> tuple[str, bool]:

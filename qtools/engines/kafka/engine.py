@@ -14,6 +14,7 @@ from qtools.message import Batch
 from qtools.names import LONGEST_NAME, Subscription
 
 if TYPE_CHECKING:
+    from qtools.engines.connections.tls import TlsSettings
     from qtools.engines.kafka.publisher import KafkaPublisher
     from qtools.engines.kafka.source import KafkaSource
     from qtools.engines.kafka.statistics import KafkaTopics
@@ -45,6 +46,16 @@ class KafkaEngine:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        given = self.settings
+        if not (given.tls or given.tls_ca or given.tls_cert or given.tls_key or given.tls_insecure):
+            return None
+        from qtools.engines.connections.tls import TlsFiles, TlsSettings
+
+        files = TlsFiles(given.tls_ca, given.tls_cert, given.tls_key, given.tls_insecure)
+        return TlsSettings(given.tls, files, "a kafkas:// URL", is_loaded_elsewhere=True)
 
     def source(self, subscriptions: Sequence[Subscription], options: SourceOptions | None = None) -> KafkaSource:
         from qtools.engines.kafka.source import KafkaSource

@@ -17,6 +17,7 @@ from qtools.message import Batch
 from qtools.names import Subscription
 
 if TYPE_CHECKING:
+    from qtools.engines.connections.tls import TlsSettings
     from qtools.engines.nsq.consume.source import NsqSource
     from qtools.engines.nsq.publish.publisher import NsqPublisher
     from qtools.engines.nsq.statistics import TopicStatistics
@@ -45,6 +46,14 @@ class NsqEngine:
     def __init__(self, brokers: Brokers, settings: Settings) -> None:
         self.brokers = brokers
         self.settings = settings
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        if not self.settings.mentions_tls and not self.brokers.uses_https:
+            return None
+        tls = self.settings.tls_settings()
+        tls.is_used = self.settings.tls or self.brokers.uses_https
+        return tls
 
     def source(self, subscriptions: Sequence[Subscription], options: SourceOptions | None = None) -> NsqSource:
         from qtools.engines.nsq.consume.source import NsqSource

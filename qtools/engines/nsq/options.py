@@ -1,32 +1,31 @@
-"""NSQ's options by key, from a URL's query, --engine-option or a profile. In: keys, values. Out: fields of Settings.
+"""NSQ's settings of a connection, from flags, a URL's query, --engine-option or a profile. In: what was given for a
+connection (engines/connection_options.py). Out: an engine.
 
-The keys are the names of the flags. A value is text, or what TOML has for it.
+The keys of the options are the names of the flags.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from qtools.durations import parse_duration
-from qtools.engines.option_values import parse_switch
+from qtools.engines.connection_options import (
+    SHARED_OPTIONS,
+    ConnectionRequest,
+    EngineOptions,
+    Option,
+    merged_fields,
+    parse_switch,
+    parse_text,
+    refuse_passwords,
+)
+from qtools.engines.nsq.address import choose_brokers
+from qtools.engines.nsq.engine import NsqEngine
+from qtools.engines.nsq.settings import Settings
 from qtools.errors import UsageError
 
-
-class Option(NamedTuple):
-    """field: of Settings, or "secret_file" and "nsqd_http". convert: raises ValueError with what is wrong."""
-
-    field: str
-    convert: Callable[[Any], Any]
-    is_file: bool = False
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a string")
-    if not value:
-        raise ValueError("it is empty")
-    return value
+SECRET_VARIABLE = "QTOOLS_AUTH_SECRET"
 
 
 def _milliseconds(least: float, most: float, bounds: str) -> Callable[[Any], int]:
@@ -48,38 +47,45 @@ def _level(value: Any) -> int:
     return int(text)
 
 
-OPTIONS = {
-    "auth_secret_file": Option("secret_file", _text, is_file=True),
-    "client_id": Option("client_id", _text),
-    "deflate": Option("deflate", parse_switch),
-    "deflate_level": Option("deflate_level", _level),
-    # nsqd refuses less than a second, and by default more than a minute.
-    "heartbeat_interval": Option("heartbeat_interval", _milliseconds(1, 3600, "1s to 60m")),
-    "msg_timeout": Option("msg_timeout", _milliseconds(1, 900, "1s to 15m")),  # as --msg-timeout
-    "nsqd_http_address": Option("nsqd_http", _text),  # several are separated by commas
-    "snappy": Option("snappy", parse_switch),
-    "tls": Option("tls", parse_switch),
-    "tls_ca": Option("tls_ca", _text, is_file=True),
-    "tls_cert": Option("tls_cert", _text, is_file=True),
-    "tls_insecure_skip_verify": Option("tls_insecure", parse_switch),
-    "tls_key": Option("tls_key", _text, is_file=True),
-}
+def _addresses(value: Any) -> list[str]:
+    return [text for text in parse_text(value).split(",") if text]
 
 
-def convert_options(pairs: Mapping[str, Any], where: str, file: Callable[[str], str] = str) -> dict[str, Any]:
-    """Key → value as fields of Settings, "secret_file" (a path) and "nsqd_http" (text).
+def _make_engine(request: ConnectionRequest) -> NsqEngine:
+    """The brokers of `request`, or those of the environment. UsageError, StartError."""
+    choice = request.choice
+    refuse_passwords(request.flags.fields.get("nsqd_http", ()), SECRET_VARIABLE)
+    fields = merged_fields(request, ENGINE)
+    if fields.get("snappy") and fields.get("deflate"):
+        raise UsageError("give --snappy or --deflate, not both")
+    http = fields.pop("nsqd_http", ())
+    if not choice.urls:
+        brokers = choose_brokers(choice.nsqd, choice.lookupd, http, request.environ)
+    else:
+        if choice.urls[0].user:
+            raise UsageError(
+                f"{choice.origin}: NSQ has no user names; its AUTH secret is a URL's password: nsq://:SECRET@HOST"
+            )
+        hosts = [host for url in choice.urls for host in url.hosts or (f"unix:{url.socket}",)]
+        nsqd, lookupd = ([], hosts) if choice.urls[0].is_lookupd else (hosts, [])
+        brokers = choose_brokers(nsqd, lookupd, http, {})
+    return NsqEngine(brokers, Settings(program=request.program, **fields))
 
-    where: names the place of `pairs` in messages. file: makes of a path in `pairs` the path to open. UsageError for an
-    unknown key and a wrong value.
-    """
-    found = {}
-    for key, value in pairs.items():
-        option = OPTIONS.get(key)
-        if option is None:
-            raise UsageError(f"{where}: unknown option {key!r} of NSQ; known are {', '.join(OPTIONS)}")
-        try:
-            made = option.convert(value)
-        except ValueError as error:
-            raise UsageError(f"{where}: {key}: {error}") from error
-        found[option.field] = file(made) if option.is_file else made
-    return found
+
+ENGINE = EngineOptions(
+    engine="NSQ",
+    options=SHARED_OPTIONS
+    | {
+        "deflate": Option("deflate", parse_switch),
+        "deflate_level": Option("deflate_level", _level),
+        # nsqd refuses less than a second, and by default more than a minute.
+        "heartbeat_interval": Option("heartbeat_interval", _milliseconds(1, 3600, "1s to 60m")),
+        "msg_timeout": Option("msg_timeout", _milliseconds(1, 900, "1s to 15m")),  # as --msg-timeout
+        "nsqd_http_address": Option("nsqd_http", _addresses),  # several are separated by commas
+        "snappy": Option("snappy", parse_switch),
+    },
+    make=_make_engine,
+    flags=frozenset({"snappy", "deflate", "deflate_level", "msg_timeout", "nsqd_http"}),
+    alternatives=(("snappy", "deflate"),),
+    password_variable=SECRET_VARIABLE,
+)

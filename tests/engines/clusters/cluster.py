@@ -13,7 +13,8 @@ from typing import Any
 
 from harness.certificates import Certificates
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of
+from qtools.engines.choice import BrokerFlags, choose_broker, engine_of
+from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.contract import Engine
 
 DEADLINE = 30.0  # s

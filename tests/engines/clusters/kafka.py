@@ -11,7 +11,7 @@ from harness.kafka import KafkaNode, make_cluster
 from harness.kafka_client import KafkaClient
 from harness.kafka_security import PASSWORD, USER, make_secured_node
 
-from qtools.engines.choice import ConnectionFlags
+from qtools.engines.connection_options import ConnectionFlags
 from tests.engines.clusters.cluster import Cluster
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qtools.engines.choice import ConnectionFlags
+from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.contract import Engine
 from qtools.names import Subscription
 from tests.engines.clusters.cluster import DEFAULTS, Cluster

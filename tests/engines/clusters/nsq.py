@@ -10,7 +10,7 @@ from harness.authority import EVERYTHING, Authority
 from harness.brokers import NSQD, Q_BROKER, Broker
 from harness.certificates import Certificates
 
-from qtools.engines.choice import ConnectionFlags
+from qtools.engines.connection_options import ConnectionFlags
 from tests.engines.clusters.cluster import Cluster
 
 SECRET, WRONG_SECRET = "the-secret-of-the-tests", "no-secret-of-anybody"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of
+from qtools.engines.choice import BrokerFlags, check_engines, choose_broker, engine_of
+from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.kafka.engine import KafkaEngine
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import StartError, UsageError
@@ -18,6 +19,7 @@ def settings_of(
 ) -> KafkaSettings:
     flags = ConnectionFlags(fields, options or {})
     engine = engine_of("q-tail", choose_broker(BrokerFlags(broker=(url,))), flags, environ or {})
+    check_engines(engine)
     assert isinstance(engine, KafkaEngine)
     return engine.settings
 
@@ -51,7 +53,7 @@ def test_any_property_reaches_librdkafka() -> None:
 def test_a_property_that_breaks_a_guarantee_is_refused(key: str, why: str) -> None:
     with pytest.raises(UsageError, match=why) as refused:
         settings_of("kafka://a", options={key: "0"})
-    assert str(refused.value).startswith(f"--engine-option: {key} cannot be set: ")
+    assert str(refused.value).startswith(f"--engine-option: {key}: it cannot be set: ")
 
 
 def test_user_and_password(tmp_path: Path) -> None:
@@ -82,8 +84,8 @@ def test_tokens() -> None:
         ("kafka://a", {"secret_file": __file__}, "there is a password and no user"),
         ("kafka://a?tls=perhaps", {}, "neither true nor false"),
         ("kafkas://a?tls=false", {}, "leave out one"),
-        ("kafka://a", {"snappy": True}, "--snappy is for NSQ"),
-        ("kafka://a", {"msg_timeout": 5000}, "--msg-timeout is for NSQ"),
+        ("kafka://a", {"snappy": True}, r"--snappy: Kafka \(--broker\) has no such setting: leave the flag out"),
+        ("kafka://a", {"msg_timeout": 5000}, "--msg-timeout: Kafka"),
         ("kafka://a", {"tls_ca": "ca.pem"}, "need --tls, or a kafkas:// URL"),
         ("kafkas://a", {"tls_key": "k"}, "--tls-key needs --tls-cert"),
         ("kafka://me:secret@a", {}, "has a password"),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from qtools.engines.nsq.options import OPTIONS, convert_options
+from qtools.engines.connection_options import convert_options
+from qtools.engines.nsq.options import ENGINE
 from qtools.engines.nsq.settings import Settings
 from qtools.errors import UsageError
 
@@ -21,17 +22,18 @@ from qtools.errors import UsageError
         ("deflate_level", "9", {"deflate_level": 9}), ("deflate_level", 1, {"deflate_level": 1}),
         ("msg_timeout", "1m30s", {"msg_timeout": 90_000}), ("msg_timeout", 2, {"msg_timeout": 2000}),
         ("heartbeat_interval", 1.5, {"heartbeat_interval": 1500}),
-        ("nsqd_http_address", "a:1,b:2", {"nsqd_http": "a:1,b:2"}),
-        ("auth_secret_file", "s", {"secret_file": "in/s"}), ("tls_ca", "c", {"tls_ca": "in/c"}),
+        ("nsqd_http_address", "a:1,b:2", {"nsqd_http": ["a:1", "b:2"]}),
+        ("auth_secret_file", "s", {"secret_file": "in/s"}), ("password-file", "s", {"secret_file": "in/s"}),
+        ("tls_ca", "c", {"tls_ca": "in/c"}),
     ],
 )  # fmt: skip
 def test_a_value_is_converted(key: str, value: Any, made: dict[str, Any]) -> None:
-    assert convert_options({key: value}, "x", "in/{}".format) == made
+    assert convert_options(ENGINE, {key: value}, "x", "in/{}".format) == made
 
 
 def test_every_option_is_a_field_of_settings() -> None:
     known = {field.name for field in fields(Settings)} | {"secret_file", "nsqd_http"}
-    assert {option.field for option in OPTIONS.values()} <= known
+    assert {option.field for option in ENGINE.options.values()} <= known
 
 
 @pytest.mark.parametrize(
@@ -55,11 +57,11 @@ def test_every_option_is_a_field_of_settings() -> None:
 )
 def test_a_value_that_cannot_be_is_named_with_its_key(key: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        convert_options({key: value}, "x")
+        convert_options(ENGINE, {key: value}, "x")
     assert str(caught.value) == message
 
 
 def test_an_unknown_key_is_an_error_with_the_list() -> None:
     with pytest.raises(UsageError) as caught:
-        convert_options({"tls_caa": ""}, "--engine-option")
+        convert_options(ENGINE, {"tls_caa": ""}, "--engine-option")
     assert str(caught.value).startswith("--engine-option: unknown option 'tls_caa' of NSQ; known are auth_secret_file,")

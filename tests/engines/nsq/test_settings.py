@@ -1,4 +1,4 @@
-"""How to connect: where a secret comes from, what a certificate's file must be, what nobody gets to see."""
+"""How to connect: what the file of a certificate must be, and that no secret is shown."""
 
 from __future__ import annotations
 
@@ -9,43 +9,8 @@ import pytest
 import trustme
 
 from qtools import __version__
-from qtools.engines.nsq.settings import Settings, read_secret
-from qtools.errors import StartError, UsageError
-
-
-@pytest.mark.parametrize(
-    ("content", "secret"),
-    [
-        (b"s3cret", b"s3cret"), (b"s3cret\n", b"s3cret"), (b"s3cret\r\n", b"s3cret"), (b"s3cret\n\n", b"s3cret\n"),
-        (b" a b ", b" a b "), (b"\xff\x00", b"\xff\x00"),
-    ],
-)  # fmt: skip
-def test_a_secret_file_holds_it_with_or_without_a_final_newline(tmp_path: Path, content: bytes, secret: bytes) -> None:
-    path = tmp_path / "secret"
-    path.write_bytes(content)
-    assert read_secret(str(path), {"QTOOLS_AUTH_SECRET": "another"}) == secret
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n"])
-def test_an_empty_secret_file_is_a_usage_error(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "secret"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=f"the secret file {path} is empty"):
-        read_secret(str(path), {})
-
-
-def test_a_secret_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=f"cannot read the secret file {tmp_path}/none: No such file"):
-        read_secret(f"{tmp_path}/none", {})
-    with pytest.raises(StartError, match=f"cannot read the secret file {tmp_path}: "):
-        read_secret(str(tmp_path), {})
-
-
-def test_without_a_file_the_environment_has_it() -> None:
-    assert read_secret("", {"QTOOLS_AUTH_SECRET": "s3cret"}) == b"s3cret"
-    assert read_secret("", {"QTOOLS_AUTH_SECRET": "gr\udcfcn"}) == b"gr\xfcn"  # any bytes, as the system gives them
-    assert read_secret("", {"QTOOLS_AUTH_SECRET": ""}) is None
-    assert read_secret("", {}) is None
+from qtools.engines.nsq.settings import Settings
+from qtools.errors import StartError
 
 
 def test_a_secret_is_shown_to_nobody() -> None:
