@@ -225,4 +225,4 @@ def test_no_engine_is_imported() -> None:
     """A URL is parsed, and --help is printed, without the code that speaks to brokers."""
     program = "import sys, qtools.engines.choice; print([name for name in sys.modules if 'engines.' in name])"
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert printed == "['qtools.engines.url', 'qtools.engines.choice']\n"
+    assert printed == "['qtools.engines.url', 'qtools.engines.connection_options', 'qtools.engines.choice']\n"
