@@ -17,6 +17,7 @@ from qtools.errors import UsageError
 COMMANDS = {
     "bridge": "send messages on to other topics: all or filtered, routed, transformed",
     "broker": "run the embedded broker; ask or stop the private local one",
+    "exec": "run a command for each message",
     "pipe": "publish stdin or files to a topic",
     "pubsub-http": "serve topics over HTTP: POST, streaming GET, SSE, WebSocket, and a page",
     "tail": "print the messages of topics to stdout",

@@ -30,6 +30,11 @@ def broker() -> None:
     _run("qtools.broker.command")
 
 
+def exec_() -> None:
+    """q-exec."""
+    _run("qtools.exec.command")
+
+
 def pipe() -> None:
     """q-pipe."""
     _run("qtools.pipe.command")

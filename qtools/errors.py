@@ -7,6 +7,7 @@
     │   └── ExpressionError     a filter expression does not compile
     ├── StartError            the environment's: the command could not start, exit status 3
     │   └── TopicMissing        a topic does not exist, and its engine creates none by itself
+    ├── CommandUnusable       the user's: a program that is to be run for messages cannot be run, exit status 126 or 127
     ├── InputError            the input's: its bytes are not of the format that was given, exit status 1
     ├── EvaluationError       one message's: an expression has no result for it
     ├── DeadLettersRefused    the broker's operator's: the topic for dead letters does not take them, exit status 1
@@ -108,6 +109,15 @@ class StartError(QtoolsError):
 
 class TopicMissing(StartError):
     """A topic does not exist, and its engine creates none by itself."""
+
+
+class CommandUnusable(QtoolsError):
+    """The program `name` cannot be run. exit_status: 127 if it does not exist, 126 if it is not executable, as env,
+    nice and timeout have it."""
+
+    def __init__(self, name: str, reason: str, exit_status: int) -> None:
+        self.name, self.reason, self.exit_status = name, reason, exit_status
+        super().__init__(f"cannot run {name}: {reason}")
 
 
 class InputError(QtoolsError):

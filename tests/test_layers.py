@@ -65,9 +65,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "tail": COMMAND,
     "bridge": COMMAND,
     "to_file": COMMAND,
+    "exec": COMMAND,
     "pubsub_http": COMMAND | {"web"},
     # Runs the command of a console script, whose module it names and imports late.
-    "entry": frozenset({"__main__", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"}),
+    "entry": frozenset({"__main__", "pipe", "tail", "bridge", "to_file", "exec", "pubsub_http", "broker"}),
     # `qtools` lists the commands and runs them.
     "__main__": BASE | {"cli", "manual", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"},
 }

@@ -28,6 +28,7 @@ class Program(click.Command):
 
     refuses_empty_names: whether an empty name of a file or an empty address is an error.
     subcommands: name of a subcommand (the first word) → the module whose `main` is its Program, imported when it runs.
+    takes_command: whether a command of the user's follows after `--`: the parameter `command`, a tuple of words.
     habits: a flag of a similar program, without dashes → what to write instead; "" → what to write instead of an extra
         argument.
     """
@@ -39,15 +40,21 @@ class Program(click.Command):
         *args: Any,
         subcommands: Mapping[str, str] | None = None,
         habits: Mapping[str, str] | None = None,
+        takes_command: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(*args, **settings)
+        self.takes_command = takes_command
         self.subcommands = subcommands or {}
         self.habits = habits or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does, but raise UsageError for an empty file name or address. It usually comes from a variable
         that is not set, as in --token-file "$TOKENS", and must not count as a missing flag."""
+        if self.takes_command:
+            place = args.index("--") if "--" in args else len(args)
+            args, command = args[:place], args[place + 1 :]
+            ctx.params["command"] = tuple(command)
         rest = super().parse_args(ctx, args)
         for param in self.params if self.refuses_empty_names else ():
             if ctx.params.get(param.name or "") != "" or not _NAMED.search(getattr(param, "metavar", None) or ""):

@@ -33,6 +33,7 @@ MODULES = {
     "q-bridge": "qtools.bridge",
     "q-to-file": "qtools.to_file",
     "q-broker": "qtools.broker",
+    "q-exec": "qtools.exec",
     "q-pubsub-http": "qtools.pubsub_http",
     "qtools": "qtools",
 }

@@ -18,6 +18,7 @@ COMMANDS = {
     "qtools.to_file": ("q-to-file", "Options"),
     "qtools.to_file verify": ("q-to-file", "q-to-file verify"),
     "qtools.to_file replay": ("q-to-file", "q-to-file replay"),
+    "qtools.exec": ("q-exec", ""),
     "qtools.broker": ("q-broker", ""),
     "qtools.pubsub_http": ("q-pubsub-http", ""),
 }
