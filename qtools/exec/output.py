@@ -254,8 +254,8 @@ class JobOutput:
             os.close(fd)
 
     def end(self, then: Callable[[str], None]) -> None:
-        """The command has ended: pass on the rest; call `then` with its last words on stderr, when what it wrote to
-        stdout is written where it passes through this process."""
+        """The command has ended: pass on the rest; call `then` with its last words on stderr, when all is written that
+        passes through this process: a log line about the command follows what the command says."""
         last = b""
         for pipe in self._pipes:
             if pipe.read_rest():
@@ -267,10 +267,8 @@ class JobOutput:
                 last = os.pread(fd, KEPT, max(0, size - KEPT))
             writer.copy(fd, self._tag)
         words = last_words(last)
-        if self._files or len(self._pipes) > 1:
-            self._output.stdout.call_when_written(lambda: then(words))
-        else:
-            then(words)
+        stdout, stderr = self._output.stdout, self._output.stderr
+        stdout.call_when_written(lambda: stderr.call_when_written(lambda: then(words)))
 
 
 class CommandOutput:

@@ -373,9 +373,9 @@ def test_after_a_signal_commands_have_the_drain_timeout(shell: Shell, broker: Br
         (["t/c", "t.dead/c", "--max-attempts", "2", "--", "cat"], "they would be read again"),
     ],
 )
-def test_usage_errors(shell: Shell, broker: Broker, words: list[str], part: str) -> None:
+def test_usage_errors(shell: Shell, words: list[str], part: str) -> None:
     at = words.index("--") if "--" in words else len(words)
-    done = shell.run("q-exec", *words[:at], *broker.flags, *words[at:])
+    done = shell.run("q-exec", *words[:at], "--nsqd", "127.0.0.1:1", *words[at:])
     assert done.status == 2
     assert part in done.err
     assert len(done.err_lines) == 1

@@ -102,12 +102,12 @@ def command_lines(markdown: str) -> Iterator[tuple[list[str], set[str]]]:
             continue  # what a command prints
         line = re.sub(r"'[^']*'|\"[^\"]*\"", "''", line)
         for found in re.finditer(
-            r"(?:^|[\s/=(])(q-(?:pipe|tail|bridge|to-file|pubsub-http|broker))((?: [^|;&#>]*)?)", line
+            r"(?:^|[\s/=(])(q-(?:pipe|tail|bridge|to-file|exec|pubsub-http|broker))((?: [^|;&#>]*)?)", line
         ):
             command = [found[1]]
             if (word := re.match(r" (verify|replay|status|stop|check)\b", found[2])) is not None:
                 command.append(word[1])
-            yield command, flags_in(found[2])
+            yield command, flags_in(found[2].partition(" -- ")[0])  # what follows is the command of q-exec
 
 
 def test_every_command_line_has_flags_that_exist() -> None:
