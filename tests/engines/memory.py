@@ -26,7 +26,8 @@ from qtools.names import EPHEMERAL, Subscription
 EVERYTHING = Capabilities(
     engine="Memory", broker="memory", temporary_channels=True, deferred_publishing=True, requeue_delay=True, touch=True,
     peek=True, since=True, depths=True, pause=True, replication=True, keys_and_headers=True,
-    empty_messages=True, retention=True, partitions=True, cumulative=True,
+    empty_messages=True, tombstones=True, retention=True, partitions=True, replicas=True, exclusive_partitions=True,
+    cumulative=True,
 )  # fmt: skip
 
 
