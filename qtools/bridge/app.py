@@ -25,9 +25,8 @@ from qtools.engines.contract import (
     PublisherOptions,
     Source,
     SourceOptions,
-    require,
-)  # fmt: skip
-from qtools.engines.requirements import require_for_end, require_for_publishing
+)
+from qtools.engines.requirements import require, require_for_end, require_for_publishing
 from qtools.errors import QtoolsError, UsageError
 from qtools.flow.contract import FlowSource, GroupPublisher
 from qtools.flow.loop import Flow

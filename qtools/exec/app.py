@@ -16,8 +16,8 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.types import plural
-from qtools.engines.contract import PublisherOptions, SourceOptions, require
-from qtools.engines.requirements import require_for_end, require_for_publishing
+from qtools.engines.contract import PublisherOptions, SourceOptions
+from qtools.engines.requirements import require, require_for_end, require_for_publishing
 from qtools.errors import SinkClosed
 from qtools.exec.arguments import CommandArguments
 from qtools.exec.dead_letters import LazyPublisher
