@@ -54,6 +54,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "engines/nsq": BASE | {"engines", "engines/connections", "engines/nsq/protocol", "flow"},
     "engines/nsq/protocol": BASE,
     "engines/kafka": BASE | {"engines", "engines/connections", "flow"},
+    "engines/amqp": BASE | {"engines", "engines/connections", "engines/amqp/protocol", "flow"},
+    "engines/amqp/protocol": BASE,
     "engines/jetstream": BASE | {"engines", "engines/connections", "engines/jetstream/protocol", "flow"},
     "engines/jetstream/protocol": BASE,
     "engines/redis": BASE | {"engines", "engines/connections", "engines/redis/protocol", "flow"},
@@ -85,8 +87,8 @@ ALSO: dict[str, frozenset[str]] = {
 # The rooms of bytes and rules: time is an argument there, and nothing waits.
 PURE = frozenset(
     {
-        "engines/nsq/protocol", "engines/jetstream/protocol", "engines/redis/protocol", "flow", "formats",
-        "expressions", "routing",
+        "engines/nsq/protocol", "engines/jetstream/protocol", "engines/redis/protocol", "engines/amqp/protocol",
+        "flow", "formats", "expressions", "routing",
     }
 )  # fmt: skip
 IMPURE = frozenset({"asyncio", "socket", "time", "threading"})

@@ -9,5 +9,6 @@ connection_options.py  settings of a connection that every engine has: TLS, cred
 connections/  connections to a broker: opened, kept, closed, with TLS; no protocol
 nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
 kafka/       Kafka, on librdkafka
+amqp/        RabbitMQ
 redis/       Redis Streams, also of Valkey
 """
