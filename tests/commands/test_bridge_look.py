@@ -12,8 +12,6 @@ from harness.brokers import Broker
 from harness.shell import Shell
 from harness.waiting import wait_until
 
-pytestmark = pytest.mark.forks
-
 ROUTES = r"""
 [[route]]
 name = "big"

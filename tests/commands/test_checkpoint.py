@@ -14,8 +14,6 @@ from harness.brokers import Broker
 from harness.shell import Shell
 from harness.waiting import wait_until
 
-pytestmark = pytest.mark.forks
-
 BATCH, WINDOW = 50, 3
 
 

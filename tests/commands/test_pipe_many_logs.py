@@ -12,8 +12,6 @@ from harness.brokers import Broker
 from harness.shell import Shell, words_for
 from harness.waiting import wait_until
 
-pytestmark = pytest.mark.forks
-
 BATCH, WINDOW = 1, 8
 
 

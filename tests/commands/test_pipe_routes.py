@@ -10,8 +10,6 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Done, Shell
 
-pytestmark = pytest.mark.forks
-
 ROUTES = r"""
 [[route]]
 when = '.type == "purchase" and .amount > 100'

@@ -11,8 +11,6 @@ import pytest
 from harness.brokers import NSQD, Broker
 from harness.shell import Shell
 
-pytestmark = pytest.mark.forks
-
 MakeBroker = Callable[..., Broker]
 
 

@@ -9,8 +9,6 @@ from harness.archives import lines
 from harness.brokers import Broker
 from harness.shell import Shell
 
-pytestmark = pytest.mark.forks
-
 
 @pytest.mark.parametrize(
     ("words", "told"),
