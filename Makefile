@@ -40,6 +40,8 @@ test: $(VENV)/.compiled ## run every check: ruff, mypy --strict, pytest
 
 prove: $(VENV)/.compiled ## run the tests that take long, then the benchmarks
 	@echo '$$ pytest -m slow'; PATH="$(BIN):$$PATH" pytest -m slow || test $$? -eq 5 # 5: there are none
+	@echo '$$ pytest -m forks, every program executed'; PATH="$(BIN):$$PATH" QTOOLS_TESTS_EXECUTE=1 \
+	    pytest -n 6 --dist worksteal -m "forks and not slow"
 	@$(MAKE) --no-print-directory bench
 
 cover: $(VENV)/.compiled ## run the tests and show which lines and branches they leave out

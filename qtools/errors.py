@@ -135,16 +135,16 @@ class EvaluationError(QtoolsError):
 
 class DeadLettersRefused(QtoolsError):
     """`count` messages cannot be delivered, the first one because of `why`, and the broker refuses their dead letters
-    with `refused`."""
+    with `refused`. instead: what else the command can do with such messages."""
 
-    def __init__(self, why: QtoolsError, count: int, refused: QtoolsError) -> None:
-        self.why, self.count, self.refused = why, count, refused
+    def __init__(self, why: QtoolsError, count: int, refused: QtoolsError, instead: str = "") -> None:
+        self.why, self.count, self.refused, self.instead = why, count, refused, instead
         messages = "a message" if count == 1 else f"{count:,} messages"
         first = "" if count == 1 else "; the first one"
         super().__init__(
             f"{messages} cannot be delivered{first}: {why}; {'its' if count == 1 else 'their'} dead"
             f" letter{'' if count == 1 else 's'} cannot be published either: {refused}"
-            " (--dead-letter-topic names another topic, --on-error drop leaves such messages out)"
+            f" (--dead-letter-topic names another topic{instead})"
         )
 
 

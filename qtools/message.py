@@ -190,8 +190,8 @@ class RecordOrigin(Origin, Protocol):
 
 
 class PartitionOrigin(RecordOrigin, Protocol):
-    """A RecordOrigin that is one partition of a log, as long as this process reads it (engines with the capability
-    `cumulative`). The ids of its messages are their offsets; they ascend, and may have gaps.
+    """A RecordOrigin that is one partition of a log, as long as this process alone reads it (capability
+    `exclusive_partitions`). The ids of its messages are their offsets; they ascend, and may have gaps.
 
     number: of the partition. hold_from: nothing from there on is committed. safe_point: while locked, `is_lost` does
     not change. topic_id: tells the topic from others of its name, or is ""; waits for the broker, or OSError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import uuid
 from collections import Counter
@@ -17,10 +18,11 @@ from pathlib import Path
 import pytest
 from harness.brokers import NSQD, Q_BROKER, Broker, Lookupd, nsqd_binary, nsqlookupd_binary
 from harness.certificates import Certificates
+from harness.fork_server import ForkServer
 from harness.proxy import Proxy
 from harness.registry import Registry
 from harness.seaweed import Seaweed, weed_binary
-from harness.shell import SESSION, Shell, marked
+from harness.shell import IS_MEASURED, MARK, SESSION, Shell, base_environment, marked
 from harness.terminal import Terminal
 from harness.waiting import wait_until
 from hypothesis import HealthCheck, settings
@@ -31,6 +33,8 @@ KINDS = [Q_BROKER, pytest.param(NSQD, marks=pytest.mark.nsqd)]
 NO_NSQD = "no nsqd on PATH, nor named by QTOOLS_NSQD_BIN"
 NO_NSQLOOKUPD = "no nsqlookupd on PATH, beside nsqd, nor named by QTOOLS_NSQLOOKUPD_BIN"
 NO_SEAWEED = "no weed (SeaweedFS) beside this Python nor on PATH"
+
+EXECUTES = "QTOOLS_TESTS_EXECUTE" in os.environ  # set by `make prove`: what is marked `forks` executes its programs
 
 MakeBroker = Callable[..., Broker]
 
@@ -95,10 +99,18 @@ def _logging_is_as_before() -> Iterator[None]:
         logs._talk = None
 
 
+@pytest.fixture(scope="session")
+def fork_server(_nothing_is_left_behind: None) -> Iterator[ForkServer]:
+    made = ForkServer(base_environment() | {MARK: SESSION})
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def shell() -> Iterator[Shell]:
+def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
     """Runs programs in a home of its own."""
-    made = Shell()
+    forks = request.node.get_closest_marker("forks") and not IS_MEASURED and not EXECUTES
+    made = Shell(request.getfixturevalue("fork_server") if forks else None)
     yield made
     made.close()
 

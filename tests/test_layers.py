@@ -54,6 +54,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "engines/nsq": BASE | {"engines", "engines/connections", "engines/nsq/protocol", "flow"},
     "engines/nsq/protocol": BASE,
     "engines/kafka": BASE | {"engines", "engines/connections", "flow"},
+    "engines/amqp": BASE | {"engines", "engines/connections", "engines/amqp/protocol", "flow"},
+    "engines/amqp/protocol": BASE,
     "engines/jetstream": BASE | {"engines", "engines/connections", "engines/jetstream/protocol", "flow"},
     "engines/jetstream/protocol": BASE,
     "engines/redis": BASE | {"engines", "engines/connections", "engines/redis/protocol", "flow"},
@@ -67,11 +69,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "to_file": COMMAND,
     "exec": COMMAND,
     "pubsub_http": COMMAND | {"web"},
-    "soak": COMMAND,
     # Runs the command of a console script, whose module it names and imports late.
     "entry": frozenset({"__main__", "pipe", "tail", "bridge", "to_file", "exec", "pubsub_http", "broker"}),
     # `qtools` lists the commands and runs them.
-    "__main__": BASE | {"cli", "manual", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker", "soak"},
+    "__main__": BASE | {"cli", "manual", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"},
 }
 
 # One file of a room may do what the room may not, each for its reason.
@@ -86,8 +87,8 @@ ALSO: dict[str, frozenset[str]] = {
 # The rooms of bytes and rules: time is an argument there, and nothing waits.
 PURE = frozenset(
     {
-        "engines/nsq/protocol", "engines/jetstream/protocol", "engines/redis/protocol", "flow", "formats",
-        "expressions", "routing",
+        "engines/nsq/protocol", "engines/jetstream/protocol", "engines/redis/protocol", "engines/amqp/protocol",
+        "flow", "formats", "expressions", "routing",
     }
 )  # fmt: skip
 IMPURE = frozenset({"asyncio", "socket", "time", "threading"})

@@ -25,9 +25,8 @@ from qtools.engines.contract import (
     PublisherOptions,
     Source,
     SourceOptions,
-    require,
-)  # fmt: skip
-from qtools.engines.requirements import require_for_end, require_for_publishing
+)
+from qtools.engines.requirements import require, require_for_end, require_for_publishing
 from qtools.errors import QtoolsError, UsageError
 from qtools.flow.contract import FlowSource, GroupPublisher
 from qtools.flow.loop import Flow
@@ -115,7 +114,9 @@ class _Bridge:
         )
         self.dedupe = self._make_dedupe() if options.dedupe is not None else None
         self.sink = BridgeSink(
-            planning, keyed_publisher, DeadLetterSink(self.dead_letters, dead_topics, options.sources),
+            planning, keyed_publisher, DeadLetterSink(
+                self.dead_letters, dead_topics, options.sources, instead=", --on-error drop leaves such messages out"
+            ),
             on_error=options.on_error,
             max_attempts=max_attempts_of(options), dedupe=self.dedupe,
             lost=lost_attributes(options.engine.capabilities, (options.to_engine or options.engine).capabilities),

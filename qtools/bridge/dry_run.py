@@ -21,7 +21,8 @@ from qtools.bridge.routing import plan_for
 from qtools.cli.run import Signals, status_of_run
 from qtools.cli.worker import Worker
 from qtools.descriptors import STDOUT, write_until_error
-from qtools.engines.contract import SourceOptions, require
+from qtools.engines.contract import SourceOptions
+from qtools.engines.requirements import require
 from qtools.errors import InputError, NetworkError, PeerError, SinkClosed, SinkError, StartError
 from qtools.expressions.expression import NO_VARIABLES, VARIABLES
 from qtools.flow.contract import FlowSource

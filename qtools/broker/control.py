@@ -12,6 +12,7 @@ from typing import Any
 
 from qtools.broker.lock import holder
 from qtools.errors import QtoolsError
+from qtools.imports import import_without_extras
 from qtools.paths import LocalBrokerPaths, local_broker_paths
 
 PATIENCE = 15.0  # s that the broker has to end in order
@@ -20,6 +21,7 @@ _PAUSE = 0.02
 
 def _ask(places: LocalBrokerPaths) -> tuple[dict[str, Any], dict[str, Any]]:
     """The answers of /info and /stats. Raises QtoolsError when the broker does not answer."""
+    import_without_extras("httpx")
     import httpx
 
     transport = httpx.HTTPTransport(uds=str(places.http_socket))

@@ -42,6 +42,7 @@ from qtools.engines.nsq.protocol.lookup import (
 )
 from qtools.errors import AddressInvalid, ProtocolError, QtoolsError, UsageError
 from qtools.host_port import BAD_PORT, NotAnAddress, split_host_port
+from qtools.imports import import_without_extras
 from qtools.names import is_ephemeral
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Lookups:
         addresses = tuple(dict.fromkeys(addresses))
         self.check(addresses)
         if addresses and self._client is None:
+            import_without_extras("httpx")
             import httpx
 
             options = self._broker.options

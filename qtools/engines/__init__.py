@@ -2,7 +2,6 @@
 
 contract.py  what a command may know of an engine
 requirements.py  what a run needs of its engines
-deletion.py  deletes topics and channels
 choice.py    the table of the engines; which broker a command uses: flags, addresses, the environment
 url.py       a broker's address as a URL
 profiles.py  brokers by name, from the user's configuration file
@@ -10,5 +9,6 @@ connection_options.py  settings of a connection that every engine has: TLS, cred
 connections/  connections to a broker: opened, kept, closed, with TLS; no protocol
 nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
 kafka/       Kafka, on librdkafka
+amqp/        RabbitMQ
 redis/       Redis Streams, also of Valkey
 """

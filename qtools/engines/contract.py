@@ -6,11 +6,12 @@
            ─▶ identity()              which cluster this is
 
 An engine also implements message.Origin, through which the messages of a batch are acknowledged, or
-message.RecordOrigin, if its messages have keys and headers. engines/url.py lists the schemes of its URLs (SCHEMES), its
-options.py declares its settings (connection_options.EngineOptions), and ENGINES in engines/choice.py lists it.
+message.RecordOrigin, if its messages have attributes (keys, headers, offsets). engines/url.py lists the schemes of its
+URLs (SCHEMES), its options.py declares its settings (connection_options.EngineOptions), and ENGINES in
+engines/choice.py lists it.
 
-A command never asks which engine it has. Where engines differ it asks for a capability (`require`), so that a flag that
-an engine cannot honour is a usage error before anything is read, and is never ignored.
+A command never asks which engine it has. Where engines differ it asks for a capability (requirements.py), so that a
+flag that an engine cannot honour is a usage error before anything is read, and is never ignored.
 
 The nouns are NSQ's: a topic holds messages, a channel is a group of readers that share the messages of a topic.
 """
@@ -21,7 +22,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from qtools.errors import UsageError
 from qtools.flow.contract import FlowSource, GroupAttributes, Refused
 from qtools.message import Batch
 from qtools.names import MAX_NAME_LENGTH, Subscription
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 
 class Capabilities(NamedTuple):
-    """What an engine can do. engine, broker: what it and its server are called in messages: "NSQ", "nsqd".
+    """What an engine can do: each capability has one meaning, and one use. engine, broker: what it and its server are
+    called in messages: "NSQ", "nsqd".
 
     default_max_in_flight: what commands take as max_in_flight where none is given. longest_name: the most characters of
     the name of a topic or a channel. reserved_names: names that the engine does not accept for either.
@@ -41,21 +42,31 @@ class Capabilities(NamedTuple):
 
     engine: str
     broker: str
-    temporary_channels: bool = False
-    deferred_publishing: bool = False
-    requeue_delay: bool = False
-    touch: bool = False
-    peek: bool = False
-    since: bool = False
-    depths: bool = False
-    pause: bool = False
-    replication: bool = False
-    keys_and_headers: bool = False
-    empty_messages: bool = False  # a body may have no bytes, and a message may have no body (a tombstone)
-    deletion: bool = False  # of topics and channels: engines/deletion.py
+    # ── channels ──
+    temporary_channels: bool = False  # a channel whose name ends in #ephemeral exists only while it is read
+    since: bool = False  # a new channel can begin at a time (SourceOptions.since)
+    peek: bool = False  # messages can be read that stay in their channel (Engine.peek)
+    pause: bool = False  # a channel can be paused, and it is known whether it is
+    depths: bool = False  # it is known how many messages of a channel are not finished: a run can end by that
+    # ── acknowledging ──
+    requeue_delay: bool = False  # Origin.requeue honours its delay; without it a message comes again at once
+    touch: bool = False  # Origin.touch gives a message more time, or there is no message timeout
+    cumulative: bool = False  # an unfinished message holds up the acknowledgement of those after it
+    # ── messages ──
+    keys_and_headers: bool = False  # a message has a key and headers; an engine may send the key in a header
+    empty_messages: bool = False  # a body may have no bytes
+    tombstones: bool = False  # a message may have no body at all (attributes.TOMBSTONE)
+    # ── topics ──
     retention: bool = False  # a topic keeps messages that all its channels have finished
-    partitions: bool = False
-    cumulative: bool = False  # acknowledging a message acknowledges all before it in its partition
+    partitions: bool = False  # a topic is created with a number of partitions (NewTopics)
+    replicas: bool = False  # a topic is created with a number of replicas (NewTopics)
+    # One reader of a channel at a time reads a partition, in the order of its offsets, and every origin of messages is
+    # a message.PartitionOrigin: q-to-file archives by offsets then, each message exactly once.
+    exclusive_partitions: bool = False
+    # ── publishing ──
+    deferred_publishing: bool = False  # PublisherOptions.delay_ms
+    replication: bool = False  # PublisherOptions.replicate: each broker gets each message
+    # ── limits ──
     default_max_in_flight: int = 2500
     longest_name: int = MAX_NAME_LENGTH
     reserved_names: tuple[str, ...] = ()
@@ -63,37 +74,6 @@ class Capabilities(NamedTuple):
     def names(self) -> list[str]:
         """The capabilities that it has."""
         return [name for name in self._fields if getattr(self, name) is True]
-
-
-# What an engine without the capability cannot do, and what to do instead on a command line.
-_WITHOUT = {
-    "temporary_channels": ("has no temporary channels", "name one, as in TOPIC/CHANNEL"),
-    "deferred_publishing": ("cannot hold messages back", "leave the flag out"),
-    "requeue_delay": ("delivers a requeued message at once", "leave the delay out"),
-    "touch": ("cannot extend the time of a message", "finish it in time"),
-    "peek": ("does not show messages without taking them", "read them through a channel of their own"),
-    "since": ("cannot begin at a time", "read from where the channel stands"),
-    "depths": ("does not tell how much is left", "use --count or --idle-timeout"),
-    "pause": ("has no pause", "leave the flag out"),
-    "replication": ("replicates by itself", "leave the flag out"),
-    "partitions": ("has no partitions and replicas", "use --create-topics default"),
-    "cumulative": ("acknowledges each message by itself", "leave the flag out"),
-    "keys_and_headers": ("has no keys and no headers", "leave the flag out"),
-    "empty_messages": ("has no empty messages", "leave empty ones out"),
-    "deletion": ("does not delete topics", "leave the flag out"),
-    "retention": ("deletes what all channels have finished", "leave the flag out"),
-}
-
-
-def require(engine: Engine, capability: str, flag: str) -> None:
-    """Raise UsageError if `engine` lacks the `capability` that `flag` needs."""
-    if missing := what_is_missing(engine.capabilities, capability):
-        raise UsageError(f"{flag}: {missing}: {_WITHOUT[capability][1]}")
-
-
-def what_is_missing(capabilities: Capabilities, capability: str) -> str:
-    """What an engine without `capability` cannot do, as "NSQ has no pause"; "" for an engine that has it."""
-    return "" if getattr(capabilities, capability) else f"{capabilities.engine} {_WITHOUT[capability][0]}"
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
@@ -305,7 +285,8 @@ class Publisher(Protocol):
         """Publish all of `groups`, (topic, bodies) each; return when all is confirmed as durably as the engine can.
 
         delay_ms: instead of the publisher's own. attributes: keys and headers, kept by an engine that has them; others
-        do not call it. The result holds the messages that were refused, by (group, place).
+        do not call it. The result holds the messages that were refused, by (group, place in the group): among them the
+        bodies that the engine does not have (`empty_messages`, `tombstones`).
         Raises NetworkError when no broker was reachable in time, BrokerError when everything was refused for so long.
         """
 

@@ -16,8 +16,8 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.types import plural
-from qtools.engines.contract import PublisherOptions, SourceOptions, require
-from qtools.engines.requirements import require_for_end
+from qtools.engines.contract import PublisherOptions, SourceOptions
+from qtools.engines.requirements import require, require_for_end, require_for_publishing
 from qtools.errors import SinkClosed
 from qtools.exec.arguments import CommandArguments
 from qtools.exec.dead_letters import LazyPublisher
@@ -47,6 +47,7 @@ async def execute(options: ExecOptions, signals: Signals) -> int:
     require_for_end(options.engine, options.ends)
     if options.since is not None:
         require(options.engine, "since", "--since")
+    require_for_publishing(options.engine, None, options.new_topics)
     return await _Run(options).run(signals)
 
 
@@ -61,6 +62,8 @@ class _Run:
         publisher = options.engine.publisher(
             PublisherOptions(
                 on_published=self.latency.observe,
+                new_topics=options.new_topics,
+                new_topics_flag="--create-topics",
                 later_topics=tuple(dict.fromkeys(topics.values())) if expects_letters else (),
             )
         )

@@ -120,6 +120,7 @@ executable or does not exist.
     metavar="TOPIC",
     help="Send dead letters to TOPIC.  [default: the source's name with .dead]",
 )
+@shared.create_topics_option
 @click.option("--tag", is_flag=True, help="Begin each line of the command's output with the message's id and a tab.")
 @click.option(
     "--group",

@@ -93,6 +93,7 @@ def options_of(sources: tuple[str, ...], command: tuple[str, ...], given: dict[s
         longest_backoff=longest,
         max_attempts=flags["max_attempts"] or 0,
         dead_letter_topic=flags["dead_letter_topic"] or "",
+        new_topics=shared.new_topics_of(others),
         tag=flags["tag"],
         group=flags["group"],
         count=flags["count"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qtools.cli.metrics.operations import OperationsOptions
-from qtools.engines.contract import EndConditions, Engine
+from qtools.engines.contract import EndConditions, Engine, NewTopics
 from qtools.exec.outcomes import ExitRules
 from qtools.names import Subscription
 
@@ -38,6 +38,7 @@ class ExecOptions:
     longest_backoff: float = 300.0
     max_attempts: int = 0
     dead_letter_topic: str = ""  # "": each source's own
+    new_topics: NewTopics | None = None
     tag: bool = False
     group: bool = False
     count: int | None = None

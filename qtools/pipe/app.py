@@ -19,8 +19,8 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
 from qtools.cli.types import format_size, plural
 from qtools.cli.upload_run import RefusalHandler, send_all, sent_totals
-from qtools.engines.contract import PublisherOptions, require
-from qtools.engines.requirements import require_for_publishing
+from qtools.engines.contract import PublisherOptions
+from qtools.engines.requirements import require, require_for_publishing
 from qtools.errors import QtoolsError
 from qtools.flow.contract import GroupPublisher
 from qtools.flow.gather import Gather

@@ -17,7 +17,7 @@ from qtools.cli import logs
 from qtools.cli.metrics.metrics_format import Family
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals
-from qtools.engines.contract import require
+from qtools.engines.requirements import require
 from qtools.errors import StartError
 from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.metrics import count, families

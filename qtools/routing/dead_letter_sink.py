@@ -27,10 +27,18 @@ class SentLetters(NamedTuple):
 
 class DeadLetterSink:
     """Publishes dead letters with `publisher`. topics: topic that is read → topic of its dead letters. sources: what is
-    read; a dead letter names its channel."""
+    read; a dead letter names its channel. instead: as in DeadLettersRefused."""
 
-    def __init__(self, publisher: GroupPublisher, topics: Mapping[str, str], sources: Sequence[Subscription]) -> None:
+    def __init__(
+        self,
+        publisher: GroupPublisher,
+        topics: Mapping[str, str],
+        sources: Sequence[Subscription],
+        *,
+        instead: str = "",
+    ) -> None:
         self._publisher = publisher
+        self._instead = instead
         self._topics = topics
         self._channels = channels_of(sources)
 
@@ -61,7 +69,7 @@ class DeadLetterSink:
                 [at for _, at in groups.values()],
             )
         except BrokerError as error:
-            raise DeadLettersRefused(failed[places[0]], len(places), error) from error
+            raise DeadLettersRefused(failed[places[0]], len(places), error, self._instead) from error
         postponed: dict[int, QtoolsError] = {}
         for place, copy in refused.items():
             delay = min(MOST_POSTPONED_MS, POSTPONE_MS * max(1, batch.messages[place].attempts))

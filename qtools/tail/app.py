@@ -17,8 +17,8 @@ from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.types import plural
-from qtools.engines.contract import Source, SourceOptions, require
-from qtools.engines.requirements import require_for_end
+from qtools.engines.contract import Source, SourceOptions
+from qtools.engines.requirements import require, require_for_end
 from qtools.flow.contract import FlowSource
 from qtools.flow.loop import Flow
 from qtools.formats.encoders import Format

@@ -21,8 +21,8 @@ from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import DECODING, EXPRESSION, Trial
 from qtools.cli.types import format_duration, plural
-from qtools.engines.contract import SourceOptions, require
-from qtools.engines.requirements import require_for_end
+from qtools.engines.contract import SourceOptions
+from qtools.engines.requirements import require, require_for_end
 from qtools.flow.contract import FlowSource, Sink
 from qtools.flow.filter import FilteredSink
 from qtools.flow.gather import Gather

@@ -55,7 +55,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any]) -> ArchiveOption
     check_channel(channel, engine.capabilities.longest_name)
     can = engine.capabilities
     # With --dedupe the keys tell what is archived already.
-    by_offsets = can.partitions and can.cumulative and given["dedupe"] is None
+    by_offsets = can.exclusive_partitions and given["dedupe"] is None
     default = OFFSETS_NAME if by_offsets else DEFAULT_NAME
     name = given.pop("filename_format") or default + EXTENSIONS[given["format"]]
     if "<TOPIC>" not in name and (len(parsed) > 1 or pattern is not None):

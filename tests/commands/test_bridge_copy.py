@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from conftest import MakeBroker
 from harness.brokers import Broker
 from harness.shell import Shell
 from harness.waiting import wait_until
+
+pytestmark = pytest.mark.forks
 
 ODD = [b"\x00\xff", b"two\nlines", b" ", b"{", b"x" * 100_000, "ü".encode()]
 

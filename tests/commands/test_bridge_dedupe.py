@@ -11,6 +11,8 @@ from harness.brokers import Broker
 from harness.shell import Done, Shell
 from harness.waiting import pass_time
 
+pytestmark = pytest.mark.forks
+
 
 def body(ident: object, nth: int = 0) -> bytes:
     return json.dumps({"id": ident, "nth": nth}).encode()

@@ -12,6 +12,8 @@ from harness.reader import Reader
 from harness.shell import Done, Shell
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 GOOD = [b'{"n":%d}' % nth for nth in range(20)]
 BAD = [b"not json", b'{"n":"\\u0000"', b"\xff\xfe"]
 MIXED = [*GOOD[:10], BAD[0], *GOOD[10:15], BAD[1], *GOOD[15:], BAD[2]]

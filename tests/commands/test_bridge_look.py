@@ -12,6 +12,8 @@ from harness.brokers import Broker
 from harness.shell import Shell
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 ROUTES = r"""
 [[route]]
 name = "big"

@@ -8,6 +8,8 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 BAD = [b"not json", b"\xff\x00\xfe", b'{"n": 1', b"line\nline"]
 
 

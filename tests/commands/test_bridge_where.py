@@ -8,6 +8,8 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 EVENTS = [{"type": "purchase" if nth % 3 else "look", "amount": nth, "id": 2**53 + nth} for nth in range(900)]
 BODIES = [json.dumps(event).encode() for event in EVENTS]
 

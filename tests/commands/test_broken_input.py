@@ -7,6 +7,8 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 GOOD = 20_000  # more than one block holds, so that some of it is under way when the damage is seen
 
 

@@ -11,6 +11,8 @@ from harness.brokers import Broker
 from harness.proxy import Proxy
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 
 @pytest.mark.parametrize("count", [1, 7, 2600])
 def test_so_many_and_the_rest_stays_untouched(shell: Shell, broker: Broker, topic: str, count: int) -> None:

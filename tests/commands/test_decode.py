@@ -12,6 +12,8 @@ from harness.brokers import Broker
 from harness.registry import Answer, Registry
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 EVENT = {
     "type": "record",
     "name": "x.Event",

@@ -6,6 +6,8 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 BLOCK = 256 * 1024  # what q-pipe reads at once
 
 

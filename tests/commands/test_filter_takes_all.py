@@ -7,6 +7,8 @@ from harness.brokers import Broker
 from harness.shell import Shell
 from harness.terminal import Terminal
 
+pytestmark = pytest.mark.forks
+
 AMOUNTS = [b'{"amount":%d}' % number for number in range(1500)]
 FAILS = '.amount | test("x")'  # a number has no text to look at
 

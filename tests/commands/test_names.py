@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 NOWHERE = ("--nsqd", "127.0.0.1:1")
 
 

@@ -10,6 +10,8 @@ from harness.brokers import Broker
 from harness.shell import Shell
 from harness.terminal import Terminal
 
+pytestmark = pytest.mark.forks
+
 
 def missed(topic: str, channel: str) -> str:
     return (

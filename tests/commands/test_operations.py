@@ -19,6 +19,8 @@ from harness.proxy import Proxy
 from harness.shell import Shell
 from harness.waiting import wait_pipe_full, wait_until
 
+pytestmark = pytest.mark.forks
+
 
 def wait_ready(base: str, status: int) -> str:
     wait_until(lambda: httpx.get(f"{base}/readyz", timeout=10).status_code == status, what=f"/readyz {status}")

@@ -7,6 +7,8 @@ from conftest import MakeBroker
 from harness.brokers import Broker
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 LIMIT = 1024 * 1024
 LARGE = b"x" * (LIMIT + 1)
 

@@ -12,6 +12,8 @@ from harness.brokers import Broker
 from harness.shell import Shell, words_for
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 BATCH, WINDOW = 1, 8
 
 

@@ -18,6 +18,8 @@ from harness.brokers import Broker
 from harness.shell import Shell
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 COMPRESSED = {".gz": gzip.compress, ".zst": zstd.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 

@@ -10,6 +10,8 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Done, Shell
 
+pytestmark = pytest.mark.forks
+
 ROUTES = r"""
 [[route]]
 when = '.type == "purchase" and .amount > 100'

@@ -14,6 +14,8 @@ from harness.brokers import Broker
 from harness.shell import Shell
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 LINES = b"same\n" * 100
 
 

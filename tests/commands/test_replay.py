@@ -22,6 +22,8 @@ from to_file.store_kinds import Bucket, Directory, Place
 from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.sinks.upload import object_name, upload
 
+pytestmark = pytest.mark.forks
+
 
 @pytest.fixture(params=["s3", "directory"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:

@@ -6,6 +6,8 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 
 def test_a_share_is_printed_and_all_are_finished(shell: Shell, broker: Broker, topic: str) -> None:
     broker.fill(topic, [b"%d" % number for number in range(4000)])

@@ -11,6 +11,8 @@ import pytest
 from harness.brokers import NSQD, Broker
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 MakeBroker = Callable[..., Broker]
 
 

@@ -8,6 +8,8 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Done, Shell
 
+pytestmark = pytest.mark.forks
+
 LARGE = b"x" * (1024 * 1024 + 1)
 
 

@@ -8,6 +8,8 @@ from harness.brokers import Q_BROKER, Broker
 from harness.certificates import Certificates
 from harness.shell import Done, Shell
 
+pytestmark = pytest.mark.forks
+
 
 @pytest.fixture
 def secured(make_broker: MakeBroker, certificates: Certificates) -> Broker:

@@ -13,6 +13,8 @@ from harness.brokers import Broker
 from harness.shell import Shell
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 LINES = [b"%05d" % number for number in range(6000)]
 
 

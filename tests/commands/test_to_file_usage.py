@@ -9,6 +9,8 @@ from harness.archives import lines
 from harness.brokers import Broker
 from harness.shell import Shell
 
+pytestmark = pytest.mark.forks
+
 
 @pytest.mark.parametrize(
     ("words", "told"),

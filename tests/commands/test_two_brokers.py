@@ -15,6 +15,8 @@ from harness.proxy import Proxy
 from harness.shell import Shell
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 MakeProxy = Callable[[Broker], Proxy]
 LINES = [b"%05d" % number for number in range(20_000)]
 TEXT = b"\n".join(LINES) + b"\n"

@@ -11,6 +11,8 @@ from harness.reader import Reader
 from harness.shell import Shell
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 
 def test_it_prints_all_there_is_and_ends(shell: Shell, broker: Broker, topic: str) -> None:
     lines = [b"%05d" % number for number in range(6000)]

@@ -20,6 +20,8 @@ from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.archive.manifest import mark_complete
 from qtools.to_file.sinks.upload import object_name, upload
 
+pytestmark = pytest.mark.forks
+
 
 def put(place: Place, *files: FileRecord) -> None:
     async def run() -> None:

@@ -9,6 +9,8 @@ import pytest
 from harness.brokers import Broker
 from harness.shell import Done, Shell
 
+pytestmark = pytest.mark.forks
+
 EVENTS = [b'{"n": %d, "type": "%s"}' % (n, b"purchase" if n % 3 == 0 else b"view") for n in range(300)]
 PURCHASES = EVENTS[::3]
 WHERE = ["--where", '.type == "purchase"']

@@ -15,6 +15,8 @@ from harness.certificates import Certificates
 from harness.shell import Done, Shell
 from harness.waiting import wait_until
 
+pytestmark = pytest.mark.forks
+
 WAYS = ["flag", "environment", "profile", "profile in the environment", "address"]
 NOT_IN_A_TOPIC = [way for way in WAYS if way != "address"]
 

@@ -11,6 +11,8 @@ from harness.brokers import Broker
 from harness.ports import free_pair
 from harness.shell import Done, Shell
 
+pytestmark = pytest.mark.forks
+
 COMMANDS = [["q-pipe", "topic"], ["q-tail", "topic/me"]]
 
 

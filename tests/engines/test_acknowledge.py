@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from qtools.engines.contract import require
+from qtools.engines.requirements import require
 from qtools.errors import UsageError
 from qtools.message import Batch
 from tests.engines.clusters.cluster import Cluster

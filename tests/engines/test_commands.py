@@ -361,5 +361,6 @@ def test_the_capabilities_of_the_engine_in_memory_are_all_there_are() -> None:
     flags = {name for name, default in Capabilities._field_defaults.items() if default is False}
     assert set(EVERYTHING.names()) == flags
     assert set(CAPABILITIES.names()) == flags - {
-        "keys_and_headers", "empty_messages", "retention", "partitions", "cumulative",
+        "keys_and_headers", "empty_messages", "tombstones", "retention", "partitions", "replicas",
+        "exclusive_partitions", "cumulative",
     }  # fmt: skip

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from qtools.attributes import TOMBSTONE, Attributes
-from qtools.engines.contract import NewTopics, require
-from qtools.engines.requirements import require_for_publishing
+from qtools.engines.contract import NewTopics
+from qtools.engines.requirements import require, require_for_publishing
 from qtools.errors import MessageRefused, UsageError
 from qtools.flow.keying import Keying
 from qtools.message import Batch
@@ -175,10 +175,14 @@ async def test_a_deferred_message_waits(cluster: Cluster, topic: str) -> None:
 
 async def test_topics_are_created_as_asked(cluster: Cluster, topic: str) -> None:
     engine = cluster.engine()
-    if not engine.capabilities.partitions:
-        with pytest.raises(UsageError, match="has no partitions and replicas: use --create-topics default"):
-            require_for_publishing(engine, None, NewTopics(partitions=2))
-    new = NewTopics(partitions=2) if engine.capabilities.partitions else NewTopics()
+    has = engine.capabilities
+    for new, is_there in ((NewTopics(partitions=2), has.partitions), (NewTopics(replicas=2), has.replicas)):
+        if not is_there:
+            with pytest.raises(UsageError, match=f"^--create-topics: {has.engine} .*: use --create-topics default$"):
+                require_for_publishing(engine, None, new)
+        else:
+            require_for_publishing(engine, None, new)
+    new = NewTopics(partitions=2) if has.partitions else NewTopics()
     async with publishing(engine, new_topics=new) as publisher:
         assert await publisher.publish([(topic, [b"a"])]) == {}
     assert bodies_of(await drain(engine, topic)) == [b"a"]

@@ -103,9 +103,9 @@ def bodies_in(form: str, *bodies: bytes | None) -> bytes:
 @pytest.mark.parametrize(
     ("form", "body", "what"),
     [
-        ("envelope", None, "message 2 has no body (it is a tombstone), and NSQ has no empty messages"),
+        ("envelope", None, "message 2 has no body (it is a tombstone), and NSQ has no tombstones"),
         ("envelope", b"", "message 2 is empty, and NSQ has no empty messages"),
-        ("msgpack", None, "message 2 has no body (it is a tombstone), and NSQ has no empty messages"),
+        ("msgpack", None, "message 2 has no body (it is a tombstone), and NSQ has no tombstones"),
         ("msgpack", b"", "message 2 is empty, and NSQ has no empty messages"),
         ("length32", b"", "message 2 is empty, and NSQ has no empty messages"),
     ],
@@ -255,7 +255,7 @@ async def test_a_key_or_a_header_that_is_not_valid(path: str, query: str, word: 
         ("/pub?topic=events&key_base64=", "key_base64: NSQ has no keys and no headers: leave it out"),
         ("/mpub?topic=events&key=k", "key: NSQ has no keys and no headers: leave it out"),
         ("/mpub?topic=events&header=a:b", "header: NSQ has no keys and no headers: leave it out"),
-        ("/pub?topic=events&tombstone=true", "tombstone: NSQ has no empty messages: leave it out"),
+        ("/pub?topic=events&tombstone=true", "tombstone: NSQ has no tombstones: leave it out"),
     ],
 )
 async def test_an_engine_that_has_none_refuses_them(target: str, detail: str) -> None:

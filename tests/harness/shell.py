@@ -22,6 +22,7 @@ from typing import IO
 
 import pytest
 
+from harness.fork_server import FUNCTIONS, Forked, ForkServer
 from harness.waiting import DEADLINE, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ IS_MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ
 NOT_MEASURED = pytest.mark.skipif(IS_MEASURED, reason="coverage takes time and memory, and imports modules, of its own")
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes] | Forked) -> None:
     """Kill `process`; under coverage ask it first."""
     if IS_MEASURED:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -94,7 +95,7 @@ class Done:
 class Running:
     """A program that runs. What it says is collected as it comes, unless a descriptor of the test's takes it."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Forked) -> None:
         self.process = process
         self._out = bytearray()
         self._err = bytearray()
@@ -181,9 +182,13 @@ class Running:
 
 
 class Shell:
-    """Runs programs in a home of its own, which is empty and short enough for unix sockets."""
+    """Runs programs in a home of its own, which is empty and short enough for unix sockets.
 
-    def __init__(self) -> None:
+    With a fork server, the runs that only end by themselves (`run`) are its children: see there what differs.
+    """
+
+    def __init__(self, fork_server: ForkServer | None = None) -> None:
+        self._fork_server = fork_server
         self.home = Path(tempfile.mkdtemp(prefix="qt-", dir="/tmp"))
         self.mark = f"{SESSION}.{uuid.uuid4().hex}"
         (self.home / "run").mkdir(mode=0o700)
@@ -226,13 +231,42 @@ class Shell:
         self, program: str, *words: str | Path, input: bytes | None = None, timeout: float = TIMEOUT, **settings: object
     ) -> Done:
         """Start `program`, feed it `input`, wait for its end."""
+        forks = (
+            self._fork_server is not None
+            and program in FUNCTIONS
+            and settings.keys() <= {"environ", "cwd"}
+            and "PYTHONPATH" not in settings.get("environ", {})  # read at the start of an interpreter
+        )
+        running = (
+            self._fork(program, *words, has_input=input is not None, **settings)  # type: ignore[arg-type]
+            if forks
+            else self.start(
+                program,
+                *words,
+                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+                **settings,  # type: ignore[arg-type]
+            )
+        )
         if input is None:
-            return self.start(program, *words, **settings).wait(timeout)  # type: ignore[arg-type]
-        running = self.start(program, *words, stdin=subprocess.PIPE, **settings)  # type: ignore[arg-type]
+            return running.wait(timeout)
         with contextlib.suppress(BrokenPipeError):
             running.feed(input)
         running.end_input()
         return running.wait(timeout)
+
+    def _fork(
+        self,
+        program: str,
+        *words: str | Path,
+        has_input: bool,
+        environ: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Running:
+        assert self._fork_server is not None
+        full = self.environ | (environ or {})
+        running = Running(self._fork_server.start(program, [*map(str, words)], full, cwd or self.home, has_input))
+        self._running.append(running)
+        return running
 
     def script(self, text: str, **settings: object) -> Running:
         """A line for sh, in which q-pipe, q-tail, q-broker and qtools are the programs under test."""

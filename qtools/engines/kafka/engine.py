@@ -30,9 +30,11 @@ CAPABILITIES = Capabilities(
     depths=True,
     keys_and_headers=True,
     empty_messages=True,
-    deletion=True,
+    tombstones=True,
     retention=True,
     partitions=True,
+    replicas=True,
+    exclusive_partitions=True,
     cumulative=True,
     longest_name=LONGEST_NAME,
     reserved_names=(".", ".."),
@@ -80,12 +82,6 @@ class KafkaEngine:
         from qtools.engines.kafka.peek import peek
 
         return await peek(subscription, self.settings, count)
-
-    async def delete(self, topic: str, channel: str = "") -> None:
-        """A channel is a group: it is deleted with what it has committed of all topics."""
-        from qtools.engines.kafka.statistics import delete
-
-        await delete(topic, channel, self.settings)
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         """The cluster's own id."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtools.engines.contract import Capabilities, what_is_missing
+from qtools.engines.contract import Capabilities
+from qtools.engines.requirements import what_is_missing
 from qtools.pubsub_http.api.parameters import Parameter, Query, Values
 from qtools.pubsub_http.api.routes import ApiRoute
 from qtools.web.request_body import Refusal
@@ -23,7 +24,7 @@ INSTEAD = {
     "touch": "finish messages in time, or give them back",
     "depths": "end with count or timeout",
     "keys_and_headers": "leave it out",
-    "empty_messages": "leave it out",
+    "tombstones": "leave it out",
 }
 
 

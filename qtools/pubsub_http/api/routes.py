@@ -131,7 +131,7 @@ ROUTES = (
                             invalid="INVALID_DEFER", capability="deferred_publishing"),
               key("the message's key"), key_base64("the key in base64, if it is not text"),
               message_header("a header of the message, NAME:VALUE; repeatable"),
-              flag("tombstone", "the message has no body at all, which deletes its key", capability="empty_messages")),
+              flag("tombstone", "the message has no body at all, which deletes its key", capability="tombstones")),
         "publish", {BYTES: "the message"}, (LINES,),
         {200: "the broker has it", 413: "it is too large", 422: _REUSED, **_PUBLISH},
         _KEY,

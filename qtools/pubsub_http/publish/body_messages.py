@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from qtools.attributes import TOMBSTONE, Attributes, Headers
-from qtools.engines.contract import Capabilities, what_is_missing
+from qtools.engines.contract import Capabilities
+from qtools.engines.requirements import what_is_missing
 from qtools.errors import InputError
 from qtools.flow.keying import replace_headers
 from qtools.formats.lines import DelimiterSplitter, LengthSplitter, Splitter
@@ -62,7 +63,8 @@ class BodyMessages:
         self._max_message = max_message
         self._count = 0  # messages that were split
         self._splitter = self._make_splitter(form)
-        self._refuses_empty = form != "lines" and not capabilities.empty_messages  # a line is never empty
+        # A line is never empty.
+        self._may_refuse = form != "lines" and not (capabilities.empty_messages and capabilities.tombstones)
 
     def split(self, chunk: bytes, more: bool) -> tuple[MessageGroup, Refusal | None]:
         """The messages that end in `chunk`, and why the next one and all after it are refused, or None. more: whether
@@ -82,9 +84,11 @@ class BodyMessages:
         if bodies and max(map(len, bodies)) > self._max_message:
             count = next(place for place, body in enumerate(bodies) if len(body) > self._max_message)
             failure = self.too_big(self._max_message)
-        if self._refuses_empty and not all(bodies[:count]):
-            count = next(place for place, body in enumerate(bodies) if not body)
-            failure = self._is_empty(bodies[count], self._count + count + 1)
+        if self._may_refuse and not all(bodies[:count]):
+            for place in range(count):
+                if not bodies[place] and (missing := self._what_is_missing(bodies[place])):
+                    count, failure = place, self._is_empty(bodies[place], self._count + place + 1, missing)
+                    break
         if count < len(bodies):
             bodies, records = bodies[:count], records[:count]
         self._count += count
@@ -130,9 +134,13 @@ class BodyMessages:
         missing = what_is_missing(self._capabilities, "keys_and_headers")
         self.warning = f"{missing}: those of the envelopes are left out"
 
-    def _is_empty(self, body: bytes, number: int) -> Refusal:
+    def _what_is_missing(self, body: bytes) -> str:
+        """What the engine cannot do with `body`, which has no bytes; "" if it can publish it."""
+        return what_is_missing(self._capabilities, "tombstones" if body is TOMBSTONE else "empty_messages")
+
+    @staticmethod
+    def _is_empty(body: bytes, number: int, missing: str) -> Refusal:
         what = "has no body (it is a tombstone)" if body is TOMBSTONE else "is empty"
-        missing = what_is_missing(self._capabilities, "empty_messages")
         return Refusal(400, "MSG_EMPTY", f"message {number} {what}, and {missing}")
 
     def _refusal(self, error: InputError) -> Refusal:
