@@ -42,7 +42,7 @@ def test_help_is_there_at_once(shell: Shell, program: str) -> None:
         shell.run(program, "--help")
         return children_cpu() - begun
 
-    assert min(seconds() for _ in range(5)) < 0.2
+    assert any(seconds() < 0.2 for _ in range(5))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -77,6 +77,7 @@ def test_nothing_given(shell: Shell, program: str, told: str) -> None:
     assert len(done.err_lines) == 1
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -110,6 +111,7 @@ def test_as_a_module(shell: Shell, program: str) -> None:
     assert done.out.decode() == f"{program} {__version__}\n"
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize(
     ("words", "flag"),
     [
@@ -135,6 +137,7 @@ def test_q_broker_takes_empty_flags_as_nsqd_does(shell: Shell) -> None:
     broker.wait_err("TCP: listening on")
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize(
     ("program", "words", "told"),
     [

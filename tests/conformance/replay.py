@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 QUIET = 0.35  # seconds without a byte: nsqd flushes every 0.25 s, so it has said all it will
+PATIENCE = 20.0  # seconds for what nsqd sends, on a machine that does other things
 _KINDS = {0: "response", 1: "error", 2: "message"}
 
 Address = tuple[str, int]
@@ -40,14 +41,18 @@ class _Link:
         except OSError:
             self.closed = True
 
-    def read(self, quiet: float) -> list[bytes]:
-        """Frames, until nothing has come for `quiet` seconds."""
-        frames = []
+    def read(self, quiet: float, expected: int, closes: bool) -> list[bytes]:
+        """Frames, until `expected` have come, or the end if the daemon `closes`, and then nothing for `quiet` seconds;
+        what does not come is waited for during PATIENCE."""
+        frames: list[bytes] = []
+        deadline = time.monotonic() + PATIENCE
         self.socket.settimeout(quiet)
         while True:
             try:
                 data = self.socket.recv(1 << 16)
             except TimeoutError:
+                if (len(frames) < expected or closes) and time.monotonic() < deadline:
+                    continue
                 break
             except OSError:
                 data = b""
@@ -97,7 +102,7 @@ def _talk(link: _Link, step: Plain, ids: list[bytes]) -> list[str]:
         return ["a message that nsqd sends did not come"]
     text = re.sub(r"\{id(\d+)\}", lambda found: ids[int(found[1])].decode("latin-1"), step["send"])
     link.send(text.encode("latin-1") * step.get("times", 1))
-    frames = [_describe(raw, ids) for raw in link.read(step.get("quiet", QUIET))]
+    frames = [_describe(raw, ids) for raw in link.read(step.get("quiet", QUIET), len(step["frames"]), step["closed"])]
     if step.get("unordered"):
         for frame in frames:
             frame.pop("id", None)

@@ -122,22 +122,24 @@ class Seaweed:
 
     # ── further credentials ──
 
-    def add_key(self, user: str, key: str, secret: str) -> None:
-        """Let `user` read and write with these credentials; returns when the server takes them."""
-        self._configure(f"-user {user} -access_key {key} -secret_key {secret} -actions Read,Write,List,Tagging")
-        wait_until(lambda: self._takes(key, secret), DEADLINE)
+    def add_keys(self, user: str, secrets: dict[str, str]) -> None:
+        """Let `user` read and write with each of these keys and its secret; returns when the server takes all."""
+        actions = "-actions Read,Write,List,Tagging"
+        self._configure(*(f"-user {user} -access_key {key} -secret_key {secrets[key]} {actions}" for key in secrets))
+        wait_until(lambda: all(self._takes(key, secret) for key, secret in secrets.items()), DEADLINE)
 
     def remove_key(self, user: str, key: str, secret: str) -> None:
         """Take them away; returns when the server denies them."""
         self._configure(f"-user {user} -access_key {key} -delete")
         wait_until(lambda: not self._takes(key, secret), DEADLINE)
 
-    def _configure(self, words: str) -> None:
+    def _configure(self, *changes: str) -> None:
         binary = weed_binary()
         assert binary is not None
         done = subprocess.run(
             [binary, "shell", f"-master=127.0.0.1:{self._ports['master.port']}"],
-            input=f"s3.configure {words} -apply\nexit\n".encode(), capture_output=True, cwd=self.room,
+            input="".join([*(f"s3.configure {words} -apply\n" for words in changes), "exit\n"]).encode(),
+            capture_output=True, cwd=self.room,
             env=base_environment() | {"HOME": str(self.room), "TMPDIR": str(self.room)},
             timeout=DEADLINE, check=False,
         )  # fmt: skip
