@@ -13,7 +13,8 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,6 +32,7 @@ from qtools.engines.kafka.client_errors import (
     sentence_of,
 )
 from qtools.engines.kafka.settings import KafkaSettings
+from qtools.engines.kafka.waiting_partitions import Place
 from qtools.errors import StartError, UsageError
 
 log = logging.getLogger("qtools.kafka")
@@ -207,6 +209,30 @@ def ask(function: Callable[[], Result]) -> Result:
             if error.args[0].code() not in NOT_YET or time.monotonic() > deadline:
                 raise
             time.sleep(RETRY_DELAY)
+
+
+def list_offsets(
+    admin: Any, places: Sequence[Place], spec: Any, *, committed_only: bool
+) -> Iterator[tuple[Place, Callable[[], int]]]:
+    """For each of `places`, a function that returns its offset for `spec` (OffsetSpec), or raises KafkaException, as
+    for a partition without a leader. One request to each broker, in the caller's thread.
+
+    committed_only: the newest offset is that of the oldest open transaction, where a consumer that reads only what is
+    committed ends.
+    """
+    from confluent_kafka import IsolationLevel, TopicPartition
+
+    if not places:
+        return
+    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
+    asked = dict.fromkeys((TopicPartition(*place) for place in places), spec)
+    answers = admin.list_offsets(asked, isolation_level=level, request_timeout=CALL_TIMEOUT)
+    for place, answer in answers.items():
+        yield (place.topic, place.partition), partial(_offset_in, answer)
+
+
+def _offset_in(answer: Any) -> int:
+    return int(answer.result().offset)
 
 
 async def look_at_cluster(client: Any, errors: ErrorLog, where: str, poll: Callable[[], object]) -> ClusterView:

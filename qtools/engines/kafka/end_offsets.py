@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from qtools.engines.kafka.client_errors import sentence_of
-from qtools.engines.kafka.clients import CALL_TIMEOUT, ErrorLog, ask, library, make_consumer
+from qtools.engines.kafka.clients import CALL_TIMEOUT, ErrorLog, ask, library, list_offsets, make_admin, make_consumer
 from qtools.engines.kafka.group_reader import GroupReader
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.engines.kafka.waiting_partitions import Place
@@ -20,79 +20,91 @@ Bounds = tuple[int, int]  # the offset of the oldest message, and the one behind
 
 
 class OffsetClients:
-    """Clients that ask for offsets, one for each channel, over connections of their own: on a reader's connection the
-    cluster answers a question only after the fetch that waits there, up to half a second later."""
+    """Clients that ask for offsets, over connections of their own: on a reader's connection the cluster answers a
+    question only after the fetch that waits there, up to half a second later. One asks for the ends of partitions, and
+    one for each channel for what its group has committed."""
 
     def __init__(self, settings: KafkaSettings, errors: ErrorLog) -> None:
-        self.where = str(settings)  # for messages
+        self._where = str(settings)  # for messages
         self._settings = settings
         self._errors = errors
+        self._admin: Any = None
         self._clients: dict[str, Any] = {}
 
-    async def ask(self, channel: str, function: Callable[[Any], Result]) -> Result:
-        """The result of `function(client)`, in a thread; NetworkError when the cluster does not answer."""
+    async def bounds(self, topics: Collection[str]) -> dict[Place, Bounds]:
+        """The bounds of all partitions of `topics`; SourceDeleted for a topic that is gone, NetworkError when the
+        cluster does not answer."""
+        if self._admin is None:
+            self._admin = make_admin(self._settings, self._errors)
+        return await self._ask(partial(_bounds, sorted(topics), self._where, self._admin))
+
+    async def committed(self, channel: str, places: Sequence[Place]) -> dict[Place, int]:
+        """What the group of `channel` has committed; negative where it has not. NetworkError when the cluster does not
+        answer."""
+        if not places:
+            return {}
         if channel not in self._clients:
             group = "qtools-look" if is_ephemeral(channel) else channel
             self._clients[channel] = make_consumer(self._settings, self._errors, {"group.id": group})
-        try:
-            return await asyncio.to_thread(function, self._clients[channel])
-        except library().KafkaException as error:
-            raise NetworkError(self.where, self._errors.last or sentence_of(error.args[0])) from error
+        return await self._ask(partial(_committed, places, self._clients[channel]))
 
     async def has_committed(self, subscription: Subscription, partitions: Sequence[int]) -> bool:
         """Whether the group has committed an offset in any of the topic's `partitions`."""
         places = [(subscription.topic, number) for number in partitions]
-        committed = await self.ask(subscription.channel, partial(_committed, places))
+        committed = await self.committed(subscription.channel, places)
         return any(offset >= 0 for offset in committed.values())
 
+    async def _ask(self, function: Callable[[], Result]) -> Result:
+        """The result of `function`, in a thread."""
+        try:
+            return await asyncio.to_thread(ask, function)
+        except library().KafkaException as error:
+            raise NetworkError(self._where, self._errors.last or sentence_of(error.args[0])) from error
+
     async def close(self) -> None:
+        self._admin = None
         for client in self._clients.values():
             await asyncio.to_thread(client.close)
         self._clients.clear()
 
 
 class EndOffsets(NamedTuple):
-    """bounds: channel → partition → its offsets at one moment."""
+    """bounds: of all partitions that are read, at one moment."""
 
     clients: OffsetClients
-    bounds: dict[str, dict[Place, Bounds]]
+    bounds: dict[Place, Bounds]
 
     @classmethod
     async def of(cls, readers: Mapping[str, GroupReader], clients: OffsetClients) -> EndOffsets:
         """The offsets of now; NetworkError when the cluster does not answer."""
-        return cls(
-            clients,
-            {
-                channel: await clients.ask(channel, partial(_bounds, sorted(reader.topics), clients.where))
-                for channel, reader in readers.items()
-            },
-        )
+        topics = {topic for reader in readers.values() for topic in reader.topics}
+        return cls(clients, await clients.bounds(topics))
 
     async def unfinished(self, readers: Mapping[str, GroupReader]) -> int:
         """How many messages below these ends are not finished: by what is finished here, and for partitions that
         others read by what the group has committed. NetworkError when the cluster does not answer."""
         left = 0
         for channel, reader in readers.items():
-            bounds = self.bounds[channel]
-            others = _read_by_others(reader, bounds)
-            committed = await self.clients.ask(channel, partial(_committed, others)) if others else {}
+            bounds = {place: ends for place, ends in self.bounds.items() if place[0] in reader.topics}
+            committed = await self.clients.committed(channel, _read_by_others(reader, bounds))
             left += _unfinished(reader, bounds, committed)
         return left
 
 
-def _bounds(topics: list[str], where: str, consumer: Any) -> dict[Place, Bounds]:
-    """The bounds of all partitions of `topics`; SourceDeleted for a topic that is gone."""
-    from confluent_kafka import TopicPartition
+def _bounds(topics: list[str], where: str, admin: Any) -> dict[Place, Bounds]:
+    from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-    known = ask(partial(consumer.list_topics, timeout=CALL_TIMEOUT)).topics
+    known = admin.list_topics(timeout=CALL_TIMEOUT).topics
     for topic in topics:
         if topic not in known or known[topic].error is not None:
             raise SourceDeleted("topic", topic, where)
     places = [(topic, number) for topic in topics for number in sorted(known[topic].partitions)]
-    return {
-        place: ask(partial(consumer.get_watermark_offsets, TopicPartition(*place), timeout=CALL_TIMEOUT))
-        for place in places
-    }
+    specs: Any = OffsetSpec
+    lows, highs = (
+        {place: offset() for place, offset in list_offsets(admin, places, spec, committed_only=True)}
+        for spec in (specs.earliest(), specs.latest())
+    )
+    return {place: (lows[place], highs[place]) for place in places}
 
 
 def _read_by_others(reader: GroupReader, bounds: dict[Place, Bounds]) -> list[Place]:
@@ -104,12 +116,11 @@ def _read_by_others(reader: GroupReader, bounds: dict[Place, Bounds]) -> list[Pl
     ]
 
 
-def _committed(places: list[Place], consumer: Any) -> dict[Place, int]:
-    """What the group has committed; negative where it has not."""
+def _committed(places: Sequence[Place], consumer: Any) -> dict[Place, int]:
     from confluent_kafka import TopicPartition
 
     asked = [TopicPartition(*place) for place in places]
-    found = ask(partial(consumer.committed, asked, timeout=CALL_TIMEOUT))
+    found = consumer.committed(asked, timeout=CALL_TIMEOUT)
     return {(each.topic, each.partition): each.offset for each in found}
 
 

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 from qtools.engines.kafka.client_errors import sentence_of
-from qtools.engines.kafka.clients import ErrorLog, ask, library, look_at_cluster, make_admin
+from qtools.engines.kafka.clients import ErrorLog, ask, library, list_offsets, look_at_cluster, make_admin
 from qtools.engines.kafka.settings import KafkaSettings
+from qtools.engines.kafka.waiting_partitions import Place
 from qtools.errors import NetworkError, StartError
 
 log = logging.getLogger("qtools.kafka")
@@ -62,10 +63,10 @@ class KafkaTopics:
 
     def _count(self, partitions: dict[str, list[int]]) -> list[dict[str, Any]]:
         """Everything about `partitions`, in a thread."""
-        from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+        from confluent_kafka import ConsumerGroupTopicPartitions
         from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-        places = [TopicPartition(name, number) for name, numbers in partitions.items() for number in numbers]
+        places = [(name, number) for name, numbers in partitions.items() for number in numbers]
         specs: Any = OffsetSpec
         lows, highs = self._offsets(places, specs.earliest()), self._offsets(places, specs.latest())
         topics: dict[str, dict[str, Any]] = {}
@@ -115,14 +116,11 @@ class KafkaTopics:
                 }
             )  # fmt: skip
 
-    def _offsets(self, places: list[Any], spec: Any) -> dict[tuple[str, int], int]:
-        if not places:
-            return {}
-        answers = self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT)
-        found = dict.fromkeys(((place.topic, place.partition) for place in places), 0)
-        for place, answer in answers.items():
+    def _offsets(self, places: list[Place], spec: Any) -> dict[Place, int]:
+        found = dict.fromkeys(places, 0)
+        for place, offset in list_offsets(self._admin, places, spec, committed_only=False):
             try:
-                found[place.topic, place.partition] = answer.result().offset
+                found[place] = offset()
             except library().KafkaException as error:  # as of a partition without a leader
-                log.info("%s, partition %d: %s", place.topic, place.partition, sentence_of(error.args[0]))
+                log.info("%s, partition %d: %s", *place, sentence_of(error.args[0]))
         return found
