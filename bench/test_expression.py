@@ -98,7 +98,7 @@ def test_filter_pass(
     passed: int,
 ) -> None:
     compiled = [None if text is None else compile_expression(text) for text in (where, select)]
-    rules = Filter(*compiled, on_error="skip")
+    rules = Filter(*compiled)
     places, _, _ = benchmark(rules.run, BATCH)
     assert len(places) == passed
     if benchmark.stats is not None:

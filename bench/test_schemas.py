@@ -70,7 +70,7 @@ def test_decoding_beside_fastavro(capsys: pytest.CaptureFixture[str]) -> None:
     avro = AvroCodec(SchemaText("AVRO", json.dumps(SCHEMA), "schema 7"))
     protobuf = ProtobufCodec(SchemaText("PROTOBUF", PROTO, "schema 7"))
     others = framed(protobuf.encode({**EVENT, "at": 1_795_957_620_123}), b"\0")
-    rules = Filter(compile_expression(".amount > 1"), compile_expression("."), "skip")
+    rules = Filter(compile_expression(".amount > 1"), compile_expression("."))
 
     def printed() -> None:
         decoded = avro.decode_all(bodies, 5, None)

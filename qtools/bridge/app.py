@@ -123,9 +123,7 @@ class _Bridge:
         )  # fmt: skip
         source: FlowSource = self.source
         if options.decoder is not None:
-            from qtools.schemas.decoding import DecodingSource
-
-            source = DecodingSource(source, options.decoder)
+            source = options.decoder.read(source)
         self.trial: Trial | None = None
         if options.on_trial:
             what = NO_LETTERS if options.redrive else EXPRESSION if options.decoder is None else DECODING

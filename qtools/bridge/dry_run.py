@@ -63,9 +63,7 @@ async def look(options: BridgeOptions, signals: Signals) -> int:
     await source.start()
     read: FlowSource = source
     if options.decoder is not None:
-        from qtools.schemas.decoding import DecodingSource
-
-        read = DecodingSource(source, options.decoder)
+        read = options.decoder.read(source)
     flow = Flow(read, _Print(planner, options.explain), drain_timeout=PATIENCE)
     signals.on_stop(flow.stop)
     ending = asyncio.create_task(source.wait_for_end())

@@ -103,7 +103,7 @@ class BridgeSink:
         if back:
             raise PartialFailure(back)
 
-    def failures(self, batch: Batch) -> dict[int, QtoolsError]:
+    async def failures(self, batch: Batch) -> dict[int, QtoolsError]:
         """Which messages of `batch` cannot be routed, by place, and why; nothing is sent."""
         return self.planning.planner.plan(batch).failed
 

@@ -8,7 +8,7 @@ for the flags of the broker. If NSQ's tools have a flag, its long name is the sa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +19,9 @@ from qtools.errors import ExpressionError, UsageError
 if TYPE_CHECKING:
     from qtools.cli.metrics.operations import OperationsOptions
     from qtools.engines.contract import EndConditions, NewTopics
-    from qtools.flow.filter import Filter, OnError
+    from qtools.flow.filter import Rules
     from qtools.flow.keying import Keying
+    from qtools.flow.steps import OnError, Step
 
 Decorator = Callable[[Any], Any]
 
@@ -284,16 +285,16 @@ def operations_of(given: dict[str, Any]) -> OperationsOptions:
     )
 
 
-def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
+def filter_of(given: dict[str, Any], on_error: OnError, then: Sequence[Step] = ()) -> Rules | None:
     """Remove the flags of `filter_options` from `given`, and compile them; None if there is neither --where nor
-    --select. UsageError if an expression does not compile."""
+    --select, and no steps `then` follow. UsageError if an expression does not compile."""
     where, select, chosen = given.pop("where"), given.pop("select"), given.pop("on_error")
-    if where is None and select is None:
+    if where is None and select is None and not then:
         if chosen is not None:
             raise UsageError("--on-error goes with --where or --select only")
         return None
     from qtools.expressions.expression import Expression, compile_expression
-    from qtools.flow.filter import Filter
+    from qtools.flow.filter import Filter, Rules
 
     compiled: dict[str, Expression | None] = {"where": None, "select": None}
     for name, text in (("where", where), ("select", select)):
@@ -301,7 +302,8 @@ def filter_of(given: dict[str, Any], on_error: OnError) -> Filter | None:
             compiled[name] = None if text is None else compile_expression(text)
         except ExpressionError as error:
             raise UsageError(f"--{name}: {error}") from error
-    return Filter(compiled["where"], compiled["select"], chosen or on_error, chosen=chosen is not None)
+    rules = Filter(compiled["where"], compiled["select"])
+    return Rules(rules, chosen or on_error, chosen=chosen is not None, then=then)
 
 
 def keying_of(given: dict[str, Any]) -> Keying | None:

@@ -14,7 +14,7 @@ A mistyped path evaluates to null in jq and is no failure; the summary of the ru
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn, Protocol
 
 from qtools.errors import QtoolsError
@@ -48,7 +48,7 @@ class Trial:
     def __init__(
         self,
         source: TrialSource,
-        failures: Callable[[Batch], Mapping[int, QtoolsError]],
+        failures: Callable[[Batch], Awaitable[Mapping[int, QtoolsError]]],
         *,
         most: int = FIRST,
         what: str = EXPRESSION,
@@ -75,7 +75,7 @@ class Trial:
                 if self._strict and self._buffered:
                     self._fail()
                 return self._take()
-            failed = self._failures(batch)
+            failed = await self._failures(batch)
             self._buffered.append(batch)
             self._buffered_bytes += sum(map(len, batch.bodies))
             self._over = len(failed) < len(batch)

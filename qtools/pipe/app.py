@@ -35,8 +35,9 @@ from qtools.pipe.options import PipeOptions
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
-    from qtools.flow.filter import Filter, FilteredSink
+    from qtools.flow.filter import Rules
     from qtools.flow.keying import KeyedPublisher
+    from qtools.flow.stepped_sink import SteppedSink
     from qtools.pipe.checkpoint import Checkpoint, LogCheckpoint
     from qtools.pipe.log_source import LogSource
     from qtools.pipe.logs.log_reader import LogReader
@@ -102,8 +103,8 @@ async def pipe(options: PipeOptions, signals: Signals) -> int:
             raise
         logs.log(logging.INFO, f"{error}; nothing is done here")
         return 0
-    if options.encoder is not None:
-        await options.encoder.start()
+    if options.rules is not None:
+        await options.rules.start()
     return await made.run(signals)
 
 
@@ -130,8 +131,8 @@ class _Pipe:
         self.keyed: KeyedPublisher | None = None
         advice = ""
         if options.keying is not None:
-            from qtools.flow.filter import ADVICE
             from qtools.flow.keying import KeyedPublisher
+            from qtools.flow.steps import ADVICE
 
             advice = ADVICE
             passes = options.on_error == "pass"
@@ -230,11 +231,11 @@ class _Pipe:
         self.checkpoint = checkpoint
         return source
 
-    def _filter(self, rules: Filter) -> FilteredSink:
+    def _filter(self, rules: Rules) -> SteppedSink:
         """The filter before the publisher."""
-        from qtools.flow.filter import FilteredSink
+        from qtools.flow.stepped_sink import SteppedSink
 
-        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.log(logging.WARNING, text))
+        return SteppedSink(self.sink, rules, name=_name, warn=lambda text: logs.log(logging.WARNING, text))
 
     def _route(self) -> RoutedSink:
         """The routes before the publisher."""

@@ -16,9 +16,8 @@ from qtools.names import LONGEST_NAME, check_topic, is_valid_name
 
 if TYPE_CHECKING:
     from qtools.engines.url import BrokerUrl
-    from qtools.flow.filter import Filter, OnError
+    from qtools.flow.steps import OnError, Step
     from qtools.pipe.options import PipeOptions
-    from qtools.schemas.encoding import BodyEncoder
 
 
 @program(
@@ -244,12 +243,13 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         on_error = flags["on_error"] or "fail"
         if flags["where"] is None and given["select"] is None and flags["encode"] is None:
             others["on_error"] = None
-    encoder = None
+    encoding: list[Step] = []
     if flags["encode"] is None:
         remove_unused(others, (*SCHEMA_FLAGS, "schema_subject", "register_schema"), "--encode")
-        rules = shared.filter_of(others, "fail")
     else:
-        encoder, rules = _encoding(others, topic)
+        from qtools.cli.schemas.flags import encoder_of
+
+        encoding.append(encoder_of(others, topic))
     engine = engine_of("q-pipe", others, address)
     check_names(engine, topics=[topic] if topic else [])
     return PipeOptions(
@@ -261,8 +261,7 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         fail_on_empty=flags["empty"] == "fail",
         skip_oversize=flags["on_oversize"] == "skip",
         operations=shared.operations_of(others),
-        encoder=encoder,
-        rules=rules,
+        rules=shared.filter_of(others, "fail", encoding),
         keying=shared.keying_of(others),
         new_topics=shared.new_topics_of(others),
         routes=routes,
@@ -283,24 +282,6 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         skip_if_running=flags["skip_if_running"],
         show=show,
     )
-
-
-def _encoding(given: dict[str, Any], topic: str) -> tuple[BodyEncoder, Filter]:
-    """Remove the flags of --encode and of the filter from `given`: the encoder, and a filter that ends with it."""
-    from qtools.cli.schemas.flags import encoder_of
-    from qtools.flow.filter import Filter
-    from qtools.schemas.encoding import EncodingFilter
-
-    encoder = encoder_of(given, topic)
-    if given["where"] is None and given["select"] is None:
-        chosen = given["on_error"]
-        rules: Filter | None = Filter(None, None, chosen or "fail", chosen=chosen is not None)
-        given["on_error"] = None
-        shared.filter_of(given, "fail")
-    else:
-        rules = shared.filter_of(given, "fail")
-    assert rules is not None
-    return encoder, EncodingFilter(rules, encoder)
 
 
 def _check_files(files: tuple[str, ...], show: bool) -> None:

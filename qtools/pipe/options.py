@@ -10,9 +10,9 @@ from qtools.engines.contract import Engine
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.engines.contract import NewTopics
-    from qtools.flow.filter import Filter, OnError
+    from qtools.flow.filter import Rules
     from qtools.flow.keying import Keying
-    from qtools.schemas.encoding import BodyEncoder
+    from qtools.flow.steps import OnError
 
 
 class PipeOptions(NamedTuple):
@@ -25,8 +25,7 @@ class PipeOptions(NamedTuple):
     delimiter: bytes = b"\n"
     fail_on_empty: bool = False
     skip_oversize: bool = False
-    encoder: BodyEncoder | None = None  # of the rules
-    rules: Filter | None = None  # which messages are sent, and with what body
+    rules: Rules | None = None  # which messages are sent, and with what body
     routes: str = ""  # the path of a routes file, instead of `topic`
     on_error: OnError = "fail"  # for a message that cannot be routed, if there are no rules
     rate: float = 0.0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from qtools.errors import PartialFailure, QtoolsError, SinkError, UsageError
 from qtools.expressions.expression import Expression
 from qtools.flow.contract import GroupPublisher
-from qtools.flow.filter import ADVICE, OnError
+from qtools.flow.steps import ADVICE, OnError
 from qtools.flow.topic_sink import publish_groups
 from qtools.message import Batch
 from qtools.names import MAX_NAME_LENGTH

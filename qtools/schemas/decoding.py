@@ -21,6 +21,7 @@ from qtools.attributes import TOMBSTONE, Attributes, DecodedBody, Headers, Undec
 from qtools.backoff import next_delay
 from qtools.flow.contract import FlowSource
 from qtools.flow.json_values import encode
+from qtools.flow.steps import Passed
 from qtools.message import Batch
 from qtools.schemas.codecs import make_codec
 from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText
@@ -241,7 +242,7 @@ class RegistryDecoder:
 
 
 class BatchDecoder:
-    """Decodes the bodies, the keys, or both of batches.
+    """A step that decodes the bodies, the keys, or both of batches. It drops no message, and fails on none.
 
     shows_keys: the bytes of a decoded key are its JSON, to be printed; otherwise they stay the key's own, to be
     published. A message whose key cannot be decoded counts as one whose body cannot.
@@ -264,7 +265,7 @@ class BatchDecoder:
             if decoder is not None:
                 await decoder.start()
 
-    async def decode(self, batch: Batch) -> Batch:
+    async def apply(self, batch: Batch) -> Passed:
         """`batch` with values. Waits while a registry is away; QtoolsError if it refuses to answer."""
         wanted = ["headers", "keys"] if self._keys is not None else ["headers"]
         attributes = (batch.attributes(wanted) if batch.has_attributes else None) or Attributes()
@@ -274,7 +275,11 @@ class BatchDecoder:
         if self._keys is not None and attributes.keys is not None:
             keys, bodies = await self._decode_keys(self._keys, attributes, bodies)
             batch = batch.with_keys(keys)
-        return batch.with_bodies(bodies)
+        return Passed(batch.with_bodies(bodies), range(len(batch)), {})
+
+    def read(self, source: FlowSource) -> FlowSource:
+        """A source that reads from `source` what this step makes of it."""
+        return DecodingSource(source, self)
 
     async def _decode_keys(
         self, decoder: BodyDecoder, attributes: Attributes, bodies: list[bytes]
@@ -321,7 +326,7 @@ class DecodingSource:
         count = self._portion_of(batch)
         part, rest = (batch, None) if count == len(batch) else batch.split(count)
         begin = time.thread_time()
-        decoded = await self._decoder.decode(part)
+        decoded = (await self._decoder.apply(part)).batch
         took = (time.thread_time() - begin) / max(1, count)
         self._portion = max(1, min(LARGEST_PORTION, int(PORTION_SECONDS / max(took, 1e-9))))
         self._waiting = rest

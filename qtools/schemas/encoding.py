@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from qtools.attributes import TOMBSTONE, DecodedBody
 from qtools.errors import EvaluationError, NetworkError, QtoolsError, StartError
-from qtools.flow.filter import Filter, Passing
 from qtools.flow.json_values import parser_for
+from qtools.flow.steps import Passed
 from qtools.message import Batch
 from qtools.schemas.codecs import make_codec, read_codec, read_schema
 from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText, ValueMisfit
@@ -36,7 +36,7 @@ class EncodingOptions(NamedTuple):
 
 
 class BodyEncoder:
-    """Encodes values with one schema. Call `start` first."""
+    """A step that encodes bodies, which are JSON, with one schema."""
 
     def __init__(self, options: EncodingOptions) -> None:
         self._options = options
@@ -82,37 +82,31 @@ class BodyEncoder:
             raise SchemaInvalid(f"it is {text.kind[:40]}, not {options.kind}{needs}")
         return number, text
 
-    def encode(self, value: object) -> bytes:
-        """The body for `value`. Raises ValueMisfit."""
-        assert self._codec is not None
-        return self._before + self._codec.encode(value)
-
-
-class EncodingFilter(Filter):
-    """`rules`, and then the schema: a message whose JSON does not fit it fails as one on which an expression fails."""
-
-    def __init__(self, rules: Filter, encoder: BodyEncoder) -> None:
-        super().__init__(rules.where, rules.select, rules.on_error, chosen=rules.chosen)
-        self.encoder = encoder
-
-    def run(self, batch: Batch) -> Passing:
-        """As Filter.run."""
-        places, passing, failed = super().run(batch)
-        encode, loads = self.encoder.encode, parser_for(passing)
-        kept: list[int] = []
+    async def apply(self, batch: Batch) -> Passed:
+        """The encoded messages; it fails on one whose body is not JSON, or does not fit the schema."""
+        encode, loads = self.encode, parser_for(batch.bodies)
+        places: list[int] = []
         bodies: list[bytes] = []
-        for place, body in zip(places, passing, strict=True):
-            if place not in failed and body is not TOMBSTONE:
+        failed: dict[int, EvaluationError] = {}
+        for place, body in enumerate(batch.bodies):
+            if body is not TOMBSTONE:
                 try:
                     value = loads(body)
                     body = DecodedBody.of(encode(value), value)
                 except (EvaluationError, ValueMisfit) as error:
-                    does = "" if isinstance(error, EvaluationError) else f"it does not fit {self.encoder.name}: "
+                    does = "" if isinstance(error, EvaluationError) else f"it does not fit {self.name}: "
                     failed[place] = EvaluationError(f"{does}{error}")
-                    if self.on_error == "fail":
-                        break
-                    if self.on_error == "skip":
-                        continue
-            kept.append(place)
+                    continue
+            places.append(place)
             bodies.append(body)
-        return kept, bodies, failed
+        if failed:
+            batch = batch.pick(places)
+        return Passed(batch.with_bodies(bodies), places, failed)
+
+    async def close(self) -> None:
+        """There is nothing to do: a registry is closed once the schema is found."""
+
+    def encode(self, value: object) -> bytes:
+        """The body for `value`. Raises ValueMisfit."""
+        assert self._codec is not None
+        return self._before + self._codec.encode(value)

@@ -28,8 +28,8 @@ from qtools.tail.output import Output, make_format
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
-    from qtools.flow.filter import Filter, FilteredSink
-    from qtools.schemas.decoding import BatchDecoder
+    from qtools.flow.filter import Rules
+    from qtools.flow.stepped_sink import SteppedSink
 
 STDOUT = 1
 
@@ -69,7 +69,8 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     filtered = _filtered(output, options.rules) if options.rules is not None else None
     tried: FlowSource = source
     if options.decoder is not None:
-        tried = await _decoding(source, options.decoder)
+        await options.decoder.start()
+        tried = options.decoder.read(source)
     if options.rules is not None and not options.rules.chosen:
         from qtools.cli.trial import DECODING, EXPRESSION, Trial
 
@@ -102,14 +103,6 @@ def _form(options: TailOptions) -> Format:
     )
 
 
-async def _decoding(source: FlowSource, decoder: BatchDecoder) -> FlowSource:
-    """`source` with decoded bodies. StartError if schemas cannot be had."""
-    from qtools.schemas.decoding import DecodingSource
-
-    await decoder.start()
-    return DecodingSource(source, decoder)
-
-
 async def _peek(options: TailOptions, signals: Signals) -> int:
     """--peek: print messages that wait in channels, without taking them; return the exit status."""
     from qtools.tail.peek_source import DEFAULT_COUNT, PeekFlowSource
@@ -120,7 +113,8 @@ async def _peek(options: TailOptions, signals: Signals) -> int:
     sink = output if options.rules is None else _filtered(output, options.rules)
     source: FlowSource = PeekFlowSource(options.sources, options.engine, options.count, selective=selective)
     if options.decoder is not None:
-        source = await _decoding(source, options.decoder)
+        await options.decoder.start()
+        source = options.decoder.read(source)
     flow = Flow(source, sink)
     signals.on_stop(flow.stop)
     try:
@@ -133,7 +127,7 @@ async def _peek(options: TailOptions, signals: Signals) -> int:
 
 
 async def _print(
-    source: Source, output: Output, filtered: FilteredSink | None, flow: Flow, options: TailOptions
+    source: Source, output: Output, filtered: SteppedSink | None, flow: Flow, options: TailOptions
 ) -> None:
     meter = ProgressLine(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
@@ -150,10 +144,10 @@ async def _print(
     watch.check()
 
 
-def _filtered(output: Output, rules: Filter) -> FilteredSink:
+def _filtered(output: Output, rules: Rules) -> SteppedSink:
     """A sink that filters and writes to `output`. It logs the first message on which an expression fails as a warning,
     and the others as information."""
-    from qtools.flow.filter import FilteredSink
+    from qtools.flow.stepped_sink import SteppedSink
 
     def name(batch: Batch, place: int) -> str:
         topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
@@ -162,11 +156,11 @@ def _filtered(output: Output, rules: Filter) -> FilteredSink:
     def warn(text: str) -> None:
         logs.log(logging.INFO if sink.left_out else logging.WARNING, text)
 
-    sink = FilteredSink(output, rules, name=name, warn=warn)
+    sink = SteppedSink(output, rules, name=name, warn=warn)
     return sink
 
 
-def _families(source: Source, output: Output, filtered: FilteredSink | None, flow: Flow) -> list[Family]:
+def _families(source: Source, output: Output, filtered: SteppedSink | None, flow: Flow) -> list[Family]:
     from qtools.cli.metrics.metric_sets import consumer_families, filter_families, flow_families
     from qtools.cli.metrics.metrics_format import counter
 
@@ -190,7 +184,7 @@ def _summarize(
     flow: Flow,
     meter: ProgressLine,
     options: TailOptions,
-    filtered: FilteredSink | None,
+    filtered: SteppedSink | None,
 ) -> None:
     totals = flow.totals
     notes = []

@@ -10,7 +10,7 @@ from qtools.engines.contract import EndConditions, Engine
 from qtools.names import Subscription
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
-    from qtools.flow.filter import Filter
+    from qtools.flow.filter import Rules
     from qtools.schemas.decoding import BatchDecoder
 
 
@@ -24,7 +24,7 @@ class TailOptions:
     delimiter: bytes = b"\n"
     count: int | None = None
     sample: float = 1.0
-    rules: Filter | None = None  # --where and --select
+    rules: Rules | None = None  # --where and --select
     decoder: BatchDecoder | None = None
     print_topic: bool = False
     ends: EndConditions = field(default_factory=EndConditions)

@@ -24,9 +24,10 @@ from qtools.cli.types import format_duration, plural
 from qtools.engines.contract import SourceOptions
 from qtools.engines.requirements import require, require_for_end
 from qtools.flow.contract import FlowSource, Sink
-from qtools.flow.filter import FilteredSink
 from qtools.flow.gather import Gather
 from qtools.flow.loop import Flow
+from qtools.flow.stepped_sink import SteppedSink
+from qtools.flow.steps import Steps
 from qtools.message import Batch
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.layout import Layout
@@ -39,7 +40,7 @@ from qtools.to_file.sinks.sinks import ArchivingSink, CompletingSink, make_sink
 from qtools.to_file.topic_watcher import TopicWatcher
 
 if TYPE_CHECKING:
-    from qtools.to_file.sinks.deduped_sink import DedupedSink
+    from qtools.to_file.sinks.dedupe_step import DedupeStep
 
 logger = logging.getLogger("qtools.to_file")
 
@@ -115,18 +116,17 @@ class _Run:
         # Half of the messages in flight are synced together, so that the other half can arrive in the meantime.
         count = min(options.sync.count, max(1, options.max_in_flight // 2))
         self._gather = Gather(count, options.sync.size, options.sync.age)
-        self._deduped: DedupedSink | None = None
+        self._deduped: DedupeStep | None = None
+        first: Sink = sink
         if options.dedupe is not None:
-            from qtools.to_file.sinks.deduped_sink import DedupedSink
+            from qtools.to_file.sinks.dedupe_step import DedupeStep
 
-            self._deduped = DedupedSink(sink, options.dedupe)
-        first: Sink = self._deduped or sink
-        self._filtered = FilteredSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
+            self._deduped = DedupeStep(options.dedupe)
+            first = SteppedSink(sink, Steps((self._deduped,)), name=_named, warn=self._warn)
+        self._filtered = SteppedSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
         source: FlowSource = self._source
         if options.decoder is not None:
-            from qtools.schemas.decoding import DecodingSource
-
-            source = DecodingSource(source, options.decoder)
+            source = options.decoder.read(source)
         if options.rules is not None and not options.rules.chosen:
             what = EXPRESSION if options.decoder is None else DECODING
             source = Trial(source, options.rules.failures, most=options.max_in_flight, what=what)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qtools.cli.metrics.operations import OperationsOptions
 from qtools.engines.contract import EndConditions, Engine
 from qtools.expressions.expression import Expression
-from qtools.flow.filter import Filter
+from qtools.flow.filter import Rules
 from qtools.names import Subscription
 from qtools.to_file.archive.archive import Rotation
 
@@ -68,7 +68,7 @@ class ArchiveOptions:
     sync: Sync = field(default_factory=Sync)
     max_open_files: int = 64
     decoder: BatchDecoder | None = None
-    rules: Filter | None = None  # which messages are archived, and with what body
+    rules: Rules | None = None  # which messages are archived, and with what body
     dedupe: DedupeOptions | None = None
     by_offsets: bool = False  # files are of one partition of a log, and each of its messages is archived once
     lateness: float | None = None  # if set, complete partitions are marked

@@ -43,7 +43,7 @@ class Fed:
     async def close(self) -> None: ...
 
 
-def failures(batch: Batch) -> dict[int, EvaluationError]:
+async def failures(batch: Batch) -> dict[int, EvaluationError]:
     return {place: EvaluationError(f"no {body!r}") for place, body in enumerate(batch.bodies) if body == b"bad"}
 
 

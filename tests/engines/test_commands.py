@@ -18,7 +18,7 @@ from qtools.engines.contract import Capabilities, EndConditions, Engine
 from qtools.engines.nsq.engine import CAPABILITIES
 from qtools.errors import QtoolsError, SourceDeleted, StartError, UsageError
 from qtools.expressions.expression import compile_expression
-from qtools.flow.filter import Filter
+from qtools.flow.filter import Filter, Rules
 from qtools.message import Batch, Message, Messages
 from qtools.names import Subscription
 from qtools.pipe.app import pipe
@@ -82,7 +82,7 @@ async def test_tail_gives_back_what_it_has_not_printed(
 
 async def test_a_filter_finishes_in_any_order(engine: MemoryEngine, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     engine.put("events", LINES)
-    rules = Filter(compile_expression(". >= 490"), None, "skip")
+    rules = Rules(Filter(compile_expression(". >= 490"), None), "skip")
     assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY, rules=rules, max_in_flight=50), Signals()) == 0
     assert capfdbinary.readouterr().out == b"\n".join(LINES[490:]) + b"\n"
     assert engine.left(EVENTS) == 0
@@ -93,7 +93,7 @@ async def test_a_warning_names_a_message_by_its_id_not_by_its_handle(
     engine: MemoryEngine, run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.put("events", [b"1", b"not json", b"2"])
-    rules = Filter(compile_expression(". > 0"), None, "skip")
+    rules = Rules(Filter(compile_expression(". > 0"), None), "skip")
     if run == "tail":
         assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY, rules=rules), Signals()) == 0
     else:

@@ -12,7 +12,7 @@ from qtools.attributes import TOMBSTONE, Attributes
 from qtools.cli.run import Signals
 from qtools.engines.contract import Capabilities, EndConditions
 from qtools.expressions.expression import compile_expression
-from qtools.flow.filter import Filter
+from qtools.flow.filter import Filter, Rules
 from qtools.flow.keying import Keying
 from qtools.names import Subscription
 from qtools.pipe.app import pipe
@@ -81,10 +81,11 @@ async def test_expressions_see_what_is_in_an_envelope(
     there = MemoryEngine()
     options = PipeOptions(
         "copy", (path,), there, format=form, show=False,
-        rules=Filter(
-            compile_expression("$key != null and $offset < 3"),
-            compile_expression("[$topic, $id, $timestamp, $attempts, $partition, $offset]"),
-            "fail",
+        rules=Rules(
+            Filter(
+                compile_expression("$key != null and $offset < 3"),
+                compile_expression("[$topic, $id, $timestamp, $attempts, $partition, $offset]"),
+            )
         ),
         keying=Keying(compile_expression('"new-\\($offset)"'), (("a", compile_expression("$headers.b")), )),
     )  # fmt: skip
@@ -107,7 +108,7 @@ async def test_an_engine_without_keys_leaves_them_out_and_says_so_once(
 ) -> None:
     path = await written(form, tmp_path, capfdbinary)
     there = MemoryEngine(EVERYTHING._replace(engine="NSQ", keys_and_headers=False))
-    rules = None if where is None else Filter(compile_expression(where), None, "fail")
+    rules = None if where is None else Rules(Filter(compile_expression(where), None), "fail")
     with caplog.at_level(logging.WARNING):
         options = PipeOptions("copy", (path, path), there, format=form, rules=rules, show=False)
         assert await pipe(options, Signals()) == 0
@@ -165,7 +166,7 @@ async def test_a_replay_publishes_key_headers_and_tombstones(form: str, tmp_path
     expected = read(engine, "events")
     expected[0] = (b"k1", [("a", b"1"), ("a", b"\xfe"), ("b", None)], b"text", False)
     assert read(there, "copy") == expected
-    rules = Filter(compile_expression('$headers.c == "x" and $topic == "events" and $offset == 3'), None, "fail")
+    rules = Rules(Filter(compile_expression('$headers.c == "x" and $topic == "events" and $offset == 3'), None), "fail")
     assert await replay(ReplayOptions(str(tmp_path / "out"), "one", there, rules=rules, show=False), Signals()) == 0
     assert read(there, "one") == [expected[3]]
 

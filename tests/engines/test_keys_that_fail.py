@@ -12,8 +12,8 @@ from qtools.bridge.options import BridgeOptions
 from qtools.cli.run import Signals
 from qtools.engines.contract import EndConditions
 from qtools.expressions.expression import compile_expression
-from qtools.flow.filter import OnError
 from qtools.flow.keying import Keying
+from qtools.flow.steps import OnError
 from qtools.names import Subscription
 from qtools.pipe.app import pipe
 from qtools.pipe.options import PipeOptions

@@ -15,7 +15,7 @@ from qtools.bridge.options import BridgeOptions
 from qtools.cli.run import Signals
 from qtools.engines.contract import EndConditions
 from qtools.expressions.expression import compile_expression
-from qtools.flow.filter import Filter
+from qtools.flow.filter import Filter, Rules
 from qtools.flow.keying import Keying
 from qtools.names import Subscription
 from qtools.pipe.app import pipe
@@ -49,9 +49,11 @@ def options(engine: MemoryEngine, there: MemoryEngine | None = None, **more: obj
 
 
 async def test_tail(engine: MemoryEngine, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    rules = Filter(
-        compile_expression('$headers.type or $key == {base64: "/w=="}'),
-        compile_expression('"\\($topic) \\($partition) \\($offset) \\($id) \\($key) \\($headers.type)"'),
+    rules = Rules(
+        Filter(
+            compile_expression('$headers.type or $key == {base64: "/w=="}'),
+            compile_expression('"\\($topic) \\($partition) \\($offset) \\($id) \\($key) \\($headers.type)"'),
+        ),
         "skip",
     )
     assert await tail(TailOptions((EVENTS,), engine, ends=EMPTY, rules=rules), Signals()) == 0
@@ -140,7 +142,7 @@ async def test_to_file(engine: MemoryEngine, tmp_path: Path) -> None:
     asked = ArchiveOptions(
         (EVENTS,), engine, tmp_path / "out", work, name="<TOPIC><REV>.log", ends=EMPTY, show=False,
         partition="n=%S", partition_by=compile_expression("$offset"),
-        rules=Filter(compile_expression("$key != null or $headers.type"), None, "skip"),
+        rules=Rules(Filter(compile_expression("$key != null or $headers.type"), None), "skip"),
         dedupe=DedupeOptions(compile_expression("$key"), tmp_path / "keys", 60, 100),
     )  # fmt: skip
     assert await archive(asked, Signals()) == 0

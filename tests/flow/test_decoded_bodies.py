@@ -8,7 +8,7 @@ from qtools.attributes import TOMBSTONE, DecodedBody, UndecodableBody
 from qtools.errors import EvaluationError
 from qtools.expressions.expression import NO_VARIABLES, compile_expression
 from qtools.flow.dedupe_key import make_key
-from qtools.flow.filter import Filter
+from qtools.flow.filter import Filter, Rules
 from qtools.flow.json_values import parse, parse_exactly, parser_for
 from qtools.flow.keying import Keying
 from qtools.routing.routes import Route, Routes, To
@@ -46,13 +46,13 @@ def test_the_value_of_a_tombstone_is_null() -> None:
         assert loads(TOMBSTONE) is None
 
 
-def test_a_filter_passes_the_bytes_and_selects_from_the_value() -> None:
+async def test_a_filter_passes_the_bytes_and_selects_from_the_value() -> None:
     where = compile_expression('.type == "view"')
-    places, bodies, failed = Filter(where, None, "skip").run(batch([GOOD, DIGIT, BAD]))
+    places, bodies, failed = Filter(where, None).run(batch([GOOD, DIGIT, BAD]))
     assert (places, bodies) == ([0], [BINARY])
     assert str(failed[2]) == "it ends too early"
-    _, bodies, _ = Filter(None, compile_expression(".id"), "pass").run(batch([GOOD, BAD]))
-    assert bodies == [b"9223372036854775808", b"7"]
+    passed = await Rules(Filter(None, compile_expression(".id")), "pass").apply(batch([GOOD, BAD]))
+    assert passed.batch.bodies == [b"9223372036854775808", b"7"]
 
 
 def test_keys_and_routes_and_dedupe_keys_see_the_value() -> None:

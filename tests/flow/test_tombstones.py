@@ -8,12 +8,12 @@ from qtools.attributes import TOMBSTONE
 from qtools.errors import EvaluationError
 from qtools.expressions.expression import NO_VARIABLES, compile_expression
 from qtools.flow.dedupe_key import make_key
-from qtools.flow.filter import Filter
+from qtools.flow.filter import Filter, Rules
 from qtools.flow.json_values import parse, parse_exactly, parser_for
 from qtools.flow.keying import Keying
 from qtools.routing.routes import Route, Routes, To
 from qtools.schemas.contract import ValueMisfit
-from qtools.schemas.encoding import BodyEncoder, EncodingFilter, EncodingOptions
+from qtools.schemas.encoding import BodyEncoder, EncodingOptions
 from tests.routing.batches import batch
 
 EMPTY = r"^it is not JSON \(the body is empty\)$"
@@ -34,11 +34,11 @@ def test_an_empty_body_is_no_json_and_a_tombstone_is_null(order: list[bytes]) ->
 
 
 def test_where_sees_null() -> None:
-    where = Filter(compile_expression(". == null"), None, "skip")
+    where = Filter(compile_expression(". == null"), None)
     places, bodies, failed = where.run(batch(BODIES))
     assert (places, shown(bodies)) == ([1, 2], [None, b"null"])
     assert {place: str(error) for place, error in failed.items()} == {3: "it is not JSON (the body is empty)"}
-    assert Filter(compile_expression(".a"), None, "skip").run(batch(BODIES))[0] == [0]
+    assert Filter(compile_expression(".a"), None).run(batch(BODIES))[0] == [0]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_where_sees_null() -> None:
     ],
 )
 def test_select_keeps_a_tombstone_only_where_its_result_is_null(select: str, result: list[bytes | None]) -> None:
-    _, bodies, failed = Filter(None, compile_expression(select), "skip").run(batch(BODIES))
+    _, bodies, failed = Filter(None, compile_expression(select)).run(batch(BODIES))
     assert shown(bodies) == result
     assert list(failed) == ([] if len(result) == 4 else [3])
 
@@ -96,11 +96,12 @@ class Suffix(BodyEncoder):
 
 
 @pytest.mark.parametrize("select", [None, "."])
-def test_a_tombstone_is_not_encoded(select: str | None) -> None:
-    rules = Filter(None, None if select is None else compile_expression(select), "skip")
-    encoding = EncodingFilter(rules, Suffix(EncodingOptions("AVRO", None, "", "file")))
-    places, bodies, failed = encoding.run(batch([b'"a"', TOMBSTONE, b"null", b""]))
-    assert (places, shown(bodies)) == ([0, 1], [b"a!", None])
+async def test_a_tombstone_is_not_encoded(select: str | None) -> None:
+    rules = Filter(None, None if select is None else compile_expression(select))
+    encoder = Suffix(EncodingOptions("AVRO", None, "", "file"))
+    passed = await Rules(rules, "skip", then=(encoder,)).apply(batch([b'"a"', TOMBSTONE, b"null", b""]))
+    assert (list(passed.places), shown(passed.batch.bodies)) == ([0, 1], [b"a!", None])
+    failed = passed.failed
     assert list(failed) in ([2, 3], [3, 2])
 
 
@@ -112,9 +113,7 @@ def test_a_constant_has_a_result_for_every_body() -> None:
     keys, headers, failed = keying.evaluate(PLAIN, [NO_VARIABLES] * 4)
     assert (keys, failed) == ([b"k"] * 4, {})
     assert headers == [[("src", b"x"), ("n", b"2")]] * 4
-    places, bodies, failed_by_filter = Filter(compile_expression("true"), compile_expression('"new"'), "fail").run(
-        batch(PLAIN)
-    )
+    places, bodies, failed_by_filter = Filter(compile_expression("true"), compile_expression('"new"')).run(batch(PLAIN))
     assert (places, bodies, failed_by_filter) == ([0, 1, 2, 3], [b'"new"'] * 4, {})
     routes = Routes([Route("", (To("t", compile_expression('"events.\\("a")"')),), when=compile_expression("1 < 2"))])
     plan = routes.plan(batch(PLAIN))

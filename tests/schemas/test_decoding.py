@@ -528,15 +528,15 @@ async def test_keys_have_values_and_stay_what_they_were(
     log, numbers = KeyedLog(), range(4)
     read = Batch([(log, 0, 4)], None, [b"{}"] * 4, numbers, numbers)
     keys = RegistryDecoder(decoder._cache, "__key_schema_id")
-    batch = (await BatchDecoder(None, keys, shows_keys=shows_keys).decode(read)).pick([0, 1, 2, 3])
+    batch = (await BatchDecoder(None, keys, shows_keys=shows_keys).apply(read)).batch.pick([0, 1, 2, 3])
     attributes = batch.attributes()
     assert attributes is not None
     assert attributes.keys == (KEYS if not shows_keys else [b'{"id":1}', None, b'{"id":2}', KEYS[3]])
     assert attributes.offsets == [0, 1, 2, 3]
-    found = Filter(None, compile_expression("$key.id"), "skip").run(batch)
+    found = Filter(None, compile_expression("$key.id")).run(batch)
     assert found[:2] == ([0, 1, 2], [b"1", b"null", b"2"])
     assert "Cannot index string" in str(found[2][3])
-    places, _, failed = Filter(compile_expression(". == {}"), None, "skip").run(batch)
+    places, _, failed = Filter(compile_expression(". == {}"), None).run(batch)
     assert places == [0, 1, 2]
     assert str(failed[3]).startswith("its key cannot be decoded: it begins with the byte 0x6e")
     assert batch.delivered_more_than(5) == {2: 9}

@@ -24,7 +24,8 @@ from qtools.to_file.read.verify import read_archive
 from qtools.to_file.stores.opening import open_to_read
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
-    from qtools.flow.filter import Filter, FilteredSink
+    from qtools.flow.filter import Rules
+    from qtools.flow.stepped_sink import SteppedSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class ReplayOptions:
     from_topic: str = ""
     span: TimeSpan = field(default_factory=TimeSpan)
     delimiter: bytes = b"\n"
-    rules: Filter | None = None
+    rules: Rules | None = None
     new_topics: NewTopics | None = None
     rate: float = 0.0
     skip_oversize: bool = False
@@ -128,11 +129,11 @@ class _Replay:
         self._say_failed(error, signals)
         return 1
 
-    def _filter(self, rules: Filter) -> FilteredSink:
+    def _filter(self, rules: Rules) -> SteppedSink:
         """The filter before the publisher."""
-        from qtools.flow.filter import FilteredSink
+        from qtools.flow.stepped_sink import SteppedSink
 
-        return FilteredSink(self.sink, rules, name=_name, warn=lambda text: logs.log(logging.WARNING, text))
+        return SteppedSink(self.sink, rules, name=_name, warn=lambda text: logs.log(logging.WARNING, text))
 
     def _counts(self) -> tuple[int, int]:
         return sent_totals(self.flow.totals, self.filtered)

@@ -8,6 +8,6 @@ object_names.py  names of the objects of a log
 object_sink.py   objects without a local disk
 log_object_sink.py  the same for a log (Kafka), each message once
 store_chains.py  how far the partitions of a log are in a store
-deduped_sink.py  leaves out messages that were sent twice
+dedupe_step.py   leaves out messages that were sent twice
 completing.py    marks the partitions that are complete
 """

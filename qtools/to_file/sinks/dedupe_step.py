@@ -1,28 +1,26 @@
-"""--dedupe: a message that was sent twice is archived once. In: batches. Out: batches without duplicates, to a sink.
+"""--dedupe: a message that was sent twice is archived once. In: batches. Out: batches without duplicates.
 
 The key of a message is what an expression returns for its JSON; a message without a key is always archived. A key is
 remembered once its message is safe: after a crash between the two the message is archived twice rather than never.
-Duplicates are finished together with their batch.
 """
 
 from __future__ import annotations
 
-from qtools.cli.dedupe import DedupeStage
+from qtools.cli.dedupe import Classified, DedupeStage
 from qtools.errors import EvaluationError
-from qtools.flow.contract import Sink
 from qtools.flow.json_values import parser_for
+from qtools.flow.steps import Passed
 from qtools.flow.variables import rows_of
 from qtools.message import Batch
 from qtools.to_file.options import DedupeOptions
 
 
-class DedupedSink:
-    """A Sink that writes to `sink` the messages whose key was not written before. One write at a time."""
+class DedupeStep:
+    """A step that passes the messages whose key was not written before. One batch at a time, until it is safe."""
 
-    def __init__(self, sink: Sink, options: DedupeOptions) -> None:
+    def __init__(self, options: DedupeOptions) -> None:
         self.duplicates = 0
         self.keyless = 0
-        self._sink = sink
         self._expression = options.key
         self._stage = DedupeStage(options.key, options.path, window=options.window, max_keys=options.most)
 
@@ -30,8 +28,8 @@ class DedupedSink:
         """Open the file of keys; StartError when it cannot be used."""
         await self._stage.start()
 
-    async def write(self, batch: Batch) -> None:
-        """Write the messages of `batch` that are no duplicates. If the sink raises, no key is remembered."""
+    async def apply(self, batch: Batch) -> Passed:
+        """The messages of `batch` that are no duplicates."""
         keys: dict[int, bytes] = {}
         found = self._keys(batch)
         for origin, start, stop in batch.parts:
@@ -41,18 +39,15 @@ class DedupedSink:
                     keys[place] = prefix + key
         self.keyless += len(batch) - len(keys)
         classified = await self._stage.classify(keys)
+        reservations = (_ReservedKeys(self, self._stage, classified),)
         repeated = classified.pending.keys() | set(classified.duplicates)
-        try:
-            if len(repeated) < len(batch):
-                await self._sink.write(batch.without(list(repeated)) if repeated else batch)
-        except BaseException:
-            await self._stage.release(classified)
-            raise
-        duplicates, _ = await self._stage.settle(classified)  # all that was new is safe, so none has to come again
-        self.duplicates += duplicates
+        if not repeated:
+            return Passed(batch, range(len(batch)), {}, reservations)
+        places = [place for place in range(len(batch)) if place not in repeated]
+        return Passed(batch.pick(places), places, {}, reservations)
 
     async def close(self) -> None:
-        """Close the file of keys; the sink is closed by its owner."""
+        """Close the file of keys."""
         await self._stage.close()
 
     def _keys(self, batch: Batch) -> list[bytes | None]:
@@ -67,3 +62,21 @@ class DedupedSink:
             except EvaluationError:
                 keys.append(None)
         return keys
+
+
+class _ReservedKeys:
+    """The keys of the messages of one batch."""
+
+    def __init__(self, step: DedupeStep, stage: DedupeStage, classified: Classified) -> None:
+        self._step = step
+        self._stage = stage
+        self._classified = classified
+
+    async def settle(self) -> None:
+        """Remember the keys. All that was new is safe, so no message with the same key has to come again."""
+        duplicates, _ = await self._stage.settle(self._classified)
+        self._step.duplicates += duplicates
+
+    async def release(self) -> None:
+        """Remember no key."""
+        await self._stage.release(self._classified)
