@@ -82,6 +82,7 @@ ALSO: dict[str, frozenset[str]] = {
     "engines/choice.py": frozenset({"engines/nsq", "engines/kafka"}),  # decides which engine serves a URL
     "cli/schemas/flags.py": frozenset({"schemas"}),  # turns the flags for schemas into a decoder
     "cli/dedupe.py": frozenset({"flow", "expressions"}),  # uses the keys of flow in a thread
+    "cli/consume_run.py": frozenset({"flow"}),  # puts steps before a sink
 }
 
 # The rooms of bytes and rules: time is an argument there, and nothing waits.

@@ -13,11 +13,11 @@ from qtools.bridge.options import BridgeOptions
 from qtools.bridge.routing import compiled, plan_for
 from qtools.bridge.sink import BridgeSink
 from qtools.cli import logs
+from qtools.cli.consume_run import RunWatch, notes_of_source
 from qtools.cli.metrics.histogram import Histogram
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
-from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import DECODING, EXPRESSION, NO_LETTERS, Trial
 from qtools.cli.types import plural
 from qtools.engines.contract import (
@@ -259,11 +259,7 @@ class _Bridge:
         resent = self.publisher.resent + (self.dead_letters.resent if self.dead_letters is not self.publisher else 0)
         if resent:
             notes.append(f"{plural(resent, 'message')} sent again after a lost connection")
-        if self.source.lag_messages:
-            notes.append(f"{self.source.lag_messages:,} left")
-        if self.source.acknowledgements_failed:
-            late = plural(self.source.acknowledgements_failed, "message")
-            notes.append(f"{late} could not be finished any more and will be delivered again")
+        notes += notes_of_source(self.source)
         if self.options.show:
             logs.log_result("; ".join(notes))
 

@@ -2,7 +2,7 @@
 
     program.py        a click command as a program: one line for an error, the right exit status
     run.py            a coroutine as a program: event loop, signals
-    run_watch.py      the tasks that run beside the loop of a consuming command: end conditions, warnings
+    consume_run.py    what runs that read channels share: the tasks beside the loop, a filter, notes for the summary
     ending.py         how the process ends: with a status, or by SIGINT
     broker.py         the broker's flags and full addresses: which engine, which settings
     options.py        every shared flag, once, with its rules

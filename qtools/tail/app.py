@@ -12,23 +12,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtools.cli import logs
+from qtools.cli.consume_run import RunWatch, notes_of_source, sink_after
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
-from qtools.cli.run_watch import RunWatch
 from qtools.cli.types import plural
 from qtools.engines.contract import Source, SourceOptions
 from qtools.engines.requirements import require, require_for_end
 from qtools.flow.contract import FlowSource
 from qtools.flow.loop import Flow
 from qtools.formats.encoders import Format
-from qtools.message import Batch
 from qtools.tail.options import TailOptions
 from qtools.tail.output import Output, make_format
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
-    from qtools.flow.filter import Rules
     from qtools.flow.stepped_sink import SteppedSink
 
 STDOUT = 1
@@ -66,7 +64,7 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     output = Output(
         STDOUT, form, sample=options.sample, limit=options.count if selective else None, on_closed=source.end
     )
-    filtered = _filtered(output, options.rules) if options.rules is not None else None
+    filtered = sink_after(options.rules, output) if options.rules is not None else None
     tried: FlowSource = source
     if options.decoder is not None:
         await options.decoder.start()
@@ -110,7 +108,7 @@ async def _peek(options: TailOptions, signals: Signals) -> int:
     selective = options.sample < 1.0 or options.rules is not None
     most = DEFAULT_COUNT if options.count is None else options.count
     output = Output(STDOUT, _form(options), sample=options.sample, limit=most if selective else None)
-    sink = output if options.rules is None else _filtered(output, options.rules)
+    sink = output if options.rules is None else sink_after(options.rules, output)
     source: FlowSource = PeekFlowSource(options.sources, options.engine, options.count, selective=selective)
     if options.decoder is not None:
         await options.decoder.start()
@@ -142,22 +140,6 @@ async def _print(
         meter.close()
         _summarize(source, output, flow, meter, options, filtered)
     watch.check()
-
-
-def _filtered(output: Output, rules: Rules) -> SteppedSink:
-    """A sink that filters and writes to `output`. It logs the first message on which an expression fails as a warning,
-    and the others as information."""
-    from qtools.flow.stepped_sink import SteppedSink
-
-    def name(batch: Batch, place: int) -> str:
-        topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
-        return f"{topic}: message {batch.messages.ids[place].decode('latin-1')}"
-
-    def warn(text: str) -> None:
-        logs.log(logging.INFO if sink.left_out else logging.WARNING, text)
-
-    sink = SteppedSink(output, rules, name=name, warn=warn)
-    return sink
 
 
 def _families(source: Source, output: Output, filtered: SteppedSink | None, flow: Flow) -> list[Family]:
@@ -192,11 +174,7 @@ def _summarize(
         notes += filtered.notes("printed")
         if filtered.left_out > 1:  # the first was named in a warning
             notes[-1] += " (-v names each)"
-    if source.lag_messages:
-        notes.append(f"{source.lag_messages:,} left")
-    if source.acknowledgements_failed:
-        late = plural(source.acknowledgements_failed, "message")
-        notes.append(f"{late} could not be finished any more and will be delivered again")
+    notes += notes_of_source(source)
     if totals.requeued:
         notes.append(f"{plural(totals.requeued, 'message')} given back unprinted")
     left_out = (totals.finished if filtered is None else filtered.passed) - output.printed

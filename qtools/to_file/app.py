@@ -13,12 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from qtools.cli import logs
+from qtools.cli.consume_run import RunWatch, notes_of_source, sink_after
 from qtools.cli.metrics.metric_sets import consumer_families, flow_families
 from qtools.cli.metrics.metrics_format import Family, counter
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
-from qtools.cli.run_watch import RunWatch
 from qtools.cli.trial import DECODING, EXPRESSION, Trial
 from qtools.cli.types import format_duration, plural
 from qtools.engines.contract import SourceOptions
@@ -26,9 +26,7 @@ from qtools.engines.requirements import require, require_for_end
 from qtools.flow.contract import FlowSource, Sink
 from qtools.flow.gather import Gather
 from qtools.flow.loop import Flow
-from qtools.flow.stepped_sink import SteppedSink
 from qtools.flow.steps import Steps
-from qtools.message import Batch
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.layout import Layout
 from qtools.to_file.archive.partitioner import Partitioner
@@ -122,8 +120,8 @@ class _Run:
             from qtools.to_file.sinks.dedupe_step import DedupeStep
 
             self._deduped = DedupeStep(options.dedupe)
-            first = SteppedSink(sink, Steps((self._deduped,)), name=_named, warn=self._warn)
-        self._filtered = SteppedSink(first, options.rules, name=_named, warn=self._warn) if options.rules else None
+            first = sink_after(Steps((self._deduped,)), sink)
+        self._filtered = sink_after(options.rules, first) if options.rules else None
         source: FlowSource = self._source
         if options.decoder is not None:
             source = options.decoder.read(source)
@@ -255,11 +253,6 @@ class _Run:
             return self._sink.unready
         return "" if self._source.connected else f"no {self._options.engine.capabilities.broker} is connected"
 
-    def _warn(self, text: str) -> None:
-        """Log the first message on which an expression fails as a warning, the others as information."""
-        left_out = self._filtered.left_out if self._filtered is not None else 0
-        logs.log(logging.INFO if left_out else logging.WARNING, text)
-
     def _summarize(self, meter: ProgressLine) -> None:
         sink, totals = self._sink, self._flow.totals
         notes = sink.notes()
@@ -271,18 +264,8 @@ class _Run:
                 notes.append(f"{plural(self._deduped.keyless, 'message')} without a key")
         if self._partitioner.timeless:
             notes.append(f"{plural(self._partitioner.timeless, 'message')} without a time of its own")
-        if self._source.lag_messages:
-            notes.append(f"{self._source.lag_messages:,} left")
-        if self._source.acknowledgements_failed:
-            late = plural(self._source.acknowledgements_failed, "message")
-            notes.append(f"{late} could not be finished any more and will be delivered again")
+        notes += notes_of_source(self._source)
         if totals.requeued:
             notes.append(f"{plural(totals.requeued, 'message')} given back")
         say = logs.log_result if self._options.show else partial(logs.log, logging.INFO)
         say("archived " + "; ".join([meter.summary(sink.written, sink.written_bytes), *notes]))
-
-
-def _named(batch: Batch, place: int) -> str:
-    """The name of a message in log lines: its topic and its id."""
-    topic = next(origin.topic for origin, start, stop in batch.parts if start <= place < stop)
-    return f"{topic}: message {batch.messages.ids[place].decode('latin-1')}"

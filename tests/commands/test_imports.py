@@ -41,7 +41,7 @@ PIPE = """
     qtools.pipe qtools.pipe.app qtools.pipe.blocks qtools.pipe.command qtools.pipe.input qtools.pipe.options
 """
 TAIL = """
-    qtools.cli.run_watch qtools.imports
+    qtools.cli.consume_run qtools.imports
     qtools.engines.nsq.consume qtools.engines.nsq.consume.backlog_guard qtools.engines.nsq.consume.backlog_warnings
     qtools.engines.nsq.consume.consumer qtools.engines.nsq.consume.drain qtools.engines.nsq.consume.flow_control
     qtools.engines.nsq.consume.source qtools.engines.nsq.http_client
