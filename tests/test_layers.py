@@ -83,6 +83,7 @@ ALSO: dict[str, frozenset[str]] = {
     "cli/schemas/flags.py": frozenset({"schemas"}),  # turns the flags for schemas into a decoder
     "cli/dedupe.py": frozenset({"flow", "expressions"}),  # uses the keys of flow in a thread
     "cli/consume_run.py": frozenset({"flow"}),  # puts steps before a sink
+    "cli/upload_run.py": frozenset({"formats"}),  # what messages of files are read from
 }
 
 # The rooms of bytes and rules: time is an argument there, and nothing waits.

@@ -6,16 +6,49 @@ In: a flow, its source and publisher, and a checkpoint. Out: the error that ende
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol
 
+from qtools.attributes import Attributes
 from qtools.cli import logs
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.types import plural
 from qtools.errors import InputError, MessageRefused, QtoolsError, RouteFailed
-from qtools.message import Batch
+from qtools.message import Batch, Messages
 
 MessageName = Callable[[Batch, int], str]  # a batch and an index in it → the name of the message in log lines
+
+
+class FileOrigin:
+    """The origin of messages of a file (message.RecordOrigin), without `finish`. Their records are those of envelopes
+    (formats/envelope_records.py)."""
+
+    __slots__ = ()
+
+    topic = ""
+    address = ""
+    is_lost = False
+
+    def requeue(self, ids: Sequence[int], delay_ms: int) -> None:
+        """There is nothing to do: a message that is not confirmed is read again by the next run."""
+
+    def touch(self, ids: Sequence[int]) -> None:
+        """There is nothing to do: a file has no message timeout."""
+
+    def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
+        from qtools.formats.envelope_records import messages_of
+
+        return messages_of(records, bodies)
+
+    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
+        from qtools.formats.envelope_records import attributes_of
+
+        return attributes_of(records, only)
+
+    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
+        from qtools.formats.envelope_records import delivered_more_than
+
+        return delivered_more_than(times, records)
 
 
 class UploadSource(Protocol):

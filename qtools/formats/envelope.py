@@ -198,8 +198,8 @@ def _from_base64(field: str, text: Any) -> bytes:
         raise ValueError(f"has a {field} that is not base64 ({error})") from error
 
 
-class EnvelopeSplitter:
-    """Lines of JSON in, bodies out. InputError names the line and the offset of a broken envelope.
+class _RecordSplitter:
+    """What both splitters have: the fields of a Splitter (lines.py).
 
     record_of: makes of an envelope what is kept of it in `records`, of the bodies that were returned last; ValueError
     whose text continues "the line …". keep_empty: return empty bodies and tombstones too. on_attributes: called once,
@@ -216,18 +216,37 @@ class EnvelopeSplitter:
         on_attributes: Callable[[], None] | None = None,
     ) -> None:
         self.records: list[Any] | None = None
-        self._record_of = record_of
-        self._keep_empty = keep_empty
-        self._on_attributes = on_attributes
         self.base = base
         self.consumed = 0
         self.overhead = 0
         self.ends: list[int] | None = []
         self.empty = 0
         self.empty_at: list[int] = []
-        self._lines = DelimiterSplitter(b"\n", longest, base=base)
-        self._line = 0
+        self._longest = longest
+        self._record_of = record_of
+        self._keep_empty = keep_empty
+        self._on_attributes = on_attributes
         self._broken: InputError | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Make what the derived class needs."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """Forget what belongs to the bodies that were returned last. Raises the error that was found behind them."""
+        if self._broken is not None:
+            raise self._broken
+        self.empty_at = []
+        self.records = None if self._record_of is None else []
+
+
+class EnvelopeSplitter(_RecordSplitter):
+    """Lines of JSON in, bodies out. InputError names the line and the offset of a broken envelope."""
+
+    def _start(self) -> None:
+        self._lines = DelimiterSplitter(b"\n", self._longest, base=self.base)
+        self._line = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         return self._decode(self._lines.feed_all(chunk), 1)
@@ -236,14 +255,11 @@ class EnvelopeSplitter:
         return self._decode(self._lines.end(), 0)
 
     def _decode(self, lines: list[bytes], delimiter: int) -> list[bytes]:
-        if self._broken is not None:
-            raise self._broken
-        self.empty_at = []
+        self._begin()
         ends = self.ends = []
         bodies: list[bytes] = []
         record_of = self._record_of
-        records: list[Any] = []
-        self.records = None if record_of is None else records
+        records = [] if self.records is None else self.records
         for place, line in enumerate(lines):
             self._line += 1
             try:
@@ -272,46 +288,23 @@ class EnvelopeSplitter:
         return bodies
 
 
-class MsgpackSplitter:
-    """msgpack maps in, bodies out. InputError names the offset of a broken map. Arguments: as of EnvelopeSplitter."""
+class MsgpackSplitter(_RecordSplitter):
+    """msgpack maps in, bodies out. InputError names the offset of a broken map."""
 
-    def __init__(
-        self,
-        longest: int = LONGEST,
-        *,
-        base: int = 0,
-        record_of: Callable[[dict[str, Any]], Any] | None = None,
-        keep_empty: bool = False,
-        on_attributes: Callable[[], None] | None = None,
-    ) -> None:
+    def _start(self) -> None:
         import msgpack
 
-        self.records: list[Any] | None = None
-        self._record_of = record_of
-        self._keep_empty = keep_empty
-        self._on_attributes = on_attributes
-        self.base = base
-        self.consumed = 0
-        self.overhead = 0
-        self.ends: list[int] | None = []
-        self.empty = 0
-        self.empty_at: list[int] = []
-        self._longest = longest
         self._out_of_data: type[Exception] = msgpack.OutOfData
         self._buffer_full: type[Exception] = msgpack.BufferFull
-        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=longest + 1024 * 1024, strict_map_key=False)
+        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=self._longest + 1024 * 1024, strict_map_key=False)
         self._fed = 0
-        self._broken: InputError | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        if self._broken is not None:
-            raise self._broken
-        self.empty_at = []
-        record_of = self._record_of
-        records: list[Any] = []
-        self.records = None if record_of is None else records
+        self._begin()
         ends = self.ends = []
         bodies: list[bytes] = []
+        record_of = self._record_of
+        records = [] if self.records is None else self.records
         self._fed += len(chunk)
         try:
             self._unpacker.feed(chunk)
@@ -350,10 +343,7 @@ class MsgpackSplitter:
         return bodies
 
     def end(self) -> list[bytes]:
-        self.empty_at = []
-        self.records = None if self._record_of is None else []
-        if self._broken is not None:
-            raise self._broken
+        self._begin()
         if self._fed > self.consumed:
             at = self.base + self.consumed
             raise InputError(f"the input ends within the msgpack value at byte {at}", at)

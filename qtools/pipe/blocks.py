@@ -7,16 +7,16 @@ which the input is confirmed is before the first message that is not finished, o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from qtools.attributes import Attributes
+from qtools.cli.upload_run import FileOrigin
 from qtools.cli.worker import Worker
 from qtools.errors import InputError
 from qtools.flow.ledger import SpanLedger
 from qtools.formats.lines import Splitter
-from qtools.message import Batch, Messages, request_ends
+from qtools.message import Batch, request_ends
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Confirming(Protocol):
 
 
 @dataclass(slots=True)
-class InputBlock:
+class InputBlock(FileOrigin):
     """A block that was read: the origin of its messages."""
 
     source: Confirming
@@ -51,10 +51,6 @@ class InputBlock:
     empty_at: list[int] = field(default_factory=list)  # places of the empty messages among all of them
     first: int = 0  # the number of its first message in the ledger of the source
     records: list[Any] | None = None  # of its messages, if these have more than a body (formats/envelope_records.py)
-
-    topic = ""
-    address = ""
-    is_lost = False
 
     def finish(self, ids: Sequence[int]) -> None:
         self.source.finish(ids)
@@ -79,29 +75,6 @@ class InputBlock:
         self.bodies, self.empty_at = self.bodies[:count], []
         if self.records is not None:
             self.records = self.records[:count]
-
-    def requeue(self, ids: Sequence[int], delay_ms: int) -> None:
-        """There is nothing to do: a message that is not confirmed is read again by the next run."""
-
-    def touch(self, ids: Sequence[int]) -> None:
-        """There is nothing to do: a file has no message timeout."""
-
-    # ── what the records say (message.RecordOrigin) ──
-
-    def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
-        from qtools.formats.envelope_records import messages_of
-
-        return messages_of(records, bodies)
-
-    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
-        from qtools.formats.envelope_records import attributes_of
-
-        return attributes_of(records, only)
-
-    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
-        from qtools.formats.envelope_records import delivered_more_than
-
-        return delivered_more_than(times, records)
 
     # ── names of its messages ──
 

@@ -8,6 +8,7 @@ only later than they are finished sets `hold_from` (message.PartitionOrigin).
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -18,6 +19,9 @@ from qtools.attributes import TOMBSTONE, Attributes
 from qtools.flow.ledger import Ledger, ranges_of
 from qtools.message import Batch, Message, Messages
 
+log = logging.getLogger("qtools.kafka")
+
+SLOW_SAFE_POINT = 2.0  # s of waiting for `safe_point` until that is logged
 MOST_ATTEMPTS = 65_535  # that a Message can hold
 LATEST = 2**63 - 1  # ns since 1970, in the year 2262: the latest timestamp that a Message can hold
 
@@ -129,7 +133,13 @@ class KafkaPartition:
     def end_at_safe_point(self, timeout: float) -> None:
         """From now on acknowledgements come too late. What has locked `safe_point` is waited for, at most `timeout`
         s; called in the reader's thread."""
-        locked = self.safe_point.acquire(timeout=timeout)
+        locked = self.safe_point.acquire(timeout=min(timeout, SLOW_SAFE_POINT))
+        if not locked and timeout > SLOW_SAFE_POINT:
+            log.warning(
+                "%s, partition %d: waiting at most %.0f s more, until a file of it is in the archive, before another"
+                " consumer reads it", self.topic, self.number, timeout - SLOW_SAFE_POINT,
+            )  # fmt: skip
+            locked = self.safe_point.acquire(timeout=timeout - SLOW_SAFE_POINT)
         self.is_lost = True
         if locked:
             self.safe_point.release()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
+from qtools.backoff import Outage
 from qtools.engines.contract import SourceOptions
 from qtools.engines.kafka.client_errors import UNKNOWN_TOPIC_OR_PARTITION, TopicRefused, error_of_code
 from qtools.engines.kafka.clients import ErrorLog, TopicIds, look_at_cluster, make_consumer
@@ -67,7 +68,7 @@ class KafkaSource:
         self._arrived = 0  # of these: passed to the event loop's thread
         self._settled = 0  # of these: finished, or taken away
         self._average = 1.0  # bytes of a message, of late
-        self._away_since = 0.0
+        self._outage = Outage()  # of the cluster, when it is asked what is left
         self._timers: set[asyncio.TimerHandle] = set()  # of messages that were requeued
         self._at_start: EndOffsets | None = None  # for --until-now
 
@@ -244,12 +245,12 @@ class KafkaSource:
             left = await (ends or now).unfinished(self._readers)
         except NetworkError as error:
             moment = time.monotonic()
-            self._away_since = self._away_since or moment
-            if moment - self._away_since > AWAY:
+            self._outage.fail(str(error), moment)
+            if self._outage.lasted(moment) > AWAY:
                 raise
             log.info("%s; asked again", error)
             return False
-        self._away_since = 0.0
+        self._outage.end(time.monotonic())
         return not left
 
     # ── what is counted ──

@@ -261,7 +261,7 @@ class Archive:
             name = self._layout.name(topic, partition, wall)
             head = JournalHead(topic, name, encoding.format, encoding.compression)
             if source is not None:
-                follows = source.end_of(partition) or 0
+                follows = source.end_of(partition)
                 head = replace(head, partition=source.number, follows=follows, topic_id=source.topic_id)
             stream = open_stream(encoding.compression, encoding.level)
             file = WorkFile(self._work.new_stem(topic), head, encoding.form, stream, partition=partition, source=source)

@@ -61,9 +61,13 @@ class ArchivedPartition:
         """Whether another process may read the partition: what is not archived must not be any more."""
         return self.is_broken or self.origin.is_lost
 
-    def end_of(self, directory: str) -> int | None:
-        """The last offset of the chain; None if it was not looked up."""
+    def known_end(self, directory: str) -> int | None:
+        """The last offset of the chain, -1 if it has none; None if it was not looked up."""
         return self._chains.get(directory)
+
+    def end_of(self, directory: str) -> int:
+        """The last offset of the chain; -1 if it has none, or was not looked up."""
+        return self._chains.get(directory, -1)
 
     def set_end(self, directory: str, offset: int) -> None:
         self._chains[directory] = offset
@@ -149,7 +153,7 @@ class ArchivedPartitions:
     def _fresh(self, source: ArchivedPartition, directory: str, part: Batch) -> Batch:
         """Those of `part` that are behind the end of the chain."""
         offsets = part.ids
-        end = source.end_of(directory)
+        end = source.known_end(directory)
         found = None
         if end is None:
             found = self._look_up(source.topic, source.number, directory, offsets[0])

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qtools.attributes import Attributes
 from qtools.cli.types import plural
+from qtools.cli.upload_run import FileOrigin
 from qtools.errors import InputError
 from qtools.flow.ledger import SpanLedger
-from qtools.message import Batch, Messages
+from qtools.message import Batch
 from qtools.to_file.archive.manifest import Manifested
 from qtools.to_file.read.record_reader import RecordReader, Records, read_records
 from qtools.to_file.read.replay_plan import ReplayPlan, ReplayPosition, TimeSpan
@@ -26,7 +26,7 @@ logger = logging.getLogger("qtools.to_file")
 
 
 @dataclass(slots=True)
-class ReplayBlock:
+class ReplayBlock(FileOrigin):
     """A block that was read: the origin of its messages."""
 
     source: ArchiveSource
@@ -39,34 +39,8 @@ class ReplayBlock:
     envelopes: list[Any] | None = None  # of its messages, in the formats that have more than bodies
     topic: str = ""  # of the file
 
-    address = ""
-    is_lost = False
-
     def finish(self, ids: Sequence[int]) -> None:
         self.source.finish(ids)
-
-    def requeue(self, ids: Sequence[int], delay_ms: int) -> None:
-        """There is nothing to do: a message that is not confirmed is still in the archive."""
-
-    def touch(self, ids: Sequence[int]) -> None:
-        """There is nothing to do: an archive has no message timeout."""
-
-    # ── what the envelopes say (message.RecordOrigin) ──
-
-    def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
-        from qtools.formats.envelope_records import messages_of
-
-        return messages_of(records, bodies)
-
-    def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
-        from qtools.formats.envelope_records import attributes_of
-
-        return attributes_of(records, only)
-
-    def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
-        from qtools.formats.envelope_records import delivered_more_than
-
-        return delivered_more_than(times, records)
 
     # ── positions ──
 

@@ -9,5 +9,6 @@ object_sink.py   objects without a local disk
 log_object_sink.py  the same for a log (Kafka), each message once
 store_chains.py  how far the partitions of a log are in a store
 dedupe_step.py   leaves out messages that were sent twice
+write_outage.py  log lines while nothing can be written
 completing.py    marks the partitions that are complete
 """

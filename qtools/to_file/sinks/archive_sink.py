@@ -14,11 +14,13 @@ from functools import partial
 from typing import TypeVar
 
 from qtools.cli.metrics.metrics_format import Family, counter, gauge
-from qtools.cli.types import format_duration, plural
+from qtools.cli.types import plural
 from qtools.cli.worker import Worker
 from qtools.message import Batch
 from qtools.to_file.archive.archive import Archive
+from qtools.to_file.sinks.write_outage import WriteOutage
 
+CANNOT_WRITE = "cannot write %s; nothing is acknowledged until that is over, trying every second"
 logger = logging.getLogger("qtools.to_file")
 
 RETRY_SECONDS = 1.0
@@ -35,13 +37,12 @@ class ArchiveSink:
     """Writes to `archive`, in its own thread."""
 
     def __init__(self, archive: Archive) -> None:
-        self.trouble = ""  # why nothing can be written now, or ""
         self.written = 0
         self.written_bytes = 0
         self.left = 0  # files that could not be closed at the end
         self.archive = archive
         self._worker = Worker("archive")
-        self._troubled_since = 0.0
+        self._outage = WriteOutage(CANNOT_WRITE)
         self._tries = 0  # calls that are repeated until they succeed
         self._closed = False
         self._keeper: asyncio.Task[None] | None = None
@@ -99,6 +100,11 @@ class ArchiveSink:
         self.archive.release()
 
     @property
+    def trouble(self) -> str:
+        """Why nothing can be written now, or ""."""
+        return self._outage.reason
+
+    @property
     def unready(self) -> str:
         return self.trouble
 
@@ -136,20 +142,20 @@ class ArchiveSink:
         self._tries += 1
         try:
             while (error := await self._attempt(call)) is not None:
-                self._tell(error)
+                self._failed(error)
                 await asyncio.sleep(RETRY_SECONDS)
         finally:
             self._tries -= 1
-        self._recovered()
+        self._outage.end()
 
     async def _try_once(self, call: Callable[[], T]) -> T | None:
         """Return what `call` returns; log an OSError, and return None."""
         try:
             done = await self._worker.call(call)
         except OSError as error:
-            self._tell(error)
+            self._failed(error)
             return None
-        self._recovered()
+        self._outage.end()
         return done
 
     async def _attempt(self, call: Callable[[], None]) -> OSError | None:
@@ -159,16 +165,5 @@ class ArchiveSink:
             return error
         return None
 
-    def _tell(self, error: OSError) -> None:
-        trouble = f"{self.archive.at}: {error.strerror or error}"
-        if not self.trouble:
-            self._troubled_since = asyncio.get_running_loop().time()
-        if trouble != self.trouble:
-            logger.error("cannot write %s; nothing is acknowledged until that is over, trying every second", trouble)
-        self.trouble = trouble
-
-    def _recovered(self) -> None:
-        if self.trouble:
-            lasted = asyncio.get_running_loop().time() - self._troubled_since
-            logger.warning("writing again, after %s", format_duration(round(lasted, 1)))
-            self.trouble = ""
+    def _failed(self, error: OSError) -> None:
+        self._outage.fail(f"{self.archive.at}: {error.strerror or error}", names_each=True)

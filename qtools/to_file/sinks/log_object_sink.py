@@ -72,20 +72,19 @@ class LogObjectSink(ObjectSink):
                 found = await asyncio.to_thread(self._sources.split, groups)
             except OSError as error:
                 failures += 1
-                self._tell(error)
+                self._outage.fail(str(error))
                 await asyncio.sleep(next_delay(failures))
                 continue
-            self._recovered()
+            self._outage.end()
             return found
 
     async def _put_piece(self, directory: str, source: ArchivedPartition, part: Batch) -> None:
         safe_point = source.origin.safe_point
         while part.bodies:
             finished, content = await asyncio.to_thread(self._object, (source.topic, directory, part))
-            end = source.end_of(directory)
             finished = replace(
                 finished, partition=source.number, first_offset=part.ids[0], last_offset=part.ids[-1],
-                follows=-1 if end is None else end, topic_id=source.topic_id,
+                follows=source.end_of(directory), topic_id=source.topic_id,
             )  # fmt: skip
             safe_point.acquire()  # only for a moment has another thread locked it
             try:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from qtools.backoff import next_delay
 from qtools.cli.metrics.metrics_format import Family, counter, gauge
-from qtools.cli.types import format_duration
 from qtools.errors import InputError, ObjectDiffers, SinkError, StoreError
 from qtools.message import Batch
 from qtools.to_file.archive.archive import Encoding
@@ -26,6 +25,7 @@ from qtools.to_file.archive.layout import Layout, fill_rev
 from qtools.to_file.archive.partitioner import Group, Partitioner
 from qtools.to_file.sinks.spool import check
 from qtools.to_file.sinks.upload import upload
+from qtools.to_file.sinks.write_outage import WriteOutage
 from qtools.to_file.stores.object_store import ObjectStore
 
 logger = logging.getLogger("qtools.to_file")
@@ -39,7 +39,6 @@ class ObjectSink:
     failed = False
 
     def __init__(self, store: ObjectStore, layout: Layout, partitioner: Partitioner, encoding: Encoding) -> None:
-        self.trouble = ""  # why nothing can be written now
         self.written = 0
         self.written_bytes = 0
         self.objects = 0
@@ -48,7 +47,12 @@ class ObjectSink:
         self._layout = layout
         self._partitioner = partitioner
         self._encoding = encoding
-        self._troubled_since = 0.0
+        self._outage = WriteOutage("%s; nothing is acknowledged until that is over, trying again")
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written now, or ""."""
+        return self._outage.reason
 
     async def start(self) -> None:
         """StartError if the store can never work."""
@@ -132,7 +136,7 @@ class ObjectSink:
                 raise
             except StoreError as error:
                 failures += 1
-                self._tell(error)
+                self._outage.fail(str(error))
                 await asyncio.sleep(next_delay(failures))
                 continue
             break
@@ -140,16 +144,4 @@ class ObjectSink:
             self.objects += 1
         else:
             self.existed += 1
-        self._recovered()
-
-    def _recovered(self) -> None:
-        if self.trouble:
-            lasted = asyncio.get_running_loop().time() - self._troubled_since
-            logger.warning("writing again, after %s", format_duration(round(lasted, 1)))
-            self.trouble = ""
-
-    def _tell(self, error: StoreError | OSError) -> None:
-        if not self.trouble:
-            self._troubled_since = asyncio.get_running_loop().time()
-            logger.error("%s; nothing is acknowledged until that is over, trying again", error)
-        self.trouble = str(error)
+        self._outage.end()

@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
+import pytest
+from harness.waiting import wait_until
+
 from qtools.attributes import TOMBSTONE, Attributes
+from qtools.engines.kafka import partition
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
 from qtools.message import Batch
 
@@ -172,6 +176,25 @@ def test_it_is_lost_at_a_safe_point() -> None:
     with other.safe_point:
         other.end_at_safe_point(0.0)  # it does not wait for ever
     assert other.is_lost
+
+
+def test_a_long_wait_for_the_safe_point_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "SLOW_SAFE_POINT", 0.01)
+    slow = World().partition
+    slow.safe_point.acquire()
+    thread = threading.Thread(target=slow.end_at_safe_point, args=(60.0,))
+    thread.start()
+    wait_until(lambda: caplog.messages, 20)
+    slow.safe_point.release()
+    thread.join()
+    waited = "t, partition 3: waiting at most 60 s more, until a file of it is in the archive, before another consumer"
+    assert caplog.messages == [f"{waited} reads it"]
+    assert slow.is_lost
+    caplog.clear()
+    World().partition.end_at_safe_point(60.0)
+    assert caplog.messages == []
 
 
 def test_a_time_that_is_too_far_off_is_the_latest_that_there_is() -> None:

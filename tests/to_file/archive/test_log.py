@@ -16,8 +16,9 @@ from qtools.errors import SinkError
 from qtools.expressions.expression import compile_expression
 from qtools.formats.encoders import make_format
 from qtools.message import Batch
+from qtools.to_file.archive import archived_partitions
 from qtools.to_file.archive.archive import Archive, Encoding, Rotation
-from qtools.to_file.archive.archived_partitions import ArchivedPartitions
+from qtools.to_file.archive.archived_partitions import ArchivedPartition, ArchivedPartitions
 from qtools.to_file.archive.compression import SUFFIXES
 from qtools.to_file.archive.file_record import FileRecord
 from qtools.to_file.archive.layout import OFFSETS_NAME, Layout
@@ -352,3 +353,19 @@ def test_a_process_waits_while_another_one_names_a_file(tmp_path: Path, monkeypa
     process.archive.settle()
     process.close()
     assert archived(process.output) == all_of([log])
+
+
+def test_a_chain_that_was_not_looked_up_ends_before_the_first_offset() -> None:
+    partition = ArchivedPartition(Log(0, [0]).read())
+    assert (partition.known_end("d"), partition.end_of("d")) == (None, -1)
+    partition.set_end("d", 0)
+    assert (partition.known_end("d"), partition.end_of("d")) == (0, 0)
+
+
+def test_forgotten_chains_are_looked_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archived_partitions, "MOST_REMEMBERED", 1)
+    process = Process(tmp_path, by_time=True, count=4)
+    some = logs()
+    life(process, some, 17)
+    process.close()
+    assert archived(process.output) == all_of(some)  # each once, and each file says which one it follows
