@@ -8,6 +8,7 @@ They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded brok
     host_port.py  splits an address into host and port
     descriptors.py  writes all bytes of a block to a file descriptor
     hard_links.py  gives a complete file its name
+    http_failures.py  why an HTTP request failed
     durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
     receive_buffer.py  bytes that have arrived and are not parsed yet

@@ -310,19 +310,12 @@ def _message(answer: Any) -> str:
 
 def _reason(error: BaseException) -> str:
     """Why httpx failed, as a text for users."""
-    import socket
-
     import httpx
 
-    cause: BaseException | None = error
-    while cause is not None:  # the operating system's error is two levels below httpx's
-        if isinstance(cause, socket.gaierror):
-            return "the host name is not known"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {getattr(cause, 'verify_message', None) or getattr(cause, 'reason', None) or cause}"
-        if isinstance(cause, ConnectionRefusedError) or str(cause) == "All connection attempts failed":
-            return "nothing listens there"
-        cause = cause.__cause__ or cause.__context__
+    from qtools.http_failures import network_reason
+
+    if reason := network_reason(error):
+        return reason
     if isinstance(error, httpx.RemoteProtocolError):
         return "what listens there closed the connection, or does not speak HTTP"
     return one_line(str(error)) or type(error).__name__

@@ -7,7 +7,6 @@ run may be under way. Its exceptions are translated here and nowhere else.
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -107,21 +106,12 @@ def _local_socket() -> str:
 
 def _reason(error: Exception) -> str:
     """Why httpx failed, as a text for users."""
-    import ssl
-
     import httpx
 
-    cause: BaseException | None = error
-    while cause is not None:  # the operating system's error is two levels below httpx's
-        if isinstance(cause, socket.gaierror):
-            return "the host name is not known"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {getattr(cause, 'verify_message', None) or getattr(cause, 'reason', None) or cause}"
-        if isinstance(cause, FileNotFoundError):
-            return "there is no such socket"
-        if isinstance(cause, ConnectionRefusedError) or str(cause) == "All connection attempts failed":
-            return "nothing listens there"
-        cause = cause.__cause__ or cause.__context__
+    from qtools.http_failures import network_reason
+
+    if reason := network_reason(error):
+        return reason
     if isinstance(error, httpx.RemoteProtocolError):
         if "without sending" in str(error):
             return "the connection was closed without an HTTP answer"
