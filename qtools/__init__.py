@@ -4,11 +4,10 @@ They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded brok
 
     errors.py names.py message.py attributes.py paths.py times.py
                   the base: plain data and rules, imported by everything
-    sockets.py    opens sockets to listen on
+    sockets.py    opens sockets to listen on; why a connection failed
     host_port.py  splits an address into host and port
     descriptors.py  writes all bytes of a block to a file descriptor
     hard_links.py  gives a complete file its name
-    http_failures.py  why an HTTP request failed
     durations.py  a length of time as people write it
     imports.py    imports slow modules in a thread
     receive_buffer.py  bytes that have arrived and are not parsed yet

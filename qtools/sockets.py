@@ -1,4 +1,4 @@
-"""Opens sockets to listen on. In: an address as the user wrote it. Out: a listening socket.
+"""Opens sockets to listen on, and says why a connection failed. In: an address as the user wrote it. Out: a socket.
 
     127.0.0.1:4150   [::1]:4150   localhost:4150   :4150 (every interface)   unix:/path   /path
 
@@ -136,3 +136,22 @@ def is_served(path: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def network_reason(error: BaseException) -> str | None:
+    """Why an HTTP request got no answer, as a text for users: by the operating system's error or TLS's, which is two
+    levels below httpx's; None if there is none."""
+    import ssl
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "the host name is not known"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {getattr(cause, 'verify_message', None) or getattr(cause, 'reason', None) or cause}"
+        if isinstance(cause, FileNotFoundError):
+            return "there is no such socket"
+        if isinstance(cause, ConnectionRefusedError) or str(cause) == "All connection attempts failed":
+            return "nothing listens there"
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -22,7 +22,7 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 BASE = frozenset(
     {
         "qtools", "errors", "names", "attributes", "message", "paths", "sockets", "host_port", "descriptors", "times",
-        "durations", "imports", "backoff", "hard_links", "http_failures",
+        "durations", "imports", "backoff", "hard_links",
         "receive_buffer",
     }
 )  # fmt: skip
@@ -39,7 +39,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "host_port": frozenset(),
     "descriptors": frozenset(),
     "hard_links": frozenset(),
-    "http_failures": frozenset(),
     "imports": frozenset(),
     "backoff": frozenset(),
     "receive_buffer": frozenset(),

@@ -306,9 +306,9 @@ def filter_of(given: dict[str, Any], on_error: OnError, then: Sequence[Step] = (
     return Rules(rules, chosen or on_error, chosen=chosen is not None, then=then)
 
 
-def keying_of(given: dict[str, Any]) -> Keying | None:
+def keying_of(given: dict[str, Any], encode_key: Callable[[Any], bytes] | None = None) -> Keying | None:
     """Remove --key and --header from `given`, and compile them; None if neither is there. UsageError if an expression
-    does not compile."""
+    does not compile. encode_key: as for Keying."""
     key, headers = given.pop("key"), given.pop("headers")
     if key is None and not headers:
         return None
@@ -327,7 +327,7 @@ def keying_of(given: dict[str, Any]) -> Keying | None:
             pairs.append((name, compile_expression(text)))
     except ExpressionError as error:
         raise UsageError(f"{flag}: {error}") from error
-    return Keying(compiled, tuple(pairs))
+    return Keying(compiled, tuple(pairs), encode_key)
 
 
 def new_topics_of(given: dict[str, Any]) -> NewTopics | None:

@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtools.cli import logs
+from qtools.cli.consume_run import RunWatch, notes_of_source
 from qtools.cli.metrics.histogram import Histogram
 from qtools.cli.metrics.operations import Operations
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
-from qtools.cli.run_watch import RunWatch
 from qtools.cli.types import plural
 from qtools.engines.contract import PublisherOptions, SourceOptions
 from qtools.engines.requirements import require, require_for_end, require_for_publishing
@@ -235,11 +235,7 @@ class _Run:
         count = sum(outcomes.values())
         shown = ", ".join(f"{number:,} {name}" for name, number in outcomes.items() if number or name == "done")
         notes = [f"{plural(count, 'message')} in {meter.seconds:.1f} s: {shown}"]
-        if self.source.lag_messages:
-            notes.append(f"{self.source.lag_messages:,} left")
-        if self.source.acknowledgements_failed:
-            late = plural(self.source.acknowledgements_failed, "message")
-            notes.append(f"{late} could not be finished any more and will be delivered again")
+        notes += notes_of_source(self.source)
         # As with q-tail: a terminal that shows the commands' output needs no summary, unless something failed.
         is_shown = self.options.show and (count > outcomes["done"] or (sys.stderr.isatty() and not os.isatty(STDOUT)))
         say = logs.log_result if is_shown else partial(logs.log, logging.INFO)

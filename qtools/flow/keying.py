@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -26,10 +26,12 @@ KEY, HEADER = "--key", "--header "  # the flags, for errors
 
 class Keying(NamedTuple):
     """key: None for the key that a message has. headers: (name, expression), instead of
-    headers of that name, beside the others that a message has."""
+    headers of that name, beside the others that a message has. encode_key: makes the bytes of a key from the result of
+    `key`, instead of the rules above; EvaluationError for a value that it cannot encode."""
 
     key: Expression | None = None
     headers: tuple[tuple[str, Expression], ...] = ()
+    encode_key: Callable[[Any], bytes] | None = None
 
     @property
     def expressions(self) -> list[Expression]:
@@ -67,7 +69,7 @@ class Keying(NamedTuple):
                 value = loads(body) if loads is not None else None
                 if self.key is not None:
                     what = KEY
-                    key = _as_bytes(self.key, value, row)
+                    key = _as_bytes(self.key, value, row, self.encode_key)
                 for name, expression in self.headers:
                     what = HEADER + name
                     if (made := _as_bytes(expression, value, row)) is not None:
@@ -156,11 +158,15 @@ def replace_headers(had: Sequence[Headers] | None, new: Sequence[Headers]) -> Se
     return joined
 
 
-def _as_bytes(expression: Expression, value: Any, row: Row) -> bytes | None:
+def _as_bytes(
+    expression: Expression, value: Any, row: Row, encode_value: Callable[[Any], bytes] | None = None
+) -> bytes | None:
     """The result of an expression for a message, as a key or as the value of a header."""
     result = expression.evaluate(value, row)
     if result is None or result is NOTHING:
         return None
+    if encode_value is not None:
+        return encode_value(result)
     if isinstance(result, str):
         return result.encode("utf-8", "replace")
     if expression.variables and isinstance(result, dict) and result.keys() == {"base64"}:

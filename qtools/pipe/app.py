@@ -105,6 +105,8 @@ async def pipe(options: PipeOptions, signals: Signals) -> int:
         return 0
     if options.rules is not None:
         await options.rules.start()
+    if options.key_encoder is not None:
+        await options.key_encoder.start()
     return await made.run(signals)
 
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import click
 
 from qtools.cli import options as shared
-from qtools.cli.flag_rules import Excludes, Needs, check_rules, remove_unused
+from qtools.cli.flag_rules import Excludes, Needs, check_rules
 from qtools.cli.program import program
-from qtools.cli.schemas.options import SCHEMA_FLAGS, encode_options
+from qtools.cli.schemas.options import encode_options, encoders_if_given
 from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import NameInvalid, UsageError, without_userinfo
 from qtools.names import LONGEST_NAME, check_topic, is_valid_name
 
 if TYPE_CHECKING:
     from qtools.engines.url import BrokerUrl
-    from qtools.flow.steps import OnError, Step
+    from qtools.flow.steps import OnError
     from qtools.pipe.options import PipeOptions
 
 
@@ -182,7 +182,8 @@ def main(words: tuple[str, ...], **given: Any) -> int:
 
 RULES = (
     Excludes("routes", ("select",), "--select goes with a TOPIC; in a routes file each route has a select of its own"),
-    Excludes("routes", ("encode",), "--encode goes with a TOPIC: each topic has a schema of its own"),
+    Excludes("routes", ("encode", "encode_key"), "{other} goes with a TOPIC: each topic has a schema of its own"),
+    Needs(("encode_key",), "key", "--encode-key encodes the result of --key: give --key too"),
     Excludes("checkpoint", ("skip_bytes",), "give --checkpoint or --skip-bytes, not both"),
     Excludes(
         "follow", ("skip_bytes",), "give --follow or --skip-bytes, not both: --checkpoint remembers where to go on"
@@ -243,13 +244,7 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         on_error = flags["on_error"] or "fail"
         if flags["where"] is None and given["select"] is None and flags["encode"] is None:
             others["on_error"] = None
-    encoding: list[Step] = []
-    if flags["encode"] is None:
-        remove_unused(others, (*SCHEMA_FLAGS, "schema_subject", "register_schema"), "--encode")
-    else:
-        from qtools.cli.schemas.flags import encoder_of
-
-        encoding.append(encoder_of(others, topic))
+    encoder, key_encoder = encoders_if_given(others, topic)
     engine = engine_of("q-pipe", others, address)
     check_names(engine, topics=[topic] if topic else [])
     return PipeOptions(
@@ -261,8 +256,9 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         fail_on_empty=flags["empty"] == "fail",
         skip_oversize=flags["on_oversize"] == "skip",
         operations=shared.operations_of(others),
-        rules=shared.filter_of(others, "fail", encoding),
-        keying=shared.keying_of(others),
+        rules=shared.filter_of(others, "fail", () if encoder is None else (encoder,)),
+        keying=shared.keying_of(others, key_encoder and key_encoder.encode_fitting),
+        key_encoder=key_encoder,
         new_topics=shared.new_topics_of(others),
         routes=routes,
         on_error=on_error,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.flow.filter import Rules
     from qtools.flow.keying import Keying
     from qtools.flow.steps import OnError
+    from qtools.schemas.encoding import BodyEncoder
 
 
 class PipeOptions(NamedTuple):
@@ -43,6 +44,7 @@ class PipeOptions(NamedTuple):
     skip_missing: bool = False  # whether to go on if a rotated file is not found
     skip_if_running: bool = False
     keying: Keying | None = None
+    key_encoder: BodyEncoder | None = None  # of the keying
     new_topics: NewTopics | None = None
     operations: OperationsOptions = OperationsOptions()
     show: bool = True

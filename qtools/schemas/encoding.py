@@ -36,7 +36,7 @@ class EncodingOptions(NamedTuple):
 
 
 class BodyEncoder:
-    """A step that encodes bodies, which are JSON, with one schema."""
+    """A step that encodes bodies, which are JSON, with one schema; or what encodes keys."""
 
     def __init__(self, options: EncodingOptions) -> None:
         self._options = options
@@ -84,7 +84,7 @@ class BodyEncoder:
 
     async def apply(self, batch: Batch) -> Passed:
         """The encoded messages; it fails on one whose body is not JSON, or does not fit the schema."""
-        encode, loads = self.encode, parser_for(batch.bodies)
+        encode, loads = self.encode_fitting, parser_for(batch.bodies)
         places: list[int] = []
         bodies: list[bytes] = []
         failed: dict[int, EvaluationError] = {}
@@ -93,9 +93,8 @@ class BodyEncoder:
                 try:
                     value = loads(body)
                     body = DecodedBody.of(encode(value), value)
-                except (EvaluationError, ValueMisfit) as error:
-                    does = "" if isinstance(error, EvaluationError) else f"it does not fit {self.name}: "
-                    failed[place] = EvaluationError(f"{does}{error}")
+                except EvaluationError as error:
+                    failed[place] = error
                     continue
             places.append(place)
             bodies.append(body)
@@ -105,6 +104,13 @@ class BodyEncoder:
 
     async def close(self) -> None:
         """There is nothing to do: a registry is closed once the schema is found."""
+
+    def encode_fitting(self, value: object) -> bytes:
+        """The body, or the key, for `value`. EvaluationError if it does not fit the schema."""
+        try:
+            return self.encode(value)
+        except ValueMisfit as error:
+            raise EvaluationError(f"it does not fit {self.name}: {error}") from error
 
     def encode(self, value: object) -> bytes:
         """The body for `value`. Raises ValueMisfit."""

@@ -312,7 +312,7 @@ def _reason(error: BaseException) -> str:
     """Why httpx failed, as a text for users."""
     import httpx
 
-    from qtools.http_failures import network_reason
+    from qtools.sockets import network_reason
 
     if reason := network_reason(error):
         return reason

@@ -153,9 +153,37 @@ def test_an_archive_of_json(shell: Shell, broker: Broker, topic: str, tmp_path: 
     assert file.read_bytes() == b'{"id":7,"type":"buy"}\n{"id":8,"type":""}\n'
 
 
+def test_a_replay_filters_what_is_decoded_and_sends_the_bodies_as_they_were(
+    shell: Shell, broker: Broker, topic: str, flags: list[str], tmp_path: Path
+) -> None:
+    broker.fill(topic, [*EVENTS, *BROKEN])
+    done = shell.run("q-to-file", f"{topic}/me", "-o", tmp_path / "a", "-f", "length32", "--until-empty", *broker.flags)
+    assert done.status == 0, done.err
+    flags.remove("--until-empty")
+    replay = ["q-to-file", "replay", tmp_path / "a"]
+    words = ["--where", '.type == "buy"', "--on-error", "skip", "--checkpoint", tmp_path / "pos"]
+    done = shell.run(*replay, f"{topic}.buys", *words, *flags)
+    assert done.status == 0, done.err
+    assert sorted(broker.bodies(f"{topic}.buys")) == sorted(BUYS)
+    assert "20 did not match; 2 failed and were left out" in done.err
+    assert "it is not Avro of schema 1 (x.Event): it ends too early" in done.err
+    done = shell.run(*replay, f"{topic}.json", "--select", "{id, at}", "--on-error", "pass", *flags)
+    assert done.status == 0, done.err
+    json_of = [b'{"id":%d,"at":"1970-01-01T00:00:00.001Z"}' % n for n in range(60)]
+    assert sorted(broker.bodies(f"{topic}.json")) == sorted([*json_of, *BROKEN])
+    done = shell.run(*replay, f"{topic}.all", "--where", ".id >= 0", *flags)
+    assert done.status == 1
+    assert "message 61: " in done.err
+    assert "ends too early" in done.err or "begins with the byte 0x6e" in done.err
+    done = shell.run(*replay, f"{topic}.buys", *words, *broker.flags)
+    assert done.status == 2
+    assert "is of another run (decode was 'avro')" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
+        (["q-to-file", "replay", "a", "t"], "without a flag that reads what is decoded: --where, or --select"),
         (["q-bridge", "t", "--to", "u"], "without a flag that reads what is decoded: --where, --routes"),
         (["q-bridge", "t", "--redrive"], "--redrive puts messages back as they were: --decode does not go with it"),
         (["q-bridge", "--explain", "--to", "u", "--where", ".a"], "--explain without a topic reads JSON"),

@@ -164,6 +164,19 @@ def test_a_schema_that_cannot_be_had_ends_the_run_before_it_sends(
         (["t", "--encode", "avro", "--schema", "y", "--register-schema"], "--register-schema needs --schema-registry"),
         (["t", "--encode", "avro", "--schema", "y", "--schema-subject", "x"], "--schema-subject goes with --schema-r"),
         (["t", "--encode", "avro", "--schema", "y", "--schema-type", "x"], "--schema-type goes with protobuf only"),
+        (["t", "--encode-key", "avro", "--key-schema", "k.avsc"], "--encode-key encodes the result of --key"),
+        (["t", "--encode-key", "avro", "--key", ".a"], "give --schema-registry URL or --schema FILE"),
+        (["t", "--encode-key", "avro", "--key", ".a", "--schema", "s.avsc"], "--encode-key needs the schemas"),
+        (["t", "--key", ".a", "--key-schema", "k.avsc"], "--key-schema goes with --encode only"),
+        (
+            ["t", "--key", ".a", "--encode", "avro", "--schema", "s.avsc", "--key-schema", "k.avsc"],
+            "--key-schema goes with --encode-key only",
+        ),
+        (
+            ["t", "--key", ".a", "--encode-key", "avro", "--key-schema", "k", "--schema-subject", "s"],
+            "--schema-subject and --register-schema go with --encode only",
+        ),
+        (["--routes", "r", "--encode-key", "avro", "--key", ".a"], "--encode-key goes with a TOPIC"),
     ],
 )
 def test_flags_that_do_not_go_together(words: list[str], why: str, shell: Shell) -> None:

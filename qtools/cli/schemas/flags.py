@@ -52,20 +52,44 @@ def decoder_of(given: dict[str, Any], *, shows_keys: bool = False) -> BatchDecod
     return BatchDecoder(bodies, keys, shows_keys=shows_keys)
 
 
-def encoder_of(given: dict[str, Any], topic: str) -> BodyEncoder:
-    """Remove the flags of `encode_options` from `given`, and make the encoder. UsageError, StartError."""
-    kind = FORMATS[given.pop("encode")]
+def encoders_of(given: dict[str, Any], topic: str) -> tuple[BodyEncoder | None, BodyEncoder | None]:
+    """Remove the flags of `encode_options` from `given`, and make the encoders of the bodies and of the keys, those
+    that are asked for. UsageError, StartError."""
+    body, key, key_path = given.pop("encode"), given.pop("encode_key"), given.pop("key_schema")
     subject, register = given.pop("schema_subject"), given.pop("register_schema")
-    flags = schemas_of(given, kind, "--encode", both=register)
+    if key_path and key is None:
+        raise UsageError("--key-schema goes with --encode-key only")
+    if body is None and (subject or register):
+        raise UsageError("--schema-subject and --register-schema go with --encode only")
+    keys = None
+    if key_path:
+        check_installed(FORMATS[key])
+        keys = BodyEncoder(EncodingOptions(FORMATS[key], None, "", key_path))
+        if body is None:
+            return None, keys
+    asks_for_keys = key is not None and keys is None
+    flag = "--encode" if body else "--encode-key"
+    flags = schemas_of(given, FORMATS[body or key], flag, both=register or asks_for_keys)
     if register and (flags.registry is None or not flags.path):
         raise UsageError("--register-schema needs --schema-registry URL and --schema FILE")
     if subject and flags.registry is None:
         raise UsageError("--schema-subject goes with --schema-registry only")
     if subject and not subject.isprintable():
         raise UsageError(f"--schema-subject {subject!r} has characters that are not printable, or are not UTF-8")
-    return BodyEncoder(
-        EncodingOptions(kind, flags.registry, subject or f"{topic}-value", flags.path, register, flags.type_name)
+    if asks_for_keys:
+        if flags.registry is None:
+            raise UsageError("--encode-key needs the schemas: give --schema-registry URL or --key-schema FILE")
+        check_installed(FORMATS[key])
+        keys = BodyEncoder(EncodingOptions(FORMATS[key], flags.registry, f"{topic}-key"))
+    if body is None:
+        if flags.path:
+            raise UsageError("--schema goes with --encode only; --key-schema is for keys")
+        return None, keys
+    registry = flags.registry if register or not flags.path else None  # it may be that of the keys alone
+    options = EncodingOptions(
+        FORMATS[body], registry, subject or f"{topic}-value", flags.path, register, flags.type_name
     )
+    return BodyEncoder(options), keys
 
 
 def schemas_of(given: dict[str, Any], kind: str, flag: str, *, both: bool = False) -> SchemaFlags:

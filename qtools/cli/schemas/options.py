@@ -65,6 +65,14 @@ encode_options = all_of(
         help="Encode each message, which is JSON, with the latest schema of the topic's subject or with --schema; "
         "needs qtools-cli[schemas].",
     ),
+    click.option(
+        "--encode-key", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),
+        help="Encode the result of --key with the latest schema of the subject TOPIC-key, or with --key-schema.",
+    ),
+    click.option(
+        "--key-schema", default="", metavar="FILE",
+        help="The schema of the keys itself, as --schema is of the bodies.",
+    ),
     *REGISTRY,
     click.option(
         "--schema-subject", default="", metavar="SUBJECT",
@@ -94,3 +102,17 @@ def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: s
     from qtools.cli.schemas.flags import decoder_of
 
     return decoder_of(given, shows_keys=shows_keys)
+
+
+def encoders_if_given(given: dict[str, Any], topic: str) -> Any:
+    """Remove the flags of `encode_options` from `given`, and make the encoders of the bodies and of the keys; None for
+    one that is not asked for. UsageError, StartError."""
+    if given["encode"] is None and given["encode_key"] is None:
+        remove_unused(given, (*SCHEMA_FLAGS, "key_schema", "schema_subject", "register_schema"), "--encode")
+        del given["encode"], given["encode_key"]
+        return None, None
+    if given["encode"] is None and given["encode_key"] and given["key_schema"]:
+        remove_unused(given, SCHEMA_FLAGS, "--encode")
+    from qtools.cli.schemas.flags import encoders_of
+
+    return encoders_of(given, topic)

@@ -8,6 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
+from qtools.cli.schemas.options import decode_options, decoder_if_given
 from qtools.cli.types import Duration, Integer, Number, Size
 from qtools.errors import UsageError
 from qtools.to_file.time_type import TimeType
@@ -21,6 +22,7 @@ Examples:
   q-to-file replay /var/archive events.again
   q-to-file replay s3://bucket/old events --since 2026-11-23T08:00 --until 2026-11-24 --rate 500
   q-to-file replay /var/archive purchases --where '.type == "purchase"' --on-error skip
+  q-to-file replay /var/archive orders.json --decode avro --schema order.avsc --select .
   q-to-file replay s3://bucket/old events --checkpoint pos --s3-endpoint http://10.0.0.7:8333
 
 Exit status: 0 all messages were confirmed, 1 not all (the log says up to where), 2 usage, 3 could not start.
@@ -39,6 +41,7 @@ Exit status: 0 all messages were confirmed, 1 not all (the log says up to where)
     "select whole files: those with such a message.",
 )
 @shared.filter_options("fail")
+@decode_options("which --where and --select see; what is sent is the body as it was, unless --select makes another")
 @click.option("--from-topic", default="", metavar="TOPIC", help="The topic to send, if the archive has several.")
 @click.option(
     "--rate", type=Number(0), default=None, metavar="N", help="Send at most N messages a second.  [default: no limit]"
@@ -92,6 +95,9 @@ def main(url: str, topic: str, **given: Any) -> int:
     since, until = given.pop("since"), given.pop("until")
     if since is not None and until is not None and since >= until:
         raise UsageError("--since is not before --until: there is nothing between them")
+    decode, decode_key = given["decode"] or "", given["decode_key"] or ""
+    readers = (given["where"], given["select"])
+    decoder = decoder_if_given(given, readers, "--where, or --select (. sends it as JSON)")
     address, topic = topic_of(topic)
     engine = engine_of("q-to-file", given, address)
     check_names(engine, topics=[topic])
@@ -103,6 +109,9 @@ def main(url: str, topic: str, **given: Any) -> int:
         span=TimeSpan(since, until),
         delimiter=shared.delimiter_of(given),
         rules=shared.filter_of(given, "fail"),
+        decoder=decoder,
+        decode=decode,
+        decode_key=decode_key,
         new_topics=shared.new_topics_of(given),
         rate=given.pop("rate") or 0.0,
         skip_oversize=given.pop("on_oversize") == "skip",

@@ -179,6 +179,7 @@ class ReplayCheckpoint:
             return ReplayPosition()
         try:
             place = ReplayPosition(str(loaded["file"]), int(loaded["records"]), int(loaded["sent"]))
+            loaded = {"decode": "", "decode_key": ""} | loaded  # a checkpoint of an older version has neither
             run = {key: loaded[key] for key in self._run}
         except (ValueError, KeyError, TypeError) as error:
             raise self._file.not_a_checkpoint() from error

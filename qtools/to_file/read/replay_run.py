@@ -14,6 +14,7 @@ from qtools.cli.upload_run import RefusalHandler, send_all, sent_totals
 from qtools.engines.contract import Engine, NewTopics, PublisherOptions
 from qtools.engines.requirements import require_for_publishing
 from qtools.errors import QtoolsError
+from qtools.flow.contract import FlowSource, GroupPublisher
 from qtools.flow.loop import Flow
 from qtools.flow.throttle import Throttle
 from qtools.flow.topic_sink import TopicSink
@@ -26,11 +27,13 @@ from qtools.to_file.stores.opening import open_to_read
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
     from qtools.flow.filter import Rules
     from qtools.flow.stepped_sink import SteppedSink
+    from qtools.schemas.decoding import BatchDecoder
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """Times in s, span in ns since 1970, rate in messages/s (0: no limit)."""
+    """Times in s, span in ns since 1970, rate in messages/s (0: no limit). decode, decode_key: the formats that
+    `decoder` decodes, or ""."""
 
     url: str
     topic: str
@@ -40,6 +43,9 @@ class ReplayOptions:
     span: TimeSpan = field(default_factory=TimeSpan)
     delimiter: bytes = b"\n"
     rules: Rules | None = None
+    decoder: BatchDecoder | None = None
+    decode: str = ""
+    decode_key: str = ""
     new_topics: NewTopics | None = None
     rate: float = 0.0
     skip_oversize: bool = False
@@ -81,6 +87,7 @@ def _checkpoint(options: ReplayOptions) -> ReplayCheckpoint | None:
         "since": options.span.since, "until": options.span.until, "delimiter": options.delimiter.decode("latin-1"),
         "where": rules.where.text if rules and rules.where else "",
         "select": rules.select.text if rules and rules.select else "",
+        "decode": options.decode, "decode_key": options.decode_key,
     }  # fmt: skip
     return ReplayCheckpoint(options.checkpoint, run)
 
@@ -106,17 +113,33 @@ class _Replay:
                 new_topics=options.new_topics, new_topics_flag="--create-topics", topics=(options.topic,),
             )
         )  # fmt: skip
-        self.sink = TopicSink(self.publisher, options.topic)
+        outlet: GroupPublisher = self.publisher
+        read: FlowSource = source
+        if options.decoder is not None:
+            from qtools.schemas.stale_headers import FreshHeadersPublisher
+
+            outlet, read = FreshHeadersPublisher(outlet), options.decoder.read(source)
+        self.sink = TopicSink(outlet, options.topic)
         self.filtered = self._filter(options.rules) if options.rules is not None else None
         self.refusals = RefusalHandler(_name, skip_oversize=options.skip_oversize)
         self.flow = Flow(
-            source, self.filtered or self.sink,
+            read, self.filtered or self.sink,
             window=options.window,
             throttle=Throttle(options.rate) if options.rate else None,
             on_refused=self.refusals,
         )  # fmt: skip
 
     async def run(self, signals: Signals) -> int:
+        decoder = self.options.decoder
+        if decoder is not None:
+            await decoder.start()
+        try:
+            return await self._send(signals)
+        finally:
+            if decoder is not None:
+                await decoder.close()
+
+    async def _send(self, signals: Signals) -> int:
         await self.publisher.start()
         signals.on_stop(self.flow.stop)
         if self.start.sent:

@@ -44,6 +44,50 @@ def test_encode_with_a_key_and_decode(
     assert done.lines == [b'{"id":%d,"user":"u1"}' % n for n in range(300) if n % 3 == 1 and n > 10]
 
 
+def test_encoded_keys(shell: Shell, url: str, kafka: str, topic: str, registry: Registry, tmp_path: Path) -> None:
+    produce(kafka, topic, [])
+    key = registry.add(KEY, subject=f"{topic}-key")
+    encode = ["--encode-key", "avro", "--schema-registry", registry.url, "--key", "if .user then {user} else null end"]
+    lines = b'{"id": 1, "user": "a"}\n{"id": 2, "user": 3}\n{"id": 4}\n'
+    done = shell.run("q-pipe", f"{url}/{topic}", *encode, input=lines)
+    assert done.status == 1
+    assert (
+        f"message 2: --key: it does not fit the schema of '{topic}-key': field x.Key.user: 3 is not string" in done.err
+    )
+    done = shell.run("q-pipe", f"{url}/{topic}", *encode, "--on-error", "skip", input=lines)
+    assert done.status == 0, done.err
+    assert "1 message without a key or header left out" in done.err
+    framing = b"\0" + key.to_bytes(4, "big")
+    kept = [line for line in lines.splitlines() if b"3" not in line]
+    assert [(key, body) for key, body, _ in consume(kafka, topic, 4)][-2:] == list(
+        zip([framing + b"\x02a", None], kept, strict=True)
+    )
+
+    # Bodies with the schema of a file, keys with that of another; and back.
+    event, keys = tmp_path / "event.avsc", tmp_path / "key.avsc"
+    event.write_text(json.dumps(EVENT))
+    keys.write_text(json.dumps(KEY))
+    files = ["avro", "--schema", event, "--key-schema", keys]
+    words = ["--encode", *files, "--encode-key", "avro", "--key", "{user}"]
+    done = shell.run(
+        "q-pipe", f"{url}/{topic}.files", "--create-topics", "default", *words, input=lines.splitlines()[0]
+    )
+    assert done.status == 0, done.err
+    assert [(key, body) for key, body, _ in consume(kafka, f"{topic}.files", 1)] == [(b"\x02a", b"\x02\x02a")]
+    done = shell.run(
+        "q-tail",
+        f"{url}/{topic}.files/g",
+        "--decode",
+        *files,
+        "--decode-key",
+        "avro",
+        "--select",
+        "[$key, .]",
+        "--until-empty",
+    )
+    assert done.lines == [b'[{"user":"a"},{"id":1,"user":"a"}]']
+
+
 def test_decoded_keys_and_values_and_a_bridge_that_changes_neither(
     shell: Shell, url: str, kafka: str, topic: str, registry: Registry, tmp_path: Path
 ) -> None:
