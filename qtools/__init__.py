@@ -9,6 +9,7 @@ They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded brok
     descriptors.py  writes all bytes of a block to a file descriptor
     hard_links.py  gives a complete file its name
     durations.py  a length of time as people write it
+    tls_files.py  a certificate and its key, from files
     imports.py    imports slow modules in a thread
     receive_buffer.py  bytes that have arrived and are not parsed yet
     backoff.py    the delay before the next attempt

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from qtools.engines.connection_options import (
+    USER_OR_SECRET,
     BrokerChoice,
     ConnectionFlags,
     ConnectionRequest,
@@ -189,5 +190,12 @@ def _profile_name(word: str, origin: str) -> str:
 
 
 def _refuse_userinfo(url: BrokerUrl) -> None:
+    declared = ENGINES[url.engine]()
+    if url.user and not url.password and declared.user_variable:
+        raise UsageError(
+            f"{url} has a user name: give it in {declared.user_variable}, with the password in"
+            f" {declared.password_variable}, or both in a profile (user, password_file)"
+        )
     if url.has_userinfo:
-        raise password_refused(str(url), ENGINES[url.engine]().password_variable)
+        what = "a password" if url.password else USER_OR_SECRET
+        raise password_refused(str(url), declared.password_variable, what)

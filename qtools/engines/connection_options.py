@@ -140,10 +140,13 @@ SHARED_OPTIONS: dict[str, Option] = {
     "tls_cert": Option("tls_cert", parse_text, is_file=True),
     "tls_insecure_skip_verify": Option("tls_insecure", parse_switch),
     "tls_key": Option("tls_key", parse_text, is_file=True),
+    "tls_key_password_file": Option("tls_key_password_file", parse_text, is_file=True),
 }
 SHARED_FLAGS = frozenset({option.field for option in SHARED_OPTIONS.values()})
 # Flags that list something of the source's brokers: they are never for a destination.
 SOURCE_FLAGS = frozenset({"nsqd_http"})
+
+KEY_PASSWORD_VARIABLE = "QTOOLS_TLS_KEY_PASSWORD"
 
 # Flags whose names are not those of their fields.
 _FLAGS = {
@@ -192,7 +195,8 @@ def convert_options(
 
 def merged_fields(request: ConnectionRequest, declared: EngineOptions) -> dict[str, Any]:
     """All that is given for a connection, as fields of the engine's settings: those of `declared` that were given,
-    "tls" (a bool), "secret" (bytes, or None) and, for an engine that has users, "user". Secret files are read.
+    "tls" (a bool), "secret" (bytes, or None) and, for an engine that has users, "user"; with a client certificate also
+    "tls_key_password" (text), if there is one. Secret files are read.
 
     UsageError for what the engine does not know, StartError for a file that cannot be read.
     """
@@ -216,6 +220,10 @@ def merged_fields(request: ConnectionRequest, declared: EngineOptions) -> dict[s
     file = fields.pop("secret_file", "")
     password = (url.password if url is not None else "") or request.environ.get(declared.password_variable, "")
     fields["secret"] = read_secret_file(file) if file else os.fsencode(password) or None
+    if key_file := fields.pop("tls_key_password_file", ""):
+        fields["tls_key_password"] = secret_as_text(read_secret_file(key_file), key_file)
+    elif fields.get("tls_cert") and (passphrase := request.environ.get(KEY_PASSWORD_VARIABLE, "")):
+        fields["tls_key_password"] = passphrase
     if declared.user_variable:
         user = (url.user if url is not None else "") or request.environ.get(declared.user_variable, "")
         fields["user"] = fields.get("user") or user
@@ -291,10 +299,13 @@ def secret_as_text(secret: bytes | None, origin: str) -> str:
         raise StartError(f"{origin}: the password is not UTF-8 (at byte {error.start})") from error
 
 
-def password_refused(address: str, variable: str) -> UsageError:
-    """The error for `address`, which has a password and stands on a command line. variable: of the environment."""
+USER_OR_SECRET = "a user name, or a secret"
+
+
+def password_refused(address: str, variable: str, what: str = "a password") -> UsageError:
+    """The error for `address`, which has `what` and stands on a command line. variable: of the environment."""
     return UsageError(
-        f"{without_userinfo(address)} has a password: every user of this machine can read a command line; put it into a"
+        f"{without_userinfo(address)} has {what}: every user of this machine can read a command line; put it into a"
         f" file (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, {variable})"
     )
 
@@ -303,4 +314,5 @@ def refuse_passwords(addresses: Sequence[str], variable: str) -> None:
     """UsageError if one of `addresses` of a command line has a password."""
     for text in addresses:
         if "://" in text and "@" in text:
-            raise password_refused(text, variable)
+            userinfo = text.partition("://")[2].rpartition("@")[0]
+            raise password_refused(text, variable, "a password" if ":" in userinfo else USER_OR_SECRET)

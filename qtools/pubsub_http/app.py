@@ -23,6 +23,7 @@ from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.metrics import count, families
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.sockets import address_of, listen, unix_path
+from qtools.tls_files import load_certificate
 from qtools.web.http_server import AsgiApp, HttpServer
 from qtools.web.limits import HttpLimits
 
@@ -149,8 +150,7 @@ def tls_context(options: GatewayOptions) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(options.https_cert, options.https_key or None)
-    except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise StartError(f"cannot use the certificate {options.https_cert}: {reason}") from error
+        load_certificate(context, options.https_cert, options.https_key or "")
+    except OSError as error:
+        raise StartError(f"cannot use the certificate {options.https_cert}: {error.strerror or error}") from error
     return context

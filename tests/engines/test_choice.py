@@ -132,7 +132,8 @@ def test_what_cannot_be_is_one_line(environ: dict[str, str], given: dict[str, An
         chosen(environ, *given.pop("broker", ()), **given)
     keys = (
         "auth_secret_file, client_id, deflate, deflate_level, heartbeat_interval, msg_timeout, nsqd_http_address,"
-        " password_file, snappy, tls, tls_ca, tls_cert, tls_insecure_skip_verify, tls_key"
+        " password_file, snappy, tls, tls_ca, tls_cert, tls_insecure_skip_verify, tls_key,"
+        " tls_key_password_file"
     )
     file = f"{environ['XDG_CONFIG_HOME']}/qtools/config.toml"
     assert str(caught.value) == message.replace("FILE", file).replace("KEYS", keys)
@@ -182,8 +183,9 @@ def test_no_password_on_the_command_line(environ: dict[str, str]) -> None:
         ):  # fmt: skip
             with pytest.raises(UsageError) as caught:
                 chosen(environ, *given.pop("broker", ()), **given)  # type: ignore[arg-type]
+            what = "a password" if ":" in url.removeprefix("nsq://") else "a user name, or a secret"
             assert str(caught.value).replace("h:4150", "h") == (
-                "nsq://h has a password: every user of this machine can read a command line; put it into a file"
+                f"nsq://h has {what}: every user of this machine can read a command line; put it into a file"
                 " (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
             )
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)  # fmt: skip
 
 
 class Certificates:
@@ -27,6 +33,13 @@ class Certificates:
         cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
         leaf.private_key_pem.write_to_path(str(key))
         return cert, key
+
+    def encrypted_client_key(self, path: Path, passphrase: str) -> Path:
+        """The client's key as a new file, which has a passphrase."""
+        key = load_pem_private_key(self.client_key.read_bytes(), None)
+        encryption = BestAvailableEncryption(passphrase.encode())
+        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+        return path
 
     @property
     def server_flags(self) -> list[str]:

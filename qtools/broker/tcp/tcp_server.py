@@ -113,9 +113,12 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     import ssl
 
+    from qtools.tls_files import load_certificate
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _set_minimum(context, options.tls_min_version)
-    _load(lambda: context.load_cert_chain(options.tls_cert or "", options.tls_key), options.tls_cert, "--tls-cert")
+    certificate, key = options.tls_cert, options.tls_key
+    _load(lambda: load_certificate(context, certificate, key), certificate, "--tls-cert")
     if options.tls_root_ca_file:
         ca = options.tls_root_ca_file
         _load(lambda: context.load_verify_locations(ca), ca, "--tls-root-ca-file")
@@ -147,5 +150,6 @@ def _load(what: Callable[[], None], path: str, flag: str) -> None:
     except ssl.SSLError as error:
         raise StartError(f"{flag} {path} cannot be used: {error.reason or error}") from error
     except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise StartError(f"{flag} {path} cannot be read: {reason}") from error
+        if not error.errno:
+            raise StartError(f"{flag} {path} cannot be used: {error.strerror or error}") from error
+        raise StartError(f"{flag} {path} cannot be read: {os.strerror(error.errno).lower()}") from error

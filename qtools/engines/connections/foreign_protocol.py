@@ -16,6 +16,11 @@ _SIGNS = (
 )
 
 
+def protocol_of(first: bytes) -> str:
+    """The name of what a server speaks that began with the bytes `first`; "" if it is not known."""
+    return next((name for sign, name, _ in _SIGNS if sign.match(first)), "")
+
+
 def describe_foreign(first: bytes, own_scheme: str = "") -> str:
     """What a server speaks that began with the bytes `first`, as a part of a sentence: "answers Redis: its URL begins
     with redis://"; "" if it is not known, or belongs to the engine with the scheme `own_scheme`."""

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 class TlsFiles(NamedTuple):
     """Paths of PEM files, "" for none. ca: replaces the system's certificates. cert, key: this client's certificate.
-    insecure: accept any certificate of the peer."""
+    insecure: accept any certificate of the peer. key_password: the passphrase of the key."""
 
     ca: str = ""
     cert: str = ""
     key: str = ""
     insecure: bool = False
+    key_password: str = ""
 
 
 def make_tls_context(files: TlsFiles) -> ssl.SSLContext:
@@ -36,12 +37,20 @@ def make_tls_context(files: TlsFiles) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if files.cert:
-        try:
-            context.load_cert_chain(files.cert, files.key or None)
-        except (OSError, ssl.SSLError) as error:
-            shown = f"{files.cert} and {files.key}" if files.key else files.cert
-            raise StartError(f"cannot use the client certificate {shown}: {_why(error)}") from error
+        _use_certificate(context, files)
     return context
+
+
+def _use_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
+    """Let `context` show the client's certificate; StartError if that cannot be used."""
+    from qtools.tls_files import HOW_TO_GIVE, KeyEncrypted, load_certificate
+
+    try:
+        load_certificate(context, files.cert, files.key, files.key_password)
+    except OSError as error:
+        shown = f"{files.cert} and {files.key}" if files.key else files.cert
+        advice = f": {HOW_TO_GIVE}" if isinstance(error, KeyEncrypted) else ""
+        raise StartError(f"cannot use the client certificate {shown}: {_why(error)}{advice}") from error
 
 
 def _why(error: OSError) -> str:
@@ -53,8 +62,8 @@ def _why(error: OSError) -> str:
 class TlsSettings:
     """What was said about TLS. is_used: whether a connection of the engine uses TLS.
 
-    other_way: what turns TLS on besides --tls, for messages. is_loaded_elsewhere: a client library loads the files; it
-    is only checked that they can be read.
+    other_way: what turns TLS on besides --tls, for messages. is_loaded_elsewhere: a client library loads the files; they
+    are only checked here.
     """
 
     is_used: bool
@@ -81,6 +90,16 @@ class TlsSettings:
                     open(path, "rb").close()
             except OSError as error:
                 raise StartError(f"cannot use the {what} {path}: {_why(error)}") from error
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.files.ca:
+            try:
+                context.load_verify_locations(self.files.ca)
+            except ssl.SSLError as error:
+                raise StartError(f"cannot use the CA file {self.files.ca}: it has no certificate in PEM") from error
+        if self.files.cert:
+            _use_certificate(context, self.files)
 
 
 def check_tls(*ends: TlsSettings) -> None:

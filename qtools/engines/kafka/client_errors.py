@@ -65,6 +65,17 @@ CLOSED = "it closed the connection at once: it may want TLS (kafkas://), or does
 CLOSED_WITH_TLS = (
     "it closed the connection at once: it may want a user and a password, or does not speak Kafka's protocol"
 )
+LOGIN_MISSING = (
+    "it asks for a user and a password (SASL): give QTOOLS_KAFKA_USER and QTOOLS_KAFKA_PASSWORD, or user and"
+    " password_file in a profile"
+)
+CERTIFICATE_MISSING = "it asks for a client certificate: give --tls-cert and --tls-key"
+# A TLS server says that it accepts no client without a certificate, or not this one (RFC 8446, 6.2).
+_CERTIFICATE_ALERT = re.compile(
+    r"alert (?:certificate required|unknown ca|(?:bad|unsupported) certificate|certificate (?:unknown|expired|revoked))"
+)
+_CLOSED = ("disconnected", "connection reset", "broken pipe", "unexpected eof", "transport error")
+_MECHANISM = re.compile(r"SASL (\S+) mechanism handshake failed: .*supported mechanisms:? ?(.*)$")
 _FACTS = re.compile(r"\s*\(after \d+ms in state .*$")
 _BROKER = re.compile(r"^(?:[a-z_]+://)?(\S+?:\d+)/(?:bootstrap|\d+): ")
 
@@ -84,11 +95,32 @@ def plain(text: str) -> str:
         return "what listens there does not speak Kafka's protocol; it may be an HTTP port"
     if "wrong version number" in text or "connecting to a PLAINTEXT broker listener" in text:
         return "it does not speak TLS: use kafka:// instead of kafkas://"
+    if found := _MECHANISM.search(text):
+        mechanism, offered = found.groups()
+        if "not valid in current SASL state" in text:
+            return "it asks for no user and no password (SASL): leave them out, or use the port that asks for them"
+        return f"it does not offer {mechanism}, but {offered or 'no other mechanism'}: give it as sasl_mechanism"
     if "connecting to a SSL listener" in text:
         return CLOSED
     if "tls_retry_write_records" in text:  # the connection was closed while the first request was sent
         return CLOSED_WITH_TLS
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def is_of_certificate(text: str) -> bool:
+    """Whether the server says with `text`, one of librdkafka's reasons, that the client's certificate is wrong, or
+    missing."""
+    return _CERTIFICATE_ALERT.search(text) is not None
+
+
+def is_closed_connection(text: str) -> bool:
+    """Whether `text`, as `plain` returns it, only says that the connection was closed: which of these sentences comes
+    depends on when that was noticed."""
+    lower = text.lower()
+    return text in (CLOSED, CLOSED_WITH_TLS) or any(
+        each in lower
+        for each in ("disconnected", "connection reset", "broken pipe", "unexpected eof", "transport error")
+    )
 
 
 def error_of_topic(topic: str, error: Any, where: str) -> QtoolsError:

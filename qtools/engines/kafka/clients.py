@@ -21,13 +21,17 @@ from typing import Any, NamedTuple, TypeVar
 from qtools.engines.kafka.client_errors import (
     ALL_BROKERS_DOWN,
     AUTHENTICATION,
+    CERTIFICATE_MISSING,
     CLOSED,
     CLOSED_WITH_TLS,
     FATAL,
+    LOGIN_MISSING,
     NOT_YET,
     OF_NETWORK,
     TIMED_OUT,
     TRANSPORT,
+    is_closed_connection,
+    is_of_certificate,
     plain,
     sentence_of,
 )
@@ -58,8 +62,8 @@ class ErrorLog:
     """Keeps the last error that a client met, as the reason when it cannot connect. Logs when all brokers are lost, and
     when one is back. settings: of the cluster, to name it in the log."""
 
-    def __init__(self, settings: KafkaSettings | None = None) -> None:
-        self._settings = settings
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
         self._has_answered = False  # a broker, before
         self.last = ""
         self.is_permanent = False  # another try would end the same way
@@ -69,7 +73,7 @@ class ErrorLog:
     def clear(self) -> None:
         """A broker has answered: what was wrong before is no reason any more."""
         if self.is_down and self._has_answered:
-            log.warning("%s is back", self._settings)
+            log.warning("%s is back", self.settings)
         self._has_answered = True
         self.last, self.is_permanent, self.is_down = "", False, False
 
@@ -78,14 +82,19 @@ class ErrorLog:
             self.fatal = sentence_of(error)
         if error.code() == ALL_BROKERS_DOWN:
             if self._has_answered and not self.is_down:
-                log.warning("lost %s: %s; trying again", self._settings, self.last or "no broker is connected")
+                log.warning("lost %s: %s; trying again", self.settings, self.last or "no broker is connected")
             self.is_down = True
             if not self.last and not self._has_answered:  # librdkafka reports no error for a connection that is closed
-                self.last = CLOSED_WITH_TLS if self._settings is not None and self._settings.tls else CLOSED
+                self.last = CLOSED_WITH_TLS if self.settings.tls else CLOSED
             return  # the errors before it say why
         text = plain(error.str())
+        if is_of_certificate(text):
+            cert = self.settings.tls_cert
+            text = f"it does not accept the client certificate {cert}: {text}" if cert else CERTIFICATE_MISSING
         if text != self.last:
             log.info("%s", text)
+        if self.is_permanent:
+            return  # what comes after a refused login follows from it
         self.last = text
         self.is_permanent = error.code() == AUTHENTICATION
 
@@ -114,7 +123,7 @@ def make_admin(settings: KafkaSettings, errors: ErrorLog | None = None) -> Any:
     library()
     from confluent_kafka.admin import AdminClient
 
-    return _make(AdminClient, settings, errors or ErrorLog(), {})
+    return _make(AdminClient, settings, errors or ErrorLog(settings), {})
 
 
 class TopicIds:
@@ -247,13 +256,35 @@ async def look_at_cluster(client: Any, errors: ErrorLog, where: str, poll: Calla
         given_up.set()  # a thread cannot be cancelled, and the program waits for it
         raise
     except library().KafkaException as error:
-        reason = errors.last
+        reason = await _reason_of_no_answer(errors)
         if not reason and error.args[0].code() in (TRANSPORT, TIMED_OUT):
             reason = f"no answer within {CONNECT_TIMEOUT:.0f} s: it is busy, or does not speak Kafka's protocol"
         raise StartError(f"{where}: {reason or sentence_of(error.args[0])}") from error
     errors.clear()
     topics = {name: sorted(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
     return ClusterView(found.cluster_id or "", topics)
+
+
+async def _reason_of_no_answer(errors: ErrorLog) -> str:
+    """Why no broker answers; "" if that is not known.
+
+    Which error librdkafka reports last depends on when a connection was closed. So the address is asked what speaks
+    there, unless a login was refused.
+    """
+    if errors.is_permanent:
+        return errors.last
+    from qtools.engines.connections.peer_protocol import PeerProtocol, protocol_at
+
+    settings = errors.settings
+    found = await protocol_at(settings.hosts[0])
+    if advice := found.advice("Kafka", settings.hosts[0], is_tls=settings.tls):
+        return advice
+    if is_closed_connection(errors.last):
+        if found.wants_certificate and not settings.tls_cert:
+            return CERTIFICATE_MISSING
+        if found == PeerProtocol("Kafka", settings.tls) and not settings.mechanism:
+            return LOGIN_MISSING
+    return errors.last
 
 
 async def largest_batch(admin: Any, topic: str) -> int:

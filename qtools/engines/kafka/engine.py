@@ -57,7 +57,7 @@ class KafkaEngine:
             return None
         from qtools.engines.connections.tls import TlsFiles, TlsSettings
 
-        files = TlsFiles(given.tls_ca, given.tls_cert, given.tls_key, given.tls_insecure)
+        files = TlsFiles(given.tls_ca, given.tls_cert, given.tls_key, given.tls_insecure, given.tls_key_password)
         return TlsSettings(given.tls, files, "a kafkas:// URL", is_loaded_elsewhere=True)
 
     def source(self, subscriptions: Sequence[Subscription], options: SourceOptions | None = None) -> KafkaSource:

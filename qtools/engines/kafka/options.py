@@ -16,7 +16,6 @@ from qtools.engines.connection_options import (
     Option,
     merged_fields,
     parse_text,
-    read_secret_file,
     secret_as_text,
 )
 from qtools.engines.kafka.engine import KafkaEngine
@@ -81,8 +80,6 @@ def _make_engine(request: ConnectionRequest) -> KafkaEngine:
     fields["password"] = secret_as_text(fields.pop("secret"), origin)
     if fields["user"]:
         fields.setdefault("mechanism", "PLAIN")
-    if file := fields.pop("tls_key_password_file", ""):
-        fields["tls_key_password"] = secret_as_text(read_secret_file(file), file)
     settings = KafkaSettings(hosts=request.hosts, program=request.program, **fields)
     _check_credentials(settings)
     return KafkaEngine(settings)
@@ -109,7 +106,6 @@ ENGINE = EngineOptions(
         "sasl_mechanism": Option("mechanism", _mechanism),
         "sasl_mechanisms": Option("mechanism", _mechanism),
         "sasl_username": Option("user", parse_text),
-        "tls_key_password_file": Option("tls_key_password_file", parse_text, is_file=True),
         "token_command": Option("token_command", parse_text),
         "token_file": Option("token_file", parse_text, is_file=True),
         "user": Option("user", parse_text),

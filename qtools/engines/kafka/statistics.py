@@ -24,7 +24,7 @@ class KafkaTopics:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._errors = ErrorLog()
+        self._errors = ErrorLog(settings)
         self._admin: Any = None
         self._is_away = False
 

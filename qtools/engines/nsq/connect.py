@@ -10,7 +10,7 @@ from qtools.engines.nsq.address import Address
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.protocol.session import ClientSession
 from qtools.engines.nsq.settings import Settings
-from qtools.errors import ConnectFailed
+from qtools.errors import ConnectFailed, ConnectionLost, ProtocolError, QtoolsError
 
 
 async def connect(address: Address, settings: Settings) -> Connection:
@@ -41,6 +41,19 @@ async def _connect(address: Address, settings: Settings) -> Connection:
     )
     heartbeat = settings.heartbeat_interval / 1000
     return await open_connection(peer, lambda: Connection(address, session, heartbeat), settings.connect_timeout)
+
+
+async def reason_of_no_start(address: Address, error: QtoolsError) -> str:
+    """The sentence for a user about `error`, of the first attempt to connect to `address`: where the peer has closed or
+    spoken something else, what it speaks. It is asked over a few more connections."""
+    is_other = isinstance(error, ConnectionLost) or (isinstance(error, ProtocolError) and not error.looks_like)
+    if not is_other or not address.port:
+        return str(error)
+    from qtools.engines.connections.peer_protocol import protocol_at
+
+    found = await protocol_at(str(address))
+    advice = found.advice("NSQ", str(address), is_tls=False)
+    return f"{address}: {advice}" if advice else str(error)
 
 
 def _local_socket() -> str:

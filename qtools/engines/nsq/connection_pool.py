@@ -13,7 +13,7 @@ from functools import partial
 
 from qtools.engines.connections.keep_connected import ConnectionKeeper
 from qtools.engines.nsq.address import Address
-from qtools.engines.nsq.connect import connect
+from qtools.engines.nsq.connect import connect, reason_of_no_start
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.discovery import Discovery
 from qtools.engines.nsq.settings import Settings
@@ -84,8 +84,8 @@ class ConnectionPool:
             if self._defect is not None:
                 raise self._defect
         if self._keepers and not self.up:
-            errors = list(self._first_errors.values())
-            raise StartError(str(errors[0]) if len(errors) == 1 else "; ".join(map(str, errors))) from errors[0]
+            reasons = await asyncio.gather(*(reason_of_no_start(*each) for each in self._first_errors.items()))
+            raise StartError("; ".join(reasons)) from next(iter(self._first_errors.values()))
         self._started = True
         for each in self._keepers.values():
             each.is_started = True

@@ -127,10 +127,22 @@ async def ask_lookupd(http: HttpClient, path: str) -> tuple[int, bytes]:
     try:
         status, body = await http.get(path)
     except ConnectFailed as error:
-        raise ConnectFailed(error.address, f"{error.reason} ({lookupd_hint(http.base)})") from error
+        advice = "" if isinstance(error, AnswerLate) else await _other_protocol(http.base)
+        raise ConnectFailed(error.address, advice or f"{error.reason} ({lookupd_hint(http.base)})") from error
     if status == 200 or (status == 404 and b"TOPIC_NOT_FOUND" in body):
         return status, body
     raise ProtocolError(f"{http.base} answers {status}: {lookupd_hint(http.base)}")
+
+
+async def _other_protocol(base: str) -> str:
+    """What to say to a user who took `base` for nsqlookupd's HTTP address; "" if it is no other engine's."""
+    from urllib.parse import urlsplit
+
+    from qtools.engines.connections.peer_protocol import protocol_at
+
+    place = urlsplit(base).netloc
+    found = await protocol_at(place)
+    return found.advice("HTTP", place, is_tls=False) if found.name not in ("", "HTTP", "NSQ") else ""
 
 
 @dataclass(slots=True)

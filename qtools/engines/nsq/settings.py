@@ -35,6 +35,7 @@ class Settings:
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
+    tls_key_password: str = field(default="", repr=False)
     tls_insecure: bool = False
     secret: bytes | None = field(default=None, repr=False)
     snappy: bool = False
@@ -80,6 +81,6 @@ class Settings:
         if self._tls is None:
             from qtools.engines.connections.tls import TlsFiles, TlsSettings
 
-            files = TlsFiles(self.tls_ca, self.tls_cert, self.tls_key, self.tls_insecure)
+            files = TlsFiles(self.tls_ca, self.tls_cert, self.tls_key, self.tls_insecure, self.tls_key_password)
             self._tls = TlsSettings(self.tls, files, "an https:// address")
         return self._tls

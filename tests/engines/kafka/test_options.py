@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.certificates import Certificates
 
 from qtools.engines.choice import BrokerFlags, check_engines, choose_broker, engine_of
 from qtools.engines.connection_options import ConnectionFlags
@@ -24,11 +25,14 @@ def settings_of(
     return engine.settings
 
 
-def test_hosts_and_tls() -> None:
+def test_hosts_and_tls(certificates: Certificates) -> None:
     assert settings_of("kafka://a,b:9093").hosts == ("a:9092", "b:9093")
     assert settings_of("kafkas://a").configuration()["security.protocol"] == "SSL"
     assert settings_of("kafka://a?tls=true").tls
-    assert settings_of("kafka://a", tls=True, tls_ca=__file__).configuration()["ssl.ca.location"] == __file__
+    ca = str(certificates.ca)
+    assert settings_of("kafka://a", tls=True, tls_ca=ca).configuration()["ssl.ca.location"] == ca
+    with pytest.raises(StartError, match=r"cannot use the CA file .*\.py: it has no certificate in PEM"):
+        settings_of("kafka://a", tls=True, tls_ca=__file__)
     with pytest.raises(StartError, match=r"cannot use the CA file /nowhere/ca.pem: No such file"):
         settings_of("kafka://a", tls=True, tls_ca="/nowhere/ca.pem")
 
@@ -88,7 +92,8 @@ def test_tokens() -> None:
         ("kafka://a", {"msg_timeout": 5000}, "--msg-timeout: Kafka"),
         ("kafka://a", {"tls_ca": "ca.pem"}, "need --tls, or a kafkas:// URL"),
         ("kafkas://a", {"tls_key": "k"}, "--tls-key needs --tls-cert"),
-        ("kafka://me:secret@a", {}, "has a password"),
+        ("kafka://me:secret@a", {}, "kafka://a:9092 has a password: every user"),
+        ("kafka://me@a", {}, "kafka://a:9092 has a user name: give it in QTOOLS_KAFKA_USER, with the password in"),
     ],
 )
 def test_contradictions(url: str, given: dict[str, Any], why: str) -> None:

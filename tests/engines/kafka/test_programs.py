@@ -170,8 +170,11 @@ BAD: list[tuple[list[str], int, str]] = [
     (["q-bridge", "{queue}/a", "--to", "{url}/missing"], 3, f"{MISSING}: create it, or use --create-topics default"),
     (["q-tail", "kafka://127.0.0.1:1/a/b"], 3, "127.0.0.1:1: connection refused"),
     (["q-tail", "{tls}/a/b"], 3, "it does not speak TLS: use kafka:// instead of kafkas://"),
-    (["q-tail", "{http}/a/b"], 3, "does not speak Kafka's protocol"),
-    (["q-tail", "{nsq}/a/b"], 3, "does not speak Kafka's protocol"),
+    (["q-tail", "{http}/a/b"], 3, "it answers HTTP, and does not speak Kafka's protocol"),
+    (["q-tail", "{nsq}/a/b"], 3, "it speaks NSQ's protocol, and not Kafka's: use nsq://127.0.0.1:"),
+    (["q-tail", "{other}/a/b"], 3, "it speaks Kafka's protocol, and not NSQ's: use kafka://127.0.0.1:"),
+    (["q-pipe", "a", "-b", "{other}"], 3, "it speaks Kafka's protocol, and not NSQ's: use kafka://127.0.0.1:"),
+    (["q-tail", "{lookup}/a/b"], 3, "it speaks Kafka's protocol, and not HTTP's: use kafka://127.0.0.1:"),
     (["q-pipe", "a", "-b", "{url}", "--defer", "1s"], 2, "--defer: Kafka cannot hold messages back"),
     (["q-pipe", "a", "-b", "{url}", "--engine-option", "no.such=1"], 2, "no such configuration property"),
     (["q-tail", "{url}/a/b", "--until-empty", "--fail-if-paused"], 2, "--fail-if-paused: Kafka has no pause"),
@@ -186,6 +189,7 @@ def test_what_is_wrong_is_one_line(
     places = {
         "url": url, "tls": url.replace("kafka:", "kafkas:"), "http": f"kafka://{broker.http}",
         "nsq": f"kafka://{broker.address}", "queue": f"nsq://{broker.address}",
+        "other": url.replace("kafka:", "nsq:"), "lookup": url.replace("kafka:", "nsq+lookupd:"),
     }  # fmt: skip
     done = shell.run(*(word.format(**places) for word in words), input=b"x\n", timeout=60)
     assert done.status == status, done.err

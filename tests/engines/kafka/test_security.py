@@ -49,19 +49,52 @@ def test_tls_with_a_client_certificate(shell: Shell, node: KafkaNode, certificat
     [
         (["--tls-ca", "{stranger}"], "certificate verify failed"),
         ([], "certificate verify failed"),
-        (["--tls-ca", "{ca}"], "certificate"),  # the server asks for one
+        (["--tls-ca", "{ca}"], "it asks for a client certificate: give --tls-cert and --tls-key"),
+        (
+            ["--tls-ca", "{ca}", "--tls-cert", "{strange}.pem", "--tls-key", "{strange}.key"],
+            "it does not accept the client certificate {strange}.pem",
+        ),
         (["--tls-ca", "/nowhere/ca.pem"], "/nowhere/ca.pem"),
     ],
 )
 def test_tls_is_verified(
     shell: Shell, node: KafkaNode, certificates: Certificates, flags: list[str], text: str
 ) -> None:
-    places = {"stranger": certificates.stranger_ca, "ca": certificates.ca}
+    strange = str(certificates.strange_cert).removesuffix(".pem")
+    places = {"stranger": certificates.stranger_ca, "ca": certificates.ca, "strange": strange}
     words = [word.format(**places) for word in flags]
     done = shell.run("q-tail", f"kafkas://127.0.0.1:{node.tls_port}/a/b", *words, timeout=60)
     assert done.status in (2, 3), done.err
-    assert text in done.err
+    assert text.format(**places) in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_key_with_a_passphrase(shell: Shell, node: KafkaNode, certificates: Certificates, tmp_path: Path) -> None:
+    encrypted_key = certificates.encrypted_client_key(tmp_path / "client.key", "open sesame")
+    url = f"kafkas://127.0.0.1:{node.tls_port}"
+    own = ["--tls-ca", str(certificates.ca), "--tls-cert", str(certificates.client_cert)]
+    own += ["--tls-key", str(encrypted_key)]
+    round_trip(shell, [url, *own], {"QTOOLS_TLS_KEY_PASSWORD": "open sesame"})
+    (tmp_path / "passphrase").write_text("open sesame\n")
+    round_trip(shell, [url, *own, "--engine-option", f"tls_key_password_file={tmp_path}/passphrase"])
+
+
+def test_a_login_where_there_is_none_and_none_where_there_is_one(
+    shell: Shell, node: KafkaNode, certificates: Certificates
+) -> None:
+    environ = {"QTOOLS_KAFKA_USER": USER, "QTOOLS_KAFKA_PASSWORD": PASSWORD}
+    secure = f"kafkas://127.0.0.1:{node.sasl_port}/a/b"
+    flags = ["--tls-ca", str(certificates.ca)]
+    for words, login, text in (
+        ([f"kafka://127.0.0.1:{node.port}/a/b"], environ, "it asks for no user and no password (SASL): leave them out"),
+        ([secure, *flags], {}, "it asks for a user and a password (SASL): give QTOOLS_KAFKA_USER"),
+        ([f"kafka://127.0.0.1:{node.sasl_port}/a/b"], environ, "it speaks TLS: use kafkas:// instead of kafka://"),
+        ([f"kafka://127.0.0.1:{node.tls_port}/a/b"], {}, "it speaks TLS: use kafkas:// instead of kafka://"),
+    ):
+        done = shell.run("q-tail", *words, environ=login, timeout=60)
+        assert done.status == 3
+        assert len(done.err_lines) == 1
+        assert text in done.err
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
