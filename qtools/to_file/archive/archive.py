@@ -143,9 +143,10 @@ class Archive:
         return 0 if self._sources is None else self._sources.skipped
 
     @property
-    def skipped_bytes(self) -> int:
-        """The bytes of their bodies."""
-        return 0 if self._sources is None else self._sources.skipped_bytes
+    def not_added(self) -> tuple[int, int]:
+        """Messages that were in the archive already, or whose partition was taken away; and the bytes of their bodies."""
+        each = self._sources
+        return (0, 0) if each is None else (each.skipped + each.dropped, each.skipped_bytes + each.dropped_bytes)
 
     def adopt(self) -> int:
         """Take over the files that earlier runs left in the work directory, for `settle` to finish; their number."""
@@ -190,7 +191,7 @@ class Archive:
             self._checked = now
         for key, there in list(self._open.items()):
             if there.file.is_over:
-                self._open.pop(key).file.abandon()
+                self._abandon(self._open.pop(key).file)
             elif self._is_due(there, now, wall, key):
                 self._seal(key)
         tries = len(self._closing) + SALVAGES
@@ -318,15 +319,13 @@ class Archive:
         if file.source is not None:
             file.source.fail(f"another process removed or replaced {file.data}")
             self._forget(file)
-            file.abandon()
+            self._abandon(file)
             return
         copy = file.salvage(self._work.new_stem(file.head.topic))
         finished = plural(file.state.count, "message")
         if copy is not None and file.state.count:
-            logger.error(
-                "another process removed or replaced %s: its %s are written again to %s",
-                file.data, finished, copy.data,
-            )  # fmt: skip
+            what = "another process removed or replaced %s: its %s are written again to %s"
+            logger.error(what, file.data, finished, copy.data)
         elif file.state.count:
             where = self._work.put_aside_cut(file.data)
             logger.error(
@@ -344,6 +343,11 @@ class Archive:
         for part in unsynced:
             self._file(file.head.topic, file.partition, None).add(part)
 
+    def _abandon(self, file: WorkFile) -> None:
+        if self._sources is not None:  # as it has a partition, which was taken away, or is read again
+            self._sources.count_dropped(file.count, file.size_of_bodies)
+        file.abandon()
+
     def _forget(self, file: WorkFile) -> None:
         for key, there in list(self._open.items()):
             if there.file is file:
@@ -358,11 +362,8 @@ class Archive:
             # An earlier run had named it and was about to remove the journal, unless another process removed the data.
             target = self._namer.target(file, file.state.rev)
             if not target.exists() and not self._spooled:
-                logger.error(
-                    "%s is gone, and so is %s, the name it was being given: another process removed it",
-                    file.data,
-                    target,
-                )
+                what = "%s is gone, and so is %s, the name it was being given: another process removed it"
+                logger.error(what, file.data, target)
             file.remove()
             return
         if file.count and not file.is_named:
@@ -372,7 +373,7 @@ class Archive:
                     while_it_is_ours.enter_context(file.source.origin.safe_point)
                     while_it_is_ours.enter_context(self._names.locked())
                 if file.is_over or not self._continues(file):
-                    file.abandon()
+                    self._abandon(file)
                     return
                 again = file.state.rev >= 0
                 finished = self._namer.give_name(file)

@@ -109,10 +109,12 @@ class ArchivedPartition:
 
 class ArchivedPartitions:
     """All partitions that are read. look_up: asks the archive for the end of a chain. skipped, skipped_bytes: messages
-    that were in the archive already, and the bytes of their bodies."""
+    that were in the archive already, and the bytes of their bodies. dropped, dropped_bytes: messages that are not
+    archived from here, as their partition was taken away, or is read again."""
 
     def __init__(self, look_up: LookUp) -> None:
         self.skipped = self.skipped_bytes = 0
+        self.dropped = self.dropped_bytes = 0
         self._look_up = look_up
         self._sources: dict[PartitionOrigin, ArchivedPartition] = {}
 
@@ -135,10 +137,18 @@ class ArchivedPartitions:
         found = [
             (topic, directory, source, self._fresh(source, directory, part)) for topic, directory, source, part in kept
         ]
+        for _, _, source, part in pieces:
+            if source.is_over:
+                self.count_dropped(len(part), sum(map(len, part.bodies)))
         for (_, _, _, part), (_, _, _, fresh) in zip(kept, found, strict=True):
             if fresh is not part:
                 self.count_skipped(part, len(part) - len(fresh))
         return [each for each in found if each[3].bodies]
+
+    def count_dropped(self, count: int, size: int) -> None:
+        """`count` messages, with bodies of `size` bytes, do not get into the archive from here."""
+        self.dropped += count
+        self.dropped_bytes += size
 
     def count_skipped(self, part: Batch, count: int) -> None:
         """The first `count` messages of `part` were in the archive already."""

@@ -95,6 +95,11 @@ class WorkFile:
         return self._grown.count
 
     @property
+    def size_of_bodies(self) -> int:
+        """The bytes of the bodies of these messages."""
+        return self._grown.bytes
+
+    @property
     def ids_hash(self) -> str:
         return self._ids.hexdigest()
 

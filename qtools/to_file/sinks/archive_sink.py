@@ -37,8 +37,7 @@ class ArchiveSink:
     """Writes to `archive`, in its own thread."""
 
     def __init__(self, archive: Archive) -> None:
-        self.written = 0
-        self.written_bytes = 0
+        self._synced = self._synced_bytes = 0  # of messages that were written, and the bytes of their bodies
         self.left = 0  # files that could not be closed at the end
         self.archive = archive
         self._worker = Worker("archive")
@@ -59,10 +58,19 @@ class ArchiveSink:
 
     async def write(self, batch: Batch) -> None:
         """Return when all of `batch` is durable, however long that takes."""
-        skipped, skipped_bytes = self.archive.skipped, self.archive.skipped_bytes
         await self._until_done(partial(self.archive.write, batch))
-        self.written += len(batch) - (self.archive.skipped - skipped)
-        self.written_bytes += sum(map(len, batch.bodies)) - (self.archive.skipped_bytes - skipped_bytes)
+        self._synced += len(batch)
+        self._synced_bytes += sum(map(len, batch.bodies))
+
+    @property
+    def written(self) -> int:
+        """Messages that are safe; of a log those that are in the archive, or in a file that is not finished."""
+        return max(0, self._synced - self.archive.not_added[0])
+
+    @property
+    def written_bytes(self) -> int:
+        """The bytes of their bodies."""
+        return max(0, self._synced_bytes - self.archive.not_added[1])
 
     async def complete(self, partition: str) -> bool:
         """Close the files of `partition`, and mark it as complete. Always True here."""

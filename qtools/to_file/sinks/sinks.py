@@ -33,9 +33,10 @@ class ArchivingSink(Protocol):
     failed: whether a file was left unfinished, which another run has to finish.
     """
 
-    written: int
-    written_bytes: int
-
+    @property
+    def written(self) -> int: ...
+    @property
+    def written_bytes(self) -> int: ...
     @property
     def trouble(self) -> str: ...
     @property

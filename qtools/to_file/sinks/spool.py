@@ -86,6 +86,16 @@ class SpoolSink(ArchiveSink):
         self.spool = spool
 
     @property
+    def written(self) -> int:
+        """Messages that are safe; of a log those that are in the store, as all others are read again."""
+        return self.spool.uploader.stored if self.archive.is_of_log else super().written
+
+    @property
+    def written_bytes(self) -> int:
+        """The bytes of their bodies."""
+        return self.spool.uploader.stored_bytes if self.archive.is_of_log else super().written_bytes
+
+    @property
     def failed(self) -> bool:
         return super().failed or bool(self.spool.uploader.stuck)
 

@@ -148,12 +148,13 @@ class Uploader:
 
     A file is anywhere below `spool`, with its record beside it; the record is written before the file appears.
     waiting: files that are not in the store yet. uploaded, uploaded_bytes: objects that this uploader wrote. existed:
-    objects that were in the store already. stuck: files that can never be uploaded as they are. last_error: why
-    uploads fail now, or "".
+    objects that were in the store already. stored, stored_bytes: the messages of both, and the bytes of their bodies.
+    stuck: files that can never be uploaded as they are. last_error: why uploads fail now, or "".
     """
 
     def __init__(self, store: ObjectStore, spool: Path, *, on_change: Callable[[], None] = lambda: None) -> None:
         self.uploaded = self.uploaded_bytes = self.existed = self.stuck = 0
+        self.stored = self.stored_bytes = 0
         self.last_error = ""
         self._store = store
         self._spool = spool
@@ -310,6 +311,8 @@ class Uploader:
             return False
         if source is not None:
             source.settle(finished.directory, finished.first_offset)
+        self.stored += finished.count
+        self.stored_bytes += finished.bytes
         if outcome == "created":
             self.uploaded += 1
             self.uploaded_bytes += finished.size

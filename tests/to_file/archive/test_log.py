@@ -118,6 +118,29 @@ def life(process: Process, some: list[Log], count: int, chance: random.Random | 
         reader.commit()
 
 
+@pytest.mark.parametrize("when", ["before the write", "before the end"])
+def test_messages_of_a_partition_that_was_taken_away_do_not_count(tmp_path: Path, when: str) -> None:
+    """They were synced here, or came too late; another process archives them."""
+    process = Process(tmp_path, count=None)
+    lost, kept = Log(0, range(30)), Log(1, range(5, 12))
+    readers = [lost.read(), kept.read()]
+    sizes = sum(len(readers[1].body(offset)) for offset in kept.offsets)
+    first, second, own = readers[0].take(20), readers[0].take(20), readers[1].take(20)
+    assert first is not None
+    assert second is not None
+    assert own is not None
+    process.write(Batch.joined([first, own]))
+    if when == "before the write":
+        lost.read()
+    process.write(second)
+    lost.read()
+    process.close()
+    assert archived(process.output) == all_of([kept])
+    assert process.archive.skipped == 0
+    assert process.archive.not_added == (30, sum(len(readers[0].body(offset)) for offset in lost.offsets))
+    assert sum(each.bytes for each in manifested(process.output)) == sizes
+
+
 @pytest.mark.parametrize("by_time", [False, True])
 def test_names_and_manifests_tell_partition_and_offsets(tmp_path: Path, by_time: bool) -> None:
     process = Process(tmp_path, by_time=by_time, count=None)

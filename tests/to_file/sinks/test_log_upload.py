@@ -81,6 +81,7 @@ async def test_an_object_of_a_topic_that_is_named_like_an_object(place: Place, t
             await sink.close()
             await sink.wait_sent()
             assert sink.archive.skipped == 0
+            assert sink.written == len(log.offsets)
         reader.commit()
         assert log.committed == len(log.offsets)
     assert offsets(place).total() == 70
@@ -161,6 +162,9 @@ async def test_two_processes_that_both_believe_to_own_the_partition(place: Place
         await asleep.wait_sent()
         assert old.again == 1
         assert asleep.spool.uploader.stuck == 0
+        assert (sink.written, asleep.written) == (40, 0)
+        assert sink.written_bytes == sum(len(reader.body(offset)) for offset in range(40))
+        assert asleep.written_bytes == 0
     assert offsets(place) == Counter(range(40))
     assert await faults(place.open()) == []
 
