@@ -144,7 +144,7 @@ class Archive:
 
     @property
     def not_added(self) -> tuple[int, int]:
-        """Messages that were in the archive already, or whose partition was taken away; and the bytes of their bodies."""
+        """Messages that were in the archive already, or whose partition was taken away; and their bytes."""
         each = self._sources
         return (0, 0) if each is None else (each.skipped + each.dropped, each.skipped_bytes + each.dropped_bytes)
 
