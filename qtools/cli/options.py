@@ -324,6 +324,8 @@ def keying_of(given: dict[str, Any], encode_key: Callable[[Any], bytes] | None =
             flag = f"--header {name}"
             if not separator or not name:
                 raise UsageError(f"--header {word!r} is not NAME=EXPR")
+            if not name.isprintable():  # a byte that is not UTF-8 is a character that cannot be printed
+                raise UsageError(f"--header {word!r}: the name has a control character, or is not UTF-8")
             pairs.append((name, compile_expression(text)))
     except ExpressionError as error:
         raise UsageError(f"{flag}: {error}") from error

@@ -80,6 +80,17 @@ _FACTS = re.compile(r"\s*\(after \d+ms in state .*$")
 _BROKER = re.compile(r"^(?:[a-z_]+://)?(\S+?:\d+)/(?:bootstrap|\d+): ")
 
 
+def fault_of_text(text: str) -> str:
+    """Why `text` cannot be given to librdkafka, which takes C strings of UTF-8, as a clause for users; "" if it can."""
+    if "\0" in text:
+        return "has a NUL byte, which Kafka's client library does not accept"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return ""
+
+
 def sentence_of(error: Any) -> str:
     """What `error` says, without librdkafka's own wrapping."""
     if (sentence := _SENTENCES.get(error.code())) is not None:

@@ -18,6 +18,7 @@ from qtools.engines.connection_options import (
     parse_text,
     secret_as_text,
 )
+from qtools.engines.kafka.client_errors import fault_of_text
 from qtools.engines.kafka.engine import KafkaEngine
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import UsageError
@@ -81,8 +82,22 @@ def _make_engine(request: ConnectionRequest) -> KafkaEngine:
     if fields["user"]:
         fields.setdefault("mechanism", "PLAIN")
     settings = KafkaSettings(hosts=request.hosts, program=request.program, **fields)
+    _check_texts(settings)
     _check_credentials(settings)
     return KafkaEngine(settings)
+
+
+_SECRETS = {"user": "the user", "password": "the password", "tls_key_password": "the passphrase of --tls-key"}
+
+
+def _check_texts(settings: KafkaSettings) -> None:
+    """UsageError for a text that librdkafka cannot be given. A value is not shown: it may be a secret."""
+    named = {_SECRETS.get(name, name): value for name, value in settings._asdict().items() if isinstance(value, str)}
+    for key, value in settings.properties:
+        named |= {f"the name of the option {key!r}": key, f"the option {key!r}": value}
+    for what, text in named.items():
+        if fault := fault_of_text(text):
+            raise UsageError(f"{settings}: {what} {fault}")
 
 
 def _check_credentials(settings: KafkaSettings) -> None:

@@ -34,7 +34,7 @@ from qtools.engines.kafka.clients import (
     make_admin,
     make_producer,
 )  # fmt: skip
-from qtools.engines.kafka.refusals import FailedReport, Groups, Place, collect_refused, publish_in_parts
+from qtools.engines.kafka.refusals import FailedReport, Groups, HeaderNames, Place, collect_refused, publish_in_parts
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError, TopicMissing
 from qtools.flow.contract import GroupAttributes, Refused
@@ -99,6 +99,7 @@ class KafkaPublisher:
         self._producers: dict[int, Any] = {}  # by the bytes of their batches
         self._topics: set[str] = set()  # that exist
         self._targets: dict[str, _Target] = {}  # by topic
+        self._header_names = HeaderNames()
         self._looked_at = float("-inf")
         self._requests = 0  # publishes that run
         self._enqueue_lock = asyncio.Lock()
@@ -129,10 +130,8 @@ class KafkaPublisher:
             if topic not in self._topics:
                 log.warning(
                     "a message that cannot be delivered would go to the topic %s, which does not exist, so that the run"
-                    " would end: %s",
-                    topic,
-                    self._how_to_create(),
-                )
+                    " would end: %s", topic, self._how_to_create(),
+                )  # fmt: skip
 
     def _how_to_create(self) -> str:
         flag = self._options.new_topics_flag
@@ -275,6 +274,10 @@ class KafkaPublisher:
                         )
                         if asyncio.get_running_loop().time() - asked_at > ASK_AGAIN:
                             self._targets.pop(topic, None)  # the next publish asks whether the limit was raised
+                        place += 1
+                        continue
+                    if headers is not None and (fault := self._header_names.fault(headers[place])):
+                        refused[number, place] = MessageRefused(fault, is_too_large=False)
                         place += 1
                         continue
                     produce(

@@ -11,13 +11,33 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from qtools.attributes import Attributes
-from qtools.engines.kafka.client_errors import INVALID_DIFFERENT_RECORD, OF_BATCH, error_of_topic
+from qtools.attributes import Attributes, Headers
+from qtools.engines.kafka.client_errors import INVALID_DIFFERENT_RECORD, OF_BATCH, error_of_topic, fault_of_text
 from qtools.errors import NetworkError
 from qtools.flow.contract import Refused
 
 Groups = Sequence[tuple[str, Sequence[bytes]]]  # topic, bodies
+MOST_NAMES = 1000  # of headers that are remembered
 Place = tuple[int, int]  # a group of a publish, and a place in it
+
+
+class HeaderNames:
+    """Names of headers, and whether they can be published. confluent-kafka cuts a name at a NUL byte, and ends the
+    process where a name has no UTF-8."""
+
+    def __init__(self) -> None:
+        self._valid: set[str] = set()
+
+    def fault(self, headers: Headers) -> str:
+        """Why a message with `headers` cannot be published; "" if it can."""
+        for name, _ in headers:
+            if name in self._valid:
+                continue
+            if fault := fault_of_text(name):
+                return f"the name of its header {name!r} {fault}"
+            if len(self._valid) < MOST_NAMES:
+                self._valid.add(name)
+        return ""
 
 
 class FailedReport(NamedTuple):

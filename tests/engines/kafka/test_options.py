@@ -93,6 +93,11 @@ def test_tokens() -> None:
         ("kafka://a", {"tls_ca": "ca.pem"}, "need --tls, or a kafkas:// URL"),
         ("kafkas://a", {"tls_key": "k"}, "--tls-key needs --tls-cert"),
         ("kafka://me:secret@a", {}, "kafka://a:9092 has a password: every user"),
+        ("kafka://a", {"options": {"\udcff": "1"}}, "the name of the option .* is not UTF-8"),
+        ("kafka://a?client.rack=%ff", {}, "the option 'client.rack' is not UTF-8"),
+        ("kafka://a?client.rack=a%00b", {}, "the option 'client.rack' has a NUL byte"),
+        ("kafka://a?client_id=a%00b", {}, "client_id has a NUL byte"),
+        ("kafkas://a?tls_ca=%ff", {}, "tls_ca is not UTF-8"),
         ("kafka://me@a", {}, "kafka://a:9092 has a user name: give it in QTOOLS_KAFKA_USER, with the password in"),
     ],
 )
