@@ -4,12 +4,11 @@ They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded brok
 
     errors.py names.py message.py attributes.py paths.py times.py
                   the base: plain data and rules, imported by everything
-    sockets.py    opens sockets to listen on; why a connection failed
+    sockets.py    opens sockets to listen on; loads certificates; why a connection failed
     host_port.py  splits an address into host and port
     descriptors.py  writes all bytes of a block to a file descriptor
     hard_links.py  gives a complete file its name
     durations.py  a length of time as people write it
-    tls_files.py  a certificate and its key, from files
     imports.py    imports slow modules in a thread
     receive_buffer.py  bytes that have arrived and are not parsed yet
     backoff.py    the delay before the next attempt

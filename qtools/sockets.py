@@ -3,7 +3,8 @@
     127.0.0.1:4150   [::1]:4150   localhost:4150   :4150 (every interface)   unix:/path   /path
 
 A command opens its sockets before it starts anything else, so that an address that cannot be used ends the command with
-one clear line. This module accepts no connections.
+one clear line. This module accepts no connections. It also loads the certificates of servers and clients. OpenSSL
+would ask for the passphrase of a key at the terminal; here a missing one is an error.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtools.errors import AddressInvalid, StartError
 from qtools.host_port import join_host_port, split_host_port
 from qtools.paths import LONGEST_SOCKET_PATH
+
+if TYPE_CHECKING:
+    import ssl
 
 _BACKLOG = 1024
 
@@ -138,6 +143,7 @@ def is_served(path: str) -> bool:
     return True
 
 
+<<<<<<< HEAD
 def network_reason(error: BaseException) -> str | None:
     """Why an HTTP request got no answer, as a text for users: by the operating system's error or TLS's, which is two
     levels below httpx's; None if there is none."""
@@ -155,3 +161,41 @@ def network_reason(error: BaseException) -> str | None:
             return "nothing listens there"
         cause = cause.__cause__ or cause.__context__
     return None
+=======
+# ── certificates ──
+
+MISMATCH = "KEY_VALUES_MISMATCH"  # OpenSSL's
+HOW_TO_GIVE = "give its passphrase as QTOOLS_TLS_KEY_PASSWORD, or in a file, with tls_key_password_file"
+
+
+class KeyEncrypted(OSError):
+    """The key needs a passphrase, and none was given."""
+
+
+def load_certificate(context: ssl.SSLContext, certificate: str, key: str = "", passphrase: str = "") -> None:
+    """Let `context` show `certificate` (a path), with the key in it or in the file `key`. OSError, whose `strerror` is
+    a clause for users; KeyEncrypted."""
+    import ssl
+
+    was_asked = False
+
+    def answer() -> str:
+        nonlocal was_asked
+        was_asked = True
+        if not passphrase:
+            raise KeyEncrypted(0, f"{key or certificate} is encrypted, and there is no passphrase")
+        return passphrase
+
+    try:
+        context.load_cert_chain(certificate, key or None, answer)
+    except ssl.SSLError as error:
+        if error.reason == MISMATCH:
+            reason = "the key is not that of the certificate"
+        elif was_asked:
+            reason = f"the passphrase of {key or certificate} is wrong"
+        elif error.reason is None or "PEM" in error.reason:
+            reason = "they are not a certificate and its key in PEM"
+        else:
+            reason = error.reason
+        raise OSError(0, reason) from error
+>>>>>>> e6a3b1b (engines, sockets: fit what speaks at an address and certificates into the new rooms)

@@ -22,7 +22,7 @@ QTOOLS = Path(__file__).parent.parent / "qtools"
 BASE = frozenset(
     {
         "qtools", "errors", "names", "attributes", "message", "paths", "sockets", "host_port", "descriptors", "times",
-        "durations", "imports", "backoff", "hard_links", "tls_files",
+        "durations", "imports", "backoff", "hard_links",
         "receive_buffer",
     }
 )  # fmt: skip
@@ -40,7 +40,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "descriptors": frozenset(),
     "hard_links": frozenset(),
     "imports": frozenset(),
-    "tls_files": frozenset(),
     "backoff": frozenset(),
     "receive_buffer": frozenset(),
     "sockets": frozenset({"errors", "paths", "host_port"}),

@@ -4,6 +4,7 @@ contract.py  what a command may know of an engine
 requirements.py  what a run needs of its engines
 choice.py    the table of the engines; which broker a command uses: flags, addresses, the environment
 url.py       a broker's address as a URL
+peer_protocol.py  what speaks at an address where an engine got no answer
 profiles.py  brokers by name, from the user's configuration file
 connection_options.py  settings of a connection that every engine has: TLS, credentials, options by key
 connections/  connections to a broker: opened, kept, closed, with TLS; no protocol

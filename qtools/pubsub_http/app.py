@@ -22,8 +22,7 @@ from qtools.errors import StartError
 from qtools.pubsub_http.gateway import Gateway
 from qtools.pubsub_http.metrics import count, families
 from qtools.pubsub_http.options import GatewayOptions
-from qtools.sockets import address_of, listen, unix_path
-from qtools.tls_files import load_certificate
+from qtools.sockets import address_of, listen, load_certificate, unix_path
 from qtools.web.http_server import AsgiApp, HttpServer
 from qtools.web.limits import HttpLimits
 

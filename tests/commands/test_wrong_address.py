@@ -86,7 +86,7 @@ def speaker() -> Iterator[tuple[str, list[bytes]]]:
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "does not speak NSQ"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "it speaks SSH's protocol, and not NSQ's"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "answers HTTP"),
         (b"220 mail.example ESMTP \x1b[31mred\r\n", "does not speak NSQ"),
         (b"\0\0\0\x06\0\0\0\x01OK", "the broker"),

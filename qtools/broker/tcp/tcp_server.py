@@ -113,7 +113,7 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     import ssl
 
-    from qtools.tls_files import load_certificate
+    from qtools.sockets import load_certificate
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _set_minimum(context, options.tls_min_version)

@@ -43,7 +43,7 @@ def make_tls_context(files: TlsFiles) -> ssl.SSLContext:
 
 def _use_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
     """Let `context` show the client's certificate; StartError if that cannot be used."""
-    from qtools.tls_files import HOW_TO_GIVE, KeyEncrypted, load_certificate
+    from qtools.sockets import HOW_TO_GIVE, KeyEncrypted, load_certificate
 
     try:
         load_certificate(context, files.cert, files.key, files.key_password)
@@ -62,8 +62,8 @@ def _why(error: OSError) -> str:
 class TlsSettings:
     """What was said about TLS. is_used: whether a connection of the engine uses TLS.
 
-    other_way: what turns TLS on besides --tls, for messages. is_loaded_elsewhere: a client library loads the files; they
-    are only checked here.
+    other_way: what turns TLS on besides --tls, for messages. is_loaded_elsewhere: a client library loads the files, and
+    they are only checked here.
     """
 
     is_used: bool

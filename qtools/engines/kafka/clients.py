@@ -273,7 +273,7 @@ async def _reason_of_no_answer(errors: ErrorLog) -> str:
     """
     if errors.is_permanent:
         return errors.last
-    from qtools.engines.connections.peer_protocol import PeerProtocol, protocol_at
+    from qtools.engines.peer_protocol import PeerProtocol, protocol_at
 
     settings = errors.settings
     found = await protocol_at(settings.hosts[0])

@@ -49,7 +49,7 @@ async def reason_of_no_start(address: Address, error: QtoolsError) -> str:
     is_other = isinstance(error, ConnectionLost) or (isinstance(error, ProtocolError) and not error.looks_like)
     if not is_other or not address.port:
         return str(error)
-    from qtools.engines.connections.peer_protocol import protocol_at
+    from qtools.engines.peer_protocol import protocol_at
 
     found = await protocol_at(str(address))
     advice = found.advice("NSQ", str(address), is_tls=False)

@@ -138,7 +138,7 @@ async def _other_protocol(base: str) -> str:
     """What to say to a user who took `base` for nsqlookupd's HTTP address; "" if it is no other engine's."""
     from urllib.parse import urlsplit
 
-    from qtools.engines.connections.peer_protocol import protocol_at
+    from qtools.engines.peer_protocol import protocol_at
 
     place = urlsplit(base).netloc
     found = await protocol_at(place)

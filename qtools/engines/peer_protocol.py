@@ -49,7 +49,7 @@ class PeerProtocol(NamedTuple):
         if self.name == "HTTP" != expected:
             return f"it answers {'HTTPS' if self.is_tls else 'HTTP'}, and does not speak {expected}'s protocol"
         if self.name and self.name != expected:
-            scheme = _SCHEMES_OF[self.name][self.is_tls]
+            scheme = _SCHEMES_OF.get(self.name, ("", ""))[self.is_tls]
             use = f": use {scheme}://{address}" if scheme in SCHEMES else ""
             return f"it speaks {self.name}'s protocol, and not {expected}'s{use}"
         if self.is_tls and not over_tls:

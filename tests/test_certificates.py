@@ -10,7 +10,7 @@ from harness.brokers import Broker
 from harness.certificates import Certificates
 from harness.shell import Shell
 
-from qtools.tls_files import KeyEncrypted, load_certificate
+from qtools.sockets import KeyEncrypted, load_certificate
 
 PASSPHRASE = "open sesame ä"
 ENCRYPTED = "is encrypted, and there is no passphrase"

@@ -15,11 +15,11 @@ from harness.brokers import Broker
 from harness.certificates import Certificates
 from harness.ports import free_pair
 
-from qtools.engines.connections import peer_protocol
-from qtools.engines.connections.peer_protocol import PeerProtocol, protocol_at
+from qtools.engines import peer_protocol
 from qtools.engines.kafka.client_errors import CLOSED, CLOSED_WITH_TLS, LOGIN_MISSING
 from qtools.engines.kafka.clients import ErrorLog, _reason_of_no_answer
 from qtools.engines.kafka.settings import KafkaSettings
+from qtools.engines.peer_protocol import PeerProtocol, protocol_at
 
 Answer = Callable[[bytes], bytes]
 
@@ -65,7 +65,8 @@ def server_tls(certificates: Certificates) -> ssl.SSLContext:
         (lambda _: b"-ERR unknown command\r\n", b"", "Redis"),
         (lambda _: b"AMQP\0\0\x09\x01", b"", "AMQP"),
         (lambda _: b"\0\0\0\x12\0\0\0\1E_BAD_PROTOCOL", b"", "NSQ"),
-        (lambda _: b"", b"SSH-2.0-OpenSSH_9.2p1\r\n", ""),
+        (lambda _: b"", b"SSH-2.0-OpenSSH_9.2p1\r\n", "SSH"),
+        (lambda _: b"", b"220 mail.example ESMTP\r\n", ""),
         (lambda _: b"", b"", ""),
     ],
 )
@@ -128,6 +129,7 @@ async def test_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
         (PeerProtocol("", True), "NSQ", False,
          "it speaks TLS from the first byte, which NSQ does not: another service listens there"),
         (PeerProtocol("HTTP", True), "Kafka", False, "it answers HTTPS, and does not speak Kafka's protocol"),
+        (PeerProtocol("SSH"), "Kafka", False, "it speaks SSH's protocol, and not Kafka's"),
         (PeerProtocol(), "Kafka", False, ""),
     ],
 )  # fmt: skip
