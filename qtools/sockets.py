@@ -143,7 +143,6 @@ def is_served(path: str) -> bool:
     return True
 
 
-<<<<<<< HEAD
 def network_reason(error: BaseException) -> str | None:
     """Why an HTTP request got no answer, as a text for users: by the operating system's error or TLS's, which is two
     levels below httpx's; None if there is none."""
@@ -161,7 +160,8 @@ def network_reason(error: BaseException) -> str | None:
             return "nothing listens there"
         cause = cause.__cause__ or cause.__context__
     return None
-=======
+
+
 # ── certificates ──
 
 MISMATCH = "KEY_VALUES_MISMATCH"  # OpenSSL's
@@ -198,4 +198,3 @@ def load_certificate(context: ssl.SSLContext, certificate: str, key: str = "", p
         else:
             reason = error.reason
         raise OSError(0, reason) from error
->>>>>>> e6a3b1b (engines, sockets: fit what speaks at an address and certificates into the new rooms)
