@@ -20,6 +20,7 @@ COMMANDS = {
     "exec": "run a command for each message",
     "pipe": "publish stdin or files to a topic",
     "pubsub-http": "serve topics over HTTP: POST, streaming GET, SSE, WebSocket, and a page",
+    "soak": "test a cluster: publish numbered messages, read them, say which were lost",
     "tail": "print the messages of topics to stdout",
     "to-file": "archive topics to files",
 }

@@ -69,10 +69,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "to_file": COMMAND,
     "exec": COMMAND,
     "pubsub_http": COMMAND | {"web"},
+    "soak": COMMAND,
     # Runs the command of a console script, whose module it names and imports late.
     "entry": frozenset({"__main__", "pipe", "tail", "bridge", "to_file", "exec", "pubsub_http", "broker"}),
     # `qtools` lists the commands and runs them.
-    "__main__": BASE | {"cli", "manual", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker"},
+    "__main__": BASE | {"cli", "manual", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker", "soak"},
 }
 
 # One file of a room may do what the room may not, each for its reason.

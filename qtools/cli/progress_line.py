@@ -20,10 +20,18 @@ REDRAW_SECONDS = 0.2
 
 class ProgressLine:
     """Shows `counts()`, which returns (messages, bytes), during a run. verb: what the run does with messages, such as
-    "sent". show: whether to draw the line, if stderr is a terminal."""
+    "sent". show: whether to draw the line, if stderr is a terminal. more: returns what to add to the line."""
 
-    def __init__(self, verb: str, counts: Callable[[], tuple[int, int]], *, show: bool) -> None:
+    def __init__(
+        self,
+        verb: str,
+        counts: Callable[[], tuple[int, int]],
+        *,
+        show: bool,
+        more: Callable[[], str] | None = None,
+    ) -> None:
         self._verb = verb
+        self._more = more
         self._counts = counts
         self._begun = time.monotonic()
         self._last = (self._begun, 0)
@@ -63,6 +71,8 @@ class ProgressLine:
         if now - before >= 1.0:
             self._last = (now, messages)
         line = f"{plural(messages, 'message')} {self._verb}  {format_size(size)}  {rate:,.0f}/s"
+        if self._more is not None:
+            line += f"  {self._more()}"
         try:
             sys.stderr.write("\r\x1b[K" + line[: os.get_terminal_size(sys.stderr.fileno()).columns - 1])
             sys.stderr.flush()

@@ -38,6 +38,7 @@ class Signals:
         self.at_abrupt_end = ""
         self._received_at = 0.0
         self._on_stop: Callable[[], None] | None = None
+        self._on_second: Callable[[], None] | None = None
 
     def on_stop(self, call: Callable[[], None]) -> None:
         """Register the function to call at the first signal. If the signal has arrived already, it is called at
@@ -46,14 +47,23 @@ class Signals:
         if self.received is not None:
             call()
 
+    def on_second(self, call: Callable[[], None]) -> None:
+        """Register the function to call at the second signal, in place of ending the process; the third one ends it."""
+        self._on_second = call
+
     def on_hangup(self, call: Callable[[], None]) -> None:
         """Register the function to call at each SIGHUP. Without a registration, SIGHUP ends the process."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)
 
     def handle(self, number: signal.Signals) -> None:
         if self.received is not None:
-            if time.monotonic() - self._received_at >= ONE_SIGNAL_SECONDS:
+            if time.monotonic() - self._received_at < ONE_SIGNAL_SECONDS:
+                return
+            if self._on_second is None:
                 self._end_now(number)
+            self._received_at = time.monotonic()
+            call, self._on_second = self._on_second, None
+            call()
             return
         self.received = number
         self._received_at = time.monotonic()

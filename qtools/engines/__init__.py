@@ -2,6 +2,7 @@
 
 contract.py  what a command may know of an engine
 requirements.py  what a run needs of its engines
+deletion.py  deletes topics and channels
 choice.py    the table of the engines; which broker a command uses: flags, addresses, the environment
 url.py       a broker's address as a URL
 peer_protocol.py  what speaks at an address where an engine got no answer

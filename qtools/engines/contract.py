@@ -57,6 +57,7 @@ class Capabilities(NamedTuple):
     empty_messages: bool = False  # a body may have no bytes
     tombstones: bool = False  # a message may have no body at all (attributes.TOMBSTONE)
     # ── topics ──
+    deletion: bool = False  # topics and channels can be deleted: engines/deletion.py
     retention: bool = False  # a topic keeps messages that all its channels have finished
     partitions: bool = False  # a topic is created with a number of partitions (NewTopics)
     replicas: bool = False  # a topic is created with a number of replicas (NewTopics)

@@ -25,6 +25,7 @@ _WITHOUT = {
     "keys_and_headers": ("has no keys and no headers", "leave the flag out"),
     "empty_messages": ("has no empty messages", "leave empty ones out"),
     "tombstones": ("has no tombstones", "leave messages without a body out"),
+    "deletion": ("does not delete topics", "leave the flag out"),
     "retention": ("deletes what all channels have finished", "leave the flag out"),
     "partitions": ("has no partitions", "use --create-topics default"),
     "replicas": ("does not set how many replicas there are", "use --create-topics default"),

@@ -37,7 +37,7 @@ def main(page: str | None) -> None:
 
 def _page_name(asked: str) -> str:
     known = pages.names()
-    for name in (f"q-{asked}", asked, asked.removesuffix(".md")):
+    for name in (f"q-{asked}", f"qtools-{asked}", asked, asked.removesuffix(".md")):
         if name in known:
             return name
     from difflib import get_close_matches

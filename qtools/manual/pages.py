@@ -12,7 +12,7 @@ from qtools.manual.document import Spans, Table, TextSpan, plain
 _HERE = Path(__file__).parent
 
 # The programs: each has a page of its name, which is its man page too.
-PROGRAMS = ("q-pipe", "q-tail", "q-bridge", "q-to-file", "q-exec", "q-pubsub-http", "q-broker", "qtools")
+PROGRAMS = ("q-pipe", "q-tail", "q-bridge", "q-to-file", "q-exec", "q-pubsub-http", "q-broker", "qtools", "qtools-soak")
 
 
 def directory() -> Path:

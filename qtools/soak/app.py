@@ -8,6 +8,7 @@ A run whose probes do not arrive could not start: its losses would not say anyth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
@@ -16,7 +17,7 @@ from math import inf
 from qtools.cli import logs
 from qtools.cli.progress_line import ProgressLine
 from qtools.cli.run import Signals
-from qtools.engines.contract import NewTopics, Publisher, PublisherOptions, SourceOptions
+from qtools.engines.contract import NewTopics, Publisher, PublisherOptions, Source, SourceOptions
 from qtools.errors import QtoolsError, StartError
 from qtools.soak.bodies import PROBE, BodyChecker, BodyMaker
 from qtools.soak.history import DeliveryHistory
@@ -39,6 +40,23 @@ async def soak(options: SoakOptions, signals: Signals) -> int:
     return await _Soak(options).run(signals)
 
 
+async def read_separately(options: SoakOptions, signals: Signals) -> int:
+    """Be the reader of a run with --separate-reader."""
+    from qtools.soak.reader_process import read_for_parent
+
+    return await read_for_parent(source_of(options), options, signals)
+
+
+def source_of(options: SoakOptions) -> Source:
+    """What the messages are read from."""
+    keeps_old = options.to_engine.capabilities.retention and options.is_own_channel and not options.is_own_topic
+    since = time.time() - START_TIMEOUT if keeps_old else None
+    return options.to_engine.source(
+        [options.subscription],
+        SourceOptions(max_in_flight=options.max_in_flight, since=since, goes_on=True, warns=False),
+    )
+
+
 class _Soak:
     def __init__(self, options: SoakOptions) -> None:
         self.options = options
@@ -50,58 +68,60 @@ class _Soak:
             PublisherOptions(new_topics=new_topics, new_topics_flag="--create-topics", topics=(options.topic,))
         )
         self.publishing = NumberedPublisher(self.publisher, self.maker, self.history, options)
-        self.counts = ReadCounts(self.history, self.publishing.notify)
+        self.counts = ReadCounts(self.history, self._note_change)
         self.reader = self._make_reader()
         self.phase = "connecting"
         self.failure = ""
-        self.is_stopping = False
         self.stopped = asyncio.Event()  # by a signal
         self.hurried = asyncio.Event()  # by a signal after publishing has ended
+        self.changed = asyncio.Event()  # something was read, or a signal has arrived
 
     def _make_reader(self) -> MessageReader:
         options = self.options
-        keeps_old = options.to_engine.capabilities.retention and options.is_own_channel and not options.is_own_topic
-        source = options.to_engine.source(
-            [options.subscription],
-            SourceOptions(
-                max_in_flight=options.max_in_flight,
-                since=time.time() - START_TIMEOUT if keeps_old else None,
-                warns=False,
-            ),
-        )
-        return LocalReader(source, BodyChecker(options.run, is_own_topic=options.is_own_topic), self.counts)
+        if options.separate_reader:
+            from qtools.soak.reader_process import ReaderProcess
+
+            return ReaderProcess(options, sys.argv[1:], self.counts)
+        checker = BodyChecker(options.run, is_own_topic=options.is_own_topic)
+        return LocalReader(source_of(options), checker, self.counts)
 
     async def run(self, signals: Signals) -> int:
         options = self.options
         signals.on_stop(self._stop)
         signals.on_second(self._hurry)
         meter = ProgressLine("confirmed", self._progress, show=options.show, more=self._more)
-        begun = time.monotonic()
-        is_good = False
+        result: SoakResult | None = None
+        await self.publisher.start()
         try:
-            await self.publisher.start()
             try:
-                await self.reader.start()
-                try:
-                    await self._probe()
-                    if self.stopped.is_set():
-                        return 0
-                    begun = time.monotonic()
-                    await self._publish_and_read()
-                    await self._settle()
-                    await self.publishing.close()
-                finally:
-                    await self.reader.close()
+                result = await self._test()
             finally:
+                meter.close()
                 await self.publisher.close()
-            result = self._result(max(0.0, self.counts.arrived_at - begun))
-            is_good = not result.faults()
         finally:
-            meter.close()
-            await remove(options, is_good=is_good)
+            await remove(options, has_failed=result is not None and bool(result.faults()))
+        if result is None:
+            logs.log_result("ended before the test had begun")
+            return 0
         sys.stdout.write(as_json(result) + "\n" if options.as_json else as_text(result))
         sys.stdout.flush()
         return result.exit_status
+
+    async def _test(self) -> SoakResult | None:
+        """The phases; None if a signal has ended the run before the test began."""
+        await self.reader.start()
+        self.reader.ended.add_done_callback(lambda _: self.changed.set())
+        try:
+            await self._probe()
+            if self.stopped.is_set():
+                return None
+            begun = time.monotonic()
+            await self._publish_and_read()
+            await self._settle()
+            await self.publishing.close()
+        finally:
+            await self.reader.close()
+        return self._result(max(0.0, self.counts.arrived_at - begun))
 
     # ── signals ──
 
@@ -111,10 +131,12 @@ class _Soak:
             self.hurried.set()
         self.stopped.set()
         self.publishing.stop()
+        self.changed.set()
 
     def _hurry(self) -> None:
         """The second signal: do not wait for the rest."""
         self.hurried.set()
+        self.changed.set()
 
     # ── the phases ──
 
@@ -164,21 +186,30 @@ class _Soak:
             async with asyncio.timeout(START_TIMEOUT):
                 refused = await publisher.publish([(self.options.topic, body)])
         except TimeoutError:
-            raise StartError(f"{self.options.engine} has not confirmed a message within {START_TIMEOUT:.0f} s") from None
+            where = f"{self.options.topic} of {self.options.engine}"
+            raise StartError(f"{where}: a message was not confirmed within {START_TIMEOUT:.0f} s") from None
         except QtoolsError as error:
             raise StartError(str(error)) from error
         if refused:
             raise StartError(f"a message of {self.options.size:,} bytes was refused: {next(iter(refused.values()))}")
 
     async def _wait_for_probe(self, needed: int) -> None:
-        end = time.monotonic() + PROBE_INTERVAL
-        while (
-            max(self.counts.probes.values(), default=0) < needed
-            and time.monotonic() < end
-            and not self.stopped.is_set()
-            and not self.reader.ended.done()
-        ):
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_INTERVAL):
+                while (
+                    max(self.counts.probes.values(), default=0) < needed
+                    and not self.stopped.is_set()
+                    and not self.reader.ended.done()
+                ):
+                    await self._wait_for_change()
+
+    async def _wait_for_change(self) -> None:
+        self.changed.clear()
+        await self.changed.wait()
+
+    def _note_change(self) -> None:
+        self.changed.set()
+        self.publishing.notify()
 
     async def _publish_and_read(self) -> None:
         self.phase = "publishing"
@@ -196,7 +227,9 @@ class _Soak:
             quiet = clock() - max(ended_at, self.counts.arrived_at)
             if await self._is_over(quiet):
                 break
-            await asyncio.sleep(LOOK_INTERVAL if self.history.unread else 0.02)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_INTERVAL):
+                    await self._wait_for_change()
         if self.reader.ended.done() and (error := self.reader.ended.exception()) is not None:
             if not isinstance(error, QtoolsError):
                 raise error

@@ -14,7 +14,6 @@ or a comparison for each body.
 
 from __future__ import annotations
 
-import random
 import struct
 from collections.abc import Sequence
 from itertools import repeat
@@ -35,6 +34,8 @@ class BodyMaker:
     """Makes the bodies of the run `run` (RUN_BYTES bytes). size: bytes of each, at least MIN_SIZE."""
 
     def __init__(self, run: bytes, size: int) -> None:
+        import random  # takes longer to import than all the rest, and --help does not need it
+
         self._prefix = MAGIC + run
         self._filler = random.Random(run).randbytes(size - MIN_SIZE)
 

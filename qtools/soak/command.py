@@ -66,6 +66,7 @@ Exit status: 0 nothing was lost or corrupted; 1 something was; 2 usage; 3 could 
 @shared.create_topics_option
 @click.option("--keep", is_flag=True, help="Do not remove the topic and the channel that the test has made.")
 @click.option("--json", is_flag=True, help="Print the result as one line of JSON.")
+@click.option("--reader-of", default=None, hidden=True)  # what --separate-reader starts
 @shared.broker_options
 @shared.connection_options
 @shared.logging_options
@@ -78,11 +79,13 @@ def main(place: str | None, **given: Any) -> int:
     when the rest is read; a second Ctrl-C prints it at once.
     """
     from qtools.cli.run import run_program
-    from qtools.soak.app import soak
+    from qtools.soak.app import read_separately, soak
     from qtools.soak.flags import options_of
 
     show = shared.set_up_logging("qtools soak", given)
     options = options_of(place, given, show=show)
+    if given["reader_of"] is not None:
+        return run_program(lambda signals: read_separately(options, signals))
     return run_program(lambda signals: soak(options, signals))
 
 

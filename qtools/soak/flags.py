@@ -8,7 +8,7 @@ from typing import Any, TypedDict, cast
 
 from qtools.cli import options as shared
 from qtools.cli.broker import check_names, engines_of
-from qtools.engines.contract import require
+from qtools.engines.requirements import require_for_publishing
 from qtools.engines.url import BrokerUrl, is_url, parse_url
 from qtools.errors import UsageError
 from qtools.names import LONGEST_NAME, Subscription, check_channel, check_topic, is_ephemeral
@@ -34,6 +34,7 @@ class SoakFlags(TypedDict):
     ordered: bool
     keep: bool
     json: bool
+    reader_of: str | None
 
 
 def options_of(place: str | None, given: dict[str, Any], *, show: bool) -> SoakOptions:
@@ -52,12 +53,20 @@ def options_of(place: str | None, given: dict[str, Any], *, show: bool) -> SoakO
         raise UsageError(f"messages are published to topics: write {topic} without /{channel}; --to may name a channel")
     run = os.urandom(RUN_BYTES)
     own = f"soak-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{run.hex()[:6]}"
+    is_own_topic = not topic
     topic, read_topic = topic or own, (to_topic if moves else topic) or own
     read_channel = (to_channel if moves else channel) or own
+    if flags["reader_of"] is not None:
+        from qtools.soak.reader_process import ReaderIdentity
+
+        identity = ReaderIdentity.of(flags["reader_of"])
+        run, read_topic, read_channel = bytes.fromhex(identity.run), identity.topic, identity.channel
     if is_ephemeral(read_channel):
-        raise UsageError(f"the temporary channel {read_channel} loses messages while no reader is connected: name another")
+        raise UsageError(
+            f"the temporary channel {read_channel} loses messages while its reader is not connected: name another one"
+        )
     new_topics = shared.new_topics_of(given)
-    given |= {"to_broker": (), "to_nsqd": (), "to_lookupd": ()}
+    given |= {"to_broker": (), "to_nsqd": (), "to_lookupd": (), "to_engine_option": ()}
     engine, other = engines_of("qtools soak", given, address, to_address)
     to_engine = other or engine
     subscription = Subscription(read_topic, read_channel)
@@ -65,8 +74,7 @@ def options_of(place: str | None, given: dict[str, Any], *, show: bool) -> SoakO
         raise UsageError(f"--to names the topic {topic} itself, from which it is read without --to")
     check_names(engine, (), (topic,))
     check_names(to_engine, (subscription,))
-    if new_topics is not None and (new_topics.partitions or new_topics.replicas):
-        require(engine, "partitions", "--create-topics")
+    require_for_publishing(engine, None, new_topics)
     duration = flags["duration"]
     if duration is None and flags["count"] is None:
         duration = DURATION
@@ -76,8 +84,8 @@ def options_of(place: str | None, given: dict[str, Any], *, show: bool) -> SoakO
         topic=topic,
         subscription=subscription,
         run=run,
-        is_own_topic=topic == own,
-        is_own_channel=read_channel == own,
+        is_own_topic=is_own_topic,
+        is_own_channel=not (to_channel if moves else channel),
         moves=moves,
         duration=duration,
         count=flags["count"],

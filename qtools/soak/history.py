@@ -1,7 +1,7 @@
 """What became of each numbered message. In: the numbers that were sent, confirmed, and delivered. Out: which of them
 were lost, delivered again, delivered out of order. No clock, no I/O; the memory is bounded.
 
-Numbers ascend from 0, and number N belongs to the key N % keys. They are kept in pages of PAGE numbers:
+Numbers ascend from 0, and number N belongs to the key N % keys. They are kept in pages of 65,536 numbers:
 
     dense      a byte for each number: CONFIRMED | READ               64 KiB; the pages in use
     runs       (start, stop, state) of numbers that are not done      a page that was not used for a while
@@ -19,11 +19,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-PAGE = 1 << 16  # numbers
+PAGE_BITS = 16  # a page has 65,536 numbers
 MAX_DENSE_PAGES = 512  # 32 MiB, which cover 33 million numbers
 MAX_RUNS = 500_000  # in all pages together: 12 bytes each
 
-_BITS, _MASK = 16, PAGE - 1
 _CONFIRMED, _READ, _DONE = 1, 2, 3
 _ADD_CONFIRMED = bytes(state | _CONFIRMED for state in range(256))
 _ADD_READ = bytes(state | _READ for state in range(256))
@@ -32,12 +31,12 @@ _LOST = re.compile(rb"\x01+")
 
 
 class NumberRun(NamedTuple):
-    """Messages from number `start` to before `stop`, of which `count` are meant: all of them, or, where it is not known
-    any more which ones, fewer."""
+    """Messages from number `start` to before `stop`, of which `messages` are meant: all of them, or, where it is not
+    known any more which ones, fewer."""
 
     start: int
     stop: int
-    count: int
+    messages: int
 
 
 class _CountedPage:
@@ -60,7 +59,14 @@ class DeliveryHistory:
     is_exact: False once it is not known any more, of all numbers, which ones are not done.
     """
 
-    def __init__(self, keys: int = 1, *, max_dense_pages: int = MAX_DENSE_PAGES, max_runs: int = MAX_RUNS) -> None:
+    def __init__(
+        self,
+        keys: int = 1,
+        *,
+        max_dense_pages: int = MAX_DENSE_PAGES,
+        max_runs: int = MAX_RUNS,
+        page_bits: int = PAGE_BITS,
+    ) -> None:
         self.sent = self.confirmed = self.read = 0
         self.doubled = self.out_of_order = self.never_sent = 0
         self.is_exact = True
@@ -68,6 +74,9 @@ class DeliveryHistory:
         self._read_confirmed = 0  # numbers that are both
         self._keys = keys
         self._newest = [-1] * keys  # by key: the highest number that was read
+        self._bits = page_bits
+        self._page_size = 1 << page_bits
+        self._mask = (1 << page_bits) - 1
         self._max_dense_pages = max_dense_pages
         self._max_runs = max_runs
         self._made = 0  # pages below it were made
@@ -101,13 +110,13 @@ class DeliveryHistory:
         """Note that the messages from number `start` to before `stop` were confirmed, for the first time."""
         self.confirmed += stop - start
         while start < stop:
-            index = start >> _BITS
-            end = min(stop, (index + 1) << _BITS)
+            index = start >> self._bits
+            end = min(stop, (index + 1) << self._bits)
             page = self._page(index)
             if page is None:
                 self._confirm_counted(index, end - start)
             else:
-                low, high = start & _MASK, end - (index << _BITS)
+                low, high = start & self._mask, end - (index << self._bits)
                 self._read_confirmed += page.count(_READ, low, high)
                 page[low:high] = page[low:high].translate(_ADD_CONFIRMED)
                 self._drop_if_done(index, page)
@@ -135,7 +144,7 @@ class DeliveryHistory:
     def lost(self) -> Iterator[NumberRun]:
         """The messages that were confirmed and not read, in ascending order."""
         for index in sorted({*self._dense, *self._runs, *self._counted}):
-            base = index << _BITS
+            base = index << self._bits
             if (page := self._dense.get(index)) is not None:
                 for found in _LOST.finditer(page):
                     yield NumberRun(base + found.start(), base + found.end(), found.end() - found.start())
@@ -144,37 +153,39 @@ class DeliveryHistory:
                     if state == _CONFIRMED:
                         yield NumberRun(base + start, base + stop, stop - start)
             elif count := self._counted[index].confirmed_unread:
-                yield NumberRun(base, base + PAGE, count)
+                yield NumberRun(base, base + self._page_size, count)
 
     # ── deliveries ──
 
     def _deliver_next(self, start: int, stop: int) -> None:
         """Deliver messages in ascending order of which none, and none later, was delivered before."""
-        self.read += stop - start
         self.highest_read = stop - 1
         newest, keys = self._newest, self._keys
         for number in range(max(start, stop - keys), stop):
             newest[number % keys] = number
         while start < stop:
-            index = start >> _BITS
-            end = min(stop, (index + 1) << _BITS)
+            index = start >> self._bits
+            end = min(stop, (index + 1) << self._bits)
             page = self._page(index)
             if page is None:
-                self._read_counted(index, end - start)
+                first = self._read_counted(index, end - start)
+                self.read += first
+                self.doubled += end - start - first
             else:
-                low, high = start & _MASK, end - (index << _BITS)
+                self.read += end - start
+                low, high = start & self._mask, end - (index << self._bits)
                 self._read_confirmed += page.count(_CONFIRMED, low, high)
                 page[low:high] = page[low:high].translate(_ADD_READ)
                 self._drop_if_done(index, page)
             start = end
 
     def _deliver_any(self, numbers: Sequence[int]) -> None:
-        newest, keys = self._newest, self._keys
+        newest, keys, bits, mask = self._newest, self._keys, self._bits, self._mask
         current = -1
         page: bytearray | None = None
         doubled = read = read_confirmed = out_of_order = 0
         for number in numbers:
-            index = number >> _BITS
+            index = number >> bits
             if index != current:
                 if page is not None:
                     self._drop_if_done(current, page)
@@ -184,7 +195,7 @@ class DeliveryHistory:
                     doubled += 1
                     continue
             else:
-                place = number & _MASK
+                place = number & mask
                 state = page[place]
                 if state & _READ:
                     doubled += 1
@@ -214,14 +225,14 @@ class DeliveryHistory:
             return page
         if (runs := self._runs.pop(index, None)) is not None:
             self._run_count -= len(runs) // 3
-            page = bytearray([_DONE]) * PAGE
+            page = bytearray([_DONE]) * self._page_size
             for start, stop, state in _triples(runs):
                 page[start:stop] = bytes([state]) * (stop - start)
         elif index >= self._made:
             for skipped in range(self._made, index):  # of numbers that were sent, and not confirmed or read yet
-                self._keep(skipped, bytearray(PAGE))
+                self._keep(skipped, bytearray(self._page_size))
             self._made = index + 1
-            page = bytearray(PAGE)
+            page = bytearray(self._page_size)
         else:
             return None
         self._keep(index, page)
@@ -246,29 +257,34 @@ class DeliveryHistory:
 
     def _drop_if_done(self, index: int, page: bytearray) -> None:
         # The last number is done late, mostly: to look at one byte is enough for almost all calls.
-        if page[-1] == _DONE and page[0] == _DONE and page.count(_DONE) == PAGE:
+        if page[-1] == _DONE and page[0] == _DONE and page.count(_DONE) == self._page_size:
             self._dense.pop(index, None)
+
+    # Of a counted page, deliveries may have been taken for those of other messages. So fewer messages than there are
+    # may be in a state; the others are in none of the three, as if they were done.
 
     def _confirm_counted(self, index: int, count: int) -> None:
         """Confirm `count` messages of a page that only counts: those that were read, first."""
         page = self._counted[index]
-        were_read = min(count, page.read_unconfirmed)
-        page.read_unconfirmed -= were_read
-        self._read_confirmed += were_read
-        page.unknown -= count - were_read
-        page.confirmed_unread += count - were_read
+        unread = min(page.unknown, max(0, count - page.read_unconfirmed))
+        self._read_confirmed += count - unread
+        page.read_unconfirmed -= min(count, page.read_unconfirmed)
+        page.unknown -= unread
+        page.confirmed_unread += unread
 
-    def _read_counted(self, index: int, count: int) -> bool:
-        """Read `count` messages of a page that only counts, or is done; return False if all of it was read before."""
+    def _read_counted(self, index: int, count: int) -> int:
+        """Read `count` messages of a page that only counts, or is done: those that were confirmed, first. Returns how
+        many there were to read; the others were delivered again."""
         page = self._counted.get(index)
-        if page is None or not (page.confirmed_unread or page.unknown):
-            return False
+        if page is None:
+            return 0
         confirmed = min(count, page.confirmed_unread)
         page.confirmed_unread -= confirmed
         self._read_confirmed += confirmed
-        page.unknown -= count - confirmed
-        page.read_unconfirmed += count - confirmed
-        return True
+        unconfirmed = min(count - confirmed, page.unknown)
+        page.unknown -= unconfirmed
+        page.read_unconfirmed += unconfirmed
+        return confirmed + unconfirmed
 
 
 def _triples(runs: array[int]) -> Iterator[tuple[int, int, int]]:

@@ -1,8 +1,8 @@
 """Publishes numbered messages at a rate, or as fast as they are confirmed and read. In: a publisher, a history. Out:
 the history of what was sent and confirmed; latencies.
 
-A publish is one call for a batch, and up to WINDOW of them run at once. One that fails is not repeated: its messages are
-unconfirmed, and may have been published or not. The publisher itself repeats what it can, as in every command.
+A publish is one call for a batch, and up to WINDOW of them run at once. One that fails is not repeated: its messages
+are unconfirmed, and may have been published or not. The publisher itself repeats what it can, as in every command.
 """
 
 from __future__ import annotations
@@ -67,11 +67,9 @@ class SentTimes:
 
 class NumberedPublisher:
     """Publishes for one run. published_bytes: of the bodies that were confirmed. refused: messages that the broker, or
-    its publisher, did not take. seconds: how long `run` took."""
+    its publisher, did not take. seconds: from the first publish until the last confirmation."""
 
-    def __init__(
-        self, publisher: Publisher, maker: BodyMaker, history: DeliveryHistory, options: SoakOptions
-    ) -> None:
+    def __init__(self, publisher: Publisher, maker: BodyMaker, history: DeliveryHistory, options: SoakOptions) -> None:
         self.latency = LatencyCounter()
         self.times = SentTimes()
         self.refused = self.failures = 0
@@ -95,7 +93,8 @@ class NumberedPublisher:
         self._pauses_until = -inf
         self._logged_at = -inf
         self._sent_at = -inf
-        self._begun = 0.0  # with a rate: when the first message was due
+        self._began_at = 0.0
+        self._due_since = 0.0  # with a rate: when the first message was due
 
     def stop(self) -> None:
         """Send nothing more; what was sent may still be confirmed."""
@@ -114,7 +113,7 @@ class NumberedPublisher:
     async def run(self) -> None:
         """Publish until the run's duration or count is reached, or `stop`."""
         clock = asyncio.get_running_loop().time
-        begun = self._begun = clock()
+        begun = self._began_at = self._due_since = clock()
         ends = inf if self._options.duration is None else begun + self._options.duration
         try:
             while not self._is_stopping and (now := clock()) < ends:
@@ -130,7 +129,7 @@ class NumberedPublisher:
                 else:
                     await self._pause(min(pause, ends - now))
         finally:
-            self.seconds = clock() - begun
+            self.seconds = max(self.seconds, clock() - begun)
 
     async def close(self) -> None:
         """Cancel the publishes that still run."""
@@ -156,8 +155,8 @@ class NumberedPublisher:
             if is_ahead and now < self._sent_at + NUDGE:
                 return 0, self._sent_at + NUDGE - now
             return self._batch, 0.0
-        self._begun = max(self._begun, now - CATCH_UP - self._history.sent / rate)
-        due = 1 + (now - self._begun) * rate - self._history.sent
+        self._due_since = max(self._due_since, now - CATCH_UP - self._history.sent / rate)
+        due = 1 + (now - self._due_since) * rate - self._history.sent
         least = max(1.0, min(float(self._batch), rate * TICK))
         return (min(int(due), self._batch), 0.0) if due >= least else (0, (least - due) / rate)
 
@@ -190,6 +189,7 @@ class NumberedPublisher:
             self._fail(error, count)
             return
         self.latency.observe(time.monotonic_ns() - stamp, count - len(refused))
+        self.seconds = asyncio.get_running_loop().time() - self._began_at
         start = first
         for place in sorted(place for _, place in refused):
             self._history.confirm(start, first + place)

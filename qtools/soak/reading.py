@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from qtools.engines.contract import Source
@@ -23,8 +23,9 @@ END_TIMEOUT = 5.0  # s that the last batch may take at the end
 
 
 class ReadCounts:
-    """What was read in one run, but for the history. probes: by their numbers, how often each was read. foreign: messages
-    that are not of this run. arrived_at: when a message of this run arrived last, by the clock of the event loop."""
+    """What was read in one run, but for the history. probes: by their numbers, how often each was read. foreign:
+    messages that are not of this run. arrived_at: when a message of this run arrived last, by the event loop's clock.
+    """
 
     def __init__(self, history: DeliveryHistory, on_read: Callable[[], None]) -> None:
         self.latency = LatencyCounter()
@@ -36,16 +37,27 @@ class ReadCounts:
 
     def note(self, checked: CheckedBodies, now: int) -> None:
         """Note a batch that was read at `now`, ns of the monotonic clock."""
-        observe = self.latency.observe
-        for stamp, count in Counter(checked.stamps).items():
-            observe(now - stamp, count)
-        self._history.deliver(checked.numbers)
-        self.probes.update(checked.probes)
-        self.foreign += checked.foreign
-        self.corrupted += checked.corrupted
-        if checked.numbers or checked.corrupted or checked.probes:
+        latencies = ((now - stamp, count) for stamp, count in Counter(checked.stamps).items())
+        self.add(checked.numbers, latencies, checked.probes, checked.foreign, checked.corrupted)
+
+    def add(
+        self,
+        numbers: Sequence[int],
+        latencies: Iterable[tuple[int, int]],
+        probes: Sequence[int],
+        foreign: int,
+        corrupted: int,
+    ) -> None:
+        """Note a batch. latencies: (ns, how many messages) each."""
+        for latency, count in latencies:
+            self.latency.observe(latency, count)
+        self._history.deliver(numbers)
+        self.probes.update(probes)
+        self.foreign += foreign
+        self.corrupted += corrupted
+        if numbers or corrupted or probes:
             self.arrived_at = asyncio.get_running_loop().time()
-        self._on_read()
+            self._on_read()
 
 
 class MessageReader(Protocol):

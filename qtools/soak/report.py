@@ -84,7 +84,12 @@ def as_json(result: SoakResult) -> str:
         "foreign": result.foreign,
         "exact": history.is_exact,
         "lost_runs": [
-            {"first": run.start, "last": run.stop - 1, "count": run.count, "sent_at": _moment(result.sent_at(run.start))}
+            {
+                "first": run.start,
+                "last": run.stop - 1,
+                "count": run.messages,
+                "sent_at": _moment(result.sent_at(run.start)),
+            }
             for run in runs
         ],
         "publish_seconds": round(result.publish_seconds, 3),
@@ -144,12 +149,13 @@ def _unconfirmed(result: SoakResult) -> str:
 
 
 def _lost_run(run: NumberRun, result: SoakResult) -> str:
-    sent = _moment(result.sent_at(run.start))
-    if run.count == 1:
-        return f"number {run.start:,}, sent about {sent}"
-    if run.count < run.stop - run.start:
-        return f"{run.count:,} of the numbers {run.start:,} to {run.stop - 1:,}, sent about {sent}"
-    return f"numbers {run.start:,} to {run.stop - 1:,}, sent from about {sent} on"
+    sent, last = _moment(result.sent_at(run.start)), _moment(result.sent_at(run.stop - 1))
+    sent += f" to {last}" if last != sent else ""
+    if run.messages == 1:
+        return f"number {run.start:,}, sent {sent}"
+    if run.messages < run.stop - run.start:
+        return f"{run.messages:,} of the numbers {run.start:,} to {run.stop - 1:,}, sent {sent}"
+    return f"numbers {run.start:,} to {run.stop - 1:,}, sent {sent}"
 
 
 def _moment(seconds: float) -> str:

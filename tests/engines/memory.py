@@ -26,8 +26,8 @@ from qtools.names import EPHEMERAL, Subscription
 EVERYTHING = Capabilities(
     engine="Memory", broker="memory", temporary_channels=True, deferred_publishing=True, requeue_delay=True, touch=True,
     peek=True, since=True, depths=True, pause=True, replication=True, keys_and_headers=True,
-    empty_messages=True, tombstones=True, retention=True, partitions=True, replicas=True, exclusive_partitions=True,
-    cumulative=True,
+    empty_messages=True, tombstones=True, deletion=True, retention=True, partitions=True, replicas=True,
+    exclusive_partitions=True, cumulative=True,
 )  # fmt: skip
 
 
@@ -83,6 +83,12 @@ class MemoryEngine:
             raise UsageError(f"{subscription} does not exist")
         some = [self.topic(subscription.topic).messages[place] for place in list(channel.waiting)[:count]]
         return [Batch.of(PeekOrigin(subscription.topic), Messages.of(some))] if some else []
+
+    async def delete(self, topic: str, channel: str = "") -> None:
+        if not channel:
+            self.all.pop(topic, None)
+        elif topic in self.all:
+            self.all[topic].channels.pop(channel, None)
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         return frozenset({("memory", str(id(self)))})

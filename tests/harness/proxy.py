@@ -3,6 +3,7 @@
 program ◀──▶ proxy ◀──▶ broker        cut()      what is open ends with a reset; new ones are let in
                                       refuse()   as cut, and nobody listens any more, until accept()
                                       stall()    nothing passes any more, both ways or one, until resume()
+                                      tamper     changes the bytes from the broker
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import selectors
 import socket
 import struct
 import threading
+from collections.abc import Callable
 
 from harness.ports import free_pair
 from harness.waiting import DEADLINE, wait_until
@@ -40,6 +42,7 @@ class Proxy:
         self.target = target
         self.port = free_pair()
         self.connections = 0  # let in so far
+        self.tamper: Callable[[bytes], bytes] | None = None  # called in the proxy's thread
         self.said = bytearray()  # what was passed on to the broker so far
         self._stalled_to = self._stalled_from = False
         self._cut_at: int | None = None
@@ -189,6 +192,8 @@ class Proxy:
             if not side.other.waiting:
                 self._pass_end(side.other)
             return
+        if self.tamper is not None and side.is_broker:
+            data = self.tamper(data)
         side.other.waiting += data
         self._give(side.other)
 

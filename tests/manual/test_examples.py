@@ -73,7 +73,7 @@ def test_every_session_prints_what_the_page_says(page: str, home: dict[str, str]
 
 
 def test_there_are_sessions_on_every_page_that_needs_them() -> None:
-    commands = {"q-pipe", "q-tail", "q-bridge", "q-to-file", "q-exec", "q-broker", "qtools"}
+    commands = {"q-pipe", "q-tail", "q-bridge", "q-to-file", "q-exec", "q-broker", "qtools", "qtools-soak"}
     subjects = {"concepts", "expressions", "formats", "install", "operations", "recipes", "routes", "schemas"}
     assert set(SESSIONS) == {"README"} | commands | subjects
     assert sum(len(steps(page)) for page in SESSIONS) > 80

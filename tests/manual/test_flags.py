@@ -21,6 +21,7 @@ COMMANDS = {
     "qtools.exec": ("q-exec", ""),
     "qtools.broker": ("q-broker", ""),
     "qtools.pubsub_http": ("q-pubsub-http", ""),
+    "qtools.soak": ("qtools-soak", ""),
 }
 SHARED = tabled_flags(text("options"))
 

@@ -15,7 +15,7 @@
     waiting_partitions.py  which partitions wait for a message that is not finished
     partition.py           one partition that is read: what is in flight, and how far it may be committed
     peek.py                shows what a channel has not finished
-    statistics.py          topics, their depths, and the lag of their groups
+    statistics.py          topics, their depths, and the lag of their groups; deletes them
 
 Partitions are read by librdkafka's threads; Python sees lists of messages. confluent-kafka is imported when a client is
 made, and never for another engine's URL.

@@ -31,6 +31,7 @@ CAPABILITIES = Capabilities(
     keys_and_headers=True,
     empty_messages=True,
     tombstones=True,
+    deletion=True,
     retention=True,
     partitions=True,
     replicas=True,
@@ -82,6 +83,12 @@ class KafkaEngine:
         from qtools.engines.kafka.peek import peek
 
         return await peek(subscription, self.settings, count)
+
+    async def delete(self, topic: str, channel: str = "") -> None:
+        """A channel is a group: it is deleted with what it has committed of all topics."""
+        from qtools.engines.kafka.statistics import delete
+
+        await delete(topic, channel, self.settings)
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         """The cluster's own id."""

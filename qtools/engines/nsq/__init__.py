@@ -12,6 +12,7 @@
     http_client.py      nsqd's HTTP API: size limits, depths, topics
     topics.py           which topics there are
     statistics.py       what waits in them
+    deletion.py         deletes a topic or a channel
     identity.py         which cluster it is
     local_broker.py     the private local broker: found, or started as a process
 

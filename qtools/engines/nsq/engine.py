@@ -34,6 +34,7 @@ CAPABILITIES = Capabilities(
     since=True,
     depths=True,
     pause=True,
+    deletion=True,
     replication=True,
 )
 
@@ -86,6 +87,11 @@ class NsqEngine:
         from qtools.engines.nsq.consume.history import peek
 
         return await peek(subscription, self.brokers, self.settings, count)
+
+    async def delete(self, topic: str, channel: str = "") -> None:
+        from qtools.engines.nsq.deletion import delete
+
+        await delete(topic, channel, self.brokers, self.settings)
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         from qtools.engines.nsq.identity import cluster_identity
