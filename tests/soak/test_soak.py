@@ -139,12 +139,14 @@ def test_a_broker_that_is_killed_and_keeps_its_word(
     if broker_kind == NSQD:
         pytest.skip("nsqd loses what it has in memory")
     broker = make_broker()
-    soak = start_soak(shell, url_of(broker, topic), "--duration", "10m", "--rate", "5000")
+    soak = start_soak(shell, url_of(broker, f"{topic}/soak"), "--duration", "10m", "--rate", "5000")
     for _ in range(3):
+        broker.wait_clients(topic, "soak")
         before = broker.published(topic)
         wait_until(lambda before=before: broker.published(topic) > before + 2000, what="messages")  # type: ignore[misc]
         broker.kill()
         broker.start()
+    broker.wait_clients(topic, "soak")
     wait_until(lambda: broker.published(topic) > 2000, what="messages")
     soak.signal(signal.SIGTERM)
     result = result_of(soak.wait())
