@@ -70,7 +70,7 @@ def test_keep(shell: Shell, broker: Broker, topic: str) -> None:
         (["x y"], "topic name 'x y' has ' '"),
         (["--size", "31"], "31 is less than 32 bytes"),
         (["--count", "0"], "0 is too small"),
-        (["--create-topics", "partitions=3"], "NSQ has no partitions and replicas"),
+        (["--create-topics", "partitions=3"], "NSQ has no partitions"),
     ],
 )
 def test_wrong_words_are_usage(shell: Shell, broker: Broker, words: list[str], text: str) -> None:
