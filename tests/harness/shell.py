@@ -243,8 +243,7 @@ class Shell:
             else self.start(
                 program,
                 *words,
-                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-                **settings,  # type: ignore[arg-type]
+                **({"stdin": subprocess.DEVNULL if input is None else subprocess.PIPE} | settings),  # type: ignore[arg-type]
             )
         )
         if input is None:
