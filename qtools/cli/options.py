@@ -240,9 +240,10 @@ def filter_options(on_error: str) -> Decorator:
 FORMATS = ("raw", "envelope", "msgpack", "length32")
 
 
-def format_option(text: str) -> Decorator:
+def format_option(text: str, *more: str) -> Decorator:
+    """--format. more: the formats that only this command has."""
     return click.option(
-        "--format", "-f", "format", type=click.Choice(FORMATS), default="raw", show_default=True, help=text
+        "--format", "-f", "format", type=click.Choice([*FORMATS, *more]), default="raw", show_default=True, help=text
     )
 
 

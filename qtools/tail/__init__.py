@@ -5,6 +5,10 @@ flags.py        checks the flags together
 options.py      what a run needs, as plain data
 app.py          one run: the source, the output, and the loop between them
 output.py       stdout as a Sink; it finishes only messages that are written completely
+template.py     --output: a line made of parts of each message
+columns.py      --fields: values of each message as columns
+json_envelope.py  --format json: envelopes whose body is JSON
+pretty.py       messages as a person reads them on a terminal
 peek_source.py  --peek: waiting messages as a Source
 terminal.py     makes control characters visible
 """

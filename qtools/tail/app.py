@@ -19,11 +19,12 @@ from qtools.cli.run import MESSAGES_COME_AGAIN, Signals, status_of_run
 from qtools.cli.types import plural
 from qtools.engines.contract import Source, SourceOptions
 from qtools.engines.requirements import require, require_for_end
+from qtools.errors import EvaluationError
 from qtools.flow.contract import FlowSource
 from qtools.flow.loop import Flow
 from qtools.formats.encoders import Format
 from qtools.tail.options import TailOptions
-from qtools.tail.output import Output, make_format
+from qtools.tail.output import Output, make_format, visible_on_terminal
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
@@ -96,9 +97,36 @@ async def tail(options: TailOptions, signals: Signals) -> int:
 
 
 def _form(options: TailOptions) -> Format:
-    return make_format(
-        options.format, options.delimiter, print_topic=options.print_topic, on_terminal=os.isatty(STDOUT)
-    )
+    on_terminal = os.isatty(STDOUT)
+    if options.template is not None or options.fields is not None:
+        return _chosen_form(options, on_terminal)
+    is_plain = options.format == "raw" and options.delimiter == b"\n" and not options.print_topic
+    if options.pretty or (options.pretty is None and on_terminal and is_plain):
+        from qtools.tail.pretty import pretty_format, wants_colours
+
+        topics = {source.topic for source in options.sources}
+        return pretty_format(shows_topic=len(topics) > 1, colours=on_terminal and wants_colours())
+    return make_format(options.format, options.delimiter, print_topic=options.print_topic, on_terminal=on_terminal)
+
+
+def _chosen_form(options: TailOptions, on_terminal: bool) -> Format:
+    """The form of --output, or of --fields. What has no result is empty, which is logged."""
+    from qtools.cli.failure_log import FailureLog
+
+    failures = FailureLog("qtools.tail")
+
+    def on_failure(error: EvaluationError) -> None:
+        failures.log("printed with an empty value", (str(error),))
+
+    if options.template is not None:
+        from qtools.tail.template import template_format
+
+        form = template_format(options.template, options.delimiter, on_failure)
+    else:
+        from qtools.tail.columns import columns_format
+
+        form = columns_format(list(options.fields or ()), options.format, on_failure)
+    return visible_on_terminal(form, options.delimiter) if on_terminal else form
 
 
 async def _peek(options: TailOptions, signals: Signals) -> int:

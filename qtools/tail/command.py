@@ -39,7 +39,28 @@ Exit status: 0 done, stdout closed by its reader, or SIGTERM; 1 failed, 2 usage,
 )
 @shared.format_option(
     "raw: the body and the delimiter. envelope: a line of JSON with the body, id, timestamp and so on. msgpack: the "
-    "same in binary. length32: a 4-byte length and the body. q-pipe reads all of them."
+    "same in binary. length32: a 4-byte length and the body. q-pipe reads these. json: the envelope with the body as "
+    "JSON, where it is JSON. tsv, csv: the values of --fields.",
+    "json", "tsv", "csv",
+)  # fmt: skip
+@click.option(
+    "--output",
+    "-o",
+    default=None,
+    metavar="TEMPLATE",
+    help="Print TEMPLATE for each message: %t topic, %T timestamp in ms, %k key, %s body, %S its length, %p partition, "
+    "%o offset, %h headers, %i id, %a attempts, %{EXPR} the result of an expression.",
+)
+@click.option(
+    "--fields",
+    default=None,
+    metavar="EXPR,...",
+    help="Print the results of these expressions as the columns of a line, with --format tsv or csv.  [default: tsv]",
+)
+@click.option(
+    "--pretty/--no-pretty",
+    default=None,
+    help="Print messages for people: the time, and JSON highlighted and indented.  [default: on a terminal]",
 )
 @shared.delimiter_option(
     r"The bytes after each raw message, with the escapes \n \t \0 \xHH; '' for none.  [default: \n]"

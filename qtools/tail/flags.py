@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from qtools.cli import options as shared
 from qtools.cli.broker import check_names, engine_of, topics_of
@@ -13,7 +13,17 @@ from qtools.errors import UsageError
 from qtools.names import EPHEMERAL, LONGEST_NAME, parse_source
 from qtools.tail.options import TailOptions
 
+if TYPE_CHECKING:
+    from qtools.expressions.expression import Expression
+    from qtools.tail.template import Part
+
 RULES = (
+    Excludes("output", ("print_topic", "fields", "pretty"), "--output says all that is printed: leave out {other}"),
+    Excludes(
+        "fields", ("select", "print_topic", "delimiter", "null", "pretty"),
+        "--fields says what is printed: leave out {other}",
+    ),
+    Excludes("pretty", ("print_topic", "delimiter", "null"), "--pretty is for people: leave out {other}"),
     Excludes(
         "peek", ("since", "until_empty", "until_now", "idle_timeout"),
         "--peek reads once, and takes nothing: it cannot be used with {other}",
@@ -26,6 +36,9 @@ class TailFlags(TypedDict):
 
     count: int | None
     format: str
+    output: str | None
+    fields: str | None
+    pretty: bool | None
     delimiter: bytes | None
     null: bool
     print_topic: bool
@@ -39,9 +52,15 @@ class TailFlags(TypedDict):
 def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -> TailOptions:
     """The options for the flags in `given`; UsageError if they do not go together. show: --quiet was not given."""
     flags = cast("TailFlags", given)
+    check_rules(given, RULES)
     if flags["format"] != "raw" and (flags["delimiter"] is not None or flags["null"] or flags["print_topic"]):
         raise UsageError("--delimiter, -0 and --print-topic go with --format raw only")
-    check_rules(given, RULES)
+    if flags["format"] != "raw" and (flags["output"] is not None or flags["pretty"]):
+        other = "--output" if flags["output"] is not None else "--pretty"
+        raise UsageError(f"{other} is a format of its own: leave out --format {flags['format']}")
+    form = "tsv" if flags["fields"] is not None and flags["format"] == "raw" else flags["format"]
+    if (flags["fields"] is not None) != (form in ("tsv", "csv")):
+        raise UsageError("--fields and --format tsv or csv go together: --fields '.id,.user.name' --format csv")
     own = f"q-tail-{os.getpid()}-{os.urandom(3).hex()}{EPHEMERAL}"
     address, names = topics_of(sources, "q-tail reads from")
     parsed = tuple(dict.fromkeys(parse_source(name, own, LONGEST_NAME) for name in names))
@@ -53,7 +72,7 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     others = dict(given)  # each of the functions below takes its own flags out of it
     if given["decode"] is not None and given["select"] is None:
         others["select"] = "."  # the decoded value is printed, not the body
-    reads_keys = flags["format"] in ("envelope", "msgpack") or others["where"] is not None
+    reads_keys = form in ("envelope", "msgpack", "json") or others["where"] is not None
     decoder = decoder_if_given(
         others, [others["select"], reads_keys], "--where, --select or --format envelope", shows_keys=True
     )
@@ -62,7 +81,10 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     return TailOptions(
         sources=parsed,
         engine=engine,
-        format=flags["format"],
+        format=form,
+        template=None if flags["output"] is None else _template(flags["output"]),
+        fields=None if flags["fields"] is None else _fields(flags["fields"]),
+        pretty=flags["pretty"],
         delimiter=shared.delimiter_of(others, may_be_empty=True),
         count=flags["count"],
         sample=flags["sample"],
@@ -78,3 +100,15 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         operations=shared.operations_of(others),
         show=show,
     )
+
+
+def _template(text: str) -> list[Part]:
+    from qtools.tail.template import parse_template
+
+    return parse_template(text)
+
+
+def _fields(text: str) -> list[Expression]:
+    from qtools.tail.columns import parse_fields
+
+    return parse_fields(text)

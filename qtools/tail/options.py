@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ from qtools.engines.contract import EndConditions, Engine
 from qtools.names import Subscription
 
 if TYPE_CHECKING:  # few runs filter, and its modules take time to import
+    from qtools.expressions.expression import Expression
     from qtools.flow.filter import Rules
     from qtools.schemas.decoding import BatchDecoder
+    from qtools.tail.template import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class TailOptions:
     rules: Rules | None = None  # --where and --select
     decoder: BatchDecoder | None = None
     print_topic: bool = False
+    template: Sequence[Part] | None = None  # --output
+    fields: Sequence[Expression] | None = None  # --fields
+    pretty: bool | None = None  # None: on a terminal
     ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False
     since: float | None = None  # s since 1970: the time of the first message of new channels

@@ -22,14 +22,23 @@ from qtools.message import Batch
 def make_format(name: str, delimiter: bytes, *, print_topic: bool, on_terminal: bool) -> Format:
     """The format `name`. print_topic: begin each raw message with `TOPIC | `. on_terminal: make control characters in
     text formats visible."""
-    form = _with_topic(delimiter) if print_topic else encoders.make_format(name, delimiter)
+    if name == "json":
+        from qtools.tail.json_envelope import encode_json
+
+        form = Format(encode_json)
+    else:
+        form = _with_topic(delimiter) if print_topic else encoders.make_format(name, delimiter)
     if not on_terminal or name in ("msgpack", "length32"):
         return form
+    # JSON escapes C0 characters, but not C1 and bidirectional marks.
+    return visible_on_terminal(form, delimiter if name == "raw" else b"")
+
+
+def visible_on_terminal(form: Format, delimiter: bytes) -> Format:
+    """`form` with control characters made visible. The delimiter is the user's choice and stays as it is."""
     from qtools.tail.terminal import visible
 
-    # The delimiter is the user's choice and stays as it is. JSON escapes C0 characters, but not C1 and bidirectional
-    # marks.
-    end = len(delimiter) if name == "raw" else 0
+    end = len(delimiter)
     pieces = form.pieces
 
     def shown(piece: bytes) -> bytes:
