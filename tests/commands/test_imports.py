@@ -43,7 +43,7 @@ PIPE = """
 TAIL = """
     qtools.cli.consume_run qtools.imports
     qtools.engines.nsq.consume qtools.engines.nsq.consume.backlog_guard qtools.engines.nsq.consume.backlog_warnings
-    qtools.engines.nsq.consume.consumer qtools.engines.nsq.consume.drain qtools.engines.nsq.consume.flow_control
+    qtools.engines.nsq.consume.consumer qtools.engines.nsq.consume.drain qtools.engines.connections.flow_control
     qtools.engines.nsq.consume.source qtools.engines.nsq.http_client
     qtools.formats.encoders
     qtools.tail qtools.tail.app qtools.tail.command qtools.tail.flags qtools.tail.options qtools.tail.output

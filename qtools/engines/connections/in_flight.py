@@ -33,20 +33,22 @@ class Acknowledger(Protocol):
 class InFlightLedger:
     """The messages that arrived on one connection and are neither finished nor requeued.
 
-    count: how many. on_finish: if set, it is called with the number of messages before their FINs are sent.
+    count: how many. on_finish: if set, it is called with the number of messages before they are acknowledged.
+    delivery_class: what is made for the messages of each read.
     """
 
-    __slots__ = ("_deliveries", "connection", "count", "on_finish")
+    __slots__ = ("_deliveries", "connection", "count", "delivery_class", "on_finish")
 
-    def __init__(self, connection: Acknowledger) -> None:
+    def __init__(self, connection: Acknowledger, delivery_class: type[Delivery] | None = None) -> None:
         self.connection = connection
+        self.delivery_class = delivery_class or Delivery
         self.count = 0
         self.on_finish: Callable[[int], None] | None = None
         self._deliveries: deque[Delivery] = deque()  # by `at`; a finished one is removed once it is the first
 
     def add(self, ids: list[bytes], now: float) -> Delivery:
         """Record the messages of one read, which arrived at the loop time `now`."""
-        delivery = Delivery(self, ids, now)
+        delivery = self.delivery_class(self, ids, now)
         self.count += len(ids)
         self._deliveries.append(delivery)
         return delivery

@@ -2,7 +2,6 @@
 
 source.py            a consumer with what a run asks and warns about: what commands read from
 consumer.py          many connections as one Source
-flow_control.py      how max-in-flight is shared among the connections
 drain.py             when a run ends by itself: the channels are empty, nothing more arrives, or a limit is reached
 backlog_guard.py     keeps a temporary channel from taking a topic's only messages
 backlog_warnings.py  warnings about messages that a run will not receive

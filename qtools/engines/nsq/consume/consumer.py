@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from qtools.engines.connections.flow_control import share
 from qtools.engines.connections.in_flight import Delivery, merge_deliveries
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.connection_pool import ConnectionPool
-from qtools.engines.nsq.consume.flow_control import share
 from qtools.engines.nsq.discovery import Discovery
 from qtools.engines.nsq.settings import Settings
 from qtools.message import NO_STAMP, Batch, Messages, redelivered, timestamp_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtools.engines.nsq.consume.flow_control import share
+from qtools.engines.connections.flow_control import share
 
 connections = st.lists(st.tuples(st.booleans(), st.integers(1, 3000)), max_size=12)
 
