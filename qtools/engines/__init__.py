@@ -12,5 +12,6 @@ connections/  connections to a broker: opened, kept, closed, with TLS; no protoc
 nsq/         NSQ: nsqd and nsqlookupd, and q-broker, which speaks the same protocol
 kafka/       Kafka, on librdkafka
 amqp/        RabbitMQ
+jetstream/   NATS JetStream
 redis/       Redis Streams, also of Valkey
 """

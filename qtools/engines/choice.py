@@ -24,7 +24,7 @@ from qtools.engines.connection_options import (
     password_refused,
     refuse_passwords,
 )
-from qtools.engines.url import LOCAL, BrokerUrl, default_ports, is_url, parse_url
+from qtools.engines.url import LOCAL, BrokerUrl, example_urls, is_url, parse_url
 from qtools.errors import AddressInvalid, UsageError, without_userinfo
 
 if TYPE_CHECKING:
@@ -58,9 +58,15 @@ def _kafka() -> EngineOptions:
     return ENGINE
 
 
+def _nats() -> EngineOptions:
+    from qtools.engines.jetstream.options import ENGINE
+
+    return ENGINE
+
+
 # The engines: the name, as url.SCHEMES has it → what the engine declares of its settings. It is imported only for an
 # engine that is used.
-ENGINES: dict[str, Callable[[], EngineOptions]] = {"NSQ": _nsq, "Kafka": _kafka}
+ENGINES: dict[str, Callable[[], EngineOptions]] = {"NSQ": _nsq, "Kafka": _kafka, "NATS": _nats}
 
 
 def choose_broker(
@@ -184,9 +190,8 @@ def _profile_name(word: str, origin: str) -> str:
         raise UsageError(f"{origin} is empty: name a URL or a profile, or leave it out")
     shown = without_userinfo(word)
     is_place = re.fullmatch(r"[\w.-]+:[0-9]+|\[[0-9a-fA-F:.]+\](:[0-9]+)?", shown)
-    examples = [f"{name}://{shown if is_place else f'HOST:{port}'}" for name, port in default_ports().items()]
-    written = f"{', '.join(examples[:-1])}, or {examples[-1]}"
-    raise UsageError(f"{origin}: {shown!r} is neither a URL nor the name of a profile: write {written}")
+    examples = example_urls(shown if is_place else "")
+    raise UsageError(f"{origin}: {shown!r} is neither a URL nor the name of a profile: write {examples}")
 
 
 def _refuse_userinfo(url: BrokerUrl) -> None:

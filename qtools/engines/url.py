@@ -37,16 +37,28 @@ SCHEMES = {
     UNIX: Scheme("NSQ", 0),
     "kafka": Scheme("Kafka", 9092),
     "kafkas": Scheme("Kafka", 9092, is_tls=True),
+    "nats": Scheme("NATS", 4222),
+    "natss": Scheme("NATS", 4222, is_tls=True),
 }
 # Schemes of engines that this version does not have: scheme → the engine.
 OTHER_ENGINES = {
-    "nats": "NATS JetStream",
-    "natss": "NATS JetStream",
     "redis": "Redis Streams",
     "rediss": "Redis Streams",
     "amqp": "RabbitMQ",
     "amqps": "RabbitMQ",
 }
+
+
+def known_engines() -> str:
+    """The names of all engines, as a part of a sentence."""
+    *names, last = dict.fromkeys(known.engine for known in SCHEMES.values())
+    return f"{', '.join(names)} and {last}"
+
+
+def example_urls(place: str = "") -> str:
+    """A URL of each engine, as a part of a sentence. place: "HOST:PORT" for all of them."""
+    urls = [f"{name}://{place or f'HOST:{port}'}" for name, port in default_ports().items()]
+    return f"{', '.join(urls[:-1])}, or {urls[-1]}"
 
 
 def default_ports() -> dict[str, int]:
@@ -177,9 +189,9 @@ def _split_scheme(text: str, shown: str) -> tuple[str, str, str]:
         raise AddressInvalid(shown, "is no URL such as nsq://HOST:4150")
     scheme = found[1].lower()
     if scheme in OTHER_ENGINES:
-        engines = " and ".join(dict.fromkeys(known.engine for known in SCHEMES.values()))
         raise AddressInvalid(
-            shown, f"is an address of {OTHER_ENGINES[scheme]}, which this version does not have; it has {engines}"
+            shown,
+            f"is an address of {OTHER_ENGINES[scheme]}, which this version does not have; it has {known_engines()}",
         )
     if scheme not in SCHEMES:
         raise AddressInvalid(shown, f"has the unknown scheme {scheme!r}; known are {_listed(SCHEMES)}")

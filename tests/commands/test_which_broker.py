@@ -15,6 +15,8 @@ from harness.certificates import Certificates
 from harness.shell import Done, Shell
 from harness.waiting import wait_until
 
+from qtools.engines.url import example_urls, known_engines
+
 pytestmark = pytest.mark.forks
 
 WAYS = ["flag", "environment", "profile", "profile in the environment", "address"]
@@ -214,7 +216,7 @@ def test_a_shell_completes_profiles_and_schemes(shell: Shell, program: str, flag
         done = fine(shell.run(program, environ={**environ, "COMP_WORDS": f"{program} {flag} {word}"}))
         return [line for line in done.lines if line]
 
-    assert completed("n") == [b"plain,nsq://", b"plain,nsqs://", b"plain,nsq+lookupd://", b"plain,nsqs+lookupd://",
+    assert completed("ns") == [b"plain,nsq://", b"plain,nsqs://", b"plain,nsq+lookupd://", b"plain,nsqs+lookupd://",
                               b"plain,nsq+unix:/"]  # fmt: skip
     write_profile(shell, '[broker.prod]\nurl = "nsq://h"\n[broker.prep]\n')
     assert completed("pr") == [b"plain,prod", b"plain,prep"]
@@ -239,11 +241,11 @@ COMMANDS = {
     ("words", "environ", "message"),
     [
         (["-b", "nsq://h", "--nsqd", "h"], {}, "--broker and --nsqd both name the broker: leave out --nsqd"),
-        (["-b", "redis://h"], {}, "--broker: address 'redis://h' is an address of Redis Streams, which this version"
-                                  " does not have; it has NSQ and Kafka"),
+        (["-b", "amqp://h"], {}, "--broker: address 'amqp://h' is an address of RabbitMQ, which this version"
+                                 f" does not have; it has {known_engines()}"),
         (["-b", "prod"], {}, "--broker: there is no profile 'prod': CONFIG does not exist"),
         ([], {"QTOOLS_BROKER": "h:4150"},
-         "QTOOLS_BROKER: 'h:4150' is neither a URL nor the name of a profile: write nsq://h:4150, or kafka://h:4150"),
+         f"QTOOLS_BROKER: 'h:4150' is neither a URL nor the name of a profile: write {example_urls('h:4150')}"),
         ([], {"QTOOLS_BROKER": "nsq://h", "QTOOLS_NSQD": "h"},
          "QTOOLS_BROKER and QTOOLS_NSQD are both set: unset QTOOLS_NSQD"),
         (["-b", "nsq://h", "--engine-option", "tls"], {}, "--engine-option 'tls' is not KEY=VALUE"),

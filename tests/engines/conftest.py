@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from harness.certificates import Certificates
 from harness.kafka import shared_node, why_not
+from harness.nats import NEW, OLD, why_no_nats
 
 from tests.engines.clusters.cluster import Cluster
+from tests.engines.clusters.jetstream import NatsCluster, OldNatsCluster
 from tests.engines.clusters.memory import CumulativeMemoryCluster, MemoryCluster
 from tests.engines.clusters.nsq import NsqdCluster, QBrokerCluster
 
@@ -20,8 +22,21 @@ KINDS: dict[str, type[Cluster]] = {
     "nsqd": NsqdCluster,
     "memory": MemoryCluster,
     "memory-cumulative": CumulativeMemoryCluster,
+    "nats": NatsCluster,
+    "nats-2.9": OldNatsCluster,
 }
-MARKS = {"nsqd": [pytest.mark.nsqd], KAFKA: [pytest.mark.slow, pytest.mark.timeout(300)]}
+
+
+def _unless(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(bool(reason), reason=reason)
+
+
+MARKS = {
+    "nsqd": [pytest.mark.nsqd],
+    "nats": [_unless(why_no_nats(NEW))],
+    "nats-2.9": [_unless(why_no_nats(OLD)), pytest.mark.slow],
+    KAFKA: [pytest.mark.slow, pytest.mark.timeout(300)],
+}
 ALL = [pytest.param(kind, marks=MARKS.get(kind, [])) for kind in (*KINDS, KAFKA)]
 WITH_SERVER = [each for each in ALL if each.values[0] == KAFKA or KINDS[str(each.values[0])].has_server]
 

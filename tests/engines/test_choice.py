@@ -11,7 +11,7 @@ from qtools.engines.choice import BrokerFlags, choose_broker, divide_flags, engi
 from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.nsq.address import Address, Brokers, local_address
 from qtools.engines.nsq.engine import NsqEngine
-from qtools.engines.url import BrokerUrl, parse_url
+from qtools.engines.url import BrokerUrl, example_urls, parse_url
 from qtools.errors import UsageError
 
 SECRET = "s3cret-of-the-test"
@@ -98,9 +98,10 @@ def test_several_urls_are_one_cluster(environ: dict[str, str]) -> None:
         ({"broker": ["nsq://a"], "address": f"nsq://:{SECRET}@b:1"},
          "the topic's address (nsq://b:1) names the broker, and so does --broker: leave out --broker"),
         ({"broker": [""]}, "--broker is empty: name a URL or a profile, or leave it out"),
-        ({"broker": ["h:4150"]}, "--broker: 'h:4150' is neither a URL nor the name of a profile: write nsq://h:4150, or kafka://h:4150"),
+        ({"broker": ["h:4150"]},
+         f"--broker: 'h:4150' is neither a URL nor the name of a profile: write {example_urls('h:4150')}"),
         ({"broker": [f"a:{SECRET}@h"]},
-         "--broker: 'h' is neither a URL nor the name of a profile: write nsq://HOST:4150, or kafka://HOST:9092"),
+         f"--broker: 'h' is neither a URL nor the name of a profile: write {example_urls()}"),
         ({"broker": ["nsq://h/t"]},
          "--broker: nsq://h:4150/t names a topic: --broker takes a broker only,"
          " nsq://h:4150"),

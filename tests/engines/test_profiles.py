@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qtools.engines.profiles import Profile, read_profile
-from qtools.engines.url import BrokerUrl
+from qtools.engines.url import BrokerUrl, known_engines
 from qtools.errors import StartError, UsageError
 
 SECRET = "s3cret-of-the-test"
@@ -124,8 +124,8 @@ def test_one_password_is_enough(tmp_path: Path, write: Write, text: str) -> None
         ('[broker.prod]\nurl = "nsq://h"\npassword = 7\n', "FILE: [broker.prod]: password is not a string"),
         ('[broker.prod]\nurl = "h:4150"\n',
          "FILE: [broker.prod]: url: address 'h:4150' is no URL such as nsq://HOST:4150"),
-        ('[broker.prod]\nurl = "nats://h"\n', "FILE: [broker.prod]: url: address 'nats://h' is an address of NATS"
-                                              " JetStream, which this version does not have; it has NSQ and Kafka"),
+        ('[broker.prod]\nurl = "amqp://h"\n', "FILE: [broker.prod]: url: address 'amqp://h' is an address of RabbitMQ"
+                                              f", which this version does not have; it has {known_engines()}"),
         ('[broker.prod]\nurl = "nsq://h/t"\n',
          "FILE: [broker.prod]: url: nsq://h:4150/t names a topic; a profile names a broker only"),
     ],

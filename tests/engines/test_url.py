@@ -10,7 +10,16 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from qtools.engines.url import OTHER_ENGINES, SCHEMES, BrokerUrl, is_url, parse_url, split_address
+from qtools.engines.url import (
+    OTHER_ENGINES,
+    SCHEMES,
+    BrokerUrl,
+    example_urls,
+    is_url,
+    known_engines,
+    parse_url,
+    split_address,
+)
 from qtools.errors import AddressInvalid, UsageError, without_userinfo
 from qtools.names import is_valid_name
 
@@ -51,7 +60,9 @@ def test_a_url_is_taken_apart(text: str, expected: BrokerUrl) -> None:
 
 
 def test_what_a_scheme_says() -> None:
-    assert [scheme for scheme in SCHEMES if BrokerUrl(scheme).is_tls] == ["nsqs", "nsqs+lookupd", "kafkas"]
+    with_tls = {"nsqs", "kafkas", "natss", "rediss", "amqps"}
+    for scheme in SCHEMES:
+        assert BrokerUrl(scheme).is_tls == (scheme.partition("+")[0] in with_tls)
     assert [scheme for scheme in SCHEMES if BrokerUrl(scheme).is_lookupd] == ["nsq+lookupd", "nsqs+lookupd"]
 
 
@@ -60,7 +71,7 @@ def test_what_a_scheme_says() -> None:
     [
         ("h:4150", "address 'h:4150' is no URL such as nsq://HOST:4150"),
         ("http://h:1", "address 'http://h:1' has the unknown scheme 'http'; known are nsq://, nsqs://, nsq+lookupd://,"
-                       " nsqs+lookupd://, nsq+unix:/PATH, kafka://, kafkas://"),
+                       " nsqs+lookupd://, nsq+unix:/PATH, " + ", ".join(f"{name}://" for name in [*SCHEMES][5:])),
         ("nsq://", "address 'nsq://' names no host: write nsq://HOST:4150"),
         ("nsq:///t", "address 'nsq:///t' names no host: write nsq://HOST:4150"),
         ("nsq+lookupd://:4161", "address 'nsq+lookupd://:4161' names no host: write nsq+lookupd://HOST:4161"),
@@ -91,13 +102,20 @@ def test_what_is_no_url_is_said_in_one_line(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+def test_examples_have_every_engine() -> None:
+    assert example_urls("h:1").startswith("nsq://h:1, kafka://h:1, ")
+    assert ", or " in example_urls()
+    assert all(f"{name}://HOST:" in example_urls() for name in ("nsq", "kafka", "nats"))
+    assert known_engines().startswith("NSQ, Kafka")
+
+
 @pytest.mark.parametrize("scheme", OTHER_ENGINES)
 def test_an_engine_of_a_later_version_is_named(scheme: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_url(f"{scheme}://:{SECRET}@h1:1,h2/t")
     assert str(caught.value) == (
         f"address '{scheme}://h1:1,h2/t' is an address of {OTHER_ENGINES[scheme]}, which this version does not have;"
-        " it has NSQ and Kafka"
+        f" it has {known_engines()}"
     )
 
 

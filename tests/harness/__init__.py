@@ -5,6 +5,7 @@ shell.py          the installed programs as subprocesses, in an environment of t
 ports.py          pairs of free ports that nothing else on the machine takes by chance
 brokers.py        q-broker, nsqd and nsqlookupd, handled alike: start, stop, kill, fill, drain, ask
 reader.py         NSQ's protocol spoken by hand, so that what is in a queue is not judged by the client under test
+nats.py           nats-server, and NATS's own client to see what is in a stream
 kafka.py          Apache Kafka: one node or several, killed and frozen
 kafka_security.py Apache Kafka that listens with TLS and SASL
 kafka_client.py   librdkafka's own clients, to see what is in a Kafka without the client under test

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from qtools import __version__
+from qtools.engines.connections import stream_connection
 from qtools.engines.connections.foreign_protocol import describe_foreign
 from qtools.engines.connections.open_connection import PeerAddress, open_connection
 from qtools.engines.connections.stream_connection import HIGH_WATER, StreamConnection
@@ -103,13 +104,18 @@ class NatsConnection(StreamConnection[ServerInfo]):
 
     async def close(self) -> None:
         """Close after the server has processed all that was sent, or after a time."""
-        if self.is_open and self._established.done() and not self._established.exception():
-            try:
-                async with asyncio.timeout(3):
-                    await self.flush()
-            except (TimeoutError, NetworkError) as error:
-                log.info("%s: closed without an answer to the last commands: %s", self.address, error)
-        await self._end_stream()
+        try:
+            async with asyncio.timeout(stream_connection.LINGER):
+                await self.flush()
+        except (TimeoutError, NetworkError) as error:
+            log.info("%s: closed without an answer to the last commands: %s", self.address, error)
+            self.abort()
+            return
+        self._closing = True
+        assert self._transport is not None
+        self._transport.close()
+        await asyncio.wait([self.lost], timeout=stream_connection.LINGER)
+        self._transport.abort()
 
     # ── the handshake ──
 

@@ -14,6 +14,7 @@ from qtools.message import Batch
 from qtools.names import LONGEST_NAME, Subscription
 
 if TYPE_CHECKING:
+    from qtools.engines.connections.tls import TlsSettings
     from qtools.engines.jetstream.consume.source import JetStreamSource
     from qtools.engines.jetstream.publish.publisher import JetStreamPublisher
     from qtools.engines.jetstream.topics import JetStreamTopics
@@ -43,6 +44,15 @@ class JetStreamEngine:
 
     def __init__(self, settings: JetStreamSettings) -> None:
         self.settings = settings
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        given = self.settings
+        if not (given.tls or any(given.tls_files)):
+            return None
+        from qtools.engines.connections.tls import TlsSettings
+
+        return TlsSettings(given.tls, given.tls_files, "a natss:// URL")
 
     def source(self, subscriptions: Sequence[Subscription], options: SourceOptions | None = None) -> JetStreamSource:
         from qtools.engines.jetstream.consume.source import JetStreamSource

@@ -1,30 +1,31 @@
-"""JetStream's options by key, from a profile, a URL's query, --engine-option or flags. In: pairs. Out: an engine.
+"""NATS's settings of a connection, from flags, a URL's query, --engine-option or a profile. In: what was given for a
+connection (engines/connection_options.py). Out: an engine.
 
-Secrets come from a file, the environment (QTOOLS_NATS_USER, QTOOLS_NATS_PASSWORD, QTOOLS_NATS_TOKEN) or a profile.
+A secret without a user is a token, as in nats://TOKEN@HOST.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from qtools.durations import parse_duration
+from qtools.engines.connection_options import (
+    SHARED_OPTIONS,
+    ConnectionRequest,
+    EngineOptions,
+    Option,
+    merged_fields,
+    parse_switch,
+    parse_text,
+    read_secret_file,
+    secret_as_text,
+)
 from qtools.engines.jetstream.engine import JetStreamEngine
 from qtools.engines.jetstream.settings import JetStreamSettings
-from qtools.engines.option_values import parse_switch, read_secret_file
-from qtools.engines.url import BrokerUrl
-from qtools.errors import StartError, UsageError
+from qtools.errors import UsageError
 
-_NSQ_FLAGS = {
-    "snappy": "--snappy", "deflate": "--deflate", "deflate_level": "--deflate-level", "msg_timeout": "--msg-timeout",
-}  # fmt: skip
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a text")
-    return value
+_STREAM = "stream "  # before a field of the configuration of streams that are created
 
 
 def _seconds(value: Any) -> float:
@@ -57,130 +58,58 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return convert
 
 
-# Keys → the fields of JetStreamSettings, or names of secret files; and how values are converted.
-_OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "client_id": ("client_id", _text), "tls": ("tls", parse_switch), "tls_first": ("tls_first", parse_switch),
-    "tls_ca": ("tls_ca", _text), "tls_cert": ("tls_cert", _text), "tls_key": ("tls_key", _text),
-    "tls_insecure_skip_verify": ("tls_insecure", parse_switch), "user": ("user", _text),
-    "password_file": ("password_file", _text), "auth_secret_file": ("password_file", _text),
-    "token_file": ("token_file", _text), "nkey_file": ("nkey_file", _text), "creds_file": ("creds_file", _text),
-    "domain": ("domain", _text), "ping_interval": ("ping_interval", _seconds),
-    "connect_timeout": ("connect_timeout", _seconds), "ack_wait": ("ack_wait", _seconds),
-}  # fmt: skip
-_FILES = frozenset({"tls_ca", "tls_cert", "tls_key", "password_file", "token_file", "nkey_file", "creds_file"})
-# Keys → fields of the configuration of streams that are created.
-_STREAM: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "stream_replicas": ("num_replicas", _count), "stream_storage": ("storage", _one_of("file", "memory")),
-    "stream_retention": ("retention", _one_of("limits", "interest", "workqueue")),
-    "stream_discard": ("discard", _one_of("old", "new")), "stream_max_age": ("max_age", _nanoseconds),
-    "stream_max_bytes": ("max_bytes", _count), "stream_max_msgs": ("max_msgs", _count),
-    "stream_max_msg_size": ("max_msg_size", _count), "stream_duplicate_window": ("duplicate_window", _nanoseconds),
-}  # fmt: skip
+_OWN: dict[str, Option] = {
+    "ack_wait": Option("ack_wait", _seconds),
+    "connect_timeout": Option("connect_timeout", _seconds),
+    "creds_file": Option("creds_file", parse_text, is_file=True),
+    "domain": Option("domain", parse_text),
+    "nkey_file": Option("nkey_file", parse_text, is_file=True),
+    "ping_interval": Option("ping_interval", _seconds),
+    "stream_discard": Option(_STREAM + "discard", _one_of("old", "new")),
+    "stream_duplicate_window": Option(_STREAM + "duplicate_window", _nanoseconds),
+    "stream_max_age": Option(_STREAM + "max_age", _nanoseconds),
+    "stream_max_bytes": Option(_STREAM + "max_bytes", _count),
+    "stream_max_msg_size": Option(_STREAM + "max_msg_size", _count),
+    "stream_max_msgs": Option(_STREAM + "max_msgs", _count),
+    "stream_replicas": Option(_STREAM + "num_replicas", _count),
+    "stream_retention": Option(_STREAM + "retention", _one_of("limits", "interest", "workqueue")),
+    "stream_storage": Option(_STREAM + "storage", _one_of("file", "memory")),
+    "tls_first": Option("tls_first", parse_switch),
+    "user": Option("user", parse_text),
+}
 
 
-def convert_options(pairs: Mapping[str, Any], where: str, file: Callable[[str], str] = str) -> dict[str, Any]:
-    """Options by key → fields of JetStreamSettings, paths of secret files, and "stream" (a dict). UsageError names
-    `where` they were given. file: turns a value into a path."""
-    fields: dict[str, Any] = {}
-    stream: dict[str, Any] = {}
-    for key, value in pairs.items():
-        plain = key.replace("-", "_").replace(".", "_")
-        name, convert = _OPTIONS.get(plain) or _STREAM.get(plain) or ("", _text)
-        if not name:
-            known = ", ".join(sorted([*_OPTIONS, *_STREAM]))
-            raise UsageError(f"{where}: NATS has no option {key!r}; it has {known}")
-        try:
-            converted = convert(value)
-        except ValueError as error:
-            raise UsageError(f"{where}: {key}: {error}") from error
-        if plain in _STREAM:
-            stream[name] = converted
+def _make_engine(request: ConnectionRequest) -> JetStreamEngine:
+    """The servers of the URLs. UsageError, StartError."""
+    fields = merged_fields(request, ENGINE)
+    names = [name for name in fields if name.startswith(_STREAM)]
+    fields["stream"] = tuple((name.removeprefix(_STREAM), fields.pop(name)) for name in names)
+    secret = secret_as_text(fields.pop("secret"), request.choice.origin)
+    creds, nkey = fields.pop("creds_file", ""), fields.pop("nkey_file", "")
+    user = fields.pop("user")
+    if creds and nkey:
+        raise UsageError("creds_file and nkey_file both say who the user is: leave out one")
+    if creds or nkey:
+        from qtools.engines.jetstream.credentials import check_seed, parse_credentials
+
+        text = secret_as_text(read_secret_file(creds or nkey), creds or nkey)
+        if creds:
+            fields["jwt"], fields["nkey_seed"] = parse_credentials(text, creds)
         else:
-            fields[name] = file(converted) if name in _FILES else converted
-    if stream:
-        fields["stream"] = stream
-    return fields
-
-
-Layer = tuple[Mapping[str, Any], str, Callable[[str], str]]
-
-
-def engine_of_options(
-    program: str,
-    urls: Sequence[BrokerUrl],
-    origin: str,
-    layers: Sequence[Layer],
-    flags: Mapping[str, Any],
-    environ: Mapping[str, str],
-) -> JetStreamEngine:
-    """The engine for the servers of `urls`. UsageError, StartError.
-
-    origin: where the broker was named. layers: options, where they were given, and what a path in them means; the
-    weakest first. flags: the flags that were given, by field of NSQ's Settings.
-    """
-    fields: dict[str, Any] = {}
-    stream: dict[str, Any] = {}
-    for pairs, where, file in layers:
-        converted = convert_options(pairs, where, file)
-        stream |= converted.pop("stream", {})
-        fields |= converted
-    for name, flag in _NSQ_FLAGS.items():
-        if flags.get(name):
-            raise UsageError(f"{flag} is for NSQ, and {origin} is NATS: leave it out")
-    fields |= {name: value for name, value in flags.items() if name in JetStreamSettings._fields}
-    url = urls[0]
-    if url.is_tls and fields.get("tls") is False:
-        raise UsageError(f"{origin}: {url.scheme}:// is TLS, and the option tls is false: leave out one")
-    fields["tls"] = url.is_tls or fields.get("tls", False)
-    fields |= _user(fields, url, str(flags.get("secret_file") or ""), environ)
-    hosts = tuple(dict.fromkeys(host for each in urls for host in each.hosts))
-    settings = JetStreamSettings(**fields | {"hosts": hosts, "program": program, "stream": tuple(stream.items())})
-    if settings.tls_key and not settings.tls_cert:
-        raise UsageError("--tls-key needs --tls-cert")
-    if not settings.tls and (settings.tls_ca or settings.tls_cert or settings.tls_insecure):
-        raise UsageError("--tls-ca, --tls-cert and --tls-insecure-skip-verify need --tls, or a natss:// URL")
-    if settings.tls:
-        from qtools.engines.connections.tls import make_tls_context
-
-        make_tls_context(settings.tls_files)  # a file that cannot be used is reported now
+            fields["nkey_seed"] = text.strip()
+            check_seed(fields["nkey_seed"], nkey)
+    elif user and secret:
+        fields |= {"user": user, "password": secret}
+    else:
+        fields["token"] = secret or user
+    settings = JetStreamSettings(hosts=request.hosts, program=request.program, **fields)
     return JetStreamEngine(settings)
 
 
-def _user(fields: dict[str, Any], url: BrokerUrl, secret_file: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The fields that say who the user is. Paths of secret files are removed from `fields`."""
-    files = {name: fields.pop(name, "") for name in ("password_file", "token_file", "nkey_file", "creds_file")}
-    files["password_file"] = secret_file or files["password_file"]
-    given = [name for name, path in files.items() if path]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} both say who the user is: leave out one")
-    if files["creds_file"]:
-        from qtools.engines.jetstream.credentials import parse_credentials
-
-        jwt, seed = parse_credentials(_content(files["creds_file"]), files["creds_file"])
-        return {"jwt": jwt, "nkey_seed": seed}
-    if files["nkey_file"]:
-        from qtools.engines.jetstream.credentials import check_seed
-
-        seed = _content(files["nkey_file"]).strip()
-        check_seed(seed, files["nkey_file"])
-        return {"nkey_seed": seed}
-    if files["token_file"]:
-        return {"token": _content(files["token_file"])}
-    user = fields.get("user") or url.user or environ.get("QTOOLS_NATS_USER", "")
-    password = url.password or environ.get("QTOOLS_NATS_PASSWORD", "")
-    if files["password_file"]:
-        password = _content(files["password_file"])
-    if user and not password and user == url.user:
-        return {"user": "", "token": user}  # nats://TOKEN@HOST, as NATS's own clients take it
-    if user or password:
-        # Without a user, a secret is a token: --auth-secret-file needs no other flag.
-        return {"user": user, "password": password} if user else {"token": password}
-    return {"token": environ.get("QTOOLS_NATS_TOKEN", "")}
-
-
-def _content(path: str) -> str:
-    """The text of a secret file."""
-    try:
-        return read_secret_file(str(Path(path))).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise StartError(f"cannot read the secret file {path}: {error}") from error
+ENGINE = EngineOptions(
+    engine="NATS",
+    options=SHARED_OPTIONS | _OWN,
+    make=_make_engine,
+    password_variable="QTOOLS_NATS_PASSWORD",
+    user_variable="QTOOLS_NATS_USER",
+)

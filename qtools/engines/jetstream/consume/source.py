@@ -32,6 +32,7 @@ log = logging.getLogger("qtools.nats")
 
 UNREAD_BYTES = 32 * 1024 * 1024  # of bodies that were not read; no more is asked for beyond that
 ACTIVE = 1.0  # s since its last message for which a consumer counts as active
+LINGER = 3.0  # s that the server may take to read the last acknowledgements
 TICK = 0.1  # s: the shortest time between two looks at what has to be touched
 
 
@@ -166,13 +167,14 @@ class JetStreamSource:
             consumer.cancel()
         if connection is not None:
             try:
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(LINGER):
                     await connection.flush()  # what the server had delivered before has arrived, and is given back too
                     for consumer in self._consumers:
                         consumer.give_all_back()
                     await self._delete_temporary()
             except (TimeoutError, NetworkError, BrokerError) as error:
                 log.info("%s: the end of the run was not acknowledged: %s", self._settings, error)
+                connection.abort()
         await self._client.close()
 
     async def _delete_temporary(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from qtools.attributes import TOMBSTONE, Attributes
 from qtools.engines.contract import PublisherOptions
-from qtools.engines.jetstream.api import JetStreamApi, check_name
+from qtools.engines.jetstream.api import JetStreamApi
 from qtools.engines.jetstream.client import NatsClient
 from qtools.engines.jetstream.connection import NatsConnection
 from qtools.engines.jetstream.protocol import commands
@@ -25,9 +25,10 @@ from qtools.engines.jetstream.protocol.pub_acks import PubRefusal, read_pub_acks
 from qtools.engines.jetstream.protocol.server_info import ServerRefusal
 from qtools.engines.jetstream.protocol.server_reader import NatsMessages
 from qtools.engines.jetstream.publish.publish_window import PublishRun, PublishWindow
-from qtools.engines.jetstream.publish.refusals import error_of, is_for_now, is_no_stream, no_such_topic
+from qtools.engines.jetstream.publish.refusals import error_of, is_for_now, is_no_stream
+from qtools.engines.jetstream.publish.topic_streams import TopicStreams
 from qtools.engines.jetstream.settings import JetStreamSettings
-from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError, TopicMissing, UsageError
+from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError, TopicMissing
 from qtools.flow.contract import GroupAttributes, Refused
 
 log = logging.getLogger("qtools.nats")
@@ -67,7 +68,7 @@ class JetStreamPublisher:
         self._api = JetStreamApi(self._client)
         self._window = PublishWindow()
         self._inbox = self._client.inbox + b"p."
-        self._topics: set[str] = set()  # that have a stream
+        self._streams = TopicStreams(self._api, settings, options)
         self._requests: set[_PublishRequest] = set()
         self._enqueue_lock = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -87,13 +88,13 @@ class JetStreamPublisher:
         await self._client.start()
         for topic in self._options.topics:
             try:
-                error = await self._find(topic)
+                error = await self._streams.find(topic)
             except (NetworkError, BrokerError) as failed:
                 raise StartError(f"{self._settings}: {failed}") from failed
             if error is not None:
                 raise (TopicMissing if self._options.new_topics is None else StartError)(str(error)) from error
         if self._options.new_topics is None:
-            await self._warn_of_missing()
+            await self._streams.warn_of_missing(self._options.later_topics)
 
     async def publish(
         self,
@@ -168,7 +169,7 @@ class JetStreamPublisher:
         self, request: _PublishRequest, number: int, topic: str, bodies: Sequence[bytes], columns: Attributes | None
     ) -> None:
         """Queue the messages of one group; those that cannot be sent are added to `request.refused`."""
-        if topic not in self._topics and (error := await self._find_when_connected(topic)) is not None:
+        if topic not in self._streams.found and (error := await self._find_when_connected(topic)) is not None:
             request.refused.update({(number, place): error for place in range(len(bodies))})
             return
         places: Sequence[int] = range(len(bodies))
@@ -312,9 +313,9 @@ class JetStreamPublisher:
             task.add_done_callback(self._checks.discard)
 
     async def _look_again(self, topic: str) -> None:
-        self._topics.discard(topic)
+        self._streams.found.discard(topic)
         try:
-            error = await self._find(topic)
+            error = await self._streams.find(topic)
         except (NetworkError, BrokerError) as failed:
             log.info("%s", failed)
             return
@@ -334,7 +335,7 @@ class JetStreamPublisher:
             self._window.confirm(numbers)
 
     def _not_permitted(self, refusal: ServerRefusal) -> None:
-        if refusal.subject in self._topics:
+        if refusal.subject in self._streams.found:
             self._refuse_topic(refusal.subject, refusal.error)
         else:
             log.warning("%s", refusal.error)
@@ -368,40 +369,10 @@ class JetStreamPublisher:
         """As `_find`; while no server is connected, wait for one."""
         while True:
             try:
-                return await self._find(topic)
+                return await self._streams.find(topic)
             except NetworkError:
                 while self._client.connection is None:
                     self._changed.clear()
                     await self._changed.wait()
             except BrokerError as error:
                 return error
-
-    async def _find(self, topic: str) -> QtoolsError | None:
-        """Make sure that a stream stores `topic`, or create it. Returns the error of its messages if none does."""
-        try:
-            check_name("topic", topic)
-        except UsageError as error:
-            return error
-        if await self._api.stream_of(topic) is None:
-            if self._options.new_topics is None:
-                return no_such_topic(topic, str(self._settings), self._options.new_topics_flag)
-            try:
-                await self._api.create_stream(topic)
-            except BrokerError as error:
-                return error
-        self._topics.add(topic)
-        return None
-
-    async def _warn_of_missing(self) -> None:
-        for topic in self._options.later_topics:
-            try:
-                error = await self._find(topic)
-            except (NetworkError, BrokerError) as failed:
-                log.info("%s", failed)
-                continue
-            if error is not None:
-                log.warning(
-                    "a message that cannot be delivered would go to the topic %s, and the run would end: %s",
-                    topic,
-                    error,
-                )
