@@ -77,6 +77,9 @@ class PullConsumer:
         self._last_request = 0
         self._heard_at = self._loop.time()
         self._has_large = False  # the next message is larger than REQUEST_BYTES
+        self._is_cancelled = False  # on a server that does not forget requests
+        self._late: list[bytes] = []  # ack subjects of messages that came after that
+        self._changed = asyncio.Event()
         self._kept: list[bytes] = []  # acknowledgements that wait for a connection
 
     @property
@@ -93,6 +96,11 @@ class PullConsumer:
 
     def begin(self) -> None:
         """Listen for messages; nothing is asked for."""
+        self._is_cancelled = False
+        self._client.send(commands.answer_all(self._late, commands.NAK))
+        self._late.clear()
+        if self._sid:
+            return
         self._last_request += 1
         self._inbox = b"%bc%b.%d." % (self._client.inbox, self._tag, self._last_request)
         self._sid = self._client.subscribe(self._inbox + b"*", self._arrived)
@@ -103,6 +111,7 @@ class PullConsumer:
 
     def ask(self, count: int, *, is_short: bool = False) -> None:
         """Ask for `count` messages more. is_short: the request is over soon if it is not served."""
+        is_short = is_short or not self._client.info.forgets_requests
         expires = SHORT_EXPIRES if is_short else EXPIRES
         wish: dict[str, int] = {"batch": count, "expires": round(expires * 1e9)}
         if not is_short:
@@ -122,12 +131,33 @@ class PullConsumer:
             self.asked += count
 
     def cancel(self) -> None:
-        """Ask for nothing more, and let the server forget the requests; what still comes is given back."""
+        """Ask for nothing more, and let the server forget the requests; what still comes is given back. A server that
+        does not forget them is let to serve them, or to end them (`asked` is 0 then)."""
+        if self.asked and not self._client.info.forgets_requests:
+            self._is_cancelled = True
+            return
         if self._sid:
             self._client.unsubscribe(self._sid)
             self._sid = b""
         self.asked = 0
         self._requests.clear()
+
+    async def wait_cancelled(self) -> None:
+        """After `cancel`: return when no request is open, or after a time."""
+        try:
+            async with asyncio.timeout(2 * SHORT_EXPIRES):
+                while self._is_cancelled and self.asked:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            log.info("%s: the last request was not ended in time", self.subscription)
+
+    def _settle_cancelled(self) -> None:
+        """After `cancel`: give back what has come since, once no request is open that would bring it again."""
+        self._changed.set()
+        if self._is_cancelled and not self.asked:
+            self._client.send(commands.answer_all(self._late, commands.NAK))
+            self._late.clear()
 
     def move(self, name: str, subject: bytes) -> None:
         """Read another consumer from now on, which replaces this one."""
@@ -138,6 +168,7 @@ class PullConsumer:
         """The server has forgotten all requests; what is in flight can still be acknowledged."""
         self.asked = 0
         self._requests.clear()
+        self._settle_cancelled()
 
     def is_silent(self, now: float) -> bool:
         """Whether the server has given no sign of life although a request waits."""
@@ -157,6 +188,11 @@ class PullConsumer:
                 return
             replies, bodies = [replies[place] for place in places], [bodies[place] for place in places]
             headers = [headers[place] for place in places]
+        if self._is_cancelled:
+            self.asked = max(0, self.asked - len(replies))
+            self._late += replies
+            self._settle_cancelled()
+            return
         if messages.sid != self._sid:  # `cancel` was called: the server delivers them again, here or to others
             self._client.send(commands.answer_all(replies, commands.NAK))
             return
@@ -189,6 +225,7 @@ class PullConsumer:
             self.asked = 0  # nothing else can be on its way
         else:
             self.asked = max(0, self.asked - (count if status.pending is None else status.pending))
+        self._settle_cancelled()
         text = status.text.lower()
         if status.code == CONFLICT and "maxbytes" in text.replace(" ", ""):
             self._has_large = bool(count) and status.pending == count  # it brought nothing

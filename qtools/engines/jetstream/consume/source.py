@@ -165,6 +165,7 @@ class JetStreamSource:
         connection = self._client.connection
         for consumer in self._consumers:
             consumer.cancel()
+            await consumer.wait_cancelled()
         if connection is not None:
             try:
                 async with asyncio.timeout(LINGER):

@@ -31,6 +31,13 @@ class ServerInfo(NamedTuple):
     connect_urls: tuple[str, ...] = ()
     is_leaving: bool = False
 
+    @property
+    def forgets_requests(self) -> bool:
+        """Whether the server drops a request for messages at once when its inbox has no subscriber. Servers before 2.10
+        serve it for 2 s more, and what they deliver is lost until the message timeout."""
+        numbers = re.match(r"(\d{1,5})\.(\d{1,5})\.", self.version)
+        return numbers is None or (int(numbers[1]), int(numbers[2])) >= (2, 10)
+
 
 def parse_info(argument: bytes) -> ServerInfo:
     """ProtocolError if it is no INFO of NATS."""
