@@ -217,8 +217,11 @@ def operations_within(drain_timeout: str) -> Decorator:
 operations_options = operations_within("10s")
 
 
-def filter_options(on_error: str) -> Decorator:
-    """--where, --select and --on-error; `on_error` is the default of --on-error."""
+def filter_options(on_error: str, more: str = "", explained: str = "") -> Decorator:
+    """--where, --select and --on-error; `on_error` is the default of --on-error. more: a choice that only this command
+    has, which is `explained`."""
+    choices = ["fail", "skip", "pass", *([more] if more else [])]
+    last = f"pass it on unchanged, or {explained}" if more else "or pass it on unchanged"
     return all_of(
         click.option(
             "--where", default=None, metavar="EXPR",
@@ -230,9 +233,9 @@ def filter_options(on_error: str) -> Decorator:
             help="Replace each body by the result of EXPR, as compact JSON: '{id: .messageId, amount}'.",
         ),
         click.option(
-            "--on-error", type=click.Choice(["fail", "skip", "pass"]), default=None, metavar="fail|skip|pass",
+            "--on-error", type=click.Choice(choices), default=None, metavar="|".join(choices),
             help="What to do with a message that is not JSON, or for which --where or --select fails: end the run, "
-            f"leave the message out and log it, or pass it on unchanged.  [default: {on_error}]",
+            f"leave the message out and log it, {last}.  [default: {on_error}]",
         ),
     )  # fmt: skip
 

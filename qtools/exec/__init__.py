@@ -4,6 +4,7 @@ command.py      the command line
 flags.py        checks the flags together
 options.py      what a run needs, as plain data
 outcomes.py     what becomes of a message: by exit status, timeout, or a worker's answer
+selection.py    --where and --select
 arguments.py    a message as arguments and environment of a command
 process.py      starts one process, and reads its exit status
 jobs.py         the commands that run now, each with its timeout and its output

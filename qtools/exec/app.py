@@ -34,6 +34,7 @@ from qtools.routing.dead_letter_sink import DeadLetterSink, channels_of, dead_le
 
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
+    from qtools.exec.selection import Selection
 
 STDOUT = 1
 # --max-attempts where an unfinished message holds up the acknowledgement of all that follow it.
@@ -72,7 +73,7 @@ class _Run:
             options.sources,
             SourceOptions(
                 max_in_flight=self._max_in_flight(),
-                limit=options.count,
+                limit=options.count if options.where_rules is None else None,  # those that do not match do not count
                 ends=options.ends,
                 since=options.since,
                 goes_on=True,
@@ -85,6 +86,13 @@ class _Run:
             max_attempts=max_attempts,
             on_failure=self._fail,
         )
+        self.selection: Selection | None = None
+        if options.where_rules is not None:
+            from qtools.exec.selection import Selection
+
+            self.selection = Selection(
+                options.where_rules, self.settling, on_error=options.on_error, limit=options.count
+            )
         self.output: CommandOutput | None = None
         self.runner = self._workers() if options.keeps else self._jobs()
         self.dispatcher = Dispatcher(
@@ -94,6 +102,7 @@ class _Run:
             batch=0 if options.keeps else options.batch,
             batch_wait=options.batch_wait,
             drain_timeout=options.operations.drain_timeout,
+            selection=self.selection,
         )
 
     def _max_in_flight(self) -> int:
@@ -113,6 +122,7 @@ class _Run:
             form=options.format,
             delimiter=options.delimiter,
             channels=channels_of(options.sources),
+            bodies_for=self._bodies_for,
         )
         return Jobs(
             arguments,
@@ -133,6 +143,7 @@ class _Run:
             most=self._max_in_flight(),
             timeout=options.timeout,
             settling=self.settling,
+            bodies_for=self._bodies_for,
             on_failure=self._fail,
         )
 
@@ -190,6 +201,10 @@ class _Run:
 
     # ── what happens ──
 
+    def _bodies_for(self, batch: Batch) -> Batch:
+        """`batch` with the bodies that its command gets."""
+        return batch if self.selection is None else self.selection.bodies_for(batch)
+
     def _command_ended(self, batch: Batch, end: Exit) -> None:
         self.settling.settle(batch, self.options.rules.outcome(end))
 
@@ -222,6 +237,8 @@ class _Run:
             "done": counts.done,
             "requeued": counts.requeued,
             "dead-lettered": counts.dead_lettered,
+            "filtered": counts.filtered,
+            "left out": counts.dropped,
             "given back": counts.returned,
         }
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from qtools.errors import MessageRefused
 from qtools.formats.encoders import make_format
@@ -30,11 +30,20 @@ class CommandArguments:
 
     command: the program and its arguments. replace: the text that stands for the body in an argument, "" for none.
     form, delimiter: of the input. channels: topic → the channel, or channels, through which it is read.
+    bodies_for: a batch with the bodies that a command gets.
     """
 
     def __init__(
-        self, command: Sequence[str], *, replace: str, form: str, delimiter: bytes, channels: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        *,
+        replace: str,
+        form: str,
+        delimiter: bytes,
+        channels: Mapping[str, str],
+        bodies_for: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:
+        self._bodies_for = bodies_for
         self._command = [os.fsencode(word) for word in command]
         self._replace = os.fsencode(replace)
         places = range(1, len(self._command)) if replace else ()
@@ -55,7 +64,7 @@ class CommandArguments:
         """The program and its arguments for `batch`. MessageRefused if its body cannot be an argument."""
         if not self._places:
             return self._command
-        body = batch.bodies[0]
+        body = self._bodies_for(batch).bodies[0]
         if b"\0" in body:
             raise MessageRefused("its body has a NUL byte, and cannot be an argument", is_too_large=False)
         words = list(self._command)
@@ -67,6 +76,7 @@ class CommandArguments:
         """What the command reads on stdin."""
         if self._places:
             return b""
+        batch = self._bodies_for(batch)
         return batch.bodies[0] if self._is_raw and len(batch) == 1 else self._join(batch)
 
     def environment(self, batch: Batch) -> dict[bytes, bytes]:

@@ -83,6 +83,7 @@ executable or does not exist.
     help="What becomes of the message when the command ends with STATUS (75, 1-9, signal, timeout; repeatable): "
     "finish, requeue, requeue:DURATION, dead-letter, stop.  [default: 0=finish, 126-127=stop, others requeue]",
 )
+@shared.filter_options("dead-letter", "dead-letter", "send it to the topic for dead letters")
 @click.option(
     "--timeout",
     type=Duration(0.001),

@@ -9,13 +9,16 @@ max-in-flight messages wait here; the source touches those in flight before they
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qtools.errors import MessageRefused, Postponed
 from qtools.exec.outcomes import DEAD_LETTER, REQUEUE, Outcome
 from qtools.exec.settling import Settling
 from qtools.flow.contract import FlowSource
 from qtools.message import Batch
+
+if TYPE_CHECKING:  # few runs have one, and its modules take time to import
+    from qtools.exec.selection import Selection
 
 
 class Runner(Protocol):
@@ -51,7 +54,7 @@ class Dispatcher:
     """One run.
 
     batch: messages for one command, 0 for as many as are read at once. batch_wait: s that the first may wait for
-    others. drain_timeout: s that commands may go on after `stop`.
+    others. drain_timeout: s that commands may go on after `stop`. selection: --where and --select, if one was given.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class Dispatcher:
         batch: int,
         batch_wait: float,
         drain_timeout: float,
+        selection: Selection | None = None,
     ) -> None:
         self._source = source
+        self._selection = selection
         self._runner = runner
         self._settling = settling
         self._batch = batch
@@ -116,12 +121,18 @@ class Dispatcher:
                     return
                 await self._send_waiting()
                 continue
-            if not self._batch:
+            if self._selection is not None:
+                batch = await self._selection.choose(batch)
+            if not len(batch):
+                pass
+            elif not self._batch:
                 await self._send_whole(batch)
             elif self._batch == 1:
                 await self._send_each(batch)
             else:
                 await self._send_batches(batch)
+            if self._selection is not None and self._selection.is_over:
+                return
 
     @property
     def _reading_has_ended(self) -> bool:

@@ -76,6 +76,9 @@ def options_of(sources: tuple[str, ...], command: tuple[str, ...], given: dict[s
         check_names(engine, topics=[flags["dead_letter_topic"]], flag="--dead-letter-topic")
     if flags["max_in_flight"] is not None and flags["max_in_flight"] < flags["batch"]:
         raise UsageError(f"--max-in-flight {flags['max_in_flight']} is less than a batch of --batch {flags['batch']}")
+    on_error = given["on_error"] or "dead-letter"
+    if others["on_error"] == "dead-letter":
+        others["on_error"] = "fail"  # what becomes of such messages is decided in a run
     return ExecOptions(
         sources=parsed,
         engine=engine,
@@ -87,6 +90,8 @@ def options_of(sources: tuple[str, ...], command: tuple[str, ...], given: dict[s
         batch=flags["batch"],
         batch_wait=1.0 if flags["batch_wait"] is None else flags["batch_wait"],
         jobs=flags["jobs"],
+        where_rules=shared.filter_of(others, "fail"),
+        on_error=on_error,
         rules=parse_rules(flags["exit"]),
         timeout=flags["timeout"] or 0.0,
         backoff=backoff,

@@ -33,7 +33,8 @@ class KeptWorkers:
 
     command: the program and its arguments. form, delimiter: of what they read. most: messages that may wait for an
     answer. timeout: s without an answer after which a worker is ended, 0 for never. settling: does with the messages
-    what their answers say. on_failure: called with the error that ends the run.
+    what their answers say. bodies_for: a batch with the bodies that a worker gets. on_failure: called with the error
+    that ends the run.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class KeptWorkers:
         most: int,
         timeout: float,
         settling: Settling,
+        bodies_for: Callable[[Batch], Batch],
         on_failure: Callable[[Exception], None],
     ) -> None:
         self.command = command
         self.path = find_program(command[0])
         self.timeout = timeout
-        self.join = make_format(form, delimiter).join
+        self._join = make_format(form, delimiter).join
+        self.bodies_for = bodies_for
         self.delimiter = delimiter if form == "raw" else b""
         self.settling = settling
         self.on_failure = on_failure
@@ -60,6 +63,10 @@ class KeptWorkers:
         self._workers = [_Worker(self) for _ in range(count)]
         self._changed: asyncio.Future[None] | None = None
         self._is_closing = False
+
+    def join(self, batch: Batch) -> bytes:
+        """What a worker reads of `batch`."""
+        return self._join(self.bodies_for(batch))
 
     @property
     def running(self) -> int:
@@ -95,7 +102,9 @@ class KeptWorkers:
 
     def _without_delimiter(self, batch: Batch) -> Batch:
         delimiter = self.delimiter
-        if not delimiter or not (bad := [place for place, body in enumerate(batch.bodies) if delimiter in body]):
+        if not delimiter or not (
+            bad := [place for place, body in enumerate(self.bodies_for(batch).bodies) if delimiter in body]
+        ):
             return batch
         reason = "its body has the delimiter, which ends a message: use --format length32 or envelope"
         self.settling.settle(batch.pick(bad), Outcome(DEAD_LETTER, None, reason))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from qtools.cli.metrics.operations import OperationsOptions
 from qtools.engines.contract import EndConditions, Engine, NewTopics
 from qtools.exec.outcomes import ExitRules
 from qtools.names import Subscription
+
+if TYPE_CHECKING:  # few runs filter, and its modules take time to import
+    from qtools.flow.filter import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class ExecOptions:
     batch: int = 1
     batch_wait: float = 1.0
     jobs: int = 1
+    where_rules: Rules | None = None  # --where and --select
+    on_error: str = "dead-letter"
     rules: ExitRules = field(default_factory=lambda: ExitRules({}))
     timeout: float = 0.0
     backoff: float = 1.0

@@ -29,6 +29,8 @@ class ExecCounts:
     done: int = 0
     requeued: int = 0
     dead_lettered: int = 0
+    filtered: int = 0
+    dropped: int = 0
     returned: int = 0
 
 
@@ -79,6 +81,17 @@ class Settling:
         """Requeue messages that were not worked on, or not to their end."""
         self.counts.returned += len(batch)
         batch.requeue()
+
+    def leave_out(self, batch: Batch) -> None:
+        """Finish messages that --where does not select."""
+        self.counts.filtered += len(batch)
+        self._finish(batch)
+
+    def drop(self, batch: Batch, reason: str) -> None:
+        """Finish messages on which an expression fails (--on-error skip)."""
+        self.counts.dropped += len(batch)
+        self._log.log("left out", [reason] * len(batch))
+        self._finish(batch)
 
     async def drain(self) -> None:
         """Return when all dead letters are published, and all finished messages acknowledged."""
