@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from qtools.engines.contract import Capabilities
+from qtools.engines.capabilities import Capabilities
 from qtools.message import Batch
 
 logger = logging.getLogger("qtools.bridge")

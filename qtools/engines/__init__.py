@@ -1,8 +1,11 @@
 """The engines: the message systems that qtools speaks to. Each is a folder.
 
 contract.py  what a command may know of an engine
+capabilities.py  what engines can do
 requirements.py  what a run needs of its engines
 deletion.py  deletes topics and channels
+run_end.py   ends a run by asking what is left; for the sources of engines
+redelivery.py  deliveries that this process counts and delays; for the sources of engines
 choice.py    the table of the engines; which broker a command uses: flags, addresses, the environment
 url.py       a broker's address as a URL
 peer_protocol.py  what speaks at an address where an engine got no answer

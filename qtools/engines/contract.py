@@ -22,60 +22,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from qtools.engines.capabilities import Capabilities
 from qtools.flow.contract import FlowSource, GroupAttributes, Refused
 from qtools.message import Batch
-from qtools.names import MAX_NAME_LENGTH, Subscription
+from qtools.names import Subscription
 
 if TYPE_CHECKING:
     from qtools.engines.connections.tls import TlsSettings
-
-# ── what engines can do ─────────────────────────────────────────────────────────────────────────
-
-
-class Capabilities(NamedTuple):
-    """What an engine can do: each capability has one meaning, and one use. engine, broker: what it and its server are
-    called in messages: "NSQ", "nsqd".
-
-    default_max_in_flight: what commands take as max_in_flight where none is given. longest_name: the most characters of
-    the name of a topic or a channel. reserved_names: names that the engine does not accept for either.
-    """
-
-    engine: str
-    broker: str
-    # ── channels ──
-    temporary_channels: bool = False  # a channel whose name ends in #ephemeral exists only while it is read
-    since: bool = False  # a new channel can begin at a time (SourceOptions.since)
-    peek: bool = False  # messages can be read that stay in their channel (Engine.peek)
-    pause: bool = False  # a channel can be paused, and it is known whether it is
-    depths: bool = False  # it is known how many messages of a channel are not finished: a run can end by that
-    # ── acknowledging ──
-    requeue_delay: bool = False  # Origin.requeue honours its delay; without it a message comes again at once
-    touch: bool = False  # Origin.touch gives a message more time, or there is no message timeout
-    cumulative: bool = False  # an unfinished message holds up the acknowledgement of those after it
-    # ── messages ──
-    keys_and_headers: bool = False  # a message has a key and headers; an engine may send the key in a header
-    empty_messages: bool = False  # a body may have no bytes
-    tombstones: bool = False  # a message may have no body at all (attributes.TOMBSTONE)
-    # ── topics ──
-    deletion: bool = False  # topics and channels can be deleted: engines/deletion.py
-    retention: bool = False  # a topic keeps messages that all its channels have finished
-    partitions: bool = False  # a topic is created with a number of partitions (NewTopics)
-    replicas: bool = False  # a topic is created with a number of replicas (NewTopics)
-    # One reader of a channel at a time reads a partition, in the order of its offsets, and every origin of messages is
-    # a message.PartitionOrigin: q-to-file archives by offsets then, each message exactly once.
-    exclusive_partitions: bool = False
-    # ── publishing ──
-    deferred_publishing: bool = False  # PublisherOptions.delay_ms
-    replication: bool = False  # PublisherOptions.replicate: each broker gets each message
-    # ── limits ──
-    default_max_in_flight: int = 2500
-    longest_name: int = MAX_NAME_LENGTH
-    reserved_names: tuple[str, ...] = ()
-
-    def names(self) -> list[str]:
-        """The capabilities that it has."""
-        return [name for name in self._fields if getattr(self, name) is True]
-
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,47 +79,9 @@ class SourceOptions(NamedTuple):
     guarded_level: int = logging.WARNING
 
 
-class Source(FlowSource, Protocol):
-    """Reads subscriptions. `prepare`, `start`, then `read` until None, then `close`.
-
-    What was read is acknowledged through its batches (Batch.finish, requeue, touch).
-    """
-
-    subscriptions: list[Subscription]
-    on_received: Callable[[int], None] | None  # called with the bytes of each read of a socket
-
-    @property
-    def lag_messages(self) -> int | None:
-        """Messages of the subscriptions that are not finished, by what the source knows without asking; None where the
-        engine does not tell."""
-
-    async def prepare(self) -> None:
-        """Query the cluster for everything needed before the first message is taken, and warn about messages that the
-        run will not get. Raises UsageError, StartError and TopicMissing; nothing was subscribed to then."""
-
-    async def start(self) -> None:
-        """Connect and subscribe; StartError when no broker could be reached."""
-
-    async def add(self, subscription: Subscription) -> None:
-        """Read `subscription` too, from now on; StartError when no broker could be reached; then it is not read."""
-
-    def end(self) -> None:
-        """Let `read` return None once all that has arrived was read; no more is asked for."""
-
-    def discard(self) -> None:
-        """End, and drop what has not been read: it goes back to its channels when the source is closed."""
-
-    def rest(self) -> None:
-        """Ask for nothing more and give back what was not read; what was read may still be acknowledged."""
-
-    def resume(self, limit: int | None) -> None:
-        """Go on after `rest`, for `limit` messages more."""
-
-    @property
-    def may_resume(self) -> bool:
-        """Whether there is a connection to resume, and `end` was not called."""
-
-    # ── when the run ends by itself ──
+class RunEnd(Protocol):
+    """The part of a source that ends a run by itself. engines/run_end.py has it for an engine that can be asked what is
+    left."""
 
     async def wait_for_end(self) -> bool:
         """Wait for the first of the end conditions, end, and return True; return False at once without a condition.
@@ -193,39 +108,71 @@ class Source(FlowSource, Protocol):
         """After `prepare` with an end condition: for each subscription whose channel is new, how many messages other
         channels of the topic were given before; nothing for a subscription of which nothing was given."""
 
-    # ── what is counted ──
+
+class SourceCounters(Protocol):
+    """What a source counts, from its start on. None: the engine cannot tell.
+
+    received: messages that arrived; redelivered: of those, messages that had been delivered before. in_flight: messages
+    that arrived and are neither finished nor given back. unread_bytes: bytes that arrived and were not read. connected:
+    connections that are subscribed. reconnects: how often a lost connection was opened again. acknowledgements_failed:
+    finishes that came too late: those messages come again. lag: how old the newest message was when it came, s.
+    lag_messages: messages of the subscriptions that are not finished, by what the source knows without asking.
+    """
 
     @property
-    def received(self) -> int:
-        """Messages that arrived."""
+    def received(self) -> int: ...
+    @property
+    def redelivered(self) -> int | None: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def unread_bytes(self) -> int: ...
+    @property
+    def connected(self) -> int: ...
+    @property
+    def reconnects(self) -> int | None: ...
+    @property
+    def acknowledgements_failed(self) -> int | None: ...
+    @property
+    def lag(self) -> float: ...
+    @property
+    def lag_messages(self) -> int | None: ...
+
+
+class Source(FlowSource, RunEnd, SourceCounters, Protocol):
+    """Reads subscriptions. `prepare`, `start`, then `read` until None, then `close`.
+
+    What was read is acknowledged through its batches (Batch.finish, requeue, touch).
+    """
+
+    subscriptions: list[Subscription]
+    on_received: Callable[[int], None] | None  # called with the bytes of each read of a socket
+
+    async def prepare(self) -> None:
+        """Query the cluster for everything needed before the first message is taken, and warn about messages that the
+        run will not get. Raises UsageError, StartError and TopicMissing; nothing was subscribed to then."""
+
+    async def start(self) -> None:
+        """Connect and subscribe; StartError when no broker could be reached."""
+
+    async def add(self, subscription: Subscription) -> None:
+        """Read `subscription` too, from now on; StartError when no broker could be reached; then it is not read."""
+
+    def end(self) -> None:
+        """Let `read` return None once all that has arrived was read; no more is asked for."""
+
+    def discard(self) -> None:
+        """End, and drop what has not been read: it goes back to its channels when the source is closed."""
+
+    def rest(self) -> None:
+        """Ask for nothing more and give back what was not read; what was read may still be acknowledged."""
+
+    def resume(self, limit: int | None) -> None:
+        """Go on after `rest`, for `limit` messages more."""
 
     @property
-    def redelivered(self) -> int:
-        """Of those: messages that had been delivered before."""
-
-    @property
-    def in_flight(self) -> int:
-        """Messages that arrived and are neither finished nor given back."""
-
-    @property
-    def unread_bytes(self) -> int:
-        """Bytes that arrived and were not read."""
-
-    @property
-    def connected(self) -> int:
-        """How many connections are subscribed."""
-
-    @property
-    def reconnects(self) -> int:
-        """How often a lost connection was opened again."""
-
-    @property
-    def acknowledgements_failed(self) -> int:
-        """Finishes that came too late: those messages come again."""
-
-    @property
-    def lag(self) -> float:
-        """How old the newest message was when it came, s."""
+    def may_resume(self) -> bool:
+        """Whether there is a connection to resume, and `end` was not called."""
 
     @property
     def acknowledgement_timeout(self) -> float | None:
@@ -315,8 +262,8 @@ class Publisher(Protocol):
         """How many brokers are connected now."""
 
     @property
-    def reconnects(self) -> int:
-        """How often a lost connection was opened again."""
+    def reconnects(self) -> int | None:
+        """How often a lost connection was opened again; None if the engine cannot tell."""
 
 
 # ── about topics ────────────────────────────────────────────────────────────────────────────────
@@ -343,7 +290,8 @@ class Statistics(Protocol):
             {topic, depth, messages, bytes, paused,
              channels: [{channel, depth, in_flight, deferred, messages, requeued, timed_out, clients, paused}]}
 
-        All but names and `paused` are counts. StartError, NetworkError or PeerError when no broker tells.
+        All but names and `paused` are counts; one that the engine cannot tell is None, and never 0. StartError,
+        NetworkError or PeerError when no broker answers.
         """
 
     async def close(self) -> None: ...

@@ -19,8 +19,8 @@ BASE = """
     qtools.cli.metrics.operations
     qtools.cli.options qtools.cli.program qtools.cli.progress_line qtools.cli.run qtools.cli.types qtools.cli.worker
     qtools.cli.schemas qtools.cli.schemas.options
-    qtools.engines qtools.engines.choice qtools.engines.connection_options qtools.engines.contract
-    qtools.engines.requirements qtools.engines.url
+    qtools.engines qtools.engines.capabilities qtools.engines.choice qtools.engines.connection_options
+    qtools.engines.contract qtools.engines.requirements qtools.engines.url
     qtools.engines.connections qtools.engines.connections.keep_connected
     qtools.engines.connections.open_connection qtools.engines.connections.stream_connection
     qtools.engines.nsq qtools.engines.nsq.address qtools.engines.nsq.connect qtools.engines.nsq.connection

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qtools.attributes import TOMBSTONE, Attributes, Headers
-from qtools.engines.contract import Capabilities, PublisherOptions, SourceOptions
+from qtools.engines.capabilities import Capabilities
+from qtools.engines.contract import PublisherOptions, SourceOptions
 from qtools.engines.requirements import channel_exists
 from qtools.errors import MessageRefused, SourcePaused, StartError, UsageError
 from qtools.flow.contract import GroupAttributes, Refused

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qtools.engines.contract import Capabilities, EndConditions, NewTopics
+from qtools.engines.capabilities import Capabilities
+from qtools.engines.contract import EndConditions, NewTopics
 from qtools.engines.requirements import require, require_for_end, require_for_publishing
 from qtools.errors import UsageError
 from tests.engines.clusters.cluster import Cluster

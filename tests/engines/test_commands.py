@@ -14,7 +14,8 @@ from qtools.bridge.app import bridge
 from qtools.bridge.dry_run import look
 from qtools.bridge.options import BridgeOptions
 from qtools.cli.run import Signals
-from qtools.engines.contract import Capabilities, EndConditions, Engine
+from qtools.engines.capabilities import Capabilities
+from qtools.engines.contract import EndConditions, Engine
 from qtools.engines.nsq.engine import CAPABILITIES
 from qtools.errors import QtoolsError, SourceDeleted, StartError, UsageError
 from qtools.expressions.expression import compile_expression

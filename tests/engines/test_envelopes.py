@@ -10,7 +10,8 @@ import pytest
 
 from qtools.attributes import TOMBSTONE, Attributes
 from qtools.cli.run import Signals
-from qtools.engines.contract import Capabilities, EndConditions
+from qtools.engines.capabilities import Capabilities
+from qtools.engines.contract import EndConditions
 from qtools.expressions.expression import compile_expression
 from qtools.flow.filter import Filter, Rules
 from qtools.flow.keying import Keying

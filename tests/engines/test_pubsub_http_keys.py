@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 from qtools.attributes import TOMBSTONE, Attributes, Headers
-from qtools.engines.contract import Capabilities
+from qtools.engines.capabilities import Capabilities
 from qtools.names import Subscription
 from tests.engines.memory import MemoryEngine
 from tests.engines.test_envelopes import BODIES, KEYED, engine_with, read

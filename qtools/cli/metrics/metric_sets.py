@@ -31,22 +31,22 @@ class FlowCounters(Protocol):
 
 
 class ConsumerCounters(Protocol):
-    """The counters of a consumer. lag: s. lag_messages: what is not finished in the channels; None where the engine
-    does not tell.
+    """The counters of a consumer (contract.SourceCounters). lag: s. lag_messages: what is not finished in the channels.
+    None: the engine cannot tell; the metric is left out then.
     """
 
     @property
     def received(self) -> int: ...
     @property
-    def redelivered(self) -> int: ...
+    def redelivered(self) -> int | None: ...
     @property
     def in_flight(self) -> int: ...
     @property
     def connected(self) -> int: ...
     @property
-    def reconnects(self) -> int: ...
+    def reconnects(self) -> int | None: ...
     @property
-    def acknowledgements_failed(self) -> int: ...
+    def acknowledgements_failed(self) -> int | None: ...
     @property
     def lag_messages(self) -> int | None: ...
     @property
@@ -67,7 +67,7 @@ class PublisherCounters(Protocol):
     @property
     def connected(self) -> int: ...
     @property
-    def reconnects(self) -> int: ...
+    def reconnects(self) -> int | None: ...
 
 
 def prefix_of(command: str) -> str:
@@ -123,23 +123,19 @@ def filter_families(command: str, chosen: FilterCounters | None) -> list[Family]
 def consumer_families(command: str, consumer: ConsumerCounters) -> list[Family]:
     """The families of a consumer."""
     prefix = prefix_of(command)
-    return [
+    families = [
         counter(f"{prefix}_received_total", "Messages that brokers delivered.", consumer.received),
-        counter(f"{prefix}_redelivered_total", "Received messages with attempts above 1.", consumer.redelivered),
-        counter(
-            f"{prefix}_late_finishes_total",
-            "Messages that could not be finished any more and are delivered again.",
-            consumer.acknowledgements_failed,
-        ),
         gauge(f"{prefix}_in_flight", "Messages received and neither finished nor requeued.", consumer.in_flight),
         gauge(f"{prefix}_lag_seconds", "Age of the newest received message at its arrival.", round(consumer.lag, 6)),
-        *(
-            []
-            if (lag := consumer.lag_messages) is None
-            else [gauge(f"{prefix}_lag_messages", "Messages of the channels that are not finished.", lag)]
-        ),
-        *_connection_families(prefix, "source", consumer),
     ]
+    if (redelivered := consumer.redelivered) is not None:
+        families.append(counter(f"{prefix}_redelivered_total", "Received messages with attempts above 1.", redelivered))
+    if (late := consumer.acknowledgements_failed) is not None:
+        text = "Messages that could not be finished any more and are delivered again."
+        families.append(counter(f"{prefix}_late_finishes_total", text, late))
+    if (lag := consumer.lag_messages) is not None:
+        families.append(gauge(f"{prefix}_lag_messages", "Messages of the channels that are not finished.", lag))
+    return [*families, *_connection_families(prefix, "source", consumer)]
 
 
 def publisher_families(command: str, publishers: Iterable[PublisherCounters], latency: Histogram) -> list[Family]:
@@ -167,12 +163,10 @@ def publisher_families(command: str, publishers: Iterable[PublisherCounters], la
 
 def _connection_families(prefix: str, side: str, *ends: ConsumerCounters | PublisherCounters) -> list[Family]:
     labels = {"side": side}
-    return [
-        Family(f"{prefix}_connections", "gauge", "Open connections.", [(labels, sum(e.connected for e in ends))]),
-        Family(
-            f"{prefix}_reconnects_total",
-            "counter",
-            "Connections opened again after a loss.",
-            [(labels, sum(e.reconnects for e in ends))],
-        ),
-    ]
+    connected = sum(each.connected for each in ends)
+    families = [Family(f"{prefix}_connections", "gauge", "Open connections.", [(labels, connected)])]
+    known = [each.reconnects for each in ends if each.reconnects is not None]
+    if known or not ends:
+        text = "Connections opened again after a loss."
+        families.append(Family(f"{prefix}_reconnects_total", "counter", text, [(labels, sum(known))]))
+    return families

@@ -16,13 +16,13 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qtools.attributes import TOMBSTONE, Attributes
+from qtools.engines.redelivery import AttemptCounts
 from qtools.flow.ledger import Ledger, ranges_of
 from qtools.message import Batch, Message, Messages
 
 log = logging.getLogger("qtools.kafka")
 
 SLOW_SAFE_POINT = 2.0  # s of waiting for `safe_point` until that is logged
-MOST_ATTEMPTS = 65_535  # that a Message can hold
 LATEST = 2**63 - 1  # ns since 1970, in the year 2262: the latest timestamp that a Message can hold
 
 
@@ -67,7 +67,7 @@ class KafkaPartition:
         self.read_from = self.read_to = -1  # of the first message read, and behind the last; set by the reader's thread
         self._ledger: Ledger | None = None
         self._unfinished: deque[PartitionRecords] = deque()
-        self._attempts: dict[int, int] = {}  # of messages that were delivered more than once
+        self._deliveries = AttemptCounts()  # by offset
         self._on_settled = on_settled
         self._on_requeued = on_requeued
         self._on_late = on_late
@@ -152,9 +152,7 @@ class KafkaPartition:
             return
         self._ledger.finish(ids)
         self.in_flight -= len(ids)
-        if self._attempts:
-            for offset in ids:
-                self._attempts.pop(offset, None)
+        self._deliveries.forget(ids)
         confirmed, unfinished = self._ledger.confirmed, self._unfinished
         while unfinished and unfinished[0].offsets[-1] < confirmed:
             unfinished.popleft()
@@ -171,7 +169,7 @@ class KafkaPartition:
             place = offset - some.offsets[0] if isinstance(some.offsets, range) else some.offsets.index(offset)
             bodies.append(some.bodies[place])
             records.append(some.records[place])
-            self._attempts[offset] = min(MOST_ATTEMPTS, self._attempts.get(offset, 1) + 1)
+            self._deliveries.add(offset)
         self._on_requeued(Batch([(self, 0, len(ids))], None, bodies, list(ids), records), delay_ms)
 
     def touch(self, ids: Sequence[int]) -> None:
@@ -187,14 +185,14 @@ class KafkaPartition:
     # ── what the records say (message.RecordOrigin) ──
 
     def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
-        attempts, number = self._attempts, self.number
+        deliveries, number = self._deliveries, self.number
         made = Messages([], [], [])
         for record, body in zip(records, bodies, strict=True):
             offset = record.offset()
             made.append(
                 Message(
                     min(LATEST, record.timestamp()[1] * 1_000_000),
-                    attempts.get(offset, 1),
+                    deliveries.get(offset, 1),
                     b"%04x%012x" % (number, offset),
                     body,
                 )
@@ -202,10 +200,9 @@ class KafkaPartition:
         return made
 
     def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
-        if not self._attempts:  # as nearly always
+        if not self._deliveries:  # as nearly always
             return {}
-        found = {place: self._attempts.get(record.offset(), 1) for place, record in enumerate(records)}
-        return {place: deliveries for place, deliveries in found.items() if deliveries > times}
+        return self._deliveries.more_than(times, [record.offset() for record in records])
 
     def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
         return Attributes(

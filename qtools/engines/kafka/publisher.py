@@ -92,7 +92,8 @@ class KafkaPublisher:
     """Publishes to one cluster; see engines/contract.py."""
 
     def __init__(self, settings: KafkaSettings, options: PublisherOptions) -> None:
-        self.published = self.published_bytes = self.resent = self.reconnects = 0
+        self.published = self.published_bytes = self.resent = 0
+        self.reconnects: int | None = None  # librdkafka reconnects by itself
         self._settings = settings
         self._options = options
         self._errors = ErrorLog(settings)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
-from qtools.backoff import Outage
 from qtools.engines.contract import SourceOptions
 from qtools.engines.kafka.client_errors import UNKNOWN_TOPIC_OR_PARTITION, TopicRefused, error_of_code
 from qtools.engines.kafka.clients import ErrorLog, TopicIds, look_at_cluster, make_consumer
@@ -26,28 +25,30 @@ from qtools.engines.kafka.end_offsets import EndOffsets, OffsetClients
 from qtools.engines.kafka.group_reader import GroupReader
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
 from qtools.engines.kafka.settings import KafkaSettings, reader_properties
+from qtools.engines.redelivery import DelayedDeliveries
 from qtools.engines.requirements import channel_exists, channel_goes_on
+from qtools.engines.run_end import PolledRunEnd
 from qtools.errors import NetworkError, QtoolsError, TopicMissing
 from qtools.message import Batch
 from qtools.names import Subscription, is_ephemeral
 
 log = logging.getLogger("qtools.kafka")
 
-LOOK_INTERVAL = 0.2  # s between two looks whether anything is left
 CLOSE_TIMEOUT = 8.0  # s to commit and to leave a group
 FIRST_ANSWER = 10.0  # s that the first read of a partition may take, as of one without a leader
-AWAY = 60.0  # s without an answer after which a run that ends when nothing is left gives up
 UNREAD_BYTES = 8 * 1024 * 1024  # of bodies that were not read; the readers wait beyond that
 
 
-class KafkaSource:
+class KafkaSource(PolledRunEnd):
     """Reads `subscriptions`. Its methods are called in the event loop's thread, except `grant`, `take` and
     `make_partition`, which the readers' threads call."""
 
     def __init__(self, subscriptions: Sequence[Subscription], settings: KafkaSettings, options: SourceOptions) -> None:
+        super().__init__(options.ends, str(settings))
         self.subscriptions = list(subscriptions)
         self.on_received: Callable[[int], None] | None = None
-        self.received = self.redelivered = self.reconnects = self.unread_bytes = 0
+        self.received = self.redelivered = self.unread_bytes = 0
+        self.reconnects: int | None = None  # librdkafka reconnects by itself
         self.acknowledgements_failed = 0  # for partitions that were taken away
         self.lag = 0.0
         self._settings = settings
@@ -68,8 +69,8 @@ class KafkaSource:
         self._arrived = 0  # of these: passed to the event loop's thread
         self._settled = 0  # of these: finished, or taken away
         self._average = 1.0  # bytes of a message, of late
-        self._outage = Outage()  # of the cluster, when it is asked what is left
-        self._timers: set[asyncio.TimerHandle] = set()  # of messages that were requeued
+        self._delayed = DelayedDeliveries(self._deliver_again)
+        self._latest_begin: float | None = None  # when the first read counts as answered at the latest
         self._at_start: EndOffsets | None = None  # for --until-now
 
     # ── what the contract asks ──
@@ -144,7 +145,7 @@ class KafkaSource:
                 return Batch.joined(batches)
             if self._is_ended:
                 return None
-            if self._limit is not None and self._arrived >= self._limit and not self._timers:
+            if self._limit is not None and self._arrived >= self._limit and not self._delayed:
                 return None
             self._changed.clear()
             await self._changed.wait()
@@ -181,77 +182,29 @@ class KafkaSource:
     async def close(self) -> None:
         """Commit what is finished, and leave the groups; what is not finished comes again."""
         self._is_ended = True
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        self._delayed.cancel()
         closing = [asyncio.ensure_future(reader.close()) for reader in self._readers.values()]
         closing.append(asyncio.ensure_future(self._offset_clients.close()))
         _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT)
         if late:
             log.warning("%s: the group was not left in time; its partitions are read by others later", self._settings)
 
-    # ── when the run ends by itself ──
+    # ── when the run ends by itself (run_end.PolledRunEnd) ──
 
-    async def wait_for_end(self) -> bool:
-        ends = self._options.ends
-        if not ends.flag and ends.idle_timeout is None:
-            return False
-        try:
-            seen, quiet_since = -1, time.monotonic()
-            latest_begin: float | None = None
-            while True:
-                now = time.monotonic()
-                if latest_begin is None and self.connected == len(self._readers):  # joining a group takes seconds
-                    latest_begin = now + FIRST_ANSWER
-                has_begun = latest_begin is not None and (now > latest_begin or self._has_answered())
-                if self.received != seen or self.in_flight or not has_begun:
-                    seen, quiet_since = self.received, now
-                if ends.idle_timeout is not None and now - quiet_since >= ends.idle_timeout:
-                    return True
-                if ends.until_now and await self._is_drained(self._at_start):
-                    return True
-                if ends.until_empty and not self.in_flight and await self._is_drained():
-                    return True
-                await asyncio.sleep(LOOK_INTERVAL)
-        finally:
-            self.end()
+    def has_begun(self) -> bool:
+        if self._latest_begin is None and self.connected == len(self._readers):  # joining a group takes seconds
+            self._latest_begin = time.monotonic() + FIRST_ANSWER
+        return self._latest_begin is not None and (time.monotonic() > self._latest_begin or self._has_answered())
 
     def _has_answered(self) -> bool:
         """Whether every partition that is read has brought a message, or its end."""
         partitions = [each for reader in self._readers.values() for each in list(reader.partitions.values())]
         return all(each.read_to >= 0 or each.read_to_end >= 0 for each in partitions)
 
-    async def wait_until_empty(self) -> None:
-        while self.in_flight or not await self._is_drained():  # noqa: ASYNC110 - the cluster sends no event
-            await asyncio.sleep(LOOK_INTERVAL)
-
-    async def warn_later(self, named: Sequence[Subscription]) -> None:
-        """Nothing: a group gets every message, whatever other groups have read."""
-
-    async def is_drained_on(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
-        where = str(self._settings)
-        if not any(before(each, where) for each in self.subscriptions):
-            return True
-        return not self.in_flight and await self._is_drained()
-
-    def delivered_to_other_channels(self) -> dict[Subscription, int]:
-        return {}
-
-    async def _is_drained(self, ends: EndOffsets | None = None) -> bool:
-        """Whether no message below `ends`, or below the ends of now, is left in any subscription, here or with another
-        member of a group. NetworkError when the cluster has not answered for AWAY seconds."""
-        try:
-            now = await EndOffsets.of(self._readers, self._offset_clients)
-            left = await (ends or now).unfinished(self._readers)
-        except NetworkError as error:
-            moment = time.monotonic()
-            self._outage.fail(str(error), moment)
-            if self._outage.lasted(moment) > AWAY:
-                raise
-            log.info("%s; asked again", error)
-            return False
-        self._outage.end(time.monotonic())
-        return not left
+    async def is_finished(self, *, at_start: bool) -> bool:
+        now = await EndOffsets.of(self._readers, self._offset_clients)
+        ends = self._at_start if at_start and self._at_start is not None else now
+        return not await ends.unfinished(self._readers)
 
     # ── what is counted ──
 
@@ -297,7 +250,7 @@ class KafkaSource:
     def make_partition(self, topic: str, number: int) -> KafkaPartition:
         where = str(self._settings)
         return KafkaPartition(
-            topic, number, where, self._settle, self._deliver_later, self._count_late, self._read_again,
+            topic, number, where, self._settle, self._delayed.add, self._count_late, self._read_again,
             self._topic_ids.of,
         )  # fmt: skip
 
@@ -377,19 +330,12 @@ class KafkaSource:
     def _count_late(self, count: int) -> None:
         self.acknowledgements_failed += count
 
-    def _deliver_later(self, batch: Batch, delay_ms: int) -> None:
-        timer: asyncio.TimerHandle
-
-        def deliver() -> None:
-            self._timers.discard(timer)
-            if not batch.parts[0][0].is_lost and not self._is_discarded:
-                self.received += len(batch)
-                self.redelivered += len(batch)
-                self._unread.append(batch)
-            self._changed.set()
-
-        timer = asyncio.get_running_loop().call_later(delay_ms / 1000, deliver)
-        self._timers.add(timer)
+    def _deliver_again(self, batch: Batch) -> None:
+        if not batch.parts[0][0].is_lost and not self._is_discarded:
+            self.received += len(batch)
+            self.redelivered += len(batch)
+            self._unread.append(batch)
+        self._changed.set()
 
 
 def _nothing(_consumer: Any) -> None:

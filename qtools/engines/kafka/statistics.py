@@ -44,7 +44,7 @@ class KafkaTopics:
 
     async def topics(self) -> list[dict[str, Any]]:
         """As the contract says: `depth` of a topic is what its partitions hold, of a channel what its group has not
-        committed. Groups that this user may not describe are left out."""
+        committed; the members of a group know the rest. Groups that this user may not describe are left out."""
         partitions = await self._partitions()
         try:
             return await asyncio.to_thread(ask, partial(self._count, partitions))
@@ -74,7 +74,7 @@ class KafkaTopics:
             depth = sum(highs[name, number] - lows[name, number] for number in numbers)
             messages = sum(highs[name, number] for number in numbers)
             topics[name] = {
-                "topic": name, "depth": depth, "messages": messages, "bytes": 0, "paused": False, "channels": [],
+                "topic": name, "depth": depth, "messages": messages, "bytes": None, "paused": False, "channels": [],
             }  # fmt: skip
         listed = self._admin.list_consumer_groups(request_timeout=TIMEOUT).result()
         asked = {
@@ -111,8 +111,8 @@ class KafkaTopics:
         for name, left in lag.items():
             topics[name]["channels"].append(
                 {
-                    "channel": group, "depth": left, "in_flight": 0, "deferred": 0, "messages": left, "requeued": 0,
-                    "timed_out": 0, "clients": 0, "paused": False,
+                    "channel": group, "depth": left, "in_flight": None, "deferred": None, "messages": None,
+                    "requeued": None, "timed_out": None, "clients": None, "paused": False,
                 }
             )  # fmt: skip
 

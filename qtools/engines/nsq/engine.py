@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qtools.engines.contract import Capabilities, PublisherOptions, SourceOptions
+from qtools.engines.capabilities import Capabilities
+from qtools.engines.contract import PublisherOptions, SourceOptions
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.settings import Settings
 from qtools.message import Batch

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import orjson
 from uvicorn.protocols.utils import ClientDisconnected
 
-from qtools.engines.contract import Capabilities
+from qtools.engines.capabilities import Capabilities
 from qtools.pubsub_http.api.access import SUBPROTOCOL, Access, refuse_unless
 from qtools.pubsub_http.api.capabilities import check_names, check_request, lacking_parameters
 from qtools.pubsub_http.api.page import FILES

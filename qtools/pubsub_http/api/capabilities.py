@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtools.engines.contract import Capabilities
-from qtools.engines.requirements import what_is_missing
+from qtools.engines.capabilities import Capabilities, what_is_missing
 from qtools.pubsub_http.api.parameters import Parameter, Query, Values
 from qtools.pubsub_http.api.routes import ApiRoute
 from qtools.web.request_body import Refusal

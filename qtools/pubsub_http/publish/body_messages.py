@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from qtools.attributes import TOMBSTONE, Attributes, Headers
-from qtools.engines.contract import Capabilities
-from qtools.engines.requirements import what_is_missing
+from qtools.engines.capabilities import Capabilities, what_is_missing
 from qtools.errors import InputError
 from qtools.flow.keying import replace_headers
 from qtools.formats.lines import DelimiterSplitter, LengthSplitter, Splitter

@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from qtools.attributes import TOMBSTONE
-from qtools.engines.contract import Capabilities
-from qtools.engines.requirements import what_is_missing
+from qtools.engines.capabilities import Capabilities, what_is_missing
 from qtools.pubsub_http.api.parameters import Values
 from qtools.pubsub_http.publish.body_messages import BodyMessages, GivenAttributes, MessageGroup
 from qtools.pubsub_http.publish.idempotency import LONGEST, Idempotency

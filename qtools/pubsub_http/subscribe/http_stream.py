@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtools.engines.requirements import what_is_missing
+from qtools.engines.capabilities import what_is_missing
 from qtools.errors import QtoolsError
 from qtools.message import Batch
 from qtools.pubsub_http.api.capabilities import NOT_SUPPORTED

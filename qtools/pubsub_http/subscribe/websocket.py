@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from qtools.engines.contract import Capabilities
+from qtools.engines.capabilities import Capabilities
 from qtools.message import Batch
 from qtools.pubsub_http.api.asgi_app import accept
 from qtools.pubsub_http.api.capabilities import advice

@@ -87,8 +87,11 @@ function draw(svg, rates) {
   );
 }
 
+// A number that the engine cannot tell is null, and so is a sum with it.
+const add = (sum, number) => (sum === null || number === null ? null : sum + number);
+
 function setNumber(element, number, warn = false) {
-  element.textContent = short(number);
+  element.textContent = number === null ? "" : short(number);
   element.classList.toggle("quiet", !number);
   element.classList.toggle("warn", warn && number > 0);
 }
@@ -120,7 +123,7 @@ function show() {
     setNumber(button.querySelector(".depth"), keeps ? topic.depth : topic.depth + queued);
     const flight = button.querySelector(".flight");
     if (keeps) flight.textContent = "";
-    else setNumber(flight, topic.channels.reduce((sum, channel) => sum + channel.in_flight, 0));
+    else setNumber(flight, topic.channels.reduce((sum, channel) => add(sum, channel.in_flight), 0));
     setNumber(button.querySelector(".rate .number"), rates.at(-1) ?? 0);
     draw(button.querySelector("svg"), rates);
     button.setAttribute("aria-current", String(topic.topic === chosen));
@@ -143,14 +146,14 @@ function channelRow(channel) {
   const row = $("channel").content.firstElementChild.cloneNode(true);
   row.querySelector(".name").textContent = channel.channel;
   row.querySelector(".name").title = channel.channel;
-  if (can("retention")) { // how many members a group has is not known
+  if (can("retention")) {
     setNumber(row.querySelector(".flight"), channel.depth + channel.deferred);
     return row;
   }
   setNumber(row.querySelector(".depth"), channel.depth + channel.deferred, channel.clients === 0);
   setNumber(row.querySelector(".flight"), channel.in_flight);
   row.querySelector(".clients").textContent = channel.paused
-    ? "paused" : channel.clients === 1 ? "1 reader" : `${channel.clients || "no"} readers`;
+    ? "paused" : channel.clients === null ? "" : channel.clients === 1 ? "1 reader" : `${channel.clients || "no"} readers`;
   return row;
 }
 
@@ -216,9 +219,9 @@ function about() {
     return;
   }
   const count = can("retention") ? topic.depth : topic.messages;
-  const messages = `${count.toLocaleString("en")} ${count === 1 ? "message" : "messages"}`;
   const which = can("retention") ? "in the topic" : "since the broker began";
-  $("about").textContent = `${short(rates.at(-1) ?? 0)}/s · ${messages} ${which}`;
+  const messages = count === null ? "" : ` · ${count.toLocaleString("en")} ${count === 1 ? "message" : "messages"} ${which}`;
+  $("about").textContent = `${short(rates.at(-1) ?? 0)}/s${messages}`;
 }
 
 // An expression begins as one does; everything else is a text to look for.
