@@ -85,7 +85,7 @@ ENGINE = EngineOptions(
         "snappy": Option("snappy", parse_switch),
     },
     make=_make_engine,
-    flags=frozenset({"snappy", "deflate", "deflate_level", "msg_timeout", "nsqd_http"}),
+    flags=frozenset({"snappy", "deflate", "deflate_level", "heartbeat_interval", "msg_timeout", "nsqd_http"}),
     alternatives=(("snappy", "deflate"),),
     password_variable=SECRET_VARIABLE,
 )
