@@ -27,6 +27,7 @@ class Source(PolledRunEnd):
         self.left, self.left_of_start = left, left_of_start
         self.begun = True
         self.asked = 0
+        self.looks = 0  # how often the loop has begun anew
         self.error: NetworkError | None = None
         self.is_ended = False
 
@@ -34,6 +35,7 @@ class Source(PolledRunEnd):
         self.is_ended = True
 
     def has_begun(self) -> bool:
+        self.looks += 1
         return self.begun
 
     async def is_finished(self, *, at_start: bool) -> bool:
@@ -46,10 +48,28 @@ class Source(PolledRunEnd):
         while self.asked < times:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.002)
 
+    async def until_looked(self) -> None:
+        """Return when the loop has seen what is the case now."""
+        seen = self.looks + 2
+        while self.looks < seen:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.002)
+
+
+class Clock:
+    """In place of the module `time`."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_end, "ASK_INTERVAL", 0.005)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(run_end, "ASK_INTERVAL", 0.001)
+    monkeypatch.setattr(run_end, "time", made)
+    return made
 
 
 async def test_without_a_condition_nothing_ends() -> None:
@@ -64,10 +84,10 @@ async def test_until_empty_waits_for_what_is_left_and_what_is_in_flight() -> Non
     await source.until_asked(2)
     assert not ending.done()
     source.in_flight, source.left = 1, 0
+    await source.until_looked()
     asked = source.asked
-    await asyncio.sleep(0.05)
-    assert not ending.done()
-    assert source.asked <= asked + 1  # while a message is in flight nothing is asked
+    await source.until_looked()
+    assert (ending.done(), source.asked) == (False, asked)  # while a message is in flight nothing is asked
     source.in_flight = 0
     assert await ending
     assert source.is_ended
@@ -83,33 +103,48 @@ async def test_until_now_leaves_what_came_later() -> None:
     assert source.left == 9
 
 
-async def test_idle_timeout_counts_from_the_begin_and_from_each_message() -> None:
-    source = Source(EndConditions(idle_timeout=0.05))
+async def test_idle_timeout_counts_from_the_begin_and_from_each_message(clock: Clock) -> None:
+    source = Source(EndConditions(idle_timeout=5.0))
     source.begun = False
     ending = asyncio.create_task(source.wait_for_end())
-    await asyncio.sleep(0.15)
-    assert not ending.done()
+    await source.until_looked()
+    clock.now += 60
+    await source.until_looked()
     source.begun = True
-    for _ in range(5):
+    await source.until_looked()
+    for _ in range(3):
+        clock.now += 4.9
+        await source.until_looked()
+        assert not ending.done()
         source.received += 1
-        await asyncio.sleep(0.02)
+        await source.until_looked()
+    source.in_flight = 1
+    clock.now += 60
+    await source.until_looked()
+    source.in_flight = 0
+    await source.until_looked()
     assert not ending.done()
+    clock.now += 5.0
     assert await ending
+    assert source.asked == 0
 
 
-async def test_a_broker_that_is_away_is_asked_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_that_is_away_is_asked_again_for_a_while(clock: Clock) -> None:
     source = Source(EndConditions(until_empty=True))
     source.error = NetworkError("broker:1", "is away")
     ending = asyncio.create_task(source.wait_for_end())
-    await source.until_asked(3)
-    assert not ending.done()
+    await source.until_asked(1)
+    clock.now += run_end.AWAY
+    await source.until_asked(source.asked + 2)
     source.error = None
     assert await ending
-    monkeypatch.setattr(run_end, "AWAY", 0.02)
     source = Source(EndConditions(until_empty=True))
     source.error = NetworkError("broker:1", "is away")
+    ending = asyncio.create_task(source.wait_for_end())
+    await source.until_asked(1)
+    clock.now += run_end.AWAY + 1
     with pytest.raises(NetworkError, match="is away"):
-        await source.wait_for_end()
+        await ending
     assert source.is_ended
 
 

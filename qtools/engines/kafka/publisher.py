@@ -94,8 +94,7 @@ class KafkaPublisher:
     def __init__(self, settings: KafkaSettings, options: PublisherOptions) -> None:
         self.published = self.published_bytes = self.resent = 0
         self.reconnects: int | None = None  # librdkafka reconnects by itself
-        self._settings = settings
-        self._options = options
+        self._settings, self._options = settings, options
         self._errors = ErrorLog(settings)
         self._producers: dict[int, Any] = {}  # by the bytes of their batches
         self._topics: set[str] = set()  # that exist
