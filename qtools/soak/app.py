@@ -260,7 +260,7 @@ class _Soak:
         for count, what in (
             (history.doubled, "doubled"),
             (self.counts.corrupted, "corrupted"),
-            (self.publisher.reconnects + self.reader.reconnects, "reconnects"),
+            ((self.publisher.reconnects or 0) + self.reader.reconnects, "reconnects"),
         ):
             if count:
                 parts.append(f"{count:,} {what}")
@@ -277,6 +277,6 @@ class _Soak:
             publish_seconds=publishing.seconds, seconds=seconds,
             foreign=self.counts.foreign, corrupted=self.counts.corrupted, refused=publishing.refused,
             resent=self.publisher.resent, redelivered=reader.redelivered,
-            publisher_reconnects=self.publisher.reconnects, reader_reconnects=reader.reconnects,
+            publisher_reconnects=self.publisher.reconnects or 0, reader_reconnects=reader.reconnects,
             reader_restarts=reader.restarts, failure=self.failure,
         )  # fmt: skip

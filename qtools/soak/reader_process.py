@@ -119,7 +119,7 @@ class _PipedReader:
         source = self._source
         header = _HEADER.pack(
             len(checked.numbers), len(latencies), len(checked.probes), checked.foreign, checked.corrupted,
-            source.redelivered, source.reconnects,
+            source.redelivered or 0, source.reconnects or 0,
             nan if source.acknowledgement_timeout is None else source.acknowledgement_timeout, drained,
         )  # fmt: skip
         values = array("Q", checked.numbers)

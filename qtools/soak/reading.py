@@ -102,11 +102,11 @@ class LocalReader:
 
     @property
     def reconnects(self) -> int:
-        return self._source.reconnects
+        return self._source.reconnects or 0
 
     @property
     def redelivered(self) -> int:
-        return self._source.redelivered
+        return self._source.redelivered or 0
 
     @property
     def message_timeout(self) -> float | None:

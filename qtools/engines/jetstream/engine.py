@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qtools.engines.contract import Capabilities, PublisherOptions, SourceOptions
+from qtools.engines.capabilities import Capabilities
+from qtools.engines.contract import PublisherOptions, SourceOptions
 from qtools.engines.jetstream.settings import JetStreamSettings
 from qtools.message import Batch
 from qtools.names import LONGEST_NAME, Subscription
