@@ -57,7 +57,9 @@ class NatsServer(Server):
     def _answers(self) -> str:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
-                return "answers" if probe.recv(5) == b"INFO " else ""
+                # One that wants TLS first says nothing before.
+                wants_tls = any("handshake_first: true" in line for line in self.config)
+                return "answers" if wants_tls or probe.recv(5) == b"INFO " else ""
         except OSError:
             return ""
 
