@@ -9,6 +9,7 @@ template.py     --output: a line made of parts of each message
 columns.py      --fields: values of each message as columns
 json_envelope.py  --format json: envelopes whose body is JSON
 pretty.py       messages as a person reads them on a terminal
+waiting_line.py  what q-tail waits for, on a terminal
 peek_source.py  --peek: waiting messages as a Source
 terminal.py     makes control characters visible
 """

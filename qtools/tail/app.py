@@ -29,6 +29,7 @@ from qtools.tail.output import Output, make_format, visible_on_terminal
 if TYPE_CHECKING:
     from qtools.cli.metrics.metrics_format import Family
     from qtools.flow.stepped_sink import SteppedSink
+    from qtools.tail.waiting_line import WaitingLine
 
 STDOUT = 1
 
@@ -158,6 +159,12 @@ async def _print(
     meter = ProgressLine(
         "printed", lambda: (output.printed, output.printed_bytes), show=options.show and not os.isatty(STDOUT)
     )
+    waiting: WaitingLine | None = None
+    if options.show and os.isatty(STDOUT) and sys.stderr.isatty() and not logs.is_json():
+        from qtools.tail.waiting_line import WaitingLine
+
+        names = ", ".join(map(str, options.named_sources))
+        waiting = WaitingLine(source, output, f"{names} at {options.engine}")
     watch = RunWatch(source, options.sources)
     try:
         await flow.run()
@@ -165,6 +172,8 @@ async def _print(
     finally:
         await watch.stop()
         await source.close()
+        if waiting is not None:
+            waiting.close()
         meter.close()
         _summarize(source, output, flow, meter, options, filtered)
     watch.check()

@@ -41,3 +41,8 @@ class TailOptions:
     guarded: tuple[Subscription, ...] = ()  # the sources without /CHANNEL, which get a temporary channel
     operations: OperationsOptions = field(default_factory=OperationsOptions)
     show: bool = True
+
+    @property
+    def named_sources(self) -> list[str]:
+        """The sources as a user names them: a temporary channel has no name."""
+        return [source.topic if source in self.guarded else str(source) for source in self.sources]

@@ -76,14 +76,15 @@ class Output:
         limit: int | None = None,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
+        self.before_write: Callable[[], None] = lambda: None  # called before each write
         self.printed = 0
         self.printed_bytes = 0
+        self.is_writing = False
         self._fd = fd
         self._form = form
         self._sample = sample
         self._limit = limit
         self._worker = Worker("output")
-        self._writing: asyncio.Future[int] | None = None
         self._on_closed = on_closed
         self._watched = False
         if stat.S_ISFIFO(os.fstat(fd).st_mode):
@@ -119,8 +120,11 @@ class Output:
     async def _print(self, batch: Batch, places: Sequence[int]) -> None:
         """Print `batch`, whose messages have the indices `places` in the batch that `write` got."""
         data = self._form.join(batch)
+        self.before_write()
+        self.is_writing = True
         # After a stop, an earlier write may still block in the thread; this write is queued after it.
         written, error = await self._worker.call(write_until_error, self._fd, data)
+        self.is_writing = False
         self.printed_bytes += written
         if error is None:
             self.printed += len(batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 
 import pytest
 from harness.brokers import Broker
@@ -104,3 +105,24 @@ def test_attempts(shell: Shell, broker: Broker, topic: str, terminal: Terminal) 
     shell.run("q-exec", f"{topic}/me", "-n1", "--backoff", "0s", *broker.flags, "--", "false")
     shell.run("q-tail", f"{topic}/me", "-n1", *broker.flags, stdout=terminal.fd)
     assert re.fullmatch(rb"\d\d:\d\d:\d\d attempt [23] x\n", terminal.all())
+
+
+def test_what_is_waited_for(shell: Shell, broker: Broker, topic: str, terminal: Terminal) -> None:
+    """A line that is gone before a message is printed."""
+    broker.create(topic, "me")
+    running = shell.start("q-tail", f"{topic}/me", *broker.flags, stdout=terminal.fd, stderr=terminal.fd)
+    terminal.wait_shown(f"\r\x1b[Kwaiting for {topic}/me at {broker.address}"[:70].encode())
+    broker.fill(topic, [b"first"])
+    shown = terminal.wait_shown(b"first\n")
+    assert re.search(rb"waiting for [^\n]*\r\x1b\[K\d\d:\d\d:\d\d first\n", shown)
+    terminal.wait_shown(b"; 1 message, the last one ")
+    running.signal(signal.SIGTERM)
+    assert running.wait().status == 0
+    assert terminal.all().endswith(b"\r\x1b[K")
+
+
+def test_no_such_line_with_quiet(shell: Shell, broker: Broker, topic: str, terminal: Terminal) -> None:
+    broker.create(topic, "me")
+    words = [f"{topic}/me", "-q", "--idle-timeout", "2500ms", *broker.flags]
+    assert shell.run("q-tail", *words, stdout=terminal.fd, stderr=terminal.fd).status == 0
+    assert terminal.all() == b""
