@@ -50,6 +50,8 @@ def check_capabilities(options: GatewayOptions) -> None:
     """UsageError if a flag was given that needs what the engine cannot do. What requests need, the API checks."""
     if options.backlog is not None:
         require(options.engine, "temporary_channels", "--backlog")
+    if options.decoder is not None and options.decoder.decodes_keys:
+        require(options.engine, "keys_and_headers", "--decode-key")
 
 
 def close(listening: socket.socket, options: GatewayOptions) -> None:

@@ -8,6 +8,7 @@ import click
 
 from qtools.cli import options as shared
 from qtools.cli.program import program
+from qtools.cli.schemas.options import decode_options
 from qtools.cli.types import Duration, Integer, Number, Size
 
 DEFAULT_ADDRESS = "127.0.0.1:8080"
@@ -179,6 +180,7 @@ Exit status: 0 after SIGTERM; 1 failed, 2 usage, 3 could not start.
     metavar="DURATION",
     help="Time for which a connection may be idle between requests, or within a body of unknown length.",
 )
+@decode_options("which streams show and where= reads; format=raw, length32 and /message have the body as it was")
 @shared.operations_within("5s")
 @shared.broker_options
 @shared.connection_options

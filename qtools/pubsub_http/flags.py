@@ -7,6 +7,7 @@ from typing import Any, TypedDict, cast
 from qtools.cli import options as shared
 from qtools.cli.broker import engine_of
 from qtools.cli.flag_rules import Needs, check_rules
+from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import UsageError
 from qtools.pubsub_http.api.startup_checks import check_address, check_origins
 from qtools.pubsub_http.options import GatewayOptions
@@ -56,7 +57,9 @@ def options_of(given: dict[str, Any]) -> GatewayOptions:
     )  # fmt: skip
     origins = check_origins(flags["allow_origin"], tokens=has_tokens)
     others = dict(given)  # each of the functions below takes its own flags out of it
+    decoder = decoder_if_given(others, [True], "")
     return GatewayOptions(
+        decoder=decoder,
         engine=engine_of("q-pubsub-http", others),
         operations=shared.operations_of(others),
         http_address=flags["http_address"],

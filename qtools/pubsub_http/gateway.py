@@ -33,6 +33,7 @@ class Gateway:
             behind_proxy=options.behind_proxy,
         )  # fmt: skip
         self.broker = options.engine.capabilities.broker  # the name of the engine's servers, for messages
+        self._decoder = options.decoder
         self.budget = MemoryBudget(options.max_memory // options.workers)
         self.batcher = PublishBatcher(options.engine, options.publish_timeout, self.budget)
         self.idempotency = Idempotency(options.idempotency_window)
@@ -66,7 +67,9 @@ class Gateway:
         self.fast_path = PublishFastPath(self.app, self._publishing)
 
     async def start(self) -> None:
-        """Connect; StartError when no broker can be reached."""
+        """Connect; StartError when no broker, or no schema registry, can be reached."""
+        if self._decoder is not None:
+            await self._decoder.start()
         await self.batcher.start()
 
     def stop(self) -> None:
@@ -78,6 +81,8 @@ class Gateway:
         await self.batcher.close()
         await self.fanouts.close()
         await self._topics.close()
+        if self._decoder is not None:
+            await self._decoder.close()
         self.budget.close()
 
     async def _pub(self, request: Request) -> Answer:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from qtools.cli.metrics.operations import OperationsOptions
 from qtools.engines.contract import Engine
+
+if TYPE_CHECKING:
+    from qtools.schemas.decoding import BatchDecoder
 
 BACKLOG = 10_000
 
@@ -38,3 +42,4 @@ class GatewayOptions:
     idempotency_window: float = 600.0
     backlog: int | None = None
     max_memory: int = 1 << 30
+    decoder: BatchDecoder | None = None

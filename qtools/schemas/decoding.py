@@ -277,7 +277,7 @@ class BatchDecoder:
             batch = batch.with_keys(keys)
         return Passed(batch.with_bodies(bodies), range(len(batch)), {})
 
-    def read(self, source: FlowSource) -> FlowSource:
+    def read(self, source: FlowSource) -> DecodingSource:
         """A source that reads from `source` what this step makes of it."""
         return DecodingSource(source, self)
 
@@ -337,6 +337,17 @@ class DecodingSource:
         count = min(self._portion, len(batch))
         sizes = list(accumulate(map(len, batch.bodies[:count])))
         return count if not sizes or sizes[-1] <= PORTION_BYTES else max(1, bisect_right(sizes, PORTION_BYTES))
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the bodies that were read and are not returned yet."""
+        return 0 if self._waiting is None else sum(map(len, self._waiting.bodies))
+
+    def give_back(self) -> None:
+        """Requeue what was read and is not returned yet; no read is in progress."""
+        if self._waiting is not None:
+            self._waiting.requeue()
+            self._waiting = None
 
     async def close(self) -> None:
         """Close the source, which gives back a batch that waits for the registry. The decoder is closed by its

@@ -11,7 +11,11 @@ behind for each of them.
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 from qtools.engines.contract import Source
+from qtools.message import Batch
 from qtools.names import Subscription
 from qtools.pubsub_http.options import GatewayOptions
 from qtools.pubsub_http.subscribe.delivery import SourceFailed, log_failure
@@ -20,51 +24,85 @@ from qtools.pubsub_http.subscribe.rendered_batch import RenderedBatch
 from qtools.pubsub_http.subscribe.subscribe_params import SubscribeParams
 from qtools.web.memory_budget import MemoryBudget
 
+if TYPE_CHECKING:  # it takes time to import
+    from qtools.schemas.decoding import DecodingSource
+
+LAST_READ = 1.0  # s
 Key = tuple[str, str, str, int]  # caller, topic, channel, max_in_flight
 
 
 class _Shared:
-    """A consumer and how many streams need it."""
+    """A consumer, what decodes its messages, and how many streams need it."""
 
-    __slots__ = ("consumer", "is_resting", "key", "streams")
+    __slots__ = ("consumer", "decoding", "is_resting", "key", "streams")
 
-    def __init__(self, key: Key, consumer: Source) -> None:
+    def __init__(self, key: Key, consumer: Source, decoding: DecodingSource | None) -> None:
         self.key = key
         self.consumer = consumer
+        self.decoding = decoding
         self.streams = 1
         self.is_resting = False
 
 
 class ConsumerSource:
-    """A consumer as one stream's source of batches."""
+    """A consumer as one stream's source of batches. decoding: reads and decodes its messages, with --decode."""
 
-    def __init__(self, consumers: Consumers, consumer: Source, shared: _Shared | None = None) -> None:
+    def __init__(
+        self,
+        consumers: Consumers,
+        consumer: Source,
+        shared: _Shared | None = None,
+        decoding: DecodingSource | None = None,
+    ) -> None:
         self.consumer = consumer
         self._consumers = consumers
         self._shared = shared
+        self._decoding = decoding
+        self._ended = asyncio.Event()
         self._is_resting = False
 
     async def read(self) -> RenderedBatch | None:
         """The next batch; None at the end; SourceFailed if the consumer fails."""
         try:
-            batch = await self.consumer.read()
+            if self._decoding is None:
+                batch = await self.consumer.read()
+            else:
+                batch = await self._read_decoded(self._decoding)
         except Exception as error:
             log_failure(f"a subscriber of {self.consumer.subscriptions[0]}", error)
             raise SourceFailed(error) from error
         return None if batch is None else RenderedBatch(batch)
 
+    async def _read_decoded(self, decoding: DecodingSource) -> Batch | None:
+        """The next batch. After `end` it is waited for LAST_READ s: it may wait for a registry that is away."""
+        reading = asyncio.ensure_future(decoding.read())
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait((reading, ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reading,), timeout=LAST_READ)
+            return reading.result() if reading.done() else None
+        finally:
+            ended.cancel()
+            reading.cancel()
+            await asyncio.wait((reading,))
+
     def memory(self) -> int:
         """Bytes that were received for the stream and not read."""
-        return 0 if self._is_resting else self.consumer.unread_bytes
+        if self._is_resting:
+            return 0
+        return self.consumer.unread_bytes + (0 if self._decoding is None else self._decoding.waiting_bytes)
 
     def end(self) -> None:
         """Let `read` return None; another stream that reads through the consumer meanwhile goes on."""
+        self._ended.set()
         if not self._is_resting:
             self.consumer.end()
 
     def discard(self) -> None:
         """End at once; what was received and not read goes back to the channel."""
+        self._ended.set()
         if not self._is_resting:
+            self._give_back()
             self.consumer.discard()
 
     def rest(self) -> None:
@@ -73,7 +111,13 @@ class ConsumerSource:
             self.end()
             return
         self._is_resting = self._shared.is_resting = True
+        self._give_back()
         self.consumer.rest()
+
+    def _give_back(self) -> None:
+        """Give back what was read and is not decoded."""
+        if self._decoding is not None:
+            self._decoding.give_back()
 
     async def close(self) -> None:
         """Give back what was not read, and close the consumer unless other streams need it. What was read and is not
@@ -82,6 +126,7 @@ class ConsumerSource:
             await self.consumer.close()
         else:
             if not self._is_resting:
+                self._give_back()
                 self.consumer.rest()
             await self._consumers.release(self._shared)
 
@@ -99,9 +144,8 @@ class Consumers:
         limit = params.count if params.where is None else None
         if not (params.acks and params.count and params.channel):
             source = Subscription(params.topic, params.channel or own_channel())
-            return ConsumerSource(
-                self, await open_source(source, self._options, self._budget, params.max_in_flight, limit)
-            )
+            consumer = await open_source(source, self._options, self._budget, params.max_in_flight, limit)
+            return ConsumerSource(self, consumer, decoding=self._decoding(consumer))
         key = (caller, params.topic, params.channel, params.max_in_flight)
         for shared in self._shared.get(key, ()):
             consumer = shared.consumer
@@ -109,11 +153,15 @@ class Consumers:
                 shared.is_resting = False
                 shared.streams += 1
                 consumer.resume(limit)
-                return ConsumerSource(self, consumer, shared)
+                return ConsumerSource(self, consumer, shared, shared.decoding)
         source = Subscription(params.topic, params.channel)
-        shared = _Shared(key, await open_source(source, self._options, self._budget, params.max_in_flight, limit))
+        consumer = await open_source(source, self._options, self._budget, params.max_in_flight, limit)
+        shared = _Shared(key, consumer, self._decoding(consumer))
         self._shared.setdefault(key, []).append(shared)
-        return ConsumerSource(self, shared.consumer, shared)
+        return ConsumerSource(self, consumer, shared, shared.decoding)
+
+    def _decoding(self, consumer: Source) -> DecodingSource | None:
+        return None if self._options.decoder is None else self._options.decoder.read(consumer)
 
     async def release(self, shared: _Shared) -> None:
         """A stream has ended; close the consumer if no other stream uses it."""

@@ -15,14 +15,21 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol
 
 from qtools.errors import QtoolsError
 from qtools.message import Batch, request_ends
 from qtools.pubsub_http.publish.publish_batcher import refusal_of
-from qtools.pubsub_http.subscribe.rendered_batch import FORMATS, RenderedBatch, Where, event_pieces, render
+from qtools.pubsub_http.subscribe.rendered_batch import (
+    DECODED,
+    FORMATS,
+    RenderedBatch,
+    Where,
+    event_pieces,
+    render,
+    with_json,
+)
 from qtools.pubsub_http.subscribe.sessions import AckSession
 from qtools.web.request_body import Refusal, Send
 from qtools.web.sender import ClientGone, Sender
@@ -182,7 +189,10 @@ class StreamDelivery:
         self._session = session
         self._arrived = arrived
         self._suffix = suffix
-        self._pieces: Pieces = partial(event_pieces, suffix=suffix) if suffix else FORMATS[form].pieces
+        self._pieces: Pieces = FORMATS[form].pieces
+        if suffix:
+            shows_json = form.startswith(DECODED)
+            self._pieces = lambda batch: event_pieces(with_json(batch) if shows_json else batch, suffix)
         self._pending: deque[_Sent] = deque()  # not known to be taken
         self._sending = 0  # bytes of what is being sent
         self._later = 0  # bytes of what was read with it, and is sent after it

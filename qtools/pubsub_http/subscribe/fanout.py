@@ -26,6 +26,7 @@ from qtools.web.request_body import Refusal
 log = logging.getLogger("qtools.pubsub")
 
 AHEAD = 8 * 1024 * 1024  # bytes that may wait for the fastest reader before reading from the broker pauses
+VALUE_WEIGHT = 10  # bytes of memory that the values of a byte of Avro or Protobuf take, in about
 MOST_BYTES = 64 * 1024 * 1024  # that may wait for any reader; the readers share the batches
 
 
@@ -148,6 +149,7 @@ class Fanout:
         self.readers: list[FanoutReader] = []
         self.started = asyncio.create_task(self._start(fanouts.options))
         self._source: Source | None = None
+        self._decoder = fanouts.options.decoder
         self._pump: asyncio.Task[None] | None = None
 
     async def _start(self, options: GatewayOptions) -> None:
@@ -170,9 +172,12 @@ class Fanout:
         self.fanouts.retire(self)
 
     async def _distribute(self, source: Source) -> None:
-        while (batch := await source.read()) is not None:
+        decoder = self._decoder
+        read = source.read if decoder is None else decoder.read(source).read
+        weight = 1 if decoder is None else VALUE_WEIGHT
+        while (batch := await read()) is not None:
             batch.finish()  # whatever the readers do with it
-            rendered = RenderedBatch(batch, shared=True)
+            rendered = RenderedBatch(batch, shared=True, weight=weight)
             for reader in self.readers:
                 reader.offer(rendered)
             while self.readers and min(reader.waiting for reader in self.readers) > AHEAD:

@@ -197,7 +197,9 @@ class Subscribing:
     async def sub(self, app: App, request: Request) -> None:
         """GET /sub."""
         accept = request.head.get(b"accept", b"").decode("latin-1")
-        params = read_subscribe_params(request.values, accept, self._options.max_in_flight)
+        params = read_subscribe_params(
+            request.values, accept, self._options.max_in_flight, shows_json=self._options.decoder is not None
+        )
         tracked: TrackedTransport | None = request.scope.get("tracked")
         stream = HttpStream(request.send, tracked)
         async with self.subscribed(request, params) as source:
@@ -210,7 +212,7 @@ class Subscribing:
                     request.caller.name, params.topic, params.channel, partial(_cut, tracked, source)
                 )
             delivery = StreamDelivery(
-                source, stream, params.form, self.counts,
+                source, stream, params.rendering, self.counts,
                 where=params.where, count=params.count, session=session, arrived=arrived,
                 suffix=b"" if events is None else events.suffix,
             )  # fmt: skip

@@ -2,7 +2,8 @@
 pass.
 
 When many clients get the same batch (fanout.py), each format is rendered once, and the JSON parsed once, for all of
-them. The formats are those of qtools.formats, and Server-Sent Events.
+them. The formats are those of qtools.formats, and Server-Sent Events. With --decode, those that name the fields of a
+message show the decoded JSON; raw and length32 have the original bytes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
+from qtools.attributes import DecodedBody
 from qtools.errors import EvaluationError, ExpressionError
 from qtools.expressions.expression import NOTHING, compile_expression
-from qtools.flow.json_values import parser_for
+from qtools.flow.json_values import encode, parser_for
 from qtools.flow.variables import Row, rows_of
 from qtools.formats.encoders import Format, make_format
 from qtools.formats.envelope import encode_envelopes
@@ -37,9 +39,31 @@ def event_pieces(batch: Batch, suffix: bytes = b"") -> list[bytes]:
     ]
 
 
+def with_json(batch: Batch) -> Batch:
+    """The messages of `batch`, with the JSON of decoded bodies and keys in their place; others stay what they are."""
+    shown = batch.with_bodies([_as_json(body) for body in batch.bodies])
+    attributes = batch.attributes(("keys",))
+    if attributes is None or attributes.keys is None:
+        return shown
+    return shown.with_keys([None if key is None else _as_json(key) for key in attributes.keys])
+
+
+def _as_json(body: bytes) -> bytes:
+    return encode(body.value) if isinstance(body, DecodedBody) else body
+
+
 FORMATS = {name: make_format(name) for name in ("envelope", "raw", "length32", "msgpack")} | {
     "sse": Format(event_pieces)
 }
+
+
+def _showing_json(form: Format) -> Format:
+    """`form` with the JSON of what was decoded."""
+    return Format(lambda batch: form.pieces(with_json(batch)), lambda batch: form.join(with_json(batch)))
+
+
+DECODED = "decoded "
+FORMATS |= {DECODED + name: _showing_json(FORMATS[name]) for name in ("envelope", "msgpack", "sse")}
 
 
 class Where:
@@ -83,14 +107,15 @@ def compile_where(text: str) -> Where:
 
 
 class RenderedBatch:
-    """One batch. shared: it goes to many clients, and is finished already, whatever they acknowledge."""
+    """One batch. shared: it goes to many clients, and is finished already, whatever they acknowledge. weight: how many
+    bytes of memory a byte of a body takes, as far as is known."""
 
     __slots__ = ("_places", "_rendered", "_undecided", "_values", "batch", "shared", "size")
 
-    def __init__(self, batch: Batch, shared: bool = False) -> None:
+    def __init__(self, batch: Batch, shared: bool = False, weight: int = 1) -> None:
         self.batch = batch
         self.shared = shared
-        self.size = sum(map(len, batch.bodies))  # bytes of the bodies
+        self.size = weight * sum(map(len, batch.bodies))  # bytes
         self._rendered: dict[str, bytes] = {}
         self._places: dict[str, Sequence[int]] = {}
         self._undecided: dict[str, list[int]] = {}

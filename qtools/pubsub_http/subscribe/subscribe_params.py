@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qtools.pubsub_http.api.parameters import Values
 from qtools.pubsub_http.api.routes import BYTES, ENVELOPE, LENGTH32, LINES, MSGPACK, NDJSON, SSE
-from qtools.pubsub_http.subscribe.rendered_batch import Where, compile_where
+from qtools.pubsub_http.subscribe.rendered_batch import DECODED, FORMATS, Where, compile_where
 from qtools.web.request_body import Refusal
 
 CLIENT_MAX_IN_FLIGHT = 100  # with ack=client: a client has not a whole queue in flight unless it asks for it
@@ -28,7 +28,8 @@ _ACCEPTED = {
 
 @dataclass(frozen=True, slots=True)
 class SubscribeParams:
-    """Times in s. channel: "" for a temporary one."""
+    """Times in s. channel: "" for a temporary one. shows_json: bodies and keys are decoded, and shown as JSON where the
+    form names them."""
 
     topic: str
     channel: str
@@ -40,6 +41,13 @@ class SubscribeParams:
     timeout: float | None
     until_empty: bool
     msg_timeout: float
+    shows_json: bool = False
+
+    @property
+    def rendering(self) -> str:
+        """The name of the form for rendered_batch.FORMATS."""
+        decoded = DECODED + self.form
+        return decoded if self.shows_json and decoded in FORMATS else self.form
 
     @property
     def source(self) -> str:
@@ -48,9 +56,10 @@ class SubscribeParams:
 
 
 def read_subscribe_params(
-    values: Values, accept: str, most_in_flight: int, *, websocket: bool = False
+    values: Values, accept: str, most_in_flight: int, *, websocket: bool = False, shows_json: bool = False
 ) -> SubscribeParams:
-    """The parameters in a query and an Accept header. websocket: for a WebSocket, which ignores Accept."""
+    """The parameters in a query and an Accept header. websocket: for a WebSocket, which ignores Accept. shows_json: as
+    in SubscribeParams."""
     form = values["format"] or ("envelope" if websocket else form_of(accept))
     if websocket and form in ("length32", "sse"):
         raise Refusal(400, "INVALID_ARG_FORMAT", f"a WebSocket has messages of its own: format {form} is for HTTP")
@@ -71,6 +80,7 @@ def read_subscribe_params(
         timeout=values["timeout"],
         until_empty=values["until_empty"],
         msg_timeout=values["msg_timeout"] / 1000,
+        shows_json=shows_json,
     )
 
 

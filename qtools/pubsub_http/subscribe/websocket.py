@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from qtools.pubsub_http.options import GatewayOptions
     from qtools.pubsub_http.subscribe.http_stream import Subscribing
     from qtools.pubsub_http.subscribe.sessions import AckSessions
+    from qtools.pubsub_http.subscribe.subscribe_params import SubscribeParams
 
 TOGETHER = 64  # messages that are encoded at once
 NORMAL, GOING_AWAY, INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
@@ -41,10 +42,10 @@ NORMAL, GOING_AWAY, INTERNAL_ERROR = 1000, 1001, 1011  # RFC 6455, 7.4.1
 class _Stream(TrackedStream):
     """A WebSocket as a delivery's stream."""
 
-    def __init__(self, request: Request, form: str) -> None:
+    def __init__(self, request: Request, params: SubscribeParams) -> None:
         super().__init__(request.send, request.scope.get("tracked"))
-        self._pieces = FORMATS[form].pieces
-        self._form = form
+        self._pieces = FORMATS[params.rendering].pieces
+        self._form = params.form
 
     async def send(self, data: bytes, batch: Batch) -> None:
         send = self._send
@@ -80,16 +81,19 @@ class WebSockets:
     def __init__(self, options: GatewayOptions, subscribing: Subscribing, sessions: AckSessions) -> None:
         self._capabilities = options.engine.capabilities
         self._max_in_flight = options.max_in_flight
+        self._shows_json = options.decoder is not None
         self._subscribing = subscribing
         self._sessions = sessions
 
     async def serve(self, request: Request) -> None:
-        params = read_subscribe_params(request.values, "", self._max_in_flight, websocket=True)
+        params = read_subscribe_params(
+            request.values, "", self._max_in_flight, websocket=True, shows_json=self._shows_json
+        )
         async with self._subscribing.subscribed(request, params) as source:
             session = self._sessions.open(request.caller, params.msg_timeout) if params.acks else None
-            stream = _Stream(request, params.form)
+            stream = _Stream(request, params)
             delivery = StreamDelivery(
-                source, stream, params.form, self._subscribing.counts,
+                source, stream, params.rendering, self._subscribing.counts,
                 where=params.where, count=params.count, session=session,
             )  # fmt: skip
             is_final = session is None and bool(params.channel)
