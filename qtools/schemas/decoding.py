@@ -327,6 +327,8 @@ class DecodingSource:
         part, rest = (batch, None) if count == len(batch) else batch.split(count)
         begin = time.thread_time()
         decoded = (await self._decoder.apply(part)).batch
+        if self._waiting is not batch:  # it was given back meanwhile
+            return None
         took = (time.thread_time() - begin) / max(1, count)
         self._portion = max(1, min(LARGEST_PORTION, int(PORTION_SECONDS / max(took, 1e-9))))
         self._waiting = rest
@@ -344,7 +346,7 @@ class DecodingSource:
         return 0 if self._waiting is None else sum(map(len, self._waiting.bodies))
 
     def give_back(self) -> None:
-        """Requeue what was read and is not returned yet; no read is in progress."""
+        """Requeue what was read and is not returned yet; a read that decodes it returns None."""
         if self._waiting is not None:
             self._waiting.requeue()
             self._waiting = None

@@ -449,6 +449,32 @@ async def test_a_read_that_is_cancelled_loses_no_batch_and_logs_no_more(
     assert [caplog.text.count(words) for words in ("nothing is read until", "answers again")] == [1, 1]
 
 
+async def test_what_is_given_back_while_it_is_decoded_is_not_returned(
+    registry: Registry, decoder: RegistryDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "next_delay", lambda failures: 0.001)
+    number = registry.add('"int"')
+    away, asked = True, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def answer(path: str) -> Answer | None:
+        loop.call_soon_threadsafe(asked.set)
+        return Answer(500) if away else None
+
+    registry.behaviour = answer
+    feed, ledger = Feed(), Ledger()
+    feed.put(ledger.batch(*range(1000)).with_bodies([framed(number, b"\x02")] * 1000))
+    source = DecodingSource(feed, BatchDecoder(decoder))
+    reading = asyncio.create_task(source.read())
+    await asked.wait()
+    assert source.waiting_bytes == 6000
+    source.give_back()
+    assert (source.waiting_bytes, sorted(ledger.requeued)) == (0, list(range(1000)))
+    away = False
+    assert await reading is None
+    assert ledger.finished == []
+
+
 async def test_a_batch_that_costs_much_is_decoded_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = codecs.make_codec(SchemaText("AVRO", '{"type": "array", "items": "null"}', "s"))
     body = b"\xc8\x0f\0"  # 996 values
