@@ -30,7 +30,7 @@ async def test_messages_are_finished_in_any_order(cluster: Cluster, topic: str) 
         for piece in pieces:
             piece.finish()
         assert source.in_flight == 0
-        assert source.acknowledgements_failed == 0
+        assert not source.acknowledgements_failed  # None where the server does not answer acknowledgements
     await cluster.until_left(topic, "own", 0)
     assert await drain(cluster.engine(), topic) == []
 
@@ -139,5 +139,5 @@ async def test_what_is_in_flight_does_not_come_again(cluster: Cluster, topic: st
         assert source.in_flight == 2
         batch.finish()
         (await read_all(source, 1)).finish()
-        assert (source.received, source.redelivered, source.acknowledgements_failed) == (3, 0, 0)
+        assert (source.received, source.redelivered, source.acknowledgements_failed or 0) == (3, 0, 0)
     await cluster.until_left(topic, "own", 0)

@@ -84,12 +84,12 @@ class JetStreamApi:
                 return None
             raise
 
-    async def create_stream(self, topic: str) -> str:
-        """Create a stream for `topic`, as the engine's options say; returns its name."""
+    async def create_stream(self, topic: str, replicas: int = 0) -> str:
+        """Create a stream for `topic`, as the engine's options say; returns its name. replicas: 0 for the default."""
         name = topic.replace(".", "_")[:LONGEST_NAME_OF_STREAM]
         settings = dict(self._client.settings.stream)
         for each in (name, f"{name[:240]}_{zlib.crc32(topic.encode()):08x}"):
-            config = {"storage": "file", "num_replicas": 1} | settings | {"name": each, "subjects": [topic]}
+            config = {"storage": "file", "num_replicas": replicas or 1} | settings | {"name": each, "subjects": [topic]}
             try:
                 await self._ask(f"STREAM.CREATE.{each}", config)
             except ApiRefused as error:

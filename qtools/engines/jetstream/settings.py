@@ -28,6 +28,7 @@ class JetStreamSettings(NamedTuple):
     tls_cert: str = ""
     tls_key: str = ""
     tls_insecure: bool = False
+    tls_key_password: str = ""
     user: str = ""
     password: str = ""
     token: str = ""
@@ -47,7 +48,7 @@ class JetStreamSettings(NamedTuple):
 
     @property
     def tls_files(self) -> TlsFiles:
-        return TlsFiles(self.tls_ca, self.tls_cert, self.tls_key, self.tls_insecure)
+        return TlsFiles(self.tls_ca, self.tls_cert, self.tls_key, self.tls_insecure, self.tls_key_password)
 
     @property
     def client_name(self) -> str:

@@ -50,7 +50,7 @@ class JetStreamTopics:
         rows: dict[str, dict[str, Any]] = {}
         async for stream in self._api.streams():
             topics = await self._topics_of(stream)
-            size = stream["state"]["bytes"] if len(topics) == 1 else 0
+            size = stream["state"]["bytes"] if len(topics) == 1 else None
             for topic, count in topics.items():
                 rows[topic] = {
                     "topic": topic, "depth": count, "messages": count, "bytes": size, "paused": False, "channels": [],
@@ -83,7 +83,8 @@ def _has_wildcard(subject: str) -> bool:
 def _channel(consumer: ConsumerState) -> dict[str, Any]:
     return {
         "channel": consumer.name, "depth": consumer.pending + consumer.unfinished, "in_flight": consumer.unfinished,
-        "deferred": 0, "messages": consumer.pending + consumer.unfinished, "requeued": 0, "timed_out": 0, "clients": 0,
+        "deferred": None, "messages": consumer.pending + consumer.unfinished, "requeued": None, "timed_out": None,
+        "clients": None,
         "paused": bool(consumer.config.get("pause_until")),
     }  # fmt: skip
 

@@ -1,7 +1,6 @@
 """Messages from durable consumers of JetStream, which are channels.
 
 source.py         the contract's Source: what may be in flight, limits, what is counted
-run_ends.py       when a run ends by itself
 pull_consumer.py  one consumer: requests for messages, arrivals, acknowledgements
 subscriptions.py  finds a consumer for a channel, or creates it
 delivery.py       the origin of messages: what their ack subjects and headers say

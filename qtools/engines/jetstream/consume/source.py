@@ -21,9 +21,9 @@ from qtools.engines.jetstream.api import JetStreamApi
 from qtools.engines.jetstream.client import NatsClient
 from qtools.engines.jetstream.connection import NatsConnection
 from qtools.engines.jetstream.consume.pull_consumer import PullConsumer
-from qtools.engines.jetstream.consume.run_ends import RunEnds
 from qtools.engines.jetstream.consume.subscriptions import Found, find, make
 from qtools.engines.jetstream.settings import JetStreamSettings
+from qtools.engines.run_end import PolledRunEnd
 from qtools.errors import BrokerError, NetworkError, QtoolsError, SourceDeleted, StartError
 from qtools.message import Batch
 from qtools.names import Subscription, is_ephemeral
@@ -36,16 +36,17 @@ LINGER = 3.0  # s that the server may take to read the last acknowledgements
 TICK = 0.1  # s: the shortest time between two looks at what has to be touched
 
 
-class JetStreamSource:
+class JetStreamSource(PolledRunEnd):
     """Reads `subscriptions` over one connection."""
 
     def __init__(
         self, subscriptions: Sequence[Subscription], settings: JetStreamSettings, options: SourceOptions
     ) -> None:
+        super().__init__(options.ends, str(settings))
         self.subscriptions = list(subscriptions)
         self.on_received: Callable[[int], None] | None = None
         self.received = self.redelivered = self.unread_bytes = 0
-        self.acknowledgements_failed = 0  # the server does not answer acknowledgements
+        self.acknowledgements_failed = None  # the server does not answer acknowledgements
         self.lag = 0.0
         self._settings = settings
         self._options = options
@@ -55,9 +56,7 @@ class JetStreamSource:
         self._api = JetStreamApi(self._client)
         self._found: list[Found] = []
         self._consumers: list[PullConsumer] = []
-        self._run_ends = RunEnds(
-            self._api, self._consumers, options.ends, lambda: self.received, lambda: self.in_flight
-        )
+        self._targets: dict[PullConsumer, int] = {}  # the newest message of each topic, at the start
         self._unread: deque[Batch] = deque()
         self._changed = asyncio.Event()
         self._error: QtoolsError | None = None
@@ -86,7 +85,8 @@ class JetStreamSource:
         for found in self._found:
             await self._subscribe(found)
         if self._options.ends.until_now:
-            await self._run_ends.note_now()
+            for consumer in self._consumers:
+                self._targets[consumer] = await self._api.last_sequence(consumer.stream, consumer.topic)
         self._tick()
         self._ask()
 
@@ -192,27 +192,17 @@ class JetStreamSource:
 
     # ── when the run ends by itself ──
 
-    async def wait_for_end(self) -> bool:
+    async def is_finished(self, *, at_start: bool) -> bool:
         try:
-            return await self._run_ends.wait()
-        finally:
-            if self._options.ends.flag or self._options.ends.idle_timeout is not None:
-                self.end()
-
-    async def wait_until_empty(self) -> None:
-        while self.in_flight or not await self._run_ends.is_drained():  # noqa: ASYNC110 - the server sends no event
-            await asyncio.sleep(0.1)
-
-    async def warn_later(self, named: Sequence[Subscription]) -> None:
-        """Nothing: a new channel gets every message that its stream has."""
-
-    async def is_drained_on(self, before: Callable[[Subscription, str], bool], flag: str) -> bool:
-        if not any(before(each, str(self._settings)) for each in self.subscriptions):
-            return True
-        return not self.in_flight and await self._run_ends.is_drained()
-
-    def delivered_to_other_channels(self) -> dict[Subscription, int]:
-        return {}
+            for consumer in self._consumers:
+                state = await self._api.consumer(consumer.stream, consumer.name)
+                if state is None:
+                    raise SourceDeleted("channel", str(consumer.subscription), consumer.address)
+                if state.left and not (at_start and state.ack_floor >= self._targets.get(consumer, 0)):
+                    return False
+        except BrokerError as error:  # as of a cluster that elects a leader
+            raise NetworkError(str(self._settings), str(error)) from error
+        return True
 
     # ── what is counted ──
 

@@ -43,7 +43,10 @@ def error_of(topic: str, refusal: PubRefusal, size: int) -> QtoolsError:
     return StreamRefused(topic, refusal.err_code, refusal.text or f"refused with the status {refusal.code}")
 
 
-def no_such_topic(topic: str, where: str, flag: str) -> BrokerError:
+class StreamMissing(BrokerError):
     """No stream stores `topic`. flag: the one that creates streams, or ""."""
-    advice = f"use {flag} default to create one" if flag else "create one"
-    return StreamRefused(topic, 0, f"no stream on {where} stores this subject: {advice}")
+
+    def __init__(self, topic: str, where: str, flag: str) -> None:
+        super().__init__("", topic)
+        advice = f"use {flag} default to create one" if flag else "create one"
+        self.reason = f"{topic}: no stream on {where} stores this subject: {advice}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qtools.engines.contract import PublisherOptions
 from qtools.engines.jetstream.api import JetStreamApi, check_name
-from qtools.engines.jetstream.publish.refusals import no_such_topic
+from qtools.engines.jetstream.publish.refusals import StreamMissing
 from qtools.engines.jetstream.settings import JetStreamSettings
 from qtools.errors import BrokerError, NetworkError, QtoolsError, UsageError
 
@@ -32,9 +32,9 @@ class TopicStreams:
             return error
         if await self._api.stream_of(topic) is None:
             if self._options.new_topics is None:
-                return no_such_topic(topic, str(self._settings), self._options.new_topics_flag)
+                return StreamMissing(topic, str(self._settings), self._options.new_topics_flag)
             try:
-                await self._api.create_stream(topic)
+                await self._api.create_stream(topic, self._options.new_topics.replicas)
             except BrokerError as error:
                 return error
         self.found.add(topic)
