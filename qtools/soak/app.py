@@ -31,6 +31,7 @@ PROBE_INTERVAL = 0.5  # s between two probes
 START_TIMEOUT = 30.0  # s until the first probe has to arrive
 LOOK_INTERVAL = 0.2  # s between two looks whether the end has been reached
 UNKNOWN_TIMEOUT = 60.0  # s, the message timeout where the engine does not tell it
+MOVING_TIMEOUT = 90.0  # s: what was in flight to a program between two places, which was killed, comes after 60 s
 NO_TIMEOUT = 10.0  # s without an arrival, where messages never time out
 LONGEST_QUIET = 300.0  # s without an arrival after which the rest counts as lost, whatever the broker says
 
@@ -246,7 +247,7 @@ class _Soak:
         if timeout == inf:
             timeout = NO_TIMEOUT
         if options.moves:  # what is left on the way cannot be known
-            return quiet >= max(timeout, UNKNOWN_TIMEOUT)
+            return quiet >= max(timeout, MOVING_TIMEOUT)
         return quiet >= timeout and not self.publishing.running and await self.reader.is_drained()
 
     # ── what is shown ──
