@@ -92,20 +92,22 @@ class _Soak:
         signals.on_second(self._hurry)
         meter = ProgressLine("confirmed", self._progress, show=options.show, more=self._more)
         result: SoakResult | None = None
-        await self.publisher.start()
+        is_started = False
         try:
-            try:
-                result = await self._test()
-            finally:
-                meter.close()
-                await self.publisher.close()
+            await self.publisher.start()
+            is_started = True
+            result = await self._test()
         finally:
-            await remove(options, has_failed=result is not None and bool(result.faults()))
+            meter.close()
+            if result is not None:  # before anything else: a third signal ends the process
+                sys.stdout.write(as_json(result) + "\n" if options.as_json else as_text(result))
+                sys.stdout.flush()
+            if is_started:
+                await self.publisher.close()
+                await remove(options, has_failed=result is not None and bool(result.faults()))
         if result is None:
             logs.log_result("ended before the test had begun")
             return 0
-        sys.stdout.write(as_json(result) + "\n" if options.as_json else as_text(result))
-        sys.stdout.flush()
         return result.exit_status
 
     async def _test(self) -> SoakResult | None:

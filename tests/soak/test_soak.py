@@ -156,6 +156,26 @@ def test_a_broker_that_is_killed_and_keeps_its_word(
     assert result["read"] > 8000
 
 
+def test_connections_that_are_cut_lose_nothing(
+    shell: Shell, make_broker: MakeBroker, make_proxy: Callable[[Broker], Proxy], topic: str
+) -> None:
+    broker = make_broker("--msg-timeout=1s")
+    proxy = make_proxy(broker)
+    words = ["--nsqd-http-address", broker.http, "--duration", "10m", "--rate", "3000", "--nsqd", proxy.address]
+    soak = start_soak(shell, f"{topic}/soak", *words)
+    for cut in range(3):
+        broker.wait_clients(topic, "soak")
+        before = broker.published(topic)
+        wait_until(lambda before=before: broker.published(topic) > before + 1000, what="messages")  # type: ignore[misc]
+        proxy.cut()
+        proxy.wait_connections(2 * (cut + 2))  # the publisher's and the reader's
+    wait_until(lambda: broker.published(topic) > 4000, what="messages")
+    soak.signal(signal.SIGTERM)
+    result = result_of(soak.wait())
+    assert (result["ok"], result["lost"], result["unconfirmed"]) == (True, 0, 0)
+    assert result["reconnects"] == {"publisher": 3, "reader": 3}
+
+
 def test_its_own_reader_may_be_killed(shell: Shell, make_broker: MakeBroker, topic: str) -> None:
     broker = make_broker("--msg-timeout=1s")
     soak = start_soak(shell, url_of(broker, topic), "--duration", "10m", "--rate", "2000", "--separate-reader")
