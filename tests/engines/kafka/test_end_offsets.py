@@ -33,7 +33,7 @@ async def test_the_ends_of_all_partitions_take_two_requests(
         return ask_all(admin, places, spec, **more)
 
     monkeypatch.setattr(end_offsets, "list_offsets", count)
-    clients = OffsetClients(settings, ErrorLog())
+    clients = OffsetClients(settings, ErrorLog(settings))
     bounds = await clients.bounds({topic})
     assert sorted(bounds) == [(topic, number) for number in range(PARTITIONS)]
     assert sum(high - low for low, high in bounds.values()) == len(BODIES)
