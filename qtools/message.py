@@ -3,9 +3,8 @@
 Messages are stored by column (class Messages): ids, bodies, stamps. Most code needs one column only, and a million
 Message objects take a third of a second to create; they are created when one is accessed.
 
-A Message does not know its origin. A Batch does: it refers to the Origin (a connection, a file being read) of its
-messages, and offers finish, requeue and touch. Each is one call for the whole batch, and none of them waits. To
-acknowledge some of the messages, pick them first, by their indices in the batch.
+A Message does not know its origin. A Batch refers to the Origin of its messages (a connection, a file being read), and
+offers finish, requeue and touch for all of them, which do not wait. To acknowledge some of them, pick them first.
 
 The records of other engines than NSQ are kept as they were read; ids, stamps, keys and headers are made from them on
 the first access (class RecordOrigin).
@@ -193,12 +192,13 @@ class PartitionOrigin(RecordOrigin, Protocol):
     """A RecordOrigin that is one partition of a log, as long as this process alone reads it (capability
     `exclusive_partitions`). The ids of its messages are their offsets; they ascend, and may have gaps.
 
-    number: of the partition. hold_from: nothing from there on is committed. safe_point: while locked, `is_lost` does
-    not change. topic_id: tells the topic from others of its name, or is ""; waits for the broker, or OSError."""
+    number: of the partition. hold_from: nothing from there on is committed. note: a short text, committed with offsets.
+    safe_point: while locked, `is_lost` does not change. topic_id: as Kafka's; "" for none; waits, or raises OSError."""
 
     number: int
     hold_from: int | None
     safe_point: threading.Lock
+    note: str
 
     def topic_id(self) -> str: ...
     def read_again(self) -> None:

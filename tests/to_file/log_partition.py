@@ -19,6 +19,7 @@ class Log:
         self.number = number
         self.offsets = list(offsets)
         self.committed = begin
+        self.note = ""
         self.reader: Reader | None = None
 
     def read(self) -> Reader:
@@ -41,6 +42,7 @@ class Reader:
         self.is_lost = False
         self.hold_from: int | None = None
         self.safe_point = threading.Lock()
+        self.note = log.note
         self.again = 0  # how often it was to be read again
         self.finished = log.committed
         self._next = next((nth for nth, each in enumerate(log.offsets) if each >= log.committed), len(log.offsets))
@@ -61,7 +63,8 @@ class Reader:
         """As an engine does from time to time."""
         if not self.is_lost:
             held = self.finished if self.hold_from is None else min(self.finished, self.hold_from)
-            self.log.committed = max(self.log.committed, held)
+            if held > self.log.committed:
+                self.log.committed, self.log.note = held, self.note
 
     def finish(self, ids: Sequence[int]) -> None:
         self.finished = ids[-1] + 1

@@ -15,17 +15,16 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from qtools.engines.kafka.client_errors import (
-    FATAL,
-    MAX_POLL_EXCEEDED,
-    NO_OFFSET,
-    NO_SUCH_TOPIC,
-    OF_NETWORK,
-    PARTITION_EOF,
-    sentence_of,
-)
+from qtools.engines.kafka import client_errors as codes
+from qtools.engines.kafka.client_errors import NO_SUCH_TOPIC, OF_NETWORK, sentence_of
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, lag_of, partition_records
-from qtools.engines.kafka.start_offsets import DeletedTopics, as_partitions, committed_or_at, places_without_group
+from qtools.engines.kafka.start_offsets import (
+    DeletedTopics,
+    as_partitions,
+    committed_or_at,
+    places_without_group,
+    warn_of_deleted,
+)  # fmt: skip
 from qtools.engines.kafka.thread_calls import ThreadCalls
 from qtools.engines.kafka.waiting_partitions import Place, WaitingPartitions
 
@@ -147,7 +146,7 @@ class GroupReader:
                 self._step()
         except Exception as error:
             log.debug("the reader ends", exc_info=True)
-            self._pass_on(self._owner.failed, "", FATAL, str(error))
+            self._pass_on(self._owner.failed, "", codes.FATAL, str(error))
         finally:
             try:
                 self.lag = lag_of(self.consumer, self.partitions)
@@ -211,23 +210,23 @@ class GroupReader:
                 if (partition := self.partitions.get(place)) is not None:  # else it was taken away meanwhile
                     if partition.read_from < 0:
                         partition.read_from = some.offsets[0]
+                        warn_of_deleted(self.consumer, partition, some.offsets[0])
                     partition.read_to = some.offsets[-1] + 1
                     passed.append((partition, some))
         self._owner.take(granted, sum(len(some.bodies) for _, some in passed))  # before they can be finished
         if passed:
             self._pass_on(self._owner.arrived, self, passed)
         if len(records) != len(found):
-            for record in found:
-                if (error := record.error()) is not None:
-                    self._handle_event(record, error)
+            for record in (each for each in found if each.error() is not None):
+                self._handle_event(record, record.error())
 
     def _handle_event(self, record: Any, error: Any) -> None:
         """Handle the end of a partition, or an error, among the records."""
         code = error.code()
-        if code == PARTITION_EOF:
+        if code == codes.PARTITION_EOF:
             if (partition := self.partitions.get((record.topic(), record.partition()))) is not None:
                 self._pass_on(self._owner.reached, partition, record.offset())
-        elif code == MAX_POLL_EXCEEDED or (code in OF_NETWORK and not error.fatal()):
+        elif code == codes.MAX_POLL_EXCEEDED or (code in OF_NETWORK and not error.fatal()):
             log.info("%s", sentence_of(error))  # librdkafka goes on by itself
         elif code in NO_SUCH_TOPIC and record.topic():
             self._deleted_topics.note_gone(record.topic())
@@ -290,12 +289,12 @@ class GroupReader:
         ]
         if not moved:
             return
-        offsets = [TopicPartition(partition.topic, partition.number, offset) for partition, offset in moved]
+        offsets = [TopicPartition(each.topic, each.number, offset, each.note) for each, offset in moved]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=not waits)
         except KafkaException as error:
             self._has_commit_failed = True
-            if error.args[0].code() != NO_OFFSET:
+            if error.args[0].code() != codes.NO_OFFSET:
                 reason = sentence_of(error.args[0])
                 log.warning("cannot commit: %s; what was finished since the last commit comes again", reason)
             return
@@ -307,7 +306,7 @@ class GroupReader:
         """librdkafka calls this for each commit."""
         self._unanswered_commits = max(0, self._unanswered_commits - 1)
         self._has_commit_failed = error is not None
-        if error is None or error.code() == NO_OFFSET:
+        if error is None or error.code() == codes.NO_OFFSET:
             return
         log.info("cannot commit: %s; it is tried again", sentence_of(error))
         for each in offsets:
@@ -340,9 +339,7 @@ class GroupReader:
 
     def _on_assign(self, consumer: Any, places: list[Any]) -> None:
         self._rebalances += 1
-        fresh: list[Any] = []
-        if self._starts_ms is not None and places:
-            places, fresh = committed_or_at(consumer, places, self._starts_ms)
+        places, fresh = committed_or_at(consumer, places, self._starts_ms) if places else ([], [])
         self._add(places)
         self._deleted_topics.note_back({place.topic for place in places})
         for place in fresh:
@@ -356,7 +353,9 @@ class GroupReader:
 
     def _add(self, places: list[Any]) -> None:
         for place in places:
-            self.partitions[place.topic, place.partition] = self._owner.make_partition(place.topic, place.partition)
+            made = self._owner.make_partition(place.topic, place.partition)
+            made.note, made.resumes_at = place.metadata or "", place.offset
+            self.partitions[place.topic, place.partition] = made
 
     def _on_revoke(self, consumer: Any, places: list[Any]) -> None:
         partitions = self._remove(places)

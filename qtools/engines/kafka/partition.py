@@ -60,8 +60,10 @@ class KafkaPartition:
         self.is_lost = False
         self.hold_from: int | None = None
         self.safe_point = threading.Lock()
+        self.note = ""  # it is committed with each offset, as its metadata
         self.in_flight = 0
         self.committed = -1  # what was committed last
+        self.resumes_at = -1  # what the group had committed when the partition was assigned; negative for nothing
         self.begins_at = -1  # where reading begins, if this is to be committed too; set by the reader's thread
         self.read_to_end = -1  # the partition's end, where it was reached last
         self.read_from = self.read_to = -1  # of the first message read, and behind the last; set by the reader's thread

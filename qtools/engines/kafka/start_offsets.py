@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from qtools.engines.kafka.clients import CALL_TIMEOUT, ask
+from qtools.engines.kafka.partition import KafkaPartition
 from qtools.engines.kafka.waiting_partitions import Place
 
 log = logging.getLogger("qtools.kafka")
@@ -60,12 +61,18 @@ def places_without_group(
 
 
 def committed_or_at(consumer: Any, places: list[Any], starts_ms: int | None) -> tuple[list[Any], list[Any]]:
-    """`places` with the offsets that their group has committed, else with those of their first messages from
-    `starts_ms` on, or of their ends; and those of them of which nothing was committed. Without `starts_ms`
-    auto.offset.reset chooses the offsets that are missing, and there is none of the latter."""
-    from confluent_kafka import OFFSET_END
+    """`places` with the offsets that their group has committed, with the metadata of that commit, else with those of
+    their first messages from `starts_ms` on, or of their ends; and those of them of which nothing was committed.
+    Without `starts_ms` auto.offset.reset chooses the offsets that are missing, and there is none of the latter."""
+    from confluent_kafka import OFFSET_END, KafkaException
 
-    committed = checked(ask(partial(consumer.committed, places, timeout=CALL_TIMEOUT)))
+    try:
+        committed = checked(ask(partial(consumer.committed, places, timeout=CALL_TIMEOUT)))
+    except KafkaException as error:
+        if starts_ms is not None:
+            raise
+        log.info("the committed offsets are not known yet: %s", error)  # librdkafka asks again, for as long as it takes
+        return places, []
     if starts_ms is None:
         return committed, []
     fresh = offsets_at(consumer, [place for place in committed if place.offset < 0], starts_ms)
@@ -73,6 +80,26 @@ def committed_or_at(consumer: Any, places: list[Any], starts_ms: int | None) -> 
         if place.offset == OFFSET_END:
             _, place.offset = ask(partial(consumer.get_watermark_offsets, place, timeout=CALL_TIMEOUT))
     return [place for place in committed if place.offset >= 0] + fresh, fresh
+
+
+def warn_of_deleted(consumer: Any, partition: KafkaPartition, first: int) -> None:
+    """Log which offsets the topic has deleted before the group has read them, if the first message is not where the
+    group continues. Other gaps of offsets, of a compacted topic and of transactions, are no loss."""
+    from confluent_kafka import KafkaException, TopicPartition
+
+    start = partition.resumes_at
+    if not 0 <= start < first:
+        return
+    try:
+        low, _ = consumer.get_watermark_offsets(TopicPartition(partition.topic, partition.number), timeout=CALL_TIMEOUT)
+    except KafkaException as error:
+        log.info("it is not known whether offsets from %d on were deleted: %s", start, error)
+        return
+    if low > start:
+        log.warning(
+            "%s, partition %d: the topic has deleted offsets %d to %d (retention, or on request) before they were read",
+            partition.topic, partition.number, start, low - 1,
+        )  # fmt: skip
 
 
 def offsets_at(consumer: Any, places: list[Any], starts_ms: int) -> list[Any]:

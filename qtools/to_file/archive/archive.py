@@ -383,7 +383,7 @@ class Archive:
             self.files += 1
             file.is_named = True
             if file.source is not None and self._names is not None:
-                file.source.settle(file.partition, file.state.first_offset)
+                file.source.settle(file.partition, file.state.first_offset, file.state.last_offset)
         self.at = file.data
         file.remove()
 

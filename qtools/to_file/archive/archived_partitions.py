@@ -14,6 +14,7 @@ All methods but `settle` and `fail` are called in one thread. Offsets are those 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from bisect import bisect_right
@@ -26,6 +27,8 @@ from qtools.message import Batch, PartitionOrigin
 
 logger = logging.getLogger("qtools.to_file")
 
+_NOTE = "q-to-file"
+LONGEST_NOTE = 2000  # bytes; Kafka's default of offset.metadata.max.bytes is 4096
 MOST_REMEMBERED = 10_000  # directories of a partition whose chains are remembered
 
 
@@ -36,6 +39,37 @@ class ChainEnd(NamedTuple):
     offset: int = -1
     latest: int = 0
     topic_id: str = ""
+
+
+class LostOffsets(NamedTuple):
+    """Offsets of messages that were archived, and whose file is not in the archive any more; both included."""
+
+    first: int
+    last: int
+
+
+class NewestFile(NamedTuple):
+    """The file of a partition that ends last, of those that are archived: its offsets, and its directory. It is
+    committed with the offsets of the group, so that the next reader sees whether it was removed meanwhile. archive:
+    tells the archive from others to which the same group has written."""
+
+    archive: str
+    first: int
+    last: int
+    directory: str
+
+    @classmethod
+    def from_note(cls, note: str) -> NewestFile | None:
+        """What `to_note` has made; None for any other text."""
+        parts = note.split(" ", 4)
+        if len(parts) != 5 or parts[0] != _NOTE or not (parts[2].isdecimal() and parts[3].isdecimal()):
+            return None
+        return cls(parts[1], int(parts[2]), int(parts[3]), parts[4])
+
+    def to_note(self) -> str:
+        """As a text; "" if it is longer than a broker may accept."""
+        note = f"{_NOTE} {self.archive} {self.first} {self.last} {self.directory}"
+        return note if len(note.encode()) <= LONGEST_NOTE else ""
 
 
 # (topic, number of the partition, directory, offset) ─▶ the end of the chain. OSError when that cannot be known now.
@@ -52,6 +86,9 @@ class ArchivedPartition:
         self.topic = origin.topic
         self.number = origin.number
         self.is_broken = False  # it is read again, by another object
+        self.lost: LostOffsets | None = None  # until a file of this process, whose record has it, is archived
+        self._archive = ""
+        self._newest = NewestFile.from_note(origin.note)
         self._chains: dict[str, int] = {}  # directory → the last offset that is archived, or in a file of ours
         self._begun: dict[tuple[str, int], None] = {}  # directory and first offset of files that are not archived
         self._lock = threading.Lock()
@@ -78,16 +115,37 @@ class ArchivedPartition:
             begun = {name for name, _ in self._begun}
             self._chains = {name: end for name, end in self._chains.items() if name in begun}
 
+    def find_lost(self, archive: str, look_up: LookUp) -> None:
+        """Look whether the newest file of the partition, by what was committed, is still in the archive. OSError when
+        that cannot be known now."""
+        self._archive = archive
+        newest = self._newest
+        if newest is None or newest.archive != archive:
+            self._newest = None
+            return
+        end = look_up(self.topic, self.number, newest.directory, newest.last).offset
+        if end < newest.last:
+            self.lost = LostOffsets(end + 1 if end >= 0 else newest.first, newest.last)
+            logger.error(
+                "%s, partition %d: offsets %d to %d were archived%s, and are not in the archive any more; q-to-file"
+                " verify reports a gap. While the topic has them, another channel can archive them to another place",
+                self.topic, self.number, *self.lost, f" in {newest.directory}" if newest.directory else "",
+            )  # fmt: skip
+
     def begin(self, directory: str, first: int) -> None:
         """A file with this first offset was begun: nothing from there on is committed."""
         with self._lock:
             self._begun[directory, first] = None
             self._hold()
 
-    def settle(self, directory: str, first: int) -> None:
-        """The file with this first offset is in the archive. Called in any thread."""
+    def settle(self, directory: str, first: int, last: int) -> None:
+        """The file with these offsets is in the archive. Called in any thread."""
         with self._lock:
             self._begun.pop((directory, first), None)
+            self.lost = None
+            if self._newest is None or last > self._newest.last:
+                self._newest = NewestFile(self._archive, first, last, directory)
+                self.origin.note = self._newest.to_note()
             if not self.is_broken:
                 self._hold()
 
@@ -108,11 +166,12 @@ class ArchivedPartition:
 
 
 class ArchivedPartitions:
-    """All partitions that are read. look_up: asks the archive for the end of a chain. skipped, skipped_bytes: messages
-    that were in the archive already, and the bytes of their bodies. dropped, dropped_bytes: messages that are not
-    archived from here, as their partition was taken away, or is read again."""
+    """All partitions that are read. look_up: asks the archive for the end of a chain. name: tells this archive from
+    others. skipped, skipped_bytes: messages that were in the archive already, and the bytes of their bodies. dropped,
+    dropped_bytes: messages that are not archived from here, as their partition was taken away, or is read again."""
 
-    def __init__(self, look_up: LookUp) -> None:
+    def __init__(self, look_up: LookUp, name: str = "") -> None:
+        self._name = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         self.skipped = self.skipped_bytes = 0
         self.dropped = self.dropped_bytes = 0
         self._look_up = look_up
@@ -157,7 +216,9 @@ class ArchivedPartitions:
 
     def _source_of(self, origin: PartitionOrigin) -> ArchivedPartition:
         if (source := self._sources.get(origin)) is None:
-            source = self._sources[origin] = ArchivedPartition(origin)
+            source = ArchivedPartition(origin)
+            source.find_lost(self._name, self._look_up)
+            self._sources[origin] = source
         return source
 
     def _fresh(self, source: ArchivedPartition, directory: str, part: Batch) -> Batch:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class FileNamer:
                 partition=head.partition, first_offset=state.first_offset, last_offset=state.last_offset,
                 follows=head.follows, topic_id=head.topic_id, source=file.source, directory=file.partition,
             )  # fmt: skip
+            if file.source is not None and file.source.lost is not None:
+                finished = replace(finished, lost_from=file.source.lost.first, lost_to=file.source.lost.last)
             if rev == state.rev and is_named(file.data, target, state.size, state.sha256):
                 return finished
             if os.path.lexists(target) or is_reserved(relative):

@@ -20,6 +20,7 @@ DRAFT = ".new"  # what a record is called in addition until it is whole
 _NOT_STORED = {"source", "directory"}
 OFFSETS = ("partition", "first_offset", "last_offset", "follows")  # what only files of one partition of a log have
 TOPIC_ID = "topic_id"  # what only some of these have
+LOST = ("lost_from", "lost_to")  # what only few of these have
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class FileRecord:
     ids_hash: hex; follows from topic, nsqds and message ids alone, in whatever order they came (content_hash.py).
     partition, first_offset, last_offset, follows: of a file with the messages of one partition of a log, else -1;
     `follows` is the last offset of the file before it, of the same partition and in the same directory, or -1.
+    lost_from, lost_to: offsets of the partition that were archived before, and were not in the archive any more, or -1.
     topic_id: what the broker tells the topic by from others of its name, or "" (message.PartitionOrigin).
     source, directory: the partition while it is read (an ArchivedPartition), and the directory of the chain; they are
     not stored with the record, and do not count when records are compared.
@@ -55,6 +57,8 @@ class FileRecord:
     last_offset: int = -1
     follows: int = -1
     topic_id: str = ""
+    lost_from: int = -1
+    lost_to: int = -1
     source: Any = field(default=None, compare=False, repr=False)
     directory: str = field(default="", compare=False, repr=False)
 
@@ -63,6 +67,8 @@ class FileRecord:
         left_out = _NOT_STORED if self.partition >= 0 else _NOT_STORED | set(OFFSETS)
         if not self.topic_id:
             left_out = left_out | {TOPIC_ID}
+        if self.lost_to < 0:
+            left_out = left_out | set(LOST)
         known = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
         return known | {"path": str(self.path)}
 
@@ -74,7 +80,7 @@ class FileRecord:
         known: dict[str, Any] = {}
         for each in fields(cls):
             name = each.name
-            if name in _NOT_STORED or (name in (*OFFSETS, TOPIC_ID) and name not in loaded):
+            if name in _NOT_STORED or (name in (*OFFSETS, TOPIC_ID, *LOST) and name not in loaded):
                 continue
             if name not in loaded:
                 raise InputError(f"the record of the file lacks {name!r}")

@@ -9,7 +9,8 @@
 
 A file with the messages of one partition of a log (Kafka) has also "partition", "first_offset", "last_offset", and
 "follows": the last offset of the file before it, of the same partition and in the same directory, or -1. If the broker
-has ids of topics, it has also "topic_id".
+has ids of topics, it has also "topic_id". If the archive has lost offsets of the partition, the next file has also
+"lost_from" and "lost_to".
 
 name is the name of the file in the same directory, so a partition can be moved as a whole. bytes is the size of the
 bodies, size that of the file as stored; timestamps are ns since 1970. A reader ignores keys that it does not know.
@@ -27,7 +28,7 @@ import orjson
 
 from qtools.descriptors import write_all
 from qtools.errors import InputError
-from qtools.to_file.archive.file_record import OFFSETS, TOPIC_ID, VERSION, FileRecord
+from qtools.to_file.archive.file_record import LOST, OFFSETS, TOPIC_ID, VERSION, FileRecord
 from qtools.to_file.archive.workfile import sync_directory
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Manifested:
     last_offset: int = -1
     follows: int = -1
     topic_id: str = ""
+    lost_from: int = -1
+    lost_to: int = -1
 
 
 def is_manifest(name: str) -> bool:
@@ -77,6 +80,8 @@ def manifest_line(finished: FileRecord, name: str) -> bytes:
     left_out = {"name"} if finished.partition >= 0 else {"name", *OFFSETS}
     if not finished.topic_id:
         left_out.add(TOPIC_ID)
+    if finished.lost_to < 0:
+        left_out.update(LOST)
     values = {each.name: getattr(finished, each.name) for each in fields(Manifested) if each.name not in left_out}
     return orjson.dumps({"name": name.rpartition("/")[2], **values}, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -100,11 +105,13 @@ def _read_line(directory: str, line: bytes, place: str) -> Manifested:
         raise InputError(f"{place} is not JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{place} is not a JSON object")
-    names = [field.name for field in fields(Manifested) if field.name not in (*OFFSETS, TOPIC_ID)]
+    names = [field.name for field in fields(Manifested) if field.name not in (*OFFSETS, TOPIC_ID, *LOST)]
     if "partition" in values:
         names += OFFSETS
     if TOPIC_ID in values:
         names.append(TOPIC_ID)
+    if "lost_to" in values:
+        names += LOST
     numbers = {field.name for field in fields(Manifested) if field.type == "int"}
     for name in names:
         wanted = int if name in numbers else str
@@ -131,6 +138,8 @@ def to_json(manifested: Manifested) -> bytes:
     left_out = set() if manifested.partition >= 0 else set(OFFSETS)
     if not manifested.topic_id:
         left_out.add(TOPIC_ID)
+    if manifested.lost_to < 0:
+        left_out.update(LOST)
     return orjson.dumps({key: value for key, value in asdict(manifested).items() if key not in left_out})
 
 

@@ -5,6 +5,7 @@ directory. So offsets that the log itself does not have (a compacted topic, mark
 filter left out, and messages in other directories are no gaps.
 
     gap        the file that it follows is not there, though files before that are
+               or a process has found that they were archived once, and were not there any more ("lost_from")
     overlap    it begins before the file before it ends, or follows the same file as another
     begins     (a remark) the file that it follows is not there, and none before that: older files were removed
 """
@@ -43,7 +44,15 @@ def _check(files: list[Manifested]) -> list[ChainFault]:
     ends = {file.last_offset: file for file in files}
     followers: dict[int, Manifested] = {}
     newest: dict[str, Manifested] = {}  # of each directory, the file that ends last so far
+    lost: set[tuple[int, int]] = set()
     for file in files:
+        gap = file.lost_from, file.lost_to
+        if file.lost_to >= 0 and gap not in lost and file.lost_to not in ends:  # else they were put back
+            lost.add(gap)
+            what = (
+                f"partition {file.partition}: offsets {file.lost_from} to {file.lost_to} are in no file, and were once"
+            )
+            found.append(ChainFault(file.name, "gap", what))
         directory = file.name.rpartition("/")[0]
         before = newest.get(directory)
         twin = followers.setdefault(file.follows, file) if file.follows >= 0 else file

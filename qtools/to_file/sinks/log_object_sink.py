@@ -35,7 +35,7 @@ class LogObjectSink(ObjectSink):
     def __init__(self, store: ObjectStore, layout: Layout, partitioner: Partitioner, encoding: Encoding) -> None:
         super().__init__(store, layout, partitioner, encoding)
         self._chains = StoreChains(store, layout)
-        self._sources = ArchivedPartitions(self._chains.look_up)
+        self._sources = ArchivedPartitions(self._chains.look_up, store.url)
 
     async def write(self, batch: Batch) -> None:
         """Return when the store has all of `batch`, however long that takes. What was taken away is left out."""
@@ -82,8 +82,10 @@ class LogObjectSink(ObjectSink):
         safe_point = source.origin.safe_point
         while part.bodies:
             finished, content = await asyncio.to_thread(self._object, (source.topic, directory, part))
+            lost = source.lost or (-1, -1)
             finished = replace(
-                finished, partition=source.number, first_offset=part.ids[0], last_offset=part.ids[-1],
+                finished, lost_from=lost[0], lost_to=lost[1],
+                partition=source.number, first_offset=part.ids[0], last_offset=part.ids[-1],
                 follows=source.end_of(directory), topic_id=source.topic_id,
             )  # fmt: skip
             safe_point.acquire()  # only for a moment has another thread locked it
@@ -99,6 +101,7 @@ class LogObjectSink(ObjectSink):
                 self.written += len(part)
                 self.written_bytes += finished.bytes
                 source.set_end(directory, finished.last_offset)
+                source.settle(directory, finished.first_offset, finished.last_offset)
                 return
             finally:
                 safe_point.release()

@@ -83,7 +83,7 @@ def make_sink(
     )
     if not options.store:
         names = OutputChains(options.output, layout)
-        sources = ArchivedPartitions(names.look_up) if options.by_offsets else None
+        sources = ArchivedPartitions(names.look_up, str(options.output.resolve())) if options.by_offsets else None
 
         def listed(finished: FileRecord, again: bool) -> None:
             append_manifest(options.output, finished, unless_there=again)
@@ -108,7 +108,7 @@ def make_sink(
     if options.by_offsets:
         from qtools.to_file.sinks.store_chains import StoreChains
 
-        sources = ArchivedPartitions(StoreChains(store, layout).look_up)
+        sources = ArchivedPartitions(StoreChains(store, layout).look_up, store.url)
     return SpoolSink(_open_archive(options, layout, partitioner, encoding, partitions, spool.add, sources), spool)
 
 

@@ -310,7 +310,7 @@ class Uploader:
             self._failed(StoreError(str(finished.path), f"cannot be deleted: {error.strerror or error}"))
             return False
         if source is not None:
-            source.settle(finished.directory, finished.first_offset)
+            source.settle(finished.directory, finished.first_offset, finished.last_offset)
         self.stored += finished.count
         self.stored_bytes += finished.bytes
         if outcome == "created":

@@ -48,7 +48,7 @@ class Process:
         )  # fmt: skip
         self.dir = WorkDir(root / f"work-{name}")
         names = OutputChains(self.output, layout)
-        self.sources = ArchivedPartitions(names.look_up)
+        self.sources = ArchivedPartitions(names.look_up, str(self.output))
         partitioner = Partitioner(layout, partitioned=by_time, when=compile_expression(".at") if by_time else None)
         self.archive = Archive(
             self.dir, self.output, layout, partitioner, Encoding("raw", make_format("raw"), compression),
@@ -116,6 +116,81 @@ def life(process: Process, some: list[Log], count: int, chance: random.Random | 
     process.archive.cycle()
     for reader in readers:
         reader.commit()
+
+
+def archive_more(root: Path, log: Log, upto: int, *, by_time: bool = False) -> None:
+    """One run, which archives all messages below the offset `upto` in files of 9, and commits."""
+    process = Process(root, by_time=by_time, count=9)
+    process.wall = NOW + upto
+    reader = log.read()
+    while (batch := reader.take(9)) is not None and batch.ids[-1] < upto:
+        process.write(batch)
+    process.archive.cycle()
+    process.close()
+    reader.commit()
+
+
+def remove_from(output: Path, offset: int) -> list[tuple[Path, bytes]]:
+    """Remove the files that begin at `offset` or later, and their lines in the manifest; returns what was there."""
+    manifest = output / DIRECTORY_MANIFEST
+    lines = [json.loads(line) for line in manifest.read_bytes().splitlines()]
+    gone = [output / line["name"] for line in lines if line["first_offset"] >= offset]
+    had = [(path, path.read_bytes()) for path in [*gone, manifest]]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines if line["first_offset"] < offset))
+    for path in gone:
+        path.unlink()
+    return had
+
+
+def test_newest_files_that_were_lost_are_a_gap(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody has removed them, or the archive is an older copy; the group goes on behind them."""
+    output = tmp_path / "out"
+    log = Log(0, [offset for offset in range(100) if offset % 10 != 3])  # holes are no gaps
+    archive_more(tmp_path, log, 30)
+    archive_more(tmp_path, log, 60)
+    archive_more(tmp_path, log, 60)  # nothing is new
+    assert check_chains(manifested(output)) == []
+    had = remove_from(output, 40)
+    assert check_chains(manifested(output)) == []  # nobody can see it yet
+    archive_more(tmp_path, log, 90)
+    assert "events, partition 0: offsets 40 to 59 were archived, and are not in the archive any more" in caplog.text
+    (found,) = check_chains(manifested(output))
+    assert (found.kind, found.told) == ("gap", "partition 0: offsets 40 to 59 are in no file, and were once")
+    caplog.clear()
+    archive_more(tmp_path, log, 100)
+    assert not caplog.records  # it is said once, and verify keeps it
+    assert len(check_chains(manifested(output))) == 1
+    lines = (output / DIRECTORY_MANIFEST).read_bytes()
+    for path, content in had:  # the files are found again
+        path.write_bytes(content if path.name != DIRECTORY_MANIFEST else content + lines.split(b"\n", 3)[3])
+    assert [each for each in check_chains(manifested(output)) if each.kind == "gap"] == []
+
+
+def test_all_files_were_lost(tmp_path: Path) -> None:
+    log = Log(0, range(7, 60))
+    archive_more(tmp_path, log, 50)
+    remove_from(tmp_path / "out", 0)
+    archive_more(tmp_path, log, 60)
+    (found,) = check_chains(manifested(tmp_path / "out"))
+    assert found.told == "partition 0: offsets 34 to 42 are in no file, and were once"  # the newest file at least
+
+
+@pytest.mark.parametrize("what", ["another archive", "a filter", "retention", "another note"])
+def test_what_was_not_lost(tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    log = Log(0, range(60))
+    archive_more(tmp_path, log, 30)
+    if what == "another archive":
+        tmp_path = tmp_path / "other"
+        tmp_path.mkdir()
+    elif what == "a filter":
+        log.committed = 45  # what a filter leaves out is finished without a file
+    elif what == "retention":
+        log.offsets = log.offsets[50:]
+    else:
+        log.note = "q-to-file of another version"
+    archive_more(tmp_path, log, 60)
+    assert not caplog.records
+    assert check_chains(manifested(tmp_path / "out")) == []
 
 
 @pytest.mark.parametrize("when", ["before the write", "before the end"])

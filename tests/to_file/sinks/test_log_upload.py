@@ -39,7 +39,7 @@ async def spooled(place: Place, root: Path, count: int = 10) -> AsyncIterator[Sp
     """A sink with a spool and a work directory of its own, not started."""
     store = place.open(patience=0.2) if isinstance(place, Bucket) else place.open()
     spool = Spool(store, root)
-    sources = ArchivedPartitions(StoreChains(store, LAYOUT).look_up)
+    sources = ArchivedPartitions(StoreChains(store, LAYOUT).look_up, store.url)
     archive = Archive(
         WorkDir(root / ".work"), root, LAYOUT, Partitioner(LAYOUT), ENCODING, Rotation(count=count), spool.add,
         spooled=True, sources=sources,
@@ -262,3 +262,38 @@ async def test_without_a_spool_the_later_process_puts_the_rest(place: Place) -> 
     taken.is_lost = True
     await sink.write(taken.batch(range(60, 70)))
     assert offsets(place) == Counter(range(60))
+
+
+@pytest.mark.parametrize("is_spooled", [True, False])
+async def test_newest_objects_that_were_lost_are_a_gap(place: Place, tmp_path: Path, is_spooled: bool) -> None:
+    log = Log(0, range(60))
+
+    async def run(number: int) -> None:
+        """Archive 20 messages more."""
+        reader = log.read()
+        async with contextlib.AsyncExitStack() as stack:
+            if is_spooled:
+                sink: SpoolSink | LogObjectSink = await stack.enter_async_context(
+                    spooled(place, tmp_path / f"{number}")
+                )
+                await sink.start()
+            else:
+                sink = LogObjectSink(place.open(), LAYOUT, Partitioner(LAYOUT), ENCODING)
+            for _ in range(2):
+                batch = reader.take(10)
+                assert batch is not None
+                await sink.write(batch)
+                batch.finish()
+            await sink.close()
+            await sink.wait_sent()
+        reader.commit()
+
+    await run(1)
+    await run(2)
+    for first in (20, 30):
+        for name in (f"events.0.{first:020d}.log", f"events.0.{first:020d}.log{OBJECT_MANIFEST}"):
+            place.remove(name)
+    assert await faults(place.open()) == []
+    await run(3)
+    (found,) = check_chains((await read_archive(place.open())).manifested.values())
+    assert (found.kind, found.told) == ("gap", "partition 0: offsets 20 to 39 are in no file, and were once")
