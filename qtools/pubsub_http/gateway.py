@@ -61,7 +61,7 @@ class Gateway:
             "ping": self._ping,
             "openapi": self._openapi,
         }
-        self._document = document()
+        self._document = document(options.engine.capabilities.longest_name)
         websockets = WebSockets(options, self.subscribing, self.sessions)
         self.app = App(access, options.engine.capabilities, handlers, websockets.serve)
         self.fast_path = PublishFastPath(self.app, self._publishing)

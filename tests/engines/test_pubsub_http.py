@@ -449,3 +449,15 @@ async def test_a_flag_that_needs_what_the_engine_cannot_do_is_refused_at_the_sta
     engine = MemoryEngine(EVERYTHING._replace(temporary_channels=False))
     with pytest.raises(UsageError, match="--backlog: Memory has no temporary channels"):
         await serve(GatewayOptions(engine, http_address="127.0.0.1:0", backlog=5), Signals())
+
+
+async def test_the_document_of_an_engine_with_long_names() -> None:
+    able = MemoryEngine()
+    able.capabilities = able.capabilities._replace(longest_name=249)
+    async with running(able) as client:
+        told = (await client.get("/openapi.json")).json()
+        for length, status in ((249, 200), (250, 400)):
+            answer = await client.post("/pub", params={"topic": "n" * length}, content=b"x")
+            assert answer.status_code == status
+    (topic,) = [each for each in told["paths"]["/pub"]["post"]["parameters"] if each["name"] == "topic"]
+    assert topic["schema"]["maxLength"] == 249

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qtools import __version__
-from qtools.pubsub_http.api.parameters import Parameter
+from qtools.names import MAX_NAME_LENGTH
+from qtools.pubsub_http.api.parameters import NAME_SCHEMA, Parameter
 from qtools.pubsub_http.api.routes import BYTES, ENVELOPE, JSON, LENGTH32, LINES, MSGPACK, NDJSON, ROUTES, SSE, ApiRoute
 from qtools.pubsub_http.publish.idempotency import LONGEST
 
@@ -44,11 +45,12 @@ _OF_PUBLISH = {
 _OF_ANSWER = {"message": _OF_MESSAGE, "pub": _OF_PUBLISH, "mpub": _OF_PUBLISH}  # headers of a 200, by operation
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI document."""
+def document(longest_name: int = MAX_NAME_LENGTH) -> dict[str, Any]:
+    """The OpenAPI document. longest_name: the most characters of the name of a topic or a channel, as the engine
+    accepts."""
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, longest_name)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -79,7 +81,7 @@ def document() -> dict[str, Any]:
     }
 
 
-def _operation(route: ApiRoute) -> dict[str, Any]:
+def _operation(route: ApiRoute, longest_name: int) -> dict[str, Any]:
     answers = EVERYWHERE | dict(route.answers)
     if route.capability or any(each.capability for each in route.query.parameters):
         answers[501] = "; ".join(filter(None, (answers.get(501), "the broker cannot do what is asked for")))
@@ -88,7 +90,7 @@ def _operation(route: ApiRoute) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": route.operation,
         "summary": route.summary,
-        "parameters": [*map(_parameter, route.query.parameters), *_headers(route)],
+        "parameters": [*(_parameter(each, longest_name) for each in route.query.parameters), *_headers(route)],
         "responses": {str(status): _answer(route, status, answers[status]) for status in sorted(answers)},
     }
     if route.takes:
@@ -101,13 +103,14 @@ def _operation(route: ApiRoute) -> dict[str, Any]:
     return described
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
+def _parameter(parameter: Parameter, longest_name: int) -> dict[str, Any]:
+    schema = parameter.schema
     return {
         "name": parameter.name,
         "in": "query",
         "required": parameter.required,
         "description": parameter.help,
-        "schema": parameter.schema,
+        "schema": schema | {"maxLength": longest_name} if schema is NAME_SCHEMA else schema,
     }
 
 

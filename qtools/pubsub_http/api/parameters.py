@@ -90,8 +90,10 @@ class Query:
 
 
 def _name(text: str) -> str:
-    if not is_valid_name(text, LONGEST_NAME):  # the engine's own limit is checked in capabilities.py
-        raise ValueError(f"has 1 to {MAX_NAME_LENGTH} letters, digits and . _ - only; {EPHEMERAL} may end it")
+    if len(text) > LONGEST_NAME:  # the engine's own limit is checked in capabilities.py
+        raise ValueError(f"has at most {LONGEST_NAME} characters")
+    if not is_valid_name(text, LONGEST_NAME):
+        raise ValueError(f"has letters, digits and . _ - only; {EPHEMERAL} may end it")
     return text
 
 

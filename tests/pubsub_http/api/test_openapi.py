@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
     use_after_free,
 )
 
+from qtools.engines.kafka.engine import CAPABILITIES as KAFKA
 from qtools.pubsub_http.api.capabilities import NOT_SUPPORTED
 from qtools.pubsub_http.api.openapi import document
 from qtools.pubsub_http.api.routes import ROUTES
@@ -78,6 +79,17 @@ def test_every_route_is_told_with_every_parameter(gateway: Gateway) -> None:
         assert list(names) == [each.name for each in route.query.parameters]
         for each in route.query.parameters:
             assert names[each.name]["required"] == each.required
+
+
+def test_names_are_as_long_as_the_engine_accepts() -> None:
+    def longest(told: dict[str, Any]) -> set[int]:
+        parameters = [
+            each for methods in told["paths"].values() for one in methods.values() for each in one["parameters"]
+        ]
+        return {each["schema"]["maxLength"] for each in parameters if each["name"] in ("topic", "channel")}
+
+    assert longest(document()) == {64}
+    assert longest(document(KAFKA.longest_name)) == {249}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
