@@ -50,21 +50,22 @@ _WRAPPER = "qtools_value"
 
 
 class AvroCodec:
-    """The schema `text` with the schemas that it refers to. SchemaInvalid if it cannot be used."""
+    """The schema `text` with the schemas that it refers to. SchemaInvalid if it cannot be used. style: of decoded
+    values, as for AvroReader, which decodes all that is not plain."""
 
     head = b""
 
-    def __init__(self, text: SchemaText) -> None:
+    def __init__(self, text: SchemaText, style: str = "plain") -> None:
         try:
-            self._compile(text)
+            self._compile(text, style)
         except RecursionError:
             raise SchemaInvalid("its types are nested too deeply") from None
 
-    def _compile(self, text: SchemaText) -> None:
+    def _compile(self, text: SchemaText, style: str) -> None:
         schema = parse_avro(text.text, text.references)
         self._name = f"Avro of {_shown_name(text.name, schema)}"
-        self._reader = AvroReader(schema)
-        is_slow = is_hazardous(schema)
+        self._reader = AvroReader(schema, style)
+        is_slow = style != "plain" or is_hazardous(schema)
         for node in _plain_nodes(schema):
             convert = to_plain(node["type"], node["plain"]) or _same
             node[_READERS] = _checked(convert) if node["type"] == "int" else convert

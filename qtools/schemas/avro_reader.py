@@ -30,17 +30,23 @@ _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
 
 
 class AvroReader:
-    """Decodes bodies of one schema, as parse_avro returns it."""
+    """Decodes bodies of one schema, as parse_avro returns it.
 
-    def __init__(self, schema: Any) -> None:
+    style: "plain", or "avro-json" for Avro's own JSON encoding (Avro 1.12, "JSON Encoding"): a value of a union is an
+    object with the name of its type, except null; bytes are a string of the characters 0 to 255; there are no logical
+    types.
+    """
+
+    def __init__(self, schema: Any, style: str = "plain") -> None:
         self._schema = schema
+        self._is_avro_json = style == "avro-json"
         self._types: dict[str, Any] = {}
         self._plain: dict[int, Convert | None] = {}
         self._note(schema)
 
     def read(self, body: bytes, start: int) -> tuple[Any, int]:
         """The value at `start`, and where it ends. ValueError, EOFError for bytes that are no value."""
-        run = _Run(body, start, self._types, self._plain)
+        run = _Run(body, start, self._types, self._plain, self._is_avro_json)
         try:
             return run.value(self._schema, 0), run.at
         except RecursionError:  # arrays within arrays, as many as the schema has
@@ -54,7 +60,7 @@ class AvroReader:
             if "name" in node:
                 self._types[node["name"]] = node
             if "plain" in node:
-                self._plain[id(node)] = to_plain(node["type"], node["plain"])
+                self._plain[id(node)] = None if self._is_avro_json else to_plain(node["type"], node["plain"])
             for part in (*(each["type"] for each in node.get("fields", ())), node.get("items"), node.get("values")):
                 self._note(part)
 
@@ -62,8 +68,11 @@ class AvroReader:
 class _Run:
     """The decoding of one body."""
 
-    def __init__(self, body: bytes, at: int, types: Mapping[str, Any], plain: Mapping[int, Convert | None]) -> None:
+    def __init__(
+        self, body: bytes, at: int, types: Mapping[str, Any], plain: Mapping[int, Convert | None], is_avro_json: bool
+    ) -> None:
         self.at = at
+        self._is_avro_json = is_avro_json
         self._body = body
         self._types = types
         self._plain = plain
@@ -77,7 +86,8 @@ class _Run:
             index = self._long()
             if not 0 <= index < len(node):
                 raise ValueError(f"{index} is no branch of a union of {len(node)}")
-            return self.value(node[index], depth)
+            value = self.value(node[index], depth)
+            return {_name_of(node[index]): value} if self._is_avro_json and node[index] != "null" else value
         if isinstance(node, str):
             return self.value(self._types[node], depth) if node in self._types else self._primitive(node)
         kind = node["type"]
@@ -99,7 +109,9 @@ class _Run:
             return node["symbols"][index]
         stored = self._take(node["size"]) if kind == "fixed" else self._primitive(kind)
         convert = self._plain.get(id(node))
-        return stored if convert is None else convert(stored)
+        if convert is None:
+            return stored.decode("latin-1") if self._is_avro_json and isinstance(stored, bytes) else stored
+        return convert(stored)
 
     def _primitive(self, kind: str) -> Any:
         if kind == "null":
@@ -166,6 +178,11 @@ class _Run:
         taken = self._body[self.at : end]
         self.at = end
         return taken
+
+
+def _name_of(node: Any) -> str:
+    """The name of a branch of a union: of a named type its full name."""
+    return node if isinstance(node, str) else str(node.get("name") or node["type"])
 
 
 def check_int(number: int) -> int:

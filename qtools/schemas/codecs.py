@@ -26,13 +26,13 @@ def check_installed(kind: str) -> None:
         raise UsageError(MISSING)
 
 
-def make_codec(text: SchemaText, type_name: str = "") -> SchemaCodec:
+def make_codec(text: SchemaText, type_name: str = "", style: str = "plain") -> SchemaCodec:
     """The codec of a schema. type_name: the message type of a Protobuf schema, where messages do not say it; "" for the
-    first one. Raises SchemaInvalid."""
+    first one. style: of decoded values, for Avro (avro_reader.AvroReader). Raises SchemaInvalid."""
     if text.kind == "AVRO":
         from qtools.schemas.avro import AvroCodec
 
-        return AvroCodec(text)
+        return AvroCodec(text, style)
     if text.kind == "PROTOBUF":
         from qtools.schemas.protobuf import ProtobufCodec
 
@@ -44,14 +44,17 @@ def make_codec(text: SchemaText, type_name: str = "") -> SchemaCodec:
     raise SchemaInvalid(f"it is {text.kind[:40]}, which is none of {', '.join(FORMATS.values())}")
 
 
-def read_codec(path: str, kind: str, type_name: str = "", *, flag: str = "--schema") -> SchemaCodec:
+def read_codec(
+    path: str, kind: str, type_name: str = "", *, flag: str = "--schema", style: str = "plain"
+) -> SchemaCodec:
     """The codec of the schema in the file at `path`. StartError if it cannot be used, UsageError for a Protobuf schema
-    with several types if none is named. A Protobuf schema may also be a descriptor set. flag: that names the file."""
+    with several types if none is named. A Protobuf schema may also be a descriptor set. flag: that names the file.
+    style: as for make_codec."""
     data = _read(path, flag)
     try:
         if kind == "PROTOBUF":
             return _protobuf_codec(data, path, type_name, flag)
-        return make_codec(SchemaText(kind, _text(data, path, flag), path))
+        return make_codec(SchemaText(kind, _text(data, path, flag), path), style=style)
     except SchemaInvalid as error:
         raise StartError(f"{flag} {path} cannot be used: {error}") from error
 

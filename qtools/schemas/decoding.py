@@ -82,10 +82,12 @@ class FileDecoder:
 
 
 class SchemaCache:
-    """The schemas of one registry, of one kind ("AVRO" …), compiled: at most MOST_SCHEMAS, the oldest are dropped."""
+    """The schemas of one registry, of one kind ("AVRO" …), compiled: at most MOST_SCHEMAS, the oldest are dropped.
+    style: of decoded values, as for make_codec."""
 
-    def __init__(self, registry: Registry, kind: str) -> None:
+    def __init__(self, registry: Registry, kind: str, style: str = "plain") -> None:
         self.registry = registry
+        self._style = style
         self._kind = kind
         self._codecs: dict[SchemaReference, SchemaCodec] = {}
         self._unknown: dict[SchemaReference, tuple[float, str]] = {}  # until when, and why
@@ -123,7 +125,7 @@ class SchemaCache:
             says = f"needs {flags[text.kind]}" if text.kind in flags else "cannot be decoded"
             raise SchemaInvalid(f"{text.name} is {text.kind[:40]}, not {self._kind}: it {says}")
         try:
-            return make_codec(text)
+            return make_codec(text, style=self._style)
         except SchemaInvalid as error:
             raise SchemaInvalid(f"{text.name} cannot be used: {error}") from error
 

@@ -27,11 +27,14 @@ def decoder_of(given: dict[str, Any], *, shows_keys: bool = False) -> BatchDecod
     """Remove the flags of `decode_options` from `given`, and make the decoder. UsageError, StartError. shows_keys: as
     for BatchDecoder."""
     body, key, key_path = given.pop("decode"), given.pop("decode_key"), given.pop("key_schema")
+    style = given.pop("decode_style") or "plain"
+    if style != "plain" and "avro" not in (body, key):
+        raise UsageError(f"--decode-style {style} goes with --decode avro or --decode-key avro only")
     if key_path and key is None:
         raise UsageError("--key-schema goes with --decode-key only")
     if key is not None:
         check_installed(FORMATS[key])
-    key_codec = read_codec(key_path, FORMATS[key], flag="--key-schema") if key_path else None
+    key_codec = read_codec(key_path, FORMATS[key], flag="--key-schema", style=style) if key_path else None
     if body is None and key_codec is not None:
         return BatchDecoder(None, FileDecoder(key_codec), shows_keys=shows_keys)
     asks_for_keys = key is not None and key_codec is None
@@ -42,11 +45,11 @@ def decoder_of(given: dict[str, Any], *, shows_keys: bool = False) -> BatchDecod
     if asks_for_keys:
         if registry is None:
             raise UsageError("--decode-key needs the schemas: give --schema-registry URL or --key-schema FILE")
-        keys = RegistryDecoder(SchemaCache(registry, FORMATS[key]), KEY_HEADER)
+        keys = RegistryDecoder(SchemaCache(registry, FORMATS[key], style), KEY_HEADER)
     if body is not None and flags.path:
-        bodies = FileDecoder(read_codec(flags.path, FORMATS[body], flags.type_name))
+        bodies = FileDecoder(read_codec(flags.path, FORMATS[body], flags.type_name, style=style))
     elif body is not None and registry is not None:
-        bodies = RegistryDecoder(SchemaCache(registry, FORMATS[body]), VALUE_HEADER)
+        bodies = RegistryDecoder(SchemaCache(registry, FORMATS[body], style), VALUE_HEADER)
     elif flags.path:
         raise UsageError("--schema goes with --decode only; --key-schema is for keys")
     return BatchDecoder(bodies, keys, shows_keys=shows_keys)

@@ -12,6 +12,8 @@ from qtools.cli.options import all_of
 
 FORMATS = ("avro", "protobuf", "json-schema")  # schemas/contract.py
 
+STYLES = ("plain", "avro-json")
+
 REGISTRY = (
     click.option(
         "--schema-registry", default=None, metavar="URL",
@@ -54,8 +56,13 @@ def decode_options(seen: str) -> Callable[[Any], Any]:
     key_schema = click.option(
         "--key-schema", default="", metavar="FILE", help="The schema of the keys itself, as --schema is of the bodies."
     )
+    style = click.option(
+        "--decode-style", type=click.Choice(STYLES), default=None, metavar="|".join(STYLES),
+        help="The JSON of decoded Avro: plain values, or Avro's own JSON encoding, with the types of unions.  "
+        "[default: plain]",
+    )  # fmt: skip
 
-    return all_of(decode, decode_key, key_schema, *REGISTRY)
+    return all_of(decode, decode_key, key_schema, style, *REGISTRY)
 
 
 # --encode, and which schema it takes.
@@ -90,7 +97,7 @@ def decoder_if_given(given: dict[str, Any], readers: Iterable[object], advice: s
     StartError. readers: the values of the flags that read what is decoded, of which one has to be given. advice: their
     names. shows_keys: whether decoded keys are printed."""
     if given["decode"] is None and given["decode_key"] is None:
-        remove_unused(given, (*SCHEMA_FLAGS, "key_schema"), "--decode")
+        remove_unused(given, (*SCHEMA_FLAGS, "key_schema", "decode_style"), "--decode")
         del given["decode"], given["decode_key"]
         return None
     if not any(readers):
