@@ -108,6 +108,18 @@ class JetStreamApi:
         async for found in self._pages("STREAM.LIST", "streams"):
             yield found
 
+    async def delete_stream(self, stream: str) -> None:
+        """Delete a stream, if it exists."""
+        try:
+            await self._ask(f"STREAM.DELETE.{stream}")
+        except ApiRefused as error:
+            if error.err_code != STREAM_NOT_FOUND:
+                raise
+
+    async def purge_topic(self, stream: str, topic: str) -> None:
+        """Delete the messages of `topic` from a stream that has other topics too."""
+        await self._ask(f"STREAM.PURGE.{stream}", {"filter": topic})
+
     async def last_sequence(self, stream: str, topic: str) -> int:
         """The sequence of the newest message of `topic`; 0 if there is none."""
         try:

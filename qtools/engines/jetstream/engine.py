@@ -33,6 +33,7 @@ CAPABILITIES = Capabilities(
     empty_messages=True,
     tombstones=True,
     replicas=True,
+    deletion=True,
     retention=True,
     longest_name=LONGEST_NAME,
     reserved_names=(".", ".."),
@@ -79,6 +80,12 @@ class JetStreamEngine:
         from qtools.engines.jetstream.consume.peek import peek
 
         return await peek(subscription, self.settings, count)
+
+    async def delete(self, topic: str, channel: str = "") -> None:
+        """A topic that shares its stream with others loses its messages only."""
+        from qtools.engines.jetstream.topics import delete
+
+        await delete(topic, channel, self.settings)
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         """The cluster, or the server without one, and the account: each account has streams of its own."""
