@@ -67,6 +67,7 @@ class Attributes(NamedTuple):
     keys: None for a message without a key. timestamps: ns since 1970; a message that is published again keeps its
     timestamp. partitions, offsets: where in the log the message was read. topics: from which topic, if their origin has
     no topic itself. These three are never published.
+    dedupe_ids: by which a broker finds that it has a message already (the capability dedupe_ids); never read.
     """
 
     keys: Sequence[bytes | None] | None = None
@@ -75,6 +76,7 @@ class Attributes(NamedTuple):
     partitions: Sequence[int] | None = None
     offsets: Sequence[int] | None = None
     topics: Sequence[str] | None = None
+    dedupe_ids: Sequence[bytes | None] | None = None
 
     def pick(self, places: Sequence[int]) -> Attributes:
         """Those of the messages at `places`."""
@@ -86,7 +88,9 @@ class Attributes(NamedTuple):
         """The attributes of several batches as one; each with the number of its messages."""
         if len(parts) == 1:
             return parts[0][0]
-        columns: list[Any] = [_joined(column, parts, empty) for column, empty in enumerate((None, (), 0, 0, 0, ""))]
+        columns: list[Any] = [
+            _joined(column, parts, empty) for column, empty in enumerate((None, (), 0, 0, 0, "", None))
+        ]
         return cls(*columns)
 
 

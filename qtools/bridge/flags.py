@@ -78,11 +78,11 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
     others = dict(given)  # each of the functions below takes its own flags out of it
     if given["decode"] is not None and flags["explain"] and not sources:
         raise UsageError("--explain without a topic reads JSON: pipe what q-tail --decode prints into it")
-    readers = [given[name] for name in ("where", "select", "routes", "key", "headers", "dedupe")]
+    readers = [given[name] for name in ("where", "select", "routes", "key", "headers", "dedupe", "dedupe_id")]
     decoder = decoder_if_given(
         others,
         [*readers, *("\\(" in name for name in flags["to"])],
-        "--where, --routes, --key, --header, --dedupe, a template of --to, or --select (. sends it as JSON)",
+        "--where, --routes, --key, --header, --dedupe, --dedupe-id, a template of --to, or --select (. sends JSON)",
     )
     if flags["redrive"]:
         others["until_empty"] = not others["until_now"]

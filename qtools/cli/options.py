@@ -128,6 +128,11 @@ publisher_options = all_of(
         "--header", "headers", multiple=True, metavar="NAME=EXPR",
         help="Give each message a header NAME with the result of EXPR (repeatable), if the engine has headers.",
     ),
+    click.option(
+        "--dedupe-id", default=None, metavar="EXPR",
+        help="Give each message the result of EXPR as its id: the broker leaves out a message whose id it had lately, "
+        "if the engine can (NATS: within the stream's duplicate_window).",
+    ),
     create_topics_option,
 )  # fmt: skip
 
@@ -311,10 +316,10 @@ def filter_of(given: dict[str, Any], on_error: OnError, then: Sequence[Step] = (
 
 
 def keying_of(given: dict[str, Any], encode_key: Callable[[Any], bytes] | None = None) -> Keying | None:
-    """Remove --key and --header from `given`, and compile them; None if neither is there. UsageError if an expression
-    does not compile. encode_key: as for Keying."""
-    key, headers = given.pop("key"), given.pop("headers")
-    if key is None and not headers:
+    """Remove --key, --header and --dedupe-id from `given`, and compile them; None if none is there. UsageError if an
+    expression does not compile. encode_key: as for Keying."""
+    key, headers, dedupe_id = given.pop("key"), given.pop("headers"), given.pop("dedupe_id")
+    if key is None and not headers and dedupe_id is None:
         return None
     from qtools.expressions.expression import compile_expression
     from qtools.flow.keying import Keying
@@ -331,9 +336,11 @@ def keying_of(given: dict[str, Any], encode_key: Callable[[Any], bytes] | None =
             if not name.isprintable():  # a byte that is not UTF-8 is a character that cannot be printed
                 raise UsageError(f"--header {word!r}: the name has a control character, or is not UTF-8")
             pairs.append((name, compile_expression(text)))
+        flag = "--dedupe-id"
+        ident = None if dedupe_id is None else compile_expression(dedupe_id)
     except ExpressionError as error:
         raise UsageError(f"{flag}: {error}") from error
-    return Keying(compiled, tuple(pairs), encode_key)
+    return Keying(compiled, tuple(pairs), encode_key, ident)
 
 
 def new_topics_of(given: dict[str, Any]) -> NewTopics | None:

@@ -41,6 +41,7 @@ class Capabilities(NamedTuple):
     exclusive_partitions: bool = False
     # ── publishing ──
     deferred_publishing: bool = False  # PublisherOptions.delay_ms
+    dedupe_ids: bool = False  # the broker leaves out a message whose id (Attributes.dedupe_ids) it had lately
     replication: bool = False  # PublisherOptions.replicate: each broker gets each message
     # ── limits ──
     default_max_in_flight: int = 2500
@@ -71,6 +72,7 @@ _WITHOUT = {
     "replicas": ("does not set how many replicas there are", "use --create-topics default"),
     "exclusive_partitions": ("has no partitions that are read by one reader each", "leave the flag out"),
     "deferred_publishing": ("cannot hold messages back", "leave the flag out"),
+    "dedupe_ids": ("does not find duplicates by ids", "leave the flag out, or use q-bridge --dedupe"),
     "replication": ("replicates by itself", "leave the flag out"),
 }
 

@@ -28,9 +28,13 @@ def require_for_end(engine: Engine, ends: EndConditions) -> None:
 
 
 def require_for_publishing(engine: Engine, keying: Keying | None, new_topics: NewTopics | None) -> None:
-    """Raise UsageError if `engine` cannot keep keys and headers, or cannot create topics as asked."""
+    """Raise UsageError if `engine` cannot keep keys and headers, finds no duplicates by ids,
+    or cannot create topics as asked."""
     if keying is not None:
-        require(engine, "keys_and_headers", "--key" if keying.key is not None else "--header")
+        if keying.key is not None or keying.headers:
+            require(engine, "keys_and_headers", "--key" if keying.key is not None else "--header")
+        if keying.dedupe_id is not None:
+            require(engine, "dedupe_ids", "--dedupe-id")
     if new_topics is not None:
         if new_topics.partitions:
             require(engine, "partitions", "--create-topics")

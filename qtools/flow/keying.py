@@ -1,5 +1,5 @@
-"""Gives messages a key and headers before they are published. In: expressions. Out: attributes, and the errors of
-messages on which an expression failed.
+"""Gives messages a key, headers and an id for the broker's search for duplicates before they are published. In:
+expressions. Out: attributes, and the errors of messages on which an expression failed.
 
 The expressions see the body as it is published, after --select, and the variables of the message that was read. A
 result that is a string becomes its UTF-8; null is no key, and no header; a key or a header of the message that is not
@@ -21,49 +21,51 @@ from qtools.flow.contract import GroupAttributes, GroupPublisher, Refused
 from qtools.flow.json_values import encode, parser_for
 from qtools.flow.variables import Row, names_in
 
-KEY, HEADER = "--key", "--header "  # the flags, for errors
+KEY, HEADER, DEDUPE_ID = "--key", "--header ", "--dedupe-id"  # the flags, for errors
 
 
 class Keying(NamedTuple):
     """key: None for the key that a message has. headers: (name, expression), instead of
     headers of that name, beside the others that a message has. encode_key: makes the bytes of a key from the result of
-    `key`, instead of the rules above; EvaluationError for a value that it cannot encode."""
+    `key`, instead of the rules above; EvaluationError for a value that it cannot encode. dedupe_id: of
+    Attributes.dedupe_ids."""
 
     key: Expression | None = None
     headers: tuple[tuple[str, Expression], ...] = ()
     encode_key: Callable[[Any], bytes] | None = None
+    dedupe_id: Expression | None = None
+
+    @property
+    def _by_flag(self) -> list[tuple[str, Expression]]:
+        named = [(KEY, self.key), *((HEADER + name, each) for name, each in self.headers), (DEDUPE_ID, self.dedupe_id)]
+        return [(flag, expression) for flag, expression in named if expression is not None]
 
     @property
     def expressions(self) -> list[Expression]:
-        return [*([self.key] if self.key is not None else []), *(expression for _, expression in self.headers)]
+        return [expression for _, expression in self._by_flag]
 
     @property
     def _first_reader(self) -> str:
         """The flag of the first expression that reads the body, for the error of a body that is not JSON; "" if none
         does."""
-        named = [
-            *([(KEY, self.key)] if self.key is not None else []),
-            *((HEADER + name, e) for name, e in self.headers),
-        ]
-        return next((name for name, expression in named if expression.reads_body), "")
+        return next((flag for flag, expression in self._by_flag if expression.reads_body), "")
 
     @property
     def variables(self) -> frozenset[str]:
         """The names of the variables in the expressions."""
         return names_in(self.expressions)
 
-    def evaluate(
-        self, bodies: Sequence[bytes], rows: Sequence[Row]
-    ) -> tuple[list[bytes | None], list[list[tuple[str, bytes | None]]], dict[int, RouteFailed]]:
-        """Keys and headers for each of `bodies`, and the errors by index. rows: the variables of each message. A
-        message on which an expression failed has no key and no headers."""
+    def evaluate(self, bodies: Sequence[bytes], rows: Sequence[Row]) -> tuple[Attributes, dict[int, RouteFailed]]:
+        """Keys, headers and ids for each of `bodies`, and the errors by index. rows: the variables of each message. A
+        message on which an expression failed has none of them."""
         keys: list[bytes | None] = []
+        ids: list[bytes | None] = []
         headers: list[list[tuple[str, bytes | None]]] = []
         failed: dict[int, RouteFailed] = {}
         reader = self._first_reader
         loads = parser_for(bodies) if reader else None
         for place, body, row in zip(count(), bodies, rows, strict=False):
-            what, key = reader, None
+            what, key, ident = reader, None, None
             found: list[tuple[str, bytes | None]] = []
             try:
                 value = loads(body) if loads is not None else None
@@ -74,12 +76,16 @@ class Keying(NamedTuple):
                     what = HEADER + name
                     if (made := _as_bytes(expression, value, row)) is not None:
                         found.append((name, made))
+                if self.dedupe_id is not None:
+                    what = DEDUPE_ID
+                    ident = _as_bytes(self.dedupe_id, value, row)
             except EvaluationError as error:
                 failed[place] = RouteFailed(f"{what}: {error}")
-                key, found = None, []
+                key, found, ident = None, [], None
             keys.append(key)
             headers.append(found)
-        return keys, headers, failed
+            ids.append(ident)
+        return Attributes(keys, headers, dedupe_ids=ids), failed
 
 
 class FixedAttributes:
@@ -124,7 +130,8 @@ class KeyedPublisher:
         places: list[Sequence[int]] = []
         refused: Refused = {}
         for number, ((topic, bodies), had) in enumerate(zip(groups, known, strict=True)):
-            keys, headers, failed = self._keying.evaluate(bodies, rows[number])
+            new, failed = self._keying.evaluate(bodies, rows[number])
+            keys, headers = list(new.keys or ()), list(new.headers or ())
             if failed and self._passes:
                 self.let_through += len(failed)
                 for place in failed:
@@ -133,6 +140,7 @@ class KeyedPublisher:
             whole = had._replace(
                 keys=keys if self._keying.key is not None else had.keys,
                 headers=replace_headers(had.headers, headers) if self._keying.headers else had.headers,
+                dedupe_ids=new.dedupe_ids if self._keying.dedupe_id is not None else None,
             )
             refused.update({(number, place): error for place, error in failed.items()})
             good: Sequence[int] = [place for place in range(len(bodies)) if place not in failed]

@@ -42,7 +42,7 @@ def _fields(message: Message, origin: Origin) -> dict[str, Any]:
 
 def _add_attributes(fields: dict[str, Any], attributes: Attributes, place: int) -> None:
     """Add key, headers, partition and offset, as bytes and numbers."""
-    keys, headers, _, partitions, offsets, _ = attributes
+    keys, headers, _, partitions, offsets, *_ = attributes
     if keys is not None:
         fields["key"] = keys[place]
     if headers is not None and headers[place]:

@@ -86,3 +86,16 @@ async def test_what_fails_is_refused_by_its_place_and_all_else_is_published() ->
         ("s", [b'{"user":0}']), ("t", [bodies[1], bodies[2], bodies[4]]),
     ]  # fmt: skip
     assert recorder.groups[1][2].keys == [b"1", b"bad", b"2"]
+
+
+async def test_ids_for_the_broker_s_own_search_for_duplicates() -> None:
+    recorder = Recorder()
+    keying = Keying(dedupe_id=compile_expression(".id"))
+    had = Attributes(keys=[b"k"] * 3, headers=[[("a", b"1")]] * 3)
+    known = FixedAttributes([had], [[NO_VARIABLES] * 3])
+    refused = await KeyedPublisher(recorder, keying).publish(
+        [("t", [b'{"id":"m1"}', b"no JSON", b'{"id":null}'])], attributes=known
+    )
+    assert list(refused) == [(0, 1)]
+    assert "--dedupe-id" in str(refused[0, 1])
+    assert recorder.groups[0][2] == Attributes([b"k"] * 2, [[("a", b"1")]] * 2, dedupe_ids=[b"m1", None])

@@ -34,6 +34,7 @@ CAPABILITIES = Capabilities(
     tombstones=True,
     replicas=True,
     deletion=True,
+    dedupe_ids=True,
     retention=True,
     longest_name=LONGEST_NAME,
     reserved_names=(".", ".."),

@@ -87,7 +87,7 @@ def attribute_headers(batch: Batch) -> list[tuple[bytes, bytes]]:
     attributes = batch.attributes()
     if attributes is None:
         return made
-    keys, headers, _, partitions, offsets, _ = attributes
+    keys, headers, _, partitions, offsets, *_ = attributes
     if partitions is not None and offsets is not None:
         made += [(b"q-partition", b"%d" % partitions[0]), (b"q-offset", b"%d" % offsets[0])]
     if keys is not None and (key := keys[0]) is not None:

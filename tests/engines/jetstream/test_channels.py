@@ -8,6 +8,7 @@ import pytest
 from harness.nats import NatsServer
 
 from qtools.engines.contract import SourceOptions
+from qtools.engines.deletion import delete
 from qtools.errors import SourceDeleted, TopicMissing, UsageError
 from qtools.names import Subscription
 from tests.engines.jetstream.conftest import MakeNats
@@ -150,3 +151,21 @@ async def test_a_message_of_another_program(nats_server: NatsServer, topic: str)
         assert [dict(headers) for headers in found.headers or ()] == [{"A": b"x y", "Nats-Msg-Id": b"m1"}, {}]
         assert [int(message.id, 16) for message in batch.messages] == [1, 2]
         batch.finish()
+
+
+async def test_topics_and_channels_are_deleted(nats_server: NatsServer, topic: str) -> None:
+    """Of a stream with other subjects, only the messages of the topic."""
+    made = engine(nats_server.address)
+    async with streams(nats_server) as api:
+        await api.add_stream(name=topic, subjects=[f"{topic}.*"])
+        await publish(made, f"{topic}.a", [b"1"])
+        await publish(made, f"{topic}.b", [b"2"])
+        assert bodies_of(await drain(made, f"{topic}.a", "one")) == [b"1"]
+        await delete(made, f"{topic}.a", "one")
+        assert (await api.stream_info(topic)).state.consumer_count == 0
+        await delete(made, f"{topic}.a")
+        assert (await api.stream_info(topic)).state.messages == 1
+        await api.update_stream(name=topic, subjects=[f"{topic}.b"])
+        await delete(made, f"{topic}.b")
+        assert topic not in {info.config.name for info in await api.streams_info()}
+        await delete(made, f"{topic}.b")

@@ -52,13 +52,13 @@ def decode_value(value: bytes) -> bytes | None:
 
 
 def header_block(
-    key: bytes | None, headers: Headers, timestamp: int, *, is_tombstone: bool = False, message_id: str = ""
+    key: bytes | None, headers: Headers, timestamp: int, *, is_tombstone: bool = False, message_id: bytes | None = None
 ) -> bytes:
     """The header block of a message; b"" if it needs none. timestamp: ns since 1970, 0 for none. message_id: for the
     server's own search for duplicates. MessageRefused if a header cannot be carried."""
     lines: list[tuple[bytes, bytes]] = []
-    if message_id:
-        lines.append((MESSAGE_ID, encode_value(message_id.encode("utf-8", "surrogateescape"))))
+    if message_id is not None:
+        lines.append((MESSAGE_ID, encode_value(message_id)))
     if key is not None:
         lines.append((KEY, encode_value(key)))
     if timestamp > 0:

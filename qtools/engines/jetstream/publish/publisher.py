@@ -198,9 +198,10 @@ class JetStreamPublisher:
     ) -> list[bytes] | None:
         """The header block of each message; None if no message has headers."""
         has_tombstones = b"" in bodies and any(body is TOMBSTONE for body in bodies)
-        if not has_tombstones and (columns is None or columns[:3] == (None, None, None)):
+        if not has_tombstones and (columns is None or not any((*columns[:3], columns.dedupe_ids))):
             return None
         keys, headers, timestamps = columns[:3] if columns is not None else (None, None, None)
+        ids = columns.dedupe_ids if columns is not None else None
         blocks = []
         for place, body in enumerate(bodies):
             block = b""
@@ -210,6 +211,7 @@ class JetStreamPublisher:
                     headers[place] if headers is not None else (),
                     timestamps[place] if timestamps is not None else 0,
                     is_tombstone=body is TOMBSTONE,
+                    message_id=ids[place] if ids is not None else None,
                 )
             except MessageRefused as error:
                 request.refused[number, place] = error

@@ -44,7 +44,7 @@ def test_the_bytes_of_acknowledgements() -> None:
 
 def test_what_stands_in_the_headers_of_a_message() -> None:
     assert header_block(None, (), 0) == b""
-    assert header_block(b"k", [("a", b"1"), ("a", None), ("b", b"\r\n")], 17, is_tombstone=True, message_id="m") == (
+    assert header_block(b"k", [("a", b"1"), ("a", None), ("b", b"\r\n")], 17, is_tombstone=True, message_id=b"m") == (
         b"NATS/1.0\r\nNats-Msg-Id: m\r\nQtools-Key: k\r\nQtools-Timestamp: 17\r\nQtools-Tombstone: true\r\n"
         b"a: 1\r\na: =?null?B??=\r\nb: =?binary?B?DQo=?=\r\n\r\n"
     )
