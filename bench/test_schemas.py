@@ -74,7 +74,7 @@ def test_decoding_beside_fastavro(capsys: pytest.CaptureFixture[str]) -> None:
 
     def printed() -> None:
         decoded = avro.decode_all(bodies, 5, None)
-        rules.run(Batch([], Messages([], decoded, []), decoded))
+        rules.run(Batch([], Messages([], decoded, [], []), decoded))
 
     (own, ours, whole, proto), (_, of_ours, of_whole, of_proto) = rates(
         lambda: [fastavro.schemaless_reader(BytesIO(body), parsed) for body in raw],

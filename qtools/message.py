@@ -1,18 +1,17 @@
 """Messages, which are plain data, and batches, which are messages that were read together and can be acknowledged.
 
-Messages are stored by column (class Messages): ids, bodies, stamps. Most code needs one column only, and a million
-Message objects take a third of a second to create; they are created when one is accessed.
+Messages are stored by column (class Messages): ids, bodies, timestamps, attempts. Most code needs one column only, and
+a million Message objects take a third of a second to create; they are created when one is accessed.
 
 A Message does not know its origin. A Batch refers to the Origin of its messages (a connection, a file being read), and
 offers finish, requeue and touch for all of them, which do not wait. To acknowledge some of them, pick them first.
 
-The records of other engines than NSQ are kept as they were read; ids, stamps, keys and headers are made from them on
-the first access (class RecordOrigin).
+The records of other engines than NSQ are kept as they were read; ids, timestamps, keys and headers are made from them
+on the first access (class RecordOrigin).
 """
 
 from __future__ import annotations
 
-import struct
 import threading
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -37,95 +36,93 @@ class Message:
     body: bytes
 
 
-_STAMP = struct.Struct(">qH")
-NO_STAMP = bytes(_STAMP.size)
-
-
-def timestamp_of(stamp: bytes) -> int:
-    """The timestamp in one of `Messages.stamps`, ns since 1970."""
-    timestamp: int = _STAMP.unpack(stamp)[0]
-    return timestamp
-
-
-def redelivered(messages: Messages) -> int:
-    """How many of `messages` were delivered before. It takes 10 ns a message, as it does not unpack each stamp."""
-    joined = b"".join(messages.stamps)
-    first = joined[9::10].count(1)
-    # The low byte of attempts is 1 on the 257th delivery too. If any high byte is not 0, each stamp is compared.
-    if joined[8::10].count(0) != len(messages):
-        first = sum(stamp[8:] == b"\0\1" for stamp in messages.stamps)
-    return len(messages) - first
-
-
-def request_ends(bodies: Sequence[bytes], count: int, size: int) -> list[int]:
-    """Where to cut `bodies` into requests: the end of each, so that it has at most `count` bodies and `size` bytes.
-
-    A request takes 4 bytes, and 4 more for each of its bodies, as NSQ's MPUB does. A body that is too large is alone.
-    """
-    total = len(bodies)
-    if total <= count and 4 + 4 * total + sum(map(len, bodies)) <= size:
-        return [total]
-    ends = []
-    start, filled = 0, 4
-    for end, body in enumerate(bodies):
-        taken = 4 + len(body)
-        if end - start == count or (filled + taken > size and end > start):
-            ends.append(end)
-            start, filled = end, 4
-        filled += taken
-    ends.append(total)
-    return ends
-
-
 class Messages(Sequence[Message]):
-    """Messages by column; it is a sequence of Message. The three columns have the same length.
+    """Messages by column; it is a sequence of Message. All columns have the same length.
 
-    ids: 16 bytes each. bodies. stamps: timestamp and attempts as in NSQ's protocol, 10 bytes each.
+    ids: bytes each, "" for a message without an id. bodies. timestamps(), attempts(): as in Message; an engine that
+    receives them packed makes them when they are asked for, in a class of its own (NSQ's StampedMessages).
     """
 
-    __slots__ = ("bodies", "ids", "stamps")
+    __slots__ = ("_attempts", "_timestamps", "bodies", "ids")
 
-    def __init__(self, ids: list[bytes], bodies: list[bytes], stamps: list[bytes]) -> None:
+    def __init__(self, ids: list[bytes], bodies: list[bytes], timestamps: list[int], attempts: list[int]) -> None:
         self.ids = ids
         self.bodies = bodies
-        self.stamps = stamps
+        self._timestamps = timestamps
+        self._attempts = attempts
+
+    @classmethod
+    def of_nothing(cls) -> Messages:
+        """No messages, of the same class."""
+        return cls([], [], [], [])
 
     @classmethod
     def of(cls, messages: Iterable[Message]) -> Messages:
         """The columns of `messages`."""
-        made = cls([], [], [])
+        made = cls.of_nothing()
         for message in messages:
             made.append(message)
+        return made
+
+    @staticmethod
+    def joined(parts: Sequence[Messages]) -> Messages:
+        """The messages of all `parts`, in new columns."""
+        made = parts[0].of_nothing() if parts else Messages.of_nothing()
+        for part in parts:
+            made.extend(part)
         return made
 
     def append(self, message: Message) -> None:
         self.ids.append(message.id)
         self.bodies.append(message.body)
-        self.stamps.append(_STAMP.pack(message.timestamp, message.attempts))
+        self._timestamps.append(message.timestamp)
+        self._attempts.append(message.attempts)
 
     def extend(self, others: Messages) -> None:
         self.ids += others.ids
         self.bodies += others.bodies
-        self.stamps += others.stamps
+        self._timestamps += others.timestamps()
+        self._attempts += others.attempts()
 
     def pick(self, places: Sequence[int]) -> Messages:
         """The messages at the indices `places`, in that order."""
-        ids, bodies, stamps = self.ids, self.bodies, self.stamps
-        return Messages([ids[i] for i in places], [bodies[i] for i in places], [stamps[i] for i in places])
+        ids, bodies, timestamps, attempts = self.ids, self.bodies, self._timestamps, self._attempts
+        return Messages(
+            [ids[i] for i in places], [bodies[i] for i in places], [timestamps[i] for i in places],
+            [attempts[i] for i in places],
+        )  # fmt: skip
+
+    def pick_slice(self, places: slice) -> Messages:
+        """The messages of a slice."""
+        return Messages(self.ids[places], self.bodies[places], self._timestamps[places], self._attempts[places])
+
+    def with_bodies(self, bodies: list[bytes]) -> Messages:
+        """The same messages with other bodies, one for each message."""
+        return Messages(self.ids, bodies, self._timestamps, self._attempts)
 
     def timestamps(self) -> list[int]:
-        """When a broker accepted each message, ns since 1970."""
-        return [timestamp_of(stamp) for stamp in self.stamps]
+        """When a broker accepted each message, ns since 1970; not to be changed."""
+        return self._timestamps
+
+    def attempts(self) -> list[int]:
+        """How often each message was delivered; not to be changed."""
+        return self._attempts
+
+    def last_timestamp(self) -> int:
+        """The timestamp of the last message."""
+        return self._timestamps[-1]
 
     def first_and_last(self) -> tuple[int, int]:
         """The earliest and the latest timestamp, ns; ValueError if there are no messages."""
-        # A stamp begins with the timestamp, big-endian: stamps sort like their timestamps.
-        return timestamp_of(min(self.stamps)), timestamp_of(max(self.stamps))
+        return min(self._timestamps), max(self._timestamps)
+
+    def redelivered(self) -> int:
+        """How many messages were delivered before."""
+        return sum(attempts > 1 for attempts in self._attempts)
 
     def delivered_more_than(self, times: int) -> dict[int, int]:
         """The messages with more than `times` deliveries: index → deliveries."""
-        limit = times.to_bytes(2, "big")
-        return {place: int.from_bytes(stamp[8:]) for place, stamp in enumerate(self.stamps) if stamp[8:] > limit}
+        return {place: attempts for place, attempts in enumerate(self._attempts) if attempts > times}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -136,15 +133,11 @@ class Messages(Sequence[Message]):
     def __getitem__(self, place: slice) -> Messages: ...
     def __getitem__(self, place: int | slice) -> Message | Messages:
         if isinstance(place, slice):
-            return Messages(self.ids[place], self.bodies[place], self.stamps[place])
-        timestamp, attempts = _STAMP.unpack(self.stamps[place])
-        return Message(timestamp, attempts, self.ids[place], self.bodies[place])
+            return self.pick_slice(place)
+        return Message(self._timestamps[place], self._attempts[place], self.ids[place], self.bodies[place])
 
     def __iter__(self) -> Iterator[Message]:
-        unpack = _STAMP.unpack
-        for stamp, ident, body in zip(self.stamps, self.ids, self.bodies, strict=True):
-            timestamp, attempts = unpack(stamp)
-            yield Message(timestamp, attempts, ident, body)
+        return map(Message, self._timestamps, self._attempts, self.ids, self.bodies)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
@@ -179,7 +172,7 @@ class RecordOrigin(Origin, Protocol):
     """An Origin whose batches have `records`, one for each message, which only it can read."""
 
     def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
-        """Ids, stamps and `bodies` as messages."""
+        """Ids, timestamps, attempts and `bodies` as messages."""
 
     def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
         """Keys, headers and the like. only: the columns that are made; the others are None."""
@@ -212,7 +205,7 @@ class Batch:
     """Messages that were read together, in the order of their arrival.
 
     parts: the origin of each range of messages, without gaps.
-    messages: ids, stamps and bodies; None if there are only `bodies` so far (lines of a file, or records).
+    messages: all columns; None if there are only `bodies` so far (lines of a file, or records).
     handles: what names each message to its origin; None if the messages have ids of a broker.
     records: the messages as the engine's client returned them; every origin is a RecordOrigin then. keys: in place of
     those of the records.
@@ -273,9 +266,7 @@ class Batch:
                 keys = [key for column in columns if column is not None for key in column.keys or ()]
         if all(batch._messages is None for batch in batches):
             return cls(parts, None, [body for batch in batches for body in batch.bodies], handles, records, keys)
-        messages = Messages([], [], [])
-        for batch in batches:
-            messages.extend(batch.messages)
+        messages = Messages.joined([batch.messages for batch in batches])
         return cls(parts, messages, messages.bodies, handles, records, keys)
 
     def __len__(self) -> int:
@@ -287,12 +278,13 @@ class Batch:
         if messages is None:
             records, bodies, count = self._records, self.bodies, len(self.bodies)
             if records is None:
-                messages = Messages([b""] * count, bodies, [NO_STAMP] * count)
+                messages = Messages([b""] * count, bodies, [0] * count, [0] * count)
             else:
-                messages = Messages([], [], [])
-                for origin, start, stop in self.parts:
-                    made = cast("RecordOrigin", origin).messages_of(records[start:stop], bodies[start:stop])
-                    messages.extend(made)
+                made = [
+                    cast("RecordOrigin", origin).messages_of(records[start:stop], bodies[start:stop])
+                    for origin, start, stop in self.parts
+                ]
+                messages = made[0] if len(made) == 1 else Messages.joined(made)
                 messages.bodies = bodies
             self._messages = messages
         return messages
@@ -357,7 +349,7 @@ class Batch:
         """The same messages with other bodies, one for each message."""
         if self._messages is None:
             return Batch(self.parts, None, bodies, self._handles, self._records, self._keys)
-        messages = Messages(self._messages.ids, bodies, self._messages.stamps)
+        messages = self._messages.with_bodies(bodies)
         return Batch(self.parts, messages, bodies, self._handles, self._records, self._keys)
 
     def without(self, places: Sequence[int]) -> Batch:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtools.attributes import TOMBSTONE, Attributes
-from qtools.message import Batch, Message, Messages, redelivered, request_ends, timestamp_of
+from qtools.flow.gather import request_ends
+from qtools.message import Batch, Message, Messages
 
 
 class Ledger:
@@ -48,12 +49,6 @@ any_message = st.builds(
 
 
 # ── by column ──
-
-
-def test_a_stamp_is_the_timestamp_and_the_attempts_as_on_the_wire() -> None:
-    messages = Messages.of([Message(1, 2, b"a" * 16, b"x")])
-    assert messages.stamps == [b"\x00\x00\x00\x00\x00\x00\x00\x01\x00\x02"]
-    assert (messages.ids, messages.bodies) == ([b"a" * 16], [b"x"])
 
 
 @given(st.lists(any_message, max_size=6))
@@ -211,20 +206,12 @@ def test_its_repr_says_what_it_holds_and_from_where() -> None:
     assert repr(joined) == "<Batch 3 messages: 2 from <Ledger a:1>, 1 from <Ledger b:1>>"
 
 
-attempts = st.sampled_from([1, 1, 1, 2, 5, 255, 256, 257, 258, 513, 65535])
-
-
-@given(st.lists(attempts, max_size=20), st.integers(-(2**62), 2**62))
-def test_who_was_delivered_before_is_counted(counts: list[int], timestamp: int) -> None:
-    messages = Messages.of([Message(timestamp, count, b"%016x" % place, b"") for place, count in enumerate(counts)])
-    assert redelivered(messages) == sum(count > 1 for count in counts)
-    assert [timestamp_of(stamp) for stamp in messages.stamps] == [timestamp] * len(counts)
-
-
 def test_columns_of_timestamps_and_deliveries() -> None:
     messages = Messages.of([Message(300, 1, b"a", b""), Message(100, 258, b"b", b""), Message(200, 7, b"c", b"")])
     assert messages.timestamps() == [300, 100, 200]
-    assert messages.first_and_last() == (100, 300)
+    assert messages.attempts() == [1, 258, 7]
+    assert (messages.first_and_last(), messages.last_timestamp()) == ((100, 300), 200)
+    assert messages.redelivered() == 2
     assert messages.delivered_more_than(0) == {0: 1, 1: 258, 2: 7}
     assert messages.delivered_more_than(6) == {1: 258, 2: 7}
     assert messages.delivered_more_than(257) == {1: 258}

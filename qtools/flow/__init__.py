@@ -6,7 +6,7 @@ variables.py     what a message has besides its body, for expressions: $key, $he
 keying.py        gives messages keys and headers before they are published
 topic_sink.py    a sink that publishes to one topic; a publish of several groups, and the messages that were refused
 loop.py          the loop: read a batch, write it, acknowledge it; and the orderly stop
-gather.py        joins batches up to a count, a size or an age
+gather.py        joins batches up to a count, a size or an age; cuts one into requests
 ledger.py        how far an input is confirmed, when its messages are finished in any order
 steps.py         the interface of steps between a source and a sink; what becomes of messages on which one fails
 stepped_sink.py  a sink with steps before it

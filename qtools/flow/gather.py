@@ -1,10 +1,13 @@
 """Joins the batches of a source up to a count, a size or an age. In: batches and the time. Out: one batch. No clock.
+And where to cut a batch into requests.
 
-It is used before a sink for which each write is expensive, whatever its size. The batches are handed on when the first
-of three limits is reached. `due` is the time at which the age limit will be reached.
+Joining is used before a sink for which each write is expensive, whatever its size. The batches are handed on when the
+first of three limits is reached. `due` is the time at which the age limit will be reached.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from qtools.message import Batch
 
@@ -49,3 +52,23 @@ class Gather:
         batch = Batch.joined(self._batches)
         self._batches, self._have, self._bytes = [], 0, 0
         return batch
+
+
+def request_ends(bodies: Sequence[bytes], count: int, size: int) -> list[int]:
+    """Where to cut `bodies` into requests: the end of each, so that it has at most `count` bodies and `size` bytes.
+
+    A request takes 4 bytes, and 4 more for each of its bodies, as NSQ's MPUB does. A body that is too large is alone.
+    """
+    total = len(bodies)
+    if total <= count and 4 + 4 * total + sum(map(len, bodies)) <= size:
+        return [total]
+    ends = []
+    start, filled = 0, 4
+    for end, body in enumerate(bodies):
+        taken = 4 + len(body)
+        if end - start == count or (filled + taken > size and end > start):
+            ends.append(end)
+            start, filled = end, 4
+        filled += taken
+    ends.append(total)
+    return ends

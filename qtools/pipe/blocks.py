@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from qtools.cli.upload_run import FileOrigin
 from qtools.cli.worker import Worker
 from qtools.errors import InputError
+from qtools.flow.gather import request_ends
 from qtools.flow.ledger import SpanLedger
 from qtools.formats.lines import Splitter
-from qtools.message import Batch, request_ends
+from qtools.message import Batch
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ BASE = """
     qtools.engines.connections.in_flight qtools.engines.nsq.options qtools.engines.nsq.settings
     qtools.engines.nsq.protocol qtools.engines.nsq.protocol.client_states qtools.engines.nsq.protocol.commands
     qtools.engines.nsq.protocol.frames qtools.engines.nsq.protocol.identify
-    qtools.engines.nsq.protocol.session
+    qtools.engines.nsq.protocol.session qtools.engines.nsq.protocol.stamped_messages
     qtools.engines.nsq.protocol.transforms
     qtools.flow qtools.flow.contract qtools.flow.gather qtools.flow.loop qtools.flow.throttle
     qtools.formats qtools.formats.lines

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from qtools.attributes import TOMBSTONE, Attributes
 from qtools.engines.redelivery import AttemptCounts
 from qtools.flow.ledger import Ledger, ranges_of
-from qtools.message import Batch, Message, Messages
+from qtools.message import Batch, Messages
 
 log = logging.getLogger("qtools.kafka")
 
@@ -187,19 +187,13 @@ class KafkaPartition:
     # ── what the records say (message.RecordOrigin) ──
 
     def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
-        deliveries, number = self._deliveries, self.number
-        made = Messages([], [], [])
-        for record, body in zip(records, bodies, strict=True):
-            offset = record.offset()
-            made.append(
-                Message(
-                    min(LATEST, record.timestamp()[1] * 1_000_000),
-                    deliveries.get(offset, 1),
-                    b"%04x%012x" % (number, offset),
-                    body,
-                )
-            )
-        return made
+        offsets, deliveries, number = [record.offset() for record in records], self._deliveries, self.number
+        return Messages(
+            [b"%04x%012x" % (number, offset) for offset in offsets],
+            bodies,
+            [min(LATEST, record.timestamp()[1] * 1_000_000) for record in records],
+            [deliveries.get(offset, 1) for offset in offsets] if deliveries else [1] * len(offsets),
+        )
 
     def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
         if not self._deliveries:  # as nearly always

@@ -19,7 +19,8 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from qtools.errors import QtoolsError
-from qtools.message import Batch, request_ends
+from qtools.flow.gather import request_ends
+from qtools.message import Batch
 from qtools.pubsub_http.publish.publish_batcher import refusal_of
 from qtools.pubsub_http.subscribe.rendered_batch import (
     DECODED,

@@ -34,7 +34,7 @@ class JetStreamDelivery(Delivery):
 
     def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
         """The id of a message is its sequence in the stream, as 16 digits of hex."""
-        made = Messages([], [], [])
+        made = Messages.of_nothing()
         for record, body in zip(records, bodies, strict=True):
             told = parse_ack_subject(ack_of(record))
             timestamp = _fields_of(record).timestamp or told.timestamp

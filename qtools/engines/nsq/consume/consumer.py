@@ -21,7 +21,7 @@ from qtools.engines.nsq.connection import Connection
 from qtools.engines.nsq.connection_pool import ConnectionPool
 from qtools.engines.nsq.discovery import Discovery
 from qtools.engines.nsq.settings import Settings
-from qtools.message import NO_STAMP, Batch, Messages, redelivered, timestamp_of
+from qtools.message import Batch, Messages
 from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
@@ -57,7 +57,7 @@ class Consumer:
         self.subscriptions = list(subscriptions)
         self.received = 0
         self.redelivered = 0  # of those received: that had been delivered before
-        self._newest = (NO_STAMP, 0.0)  # the stamp that arrived last, and when it arrived (s since 1970)
+        self._newest = (0, 0.0)  # the timestamp that arrived last (ns), and when it arrived (s), both since 1970
         self._max_in_flight = max_in_flight
         self._unfinished = limit  # of the limit: how many may still be finished
         self._unread_limit = limit  # of the limit: how many `read` may still return
@@ -211,8 +211,8 @@ class Consumer:
     def lag(self) -> float:
         """The age at its arrival of the message that arrived last, s, by the clocks of both machines; 0.0 before the
         first message."""
-        stamp, arrived_at = self._newest
-        return max(0.0, arrived_at - timestamp_of(stamp) / 1e9) if arrived_at else 0.0
+        timestamp, arrived_at = self._newest
+        return max(0.0, arrived_at - timestamp / 1e9) if arrived_at else 0.0
 
     @property
     def msg_timeout(self) -> float | None:
@@ -255,8 +255,8 @@ class Consumer:
         if self._ended:
             return  # the connection requeues them when it is closed
         self.received += len(messages)
-        self.redelivered += redelivered(messages)
-        self._newest = (messages.stamps[-1], time.time())
+        self.redelivered += messages.redelivered()
+        self._newest = (messages.last_timestamp(), time.time())
         self._unread.append((Batch.of(delivery, messages), size))
         self._unread_bytes += size
         self._arrived.set()

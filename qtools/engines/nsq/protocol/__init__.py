@@ -3,6 +3,7 @@
 No sockets, no clock, no asyncio here: a function that needs the time takes it as an argument.
 
     frames.py          server to client: frames and messages, decoded and encoded
+    stamped_messages.py  messages by column, with timestamps and attempts as they came
     commands.py        client to server: each command encoded
     client_commands.py  client to server, on the broker's side: the commands as plain data
     command_reader.py  client to server, on the broker's side: bytes in, commands out

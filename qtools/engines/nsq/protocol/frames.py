@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from qtools.engines.nsq.protocol.stamped_messages import StampedMessages
 from qtools.errors import ProtocolError
 from qtools.message import Message, Messages
 from qtools.receive_buffer import ReceiveBuffer
@@ -73,7 +74,7 @@ class FrameReader:
 
         Each list has the order of arrival. A handshake, which needs one frame at a time, uses `read_one`.
         """
-        messages = Messages([], [], [])
+        messages = StampedMessages([], [], [])
         others: list[Frame] = []
         buffer = self._buffer
         if not buffer.add(chunk):

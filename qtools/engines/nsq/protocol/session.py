@@ -31,6 +31,7 @@ from qtools.engines.nsq.protocol.client_states import (
 )
 from qtools.engines.nsq.protocol.frames import CLOSE_WAIT, ERROR, HEARTBEAT, MESSAGE, OK, RESPONSE, Frame, FrameReader
 from qtools.engines.nsq.protocol.identify import IdentifyRequest, IdentifyResponse
+from qtools.engines.nsq.protocol.stamped_messages import StampedMessages
 from qtools.engines.nsq.protocol.transforms import Deflate, Snappy, Tls, Transform
 from qtools.errors import AuthError, BrokerError, ProtocolError, SizeError, UpgradeRefused
 from qtools.message import Messages
@@ -110,7 +111,7 @@ class ClientSession:
         self._upgrades: deque[str] = deque()
         self._unanswered: deque[Any] = deque()
         self._out: list[bytes] = []
-        self._messages = Messages([], [], [])
+        self._messages: Messages = StampedMessages([], [], [])
         self._events: list[Event] = []
 
     # ── bytes ──
@@ -125,7 +126,7 @@ class ClientSession:
         ProtocolError for bytes that are not NSQ's, and for messages before `subscribe`; UpgradeRefused and AuthError
         when the broker does not grant what the handshake asks for; ConnectFailed when TLS fails.
         """
-        self._messages, self._events = Messages([], [], []), []
+        self._messages, self._events = StampedMessages([], [], []), []
         for piece in self._decoded(data):
             self._take(piece)
         return self._messages, self._events

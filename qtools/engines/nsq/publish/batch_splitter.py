@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from qtools.engines.nsq.protocol import commands
 from qtools.errors import MessageRefused
 from qtools.flow.contract import Refused
-from qtools.message import request_ends
+from qtools.flow.gather import request_ends
 
 MAX_MSG_SIZE = 1024 * 1024  # bytes: nsqd's --max-msg-size
 MAX_BODY_SIZE = 5 * 1024 * 1024  # bytes: nsqd's --max-body-size

@@ -23,7 +23,7 @@ from qtools.engines.nsq.protocol.client_commands import (
     Touch,
 )
 from qtools.engines.nsq.protocol.command_reader import CommandLimits, CommandReader
-from qtools.message import request_ends
+from qtools.flow.gather import request_ends
 
 from .streams import bytewise, encoded, understand
 
