@@ -60,6 +60,8 @@ class SourceOptions(NamedTuple):
 
     max_in_flight: the most messages that are unfinished at once. limit: how many to read in all; not one more is in
     flight than that. since: s since 1970 where new channels begin; None: where the engine begins new channels.
+    partition, offset: of temporary channels: the only partition to read, and where all of them begin: at this offset,
+    or, if it is negative, so many messages before their ends.
     goes_on: with `since`, a channel that exists goes on where it stands, and the log says so; otherwise that is a
     UsageError.
     guarded: subscriptions through temporary channels that the user did not choose. A source refuses to start with one
@@ -77,6 +79,8 @@ class SourceOptions(NamedTuple):
     advice: Advice | None = None
     warns: bool = True
     guarded_level: int = logging.WARNING
+    partition: int | None = None
+    offset: int | None = None
 
 
 class RunEnd(Protocol):
@@ -200,6 +204,7 @@ class PublisherOptions(NamedTuple):
     new_topics: how topics are created that do not exist; None: they are not created, by an engine that has a choice.
     new_topics_flag: the flag of the command that gives `new_topics`, for errors; "" if it has none. topics: topics that
     messages will go to: one that does not exist is created at the start as `new_topics` says, or is an error then.
+    partition: the number of the partition for all messages; None: their keys, or the engine, choose one.
     later_topics: topics that messages may go to, if they cannot be delivered: for one that does not exist, and will not
     be created, a warning is logged at the start.
     """
@@ -215,6 +220,7 @@ class PublisherOptions(NamedTuple):
     new_topics_flag: str = ""
     topics: tuple[str, ...] = ()
     later_topics: tuple[str, ...] = ()
+    partition: int | None = None
 
 
 class Publisher(Protocol):

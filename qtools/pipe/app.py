@@ -96,6 +96,8 @@ async def pipe(options: PipeOptions, signals: Signals) -> int:
     if options.replicate:
         require(options.engine, "replication", "--replicate")
     require_for_publishing(options.engine, options.keying, options.new_topics)
+    if options.partition is not None:
+        require(options.engine, "exclusive_partitions", "--partition")
     try:
         made = _Pipe(options)
     except CheckpointInUse as error:
@@ -126,7 +128,7 @@ class _Pipe:
                 batch_count=options.batch_count, batch_bytes=options.batch_bytes,
                 delay_ms=round(options.defer * 1000), replicate=options.replicate, retry_timeout=options.retry_timeout,
                 on_published=self.latency.observe, new_topics=options.new_topics, new_topics_flag="--create-topics",
-                topics=_fixed_topics(options),
+                topics=_fixed_topics(options), partition=options.partition,
             )
         )  # fmt: skip
         self.outlet: GroupPublisher = self.publisher

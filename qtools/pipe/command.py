@@ -160,6 +160,12 @@ Exit status: 0 all messages were confirmed, 1 not all (the log says up to where)
     "--skip-if-running", is_flag=True, help="If another run uses the checkpoint, end at once with exit status 0."
 )
 @shared.publisher_options
+@click.option(
+    "--partition",
+    type=Integer(0),
+    metavar="N",
+    help="Publish all messages to partition N of the topic, with Kafka.  [default: by the key, or any]",
+)
 @shared.operations_options
 @shared.broker_options
 @shared.connection_options
@@ -198,6 +204,7 @@ FOLLOWING = (Needs(("skip_if_running",), "checkpoint", "{flag} goes with --check
 class PipeFlags(TypedDict):
     """The flags that q-pipe reads itself."""
 
+    partition: int | None
     format: str
     delimiter: bytes | None
     null: bool
@@ -260,6 +267,7 @@ def options_of(words: tuple[str, ...], given: dict[str, Any], *, show: bool) -> 
         keying=shared.keying_of(others, key_encoder and key_encoder.encode_fitting),
         key_encoder=key_encoder,
         new_topics=shared.new_topics_of(others),
+        partition=flags["partition"],
         routes=routes,
         on_error=on_error,
         rate=flags["rate"] or 0.0,

@@ -46,6 +46,7 @@ class PipeOptions(NamedTuple):
     keying: Keying | None = None
     key_encoder: BodyEncoder | None = None  # of the keying
     new_topics: NewTopics | None = None
+    partition: int | None = None  # for all messages
     operations: OperationsOptions = OperationsOptions()
     show: bool = True
 

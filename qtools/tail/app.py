@@ -39,6 +39,8 @@ async def tail(options: TailOptions, signals: Signals) -> int:
     for capability, flag, is_given in (
         ("peek", "--peek", options.peek),
         ("since", "--since", options.since is not None),
+        ("exclusive_partitions", "--partition", options.partition is not None),
+        ("exclusive_partitions", "--offset", options.offset is not None),
         ("temporary_channels", "TOPIC without /CHANNEL", bool(options.guarded)),
         ("keys_and_headers", "--decode-key", options.decoder is not None and options.decoder.decodes_keys),
     ):
@@ -55,6 +57,8 @@ async def tail(options: TailOptions, signals: Signals) -> int:
             limit=None if selective else options.count,  # messages that are not printed do not count
             ends=options.ends,
             since=options.since,
+            partition=options.partition,
+            offset=options.offset,
             guarded=options.guarded,
             # That a temporary channel gets only new messages is a warning on a terminal only: in a log of many runs it
             # would be repeated in each.

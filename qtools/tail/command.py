@@ -78,6 +78,19 @@ Exit status: 0 done, stdout closed by its reader, or SIGTERM; 1 failed, 2 usage,
 @decode_options("which is printed, and which --where and --select see")
 @shared.end_options
 @click.option(
+    "--partition",
+    type=Integer(0),
+    metavar="N",
+    help="Read only partition N of each topic; Kafka, and TOPIC without /CHANNEL.  [default: all partitions]",
+)
+@click.option(
+    "--offset",
+    type=Integer(-(2**62), 2**62),
+    metavar="N|-N",
+    help="Begin at offset N of each partition, or N messages before its end; Kafka, and TOPIC without /CHANNEL.  "
+    "[default: the end]",
+)
+@click.option(
     "--peek",
     is_flag=True,
     help="Print the first 10 (or -n) matching messages that wait in a channel, and leave them there; their attempts "

@@ -10,7 +10,7 @@ from qtools.cli.broker import check_names, engine_of, topics_of
 from qtools.cli.flag_rules import Excludes, check_rules
 from qtools.cli.schemas.options import decoder_if_given
 from qtools.errors import UsageError
-from qtools.names import EPHEMERAL, LONGEST_NAME, parse_source
+from qtools.names import EPHEMERAL, LONGEST_NAME, is_ephemeral, parse_source
 from qtools.tail.options import TailOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ RULES = (
     ),
     Excludes("pretty", ("print_topic", "delimiter", "null"), "--pretty is for people: leave out {other}"),
     Excludes(
-        "peek", ("since", "until_empty", "until_now", "idle_timeout"),
+        "peek", ("since", "partition", "offset", "until_empty", "until_now", "idle_timeout"),
         "--peek reads once, and takes nothing: it cannot be used with {other}",
     ),
 )  # fmt: skip
@@ -44,6 +44,8 @@ class TailFlags(TypedDict):
     print_topic: bool
     sample: float
     since: float | None
+    partition: int | None
+    offset: int | None
     peek: bool
     max_in_flight: int | None
     fail_if_none: bool
@@ -69,6 +71,11 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         raise UsageError(
             "--peek needs the name of a channel, as in TOPIC/CHANNEL; if the topic has no channel yet, any name will do"
         )
+    if given["since"] is not None and given["offset"] is not None:  # also for the offset 0
+        raise UsageError("--since and --offset both say where to begin: leave one out")
+    for flag in ("partition", "offset"):
+        if given[flag] is not None and not all(is_ephemeral(source.channel) for source in parsed):
+            raise UsageError(f"--{flag} reads without a consumer group, and commits nothing: leave out /CHANNEL")
     others = dict(given)  # each of the functions below takes its own flags out of it
     if given["decode"] is not None and given["select"] is None:
         others["select"] = "."  # the decoded value is printed, not the body
@@ -94,6 +101,8 @@ def options_of(sources: tuple[str, ...], given: dict[str, Any], *, show: bool) -
         ends=shared.ends_of(others),
         fail_if_none=flags["fail_if_none"],
         since=flags["since"],
+        partition=flags["partition"],
+        offset=flags["offset"],
         peek=flags["peek"],
         max_in_flight=flags["max_in_flight"] or engine.capabilities.default_max_in_flight,
         guarded=guarded,

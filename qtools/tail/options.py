@@ -36,6 +36,8 @@ class TailOptions:
     ends: EndConditions = field(default_factory=EndConditions)
     fail_if_none: bool = False
     since: float | None = None  # s since 1970: the time of the first message of new channels
+    partition: int | None = None  # the only one that is read
+    offset: int | None = None  # where partitions begin, or, if negative, how many messages before their ends
     peek: bool = False  # print waiting messages without taking them
     max_in_flight: int = 2500
     guarded: tuple[Subscription, ...] = ()  # the sources without /CHANNEL, which get a temporary channel

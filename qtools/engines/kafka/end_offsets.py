@@ -85,7 +85,8 @@ class EndOffsets(NamedTuple):
         others read by what the group has committed. NetworkError when the cluster does not answer."""
         left = 0
         for channel, reader in readers.items():
-            bounds = {place: ends for place, ends in self.bounds.items() if place[0] in reader.topics}
+            read, has = reader.topics, reader.start.has
+            bounds = {place: ends for place, ends in self.bounds.items() if place[0] in read and has(place[1])}
             committed = await self.clients.committed(channel, _read_by_others(reader, bounds))
             left += _unfinished(reader, bounds, committed)
         return left

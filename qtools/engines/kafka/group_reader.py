@@ -20,6 +20,7 @@ from qtools.engines.kafka.client_errors import NO_SUCH_TOPIC, OF_NETWORK, senten
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, lag_of, partition_records
 from qtools.engines.kafka.start_offsets import (
     DeletedTopics,
+    ReadingStart,
     as_partitions,
     committed_or_at,
     places_without_group,
@@ -66,7 +67,7 @@ class ReaderOwner(Protocol):
 class GroupReader:
     """consumer: of confluent-kafka, not subscribed yet. commits: whether there is a group whose offsets are committed.
 
-    starts_ms: where partitions begin that have no committed offset, in ms since 1970; None: auto.offset.reset decides.
+    start: where partitions begin that have no committed offset; without a time, auto.offset.reset decides in a group.
     max_distance: the most offsets between the lowest unfinished message of a partition and the newest. When as many
     messages are finished and not committed, a commit is sent at once: no more come again after a crash.
     """
@@ -78,7 +79,7 @@ class GroupReader:
         topics: set[str],
         *,
         commits: bool,
-        starts_ms: int | None,
+        start: ReadingStart,
         max_distance: int,
     ) -> None:
         self.topics = topics
@@ -89,7 +90,7 @@ class GroupReader:
         self.consumer = consumer
         self._owner = owner
         self._commits = commits
-        self._starts_ms = starts_ms
+        self.start = start
         self._loop = asyncio.get_running_loop()
         self._calls = ThreadCalls()
         self._wake = threading.Event()
@@ -104,7 +105,7 @@ class GroupReader:
 
     # ── for the event loop ──
 
-    def start(self) -> None:
+    def begin(self) -> None:
         """Subscribe, in the thread."""
         self._thread.start()
 
@@ -327,9 +328,7 @@ class GroupReader:
         """Without a group: read all partitions, from their ends or from a time on; those that were added to a topic
         later from their beginnings."""
         self._looked_at = time.monotonic()
-        places = places_without_group(
-            self.consumer, self.topics, self.partitions, self._starts_ms, self._deleted_topics
-        )
+        places = places_without_group(self.consumer, self.topics, self.partitions, self.start, self._deleted_topics)
         if gone := as_partitions(place for place in self.partitions if place[0] in self._deleted_topics):
             self._on_lost(self.consumer, gone)
         self._add(places)
@@ -339,7 +338,7 @@ class GroupReader:
 
     def _on_assign(self, consumer: Any, places: list[Any]) -> None:
         self._rebalances += 1
-        places, fresh = committed_or_at(consumer, places, self._starts_ms) if places else ([], [])
+        places, fresh = committed_or_at(consumer, places, self.start.time_ms) if places else ([], [])
         self._add(places)
         self._deleted_topics.note_back({place.topic for place in places})
         for place in fresh:

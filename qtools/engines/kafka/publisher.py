@@ -250,6 +250,7 @@ class KafkaPublisher:
         producer, largest, asked_at = self._targets[topic]
         produce, report = producer.produce, request.reporter(number)
         keys, headers, timestamps = attributes[:3]
+        partition = -1 if self._options.partition is None else self._options.partition
         is_plain = (
             keys is None
             and headers is None
@@ -263,12 +264,11 @@ class KafkaPublisher:
             try:
                 if is_plain:
                     for body in islice(bodies, place, None):
-                        produce(topic, body, None, -1, report)
+                        produce(topic, body, None, partition, report)
                         place += 1
                 else:
                     key = keys[place] if keys is not None else None
-                    if len(bodies[place]) + len(key or b"") > largest:
-                        size = len(bodies[place]) + len(key or b"")
+                    if (size := len(bodies[place]) + len(key or b"")) > largest:
                         refused[number, place] = MessageRefused(
                             f"it has {size:,} bytes, and {topic} accepts {largest:,} (max.message.bytes)"
                         )
@@ -284,7 +284,7 @@ class KafkaPublisher:
                         topic,
                         None if bodies[place] is TOMBSTONE else bodies[place],
                         key,
-                        -1,
+                        partition,
                         request.reporter(number, place),
                         None,  # another name of the argument before
                         timestamps[place] // 1_000_000 if timestamps is not None else NOW,

@@ -25,10 +25,11 @@ from qtools.engines.kafka.end_offsets import EndOffsets, OffsetClients
 from qtools.engines.kafka.group_reader import GroupReader
 from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
 from qtools.engines.kafka.settings import KafkaSettings, reader_properties
+from qtools.engines.kafka.start_offsets import ReadingStart
 from qtools.engines.redelivery import DelayedDeliveries
 from qtools.engines.requirements import channel_exists, channel_goes_on
 from qtools.engines.run_end import PolledRunEnd
-from qtools.errors import NetworkError, QtoolsError, TopicMissing
+from qtools.errors import NetworkError, QtoolsError, TopicMissing, UsageError
 from qtools.message import Batch
 from qtools.names import Subscription, is_ephemeral
 
@@ -85,6 +86,10 @@ class KafkaSource(PolledRunEnd):
         for topic, _ in self.subscriptions:
             if topic not in view.partitions:
                 raise TopicMissing(str(error_of_code(topic, UNKNOWN_TOPIC_OR_PARTITION, str(self._settings))))
+        number = self._options.partition
+        for topic, _ in self.subscriptions:
+            if number is not None and number not in (known := view.partitions[topic]):
+                raise UsageError(f"topic {topic} has no partition {number}; it has those from 0 to {max(known)}")
         if self._options.since is not None:
             for subscription in self.subscriptions:
                 partitions = view.partitions[subscription.topic]
@@ -110,7 +115,7 @@ class KafkaSource(PolledRunEnd):
         reader = self._readers.get(channel)
         if reader is None:
             reader = self._readers[channel] = self._make_reader(topic, channel)
-            reader.start()
+            reader.begin()
         elif topic not in reader.topics:
             await reader.add_topic(topic)
         if is_ephemeral(channel):
@@ -123,11 +128,12 @@ class KafkaSource(PolledRunEnd):
         properties = reader_properties(self._settings, group) | {
             "on_commit": lambda error, offsets: made[0].committed(error, offsets)
         }
-        since = self._options.since
+        options = self._options
+        time_ms = None if options.since is None else round(options.since * 1000)
         made.append(
             GroupReader(
                 make_consumer(self._settings, self._errors, properties), self, {topic},
-                commits=not is_temporary, starts_ms=None if since is None else round(since * 1000),
+                commits=not is_temporary, start=ReadingStart(time_ms, options.partition, options.offset),
                 max_distance=self._options.max_in_flight,
             )
         )  # fmt: skip

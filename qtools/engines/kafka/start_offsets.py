@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from qtools.engines.kafka.clients import CALL_TIMEOUT, ask
 from qtools.engines.kafka.partition import KafkaPartition
@@ -29,11 +29,30 @@ class DeletedTopics(set[str]):
             log.warning("topic %s is there again", topic)
 
 
+class ReadingStart(NamedTuple):
+    """Where reading begins that goes on from no commit. time_ms: with the first message from then on, ms since 1970.
+    partition, offset: without a group, as SourceOptions has them."""
+
+    time_ms: int | None = None
+    partition: int | None = None
+    offset: int | None = None
+
+    def has(self, number: int) -> bool:
+        """Whether the partition is read."""
+        return self.partition is None or self.partition == number
+
+    def offset_between(self, low: int, high: int) -> int:
+        """The offset in a partition with these bounds, and within them."""
+        if self.offset is None:
+            return high
+        return max(low, high + self.offset) if self.offset < 0 else min(max(low, self.offset), high)
+
+
 def places_without_group(
-    consumer: Any, topics: Collection[str], read: Collection[Place], starts_ms: int | None, deleted: DeletedTopics
+    consumer: Any, topics: Collection[str], read: Collection[Place], start: ReadingStart, deleted: DeletedTopics
 ) -> list[Any]:
-    """The partitions of `topics` that are not read yet. Those of a new topic begin at `starts_ms` (ms since 1970), or
-    at their ends; those that were added to a topic that is read, or whose topic was deleted before, begin at their
+    """The partitions of `topics` that are not read yet. Those of a new topic begin where `start` says, or at their
+    ends; those that were added to a topic that is read, or whose topic was deleted before, begin at their
     beginnings. Topics that are read and are gone are added to `deleted`, and others are taken out of it."""
     from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
@@ -47,17 +66,21 @@ def places_without_group(
             deleted.note_back((topic,))
         elif topic in old_topics:
             deleted.note_gone(topic)
-        for number in numbers:
+        for number in filter(start.has, numbers):
             if (topic, number) in read:
                 continue
             place = TopicPartition(topic, number, OFFSET_BEGINNING)
             if topic in old_topics:
                 added.append(place)
                 continue
-            if starts_ms is None:
-                _, place.offset = ask(partial(consumer.get_watermark_offsets, place, timeout=CALL_TIMEOUT))
+            if start.time_ms is None:
+                bounds = ask(partial(consumer.get_watermark_offsets, place, timeout=CALL_TIMEOUT))
+                place.offset = start.offset_between(*bounds)
+                if start.offset is not None and 0 <= start.offset != place.offset:
+                    what = "%s, partition %d has offsets %d to %d: it is read from %d on"
+                    log.warning(what, topic, number, bounds[0], bounds[1] - 1, place.offset)
             fresh.append(place)
-    return added + (fresh if starts_ms is None else offsets_at(consumer, fresh, starts_ms))
+    return added + (fresh if start.time_ms is None else offsets_at(consumer, fresh, start.time_ms))
 
 
 def committed_or_at(consumer: Any, places: list[Any], starts_ms: int | None) -> tuple[list[Any], list[Any]]:
