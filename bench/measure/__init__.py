@@ -5,6 +5,7 @@ processes.py   run a command and get its time, CPU and memory
 events.py      the messages: a file of lines
 brokers.py     nsqd and q-broker, started, filled, asked and stopped
 rounds.py      runs in turns, and what follows from their numbers
+jetstream.py nats_py.py  JetStream, beside NATS's own client for Python
 sections.py    what is compared: pipe, tail, bridge, broker, start
 bridging.py    the bridge's part of it
 table.py       numbers as text

@@ -13,6 +13,7 @@ from measure.archiving import archivers
 from measure.bridging import bridge
 from measure.brokers import MEMORY, SYNCS, Broker, running, spent
 from measure.events import Events
+from measure.jetstream import jetstream
 from measure.kafka import kafka
 from measure.processes import run
 from measure.rounds import Contender, Run, Series, take_turns
@@ -152,7 +153,8 @@ def start(bench: Bench) -> list[Table]:
 
 
 SECTIONS: dict[str, Callable[[Bench], list[Table]]] = {
-    "pipe": pipe, "tail": tail, "bridge": bridge, "archive": archive, "broker": brokers, "kafka": kafka, "start": start,
+    "pipe": pipe, "tail": tail, "bridge": bridge, "archive": archive, "broker": brokers, "kafka": kafka,
+    "nats": jetstream, "start": start,
 }  # fmt: skip
 
 

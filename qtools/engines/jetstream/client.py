@@ -60,6 +60,7 @@ class NatsClient:
         self._changed = asyncio.Event()
         self._subscriptions: dict[bytes, tuple[bytes, Subscriber]] = {}
         self._last_sid = 0
+        self._answers: tuple[bytes, bytes, Subscriber, Callable[[list[int]], None]] | None = None
         self._requests: dict[bytes, tuple[bytes, asyncio.Future[bytes]]] = {}  # by the subject of the answer
         self._last_request = 0
 
@@ -146,6 +147,9 @@ class NatsClient:
                 self._hosts.append(host)
         for sid, (subject, subscriber) in self._subscriptions.items():
             connection.subscribe(subject, sid, subscriber)
+        if self._answers is not None:
+            inbox, sid, subscriber, connection.on_confirmed = self._answers
+            connection.subscribe_to_answers(inbox, sid, subscriber)
         self._changed.set()
         if self.on_up is not None:
             self.on_up(connection)
@@ -175,6 +179,14 @@ class NatsClient:
         if self._connection is not None:
             self._connection.subscribe(subject, sid, subscriber)
         return sid
+
+    def subscribe_to_answers(
+        self, inbox: bytes, subscriber: Subscriber, on_confirmed: Callable[[list[int]], None]
+    ) -> None:
+        """Before `start`: subscribe to the answers of streams to publishes, on each connection, as
+        NatsConnection.subscribe_to_answers says."""
+        self._last_sid += 1
+        self._answers = inbox, b"%d" % self._last_sid, subscriber, on_confirmed
 
     def unsubscribe(self, sid: bytes) -> None:
         """End a subscription; messages that are on their way still reach its subscriber."""

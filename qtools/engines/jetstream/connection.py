@@ -24,7 +24,7 @@ from qtools.engines.connections.stream_connection import HIGH_WATER, StreamConne
 from qtools.engines.jetstream.credentials import connect_fields
 from qtools.engines.jetstream.protocol import commands
 from qtools.engines.jetstream.protocol.server_info import ServerInfo, ServerRefusal, explain_error, parse_info
-from qtools.engines.jetstream.protocol.server_reader import ControlLine, NatsMessages, ServerReader
+from qtools.engines.jetstream.protocol.server_reader import ConfirmedPublishes, ControlLine, NatsMessages, ServerReader
 from qtools.engines.jetstream.settings import JetStreamSettings
 from qtools.errors import ConnectFailed, ConnectionLost, NetworkError, PeerError, ProtocolError, QtoolsError
 from qtools.host_port import split_host_port
@@ -59,6 +59,7 @@ class NatsConnection(StreamConnection[ServerInfo]):
         super().__init__()
         self.info = ServerInfo("", "", 1024 * 1024)
         self.on_refusal: Callable[[ServerRefusal], None] | None = None
+        self.on_confirmed: Callable[[list[int]], None] = _ignore
         self._host = host
         self._settings = settings
         self._tls = tls
@@ -88,6 +89,12 @@ class NatsConnection(StreamConnection[ServerInfo]):
         """Subscribe to `subject`; `subscriber` is called with the messages."""
         self._subscribers[sid] = subscriber
         self.send(commands.subscribe(subject, sid))
+
+    def subscribe_to_answers(self, inbox: bytes, sid: bytes, subscriber: Subscriber) -> None:
+        """Subscribe to the answers of streams to publishes (ServerReader.expect_confirmations); `subscriber` is called
+        with those that say more than that a message is stored, `on_confirmed` with the numbers of the others."""
+        self._reader.expect_confirmations(inbox, sid)
+        self.subscribe(inbox + b"*", sid, subscriber)
 
     def unsubscribe(self, sid: bytes) -> None:
         """No more messages for `sid`; those that are on their way still reach the subscriber."""
@@ -170,6 +177,8 @@ class NatsConnection(StreamConnection[ServerInfo]):
                     subscriber = self._subscribers.get(event.sid)
                     if subscriber is not None:
                         subscriber(event)
+                elif isinstance(event, ConfirmedPublishes):
+                    self.on_confirmed(event.numbers)
                 else:
                     self._handle(event)
         except QtoolsError as error:
@@ -248,6 +257,10 @@ class NatsConnection(StreamConnection[ServerInfo]):
 
     def __repr__(self) -> str:
         return f"<NatsConnection {self.address}{'' if self.is_open else ' closed'}>"
+
+
+def _ignore(_numbers: list[int]) -> None:
+    """What a connection without publishes does with answers."""
 
 
 async def connect(host: str, settings: JetStreamSettings, tls: ssl.SSLContext | None) -> NatsConnection:

@@ -12,6 +12,7 @@ allocated for a size that the server has only announced.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from qtools.errors import ProtocolError
@@ -51,7 +52,13 @@ class ControlLine(NamedTuple):
     argument: bytes = b""
 
 
-NatsEvent = NatsMessages | ControlLine
+class ConfirmedPublishes(NamedTuple):
+    """Answers to publishes that say no more than that a stream has stored the message: numbers of the publishes."""
+
+    numbers: list[int]
+
+
+NatsEvent = NatsMessages | ControlLine | ConfirmedPublishes
 
 
 class ServerReader:
@@ -59,6 +66,17 @@ class ServerReader:
 
     def __init__(self) -> None:
         self._buffer = ReceiveBuffer()
+        self._confirmations: re.Pattern[bytes] | None = None
+        self._numbers = re.compile(b"")
+
+    def expect_confirmations(self, inbox: bytes, sid: bytes) -> None:
+        """From now on, answers of streams to the subjects `inbox` + NUMBER, which come to the subscription `sid`, are
+        events of their own: a third of the work for each. Other answers stay messages."""
+        start = b"MSG " + re.escape(inbox)
+        # The answers of all servers since 2.9; see pub_acks.py.
+        answer = rb'\d{1,18} %b  ?\d+\r\n\{"stream":"[^"\\\r\n]+", ?"seq":\d+\}\r\n' % re.escape(sid)
+        self._confirmations = re.compile(b"(?:%b%b)+" % (start, answer))
+        self._numbers = re.compile(rb"%b(\d+) " % start)
 
     def receive(self, chunk: bytes) -> list[NatsEvent]:
         """The events in `chunk` and in what had arrived before. ProtocolError if the bytes are not NATS's protocol;
@@ -72,7 +90,15 @@ class ServerReader:
         events: list[NatsEvent] = []
         run = NatsMessages(b"")
         subjects, replies, bodies = run.subjects, run.replies, run.bodies
+        confirmations = self._confirmations
         while at < end:
+            if confirmations is not None and (found := confirmations.match(data, at)) is not None:
+                stop = found.end()
+                events.append(ConfirmedPublishes(list(map(int, self._numbers.findall(data, at, stop)))))
+                run = NatsMessages(b"")
+                bodies = run.bodies
+                at = stop
+                continue
             eol = find(b"\r\n", at)
             if eol < 0:
                 self._check_line(data[at : at + LONGEST_LINE + 1], end - at)

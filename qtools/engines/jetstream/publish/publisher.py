@@ -84,7 +84,7 @@ class JetStreamPublisher:
     async def start(self) -> None:
         """Connect, and create the streams that messages will go to, if that was asked for. StartError when no server
         can be used or a stream cannot be created, TopicMissing."""
-        self._client.subscribe(self._inbox + b"*", self._acknowledged)
+        self._client.subscribe_to_answers(self._inbox, self._answered, self._confirmed)
         await self._client.start()
         for topic in self._options.topics:
             try:
@@ -253,7 +253,12 @@ class JetStreamPublisher:
                 )
         return made
 
-    def _acknowledged(self, messages: NatsMessages) -> None:
+    def _confirmed(self, numbers: list[int]) -> None:
+        self._answered_at = asyncio.get_running_loop().time()
+        self._window.confirm(numbers)
+        self._pump()
+
+    def _answered(self, messages: NatsMessages) -> None:
         acks = read_pub_acks(messages, self._inbox)
         self._answered_at = asyncio.get_running_loop().time()
         self.duplicates += acks.duplicates

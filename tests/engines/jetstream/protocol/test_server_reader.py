@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import strategies as st
 
-from qtools.engines.jetstream.protocol.server_reader import LONGEST_LINE, NatsMessages, ServerReader
+from qtools.engines.jetstream.protocol.server_reader import LONGEST_LINE, ConfirmedPublishes, NatsMessages, ServerReader
 from qtools.errors import ProtocolError
 from tests.engines.jetstream.protocol.reading import bytewise, rows_of
 from tests.engines.jetstream.protocol.recordings import NEW, OLD
@@ -89,7 +89,7 @@ def test_half_a_message_waits_for_the_rest() -> None:
 def test_messages_of_a_subscription_are_one_event() -> None:
     messages = b"".join(b"MSG a 7 $JS.ACK.%d 1\r\n%d\r\n" % (number, number) for number in range(9))
     events = ServerReader().receive(messages + b"MSG b 8 0\r\n\r\n" + messages + b"PING\r\n" + messages)
-    assert [len(event) if isinstance(event, NatsMessages) else event.verb for event in events] == [9, 1, 9, b"PING", 9]
+    assert [len(event) if isinstance(event, NatsMessages) else event[0] for event in events] == [9, 1, 9, b"PING", 9]
 
 
 def test_headers_in_the_middle_of_messages_without() -> None:
@@ -150,3 +150,50 @@ def test_garbage_is_parsed_or_refused(data: bytes, places: list[int]) -> None:
     whole = run([data])
     pieces = run([data[start:stop] for start, stop in pairwise(cuts)])
     assert whole == pieces
+
+
+# ── answers to publishes ──
+
+ANSWERS = b"".join(recorded[name] for recorded in (NEW, OLD) for name in ("pub_ack_1", "hpub_1", "hpub_2", "limit_2"))
+
+
+def confirmed_and_others(chunks: list[bytes]) -> tuple[list[int], list[bytes]]:
+    reader = ServerReader()
+    reader.expect_confirmations(b"_INBOX.q.", b"1")
+    numbers: list[int] = []
+    others: list[bytes] = []
+    for chunk in chunks:
+        for event in reader.receive(chunk):
+            if isinstance(event, ConfirmedPublishes):
+                numbers += event.numbers
+            elif isinstance(event, NatsMessages):
+                others += event.bodies
+    return numbers, others
+
+
+def test_plain_answers_to_publishes_are_numbers() -> None:
+    numbers, others = confirmed_and_others([ANSWERS * 3])
+    assert numbers == [1, 2] * 6
+    assert [b"duplicate" in body or b"error" in body for body in others] == [True] * 12
+
+
+def test_half_an_answer_is_a_message_or_a_number_and_never_both() -> None:
+    """However the chunks are cut."""
+    for size in (1, 2, 3, 7, 20, 33, 100):
+        data = ANSWERS * 4
+        numbers, others = confirmed_and_others([data[start : start + size] for start in range(0, len(data), size)])
+        assert len(numbers) + len(others) == 4 * 8
+        assert sum(b"error" in body for body in others) == 8
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'MSG _INBOX.q.1 2 23\r\n{"stream":"EV","seq":1}\r\n', b'MSG _INBOX.z.1 1 23\r\n{"stream":"EV","seq":1}\r\n',
+        b'MSG _INBOX.q.1 1 26\r\n{"stream":"E\\"V","seq":1}\r\n'.replace(b"26", b"25"), b"MSG _INBOX.q.1 1 2\r\n{}\r\n",
+        b'MSG _INBOX.q.1 1 36\r\n{"stream":"EV","seq":1,"domain":"hub"}\r\n'.replace(b"36", b"38"),
+    ],
+)  # fmt: skip
+def test_other_answers_stay_messages(data: bytes) -> None:
+    numbers, others = confirmed_and_others([data])
+    assert (numbers, len(others)) == ([], 1)

