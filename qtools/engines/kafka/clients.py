@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import errno
 import json
 import logging
@@ -45,6 +46,7 @@ CONNECT_TIMEOUT = 10.0  # s
 CALL_TIMEOUT = 10.0  # s for a question to the cluster
 REFUSED_TIMEOUT = 2.0  # s
 RETRY_DELAY = 0.1  # s
+METADATA_TIMEOUT = 0.5  # s for a question whose answer may be missing
 Result = TypeVar("Result")
 DEFAULT_LARGEST = 1_048_588  # bytes of a batch: Kafka's default of message.max.bytes
 _NO_ID = "A" * 22  # of a topic of an old broker: 16 bytes of 0
@@ -298,6 +300,17 @@ async def largest_batch(admin: Any, topic: str) -> int:
         return int(found["max.message.bytes"].value)
     except (library().KafkaException, KeyError, ValueError):
         return DEFAULT_LARGEST
+
+
+async def hasten_producer_id(producer: Any, topic: str) -> None:
+    """Return when the id of an idempotent `producer`, without which it sends nothing, was asked for.
+
+    librdkafka asks for it with each answer to a question for metadata, if a broker is connected then, and else after
+    500 ms. The first answer is of a bootstrap address, and the broker itself is connected after that: ask twice.
+    """
+    with contextlib.suppress(library().KafkaException):  # messages wait for it then, and their reports tell
+        for _ in range(2):
+            await asyncio.to_thread(producer.list_topics, topic, METADATA_TIMEOUT)
 
 
 def _list_topics(client: Any, errors: ErrorLog, poll: Callable[[], object], given_up: threading.Event) -> Any:

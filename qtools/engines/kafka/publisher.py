@@ -3,8 +3,9 @@
     publish ─▶ produce() a message ─▶ librdkafka's queue, bounded in bytes ─▶ batches ─▶ one delivery report a message
 
 The reports are called back from poll(0), which a timer of the event loop calls while messages wait for theirs; so all
-of this runs in one thread. Messages of one publish are queued in one piece, and publishes in the order of their calls:
-the order within a partition is the order of the input.
+of this runs in one thread. Where no message was queued between two calls, none is coming before some are confirmed, and
+a flush ends librdkafka's linger. Messages of one publish are queued in one piece, and publishes in the order of their
+calls: the order within a partition is the order of the input.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -28,23 +29,26 @@ from qtools.engines.kafka.client_errors import (
 from qtools.engines.kafka.clients import (
     CONNECT_TIMEOUT,
     ErrorLog,
+    hasten_producer_id,
     largest_batch,
     library,
     look_at_cluster,
     make_admin,
     make_producer,
 )  # fmt: skip
-from qtools.engines.kafka.refusals import FailedReport, Groups, HeaderNames, Place, collect_refused, publish_in_parts
+from qtools.engines.kafka.refusals import Groups, HeaderNames, PendingPublish, Place, collect_refused, publish_in_parts
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError, TopicMissing
 from qtools.flow.contract import GroupAttributes, Refused
 
 log = logging.getLogger("qtools.kafka")
 
-POLL_INTERVAL = 0.002  # s between two looks at delivery reports
+POLL_INTERVAL = 0.001  # s between two looks at delivery reports
 IDLE_POLL_INTERVAL = 0.5  # s, while no publish waits for one
+FLUSH_TIMEOUT = 0.001  # s: librdkafka's threads notice a flush only while it runs, and the event loop stands so long
 PROBE_INTERVAL = 2.0  # s between two questions to a cluster that was not there
-LINGER_MS = 5  # that a batch waits for more messages
+LINGER_MS = 5  # that a batch waits for more messages, while more come; always for what a user has set
+LINGER_NAMES = {"linger.ms", "queue.buffering.max.ms"}
 QUEUED_KBYTES = 65_536  # of messages that wait in librdkafka; a publish waits beyond that
 BATCH_BYTES = 1_000_000  # librdkafka's default of batch.size
 MOST_BYTES = 1_000_000_000  # librdkafka's own limit of a message; the topic's is checked before
@@ -52,31 +56,6 @@ OVERHEAD = 100  # bytes of a batch around its only message: a header of 61, and 
 LOOK_AGAIN = 1.0  # s between two looks for a topic that does not exist
 ASK_AGAIN = 10.0  # s between two questions for the limit of a topic, while messages are larger
 NOW = 0  # the timestamp of a message that has none: librdkafka uses the time of produce()
-
-
-class _Request:
-    """A publish that runs. left: its messages without a delivery report. failed: (group, error, place or None, value)
-    of those that were not delivered."""
-
-    __slots__ = ("done", "failed", "is_queued", "left")
-
-    def __init__(self) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.failed: list[FailedReport] = []
-        self.is_queued = False
-        self.left = 0
-
-    def reporter(self, group: int, place: int | None = None) -> Callable[[Any, Any], None]:
-        """What librdkafka calls for each message of `group`, or for the one at `place`."""
-
-        def report(error: Any, message: Any) -> None:
-            self.left -= 1
-            if error is not None:
-                self.failed.append(FailedReport(group, error, place, message.value()))
-            if not self.left and self.is_queued and not self.done.done():
-                self.done.set_result(None)
-
-        return report
 
 
 class _Target(NamedTuple):
@@ -102,6 +81,9 @@ class KafkaPublisher:
         self._header_names = HeaderNames()
         self._looked_at = float("-inf")
         self._requests = 0  # publishes that run
+        self._ends_linger = not dict(settings.properties).keys() & LINGER_NAMES
+        self._has_queued = False  # a publish, since the last poll
+        self._is_lingering = False  # messages were queued since the last flush
         self._enqueue_lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._admin: Any = None
@@ -200,7 +182,7 @@ class KafkaPublisher:
             timeout = self._options.retry_timeout
             given = dict(self._settings.properties)
             defaults = {"linger.ms": LINGER_MS, "partitioner": "murmur2_random", "batch.size": batch_bytes}
-            if "queue.buffering.max.ms" in given:  # another name of it
+            if given.keys() & LINGER_NAMES:
                 del defaults["linger.ms"]
             properties = {key: value for key, value in defaults.items() if key not in given} | {
                 "acks": "all",
@@ -213,15 +195,15 @@ class KafkaPublisher:
             self._producers[batch_bytes] = make_producer(self._settings, self._errors, properties)
         return self._producers[batch_bytes]
 
-    async def _enqueue_all(self, groups: Groups, columns: Sequence[Attributes], refused: Refused) -> _Request:
+    async def _enqueue_all(self, groups: Groups, columns: Sequence[Attributes], refused: Refused) -> PendingPublish:
         """Put all messages of `groups` into the queue; those of a topic that cannot be used are added to `refused`."""
-        request = _Request()
+        request = PendingPublish()
         for number, (topic, bodies) in enumerate(groups):
             if topic not in self._targets and (error := await self._find(topic)) is not None:
                 refused.update({(number, place): error for place in range(len(bodies))})
             else:
                 await self._enqueue(request, number, topic, bodies, columns[number], refused)
-        request.is_queued = True
+        request.is_queued = self._has_queued = self._is_lingering = True
         return request
 
     async def _attempt(self, groups: Groups, columns: Sequence[Attributes], refused: Refused) -> list[Place]:
@@ -230,7 +212,7 @@ class KafkaPublisher:
         await self._wait_for_reports(request)
         return self._collect_refused(request, groups, refused)
 
-    async def _wait_for_reports(self, request: _Request) -> None:
+    async def _wait_for_reports(self, request: PendingPublish) -> None:
         if request.left:
             self._keep_polling()
             await request.done
@@ -239,7 +221,7 @@ class KafkaPublisher:
 
     async def _enqueue(
         self,
-        request: _Request,
+        request: PendingPublish,
         number: int,
         topic: str,
         bodies: Sequence[bytes],
@@ -320,8 +302,13 @@ class KafkaPublisher:
 
     def _poll(self) -> None:
         self._timer = None
+        flushes = self._ends_linger and self._is_lingering and not self._has_queued
         for producer in self._producers.values():
-            producer.poll(0)
+            if flushes and len(producer):
+                producer.flush(FLUSH_TIMEOUT)
+            else:
+                producer.poll(0)
+        self._has_queued, self._is_lingering = False, self._is_lingering and not flushes
         if self._is_closed:
             return
         if self._errors.is_down and not self._requests and time.monotonic() - self._probed_at > PROBE_INTERVAL:
@@ -338,7 +325,7 @@ class KafkaPublisher:
         if self._errors.fatal:
             raise BrokerError("FATAL", self._errors.fatal)
 
-    def _collect_refused(self, request: _Request, groups: Groups, refused: Refused) -> list[Place]:
+    def _collect_refused(self, request: PendingPublish, groups: Groups, refused: Refused) -> list[Place]:
         """As `collect_refused`, for the reports of `request`."""
         for number, *_ in request.failed:
             self._targets.pop(groups[number][0], None)  # it may have changed, or be gone
@@ -367,7 +354,9 @@ class KafkaPublisher:
             largest = await largest_batch(self._administrator(), topic)
             most = min(largest - OVERHEAD, QUEUED_KBYTES * 1024 - OVERHEAD)
             now = asyncio.get_running_loop().time()
-            self._targets[topic] = _Target(self._producer(min(BATCH_BYTES, largest)), most, now)
+            producer = self._producer(min(BATCH_BYTES, largest))
+            await hasten_producer_id(producer, topic)
+            self._targets[topic] = _Target(producer, most, now)
             return None
         return self._no_such_topic(topic)
 

@@ -8,6 +8,7 @@ part keep their order; messages that were published after them, and are confirme
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -47,6 +48,31 @@ class FailedReport(NamedTuple):
     error: Any
     place: int | None
     body: bytes | None
+
+
+class PendingPublish:
+    """A publish that runs. done: set when all its messages have a delivery report. left: its messages without one.
+    failed: those that were not delivered."""
+
+    __slots__ = ("done", "failed", "is_queued", "left")
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed: list[FailedReport] = []
+        self.is_queued = False
+        self.left = 0
+
+    def reporter(self, group: int, place: int | None = None) -> Callable[[Any, Any], None]:
+        """What librdkafka calls for each message of `group`, or for the one at `place`."""
+
+        def report(error: Any, message: Any) -> None:
+            self.left -= 1
+            if error is not None:
+                self.failed.append(FailedReport(group, error, place, message.value()))
+            if not self.left and self.is_queued and not self.done.done():
+                self.done.set_result(None)
+
+        return report
 
 
 def collect_refused(
