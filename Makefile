@@ -70,7 +70,7 @@ $(VENV)/.made:
 
 $(VENV)/.used: pyproject.toml $(SOURCES) | $(VENV)/.made
 	@echo "installing qtools into $(VENV)"
-	@$(INSTALL) '.[fast,snappy,kafka]'
+	@$(INSTALL) '.[fast,snappy,kafka,redis]'
 	@touch $@
 
 $(VENV)/.tested: pyproject.toml | $(VENV)/.made

@@ -19,7 +19,7 @@ from qtools.engines.redis.connection import RedisConnection
 from qtools.engines.redis.protocol.entries import attributes_of, bodies_of, timestamp_of
 from qtools.engines.redis.protocol.replies import Entry
 from qtools.engines.redis.protocol.stream_ids import message_id
-from qtools.message import Batch, Message, Messages
+from qtools.message import Batch, Messages
 from qtools.names import Subscription
 
 
@@ -31,9 +31,11 @@ class EntryDelivery(Delivery):
 
     def messages_of(self, records: Sequence[Entry], bodies: list[bytes]) -> Messages:
         attempts = self.connection.attempts
-        return Messages.of(
-            Message(timestamp_of(entry), attempts.get(entry[0], 1), message_id(entry[0]), body)
-            for entry, body in zip(records, bodies, strict=True)
+        return Messages(
+            [message_id(entry[0]) for entry in records],
+            bodies,
+            [timestamp_of(entry) for entry in records],
+            [attempts.get(entry[0], 1) for entry in records],
         )
 
     def attributes_of(self, records: Sequence[Entry], only: Container[str] = Attributes._fields) -> Attributes:

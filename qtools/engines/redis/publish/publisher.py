@@ -28,7 +28,7 @@ from qtools.engines.redis.server_info import ServerSettings, log_durability, rea
 from qtools.engines.redis.settings import RedisSettings
 from qtools.errors import MessageRefused, NetworkError, PeerError, QtoolsError, StartError, TopicMissing
 from qtools.flow.contract import GroupAttributes, Refused
-from qtools.message import request_ends
+from qtools.flow.gather import request_ends
 
 log = logging.getLogger("qtools.redis")
 
