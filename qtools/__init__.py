@@ -23,7 +23,7 @@ They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded brok
     broker/       q-broker, an nsqd in Python
     manual/       docs/ as man pages and as `qtools help`
     cli/          what the commands share: options, types, logs, progress line, signals, metrics
-    pipe/ tail/ bridge/ to_file/ exec/ pubsub_http/ soak/
+    pipe/ tail/ bridge/ to_file/ exec/ admin/ pubsub_http/ soak/
                   the commands: command.py parses, app.py runs; the files beside them know what only this command knows
 
 Imports go one way, and tests/test_layers.py checks it: base ← formats, expressions ← flow ← routing; base ← engines;

@@ -15,6 +15,7 @@ from qtools.errors import UsageError
 
 # name → what the command does, in one line. The module is qtools.NAME.command, with _ instead of -.
 COMMANDS = {
+    "admin": "list, watch and change topics and channels",
     "bridge": "send messages on to other topics: all or filtered, routed, transformed",
     "broker": "run the embedded broker; ask or stop the private local one",
     "exec": "run a command for each message",

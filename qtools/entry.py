@@ -20,6 +20,11 @@ def _run(module: str) -> None:
     import_module(module).main()
 
 
+def admin() -> None:
+    """q-admin."""
+    _run("qtools.admin.command")
+
+
 def bridge() -> None:
     """q-bridge."""
     _run("qtools.bridge.command")

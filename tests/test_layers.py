@@ -68,10 +68,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "bridge": COMMAND,
     "to_file": COMMAND,
     "exec": COMMAND,
+    "admin": COMMAND,
     "pubsub_http": COMMAND | {"web"},
     "soak": COMMAND,
     # Runs the command of a console script, whose module it names and imports late.
-    "entry": frozenset({"__main__", "pipe", "tail", "bridge", "to_file", "exec", "pubsub_http", "broker"}),
+    "entry": frozenset({"__main__", "pipe", "tail", "bridge", "to_file", "exec", "admin", "pubsub_http", "broker"}),
     # `qtools` lists the commands and runs them.
     "__main__": BASE | {"cli", "manual", "pipe", "tail", "bridge", "to_file", "pubsub_http", "broker", "soak"},
 }

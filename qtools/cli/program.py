@@ -27,7 +27,8 @@ class Program(click.Command):
     """A command whose errors look like those of other UNIX programs.
 
     refuses_empty_names: whether an empty name of a file or an empty address is an error.
-    subcommands: name of a subcommand (the first word) → the module whose `main` is its Program, imported when it runs.
+    subcommands: name of a subcommand (the first word) → the module whose `main` is its Program, imported when it runs,
+        or MODULE:NAME.
     takes_command: whether a command of the user's follows after `--`: the parameter `command`, a tuple of words.
     habits: a flag of a similar program, without dashes → what to write instead; "" → what to write instead of an extra
         argument.
@@ -90,7 +91,8 @@ class Program(click.Command):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         words = list(sys.argv[1:] if args is None else args)
         if words and words[0] in self.subcommands:
-            chosen: Program = import_module(self.subcommands[words[0]]).main
+            module, _, name = self.subcommands[words[0]].partition(":")
+            chosen: Program = getattr(import_module(module), name or "main")
             run_with(chosen, words[1:]) if args is None else chosen.main(words[1:])
         name = self.name or "qtools"
         _fill_closed_streams()

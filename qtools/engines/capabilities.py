@@ -32,6 +32,8 @@ class Capabilities(NamedTuple):
     empty_messages: bool = False  # a body may have no bytes
     tombstones: bool = False  # a message may have no body at all (attributes.TOMBSTONE)
     # ── topics ──
+    creation: bool = False  # topics can be created: engines/administration.py
+    emptying: bool = False  # what waits in topics and channels can be dropped: engines/administration.py
     deletion: bool = False  # topics and channels can be deleted: engines/deletion.py
     retention: bool = False  # a topic keeps messages that all its channels have finished
     partitions: bool = False  # a topic is created with a number of partitions (NewTopics)
@@ -66,6 +68,8 @@ _WITHOUT = {
     "keys_and_headers": ("has no keys and no headers", "leave the flag out"),
     "empty_messages": ("has no empty messages", "leave empty ones out"),
     "tombstones": ("has no tombstones", "leave messages without a body out"),
+    "creation": ("creates no topics", "publish to the topic"),
+    "emptying": ("does not drop what waits", "read it, or delete the topic"),
     "deletion": ("does not delete topics", "leave the flag out"),
     "retention": ("deletes what all channels have finished", "leave the flag out"),
     "partitions": ("has no partitions", "use --create-topics default"),

@@ -12,7 +12,10 @@ from qtools.manual.document import Spans, Table, TextSpan, plain
 _HERE = Path(__file__).parent
 
 # The programs: each has a page of its name, which is its man page too.
-PROGRAMS = ("q-pipe", "q-tail", "q-bridge", "q-to-file", "q-exec", "q-pubsub-http", "q-broker", "qtools", "qtools-soak")
+PROGRAMS = (
+    "q-pipe", "q-tail", "q-bridge", "q-to-file", "q-exec", "q-admin", "q-pubsub-http", "q-broker",
+    "qtools", "qtools-soak",
+)  # fmt: skip
 
 
 def directory() -> Path:

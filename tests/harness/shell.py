@@ -35,6 +35,7 @@ MODULES = {
     "q-to-file": "qtools.to_file",
     "q-broker": "qtools.broker",
     "q-exec": "qtools.exec",
+    "q-admin": "qtools.admin",
     "q-pubsub-http": "qtools.pubsub_http",
     "qtools": "qtools",
 }

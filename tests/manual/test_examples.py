@@ -73,7 +73,7 @@ def test_every_session_prints_what_the_page_says(page: str, home: dict[str, str]
 
 
 def test_there_are_sessions_on_every_page_that_needs_them() -> None:
-    commands = {"q-pipe", "q-tail", "q-bridge", "q-to-file", "q-exec", "q-broker", "qtools", "qtools-soak"}
+    commands = {"q-pipe", "q-tail", "q-bridge", "q-to-file", "q-exec", "q-admin", "q-broker", "qtools", "qtools-soak"}
     subjects = {"concepts", "expressions", "formats", "install", "operations", "recipes", "routes", "schemas"}
     assert set(SESSIONS) == {"README"} | commands | subjects
     assert sum(len(steps(page)) for page in SESSIONS) > 80
@@ -86,6 +86,9 @@ def test_the_check_of_a_session_can_fail(home: dict[str, str]) -> None:
 
 
 # ── the flags of every command line that is shown ──
+
+
+SUBCOMMANDS = "verify|replay|status|stop|check|topics|show|top|create|delete|empty|pause|unpause"
 
 
 def help_of(*words: str) -> str:
@@ -102,10 +105,10 @@ def command_lines(markdown: str) -> Iterator[tuple[list[str], set[str]]]:
             continue  # what a command prints
         line = re.sub(r"'[^']*'|\"[^\"]*\"", "''", line)
         for found in re.finditer(
-            r"(?:^|[\s/=(])(q-(?:pipe|tail|bridge|to-file|exec|pubsub-http|broker))((?: [^|;&#>]*)?)", line
+            r"(?:^|[\s/=(])(q-(?:pipe|tail|bridge|to-file|exec|admin|pubsub-http|broker))((?: [^|;&#>]*)?)", line
         ):
             command = [found[1]]
-            if (word := re.match(r" (verify|replay|status|stop|check)\b", found[2])) is not None:
+            if (word := re.match(rf" ({SUBCOMMANDS})\b", found[2])) is not None:
                 command.append(word[1])
             yield command, flags_in(found[2].partition(" -- ")[0])  # what follows is the command of q-exec
 

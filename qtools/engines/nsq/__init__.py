@@ -13,6 +13,7 @@
     topics.py           which topics there are
     statistics.py       what waits in them
     deletion.py         deletes a topic or a channel
+    administration.py   creates, empties or pauses one
     identity.py         which cluster it is
     local_broker.py     the private local broker: found, or started as a process
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtools.engines.capabilities import Capabilities
-from qtools.engines.contract import PublisherOptions, SourceOptions
+from qtools.engines.contract import NewTopics, PublisherOptions, SourceOptions
 from qtools.engines.nsq.address import Brokers
 from qtools.engines.nsq.settings import Settings
 from qtools.message import Batch
@@ -35,6 +35,8 @@ CAPABILITIES = Capabilities(
     since=True,
     depths=True,
     pause=True,
+    creation=True,
+    emptying=True,
     deletion=True,
     replication=True,
 )
@@ -93,6 +95,21 @@ class NsqEngine:
         from qtools.engines.nsq.deletion import delete
 
         await delete(topic, channel, self.brokers, self.settings)
+
+    async def create(self, topic: str, channel: str = "", new: NewTopics | None = None) -> bool:
+        from qtools.engines.nsq.administration import create
+
+        return await create(topic, channel, self.brokers, self.settings)
+
+    async def empty(self, topic: str, channel: str = "") -> None:
+        from qtools.engines.nsq.administration import empty
+
+        await empty(topic, channel, self.brokers, self.settings)
+
+    async def pause(self, topic: str, channel: str, paused: bool) -> None:
+        from qtools.engines.nsq.administration import pause
+
+        await pause(topic, channel, paused, self.brokers, self.settings)
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         from qtools.engines.nsq.identity import cluster_identity

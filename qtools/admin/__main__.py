@@ -1,0 +1,5 @@
+"""`python -m qtools.admin` is q-admin."""
+
+from qtools.admin.command import main
+
+main()
