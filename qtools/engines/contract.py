@@ -5,15 +5,27 @@
            ─▶ statistics()            which topics there are, and what waits in them
            ─▶ identity()              which cluster this is
 
-An engine also implements message.Origin, through which the messages of a batch are acknowledged, or
-message.RecordOrigin, if its messages have attributes (keys, headers, offsets). engines/url.py lists the schemes of its
-URLs (SCHEMES), its options.py declares its settings (connection_options.EngineOptions), and ENGINES in
-engines/choice.py lists it.
-
 A command never asks which engine it has. Where engines differ it asks for a capability (requirements.py), so that a
 flag that an engine cannot honour is a usage error before anything is read, and is never ignored.
 
 The nouns are NSQ's: a topic holds messages, a channel is a group of readers that share the messages of a topic.
+
+To add an engine, write in a folder of its own:
+
+    engine.py      the Engine of this file: capabilities (capabilities.py), tls, source, publisher, topics, statistics,
+                   peek, identity, str(); and `delete` with the capability `deletion` (deletion.py)
+    options.py     ENGINE, a connection_options.EngineOptions: the engine's name, its options and flags besides the
+                   shared ones, the variables with its password and user, and `make`, which calls merged_fields()
+    a Source       of this file. As base class run_end.PolledRunEnd ends runs, given in_flight, end, has_begun and
+                   is_finished; redelivery.py counts and delays deliveries where the broker does not
+    an Origin      of message.py, one for each connection or read: topic, address, is_lost, finish, requeue, touch. A
+                   RecordOrigin also makes ids, timestamps, attempts, keys and headers of its client's records, on
+                   demand; a PartitionOrigin also has what archives by offsets need (`exclusive_partitions`)
+    a Publisher    of this file; Topics, and Statistics
+
+Then add a line for each of its schemes to url.SCHEMES, a function to choice.ENGINES, its layer to tests/test_layers.py,
+and a server to tests/engines/clusters, with which all of tests/engines runs. connections/ has connections, TLS and
+messages in flight for an engine with a protocol of its own. A count that the engine cannot tell is None.
 """
 
 from __future__ import annotations
