@@ -185,12 +185,13 @@ class PartitionOrigin(RecordOrigin, Protocol):
     """A RecordOrigin that is one partition of a log, as long as this process alone reads it (capability
     `exclusive_partitions`). The ids of its messages are their offsets; they ascend, and may have gaps.
 
-    number: of the partition. hold_from: nothing from there on is committed. note: a short text, committed with offsets.
-    safe_point: while locked, `is_lost` does not change. topic_id: as Kafka's; "" for none; waits, or raises OSError."""
+    number: of the partition. commit_limit: what is finished from there on is not committed, as the sink has not stored
+    it yet; None for no limit. note: a short text, committed with offsets. ownership_lock: while locked, `is_lost` does
+    not change. topic_id: as Kafka's; "" for none; waits, or raises OSError."""
 
     number: int
-    hold_from: int | None
-    safe_point: threading.Lock
+    commit_limit: int | None
+    ownership_lock: threading.Lock
     note: str
 
     def topic_id(self) -> str: ...

@@ -41,7 +41,9 @@ class Sink(Protocol):
     """Where messages go."""
 
     async def write(self, batch: Batch) -> None:
-        """Return when all messages of `batch` are safe. A write that is cancelled ends soon, whatever it waits for.
+        """Return when all messages of `batch` are safe: the sink answers for them, so that they may be finished. A sink
+        that stores them only later has their origins commit no finished message before that
+        (message.PartitionOrigin.commit_limit). A write that is cancelled ends soon, whatever it waits for.
 
         Raises PartialFailure if some messages failed and all others are safe; SinkClosed if the reader of the sink's
         output has gone; another SinkError if only the first `taken` messages are safe; another QtoolsError if no

@@ -40,8 +40,8 @@ class Reader:
         self.log = log
         self.number = log.number
         self.is_lost = False
-        self.hold_from: int | None = None
-        self.safe_point = threading.Lock()
+        self.commit_limit: int | None = None
+        self.ownership_lock = threading.Lock()
         self.note = log.note
         self.again = 0  # how often it was to be read again
         self.finished = log.committed
@@ -62,7 +62,7 @@ class Reader:
     def commit(self) -> None:
         """As an engine does from time to time."""
         if not self.is_lost:
-            held = self.finished if self.hold_from is None else min(self.finished, self.hold_from)
+            held = self.finished if self.commit_limit is None else min(self.finished, self.commit_limit)
             if held > self.log.committed:
                 self.log.committed, self.log.note = held, self.note
 

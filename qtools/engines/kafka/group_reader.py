@@ -36,7 +36,7 @@ MOST_AT_ONCE = 5000  # messages of one read
 COMMIT_INTERVAL = 0.5  # s
 LAST_COMMIT = 5.0  # s that the end waits for the last commit
 PAUSE_AFTER = 1.0  # s without room; while it is paused, the reader can take part in rebalances
-SAFE_POINT = 60.0  # s that a rebalance waits for a file of an archive that is being given its name
+OWNERSHIP_LOCK_TIMEOUT = 60.0  # s that a rebalance waits for a file of an archive that is being given its name
 LOOK_FOR_PARTITIONS = 30.0  # s between two looks for new partitions, without a group
 Result = TypeVar("Result")
 
@@ -370,9 +370,9 @@ class GroupReader:
         self._rebalances += 1
         found = [self.partitions.pop((place.topic, place.partition), None) for place in places]
         gone = [partition for partition in found if partition is not None]
-        deadline = time.monotonic() + SAFE_POINT
+        deadline = time.monotonic() + OWNERSHIP_LOCK_TIMEOUT
         for partition in gone:
-            partition.end_at_safe_point(max(0.0, deadline - time.monotonic()))
+            partition.end_ownership(max(0.0, deadline - time.monotonic()))
         self._waiting.forget({(partition.topic, partition.number) for partition in gone})
         if gone:
             self._pass_on(self._owner.taken_away, gone)

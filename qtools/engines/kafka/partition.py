@@ -2,8 +2,8 @@
 
 Messages are finished in any order, and committed up to the lowest unfinished one (flow/ledger.py). A message that is
 requeued stays in flight: this process delivers it again when its delay is over, and the commit waits for it. When the
-partition is taken away, what is in flight is forgotten: its next owner reads it again. A reader whose messages are safe
-only later than they are finished sets `hold_from` (message.PartitionOrigin).
+partition is taken away, what is in flight is forgotten: its next owner reads it again. A reader that stores messages
+only after they are finished sets `commit_limit` (message.PartitionOrigin).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qtools.message import Batch, Messages
 
 log = logging.getLogger("qtools.kafka")
 
-SLOW_SAFE_POINT = 2.0  # s of waiting for `safe_point` until that is logged
+SLOW_OWNERSHIP_LOCK = 2.0  # s of waiting for `ownership_lock` until that is logged
 LATEST = 2**63 - 1  # ns since 1970, in the year 2262: the latest timestamp that a Message can hold
 
 
@@ -58,8 +58,8 @@ class KafkaPartition:
         self.number = number
         self.address = address
         self.is_lost = False
-        self.hold_from: int | None = None
-        self.safe_point = threading.Lock()
+        self.commit_limit: int | None = None
+        self.ownership_lock = threading.Lock()
         self.note = ""  # it is committed with each offset, as its metadata
         self.in_flight = 0
         self.committed = -1  # what was committed last
@@ -111,9 +111,9 @@ class KafkaPartition:
 
     @property
     def to_commit(self) -> int:
-        """The offset to commit: all messages below it are finished, and not held; -1 before the first message."""
-        confirmed, hold_from = self.confirmed, self.hold_from
-        return confirmed if hold_from is None else min(confirmed, hold_from)
+        """The offset to commit: all messages below it are finished; at most `commit_limit`; -1 before any message."""
+        confirmed, commit_limit = self.confirmed, self.commit_limit
+        return confirmed if commit_limit is None else min(confirmed, commit_limit)
 
     @property
     def uncommitted(self) -> int:
@@ -132,19 +132,19 @@ class KafkaPartition:
         self._unfinished.clear()
         self._on_settled(count)
 
-    def end_at_safe_point(self, timeout: float) -> None:
-        """From now on acknowledgements come too late. What has locked `safe_point` is waited for, at most `timeout`
+    def end_ownership(self, timeout: float) -> None:
+        """From now on acknowledgements come too late. What has locked `ownership_lock` is waited for, at most `timeout`
         s; called in the reader's thread."""
-        locked = self.safe_point.acquire(timeout=min(timeout, SLOW_SAFE_POINT))
-        if not locked and timeout > SLOW_SAFE_POINT:
+        locked = self.ownership_lock.acquire(timeout=min(timeout, SLOW_OWNERSHIP_LOCK))
+        if not locked and timeout > SLOW_OWNERSHIP_LOCK:
             log.warning(
                 "%s, partition %d: waiting at most %.0f s more, until a file of it is in the archive, before another"
-                " consumer reads it", self.topic, self.number, timeout - SLOW_SAFE_POINT,
+                " consumer reads it", self.topic, self.number, timeout - SLOW_OWNERSHIP_LOCK,
             )  # fmt: skip
-            locked = self.safe_point.acquire(timeout=timeout - SLOW_SAFE_POINT)
+            locked = self.ownership_lock.acquire(timeout=timeout - SLOW_OWNERSHIP_LOCK)
         self.is_lost = True
         if locked:
-            self.safe_point.release()
+            self.ownership_lock.release()
 
     # ── what becomes of messages (message.Origin) ──
 

@@ -370,7 +370,7 @@ class Archive:
             file.end()
             with contextlib.ExitStack() as while_it_is_ours:
                 if file.source is not None and self._names is not None:
-                    while_it_is_ours.enter_context(file.source.origin.safe_point)
+                    while_it_is_ours.enter_context(file.source.origin.ownership_lock)
                     while_it_is_ours.enter_context(self._names.locked())
                 if file.is_over or not self._continues(file):
                     self._abandon(file)

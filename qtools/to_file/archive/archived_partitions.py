@@ -150,7 +150,7 @@ class ArchivedPartition:
                 self._hold()
 
     def _hold(self) -> None:
-        self.origin.hold_from = min((first for _, first in self._begun), default=None)
+        self.origin.commit_limit = min((first for _, first in self._begun), default=None)
 
     def fail(self, why: str) -> None:
         """Read the partition again from what is committed: `why` is a sentence for the log. Called in any thread."""

@@ -79,7 +79,7 @@ class LogObjectSink(ObjectSink):
             return found
 
     async def _put_piece(self, directory: str, source: ArchivedPartition, part: Batch) -> None:
-        safe_point = source.origin.safe_point
+        ownership_lock = source.origin.ownership_lock
         while part.bodies:
             finished, content = await asyncio.to_thread(self._object, (source.topic, directory, part))
             lost = source.lost or (-1, -1)
@@ -88,7 +88,7 @@ class LogObjectSink(ObjectSink):
                 partition=source.number, first_offset=part.ids[0], last_offset=part.ids[-1],
                 follows=source.end_of(directory), topic_id=source.topic_id,
             )  # fmt: skip
-            safe_point.acquire()  # only for a moment has another thread locked it
+            ownership_lock.acquire()  # only for a moment has another thread locked it
             try:
                 if source.is_over:
                     return
@@ -104,7 +104,7 @@ class LogObjectSink(ObjectSink):
                 source.settle(directory, finished.first_offset, finished.last_offset)
                 return
             finally:
-                safe_point.release()
+                ownership_lock.release()
 
     async def _behind(self, directory: str, source: ArchivedPartition, part: Batch, error: ObjectDiffers) -> Batch:
         """What is left of `part`, whose first messages another process has archived."""

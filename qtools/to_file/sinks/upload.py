@@ -279,15 +279,15 @@ class Uploader:
         source: ArchivedPartition | None = finished.source
         if source is None:
             return await self._upload_now(finished)
-        safe_point = source.origin.safe_point
-        safe_point.acquire()  # only for a moment has another thread locked it
+        ownership_lock = source.origin.ownership_lock
+        ownership_lock.acquire()  # only for a moment has another thread locked it
         try:
             if source.is_over:  # its messages are read again, here or by another process
                 await self._drop(finished.path)
                 return True
             return await self._upload_now(finished)
         finally:
-            safe_point.release()
+            ownership_lock.release()
 
     async def _upload_now(self, finished: FileRecord) -> bool:
         source: ArchivedPartition | None = finished.source

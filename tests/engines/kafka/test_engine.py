@@ -178,7 +178,7 @@ async def test_a_partition_is_read_again_from_what_was_committed(engine: KafkaEn
         first = await read_all(source, 1000)
         origin = first.parts[0][0]
         assert isinstance(origin, KafkaPartition)
-        origin.hold_from = 300
+        origin.commit_limit = 300
         first.finish()
         await asyncio.sleep(COMMIT_INTERVAL * 2)  # a commit that must not happen has no event
         origin.read_again()

@@ -157,43 +157,43 @@ def test_what_is_held_is_not_committed() -> None:
     partition = world.partition
     world.add(5, 6, 7).finish()
     assert partition.to_commit == partition.confirmed == 8
-    partition.hold_from = 6
+    partition.commit_limit = 6
     assert (partition.to_commit, partition.confirmed) == (6, 8)
-    partition.hold_from = 20
+    partition.commit_limit = 20
     assert partition.to_commit == 8
 
 
 def test_it_is_lost_at_a_safe_point() -> None:
     partition = World().partition
-    with partition.safe_point:
-        thread = threading.Thread(target=partition.end_at_safe_point, args=(20.0,))
+    with partition.ownership_lock:
+        thread = threading.Thread(target=partition.end_ownership, args=(20.0,))
         thread.start()
         thread.join(0.05)
         assert not partition.is_lost
     thread.join()
     assert partition.is_lost
     other = World().partition
-    with other.safe_point:
-        other.end_at_safe_point(0.0)  # it does not wait for ever
+    with other.ownership_lock:
+        other.end_ownership(0.0)  # it does not wait for ever
     assert other.is_lost
 
 
 def test_a_long_wait_for_the_safe_point_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition, "SLOW_SAFE_POINT", 0.01)
+    monkeypatch.setattr(partition, "SLOW_OWNERSHIP_LOCK", 0.01)
     slow = World().partition
-    slow.safe_point.acquire()
-    thread = threading.Thread(target=slow.end_at_safe_point, args=(60.0,))
+    slow.ownership_lock.acquire()
+    thread = threading.Thread(target=slow.end_ownership, args=(60.0,))
     thread.start()
     wait_until(lambda: caplog.messages, 20)
-    slow.safe_point.release()
+    slow.ownership_lock.release()
     thread.join()
     waited = "t, partition 3: waiting at most 60 s more, until a file of it is in the archive, before another consumer"
     assert caplog.messages == [f"{waited} reads it"]
     assert slow.is_lost
     caplog.clear()
-    World().partition.end_at_safe_point(60.0)
+    World().partition.end_ownership(60.0)
     assert caplog.messages == []
 
 
