@@ -20,6 +20,7 @@ class RedisCluster(Cluster):
 
     kind = REDIS
     fields = {"msg_timeout": 2000}  # noqa: RUF012 - ms after which what a killed reader has left is taken by another
+    noticing = ConnectionFlags({}, {"msg_timeout": "2s"})
     short_timeout = ConnectionFlags({"msg_timeout": 1000}, {})
     short_time = 2.2  # s
 

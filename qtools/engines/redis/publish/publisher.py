@@ -87,7 +87,7 @@ class RedisPublisher:
         BrokerError (the topic does not exist, is no stream, or this user may not use it)."""
         refused: Refused = {}
         chunks: list[AddChunk] = []
-        begun = time.perf_counter()
+        begun, begun_at = time.perf_counter(), asyncio.get_running_loop().time()
         columns = attributes() if attributes is not None else [Attributes()] * len(groups)
         try:
             async with self._enqueue_lock:  # one publish after the other, in the order of their calls
@@ -95,7 +95,7 @@ class RedisPublisher:
                     for chunk in self._chunks_of(number, topic, bodies, columns[number], refused):
                         while self._queue.is_full:
                             self._changed.clear()
-                            await self._wait_for_change(chunks)
+                            await self._wait_for_change(begun_at)
                         chunks.append(chunk)
                         self._queue.put(chunk)
                         self._pump()
@@ -105,7 +105,7 @@ class RedisPublisher:
                         await asyncio.wait([chunk.done])
                     else:
                         self._changed.clear()
-                        await self._wait_for_change(chunks)
+                        await self._wait_for_change(begun_at)
         finally:
             self._queue.drop([chunk for chunk in chunks if not chunk.done.done()])
             self._changed.set()
@@ -286,24 +286,20 @@ class RedisPublisher:
         if self._trouble_since is None:
             self._trouble_since = asyncio.get_running_loop().time()
 
-    async def _wait_for_change(self, chunks: Sequence[AddChunk] | None) -> None:
-        """Wait until something has changed. With `chunks`: at most until they may wait no longer, which raises
-        NetworkError or BrokerError."""
-        limit = self._options.retry_timeout
-        loop = asyncio.get_running_loop()
-        timeout = None
-        if chunks is not None and limit is not None:
-            since = self._trouble_since
-            timeout = limit if since is None else max(0.0, since + limit - loop.time())
+    async def _wait_for_change(self, begun: float | None) -> None:
+        """Wait until something has changed. begun: when the publish began that waits, by the event loop's time; it
+        raises NetworkError or BrokerError when nothing was confirmed for as long as it may wait."""
+        limit, loop = self._options.retry_timeout, asyncio.get_running_loop()
+        end = None if begun is None or limit is None else max(begun, self._trouble_since or begun) + limit
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(end):
                 await self._changed.wait()
         except TimeoutError:
             since = self._trouble_since
-            if since is None or limit is None or loop.time() < since + limit:
+            if since is None or begun is None or limit is None or loop.time() < max(begun, since) + limit:
                 return
             if isinstance(self._trouble, NetworkError | PeerError):
-                raise self._trouble from None
+                raise self._trouble.with_traceback(None) from None
             raise NetworkError(str(self._settings), str(self._trouble)) from None
         self._raise_if_ended()
 
