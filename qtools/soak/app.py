@@ -74,7 +74,7 @@ class _Soak:
         self.phase = "connecting"
         self.failure = ""
         self.stopped = asyncio.Event()  # by a signal
-        self.hurried = asyncio.Event()  # by a signal after publishing has ended
+        self.waits_no_longer = asyncio.Event()  # by a signal after publishing has ended
         self.changed = asyncio.Event()  # something was read, or a signal has arrived
 
     def _make_reader(self) -> MessageReader:
@@ -89,7 +89,7 @@ class _Soak:
     async def run(self, signals: Signals) -> int:
         options = self.options
         signals.on_stop(self._stop)
-        signals.on_second(self._hurry)
+        signals.on_second(self._stop_waiting)
         meter = ProgressLine("confirmed", self._progress, show=options.show, more=self._more)
         result: SoakResult | None = None
         is_started = False
@@ -131,14 +131,14 @@ class _Soak:
     def _stop(self) -> None:
         """The first signal: publish nothing more. While the rest is read, and before it begins, end."""
         if self.phase == "settling":
-            self.hurried.set()
+            self.waits_no_longer.set()
         self.stopped.set()
         self.publishing.stop()
         self.changed.set()
 
-    def _hurry(self) -> None:
+    def _stop_waiting(self) -> None:
         """The second signal: do not wait for the rest."""
-        self.hurried.set()
+        self.waits_no_longer.set()
         self.changed.set()
 
     # ── the phases ──
@@ -185,12 +185,18 @@ class _Soak:
 
     async def _publish_probe(self, publisher: Publisher, number: int) -> None:
         body = self.maker.make(PROBE + number, 1, time.monotonic_ns())
-        try:
-            async with asyncio.timeout(START_TIMEOUT):
-                refused = await publisher.publish([(self.options.topic, body)])
-        except TimeoutError:
+        publishing = asyncio.ensure_future(publisher.publish([(self.options.topic, body)]))
+        stopped = asyncio.ensure_future(self.stopped.wait())
+        await asyncio.wait((publishing, stopped), timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not publishing.done():
+            publishing.cancel()
+            if self.stopped.is_set():
+                return
             where = f"{self.options.topic} of {self.options.engine}"
-            raise StartError(f"{where}: a message was not confirmed within {START_TIMEOUT:.0f} s") from None
+            raise StartError(f"{where}: a message was not confirmed within {START_TIMEOUT:.0f} s")
+        try:
+            refused = publishing.result()
         except QtoolsError as error:
             raise StartError(str(error)) from error
         if refused:
@@ -224,8 +230,8 @@ class _Soak:
         self.phase = "settling"
         clock = asyncio.get_running_loop().time
         ended_at = clock()
-        while not self.hurried.is_set() and not self.reader.ended.done():
-            if not self.publishing.running and not self.history.unread:
+        while not self.waits_no_longer.is_set() and not self.reader.ended.done():
+            if not self.publishing.running and not self.history.unread and await self._has_no_more_duplicates():
                 break
             quiet = clock() - max(ended_at, self.counts.arrived_at)
             if await self._is_over(quiet):
@@ -237,6 +243,10 @@ class _Soak:
             if not isinstance(error, QtoolsError):
                 raise error
             self.failure = f"reading has ended: {error}"
+
+    async def _has_no_more_duplicates(self) -> bool:
+        """Whether all messages were delivered as often as they will be, if that is asked."""
+        return not self.options.no_duplicates or await self.reader.is_drained()
 
     async def _is_over(self, quiet: float) -> bool:
         """Whether nothing more is expected, as no message has arrived for `quiet` s."""

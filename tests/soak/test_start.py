@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,3 +98,50 @@ async def test_a_run_in_which_nothing_was_confirmed_has_failed(
     monkeypatch.setattr(UnsurePublisher, "calls", 1)
     assert await soak(options_of(UnsureEngine(), count=500), Signals()) == 1
     assert json.loads(capsys.readouterr().out)["faults"] == ["no message was confirmed"]
+
+
+class StuckPublisher(MemoryPublisher):
+    """As if the broker did not answer."""
+
+    def __init__(self, engine: StuckEngine, options: PublisherOptions) -> None:
+        super().__init__(engine, options)
+        self._called = engine.called
+
+    async def publish(
+        self,
+        groups: Sequence[tuple[str, Sequence[bytes]]],
+        delay_ms: int | None = None,
+        *,
+        attributes: GroupAttributes | None = None,
+    ) -> Refused:
+        self._called.set()
+        await asyncio.Event().wait()
+        return {}
+
+
+class StuckEngine(MemoryEngine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.called = asyncio.Event()
+
+    def publisher(self, options: PublisherOptions | None = None) -> MemoryPublisher:
+        return StuckPublisher(self, options or PublisherOptions())
+
+
+async def test_a_signal_while_the_first_message_is_not_confirmed(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, signals = StuckEngine(), Signals()
+    run = asyncio.create_task(soak(options_of(engine), signals))
+    await engine.called.wait()
+    signals.handle(signal.SIGTERM)
+    async with asyncio.timeout(5):
+        assert await run == 0
+    assert capsys.readouterr().out == ""
+    assert caplog.messages == ["ended before the test had begun"]
+
+
+async def test_a_first_message_that_is_never_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "START_TIMEOUT", 0.2)
+    with pytest.raises(StartError, match="soak-own of memory: a message was not confirmed within"):
+        await soak(options_of(StuckEngine()), Signals())
