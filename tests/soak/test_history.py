@@ -131,9 +131,9 @@ class CountingMachine(HistoryMachine):
 
 
 TestHistory = HistoryMachine.TestCase
-TestHistory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestHistory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestCounting = CountingMachine.TestCase
-TestCounting.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCounting.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
 def sent_and_confirmed(history: DeliveryHistory, count: int) -> None:
@@ -176,7 +176,7 @@ def test_a_good_run_of_many_messages_keeps_nothing_of_them() -> None:
     """Confirmed and read in the order of their numbers, some batches late: only the pages in use are there."""
     history = DeliveryHistory(16)
     step = 1 << 20
-    for start in range(0, 200_000_000, step):
+    for start in range(0, 100_000_000, step):
         sent_and_confirmed(history, step)
         if start:
             history._deliver_next(start - step, start)  # as `deliver`, without a list of a million numbers
