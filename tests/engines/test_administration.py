@@ -69,5 +69,6 @@ async def test_what_is_left_is_known(server: Cluster, topic: str) -> None:
     await server.make_topic(topic, "mail")
     await server.fill(topic, [b"x"] * 5)
     await server.until_left(topic, "mail", 5)
-    rows = [row for row in await statistics_of(engine) if row["topic"] == topic]
-    assert [left_in(channel) for row in rows for channel in row["channels"] if channel["channel"] == "mail"] in ([5], [])
+    [row] = [row for row in await statistics_of(engine) if row["topic"] == topic]
+    found = [left_in(channel) for channel in row["channels"] if channel["channel"] == "mail"]
+    assert found in ([5], [])  # Kafka does not know a group before it has committed something
