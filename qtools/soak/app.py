@@ -65,6 +65,7 @@ class _Soak:
         self.maker = BodyMaker(options.run, options.size)
         # A topic that does not exist is made if it is this run's, or if that was asked for.
         new_topics = options.new_topics or (NewTopics() if options.is_own_topic else None)
+        self.makes_topic = new_topics is not None
         self.publisher: Publisher = options.engine.publisher(
             PublisherOptions(new_topics=new_topics, new_topics_flag="--create-topics", topics=(options.topic,))
         )
@@ -112,6 +113,10 @@ class _Soak:
 
     async def _test(self) -> SoakResult | None:
         """The phases; None if a signal has ended the run before the test began."""
+        if self.makes_topic:  # some engines make a topic when it gets its first message
+            await self._publish_probe(self.publisher, 0, may_be_refused=True)
+            if self.stopped.is_set():
+                return None
         await self.reader.start()
         self.reader.ended.add_done_callback(lambda _: self.changed.set())
         try:
@@ -154,7 +159,7 @@ class _Soak:
             await publisher.start()
             needed = publisher.connected
         deadline = time.monotonic() + START_TIMEOUT
-        number = 0
+        number = 1
         try:
             while max(counts.probes.values(), default=0) < needed and not self.stopped.is_set():
                 if self.reader.ended.done():
@@ -183,7 +188,8 @@ class _Soak:
             " brokers may count as lost",
         )
 
-    async def _publish_probe(self, publisher: Publisher, number: int) -> None:
+    async def _publish_probe(self, publisher: Publisher, number: int, *, may_be_refused: bool = False) -> None:
+        """Publish the probe `number`; StartError. may_be_refused: as by engines that refuse what no channel takes."""
         body = self.maker.make(PROBE + number, 1, time.monotonic_ns())
         publishing = asyncio.ensure_future(publisher.publish([(self.options.topic, body)]))
         stopped = asyncio.ensure_future(self.stopped.wait())
@@ -199,7 +205,7 @@ class _Soak:
             refused = publishing.result()
         except QtoolsError as error:
             raise StartError(str(error)) from error
-        if refused:
+        if refused and not may_be_refused:
             raise StartError(f"a message of {self.options.size:,} bytes was refused: {next(iter(refused.values()))}")
 
     async def _wait_for_probe(self, needed: int) -> None:

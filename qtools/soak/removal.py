@@ -18,7 +18,8 @@ async def remove(options: SoakOptions, *, has_failed: bool) -> None:
     engine, (topic, channel) = options.to_engine, options.subscription
     name = topic if options.is_own_topic else str(options.subscription)
     if has_failed:
-        logs.log_result(f"{name} was not removed from {engine}: it may show what has happened")
+        later = "q-admin delete removes it"
+        logs.log_result(f"{name} was not removed from {engine}: it may show what has happened ({later})")
     elif not engine.capabilities.deletion:
         broker = engine.capabilities.broker
         logs.log_result(f"{name} stays on {engine}: qtools does not delete it, the tools of {broker} do")
