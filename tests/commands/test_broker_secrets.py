@@ -141,8 +141,7 @@ def test_no_command_line_takes_it(shell: Shell, name: str) -> None:
     assert (done.status, done.err) == (
         2,
         f"{name}: nsq://h:4150 has a password: every user of this machine can read a command line; put it into a file"
-        f" (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER; QTOOLS_AUTH_SECRET or, for Kafka,"
-        " QTOOLS_KAFKA_PASSWORD)"
+        f" (--auth-secret-file), a profile, or the environment (QTOOLS_BROKER, QTOOLS_AUTH_SECRET)"
         f" (see {name} --help)\n",
     )
 

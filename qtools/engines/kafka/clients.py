@@ -36,8 +36,8 @@ from qtools.engines.kafka.client_errors import (
     plain,
     sentence_of,
 )
+from qtools.engines.kafka.consume.waiting_partitions import Place
 from qtools.engines.kafka.settings import KafkaSettings
-from qtools.engines.kafka.waiting_partitions import Place
 from qtools.errors import StartError, UsageError
 
 log = logging.getLogger("qtools.kafka")

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtools.engines.capabilities import Capabilities
-from qtools.engines.contract import PublisherOptions, SourceOptions
+from qtools.engines.contract import NewTopics, PublisherOptions, SourceOptions
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.message import Batch
 from qtools.names import LONGEST_NAME, Subscription
 
 if TYPE_CHECKING:
     from qtools.engines.connections.tls import TlsSettings
-    from qtools.engines.kafka.publisher import KafkaPublisher
-    from qtools.engines.kafka.source import KafkaSource
+    from qtools.engines.kafka.consume.source import KafkaSource
+    from qtools.engines.kafka.publish.publisher import KafkaPublisher
     from qtools.engines.kafka.statistics import KafkaTopics
 
 CAPABILITIES = Capabilities(
@@ -32,6 +32,8 @@ CAPABILITIES = Capabilities(
     keys_and_headers=True,
     empty_messages=True,
     tombstones=True,
+    creation=True,
+    emptying=True,
     deletion=True,
     retention=True,
     partitions=True,
@@ -63,12 +65,12 @@ class KafkaEngine:
         return TlsSettings(given.tls, files, "a kafkas:// URL", is_loaded_elsewhere=True)
 
     def source(self, subscriptions: Sequence[Subscription], options: SourceOptions | None = None) -> KafkaSource:
-        from qtools.engines.kafka.source import KafkaSource
+        from qtools.engines.kafka.consume.source import KafkaSource
 
         return KafkaSource(subscriptions, self.settings, options or SourceOptions())
 
     def publisher(self, options: PublisherOptions | None = None) -> KafkaPublisher:
-        from qtools.engines.kafka.publisher import KafkaPublisher
+        from qtools.engines.kafka.publish.publisher import KafkaPublisher
 
         return KafkaPublisher(self.settings, options or PublisherOptions())
 
@@ -81,7 +83,7 @@ class KafkaEngine:
         return self.topics()
 
     async def peek(self, subscription: Subscription, count: int) -> list[Batch]:
-        from qtools.engines.kafka.peek import peek
+        from qtools.engines.kafka.consume.peek import peek
 
         return await peek(subscription, self.settings, count)
 
@@ -90,6 +92,16 @@ class KafkaEngine:
         from qtools.engines.kafka.statistics import delete
 
         await delete(topic, channel, self.settings)
+
+    async def create(self, topic: str, channel: str = "", new: NewTopics | None = None) -> bool:
+        from qtools.engines.kafka.administration import create
+
+        return await create(topic, channel, new, self.settings)
+
+    async def empty(self, topic: str, channel: str = "") -> None:
+        from qtools.engines.kafka.administration import empty
+
+        await empty(topic, channel, self.settings)
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         """The cluster's own id."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from qtools.engines.kafka.client_errors import GROUP_ID_NOT_FOUND, NO_SUCH_TOPIC, sentence_of
 from qtools.engines.kafka.clients import ErrorLog, ask, library, list_offsets, look_at_cluster, make_admin
+from qtools.engines.kafka.consume.waiting_partitions import Place
 from qtools.engines.kafka.settings import KafkaSettings
-from qtools.engines.kafka.waiting_partitions import Place
 from qtools.errors import NetworkError, StartError
 
 log = logging.getLogger("qtools.kafka")

@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from harness.waiting import wait_until
 
-from qtools.engines.kafka import group_reader
 from qtools.engines.kafka.clients import make_admin
+from qtools.engines.kafka.consume import group_reader
 from qtools.engines.kafka.engine import KafkaEngine
 from qtools.engines.kafka.settings import KafkaSettings
 from tests.engines.reading import publish, read, reading

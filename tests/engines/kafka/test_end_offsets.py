@@ -6,9 +6,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-from qtools.engines.kafka import end_offsets
 from qtools.engines.kafka.clients import ErrorLog, make_admin
-from qtools.engines.kafka.end_offsets import OffsetClients
+from qtools.engines.kafka.consume import end_offsets
+from qtools.engines.kafka.consume.end_offsets import OffsetClients
 from qtools.engines.kafka.engine import KafkaEngine
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import SourceDeleted

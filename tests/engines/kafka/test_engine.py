@@ -12,9 +12,9 @@ from harness.kafka_client import KafkaClient
 from qtools.attributes import Attributes
 from qtools.engines.contract import EndConditions
 from qtools.engines.kafka.clients import make_admin
+from qtools.engines.kafka.consume.group_reader import COMMIT_INTERVAL
+from qtools.engines.kafka.consume.partition import KafkaPartition
 from qtools.engines.kafka.engine import KafkaEngine
-from qtools.engines.kafka.group_reader import COMMIT_INTERVAL
-from qtools.engines.kafka.partition import KafkaPartition
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import BrokerError, SourceDeleted, StartError
 from qtools.flow.keying import FixedAttributes
@@ -146,7 +146,7 @@ async def test_a_limit_that_was_raised_is_noticed(
             assert list(await publisher.publish([(topic, [b"x" * 2000, b"a"])])) == [(0, 0)]
         await asyncio.to_thread(client.set_limit, topic, 10_000)
         assert list(await publisher.publish([(topic, [b"x" * 2000])])) == [(0, 0)]  # it is not asked for all the time
-        monkeypatch.setattr("qtools.engines.kafka.publisher.ASK_AGAIN", 0.0)
+        monkeypatch.setattr("qtools.engines.kafka.publish.publisher.ASK_AGAIN", 0.0)
         assert list(await publisher.publish([(topic, [b"x" * 2000])])) == [(0, 0)]
         assert await publisher.publish([(topic, [b"x" * 2000])]) == {}
 
@@ -155,7 +155,7 @@ async def test_a_commit_is_sent_early_when_much_is_finished(
     kafka: str, engine: KafkaEngine, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that after a crash no more comes again than about twice what may be in flight."""
-    monkeypatch.setattr("qtools.engines.kafka.group_reader.COMMIT_INTERVAL", 1000.0)
+    monkeypatch.setattr("qtools.engines.kafka.consume.group_reader.COMMIT_INTERVAL", 1000.0)
     client = KafkaClient(kafka)
     await asyncio.to_thread(client.create, topic, 2)
     await asyncio.to_thread(client.fill, topic, [b"%d" % number for number in range(6000)])

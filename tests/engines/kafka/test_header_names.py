@@ -6,7 +6,7 @@ import orjson
 import pytest
 from harness.shell import Shell
 
-from qtools.engines.kafka.refusals import HeaderNames
+from qtools.engines.kafka.publish.refusals import HeaderNames
 
 NUL = "the name of its header 'a\\x00b' has a NUL byte, which Kafka's client library does not accept"
 

@@ -9,8 +9,8 @@ import pytest
 from harness.waiting import wait_until
 
 from qtools.attributes import TOMBSTONE, Attributes
-from qtools.engines.kafka import partition
-from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
+from qtools.engines.kafka.consume import partition
+from qtools.engines.kafka.consume.partition import KafkaPartition, PartitionRecords, divide_records, partition_records
 from qtools.message import Batch
 
 

@@ -10,8 +10,8 @@ import time
 import pytest
 from harness.kafka_client import KafkaClient
 
-from qtools.engines.kafka import publisher as publishing_module
 from qtools.engines.kafka.engine import KafkaEngine
+from qtools.engines.kafka.publish import publisher as publishing_module
 from qtools.engines.kafka.settings import KafkaSettings
 from tests.engines.reading import publishing
 

@@ -8,7 +8,7 @@ import pytest
 
 from qtools.attributes import Attributes
 from qtools.engines.kafka.client_errors import INVALID_DIFFERENT_RECORD, INVALID_RECORD, TOO_LARGE, UNKNOWN_TOPIC
-from qtools.engines.kafka.refusals import FailedReport, Groups, Place, collect_refused, publish_in_parts
+from qtools.engines.kafka.publish.refusals import FailedReport, Groups, Place, collect_refused, publish_in_parts
 from qtools.errors import MessageRefused
 from qtools.flow.contract import Refused
 

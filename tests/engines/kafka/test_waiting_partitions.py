@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qtools.engines.kafka.waiting_partitions import LEAST_COMMIT, WAITS_LONG, WaitingPartitions
+from qtools.engines.kafka.consume.waiting_partitions import LEAST_COMMIT, WAITS_LONG, WaitingPartitions
 
 
 @dataclass

@@ -36,7 +36,14 @@ from qtools.engines.kafka.clients import (
     make_admin,
     make_producer,
 )  # fmt: skip
-from qtools.engines.kafka.refusals import Groups, HeaderNames, PendingPublish, Place, collect_refused, publish_in_parts
+from qtools.engines.kafka.publish.refusals import (
+    Groups,
+    HeaderNames,
+    PendingPublish,
+    Place,
+    collect_refused,
+    publish_in_parts,
+)
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError, TopicMissing
 from qtools.flow.contract import GroupAttributes, Refused

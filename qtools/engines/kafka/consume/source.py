@@ -21,11 +21,11 @@ from typing import Any
 from qtools.engines.contract import SourceOptions
 from qtools.engines.kafka.client_errors import UNKNOWN_TOPIC_OR_PARTITION, TopicRefused, error_of_code
 from qtools.engines.kafka.clients import ErrorLog, TopicIds, look_at_cluster, make_consumer
-from qtools.engines.kafka.end_offsets import EndOffsets, OffsetClients
-from qtools.engines.kafka.group_reader import GroupReader
-from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords
+from qtools.engines.kafka.consume.end_offsets import EndOffsets, OffsetClients
+from qtools.engines.kafka.consume.group_reader import GroupReader
+from qtools.engines.kafka.consume.partition import KafkaPartition, PartitionRecords
+from qtools.engines.kafka.consume.start_offsets import ReadingStart
 from qtools.engines.kafka.settings import KafkaSettings, reader_properties
-from qtools.engines.kafka.start_offsets import ReadingStart
 from qtools.engines.redelivery import DelayedDeliveries
 from qtools.engines.requirements import channel_exists, channel_goes_on
 from qtools.engines.run_end import PolledRunEnd
@@ -232,7 +232,7 @@ class KafkaSource(PolledRunEnd):
     def acknowledgement_timeout(self) -> float | None:
         return inf
 
-    # ── the readers' owner (group_reader.ReaderOwner) ──
+    # ── the readers' owner (contract.py) ──
 
     def grant(self, most: int) -> int:
         with self._lock:

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from qtools.engines.kafka.clients import CALL_TIMEOUT, ask
-from qtools.engines.kafka.partition import KafkaPartition
-from qtools.engines.kafka.waiting_partitions import Place
+from qtools.engines.kafka.consume.partition import KafkaPartition
+from qtools.engines.kafka.consume.waiting_partitions import Place
 
 log = logging.getLogger("qtools.kafka")
 

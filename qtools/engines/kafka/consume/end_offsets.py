@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from qtools.engines.kafka.client_errors import sentence_of
 from qtools.engines.kafka.clients import CALL_TIMEOUT, ErrorLog, ask, library, list_offsets, make_admin, make_consumer
-from qtools.engines.kafka.group_reader import GroupReader
+from qtools.engines.kafka.consume.group_reader import GroupReader
+from qtools.engines.kafka.consume.waiting_partitions import Place
 from qtools.engines.kafka.settings import KafkaSettings
-from qtools.engines.kafka.waiting_partitions import Place
 from qtools.errors import NetworkError, SourceDeleted
 from qtools.names import Subscription, is_ephemeral
 

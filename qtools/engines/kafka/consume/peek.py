@@ -15,7 +15,7 @@ from qtools.engines.kafka.client_errors import (
     sentence_of,
 )
 from qtools.engines.kafka.clients import CALL_TIMEOUT, ErrorLog, ask, library, look_at_cluster, make_consumer
-from qtools.engines.kafka.partition import KafkaPartition, partition_records
+from qtools.engines.kafka.consume.partition import KafkaPartition, partition_records
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import NetworkError, UsageError
 from qtools.message import Batch

@@ -13,12 +13,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from qtools.engines.kafka import client_errors as codes
 from qtools.engines.kafka.client_errors import NO_SUCH_TOPIC, OF_NETWORK, sentence_of
-from qtools.engines.kafka.partition import KafkaPartition, PartitionRecords, divide_records, lag_of, partition_records
-from qtools.engines.kafka.start_offsets import (
+from qtools.engines.kafka.consume.contract import ReaderOwner
+from qtools.engines.kafka.consume.partition import (
+    KafkaPartition,
+    PartitionRecords,
+    divide_records,
+    lag_of,
+    partition_records,
+)  # fmt: skip
+from qtools.engines.kafka.consume.start_offsets import (
     DeletedTopics,
     ReadingStart,
     as_partitions,
@@ -26,8 +33,8 @@ from qtools.engines.kafka.start_offsets import (
     places_without_group,
     warn_of_deleted,
 )  # fmt: skip
-from qtools.engines.kafka.thread_calls import ThreadCalls
-from qtools.engines.kafka.waiting_partitions import Place, WaitingPartitions
+from qtools.engines.kafka.consume.thread_calls import ThreadCalls
+from qtools.engines.kafka.consume.waiting_partitions import Place, WaitingPartitions
 
 log = logging.getLogger("qtools.kafka")
 
@@ -39,29 +46,6 @@ PAUSE_AFTER = 1.0  # s without room; while it is paused, the reader can take par
 OWNERSHIP_LOCK_TIMEOUT = 60.0  # s that a rebalance waits for a file of an archive that is being given its name
 LOOK_FOR_PARTITIONS = 30.0  # s between two looks for new partitions, without a group
 Result = TypeVar("Result")
-
-
-class ReaderOwner(Protocol):
-    """What a reader needs of its owner, the source. `grant` and `take` are called in the reader's thread, the other
-    methods in the event loop's."""
-
-    def grant(self, most: int) -> int:
-        """How many messages may be read now, at most `most`; they count as read until `take` says how many were."""
-
-    def take(self, granted: int, read: int) -> None:
-        """Of the messages that were granted, `read` were read."""
-
-    def make_partition(self, topic: str, number: int) -> KafkaPartition:
-        """A partition that was assigned; called in the reader's thread."""
-
-    def arrived(self, reader: GroupReader, found: list[tuple[KafkaPartition, PartitionRecords]]) -> None: ...
-
-    def taken_away(self, partitions: list[KafkaPartition]) -> None: ...
-
-    def reached(self, partition: KafkaPartition, offset: int) -> None:
-        """The end of a partition was read; the next message will have `offset`, or a higher one."""
-
-    def failed(self, topic: str, code: int, reason: str) -> None: ...
 
 
 class GroupReader:
