@@ -2,7 +2,7 @@
 
     $ python bench/compare.py                            everything
     $ python bench/compare.py pipe tail                  some of it: pipe, tail, bridge, archive, broker, kafka,
-                                                     nats, start
+                                                     nats, rabbitmq, start
     $ python bench/compare.py --nsq-bin ~/nsq/bin        NSQ's programs are there, not on PATH
     $ python bench/compare.py --json result.json         and every single run into a file
 
@@ -60,6 +60,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--nsqd", metavar="FILE", help="a real nsqd; default: QTOOLS_NSQD_BIN, or the one found")
     parser.add_argument("--nsq-bin", metavar="DIR", help="where NSQ's own programs are; default: PATH")
     parser.add_argument("--kafka", metavar="HOST:PORT", help="a running Kafka; default: one is started, with Java")
+    parser.add_argument("--rabbitmq", metavar="HOST:PORT", help="a running RabbitMQ; default: one is started")
     parser.add_argument("--qtools-bin", metavar="DIR", help="where ours are; default: beside this python, else PATH")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     given = parser.parse_args(argv)
@@ -135,6 +136,7 @@ def compare(given: argparse.Namespace, directory: Path) -> list[Table]:
         rounds=given.rounds,
         say=say,
         kafka=given.kafka,
+        rabbitmq=given.rabbitmq,
     )
     tables = []
     for section in dict.fromkeys(given.sections or SECTIONS):

@@ -82,7 +82,9 @@ ALSO: dict[str, frozenset[str]] = {
     # turns the shared flags into conditions of an end and a filter
     "cli/options.py": frozenset({"flow", "expressions"}),
     # decides which engine serves a URL
-    "engines/choice.py": frozenset({"engines/nsq", "engines/kafka", "engines/jetstream", "engines/redis"}),
+    "engines/choice.py": frozenset(
+        {"engines/nsq", "engines/kafka", "engines/jetstream", "engines/redis", "engines/amqp"}
+    ),
     "cli/schemas/flags.py": frozenset({"schemas"}),  # turns the flags for schemas into a decoder
     "cli/dedupe.py": frozenset({"flow", "expressions"}),  # uses the keys of flow in a thread
     "cli/consume_run.py": frozenset({"flow"}),  # puts steps before a sink

@@ -16,6 +16,7 @@ from measure.events import Events
 from measure.jetstream import jetstream
 from measure.kafka import kafka
 from measure.processes import run
+from measure.rabbitmq import rabbitmq
 from measure.rounds import Contender, Run, Series, take_turns
 from measure.table import ARCHIVE, BROKER, COMMAND, START, Table
 
@@ -54,6 +55,7 @@ class Bench:
     rounds: int
     say: Callable[[str], None]
     kafka: str | None = None  # HOST:PORT of a running Kafka; without it one is started
+    rabbitmq: str | None = None  # the same for RabbitMQ, with the user guest
     topics: Iterator[str] = field(default_factory=lambda: (f"bench-{n}" for n in itertools.count()))
 
     def start_broker(self, stack: ExitStack, name: str) -> Broker:
@@ -154,7 +156,7 @@ def start(bench: Bench) -> list[Table]:
 
 SECTIONS: dict[str, Callable[[Bench], list[Table]]] = {
     "pipe": pipe, "tail": tail, "bridge": bridge, "archive": archive, "broker": brokers, "kafka": kafka,
-    "nats": jetstream, "start": start,
+    "nats": jetstream, "rabbitmq": rabbitmq, "start": start,
 }  # fmt: skip
 
 

@@ -70,9 +70,17 @@ def _redis() -> EngineOptions:
     return ENGINE
 
 
+def _amqp() -> EngineOptions:
+    from qtools.engines.amqp.options import ENGINE
+
+    return ENGINE
+
+
 # The engines: the name, as url.SCHEMES has it → what the engine declares of its settings. It is imported only for an
 # engine that is used.
-ENGINES: dict[str, Callable[[], EngineOptions]] = {"NSQ": _nsq, "Kafka": _kafka, "NATS": _nats, "Redis": _redis}
+ENGINES: dict[str, Callable[[], EngineOptions]] = {
+    "NSQ": _nsq, "Kafka": _kafka, "NATS": _nats, "Redis": _redis, "RabbitMQ": _amqp,
+}  # fmt: skip
 
 
 def choose_broker(

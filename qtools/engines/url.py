@@ -41,18 +41,9 @@ SCHEMES = {
     "natss": Scheme("NATS", 4222, is_tls=True),
     "redis": Scheme("Redis", 6379),
     "rediss": Scheme("Redis", 6379, is_tls=True),
+    "amqp": Scheme("RabbitMQ", 5672),
+    "amqps": Scheme("RabbitMQ", 5671, is_tls=True),
 }
-# Schemes of engines that this version does not have: scheme → the engine.
-OTHER_ENGINES = {
-    "amqp": "RabbitMQ",
-    "amqps": "RabbitMQ",
-}
-
-
-def known_engines() -> str:
-    """The names of all engines, as a part of a sentence."""
-    *names, last = dict.fromkeys(known.engine for known in SCHEMES.values())
-    return f"{', '.join(names)} and {last}"
 
 
 def example_urls(place: str = "") -> str:
@@ -188,11 +179,6 @@ def _split_scheme(text: str, shown: str) -> tuple[str, str, str]:
     if found is None:
         raise AddressInvalid(shown, "is no URL such as nsq://HOST:4150")
     scheme = found[1].lower()
-    if scheme in OTHER_ENGINES:
-        raise AddressInvalid(
-            shown,
-            f"is an address of {OTHER_ENGINES[scheme]}, which this version does not have; it has {known_engines()}",
-        )
     if scheme not in SCHEMES:
         raise AddressInvalid(shown, f"has the unknown scheme {scheme!r}; known are {_listed(SCHEMES)}")
     return scheme, "://", text[found.end() :]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness import rabbitmq
 from harness.certificates import Certificates
 from harness.kafka import shared_node, why_not
 from harness.nats import NEW, OLD, why_no_nats
@@ -18,7 +19,7 @@ from tests.engines.clusters.memory import CumulativeMemoryCluster, MemoryCluster
 from tests.engines.clusters.nsq import NsqdCluster, QBrokerCluster
 from tests.engines.clusters.redis import RedisCluster, ValkeyCluster
 
-KAFKA = "kafka"
+KAFKA, RABBITMQ = "kafka", "rabbitmq"
 KINDS: dict[str, type[Cluster]] = {
     "q-broker": QBrokerCluster,
     "nsqd": NsqdCluster,
@@ -40,9 +41,11 @@ MARKS = {
     "nats": [_unless(why_no_nats(NEW))],
     "nats-2.9": [_unless(why_no_nats(OLD)), pytest.mark.slow],
     KAFKA: [pytest.mark.slow, pytest.mark.timeout(300)],
+    RABBITMQ: [pytest.mark.slow, pytest.mark.timeout(300)],
 }
-ALL = [pytest.param(kind, marks=MARKS.get(kind, [])) for kind in (*KINDS, KAFKA)]
-WITH_SERVER = [each for each in ALL if each.values[0] == KAFKA or KINDS[str(each.values[0])].has_server]
+LATE = (KAFKA, RABBITMQ)  # whose classes import what few tests need
+ALL = [pytest.param(kind, marks=MARKS.get(kind, [])) for kind in (*KINDS, *LATE)]
+WITH_SERVER = [each for each in ALL if each.values[0] in LATE or KINDS[str(each.values[0])].has_server]
 
 
 def cluster_class(kind: str) -> type[Cluster]:
@@ -52,6 +55,12 @@ def cluster_class(kind: str) -> type[Cluster]:
         from tests.engines.clusters.kafka import KafkaCluster
 
         return KafkaCluster
+    if kind == RABBITMQ:
+        if reason := rabbitmq.why_not():
+            pytest.skip(reason)
+        from tests.engines.clusters.rabbitmq import RabbitCluster
+
+        return RabbitCluster
     found = KINDS[kind]
     if issubclass(found, RedisCluster) and (reason := why_no_redis(found.kind)):
         pytest.skip(reason)

@@ -183,6 +183,10 @@ async def test_topics_are_created_as_asked(cluster: Cluster, topic: str) -> None
         else:
             require_for_publishing(engine, None, new)
     new = NewTopics(partitions=2) if has.partitions else NewTopics()
-    async with publishing(engine, new_topics=new) as publisher:
+    async with publishing(engine, new_topics=new, topics=(topic,)) as publisher:
+        if not cluster.keeps_without_channels:
+            (error,) = (await publisher.publish([(topic, [b"lost"])])).values()
+            assert "no queue is bound" in str(error)
+            assert await drain(engine, topic) == []  # it has a channel from now on
         assert await publisher.publish([(topic, [b"a"])]) == {}
     assert bodies_of(await drain(engine, topic)) == [b"a"]

@@ -48,7 +48,8 @@ class Cluster:
     and for the tests of security a class method `secured`: a server that wants TLS and a password. Its `url` is the one
     with TLS, `plain_url` the same without TLS.
 
-    What the server cannot do although its engine can is a class attribute: keeps_after_kill, has_history.
+    What the server cannot do although its engine can is a class attribute: keeps_after_kill, has_history,
+    keeps_without_channels.
     """
 
     has_server = True  # a process that can be stopped, killed and frozen
@@ -58,6 +59,7 @@ class Cluster:
     short_timeout = DEFAULTS
     short_time = 0.5  # s
     has_history = True  # whether its `since` and `peek` can be used: some servers of an engine have them, others do not
+    keeps_without_channels = True  # whether a topic keeps what is published before it has a channel
     fields: Mapping[str, Any] = {}  # settings that every client needs
     environ: Mapping[str, str] = {}  # with the right password
     wrong_environ: Mapping[str, str] = {}  # with a wrong one

@@ -124,11 +124,11 @@ class AmqpFrameReader:
         if data.startswith(b"AMQP"[: len(data)]):
             if len(data) >= 8:
                 version = ".".join(map(str, data[5:8]))
-                raise ProtocolError(f"the broker speaks AMQP {version}, and not 0-9-1", looks_like="AMQP")
+                raise ProtocolError(f"the broker speaks AMQP {version}, and not 0-9-1")
             return
         self._started = True
         if data[0] not in (METHOD, HEARTBEAT):
-            raise ProtocolError("its first bytes are no frame of AMQP", looks_like=guess_protocol(data))
+            raise ProtocolError("its first bytes are no frame of AMQP")
 
     def _take(self, kind: int, channel: int, payload: bytes, found: list[Frame]) -> None:
         if kind == HEARTBEAT:
@@ -207,14 +207,3 @@ class AmqpFrameReader:
     def __len__(self) -> int:
         """Bytes that are kept: of an incomplete frame, and of messages of which something is still to come."""
         return len(self._data) + sum(partial.have for partial in self._partial.values())
-
-
-def guess_protocol(data: bytes) -> str:
-    """The protocol of a peer's first bytes, "" if they resemble none that is known."""
-    for start, name in (
-        (b"HTTP", "HTTP"), (b"INFO ", "NATS"), (b"-ERR", "Redis"), (b"-", "Redis"), (b"\x15\3", "TLS"),
-        (b"\0\0\0", "NSQ or Kafka"),
-    ):  # fmt: skip
-        if data.startswith(start):
-            return name
-    return ""
