@@ -273,8 +273,31 @@ async def test_a_vhost_of_its_own(rabbitmq: RabbitCluster, topic: str) -> None:
         assert await publisher.publish([(topic, [b"a"])]) == {}
         (await read_all(source, 1)).finish()
     assert await engine.identity() != await rabbitmq.engine().identity()
-    assert topic in await engine.topics().look()
-    assert topic not in await rabbitmq.engine().topics().look()
+    for each, is_there in ((engine, True), (rabbitmq.engine(), False)):
+        topics = each.topics()
+        assert (topic in await topics.look()) is is_there
+        await topics.close()
+
+
+async def test_the_next_node_is_tried(rabbitmq: RabbitCluster, topic: str) -> None:
+    await rabbitmq.make_topic(topic, "own")
+    engine = rabbitmq.engine(url=f"amqp://127.0.0.1:1,{rabbitmq.node.address}")
+    await publish(engine, topic, [b"a"])
+    assert bodies_of(await drain(engine, topic)) == [b"a"]
+
+
+async def test_a_reader_that_does_not_read_stays_connected(rabbitmq: RabbitCluster, topic: str) -> None:
+    """Its memory is bounded, as the socket waits; heartbeats are sent meanwhile."""
+    await rabbitmq.make_topic(topic, "own")
+    await publish(rabbitmq.engine(), topic, [b"x" * 20_000] * 2000)
+    async with reading(rabbitmq.engine(rabbitmq.noticing), topic) as source:
+        await until(lambda: source.unread_bytes > 8_000_000)
+        await asyncio.sleep(4)  # time itself is what this is about: four heartbeats
+        assert source.unread_bytes < 12_000_000
+        batch = await read_all(source, 2000)
+        batch.finish()
+        assert (source.received, source.redelivered, source.reconnects) == (2000, 0, 0)
+    assert await drain(rabbitmq.engine(), topic) == []
 
 
 async def test_a_user_who_may_not_publish(rabbitmq: RabbitCluster, topic: str) -> None:

@@ -20,6 +20,7 @@ from qtools.engines.contract import Engine
 from tests.engines.clusters.cluster import DEFAULTS, Cluster
 
 VHOST = "%2F"
+COUNTED = 0.5  # s after which the management has counted again: its node counts every 200 ms
 SAVED = 2.0  # s until a new quorum queue outlives a SIGKILL of its node
 
 
@@ -33,7 +34,6 @@ class RabbitCluster(Cluster):
 
     def __init__(self, room: Path) -> None:
         self.node = RabbitNode(room)
-        self._made_at = 0.0  # when a queue was declared last
 
     @classmethod
     def secured(cls, room: Path, certificates: Certificates) -> RabbitCluster:
@@ -64,7 +64,7 @@ class RabbitCluster(Cluster):
     def kill(self) -> None:
         """RabbitMQ 3.10 keeps the directory of its quorum queues in a file that it saves half a second after a change.
         A queue that is younger has no leader after a SIGKILL, and stays so; docs/engines/rabbitmq.md says it."""
-        time.sleep(max(0.0, self._made_at + SAVED - time.monotonic()))
+        time.sleep(SAVED)
         self.node.kill()
 
     def freeze(self) -> None:
@@ -96,7 +96,6 @@ class RabbitCluster(Cluster):
                 queue = f"{topic}/{each}"
                 channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
                 channel.queue_bind(queue, topic)
-        self._made_at = time.monotonic()
 
     async def make_topic(self, topic: str, *channels: str, partitions: int = 1) -> None:
         await asyncio.to_thread(self._make, topic, channels)
@@ -127,6 +126,7 @@ class RabbitCluster(Cluster):
         return await asyncio.to_thread(self._drain, f"{topic}/{channel}")
 
     async def left(self, topic: str, channel: str) -> int:
+        await asyncio.sleep(COUNTED)
         found: dict[str, Any] | None = await asyncio.to_thread(
             self.node.api, "GET", f"/queues/{VHOST}/{quote(f'{topic}/{channel}', safe='')}"
         )
