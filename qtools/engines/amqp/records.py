@@ -21,7 +21,7 @@ from qtools.engines.amqp.protocol.deliveries import Envelope, Record
 from qtools.engines.amqp.protocol.properties import PERSISTENT, Properties, decode_properties
 from qtools.engines.amqp.protocol.values import Table
 from qtools.errors import MessageRefused, ProtocolError
-from qtools.message import Message, Messages
+from qtools.message import Messages
 
 LONGEST_KEY = 255  # bytes of a routing key
 MOST_ATTEMPTS = 65_535  # that a Message can hold
@@ -116,12 +116,16 @@ def id_of(properties: Properties) -> bytes:
 
 def messages_of(records: Sequence[Record], bodies: list[bytes], number: int) -> Messages:
     """Records as messages. number: of their channel, for the ids of those that have none."""
-    made = Messages([], [], [])
-    for record, body in zip(records, bodies, strict=True):
-        properties = decode_record(record)
-        ident = id_of(properties) or b"%04x%012x" % (number & 0xFFFF, record[2])
-        made.append(Message(timestamp_of(properties), attempts_of(record[0], properties), ident, body))
-    return made
+    decoded = [decode_record(record) for record in records]
+    return Messages(
+        [
+            id_of(properties) or b"%04x%012x" % (number & 0xFFFF, record[2])
+            for record, properties in zip(records, decoded, strict=True)
+        ],
+        bodies,
+        [timestamp_of(properties) for properties in decoded],
+        [attempts_of(record[0], properties) for record, properties in zip(records, decoded, strict=True)],
+    )
 
 
 def attributes_of(records: Sequence[Record], only: Container[str]) -> Attributes:
