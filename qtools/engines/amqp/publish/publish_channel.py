@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qtools.attributes import TOMBSTONE, Attributes
@@ -175,20 +175,20 @@ class PublishChannel:
         else:
             self.waiting[0] = rest
 
-    def _cut(self, segment: Segment, bodies: object) -> tuple[Segment, Segment | None, bool]:
+    def _cut(self, segment: Segment, bodies: Sequence[bytes]) -> tuple[Segment, Segment | None, bool]:
         """As much of a segment as is sent in one piece, the rest of it, and whether the piece is one large message."""
-        call, group = segment.call, segment.group
-        columns = call.groups[group][1]
-        size = count = 0
-        limit = self._accepted if self.largest is None else min(self._accepted, self.largest)
-        for place in segment.places[: self._most_count]:
-            length = len(columns[place])
-            if count and (size + length > self._most_bytes or length > limit):
-                break
-            count += 1
-            size += length
-            if length > limit:
+        places = segment.places[: self._most_count]
+        sizes = [len(bodies[place]) for place in places]
+        count, limit = len(sizes), self._accepted
+        if sum(sizes) > self._most_bytes or max(sizes) > limit:
+            if sizes[0] > limit:
                 return (*_split(segment, 1), True)
+            count, total = 1, sizes[0]
+            for size in sizes[1:]:
+                total += size
+                if total > self._most_bytes or size > limit:
+                    break
+                count += 1
         return (*_split(segment, count), False)
 
     def _encode(self, channel: AmqpChannel, part: Segment) -> list[bytes]:
