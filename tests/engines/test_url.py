@@ -18,7 +18,7 @@ from qtools.engines.url import (
     parse_url,
     split_address,
 )
-from qtools.errors import AddressInvalid, UsageError, without_userinfo
+from qtools.errors import AddressInvalid, without_userinfo
 from qtools.names import is_valid_name
 
 SECRET = "s3cret-of-the-test"
