@@ -22,7 +22,7 @@ class NatsCluster(Cluster):
 
     kind = NEW
     freeze_time = 3.0  # s
-    noticing = ConnectionFlags({}, {"ping_interval": "1s"})
+    noticing = ConnectionFlags({}, {"ping_interval": "1s", "ack_wait": "5s"})
     short_time = 2 * ACK_WAIT  # s
 
     def __init__(self, room: Path, config: Sequence[str] = ()) -> None:
