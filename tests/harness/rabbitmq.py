@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from harness.waiting import wait_until
 START_TIMEOUT = 120.0  # s
 # Where the script itself is: the one on PATH may change to another user, and writes to the system's directories.
 PLACES = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/opt/rabbitmq/sbin/rabbitmq-server")
+VHOST = "%2F"  # the default one, as a part of a path
 GUEST = ("guest", "guest")  # of a node that is not secured: what clients use by default
 SECURED = ("archivist", "the-password-of-the-tests")
 MOST_BYTES = 1_000_000  # of a message
@@ -42,7 +44,9 @@ def server_script() -> str | None:
 
 
 def why_not() -> str:
-    """Why there is no RabbitMQ here; "" if there is one."""
+    """Why there is no RabbitMQ here; "" if there is one, and the client that judges it."""
+    if find_spec("pika") is None:
+        return "no pika, the other client of RabbitMQ: install the extra test"
     return "" if server_script() and shutil.which("epmd") and shutil.which("erl") else NO_RABBITMQ
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from harness.rabbitmq import VHOST
 
 from qtools.attributes import Attributes
 from qtools.engines.connection_options import ConnectionFlags
@@ -16,8 +17,10 @@ from qtools.engines.contract import EndConditions, SourceOptions
 from qtools.errors import BrokerError, MessageRefused, SourceDeleted, StartError, TopicMissing, UsageError
 from qtools.flow.keying import FixedAttributes
 from qtools.names import Subscription
-from tests.engines.clusters.rabbitmq import VHOST, RabbitCluster
 from tests.engines.reading import BODIES, DEADLINE, bodies_of, drain, publish, publishing, read_all, reading, until
+
+if TYPE_CHECKING:  # it imports pika, which only these tests need
+    from tests.engines.clusters.rabbitmq import RabbitCluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -12,14 +12,13 @@ from urllib.parse import quote
 
 import pika
 from harness.certificates import Certificates
-from harness.rabbitmq import RabbitNode
+from harness.rabbitmq import VHOST, RabbitNode
 from pika.adapters.blocking_connection import BlockingChannel
 
 from qtools.engines.connection_options import ConnectionFlags
 from qtools.engines.contract import Engine
 from tests.engines.clusters.cluster import DEFAULTS, Cluster
 
-VHOST = "%2F"
 COUNTED = 0.5  # s after which the management has counted again: its node counts every 200 ms
 SAVED = 2.0  # s until a new quorum queue outlives a SIGKILL of its node
 

@@ -46,7 +46,7 @@ def test_frames(stream: bytes, cuts: list[int]) -> None:
     assert outcome(stream, cuts) == outcome(stream, []) == outcome(stream, list(range(len(stream))))
 
 
-@explore(300, data=st.binary(max_size=60))
+@explore(1000, data=st.binary(max_size=60))
 def test_any_bytes(data: bytes) -> None:
     assert outcome(data, []) == outcome(data, list(range(len(data))))
 
@@ -66,7 +66,7 @@ def test_a_session(stream: bytes, size: int) -> None:
         check_fit_to_show(error)
 
 
-@explore(300, data=spoilt(st.sampled_from([FULL.encode(), PLAIN.encode()])))
+@explore(500, data=spoilt(st.sampled_from([FULL.encode(), PLAIN.encode()])))
 def test_properties(data: bytes) -> None:
     try:
         found = decode_properties(data)
