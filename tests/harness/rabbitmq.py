@@ -51,7 +51,7 @@ def why_not() -> str:
 
 
 class RabbitNode:
-    """One node with one user, who may do all. settings: lines of rabbitmq.conf, beside those that it needs.
+    """One node with one user that has all permissions. settings: lines of rabbitmq.conf, beside those that it needs.
 
     plugins: beside management, whose HTTP API `api` asks.
     """
@@ -85,14 +85,14 @@ class RabbitNode:
     def log(self) -> str:
         return (self.room / "log").read_text(errors="replace")[-3000:]
 
-    def secure(self, certificates: Certificates) -> None:
-        """Listen with TLS, and on another address without; both want a password that is not the default one."""
+    def secure(self, certificates: Certificates, more: Mapping[str, Any] | None = None) -> None:
+        """Listen with TLS, and on another address without; both need a password that is not the default one."""
         self.user, self.password = SECURED
         self._settings |= {
             "listeners.ssl.1": self.tls_address, "ssl_options.certfile": certificates.server_cert,
             "ssl_options.keyfile": certificates.server_key,
             "ssl_options.cacertfile": certificates.ca, "ssl_options.verify": "verify_none",
-        }  # fmt: skip
+        } | dict(more or {})  # fmt: skip
 
     # ── the process ──
 

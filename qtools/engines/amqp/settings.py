@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0  # s for the connection and its handshake
 # s. A connection counts as lost after two that are missed. RabbitMQ proposes 60; an unplugged cable sends no error.
 HEARTBEAT = 20
-USER = PASSWORD = "guest"  # of every RabbitMQ that was not told otherwise; it is accepted from the same machine only
+USER = PASSWORD = "guest"  # RabbitMQ's default user; it is accepted from the same machine only
 MECHANISMS = ("PLAIN", "EXTERNAL")
 QUEUE_TYPES = ("quorum", "classic")
 

@@ -10,7 +10,6 @@ What exists is taken as it is. A refusal closes the channel on which it happens,
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 from typing import Any, NamedTuple
@@ -99,11 +98,7 @@ async def declare_queue(
 ) -> None:
     """Create the queue of a subscription and bind it, unless it exists. TopicMissing, UsageError, BrokerError."""
     if not queue.is_temporary and await count_ready(connection, queue.name) is not None:
-        if queue.is_ours:
-            # A run may have ended before it bound the queue. A user who may not do it reads what there is.
-            with contextlib.suppress(BrokerError):
-                await _bind(connection, queue.name, subscription.topic)
-        return
+        return  # its bindings are its owner's
     if not queue.is_ours:
         raise TopicMissing(f"{settings}: there is no queue {queue.name} in the vhost {settings.vhost} (NOT_FOUND)")
     topic = subscription.topic

@@ -159,6 +159,21 @@ async def test_a_classic_queue_of_another_client_is_taken_as_it_is(rabbitmq: Rab
     assert await drain(rabbitmq.engine(), topic) == []
 
 
+async def test_the_bindings_of_an_existing_queue_stay(rabbitmq: RabbitCluster, topic: str) -> None:
+    rabbitmq.node.api("PUT", f"/exchanges/{VHOST}/{topic}", {"type": "topic", "durable": True})
+    await asyncio.to_thread(declare, rabbitmq, f"{topic}/own")
+    binding = {"routing_key": "eu.*"}
+    rabbitmq.node.api("POST", f"/bindings/{VHOST}/e/{topic}/q/{quote(f'{topic}/own', safe='')}", binding)
+    async with reading(rabbitmq.engine(), topic) as source, publishing(rabbitmq.engine()) as publisher:
+        keys = FixedAttributes([Attributes(keys=[b"us.1", b"eu.1"])])
+        refused = await publisher.publish([(topic, [b"us", b"eu"])], attributes=keys)
+        assert list(refused) == [(0, 0)]
+        assert "for the key 'us.1'" in str(refused[0, 0])
+        batch = await read_all(source, 1)
+        assert batch.bodies == [b"eu"]
+        batch.finish()
+
+
 async def test_a_direct_exchange_is_refused(rabbitmq: RabbitCluster, topic: str) -> None:
     rabbitmq.node.api("PUT", f"/exchanges/{VHOST}/{topic}", {"type": "direct", "durable": True})
     with pytest.raises(UsageError, match=f"{topic} is a direct exchange"):

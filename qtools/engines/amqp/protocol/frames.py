@@ -34,7 +34,7 @@ from qtools.engines.amqp.protocol.methods import (
 )  # fmt: skip
 from qtools.errors import ProtocolError
 
-MOST_BYTES = 512 * 1024 * 1024  # of a message: the most that RabbitMQ can be told to accept
+MOST_BYTES = 512 * 1024 * 1024  # of a message: the most that RabbitMQ can be set to accept
 SMALLEST_FRAME_MAX = 4096  # of every peer, before connection.tune (4.2.3)
 
 _FRAME = struct.Struct(">BHI")
@@ -68,8 +68,8 @@ class _Partial:
 class AmqpFrameReader:
     """Parses what a server sends. frame_max: bytes of a frame, set after connection.tune; 0 is not allowed.
 
-    heartbeats: how many have come. Deliveries and acks are told from all else by the channel's own loop; they keep
-    their place among the other frames.
+    heartbeats: how many have come. Runs of deliveries and of acks have loops of their own, and keep their place among
+    the other frames.
     """
 
     __slots__ = ("_acks", "_data", "_partial", "_shapes", "_started", "frame_max", "heartbeats")

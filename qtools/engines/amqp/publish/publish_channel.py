@@ -44,8 +44,8 @@ class PublishCounts(Protocol):
 class PublishChannel:
     """Sends segments in order. queue: publish to this queue and not to exchanges. on_published: as PublisherOptions.
 
-    waiting: segments that are to be sent; the first one first. largest: the most bytes of a body, once the broker has
-    told it.
+    waiting: segments that are to be sent; the first one first. largest: the most bytes of a body, once it is known
+    from a refusal.
     """
 
     def __init__(
