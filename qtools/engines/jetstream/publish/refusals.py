@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtools.engines.jetstream.api import NOT_READY
 from qtools.engines.jetstream.protocol.pub_acks import NO_RESPONDERS, PubRefusal
-from qtools.errors import BrokerError, MessageRefused, QtoolsError
+from qtools.errors import BrokerError, MessageRefused, QtoolsError, one_line
 
 TOO_LARGE = 10054  # the stream's max_msg_size
 TOO_MANY_REQUESTS = 10167
@@ -17,7 +17,8 @@ class StreamRefused(BrokerError):
 
     def __init__(self, topic: str, err_code: int, text: str) -> None:
         self.topic, self.err_code = topic, err_code
-        super().__init__(str(err_code) if err_code else "", f"{topic}: {text}")
+        super().__init__(str(err_code) if err_code else "", text)
+        self.reason = f"{topic}: {one_line(text)}" + (f" (JetStream's error {err_code})" if err_code else "")
 
 
 def is_no_stream(refusal: PubRefusal) -> bool:
