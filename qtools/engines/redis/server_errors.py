@@ -8,7 +8,7 @@ a topic           WRONGTYPE NOPERM MOVED NOGROUP                        each of 
 from __future__ import annotations
 
 from qtools.engines.redis.protocol.replies import ErrorReply, Reply
-from qtools.errors import AuthError, BrokerError, PeerError
+from qtools.errors import AuthError, BrokerError, NetworkError, PeerError
 
 # With these nothing of a command was executed, and another attempt may succeed without anybody changing a message.
 PASSING = frozenset(
@@ -60,6 +60,12 @@ class RedisAuthError(AuthError, RedisRefused):
 def is_passing(reply: Reply) -> bool:
     """Whether `reply` is an error of PASSING."""
     return isinstance(reply, ErrorReply) and reply.code in PASSING
+
+
+def refusal_of(reply: ErrorReply, address: str, topic: str) -> NetworkError | RedisRefused:
+    """As `error_of`; NetworkError for an error of PASSING, after which what was asked is asked again."""
+    error = error_of(reply, address, topic)
+    return NetworkError(address, error.reason) if reply.code in PASSING else error
 
 
 def error_of(reply: ErrorReply, address: str, topic: str = "") -> RedisRefused:

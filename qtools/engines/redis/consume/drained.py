@@ -56,7 +56,10 @@ async def _is_group_drained(connection: RedisConnection, channel: GroupChannel, 
         reply = await connection.ask("XPENDING", channel.topic, channel.channel, "-", end, 1)
         if isinstance(reply, ErrorReply) or reply:
             return False
-    return await _is_empty(connection, channel.topic, state[b"last-delivered-id"], end)
+    is_empty = await _is_empty(connection, channel.topic, state[b"last-delivered-id"], end)
+    if is_empty and end == b"+":
+        channel.lag_messages = 0  # what was asked before is older
+    return is_empty
 
 
 async def _is_empty(connection: RedisConnection, topic: str, after: bytes, end: bytes) -> bool:

@@ -22,7 +22,7 @@ from qtools.engines.redis.consume.channel import StreamChannel
 from qtools.engines.redis.protocol import commands
 from qtools.engines.redis.protocol.replies import Entry, ErrorReply, Reply, as_map, entries_of
 from qtools.engines.redis.protocol.stream_ids import FIRST, StreamId
-from qtools.engines.redis.server_errors import PASSING, error_of
+from qtools.engines.redis.server_errors import PASSING, error_of, refusal_of
 from qtools.errors import NetworkError
 from qtools.names import Subscription
 
@@ -106,12 +106,12 @@ class GroupChannel(StreamChannel):
         self.is_created = True
 
     async def state(self, connection: RedisConnection) -> dict[bytes, Reply] | None:
-        """What XINFO GROUPS says of the group; None if there is none. RedisRefused, ConnectionLost."""
+        """What XINFO GROUPS says of the group; None if there is none. RedisRefused, NetworkError."""
         reply = await connection.ask("XINFO", "GROUPS", self.topic)
         if isinstance(reply, ErrorReply):
             if "no such key" in reply.text:
                 return None
-            raise error_of(reply, connection.address, self.topic)
+            raise refusal_of(reply, connection.address, self.topic)
         return next((found for found in map(as_map, reply) if found.get(b"name") == self.channel.encode()), None)
 
     # ── what others have left, and what is ours ──
@@ -145,6 +145,8 @@ class GroupChannel(StreamChannel):
             request = commands.read_group(self.channel, self.consumer, PAGE, self.topic, after.decode())
             (reply,) = await connection.request(request).done
             if isinstance(reply, ErrorReply):
+                if reply.code in PASSING:
+                    raise refusal_of(reply, connection.address, self.topic)
                 return []
             entries = [entry for _, some in entries_of(reply) for entry in some]
             if not entries:
@@ -161,7 +163,7 @@ class GroupChannel(StreamChannel):
             return []
         (reply,) = await connection.request(commands.claim(self.topic, self.channel, self.consumer, ids)).done
         if isinstance(reply, ErrorReply):
-            raise error_of(reply, connection.address, self.topic)
+            raise refusal_of(reply, connection.address, self.topic)
         entries = [entry for entry in reply if entry is not None and entry[1] is not None]
         self._note_gone(len(ids) - len(entries))
         self.note_again([entry[0] for entry in entries])

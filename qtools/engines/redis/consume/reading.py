@@ -20,6 +20,7 @@ from qtools.engines.redis.consume.temporary_channel import TemporaryChannel
 from qtools.engines.redis.protocol import commands
 from qtools.engines.redis.protocol.replies import Entry, ErrorReply, Reply, entries_of
 from qtools.engines.redis.server_errors import PASSING, error_of
+from qtools.errors import NetworkError
 
 log = logging.getLogger("qtools.redis")
 
@@ -107,18 +108,25 @@ async def _entries(channel: StreamChannel, owner: ReadingOwner, reply: Reply) ->
 
 
 async def tend(channel: GroupChannel | TemporaryChannel, owner: ReadingOwner) -> None:
-    """Look after what is not new."""
+    """Look after what is not new. What the server refuses for now is asked again."""
     loop = asyncio.get_running_loop()
     next_look = 0.0
-    while channel.commands is not None:
+    while (connection := channel.commands) is not None:
         now = loop.time()
-        if isinstance(channel, GroupChannel) and now >= next_look:
-            next_look = now + TEND_INTERVAL
-            await take_left(channel, owner)
-            channel.touch_old(now)
-            channel.send_unsent()
-            await _ask_for_lag(channel)
-        await _fetch_due(channel, owner)
+        try:
+            if isinstance(channel, GroupChannel) and now >= next_look:
+                next_look = now + TEND_INTERVAL
+                await take_left(channel, owner)
+                channel.touch_old(now)
+                channel.send_unsent()
+                await _ask_for_lag(channel)
+            await _fetch_due(channel, owner)
+        except NetworkError as error:
+            if not connection.is_open:
+                raise
+            log.info("%s: %s", channel.subscription, error)
+            await asyncio.sleep(TRY_AGAIN)
+            continue
         due = channel.next_due
         if due is not None and due <= loop.time():
             await asyncio.sleep(0.02)  # there is no room for it now

@@ -11,7 +11,7 @@ from qtools.engines.redis.connection import RedisConnection
 from qtools.engines.redis.consume.channel import StreamChannel
 from qtools.engines.redis.protocol import commands
 from qtools.engines.redis.protocol.replies import Entry, ErrorReply, as_map
-from qtools.engines.redis.server_errors import error_of
+from qtools.engines.redis.server_errors import refusal_of
 from qtools.names import Subscription
 
 
@@ -48,6 +48,6 @@ async def last_id(connection: RedisConnection, topic: str) -> bytes:
     if isinstance(reply, ErrorReply):
         if "no such key" in reply.text:
             return b"0-0"
-        raise error_of(reply, connection.address, topic)
+        raise refusal_of(reply, connection.address, topic)
     found: bytes = as_map(reply).get(b"last-generated-id", b"0-0")
     return found
