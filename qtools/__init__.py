@@ -1,6 +1,6 @@
 """qtools: small, independent commands for message queues, in the UNIX manner.
 
-They connect to any nsqd / nsqlookupd cluster, or to q-broker, the embedded broker, by NSQ's protocol. The layout:
+They connect to the message systems of engines/, or to q-broker, the embedded broker. The layout:
 
     errors.py names.py message.py attributes.py paths.py times.py
                   the base: plain data and rules, imported by everything

@@ -37,7 +37,7 @@ _LIST = "\n".join(f"  {name:<12} {job}" for name, job in COMMANDS.items())
 @click.argument("command", nargs=-1, metavar="COMMAND [ARGUMENT]...")
 @click.pass_context
 def _qtools(context: click.Context, command: tuple[str, ...]) -> None:
-    """Small commands for message queues, with the protocol of NSQ.
+    """Small commands for message queues: NSQ, Kafka, NATS JetStream, Redis Streams, RabbitMQ.
 
     `qtools pipe` runs `q-pipe`, and likewise for each of the commands.
     """
