@@ -169,3 +169,23 @@ async def test_topics_and_channels_are_deleted(nats_server: NatsServer, topic: s
         await delete(made, f"{topic}.b")
         assert topic not in {info.config.name for info in await api.streams_info()}
         await delete(made, f"{topic}.b")
+
+
+async def test_what_is_not_read_is_bounded_in_bytes(nats_server: NatsServer, topic: str) -> None:
+    """However many messages may be in flight."""
+    made = engine(nats_server.address)
+    bodies = [b"x" * 500_000] * 200
+    await publish(made, topic, bodies)
+    async with reading(made, topic, max_in_flight=100_000) as source:
+        most = 0
+        for _ in range(50):
+            await asyncio.sleep(0.02)  # nothing reads, and time itself is what this is about
+            most = max(most, source.unread_bytes)
+        assert 10_000_000 < most < 60_000_000
+        found = 0
+        async with asyncio.timeout(30):
+            while found < len(bodies):
+                batch = await source.read()
+                assert batch is not None
+                found += len(batch)
+                batch.finish()

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from qtools.errors import AuthError, BrokerError, PeerError, ProtocolError, SizeError
+from qtools.errors import AuthError, BrokerError, PeerError, ProtocolError, SizeError, one_line
 
 MOST_URLS = 1000  # of other servers; more are not kept
 
@@ -93,7 +93,7 @@ def explain_error(argument: bytes) -> ServerRefusal:
 
     https://docs.nats.io/reference/reference-protocols/nats-protocol#err
     """
-    text = argument.decode("utf-8", "replace")
+    text = one_line(argument.decode("utf-8", "replace"))
     folded = text.lower()
     if found := _PERMISSIONS.search(text):
         return ServerRefusal(AuthError("PERMISSIONS", text), False, found[2])

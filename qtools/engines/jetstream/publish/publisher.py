@@ -139,6 +139,8 @@ class JetStreamPublisher:
             task.cancel()
         await asyncio.gather(*self._checks, return_exceptions=True)
         await self._client.close()
+        if self.duplicates:
+            log.info("%s: had %d messages already, by their ids", self._settings, self.duplicates)
         for request in list(self._requests):
             if not request.done.done():
                 request.done.set_exception(NetworkError(str(self._settings), "the publisher was closed"))
