@@ -29,6 +29,7 @@ class RedisSettings(NamedTuple):
     tls_cert: str = ""
     tls_key: str = ""
     tls_insecure: bool = False
+    tls_key_password: str = ""
     msg_timeout: int = MSG_TIMEOUT
     max_length: int = 0
     resp: int = 2
@@ -48,5 +49,5 @@ class RedisSettings(NamedTuple):
 
     def tls_settings(self) -> TlsSettings | None:
         """None if nothing was said about TLS."""
-        files = TlsFiles(self.tls_ca, self.tls_cert, self.tls_key, self.tls_insecure)
+        files = TlsFiles(self.tls_ca, self.tls_cert, self.tls_key, self.tls_insecure, self.tls_key_password)
         return TlsSettings(self.tls, files, "a rediss:// URL") if self.tls or any(files) else None

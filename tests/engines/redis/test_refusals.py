@@ -47,6 +47,9 @@ async def test_a_stream_that_does_not_exist_is_created_only_if_asked(redis: Redi
         async with publishing(redis.engine(), new_topics=None, topics=(topic,)):
             pass
     assert ask(redis, "EXISTS", topic) == 0
+    async with publishing(redis.engine(), topics=(topic,)):
+        assert (ask(redis, "XLEN", topic), ask(redis, "XINFO", "GROUPS", topic)) == (0, [])
+    ask(redis, "DEL", topic)
     ask(redis, "SET", topic, "x")
     with pytest.raises(StartError, match="is no stream"):
         async with publishing(redis.engine(), topics=(topic,)):

@@ -139,6 +139,12 @@ def create_group(topic: str, group: str, after: Word) -> bytes:
     return encode("XGROUP", "CREATE", topic, group, after)
 
 
+def create_stream(topic: str) -> bytes:
+    """An empty stream: two commands, as only a group makes one, which is deleted again."""
+    make = encode("XGROUP", "CREATE", topic, "qtools-makes-the-stream", "$", "MKSTREAM")
+    return make + encode("XGROUP", "DESTROY", topic, "qtools-makes-the-stream")
+
+
 # A consumer that a process has left behind can be deleted only while nothing is pending for it, as XGROUP DELCONSUMER
 # drops that. A script looks and deletes in one step.
 _DELETE_CONSUMERS = """\

@@ -198,6 +198,10 @@ class RedisPublisher:
                 raise TopicMissing(str(self._no_such_topic(topic)))
             if isinstance(kind, bytes) and kind not in (b"none", b"stream"):
                 raise StartError(str(error_of(_WRONG_TYPE, self._where, topic)))
+            if kind == b"none":
+                (made, _) = await connection.request(commands.create_stream(topic), 2).done
+                if isinstance(made, ErrorReply) and made.code != "BUSYGROUP":
+                    raise StartError(str(error_of(made, self._where, topic)))
         if self._options.new_topics is not None:
             return
         for topic in self._options.later_topics:
