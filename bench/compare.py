@@ -2,7 +2,7 @@
 
     $ python bench/compare.py                            everything
     $ python bench/compare.py pipe tail                  some of it: pipe, tail, bridge, archive, broker, kafka,
-                                                     nats, rabbitmq, start
+                                                     nats, rabbitmq, redis, start
     $ python bench/compare.py --nsq-bin ~/nsq/bin        NSQ's programs are there, not on PATH
     $ python bench/compare.py --json result.json         and every single run into a file
 

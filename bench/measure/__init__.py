@@ -9,5 +9,6 @@ jetstream.py nats_py.py  JetStream, beside NATS's own client for Python
 sections.py    what is compared: pipe, tail, bridge, broker, start
 bridging.py    the bridge's part of it
 rabbitmq.py    RabbitMQ's part of it
+redis.py       Redis's part of it
 table.py       numbers as text
 """

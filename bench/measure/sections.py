@@ -17,6 +17,7 @@ from measure.jetstream import jetstream
 from measure.kafka import kafka
 from measure.processes import run
 from measure.rabbitmq import rabbitmq
+from measure.redis import redis
 from measure.rounds import Contender, Run, Series, take_turns
 from measure.table import ARCHIVE, BROKER, COMMAND, START, Table
 
@@ -156,7 +157,7 @@ def start(bench: Bench) -> list[Table]:
 
 SECTIONS: dict[str, Callable[[Bench], list[Table]]] = {
     "pipe": pipe, "tail": tail, "bridge": bridge, "archive": archive, "broker": brokers, "kafka": kafka,
-    "nats": jetstream, "rabbitmq": rabbitmq, "start": start,
+    "nats": jetstream, "rabbitmq": rabbitmq, "redis": redis, "start": start,
 }  # fmt: skip
 
 

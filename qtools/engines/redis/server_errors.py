@@ -7,7 +7,7 @@ a topic           WRONGTYPE NOPERM MOVED NOGROUP                        each of 
 
 from __future__ import annotations
 
-from qtools.engines.redis.protocol.replies import ErrorReply, Reply
+from qtools.engines.redis.protocol.replies import ErrorReply
 from qtools.errors import AuthError, BrokerError, NetworkError, PeerError
 
 # With these nothing of a command was executed, and another attempt may succeed without anybody changing a message.
@@ -57,17 +57,6 @@ class RedisAuthError(AuthError, RedisRefused):
         RedisRefused.__init__(self, reply, sentence, address, topic)
 
 
-def is_passing(reply: Reply) -> bool:
-    """Whether `reply` is an error of PASSING."""
-    return isinstance(reply, ErrorReply) and reply.code in PASSING
-
-
-def refusal_of(reply: ErrorReply, address: str, topic: str) -> NetworkError | RedisRefused:
-    """As `error_of`; NetworkError for an error of PASSING, after which what was asked is asked again."""
-    error = error_of(reply, address, topic)
-    return NetworkError(address, error.reason) if reply.code in PASSING else error
-
-
 def error_of(reply: ErrorReply, address: str, topic: str = "") -> RedisRefused:
     """The error for `reply` of the server at `address`, to a command that concerns `topic`."""
     sentence = _SENTENCES.get(reply.code, f"it answers {reply}")
@@ -84,3 +73,9 @@ def error_of(reply: ErrorReply, address: str, topic: str = "") -> RedisRefused:
         sentence = "it has too many clients (maxclients)"
     kind = RedisAuthError if reply.code in _OF_USER or "authentication failed" in sentence else RedisRefused
     return kind(reply, sentence, address, topic)
+
+
+def refusal_of(reply: ErrorReply, address: str, topic: str = "") -> NetworkError | RedisRefused:
+    """As `error_of`; NetworkError for an error of PASSING, after which what was asked is asked again."""
+    error = error_of(reply, address, topic)
+    return NetworkError(address, error.reason) if reply.code in PASSING else error

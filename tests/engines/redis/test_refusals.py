@@ -15,7 +15,7 @@ from harness.waiting import wait_until
 from qtools.engines.choice import ConnectionFlags
 from qtools.errors import AuthError, BrokerError, MessageRefused, NetworkError, StartError, TopicMissing
 from tests.engines.clusters.redis import RedisCluster
-from tests.engines.reading import BODIES, drain, publish, publishing, reading, until
+from tests.engines.reading import BODIES, drain, publish, publishing, read_all, reading, until
 from tests.engines.redis.conftest import start
 from tests.engines.redis.test_groups import ask
 
@@ -191,12 +191,14 @@ async def test_a_master_that_becomes_a_replica_is_left(
     with replica.client() as client:
         wait_until(lambda: b"master_link_status:up" in client.do("INFO", "replication"))
         both = valkey.engine(url=f"redis://{valkey.server.address},{replica.address}")
-        async with publishing(both) as publisher:
+        async with publishing(both) as publisher, reading(both, topic) as source:
             assert await publisher.publish([(topic, [b"a"])]) == {}
+            (await read_all(source, 1)).finish()
             wait_until(lambda: client.do("XLEN", topic) == 1)
             ask(valkey, "REPLICAOF", "127.0.0.1", replica.port)
             client.do("REPLICAOF", "NO", "ONE")
             assert await publisher.publish([(topic, [b"b"])]) == {}
+            assert (await read_all(source, 1)).bodies == [b"b"]
         assert [fields[1] for _, fields in client.do("XRANGE", topic, "-", "+")] == [b"a", b"b"]
 
 

@@ -14,7 +14,7 @@ from qtools.engines.redis.consume.group_channel import GroupChannel
 from qtools.engines.redis.consume.temporary_channel import TemporaryChannel, last_id
 from qtools.engines.redis.protocol import commands
 from qtools.engines.redis.protocol.replies import ErrorReply
-from qtools.engines.redis.server_errors import PASSING, error_of
+from qtools.engines.redis.server_errors import refusal_of
 from qtools.errors import SourceDeleted
 from qtools.names import Subscription
 
@@ -29,13 +29,13 @@ class Drained:
         self._ends: dict[Subscription, bytes] = {}  # the newest entries at the start
 
     async def note_ends(self, connection: RedisConnection) -> None:
-        """The streams end here now. RedisRefused, ConnectionLost."""
+        """The streams end here now. RedisRefused, NetworkError."""
         for subscription, channel in self._channels.items():
             self._ends[subscription] = await last_id(connection, channel.topic)
 
     async def look(self, connection: RedisConnection, *, at_start: bool = False) -> bool:
         """Whether nothing is left. at_start: of what there was at the start. SourceDeleted, RedisRefused,
-        ConnectionLost."""
+        NetworkError."""
         for subscription, channel in self._channels.items():
             end = self._ends.get(subscription, b"0-0") if at_start else b"+"
             if isinstance(channel, GroupChannel):
@@ -66,7 +66,5 @@ async def _is_empty(connection: RedisConnection, topic: str, after: bytes, end: 
     """Whether no entry comes after the id `after`, up to `end`."""
     (reply,) = await connection.request(commands.read_range(topic, b"(" + after, end, 1)).done
     if isinstance(reply, ErrorReply):
-        if reply.code in PASSING:
-            return False
-        raise error_of(reply, connection.address, topic)
+        raise refusal_of(reply, connection.address, topic)
     return not reply

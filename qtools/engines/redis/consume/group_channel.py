@@ -22,7 +22,7 @@ from qtools.engines.redis.consume.channel import StreamChannel
 from qtools.engines.redis.protocol import commands
 from qtools.engines.redis.protocol.replies import Entry, ErrorReply, Reply, as_map, entries_of
 from qtools.engines.redis.protocol.stream_ids import FIRST, StreamId
-from qtools.engines.redis.server_errors import PASSING, error_of, refusal_of
+from qtools.engines.redis.server_errors import PASSING, refusal_of
 from qtools.errors import NetworkError
 from qtools.names import Subscription
 
@@ -99,10 +99,10 @@ class GroupChannel(StreamChannel):
     # ── the group ──
 
     async def create(self, connection: RedisConnection, after: commands.Word) -> None:
-        """Create the group, if there is none, so that it begins after the id `after`. RedisRefused, ConnectionLost."""
+        """Create the group, if there is none, so that it begins after the id `after`. RedisRefused, NetworkError."""
         (reply,) = await connection.request(commands.create_group(self.topic, self.channel, after)).done
         if isinstance(reply, ErrorReply) and reply.code != "BUSYGROUP":
-            raise error_of(reply, connection.address, self.topic)
+            raise refusal_of(reply, connection.address, self.topic)
         self.is_created = True
 
     async def state(self, connection: RedisConnection) -> dict[bytes, Reply] | None:
@@ -126,8 +126,8 @@ class GroupChannel(StreamChannel):
         )
         (reply,) = await connection.request(request).done
         if isinstance(reply, ErrorReply):
-            if reply.code != "NOGROUP" and reply.code not in PASSING:
-                raise error_of(reply, connection.address, self.topic)
+            if reply.code != "NOGROUP":
+                raise refusal_of(reply, connection.address, self.topic)
             return []
         self._cursor = reply[0]
         self._note_gone(len(reply[2]) if len(reply) > 2 else sum(entry is None for entry in reply[1]))
@@ -145,9 +145,9 @@ class GroupChannel(StreamChannel):
             request = commands.read_group(self.channel, self.consumer, PAGE, self.topic, after.decode())
             (reply,) = await connection.request(request).done
             if isinstance(reply, ErrorReply):
-                if reply.code in PASSING:
+                if reply.code != "NOGROUP":
                     raise refusal_of(reply, connection.address, self.topic)
-                return []
+                break
             entries = [entry for _, some in entries_of(reply) for entry in some]
             if not entries:
                 break

@@ -19,7 +19,7 @@ from qtools.engines.redis.consume.group_channel import GroupChannel
 from qtools.engines.redis.consume.temporary_channel import TemporaryChannel
 from qtools.engines.redis.protocol import commands
 from qtools.engines.redis.protocol.replies import Entry, ErrorReply, Reply, entries_of
-from qtools.engines.redis.server_errors import PASSING, error_of
+from qtools.engines.redis.server_errors import ELSEWHERE, PASSING, refusal_of
 from qtools.errors import NetworkError
 
 log = logging.getLogger("qtools.redis")
@@ -94,11 +94,14 @@ async def _entries(channel: StreamChannel, owner: ReadingOwner, reply: Reply) ->
         where = channel.reader.address if channel.reader is not None else channel.address
         if reply.code == "NOGROUP":
             await owner.stream_gone(channel)
+        elif reply.code in ELSEWHERE and channel.reader is not None:
+            channel.reader.abort(refusal_of(reply, where))  # the address may lead elsewhere
+            await asyncio.sleep(TRY_AGAIN)
         elif reply.code in PASSING:
-            log.info("%s: %s", channel.subscription, error_of(reply, where))
+            log.info("%s: %s", channel.subscription, refusal_of(reply, where))
             await asyncio.sleep(TRY_AGAIN)
         elif reply.code != "UNBLOCKED":
-            raise error_of(reply, where, channel.topic)
+            raise refusal_of(reply, where, channel.topic)
         return None
     for _, entries in entries_of(reply):
         found = [entry for entry in entries if entry[1] is not None]
@@ -123,8 +126,8 @@ async def tend(channel: GroupChannel | TemporaryChannel, owner: ReadingOwner) ->
             await _fetch_due(channel, owner)
         except NetworkError as error:
             if not connection.is_open:
-                raise
-            log.info("%s: %s", channel.subscription, error)
+                return
+            log.info("%s: %s", channel.subscription, error)  # the server refuses it for now
             await asyncio.sleep(TRY_AGAIN)
             continue
         due = channel.next_due

@@ -186,7 +186,8 @@ class SourceConnections:
         self._start_task(self._tending, reading.tend(channel, self._owner))
 
     async def _read_group(self, channel: GroupChannel) -> None:
-        await reading.take_left(channel, self._owner)  # before what is new
+        with contextlib.suppress(NetworkError):  # `tend` tries again
+            await reading.take_left(channel, self._owner)  # before what is new
         await reading.read_group(channel, self._owner)
 
     def _start_task(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:

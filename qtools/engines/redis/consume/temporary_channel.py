@@ -22,7 +22,7 @@ class TemporaryChannel(StreamChannel):
         super().__init__(subscription, address, on_changed)
 
     async def begin_at_end(self, connection: RedisConnection) -> None:
-        """Read what is added from now on. RedisRefused, ConnectionLost."""
+        """Read what is added from now on. RedisRefused, NetworkError."""
         self.position = await last_id(connection, self.topic)
 
     def down(self) -> None:
