@@ -123,6 +123,25 @@ async def test_of_a_batch_with_an_invalid_message_only_that_one_is_refused(engin
     assert found == [body for body, key in zip(bodies, keys, strict=True) if key is not None] + [b"x"]
 
 
+async def test_an_invalid_message_does_not_refuse_those_of_other_publishes_in_its_batch(
+    engine: KafkaEngine, topic: str
+) -> None:
+    admin = make_admin(engine.settings)
+    made = NewTopic(topic, 1, 1, config={"cleanup.policy": "compact"})
+    await asyncio.to_thread(admin.create_topics([made])[topic].result)
+    keys = [None if number == 20 else b"%d" % number for number in range(40)]
+    async with publishing(engine, new_topics=None) as publisher:
+        answers = await asyncio.gather(
+            *(
+                publisher.publish([(topic, [b"%d" % n])], attributes=FixedAttributes([Attributes(keys=[key])]))
+                for n, key in enumerate(keys)
+            )
+        )
+    assert [number for number, refused in enumerate(answers) if refused] == [20]
+    found = bodies_of(await drain(engine, topic))
+    assert sorted(found) == sorted(b"%d" % number for number in range(40) if number != 20)
+
+
 async def test_a_run_with_since_that_receives_nothing_leaves_its_start_to_the_next_run(
     engine: KafkaEngine, topic: str
 ) -> None:

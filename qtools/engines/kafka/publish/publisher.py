@@ -39,11 +39,11 @@ from qtools.engines.kafka.clients import (
 from qtools.engines.kafka.publish.refusals import (
     Groups,
     HeaderNames,
+    Parts,
     PendingPublish,
-    Place,
     collect_refused,
     publish_in_parts,
-)
+)  # fmt: skip
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import BrokerError, MessageRefused, NetworkError, QtoolsError, StartError, TopicMissing
 from qtools.flow.contract import GroupAttributes, Refused
@@ -149,6 +149,8 @@ class KafkaPublisher:
             await self._wait_for_reports(request)
             if suspects := self._collect_refused(request, groups, refused):
                 async with self._enqueue_lock:  # no other message may come into their batches
+                    for producer in list(self._producers.values()):
+                        await self._wait_for_queue(producer, 0)
                     await publish_in_parts(groups, columns, suspects, refused, self._attempt)
         finally:
             self._requests -= 1
@@ -213,7 +215,7 @@ class KafkaPublisher:
         request.is_queued = self._has_queued = self._is_lingering = True
         return request
 
-    async def _attempt(self, groups: Groups, columns: Sequence[Attributes], refused: Refused) -> list[Place]:
+    async def _attempt(self, groups: Groups, columns: Sequence[Attributes], refused: Refused) -> Parts:
         """Publish all of `groups`. Adds to `refused`, and returns those that another message may have caused."""
         request = await self._enqueue_all(groups, columns, refused)
         await self._wait_for_reports(request)
@@ -282,17 +284,16 @@ class KafkaPublisher:
                     place += 1
             except BufferError:
                 request.left += place - before
-                await self._wait_for_room(producer)
+                await self._wait_for_queue(producer, len(producer) - 1)
             except library().KafkaException as error:
                 request.left += place - before
                 raise error_of_topic(topic, error.args[0], str(self._settings)) from error
             else:
                 request.left += place - before
 
-    async def _wait_for_room(self, producer: Any) -> None:
-        """Return when librdkafka's queue has become smaller."""
-        before = len(producer)
-        while len(producer) >= before:
+    async def _wait_for_queue(self, producer: Any, most: int) -> None:
+        """Return when at most `most` messages wait in librdkafka's queue or for their reports."""
+        while len(producer) > most:
             producer.poll(0)
             self._raise_if_fatal()
             await asyncio.sleep(POLL_INTERVAL)
@@ -332,7 +333,7 @@ class KafkaPublisher:
         if self._errors.fatal:
             raise BrokerError("FATAL", self._errors.fatal)
 
-    def _collect_refused(self, request: PendingPublish, groups: Groups, refused: Refused) -> list[Place]:
+    def _collect_refused(self, request: PendingPublish, groups: Groups, refused: Refused) -> Parts:
         """As `collect_refused`, for the reports of `request`."""
         for number, *_ in request.failed:
             self._targets.pop(groups[number][0], None)  # it may have changed, or be gone
