@@ -57,9 +57,10 @@ async def test_a_filter_passes_the_bytes_and_selects_from_the_value() -> None:
 
 def test_keys_and_routes_and_dedupe_keys_see_the_value() -> None:
     keying = Keying(compile_expression(".id"), (("t", compile_expression(".type")),))
-    keys, headers, failed = keying.evaluate([GOOD, BAD], [NO_VARIABLES] * 2)
-    assert keys == [b"9223372036854775808", None]
-    assert headers[0] == [("t", b"view")]
+    found, failed = keying.evaluate([GOOD, BAD], [NO_VARIABLES] * 2)
+    assert found.keys == [b"9223372036854775808", None]
+    assert found.headers is not None
+    assert found.headers[0] == [("t", b"view")]
     assert str(failed[1]) == "--key: it ends too early"
     routes = Routes([Route("", (To("views"),), when=compile_expression('.type == "view"'))])
     plan = routes.plan(batch([GOOD, DIGIT, BAD]))

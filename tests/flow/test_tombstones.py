@@ -79,9 +79,9 @@ def test_routes_see_null_and_keep_a_tombstone() -> None:
 
 def test_keys_and_headers_and_dedupe_keys_of_a_tombstone() -> None:
     keying = Keying(compile_expression(".a"), (("kind", compile_expression("type")),))
-    keys, headers, failed = keying.evaluate(BODIES, [NO_VARIABLES] * 4)
-    assert keys == [b"1", None, None, None]
-    assert headers == [[("kind", b"object")], [("kind", b"null")], [("kind", b"null")], []]
+    found, failed = keying.evaluate(BODIES, [NO_VARIABLES] * 4)
+    assert found.keys == [b"1", None, None, None]
+    assert found.headers == [[("kind", b"object")], [("kind", b"null")], [("kind", b"null")], []]
     assert {place: str(error) for place, error in failed.items()} == {3: "--key: it is not JSON (the body is empty)"}
     assert make_key(parse(TOMBSTONE), TOMBSTONE) is None
 
@@ -110,9 +110,9 @@ async def test_a_tombstone_is_not_encoded(select: str | None) -> None:
 
 def test_a_constant_has_a_result_for_every_body() -> None:
     keying = Keying(compile_expression('"k"'), (("src", compile_expression('"x"')), ("n", compile_expression("1 + 1"))))
-    keys, headers, failed = keying.evaluate(PLAIN, [NO_VARIABLES] * 4)
-    assert (keys, failed) == ([b"k"] * 4, {})
-    assert headers == [[("src", b"x"), ("n", b"2")]] * 4
+    found, failed = keying.evaluate(PLAIN, [NO_VARIABLES] * 4)
+    assert (found.keys, failed) == ([b"k"] * 4, {})
+    assert found.headers == [[("src", b"x"), ("n", b"2")]] * 4
     places, bodies, failed_by_filter = Filter(compile_expression("true"), compile_expression('"new"')).run(batch(PLAIN))
     assert (places, bodies, failed_by_filter) == ([0, 1, 2, 3], [b'"new"'] * 4, {})
     routes = Routes([Route("", (To("t", compile_expression('"events.\\("a")"')),), when=compile_expression("1 < 2"))])
@@ -137,5 +137,5 @@ def test_an_error_names_the_flag_that_needs_the_body(
         None if key is None else compile_expression(key),
         tuple((name, compile_expression(text)) for name, text in headers),
     )
-    _, _, failed = keying.evaluate([b"plain text"], [NO_VARIABLES])
+    _, failed = keying.evaluate([b"plain text"], [NO_VARIABLES])
     assert [str(error).startswith(str(blamed)) for error in failed.values()] == ([] if blamed is None else [True])
