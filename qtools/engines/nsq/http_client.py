@@ -127,11 +127,22 @@ async def ask_lookupd(http: HttpClient, path: str) -> tuple[int, bytes]:
     try:
         status, body = await http.get(path)
     except ConnectFailed as error:
-        advice = "" if isinstance(error, AnswerLate) else await _other_protocol(http.base)
+        is_known = isinstance(error, AnswerLate) or _refused_certificate(error)
+        advice = "" if is_known else await _other_protocol(http.base)
         raise ConnectFailed(error.address, advice or f"{error.reason} ({lookupd_hint(http.base)})") from error
     if status == 200 or (status == 404 and b"TOPIC_NOT_FOUND" in body):
         return status, body
     raise ProtocolError(f"{http.base} answers {status}: {lookupd_hint(http.base)}")
+
+
+def _refused_certificate(error: BaseException) -> bool:
+    """Whether the peer's TLS certificate is not trusted: then the peer gets no request at all."""
+    import ssl
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 async def _other_protocol(base: str) -> str:

@@ -32,7 +32,7 @@ def test_a_value_is_converted(key: str, value: Any, made: dict[str, Any]) -> Non
 
 
 def test_every_option_is_a_field_of_settings() -> None:
-    known = {field.name for field in fields(Settings)} | {"secret_file", "nsqd_http"}
+    known = {field.name for field in fields(Settings)} | {"secret_file", "tls_key_password_file", "nsqd_http"}
     assert {option.field for option in ENGINE.options.values()} <= known
 
 
