@@ -176,7 +176,9 @@ async def publish_in_parts(
                     del refused[number, place]
         if len(part) == 1:
             continue  # no other message was in its batch
-        left = [[(numbers[group], places[group][nth]) for group, nth in some] for some in suspected]
+        left: list[Sequence[Place]] = [
+            [(numbers[group], places[group][nth]) for group, nth in some] for some in suspected
+        ]
         if len(left) == 1 and len(left[0]) == len(part):
             left = _halves(part)
         parts += reversed(left)
