@@ -6,6 +6,7 @@ credentials.py   passwords, tokens, nkeys and files of credentials: what CONNECT
 connection.py    one socket that drives the protocol; opened within a time
 client.py        one connection to any of several servers, kept; requests and subscriptions over it
 api.py           JetStream's API: streams and consumers
+administration.py  creates, empties and deletes topics and channels
 topics.py        which topics there are, what waits in them, which cluster it is; deletes them
 engine.py        JetStream as commands see it, as engines/contract.py says
 

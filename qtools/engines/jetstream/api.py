@@ -33,13 +33,14 @@ class ApiRefused(BrokerError):
 
 class ConsumerState(NamedTuple):
     """What a consumer has left. pending: messages that it has not delivered; unfinished: that it has delivered, and
-    that are not finished; ack_floor: all messages up to this sequence of the stream are finished. config: as the server
-    has it."""
+    that are not finished; ack_floor: all messages up to this sequence of the stream are finished. readers: requests of
+    readers that wait for messages. config: as the server has it."""
 
     name: str
     pending: int
     unfinished: int
     ack_floor: int
+    readers: int
     config: dict[str, Any]
 
     @property
@@ -55,7 +56,7 @@ class ConsumerState(NamedTuple):
     def of(cls, found: dict[str, Any]) -> ConsumerState:
         return cls(
             found["name"], found.get("num_pending", 0), found.get("num_ack_pending", 0),
-            found.get("ack_floor", {}).get("stream_seq", 0), found.get("config", {}),
+            found.get("ack_floor", {}).get("stream_seq", 0), found.get("num_waiting", 0), found.get("config", {}),
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtools.engines.capabilities import Capabilities
-from qtools.engines.contract import PublisherOptions, SourceOptions
+from qtools.engines.contract import NewTopics, PublisherOptions, SourceOptions
 from qtools.engines.jetstream.settings import JetStreamSettings
 from qtools.message import Batch
 from qtools.names import LONGEST_NAME, Subscription
@@ -34,6 +34,8 @@ CAPABILITIES = Capabilities(
     tombstones=True,
     replicas=True,
     deletion=True,
+    creation=True,
+    emptying=True,
     dedupe_ids=True,
     retention=True,
     longest_name=LONGEST_NAME,
@@ -84,9 +86,19 @@ class JetStreamEngine:
 
     async def delete(self, topic: str, channel: str = "") -> None:
         """A topic that shares its stream with others loses its messages only."""
-        from qtools.engines.jetstream.topics import delete
+        from qtools.engines.jetstream.administration import delete
 
         await delete(topic, channel, self.settings)
+
+    async def create(self, topic: str, channel: str = "", new: NewTopics | None = None) -> bool:
+        from qtools.engines.jetstream.administration import create
+
+        return await create(topic, channel, new, self.settings)
+
+    async def empty(self, topic: str, channel: str = "") -> None:
+        from qtools.engines.jetstream.administration import empty
+
+        await empty(topic, channel, self.settings)
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         """The cluster, or the server without one, and the account: each account has streams of its own."""

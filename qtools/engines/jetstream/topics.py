@@ -1,4 +1,4 @@
-"""Which topics JetStream has, what waits in them, and which cluster it is; deletes them. In: settings. Out: plain data.
+"""Which topics JetStream has, what waits in them, and which cluster it is. In: settings. Out: plain data.
 
 A topic is a subject. Of a stream whose subjects have wildcards, the topics are the subjects with messages.
 """
@@ -97,26 +97,5 @@ async def cluster_identity(settings: JetStreamSettings) -> frozenset[tuple[str, 
         info = client.info
         account = await JetStreamApi(client).account()
         return frozenset({("nats", info.cluster or info.server_id, info.domain, account)})
-    finally:
-        await client.close()
-
-
-async def delete(topic: str, channel: str, settings: JetStreamSettings) -> None:
-    """Delete the stream of `topic`, or, where others share it, the messages of `topic`; or only the consumer `channel`.
-    What does not exist is deleted already. StartError, NetworkError, BrokerError."""
-    client = NatsClient(settings)
-    api = JetStreamApi(client)
-    await client.start()
-    try:
-        stream = await api.stream_of(topic)
-        info = None if stream is None else await api.stream_info(stream)
-        if stream is None or info is None:
-            return
-        if channel:
-            await api.delete_consumer(stream, channel)
-        elif info["config"].get("subjects") == [topic]:
-            await api.delete_stream(stream)
-        else:
-            await api.purge_topic(stream, topic)
     finally:
         await client.close()

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 from harness.nats import NatsServer
 
+from qtools.engines.administration import administered
 from qtools.engines.contract import SourceOptions
 from qtools.engines.deletion import delete
-from qtools.errors import SourceDeleted, TopicMissing, UsageError
+from qtools.errors import PeerError, SourceDeleted, TopicMissing, UsageError
 from qtools.names import Subscription
 from tests.engines.jetstream.conftest import MakeNats
 from tests.engines.jetstream.using import engine, streams
@@ -189,3 +190,22 @@ async def test_what_is_not_read_is_bounded_in_bytes(nats_server: NatsServer, top
                 assert batch is not None
                 found += len(batch)
                 batch.finish()
+
+
+async def test_a_channel_that_is_read_is_not_emptied(nats_server: NatsServer, topic: str) -> None:
+    """Its reader would lose its consumer. A topic is emptied all the same; one that does not exist is named."""
+    made = administered(engine(nats_server.address))
+    assert await made.create(topic, "own")
+    assert not await made.create(topic, "own")
+    await publish(made, topic, [b"a", b"b"])
+    async with reading(made, topic) as source:
+        (await read_all(source, 2)).finish()
+        with pytest.raises(PeerError, match=f"^{topic}/own is being read: end its readers first"):
+            await made.empty(topic, "own")
+        await publish(made, topic, [b"c"])
+        (await read_all(source, 1)).finish()
+    await made.empty(topic)
+    assert await drain(made, topic, "new") == []
+    for missing in ((f"{topic}-no", ""), (topic, "no")):
+        with pytest.raises(TopicMissing):
+            await made.empty(*missing)
