@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from qtools.errors import MessageRefused, Postponed
-from qtools.exec.outcomes import DEAD_LETTER, REQUEUE, Outcome
+from qtools.exec.outcomes import DEAD_LETTER, Outcome
 from qtools.exec.settling import Settling
 from qtools.flow.contract import FlowSource
 from qtools.message import Batch
@@ -198,7 +198,7 @@ class Dispatcher:
         except MessageRefused as error:
             self._settling.settle(batch, Outcome(DEAD_LETTER, None, str(error)))
         except Postponed as error:
-            self._settling.settle(batch, Outcome(REQUEUE, error.delay_ms / 1000, str(error)))
+            self._settling.postpone(batch, error)
         except BaseException:
             self._settling.give_back(batch)
             raise

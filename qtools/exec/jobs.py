@@ -11,12 +11,11 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
 
 from qtools.exec.arguments import CommandArguments
 from qtools.exec.outcomes import Exit
 from qtools.exec.output import CommandOutput, JobOutput
-from qtools.exec.process import find_program, input_file, signal_group, spawn, status_of
+from qtools.exec.process import find_program, input_file, not_prepared, signal_group, spawn, status_of
 from qtools.message import Batch
 
 KILL_AFTER = 5.0  # s between SIGTERM and SIGKILL
@@ -25,13 +24,14 @@ OnEnd = Callable[[Batch, Exit], None]
 
 
 class _Job:
-    """A command that runs."""
+    """A command that runs. is_given_up: `kill` has returned its batch, so that its end says nothing any more."""
 
-    __slots__ = ("batch", "output", "timed_out", "timer")
+    __slots__ = ("batch", "is_given_up", "output", "timed_out", "timer")
 
     def __init__(self, batch: Batch, output: JobOutput) -> None:
         self.batch = batch
         self.output = output
+        self.is_given_up = False
         self.timed_out = False
         self.timer: asyncio.TimerHandle | None = None
 
@@ -88,8 +88,14 @@ class Jobs:
         """Start a command for `batch`.
 
         CommandUnusable if it cannot be run, MessageRefused if this batch cannot be its argument, Postponed if the
-        system has no room for a process now.
+        system has no room for a process, its pipes and its files now.
         """
+        try:
+            self._start(batch)
+        except OSError as error:
+            raise not_prepared(self._path, error) from error
+
+    def _start(self, batch: Batch) -> None:
         words, environment = self._arguments.arguments(batch), self._arguments.environment(batch)
         output = self._output.of_job(b"%s\t" % environment[b"Q_ID"])
         try:
@@ -114,9 +120,10 @@ class Jobs:
 
     async def kill(self) -> list[Batch]:
         """End all commands, with their groups; return the batches of those that did not end by themselves."""
-        left = [job.batch for job in self._running.values()]
-        self._on_end = _ignore
-        for pid in self._running:
+        left = []
+        for pid, job in self._running.items():
+            job.is_given_up = True
+            left.append(job.batch)
             signal_group(pid, signal.SIGTERM)
         try:
             async with asyncio.timeout(KILL_AFTER):
@@ -148,9 +155,6 @@ class Jobs:
 
     def _ended(self, job: _Job, status: int, words: str) -> None:
         self._ending -= 1
-        self._on_end(job.batch, Exit(status, job.timed_out, words))
+        if not job.is_given_up:
+            self._on_end(job.batch, Exit(status, job.timed_out, words))
         self.wake()
-
-
-def _ignore(*_: Any) -> None:
-    pass

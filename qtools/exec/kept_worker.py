@@ -165,6 +165,7 @@ class _Worker(asyncio.SubprocessProtocol):
         self._has_answered = False
         self._timer: asyncio.TimerHandle | None = None
         self._timed_out = False
+        self._last_end = Exit(0)
         self._closed: asyncio.Future[None] | None = None
 
     # ── for the pool ──
@@ -184,13 +185,8 @@ class _Worker(asyncio.SubprocessProtocol):
     async def start(self) -> None:
         """Start the process; CommandUnusable."""
         self._closed = self._loop.create_future()
-        self._buffer, self._is_full, self._is_ending, self._has_answered, self._timed_out = (
-            b"",
-            False,
-            False,
-            False,
-            False,
-        )
+        self._buffer = b""
+        self._is_full = self._is_ending = self._has_answered = self._timed_out = False
         try:
             transport, _ = await self._loop.subprocess_exec(
                 lambda: self, self._workers.path, *self._workers.command[1:], stdin=PIPE, stdout=PIPE, stderr=None,
@@ -202,9 +198,11 @@ class _Worker(asyncio.SubprocessProtocol):
         self._stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
 
     def send(self, batch: Batch) -> None:
-        """Write the messages to the process."""
-        assert self._stdin is not None
+        """Write the messages to the process. One that ended while others were started has ended before it answered."""
         self._sent.append(batch)
+        if self._stdin is None:
+            self._workers.ended(self, self._last_end)
+            return
         self._stdin.write(self._workers.join(batch))
         if self._timer is None:
             self._restart_timer()
@@ -277,7 +275,8 @@ class _Worker(asyncio.SubprocessProtocol):
         self._is_ending = False
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        self._workers.ended(self, Exit(status if status is not None else 0, self._timed_out))
+        self._last_end = Exit(status if status is not None else 0, self._timed_out)
+        self._workers.ended(self, self._last_end)
 
     # ── answers ──
 

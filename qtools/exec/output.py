@@ -223,7 +223,8 @@ class _Pipe:
 
 
 class JobOutput:
-    """The output of one command. descriptors: the command's → ours, to be closed after its start (`started`)."""
+    """The output of one command. descriptors: the command's → ours, to be closed after its start (`started`). OSError
+    if the system has no room for another pipe or file."""
 
     def __init__(self, output: CommandOutput, tag: bytes) -> None:
         self._output = output
@@ -231,15 +232,24 @@ class JobOutput:
         self._pipes: list[_Pipe] = []
         self._files: list[tuple[OutputWriter, int]] = []
         self.descriptors: dict[int, int] = {}
-        for number, writer in ((1, output.stdout), (2, output.stderr)):
-            if output.is_grouped:
-                fd = _temporary_file()
-                self._files.append((writer, fd))
-                self.descriptors[number] = fd
-            elif number == 2 or output.has_tags:
-                pipe = _Pipe(writer, self._tag, keep=number == 2, on_closed=output.forget)
-                self._pipes.append(pipe)
-                self.descriptors[number] = pipe.command_end
+        try:
+            for number, writer in ((1, output.stdout), (2, output.stderr)):
+                self._open(number, writer)
+        except OSError:
+            self.started()
+            self.abandon()
+            raise
+
+    def _open(self, number: int, writer: OutputWriter) -> None:
+        """Open what the command gets as its descriptor `number`, unless that is ours."""
+        if self._output.is_grouped:
+            fd = _temporary_file()
+            self._files.append((writer, fd))
+            self.descriptors[number] = fd
+        elif number == 2 or self._output.has_tags:
+            pipe = _Pipe(writer, self._tag, keep=number == 2, on_closed=self._output.forget)
+            self._pipes.append(pipe)
+            self.descriptors[number] = pipe.command_end
 
     def started(self) -> None:
         """The command has its descriptors, or could not be started."""

@@ -20,6 +20,7 @@ from qtools.errors import CommandUnusable, MessageRefused, Postponed, QtoolsErro
 # Python ignores these, and a program that is started would ignore them too.
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 START_AGAIN_MS = 1000  # when the system has no room for another process
+_NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def find_program(name: str) -> str:
@@ -70,12 +71,19 @@ def spawn(path: str, arguments: list[bytes], environment: Mapping[bytes, bytes],
         raise _explained(path, arguments, error) from error
 
 
+def not_prepared(path: str, error: OSError) -> QtoolsError:
+    """The error for a command whose pipes and files could not be opened: Postponed if the system has no room for them
+    now, else one that ends the run."""
+    text = f"{path} could not be started: {error.strerror or error}"
+    return Postponed(text, START_AGAIN_MS) if error.errno in _NO_ROOM else QtoolsError(text)
+
+
 def _explained(path: str, arguments: Sequence[bytes], error: OSError) -> QtoolsError:
     if error.errno == errno.E2BIG:
         size = sum(map(len, arguments))
         return MessageRefused(f"the arguments have {size:,} bytes, more than the system allows: let it read stdin")
-    if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        return Postponed(f"{path} could not be started: {error.strerror}", START_AGAIN_MS)
+    if error.errno in _NO_ROOM:
+        return not_prepared(path, error)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         # The file is there: it is the interpreter in its first line that is missing.
         is_there = os.path.exists(path)

@@ -77,6 +77,13 @@ class Settling:
             error.exit_status = outcome.exit_status
             self._on_failure(error)
 
+    def postpone(self, batch: Batch, error: Postponed) -> None:
+        """Requeue messages for which no command could be started now. Such attempts do not count for --max-attempts: a
+        message that was never worked on is not a dead letter."""
+        self.counts.requeued += len(batch)
+        self._log.log("requeued", [str(error)] * len(batch))
+        batch.requeue(error.delay_ms)
+
     def give_back(self, batch: Batch) -> None:
         """Requeue messages that were not worked on, or not to their end."""
         self.counts.returned += len(batch)

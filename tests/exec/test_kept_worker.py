@@ -106,13 +106,15 @@ def test_a_worker_that_hangs(shell: Shell, broker: Broker, topic: str) -> None:
     assert "3 done, 1 requeued" in done.err
 
 
-@pytest.mark.parametrize("command", [["true"], ["sh", "-c", "exit 3"]])
+@pytest.mark.parametrize("command", [["-j1", "--", "true"], ["-j6", "--", "true"], ["--", "sh", "-c", "exit 3"]])
 def test_a_worker_that_never_answers(shell: Shell, broker: Broker, topic: str, command: list[str]) -> None:
+    """Of six workers the first ones have ended before the last one has started."""
     broker.create(topic, "me")
     broker.fill(topic, [b"%d" % number for number in range(10)])
-    done = shell.run("q-exec", f"{topic}/me", "--keep", *FAST, *broker.flags, "--", *command)
+    done = shell.run("q-exec", f"{topic}/me", "--keep", *FAST, *broker.flags, *command)
     assert done.status == 1
     assert "has ended 3 times without an answer, the last time with exit status" in done.err
+    assert "Traceback" not in done.err
     assert broker.depth(topic, "me").held == 10
 
 
