@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import stat
@@ -188,8 +189,6 @@ class _Run:
 
     def _watch_stdout(self) -> None:
         """End the run when the reader of a pipe on stdout has closed it: each command would end by SIGPIPE."""
-        import asyncio
-
         if not self.options.keeps and stat.S_ISFIFO(os.fstat(STDOUT).st_mode):
             loop = asyncio.get_running_loop()
 

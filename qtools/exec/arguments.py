@@ -55,11 +55,6 @@ class CommandArguments:
         # Variables of this name are a message's, and not those of a q-exec around this one.
         self._inherited = {name: value for name, value in os.environb.items() if not name.startswith(PREFIX)}
 
-    @property
-    def replaces(self) -> bool:
-        """Whether the body is an argument, and the command has no input."""
-        return bool(self._places)
-
     def arguments(self, batch: Batch) -> list[bytes]:
         """The program and its arguments for `batch`. MessageRefused if its body cannot be an argument."""
         if not self._places:

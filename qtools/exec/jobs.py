@@ -15,10 +15,8 @@ from collections.abc import Callable
 from qtools.exec.arguments import CommandArguments
 from qtools.exec.outcomes import Exit
 from qtools.exec.output import CommandOutput, JobOutput
-from qtools.exec.process import find_program, input_file, not_prepared, signal_group, spawn, status_of
+from qtools.exec.process import KILL_AFTER, find_program, input_file, not_prepared, signal_group, spawn, status_of
 from qtools.message import Batch
-
-KILL_AFTER = 5.0  # s between SIGTERM and SIGKILL
 
 OnEnd = Callable[[Batch, Exit], None]
 

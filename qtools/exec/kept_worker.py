@@ -18,13 +18,12 @@ from typing import cast
 
 from qtools.errors import CommandUnusable, QtoolsError, one_line
 from qtools.exec.outcomes import DEAD_LETTER, FINISH, REQUEUE, Exit, Outcome, parse_answer
-from qtools.exec.process import find_program, signal_group
+from qtools.exec.process import KILL_AFTER, find_program, signal_group
 from qtools.exec.settling import Settling
 from qtools.formats.encoders import make_format
 from qtools.message import Batch
 
-MOST_ENDS = 3
-KILL_AFTER = 5.0  # s between SIGTERM and SIGKILL
+MOST_ENDS = 3  # in a row without an answer: a command that answers nothing would be started again for ever
 LONGEST_ANSWER = 65_536  # bytes of a line on stdout
 
 
@@ -52,7 +51,7 @@ class KeptWorkers:
     ) -> None:
         self.command = command
         self.path = find_program(command[0])
-        self.timeout = timeout
+        self.timeout = timeout  # s
         self._join = make_format(form, delimiter).join
         self.bodies_for = bodies_for
         self.delimiter = delimiter if form == "raw" else b""
@@ -168,7 +167,7 @@ class _Worker(asyncio.SubprocessProtocol):
         self._last_end = Exit(0)
         self._closed: asyncio.Future[None] | None = None
 
-    # ── for the pool ──
+    # ── what KeptWorkers calls ──
 
     @property
     def is_running(self) -> bool:

@@ -19,6 +19,7 @@ from qtools.errors import CommandUnusable, MessageRefused, Postponed, QtoolsErro
 
 # Python ignores these, and a program that is started would ignore them too.
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+KILL_AFTER = 5.0  # s between SIGTERM and SIGKILL
 START_AGAIN_MS = 1000  # when the system has no room for another process
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
@@ -59,7 +60,7 @@ def spawn(path: str, arguments: list[bytes], environment: Mapping[bytes, bytes],
     """Start the program at `path`; return its process id. descriptors: its descriptor → ours.
 
     CommandUnusable if it cannot be run, Postponed if the system has no room for a process now, MessageRefused if the
-    arguments are longer than the system allows.
+    arguments, or the variables, are longer than the system allows.
     """
     try:
         return os.posix_spawn(
@@ -68,7 +69,7 @@ def spawn(path: str, arguments: list[bytes], environment: Mapping[bytes, bytes],
             setpgroup=0, setsigmask=(), setsigdef=_DEFAULT_SIGNALS,
         )  # fmt: skip
     except OSError as error:
-        raise _explained(path, arguments, error) from error
+        raise _explained(path, arguments, environment, error) from error
 
 
 def not_prepared(path: str, error: OSError) -> QtoolsError:
@@ -78,10 +79,16 @@ def not_prepared(path: str, error: OSError) -> QtoolsError:
     return Postponed(text, START_AGAIN_MS) if error.errno in _NO_ROOM else QtoolsError(text)
 
 
-def _explained(path: str, arguments: Sequence[bytes], error: OSError) -> QtoolsError:
+def _explained(
+    path: str, arguments: Sequence[bytes], environment: Mapping[bytes, bytes], error: OSError
+) -> QtoolsError:
     if error.errno == errno.E2BIG:
         size = sum(map(len, arguments))
-        return MessageRefused(f"the arguments have {size:,} bytes, more than the system allows: let it read stdin")
+        more = sum(len(name) + len(value) for name, value in environment.items())
+        return MessageRefused(
+            f"the arguments have {size:,} bytes, and the variables {more:,}, more than the system allows: a body can be"
+            " read from stdin"
+        )
     if error.errno in _NO_ROOM:
         return not_prepared(path, error)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):

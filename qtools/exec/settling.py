@@ -5,6 +5,7 @@ letters.
     requeue ─▶ Batch.requeue with the delay of --backoff, or, after --max-attempts, a dead letter
     dead-letter ─▶ published ─▶ Batch.finish
     stop ─▶ Batch.requeue at once, and the run ends
+    no command could be started now ─▶ Batch.requeue after a moment
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from qtools.exec.outcomes import DEAD_LETTER, FINISH, REQUEUE, Outcome
 from qtools.message import Batch
 from qtools.routing.dead_letter_sink import DeadLetterSink
 
-LONGEST_DELAY = 3600.0  # s, nsqd's --max-req-timeout
+LONGEST_DELAY = 3600.0  # s, the default of nsqd's --max-req-timeout: it refuses a longer delay
 
 
 @dataclass(slots=True)

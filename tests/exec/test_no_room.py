@@ -21,7 +21,7 @@ FEW_FILES = ["sh", "-c", 'ulimit -n 30; exec "$@"', "sh", *words_for("q-exec")]
 
 @pytest.mark.parametrize("form", ["--tag", "--group"])
 def test_messages_wait_for_descriptors(shell: Shell, broker: Broker, topic: str, form: str) -> None:
-    """Sixty commands at once need more files than a process may open here. No message is a dead letter because of it."""
+    """Sixty commands need more files than a process may open here. No message is a dead letter because of it."""
     broker.create(topic, "me")
     broker.fill(topic, [b"x"] * 60)
     words = [f"{topic}/me", "-n60", form, "-j60", "--max-attempts", "1", *broker.flags, "--", "sleep", "0.2"]
