@@ -17,7 +17,7 @@ from qtools.cli.types import format_duration, plural
 from qtools.engines.contract import Source
 from qtools.tail.output import Output
 
-INTERVAL = 1.0  # s
+INTERVAL = 1.0  # s between two looks
 NOT_CONNECTED = "no broker is connected"
 
 
@@ -51,11 +51,12 @@ class WaitingLine:
         printed = self._output.printed
         if printed != self._printed:
             self._printed, self._printed_at = printed, time.monotonic()
-        elif not self._output.is_writing:
-            self._draw()
+        elif not self._output.is_writing and not self._draw():
+            return
         self._timer = self._loop.call_later(INTERVAL, self._look)
 
-    def _draw(self) -> None:
+    def _draw(self) -> bool:
+        """Draw the line. Returns False if stderr is no terminal any more: the line ends then."""
         ago = format_duration(round(time.monotonic() - self._printed_at + INTERVAL))
         line = f"waiting for {self._where}" if self._source.connected else f"{NOT_CONNECTED}; waiting for {self._where}"
         if self._printed:
@@ -63,6 +64,7 @@ class WaitingLine:
         try:
             sys.stderr.write("\r\x1b[K" + line[: os.get_terminal_size(sys.stderr.fileno()).columns - 1])
             sys.stderr.flush()
-            self._drawn = True
         except OSError:
-            self._timer.cancel()
+            return False
+        self._drawn = True
+        return True
