@@ -21,7 +21,7 @@ PROGRAMS = Path(sys.executable).parent
 MARK = "QTOOLS_TEST_MARK"
 
 
-SECTIONS = "pipe, tail, bridge, archive, broker, kafka, nats, start"
+SECTIONS = "pipe, tail, bridge, archive, broker, kafka, nats, rabbitmq, redis, start"
 
 
 @pytest.fixture
