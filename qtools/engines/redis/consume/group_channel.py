@@ -89,6 +89,15 @@ class GroupChannel(StreamChannel):
         for ids in unsent:
             self._acknowledge(ids)
 
+    def known_ids(self) -> set[bytes]:
+        """Also those that are finished, and whose acknowledgement was not answered."""
+        known = super().known_ids()
+        for _, ids in self._acks:
+            known.update(ids)
+        for ids in self._unsent:
+            known.update(ids)
+        return known
+
     def down(self) -> None:
         """The connection is lost."""
         self._unsent = [*(ids for _, ids in self._acks), *self._unsent]

@@ -119,9 +119,9 @@ async def tend(channel: GroupChannel | TemporaryChannel, owner: ReadingOwner) ->
         try:
             if isinstance(channel, GroupChannel) and now >= next_look:
                 next_look = now + TEND_INTERVAL
+                channel.send_unsent()
                 await take_left(channel, owner)
                 channel.touch_old(now)
-                channel.send_unsent()
                 await _ask_for_lag(channel)
             await _fetch_due(channel, owner)
         except NetworkError as error:
