@@ -8,13 +8,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
+DIST := $(CURDIR)/dist
 # Said aloud: one that does not write bytecode as it goes (PYTHONDONTWRITEBYTECODE) still installs it.
 INSTALL := "$(BIN)/python" -m pip install -qq --compile --no-input --disable-pip-version-check
 SOURCES := $(shell find qtools -name __pycache__ -prune -o -print)
 INSTALLED := $(if $(wildcard $(VENV)/.tested),$(VENV)/.compiled,$(VENV)/.used)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cover prove bench site clean
+.PHONY: help demo test cover prove bench site dist clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installs into one environment would spoil it
 
@@ -56,6 +57,19 @@ bench: $(VENV)/.compiled ## measure the hot loops, then the commands side by sid
 site: $(VENV)/.tested ## make a web site of docs/ in site/; a link that leads nowhere fails
 	@"$(BIN)/mkdocs" build --strict --quiet
 	@echo "open site/index.html"
+
+# The same sources give the same bytes: the date in them is that of the commit, or of the files of an unpacked sdist.
+# The wheel is built from the sdist, which shows that the sdist is complete.
+dist: $(VENV)/.tested ## build the sdist, and the wheel from it, into dist/
+	@rm -rf "$(DIST)"; mkdir -p "$(DIST)/unpacked"
+	@if [ -z "$$SOURCE_DATE_EPOCH" ] && [ -e .git ]; then SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	elif [ -z "$$SOURCE_DATE_EPOCH" ]; then \
+	    SOURCE_DATE_EPOCH=$$("$(BIN)/python" -c 'import os; print(int(os.stat("pyproject.toml").st_mtime))'); fi; \
+	export SOURCE_DATE_EPOCH; \
+	"$(BIN)/python" -m hatchling build -t sdist -d "$(DIST)" >/dev/null && \
+	tar -xzf "$(DIST)"/qtools_cli-*.tar.gz -C "$(DIST)/unpacked" && \
+	cd "$(DIST)/unpacked"/qtools_cli-* && "$(BIN)/python" -m hatchling build -t wheel -d "$(DIST)" >/dev/null
+	@rm -rf "$(DIST)/unpacked"; ls "$(DIST)"/*
 
 clean: ## remove the environment and everything else that was made
 	rm -rf $(VENV) build dist site htmlcov .coverage .coverage.* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
