@@ -13,9 +13,7 @@ from qtools.cli.program import program
 
 _names = click.argument("names", nargs=-1, required=True, metavar="TOPIC[/CHANNEL]...")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and how much would go; do nothing.")
-_yes = click.option(
-    "--yes", "-y", is_flag=True, help="Do not ask. Without a terminal there is nobody to ask: then it is needed."
-)
+_yes = click.option("--yes", "-y", is_flag=True, help="Do not ask. It is needed where no terminal is there to ask on.")
 _STATUS = "Exit status: 0 done, 1 failed, not confirmed, or no such topic or channel, 2 usage, 3 could not start."
 
 
@@ -29,7 +27,9 @@ def _run(action: str, names: tuple[str, ...], given: dict[str, Any], **more: Any
     chosen = subscriptions_of(engine, words)
     asks = not more.pop("yes", True)
     can_ask = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-    return run_program(lambda _: change(engine, action, chosen, asks=asks, can_ask=can_ask, show=show, **more))
+    return run_program(
+        lambda signals: change(engine, action, chosen, signals, asks=asks, can_ask=can_ask, show=show, **more)
+    )
 
 
 @program("q-admin create", epilog=f"\b\nExamples:\n  q-admin create orders/mail\n\n{_STATUS}")

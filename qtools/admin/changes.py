@@ -5,30 +5,38 @@ ask how much is there ─▶ say it ─▶ confirmed ─▶ do it
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from qtools.admin.listing import statistics_of
 from qtools.admin.rows import Row, left_in
 from qtools.cli import logs
+from qtools.cli.run import Signals
 from qtools.cli.types import plural
+from qtools.cli.worker import Worker
 from qtools.engines import deletion
 from qtools.engines.administration import administered
+from qtools.engines.capabilities import advice_without, what_is_missing
 from qtools.engines.contract import Engine, NewTopics
-from qtools.engines.requirements import require
+from qtools.engines.requirements import require_for_publishing
 from qtools.errors import QtoolsError, StartError, TopicMissing, UsageError
 from qtools.names import Subscription
 
 NEEDED = {"create": "creation", "delete": "deletion", "empty": "emptying", "pause": "pause", "unpause": "pause"}
 DONE = {"create": "created", "delete": "deleted", "empty": "emptied", "pause": "paused", "unpause": "resumed"}
 DESTROYS = ("delete", "empty")
+# What to do with an engine that lacks what an action needs, where that is not what a flag needs it for.
+INSTEAD = {"pause": "stop the programs that read the channel", "unpause": "nothing can be paused"}
 
 
 async def change(
     engine: Engine,
     action: str,
     names: Sequence[Subscription],
+    signals: Signals,
     *,
     dry_run: bool,
     asks: bool,
@@ -37,13 +45,12 @@ async def change(
     new: NewTopics | None = None,
 ) -> int:
     """Do `action` with all of `names`; return the exit status. asks: it has to be confirmed. can_ask: there is a
-    terminal. show: say what was done. TopicMissing before anything is done if one of the names does not exist."""
-    require(engine, NEEDED[action], f"q-admin {action}")
-    if new is not None and new.partitions:
-        require(engine, "partitions", "--create-topics")
-    if new is not None and new.replicas:
-        require(engine, "replicas", "--create-topics")
-    what = [f"{_name(name)}" for name in names]
+    terminal. show: say what was done. Before anything is done: UsageError for what the engine cannot do; TopicMissing
+    if one of the names whose messages would be dropped does not exist."""
+    if missing := what_is_missing(engine.capabilities, NEEDED[action]):
+        raise UsageError(f"q-admin {action}: {missing}: {INSTEAD.get(action) or advice_without(NEEDED[action])}")
+    require_for_publishing(engine, None, new)
+    what = [_name(name) for name in names]
     if action in DESTROYS:
         rows = {row["topic"]: row for row in await statistics_of(engine)}
         what = [f"{_name(name)} ({_contents(name, rows, engine)})" for name in names]
@@ -56,7 +63,7 @@ async def change(
             raise UsageError(f"q-admin {action} drops messages: give --yes, or --dry-run to see which")
         for each in what:
             print(f"{action} {each}", file=sys.stderr)
-        if not _confirmed(f"on {engine}? [y/N] "):
+        if not await _is_confirmed(f"on {engine}? [y/N] ", signals):
             logs.log(logging.ERROR, "nothing was changed")
             return 1
     failed = 0
@@ -115,9 +122,16 @@ def _name(name: Subscription) -> str:
     return f"{name.topic}/{name.channel}" if name.channel else name.topic
 
 
-def _confirmed(question: str) -> bool:
+async def _is_confirmed(question: str, signals: Signals) -> bool:
+    """Ask on the terminal. A thread waits for the answer, so that the event loop notices Ctrl-C, which means no."""
     print(question, end="", file=sys.stderr, flush=True)
-    try:
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except (OSError, KeyboardInterrupt):
-        return False
+    stopped = asyncio.Event()
+    signals.on_stop(stopped.set)
+    stopping = asyncio.ensure_future(stopped.wait())
+    answer = Worker("question").call(os.read, sys.stdin.fileno(), 100)
+    await asyncio.wait((answer, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if answer.done() and answer.exception() is None:
+        return answer.result().strip().lower() in (b"y", b"yes")
+    print(file=sys.stderr)  # no line feed of the user's has ended the line
+    return False

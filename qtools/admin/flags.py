@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -14,13 +14,17 @@ from qtools.names import LONGEST_NAME, Subscription, check_channel, check_topic
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each topic.")
 
-sort_option = click.option(
-    "--sort",
-    type=click.Choice(["name", "depth", "in-flight", "messages", "rate"]),
-    default="name",
-    show_default=True,
-    help="Sort topics by this, the largest first.",
-)
+
+def sort_option(*columns: str) -> Callable[[Any], Any]:
+    """--sort by the name, or by one of `columns`, which a subcommand has."""
+    return click.option(
+        "--sort",
+        type=click.Choice(["name", *columns]),
+        default="name",
+        show_default=True,
+        help="Sort topics by this, the largest first.",
+    )
+
 
 connection = shared.all_of(shared.broker_options, shared.connection_options, shared.logging_options)
 

@@ -42,7 +42,7 @@ async def print_topics(
             ]
         )  # fmt: skip
         if channels:
-            cells += map(_channel_cells, sorted_rows(row["channels"], "name" if sort == "rate" else sort))
+            cells += map(_channel_cells, sorted_rows(row["channels"], sort))
     _print_lines(table(head, cells, width) if cells else [])
     return 0
 

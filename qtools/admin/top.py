@@ -43,7 +43,7 @@ class Top:
         self._looked_at = 0.0
         self._changed: asyncio.Event = asyncio.Event()
         self._ends = False
-        self._work: asyncio.Task[None] | None = None
+        self._work: asyncio.Task[None] | None = None  # a look into a channel, or a pause
 
     async def once(self, *, as_json: bool) -> int:
         """Look twice, print what was found with rates, and return the exit status."""
@@ -76,11 +76,13 @@ class Top:
         """Draw until a key or a signal ends it; return the exit status. Errors of the first look are raised."""
         statistics = self._engine.statistics()
         keyboard = Keyboard(sys.stdin.fileno(), self._press)
+        has_entered = False
         try:
             self._screen.rows = await self._look(statistics)
             signals.on_stop(self._end)
             keyboard.start()
             os.write(1, ENTER.encode())
+            has_entered = True
             while not self._ends:
                 self._draw()
                 await self._wait_for_change()
@@ -88,7 +90,8 @@ class Top:
                     await self._look_again(statistics)
         finally:
             keyboard.close()
-            os.write(1, LEAVE.encode())
+            if has_entered:
+                os.write(1, LEAVE.encode())
             if self._work is not None:
                 self._work.cancel()
                 await asyncio.wait((self._work,))
@@ -130,7 +133,10 @@ class Top:
             self._end()
         elif todo and (name := self._screen.asked or self._screen.current()) is not None:
             self._screen.asked = None
-            self._work = asyncio.create_task(self._do(todo, name))
+            if self._work is not None and not self._work.done():
+                self._screen.note = "the broker has not answered yet"
+            else:
+                self._work = asyncio.create_task(self._do(todo, name))
         self._changed.set()
 
     async def _do(self, todo: str, name: Subscription) -> None:
@@ -139,6 +145,7 @@ class Top:
         capability = "peek" if todo == "look" else "pause"
         if missing := what_is_missing(self._engine.capabilities, capability):
             screen.note = missing
+            self._changed.set()
             return
         try:
             if todo == "look":

@@ -46,7 +46,7 @@ Exit status: 0 done, 1 failed, 2 usage, 3 could not start.
     help="Ask for statistics this often.",
 )
 @click.option("--once", is_flag=True, help="Print a table once, after one --interval, in which rates are measured.")
-@flags.sort_option
+@flags.sort_option("depth", "in-flight", "rate")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print a line of JSON for each topic.")
 @flags.connection
 def top(patterns: tuple[str, ...], interval: float, once: bool, sort: str, as_json: bool, **given: Any) -> int:
@@ -66,13 +66,12 @@ def top(patterns: tuple[str, ...], interval: float, once: bool, sort: str, as_js
     ):
         raise UsageError("q-admin top needs a terminal: --once prints a table once")
     engine, _ = engine_for(given, ())
-    by = "depth" if sort == "messages" else sort
     is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "dumb") == "dumb"
     encoding = (sys.stdout.encoding or "").lower() if sys.stdout is not None else ""
     plain = is_plain or not encoding.startswith("utf")
 
     async def watch(signals: Any) -> int:
-        made = Top(engine, patterns, interval=interval, sort=by, plain=plain)
+        made = Top(engine, patterns, interval=interval, sort=sort, plain=plain)
         return await (made.once(as_json=as_json) if once else made.run(signals))
 
     return run_program(watch)

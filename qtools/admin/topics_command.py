@@ -27,7 +27,7 @@ Exit status: 0 done, also if no topic matches; 1 failed, 2 usage, 3 could not st
 )
 @click.argument("patterns", nargs=-1, metavar="[GLOB]...")
 @click.option("--channels", "-c", is_flag=True, help="Print a line for each channel too.")
-@flags.sort_option
+@flags.sort_option("depth", "in-flight", "messages")
 @flags.json_option
 @flags.connection
 def topics(patterns: tuple[str, ...], channels: bool, sort: str, as_json: bool, **given: Any) -> int:

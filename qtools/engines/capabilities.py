@@ -70,7 +70,7 @@ _WITHOUT = {
     "tombstones": ("has no tombstones", "leave messages without a body out"),
     "creation": ("creates no topics", "publish to the topic"),
     "emptying": ("does not drop what waits", "read it, or delete the topic"),
-    "deletion": ("does not delete topics", "leave the flag out"),
+    "deletion": ("does not delete topics", "use the tools of the broker"),
     "retention": ("deletes what all channels have finished", "leave the flag out"),
     "partitions": ("has no partitions", "use --create-topics default"),
     "replicas": ("does not set how many replicas there are", "use --create-topics default"),

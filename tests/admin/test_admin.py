@@ -69,8 +69,13 @@ def test_what_destroys_is_confirmed(shell: Shell, broker: Broker, topic: str, te
     terminal.type(b"n\n")
     assert running.wait().status == 1
     assert broker.depth(topic, "mail").held == 7
-    running = shell.start("q-admin", "empty", f"{topic}/mail", *broker.flags, stdin=terminal.fd, stderr=terminal.fd)
     terminal.wait_shown(b"nothing was changed")
+    running = shell.start("q-admin", "delete", f"{topic}/mail", *broker.flags, stdin=terminal.fd, stderr=terminal.fd)
+    terminal.wait_shown(f"delete {topic}/mail (7 messages unfinished)".encode())
+    running.signal(signal.SIGINT)  # as Ctrl-C
+    assert running.wait().status == -signal.SIGINT
+    assert broker.depth(topic, "mail").held == 7
+    running = shell.start("q-admin", "empty", f"{topic}/mail", *broker.flags, stdin=terminal.fd, stderr=terminal.fd)
     terminal.type(b"y\n")
     assert running.wait().status == 0
     assert broker.depth(topic, "mail").held == 0
@@ -155,6 +160,8 @@ def test_usage_errors(shell: Shell, broker: Broker) -> None:
         (["tops"], "there is no subcommand 'tops': did you mean top?"),
         (["top"], "needs a terminal: --once prints a table once"),
         (["top", "--json"], "--json goes with --once"),
+        (["top", "--once", "--sort", "messages"], "'messages' is not one of 'name', 'depth', 'in-flight', 'rate'"),
+        (["topics", "--sort", "rate"], "'rate' is not one of"),
         (["create", "a/b", "--create-topics", "partitions=3"], "NSQ has no partitions"),
         (["delete", "bad name", "-y"], "topic name 'bad name' has ' '"),
         (["pause"], "missing argument"),
