@@ -11,9 +11,9 @@ from typing import Any
 
 from qtools.attributes import Attributes
 from qtools.engines.connections.in_flight import Delivery
-from qtools.engines.jetstream.protocol.ack_subject import deliveries_place, parse_ack_subject
+from qtools.engines.jetstream.protocol.ack_subject import deliveries_place, parse_ack_subject, redelivered
 from qtools.engines.jetstream.protocol.attributes import HeaderFields
-from qtools.message import Message, Messages
+from qtools.message import Messages
 
 MOST_ATTEMPTS = 65_535  # that a Message can hold
 
@@ -34,13 +34,26 @@ class JetStreamDelivery(Delivery):
 
     def messages_of(self, records: Sequence[Any], bodies: list[bytes]) -> Messages:
         """The id of a message is its sequence in the stream, as 16 digits of hex."""
-        made = Messages.of_nothing()
-        for record, body in zip(records, bodies, strict=True):
-            told = parse_ack_subject(ack_of(record))
-            timestamp = _fields_of(record).timestamp or told.timestamp
-            attempts = min(told.deliveries, MOST_ATTEMPTS)
-            made.append(Message(timestamp, attempts, b"%016x" % told.stream_sequence, body))
-        return made
+        ids: list[bytes] = []
+        timestamps: list[int] = []
+        attempts: list[int] = []
+        if not records:
+            return Messages(ids, bodies, timestamps, attempts)
+        place = deliveries_place(ack_of(records[0]))
+        for record in records:
+            is_plain = record.__class__ is bytes
+            try:
+                words = (record if is_plain else record[0]).split(b".")
+                deliveries, sequence, timestamp = int(words[place]), int(words[place + 1]), int(words[place + 3])
+            except (IndexError, ValueError):
+                told = parse_ack_subject(ack_of(record))  # it says what is wrong
+                deliveries, sequence, timestamp = told.deliveries, told.stream_sequence, told.timestamp
+            if not is_plain:
+                timestamp = _fields_of(record).timestamp or timestamp
+            ids.append(b"%016x" % sequence)
+            timestamps.append(timestamp)
+            attempts.append(deliveries if deliveries < MOST_ATTEMPTS else MOST_ATTEMPTS)
+        return Messages(ids, bodies, timestamps, attempts)
 
     def attributes_of(self, records: Sequence[Any], only: Container[str] = Attributes._fields) -> Attributes:
         columns: dict[str, Any] = {}
@@ -58,10 +71,13 @@ class JetStreamDelivery(Delivery):
         return Attributes(**columns)
 
     def delivered_more_than(self, times: int, records: Sequence[Any]) -> dict[int, int]:
+        acks = [ack_of(record) for record in records]
+        if times > 0 and not redelivered(acks):  # as nearly always
+            return {}
         found: dict[int, int] = {}
-        place = deliveries_place(ack_of(records[0])) if records else 0
-        for index, record in enumerate(records):
-            deliveries = int(ack_of(record).split(b".", place + 1)[place])
+        place = deliveries_place(acks[0]) if acks else 0
+        for index, ack in enumerate(acks):
+            deliveries = int(ack.split(b".", place + 1)[place])
             if deliveries > times:
                 found[index] = deliveries
         return found
