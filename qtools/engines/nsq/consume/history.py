@@ -27,6 +27,8 @@ from qtools.names import Subscription
 
 logger = logging.getLogger("qtools.client")
 
+_NUMBERS = struct.Struct(">qH")  # a timestamp and attempts, as NSQ sends them with a message
+
 
 class PeekOrigin:
     """The Origin of messages that were read without being taken: there is nothing to acknowledge."""
@@ -122,8 +124,10 @@ async def peek(source: Subscription, brokers: Brokers, settings: Settings, count
 
 
 def _message(shown: dict[str, Any]) -> Message:
+    """The message in one object of a broker's answer; struct.error where a number is none, or too large."""
     body = base64.b64decode(shown["body_base64"], validate=True) if "body_base64" in shown else shown["body"].encode()
-    return Message(shown["timestamp"], shown["attempts"], shown["id"].encode(), body)
+    timestamp, attempts = _NUMBERS.unpack(_NUMBERS.pack(shown["timestamp"], shown["attempts"]))
+    return Message(timestamp, attempts, shown["id"].encode(), body)
 
 
 def _query(source: Subscription) -> str:
