@@ -84,7 +84,7 @@ $(VENV)/.made:
 
 $(VENV)/.used: pyproject.toml $(SOURCES) | $(VENV)/.made
 	@echo "installing qtools into $(VENV)"
-	@$(INSTALL) '.[fast,snappy,kafka,redis]'
+	@$(INSTALL) '.[fast,snappy,regex,kafka,redis]'
 	@touch $@
 
 $(VENV)/.tested: pyproject.toml | $(VENV)/.made

@@ -348,6 +348,8 @@ class Writer:
             return compile_pattern(pattern.value, mode)
         except ValueError as error:
             raise ExpressionError(self.text, pattern.start + 1, f"in this pattern, {error}") from None
+        except ImportError as error:
+            raise ExpressionError(self.text, node.start + 1, str(error)) from error
 
 
 def compile_node(text: str, node: Node, *, regex: bool = True) -> Evaluate:

@@ -5,7 +5,7 @@ contains a match. ValueError with the reason for a pattern that needs backtracki
 another way than jq: look-around, back references, possessive quantifiers, atomic groups.
 
 \d, \w and \s are those of Unicode, as in jq; \b is that of ASCII, and the flag i maps one character to one ("ß" is not
-"SS"). No other engine is used.
+"SS"). No other engine is used. RE2 comes with the extra `regex`, which not every installation has.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+MISSING = "test(…) needs one more package: pip install 'qtools-cli[regex]'"
 # g and l change only where a match ends, or how many there are, not whether there is one; s is always on in jq.
 FLAGS = "gilpsx"
 # Letters, marks, digits and connectors, and also circled letters and the numbers of Latin-1, as in jq's engine.
@@ -154,8 +155,11 @@ def _why(group: str) -> str:
 
 def compile_pattern(pattern: str, flags: str = "") -> Callable[[str], Any]:
     """A function that searches a text for `pattern`, and returns None if there is no match. ValueError with the
-    reason."""
-    import re2  # imported late, as few expressions have patterns
+    reason; ImportError with what to install if RE2 is not there."""
+    try:
+        import re2  # imported late, as few expressions have patterns
+    except ImportError as error:
+        raise ImportError(MISSING) from error
 
     options = re2.Options()
     options.log_errors = False
