@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtools.engines.capabilities import Capabilities
-from qtools.engines.contract import PublisherOptions, SourceOptions
+from qtools.engines.contract import NewTopics, PublisherOptions, SourceOptions
 from qtools.engines.redis.settings import RedisSettings
 from qtools.message import Batch
 from qtools.names import LONGEST_NAME, Subscription
@@ -32,6 +32,8 @@ CAPABILITIES = Capabilities(
     keys_and_headers=True,
     empty_messages=True,
     tombstones=True,
+    creation=True,
+    emptying=True,
     deletion=True,
     retention=True,
     longest_name=LONGEST_NAME,
@@ -74,11 +76,21 @@ class RedisEngine:
 
         return await peek(subscription, self.settings, count)
 
+    async def create(self, topic: str, channel: str = "", new: NewTopics | None = None) -> bool:
+        from qtools.engines.redis.topic_changes import change, create
+
+        return await change(self.settings, lambda connection: create(connection, topic, channel))
+
+    async def empty(self, topic: str, channel: str = "") -> None:
+        from qtools.engines.redis.topic_changes import change, empty
+
+        await change(self.settings, lambda connection: empty(connection, topic, channel))
+
     async def delete(self, topic: str, channel: str = "") -> None:
         """A topic is deleted only if it is a stream."""
-        from qtools.engines.redis.looks import delete
+        from qtools.engines.redis.topic_changes import change, delete
 
-        await delete(topic, channel, self.settings)
+        await change(self.settings, lambda connection: delete(connection, topic, channel))
 
     async def identity(self) -> frozenset[tuple[str, ...]]:
         """The run of the server, and the history that it shares with its replicas."""

@@ -1,5 +1,5 @@
-"""What can be seen of a server without reading it: topics, depths, the first entries; and deletes. In: settings. Out:
-plain data."""
+"""What can be seen of a server without reading it: topics, depths, the first entries. In: settings. Out: plain
+data."""
 
 from __future__ import annotations
 
@@ -118,23 +118,6 @@ async def _pending_entries(connection: RedisConnection, subscription: Subscripti
     asked = b"".join(commands.read_range(topic, found[0], found[0]) for found in reply)
     replies = await connection.request(asked, len(reply)).done
     return [entry for found in replies if isinstance(found, list) for entry in found]
-
-
-async def delete(topic: str, channel: str, settings: RedisSettings) -> None:
-    """Delete a stream, or a group of it. StartError, NetworkError, RedisRefused."""
-    connection = await connect_at_start(settings)
-    try:
-        kind = await connection.ask("TYPE", topic)
-        if kind == b"none":
-            return
-        if kind != b"stream":
-            raise error_of(kind if isinstance(kind, ErrorReply) else WRONG_TYPE, connection.address, topic)
-        words = ("XGROUP", "DESTROY", topic, channel) if channel else ("UNLINK", topic)
-        reply = await connection.ask(*words)
-        if isinstance(reply, ErrorReply):
-            raise error_of(reply, connection.address, topic)
-    finally:
-        await connection.drop()
 
 
 # ── topics and depths ──

@@ -33,6 +33,7 @@ RELEASED = "qtools-released"  # the consumer of what readers have given back; it
 RELEASED_IDLE_MS = 10 * 365 * 86_400_000  # longer than any msg_timeout, so that it is taken at once
 LEFT_BEHIND_MS = 3_600_000  # after which a consumer that holds nothing is deleted
 PAGE = 1000  # entries of one question about what is pending
+HISTORY = 100  # entries of one read of what is pending for us, with their bodies
 MOST_SCANNED = 100  # entries that one XAUTOCLAIM takes at most; it looks at ten times as many
 
 
@@ -151,7 +152,7 @@ class GroupChannel(StreamChannel):
         """Entries that are pending for our consumer and are not known here: their reply was lost with a connection."""
         connection, found, after = self.commands, [], FIRST
         while connection is not None:
-            request = commands.read_group(self.channel, self.consumer, PAGE, self.topic, after.decode())
+            request = commands.read_group(self.channel, self.consumer, HISTORY, self.topic, after.decode())
             (reply,) = await connection.request(request).done
             if isinstance(reply, ErrorReply):
                 if reply.code != "NOGROUP":
