@@ -7,7 +7,8 @@ server_errors.py  what a server's errors mean
 connection.py     one socket that drives the protocol
 connect.py        opens connections to a server that accepts writes
 server_info.py    limits, durability and identity of a server
-looks.py          topics, depths and the first entries; deletes topics
+looks.py          topics, depths and the first entries
+topic_changes.py  creates, empties and deletes
 protocol/         the protocol without I/O
 publish/          publishes
 consume/          reads
