@@ -122,15 +122,15 @@ def rabbitmq(bench: Bench) -> list[Table]:
     with ExitStack() as stack:
         server = stack.enter_context(running_rabbitmq(bench.rabbitmq, bench.directory))
         into = [into_exchange(bench, server, "q-pipe", lambda topic: [tools.q_pipe, f"{server.url}/{topic}"])]
-        out_of = [out_of_queue(bench, server, "q-tail", bench.count, lambda topic: [
-            tools.q_tail, f"{server.url}/{topic}/{CHANNEL}", "-n", str(bench.count)])]  # fmt: skip
+        out_of = [out_of_queue(bench, server, "q-tail", bench.count, lambda topic, count: [
+            tools.q_tail, f"{server.url}/{topic}/{CHANNEL}", "-n", str(count)])]  # fmt: skip
         if publish:
             into.append(into_exchange(bench, server, "amqp-publish", lambda topic: [
                 publish, f"--url={server.url}", "-e", topic, "-l", "-p"], ours=False))  # fmt: skip
         if consume:
             few = min(CONSUMED, bench.count)
-            out_of.append(out_of_queue(bench, server, "amqp-consume cat", few, lambda topic: [
-                consume, f"--url={server.url}", "-q", f"{topic}/{CHANNEL}", "-p", "1000", "-c", str(few), "cat"],
+            out_of.append(out_of_queue(bench, server, "amqp-consume cat", few, lambda topic, count: [
+                consume, f"--url={server.url}", "-q", f"{topic}/{CHANNEL}", "-p", "1000", "-c", str(count), "cat"],
                 ours=False))  # fmt: skip
         return [
             Table(bench.title("Lines of a file into an exchange of RabbitMQ"), COMMAND, bench.take_turns(into),
@@ -159,24 +159,23 @@ def into_exchange(
 
 
 def out_of_queue(
-    bench: Bench, server: RabbitMq, name: str, count: int, argv: Callable[[str], list[str]], *, ours: bool = True
+    bench: Bench, server: RabbitMq, name: str, most: int, argv: Callable[[str, int], list[str]], *, ours: bool = True
 ) -> Contender:
-    """A command that writes a queue to stdout, and acknowledges it."""
+    """A command that writes a queue to stdout, and acknowledges it. most: messages of a run."""
 
     def once(count: int) -> Run:
         topic = next(bench.topics)
         server.create(topic)
         server.fill(topic, bench.events.file(count))
-        words = [str(count) if word == str(bench.count) else word for word in argv(topic)]
         before = server.cpu()
-        took = run(words, None, bench.directory / "out", bench.directory / "talk")
+        took = run(argv(topic, count), None, bench.directory / "out", bench.directory / "talk")
         used = spent(before, server.cpu())
         wrong = bench.events.difference(bench.directory / "out", count) if ours else ""
         left = server.ready(topic)
         server.delete(topic)
         return Run(count, took, used, wrong or ("" if not left else f"{left:,} messages are left"))
 
-    return Contender(name, count, once, ours)
+    return Contender(name, most, once, ours)
 
 
 def _settle(look: Callable[[], int], until: int) -> int:
