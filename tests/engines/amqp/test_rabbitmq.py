@@ -159,6 +159,18 @@ async def test_a_classic_queue_of_another_client_is_taken_as_it_is(rabbitmq: Rab
     assert await drain(rabbitmq.engine(), topic) == []
 
 
+async def test_a_reader_that_is_closed_at_once(
+    rabbitmq: RabbitCluster, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RabbitMQ 3.10 closes the connection with 541 if a consumer is cancelled before it has begun."""
+    await rabbitmq.make_topic(topic)
+    with caplog.at_level(logging.WARNING):
+        for number in range(10):
+            async with reading(rabbitmq.engine(), topic, f"own-{number}"):
+                pass
+    assert caplog.messages == []
+
+
 async def test_the_bindings_of_an_existing_queue_stay(rabbitmq: RabbitCluster, topic: str) -> None:
     rabbitmq.node.api("PUT", f"/exchanges/{VHOST}/{topic}", {"type": "topic", "durable": True})
     await asyncio.to_thread(declare, rabbitmq, f"{topic}/own")

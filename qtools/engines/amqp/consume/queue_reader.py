@@ -64,6 +64,8 @@ class QueueReader:
         self._channel: AmqpChannel | None = None
         self._finished_before = 0  # on channels that are closed
         self._consumer_tag = ""
+        self._starting: asyncio.Future[Method] | None = None  # the answer to basic.consume
+        self._is_cancelled_early = False  # before that answer has come
         self._cancelling: asyncio.Future[Method] | None = None  # the answer to basic.cancel
         self._of_consumer = 0  # unsettled messages of the consumer that runs
         self._first_tag = 1  # of the consumer that runs
@@ -133,13 +135,23 @@ class QueueReader:
         self._consumer_tag = f"qtools-{next(_numbers)}"
         self._of_consumer, self._first_tag = 0, origin.next_tag
         channel.ask("basic.qos", prefetch_count=self.prefetch)
-        channel.ask("basic.consume", queue=self.queue.name, consumer_tag=self._consumer_tag)
+        self._is_cancelled_early = False
+        self._starting = channel.ask("basic.consume", queue=self.queue.name, consumer_tag=self._consumer_tag)
+        self._starting.add_done_callback(self._on_consume_ok)
 
     def cancel(self) -> None:
-        """End the consumer. What is sent from now on is sent behind this."""
-        if self._channel is not None and self._consumer_tag and self._cancelling is None:
+        """End the consumer, once it has begun. What is sent from then on is sent behind this."""
+        if self._channel is None or not self._consumer_tag or self._cancelling is not None:
+            return
+        if self._starting is not None and not self._starting.done():
+            self._is_cancelled_early = True  # RabbitMQ 3.10 closes the connection (541) on a cancel before consume-ok
+        else:
             self._cancelling = self._channel.ask("basic.cancel", consumer_tag=self._consumer_tag)
             self._cancelling.add_done_callback(self._on_cancel_ok)
+
+    def _on_consume_ok(self, answer: asyncio.Future[Method]) -> None:
+        if self._is_cancelled_early and answer is self._starting and not answer.cancelled() and not answer.exception():
+            self.cancel()
 
     def _on_cancel_ok(self, answer: asyncio.Future[Method]) -> None:
         if answer.cancelled() or answer.exception() is not None or answer is not self._cancelling:
@@ -186,6 +198,8 @@ class QueueReader:
         if channel is None or self.origin is None:
             return
         with contextlib.suppress(NetworkError, PeerError):
+            if self._starting is not None:
+                await asyncio.wait([self._starting])
             self.cancel()
             if self._cancelling is not None:
                 await asyncio.wait([self._cancelling])

@@ -25,7 +25,7 @@ from qtools.engines.amqp.publish.request import PublishCall
 from qtools.engines.amqp.records import LONGEST_KEY, outgoing_properties
 from qtools.errors import BrokerError, MessageRefused, ProtocolError, QtoolsError
 
-WINDOW = 20_000  # messages without a confirm; more make RabbitMQ no faster
+WINDOW = 5000  # messages without a confirm; more make RabbitMQ no faster
 SEGMENT_COUNT = 1000  # messages that are encoded in one piece
 SEGMENT_BYTES = 512 * 1024  # bytes of bodies in one piece
 FIRST_CONFIRM = 3.0  # s that the first confirm on a channel may take; doubled each time that it does not come
