@@ -268,8 +268,10 @@ class AmqpConnection(StreamConnection[None]):
         if self._timer is not None:
             self._timer.cancel()
         channels, self._channels = list(self._channels.values()), {}
+        # What ended the connection is no refusal of what a channel has asked for: that is asked for again.
+        lost = error if isinstance(error, ConnectionLost) else ConnectionLost(self.address, str(error or reason))
         for channel in channels:
-            channel.lose(error or ConnectionLost(self.address, reason))
+            channel.lose(lost)
         if not self._closed.done():
             self._closed.set_result(None)
 

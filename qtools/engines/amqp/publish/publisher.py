@@ -181,7 +181,10 @@ class AmqpPublisher:
 
     async def _recover(self, error: BrokerError) -> None:
         connection = self._kept.connection
-        if connection is None or not self._sender.waiting:
+        if connection is None:
+            return
+        if not self._sender.waiting:
+            await self._open_again(connection)
             return
         named = re.search(r"exchange '([^']*)' in vhost", error.text)
         first = self._sender.waiting[0]
