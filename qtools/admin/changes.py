@@ -29,7 +29,11 @@ NEEDED = {"create": "creation", "delete": "deletion", "empty": "emptying", "paus
 DONE = {"create": "created", "delete": "deleted", "empty": "emptied", "pause": "paused", "unpause": "resumed"}
 DESTROYS = ("delete", "empty")
 # What to do with an engine that lacks what an action needs, where that is not what a flag needs it for.
-INSTEAD = {"pause": "stop the programs that read the channel", "unpause": "nothing can be paused"}
+INSTEAD = {
+    "create": "use `: | q-pipe --create-topics default TOPIC`, and read a channel once",
+    "pause": "stop the programs that read the channel",
+    "unpause": "nothing can be paused",
+}
 
 
 async def change(
@@ -48,7 +52,7 @@ async def change(
     terminal. show: say what was done. Before anything is done: UsageError for what the engine cannot do; TopicMissing
     if one of the names whose messages would be dropped does not exist."""
     if missing := what_is_missing(engine.capabilities, NEEDED[action]):
-        raise UsageError(f"q-admin {action}: {missing}: {INSTEAD.get(action) or advice_without(NEEDED[action])}")
+        raise UsageError(f"{action}: {missing}: {INSTEAD.get(action) or advice_without(NEEDED[action])}")
     require_for_publishing(engine, None, new)
     what = [_name(name) for name in names]
     if action in DESTROYS:
@@ -60,7 +64,8 @@ async def change(
         return 0
     if action in DESTROYS and asks:
         if not can_ask:
-            raise UsageError(f"q-admin {action} drops messages: give --yes, or --dry-run to see which")
+            hint = "give --yes, or --dry-run to see how many"
+            raise UsageError(f"{action} drops messages, and there is no terminal to ask on: {hint}")
         for each in what:
             print(f"{action} {each}", file=sys.stderr)
         if not await _is_confirmed(f"on {engine}? [y/N] ", signals):

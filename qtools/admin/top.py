@@ -19,6 +19,7 @@ from qtools.admin.rows import Row, chosen, sorted_rows, with_sums
 from qtools.admin.tables import printable, table
 from qtools.admin.top_screen import Screen
 from qtools.cli.run import Signals
+from qtools.cli.types import plural
 from qtools.engines.administration import administered
 from qtools.engines.capabilities import what_is_missing
 from qtools.engines.contract import Engine, Statistics
@@ -151,7 +152,8 @@ class Top:
             if todo == "look":
                 batches = await self._engine.peek(name, LOOK_AT)
                 bodies = [body.decode("utf-8", "backslashreplace") for batch in batches for body in batch.bodies]
-                screen.messages = [f"{name}: the first {len(bodies)} messages; escape leads back", "", *bodies]
+                title = f"{name}: the first {plural(len(bodies), 'message')}; escape leads back"
+                screen.messages = [title, "", *bodies]
             else:
                 pauses = not screen.is_paused(name)
                 await administered(self._engine).pause(name.topic, name.channel, pauses)

@@ -20,7 +20,7 @@ from qtools.cli.program import program
 Examples:
   q-admin topics
   q-admin topics 'orders*' --channels --sort depth
-  q-admin topics --broker kafka://k1:9092 --json | jq -r 'select(.depth > 1000) | .topic'
+  q-admin topics --broker kafka://k1:9092 --json | jq -r 'select(.waiting > 1000) | .topic'
 
 Exit status: 0 done, also if no topic matches; 1 failed, 2 usage, 3 could not start.
 """,

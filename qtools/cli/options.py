@@ -50,8 +50,9 @@ def complete_broker(ctx: click.Context, param: click.Parameter, incomplete: str)
 broker_options = all_of(
     click.option(
         "--broker", "-b", "broker", multiple=True, metavar="URL|PROFILE", shell_complete=complete_broker,
-        help="The broker: nsq://HOST:4150, nsq+lookupd://HOST:4161, nsq+unix:/PATH or kafka://HOST:9092, with TLS "
-        "nsqs://… or kafkas://…, or a profile of ~/.config/qtools/config.toml.  "
+        help="The broker: nsq://HOST:4150, nsq+lookupd://HOST:4161, nsq+unix:/PATH, kafka://HOST:9092, "
+        "nats://HOST:4222, redis://HOST:6379 or amqp://HOST:5672, with TLS nsqs://…, kafkas://… and so on, or a "
+        "profile of ~/.config/qtools/config.toml.  "
         "[default: $QTOOLS_BROKER, else the local broker]",
     ),
     click.option(
@@ -99,7 +100,7 @@ connection_options = all_of(
     ),
     click.option(
         "--snappy", is_flag=True,
-        help="Compress the connection with snappy; needs qtools-cli[snappy].",
+        help="Compress the connection with snappy; needs the extra snappy.",
     ),
     click.option("--deflate", is_flag=True, help="Compress the connection with deflate."),
     click.option(
@@ -136,24 +137,30 @@ publisher_options = all_of(
     create_topics_option,
 )  # fmt: skip
 
-consumer_options = all_of(
-    click.option(
-        "--since", type=Since(), default=None, metavar="DURATION|TIME|all",
-        help="Where a new channel begins: with the messages that were published DURATION ago, or at TIME, or with the "
-        "oldest. Kafka and q-broker can do this, nsqd cannot; q-broker needs --retain for messages that all channels "
-        "have finished.",
-    ),
-    click.option(
-        "--max-in-flight", type=Integer(1), default=None, metavar="N",
-        help="Most messages that may be in flight (received and not finished), over all brokers.  "
-        "[default: 2500; with Kafka 10000]",
-    ),
-    click.option(
-        "--msg-timeout", type=Duration(1.0, 900.0), default=None, metavar="DURATION",
-        help="Time after which the broker delivers an unfinished message again; it is extended while the message is in "
-        "work.  [default: the broker's]",
-    ),
-)  # fmt: skip
+
+def consumer_options_with(max_in_flight: str) -> Decorator:
+    """The options of a consumer. max_in_flight: what --help gives as the default of --max-in-flight."""
+    return all_of(
+        click.option(
+            "--since", type=Since(), default=None, metavar="DURATION|TIME|all",
+            help="Where a new channel begins: with the messages that were published DURATION ago, or at TIME, or with "
+            "the oldest. nsqd and RabbitMQ cannot do this; q-broker needs --retain for messages that all channels have "
+            "finished.",
+        ),
+        click.option(
+            "--max-in-flight", type=Integer(1), default=None, metavar="N",
+            help="Most messages that may be in flight (received and not finished), over all brokers.  "
+            f"[default: {max_in_flight}]",
+        ),
+        click.option(
+            "--msg-timeout", type=Duration(1.0, 900.0), default=None, metavar="DURATION",
+            help="Time after which the broker delivers an unfinished message again; it is extended while the message "
+            "is in work.  [default: the broker's]",
+        ),
+    )  # fmt: skip
+
+
+consumer_options = consumer_options_with("2500; with NATS 5000; with Kafka and Redis 10000")
 
 end_options = all_of(
     click.option(

@@ -136,7 +136,7 @@ executable or does not exist.
     help="End after N messages of all topics together.  [default: no limit]",
 )
 @shared.end_options
-@shared.consumer_options
+@shared.consumer_options_with("2 × --jobs × --batch; with --keep 2500, with NATS 5000, with Kafka and Redis 10000")
 @shared.operations_options
 @shared.broker_options
 @shared.connection_options

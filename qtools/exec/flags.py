@@ -55,7 +55,10 @@ def options_of(sources: tuple[str, ...], command: tuple[str, ...], given: dict[s
         raise UsageError("--batch-wait goes with --batch")
     replace = "{}" if flags["replace"] is None else flags["replace"]
     if replace and not flags["keep"] and any(replace in word for word in command[1:]) and flags["batch"] > 1:
-        raise UsageError(f"{replace} stands for one body: it does not go with --batch (see --replace)")
+        raise UsageError(
+            f"{replace} stands for one body, and --batch gives the command several: leave --batch out, or name "
+            "another text with --replace"
+        )
     if flags["format"] != "raw" and (given["delimiter"] is not None or given["null"]):
         raise UsageError("--delimiter and -0 go with --format raw only")
     backoff = 1.0 if flags["backoff"] is None else flags["backoff"]

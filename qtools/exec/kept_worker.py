@@ -134,7 +134,7 @@ class KeptWorkers:
         elif worker.silent_ends >= MOST_ENDS:
             for batch in unanswered:
                 self.settling.give_back(batch)
-            text = f"{self.command[0]} has ended {MOST_ENDS} times without an answer, the last time with {end}"
+            text = f"{self.command[0]} has ended {MOST_ENDS} times without an answer (the last time: {end})"
             self.on_failure(
                 QtoolsError(f"{text}; --keep needs a line on its stdout for each message: see q-exec --help")
             )

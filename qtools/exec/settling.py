@@ -139,7 +139,7 @@ class Settling:
             self.counts.requeued += count
             self._log.log("requeued", [outcome.reason] * count)
         if worn_out:
-            self._send_letters(batch.pick(worn_out), f"{outcome.reason} (in attempt {self._max_attempts} or later)")
+            self._send_letters(batch.pick(worn_out), f"{outcome.reason} (--max-attempts {self._max_attempts} reached)")
 
     # ── dead letters ──
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from qtools.errors import StartError, UsageError
 from qtools.schemas.contract import FORMATS, SchemaCodec, SchemaInvalid, SchemaText
 
-MISSING = "--decode and --encode need the extra schemas: pip install 'qtools-cli[schemas]'"
+MISSING = "--decode and --encode need the extra schemas: see qtools help install"
 _LIBRARIES = {"AVRO": "fastavro", "PROTOBUF": "google.protobuf", "JSON": "jsonschema_rs"}
 MOST_BYTES = 16 * 1024 * 1024  # of a file with a schema
 

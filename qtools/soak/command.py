@@ -57,7 +57,8 @@ Exit status: 0 nothing was lost or corrupted; 1 something was; 2 usage; 3 could 
 )  # fmt: skip
 @click.option(
     "--max-in-flight", type=Integer(1), default=None, metavar="N",
-    help="Most messages that may be in flight (received and not finished).  [default: 2500; with Kafka 10000]",
+    help="Most messages that may be in flight (received and not finished).  "
+    "[default: 2500; with NATS 5000; with Kafka and Redis 10000]",
 )  # fmt: skip
 @click.option(
     "--separate-reader", is_flag=True,

@@ -94,7 +94,7 @@ Exit status: 0 done, stdout closed by its reader, or SIGTERM; 1 failed, 2 usage,
     "--peek",
     is_flag=True,
     help="Print the first 10 (or -n) matching messages that wait in a channel, and leave them there; their attempts "
-    "are not counted up. Kafka and q-broker can do this, nsqd cannot.",
+    "are not counted up. nsqd and RabbitMQ cannot do this.",
 )
 @shared.consumer_options
 @shared.operations_within("2s")  # after a signal, a reader of stdout that has stalled is not waited for any longer

@@ -60,7 +60,7 @@ def test_what_destroys_is_confirmed(shell: Shell, broker: Broker, topic: str, te
     for action in ("empty", "delete"):
         done = shell.run("q-admin", action, f"{topic}/mail", *broker.flags)
         assert done.status == 2
-        assert "give --yes" in done.err
+        assert f"q-admin: {action} drops messages, and there is no terminal to ask on: give --yes" in done.err
         done = shell.run("q-admin", action, f"{topic}/mail", "--dry-run", *broker.flags)
         assert (done.status, broker.depth(topic, "mail").held) == (0, 7)
         assert f"{topic}/mail (7 messages unfinished)" in done.err
@@ -172,3 +172,7 @@ def test_usage_errors(shell: Shell, broker: Broker) -> None:
         assert len(done.err_lines) == 1
     done = shell.run("q-admin", "topics", "--nsqd", "127.0.0.1:1")
     assert (done.status, len(done.err_lines)) in ((3, 1), (1, 1))
+    done = shell.run("q-admin", "create", "nats://127.0.0.1:1/orders")
+    hint = "use `: | q-pipe --create-topics default TOPIC`, and read a channel once"
+    assert done.err == f"q-admin: create: NATS creates no topics: {hint} (see q-admin create --help)\n"
+    assert done.status == 2

@@ -76,7 +76,7 @@ def test_a_topic_that_is_new_is_named(shell: Shell, broker: Broker, topic: str, 
     done = shell.run(program, f"{topic}.quiet/me", *where, "--until-empty", "-q", *broker.flags)
     assert (done.status, done.err) == (0, "")
     waiting = shell.start(program, f"{topic}.late/me", *where, *broker.flags)
-    waiting.wait_err(f"{program}: nothing was published to the topic {topic}.late since nsqd started\n")
+    waiting.wait_err(f"{program}: nothing was published to the topic {topic}.late since the broker was started\n")
 
 
 def test_also_for_a_temporary_channel(shell: Shell, broker: Broker, topic: str) -> None:

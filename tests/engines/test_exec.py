@@ -33,4 +33,4 @@ async def test_done_tried_again_and_dead(server: Cluster, shell: Shell, topic: s
     [letter] = await server.drain(f"{topic}.dead", "see")
     fields = json.loads(letter)
     assert (fields["body"], fields["attempts"]) == ("7", 2)
-    assert fields["reason"] == "exit status 3: no seven (in attempt 2 or later)"
+    assert fields["reason"] == "exit status 3: no seven (--max-attempts 2 reached)"

@@ -122,7 +122,7 @@ def test_dead_letters(shell: Shell, broker: Broker, topic: str) -> None:
     fields = json.loads(letter.body)
     assert fields["body"] == "2"
     assert fields["attempts"] == 3
-    assert fields["reason"] == "exit status 4: no such user: 2 (in attempt 3 or later)"
+    assert fields["reason"] == "exit status 4: no such user: 2 (--max-attempts 3 reached)"
     assert (fields["topic"], fields["channel"]) == (topic, "me")
 
 
@@ -361,7 +361,7 @@ def test_after_a_signal_commands_have_the_drain_timeout(shell: Shell, broker: Br
         (["t/c", "--"], "write the command after --"),
         (["t/c", "cat"], "write the command after --"),
         (["t", "--", "cat"], "name a channel of t, as in t/NAME"),
-        (["t/c", "--batch", "2", "--", "echo", "{}"], "{} stands for one body"),
+        (["t/c", "--batch", "2", "--", "echo", "{}"], "{} stands for one body, and --batch gives"),
         (["t/c", "--batch-wait", "2s", "--", "cat"], "--batch-wait goes with --batch"),
         (["t/c", "--keep", "--batch", "2", "--", "cat"], "--batch does not go with it"),
         (["t/c", "--keep", "--tag", "--", "cat"], "--tag does not go with it"),

@@ -113,7 +113,7 @@ def test_a_worker_that_never_answers(shell: Shell, broker: Broker, topic: str, c
     broker.fill(topic, [b"%d" % number for number in range(10)])
     done = shell.run("q-exec", f"{topic}/me", "--keep", *FAST, *broker.flags, *command)
     assert done.status == 1
-    assert "has ended 3 times without an answer, the last time with exit status" in done.err
+    assert "has ended 3 times without an answer (the last time: exit status" in done.err
     assert "Traceback" not in done.err
     assert broker.depth(topic, "me").held == 10
 

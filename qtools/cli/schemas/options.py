@@ -46,7 +46,7 @@ def decode_options(seen: str) -> Callable[[Any], Any]:
     """--decode and what says where the schemas are. seen: what the decoded values are for."""
     decode = click.option(
         "--decode", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),
-        help=f"Decode each body to JSON, {seen}. Needs --schema-registry or --schema, and qtools-cli[schemas].",
+        help=f"Decode each body to JSON, {seen}. Needs --schema-registry or --schema, and the extra schemas.",
     )  # fmt: skip
 
     decode_key = click.option(
@@ -70,7 +70,7 @@ encode_options = all_of(
     click.option(
         "--encode", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),
         help="Encode each message, which is JSON, with the latest schema of the topic's subject or with --schema; "
-        "needs qtools-cli[schemas].",
+        "needs the extra schemas.",
     ),
     click.option(
         "--encode-key", type=click.Choice(FORMATS), default=None, metavar="|".join(FORMATS),

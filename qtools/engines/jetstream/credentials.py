@@ -4,7 +4,7 @@
     credentials: a file with a JWT and a seed, each between lines of dashes, as `nsc` writes it
 
 https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/nkey_auth
-Signing needs an Ed25519 library: pip install 'qtools-cli[nats]'.
+Signing needs an Ed25519 library, which the extra `nats` brings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qtools.errors import UsageError
 _SEED = 18 << 3  # 'S'
 _USER = 20 << 3  # 'U'
 _BLOCK = re.compile(r"-{3,}BEGIN ([A-Z ]+?)-{3,}\s+(\S+)\s+-{3,}END \1-{3,}")
-NEEDS_LIBRARY = "nkeys and credentials need one more package: pip install 'qtools-cli[nats]'"
+NEEDS_LIBRARY = "nkeys and credentials need the extra nats: see qtools help install"
 
 
 def connect_fields(settings: JetStreamSettings, nonce: str) -> dict[str, str]:

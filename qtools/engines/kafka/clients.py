@@ -106,7 +106,8 @@ def library() -> Any:
     try:
         import confluent_kafka
     except ImportError as error:
-        raise UsageError(f"Kafka needs confluent-kafka: pip install 'qtools-cli[kafka]' ({error})") from error
+        hint = "Kafka needs confluent-kafka, which the extra kafka brings: see qtools help install"
+        raise UsageError(f"{hint} ({error})") from error
     return confluent_kafka
 
 

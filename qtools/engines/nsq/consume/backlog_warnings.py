@@ -77,11 +77,11 @@ async def warn_after(seconds: float, consumer: Consumer, named: Collection[Subsc
                 logger.warning("%s until it is unpaused", SourcePaused(str(source), nsqd, depth.left))
         empty = [source.topic for source, own in sources.items() if source in named and all(map(_is_unused, own))]
         for topic in dict.fromkeys(empty):
-            logger.warning("nothing was published to the topic %s since nsqd started", topic)
+            logger.warning("nothing was published to the topic %s since the broker was started", topic)
 
 
 def _is_unused(depth: Depth) -> bool:
-    """Whether the topic has no messages, had none since nsqd started, and has no channel but the run's own."""
+    """Whether the topic has no messages, had none since the broker's start, and has no channel but the run's own."""
     return not depth.topic_given and not depth.left and not depth.elsewhere and depth.channels <= 1
 
 

@@ -70,7 +70,7 @@ class Snappy:
         try:
             from cramjam import snappy
         except ImportError:
-            raise UsageError("snappy needs one more package: pip install 'qtools-cli[snappy]'") from None
+            raise UsageError("snappy needs the extra snappy: see qtools help install") from None
         self._snappy = snappy
         self._pack = snappy.Compressor()
         self._begun = False
