@@ -150,8 +150,8 @@ def with_tombstones(records: Sequence[Record], bodies: list[bytes]) -> None:
 def outgoing_properties(
     body: bytes, key: bytes | None, headers: Headers, timestamp: int, message_id: bytes, longest_key: int = LONGEST_KEY
 ) -> tuple[bytes, bytes]:
-    """The routing key, and the encoded properties. timestamp: ns since 1970. longest_key: bytes of a key that can be
-    the routing key. MessageRefused if AMQP cannot hold it."""
+    """The routing key, and the encoded properties. timestamp: ns since 1970, negative for none, as messages of Kafka
+    may have. longest_key: bytes of a key that can be the routing key. MessageRefused if AMQP cannot hold it."""
     table: Table = []
     for name, value in headers:
         if name.startswith(_OF_DEAD_LETTERS) or name in _OURS:
@@ -165,11 +165,12 @@ def outgoing_properties(
         routing_key = b""
     if body is TOMBSTONE:
         table.append((NO_BODY, True))
-    if timestamp % 1_000_000_000 >= 1_000_000:
+    if timestamp > 0 and timestamp % 1_000_000_000 >= 1_000_000:
         table.append((MILLISECONDS, timestamp // 1_000_000))
     properties = Properties(
-        headers=table or None, delivery_mode=PERSISTENT, message_id=message_id, timestamp=timestamp // 1_000_000_000
-    )
+        headers=table or None, delivery_mode=PERSISTENT, message_id=message_id,
+        timestamp=timestamp // 1_000_000_000 if timestamp >= 0 else None,
+    )  # fmt: skip
     return routing_key, properties.encode()
 
 

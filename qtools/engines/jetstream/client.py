@@ -237,7 +237,8 @@ class NatsClient:
                 answer.set_result(messages.bodies[place])
 
     def _refused(self, refusal: ServerRefusal) -> None:
-        """This user may not publish or subscribe to a subject: requests to it fail, and the owner is told of others."""
+        """This user may not publish or subscribe to a subject: requests to it fail, and `on_refusal` is called with
+        others."""
         is_known = False
         for subject, answer in self._requests.values():
             if subject.decode() == refusal.subject and not answer.done():

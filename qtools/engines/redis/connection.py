@@ -3,7 +3,7 @@
     request ─▶ one write for each turn of the event loop ─▶ socket
     socket ─▶ data_received ─▶ Reader ─▶ the first request that waits ─▶ its future, once all its replies are there
 
-A timer closes the connection when the server owes a reply and has been silent for too long.
+A timer closes the connection when a reply is due and the server has been silent for too long.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ class RedisTopics:
         return self._connection
 
     async def _names(self, connection: RedisConnection) -> set[str]:
-        """All keys that are streams, with names that a topic can have."""
+        """The names of all keys that are streams."""
         names: set[str] = set()
         cursor: commands.Word = 0
         while True:
@@ -196,13 +196,13 @@ class RedisTopics:
             channels.append(
                 {
                     "channel": group[b"name"].decode("utf-8", "replace"), "depth": lag, "in_flight": group[b"pending"],
-                    "deferred": 0, "messages": group.get(b"entries-read") or 0, "requeued": 0, "timed_out": 0,
+                    "deferred": None, "messages": group.get(b"entries-read"), "requeued": None, "timed_out": None,
                     "clients": group[b"consumers"], "paused": False,
                 }
             )  # fmt: skip
         length = about[b"length"]
         return {
-            "topic": name, "depth": length, "messages": about.get(b"entries-added", length), "bytes": 0,
+            "topic": name, "depth": length, "messages": about.get(b"entries-added", length), "bytes": None,
             "paused": False, "channels": channels,
         }  # fmt: skip
 

@@ -36,6 +36,13 @@ def test_keys(key: bytes | None) -> None:
     assert sent_and_read(key).keys == [key]
 
 
+def test_a_message_without_a_time() -> None:
+    """As Kafka has it: -1 ms. AMQP's timestamps have no sign."""
+    read = sent_and_read(b"k", timestamp=-1_000_000)
+    assert read.keys == [b"k"]
+    assert read.headers in (None, [()], [[]])
+
+
 @pytest.mark.parametrize(
     "headers", [[], [("a", b"1"), ("b", None), ("a", b"\xfe")], [("ü", b"")], [("n" * 255, b"x" * 10_000)]]
 )

@@ -13,9 +13,8 @@ from qtools.attributes import Attributes
 from qtools.engines.connections.in_flight import Delivery
 from qtools.engines.jetstream.protocol.ack_subject import deliveries_place, parse_ack_subject, redelivered
 from qtools.engines.jetstream.protocol.attributes import HeaderFields
+from qtools.engines.redelivery import MOST_ATTEMPTS
 from qtools.message import Messages
-
-MOST_ATTEMPTS = 65_535  # that a Message can hold
 
 
 def ack_of(record: Any) -> bytes:

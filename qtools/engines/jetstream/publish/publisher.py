@@ -358,6 +358,7 @@ class JetStreamPublisher:
         if loop.time() - self._answered_at >= SILENCE and self._client.connection is not None:
             log.warning("%s: no stream has confirmed anything for %.0f s; sent again", self._settings, SILENCE)
             self.resent += self._window.lose_connection()
+            self._postponed.clear()  # these messages are among them
             self._answered_at = loop.time()
             self._pump()
         if self._watch is None:
@@ -375,12 +376,13 @@ class JetStreamPublisher:
     # ── topics ──
 
     async def _find_when_connected(self, topic: str) -> QtoolsError | None:
-        """As `_find`; while no server is connected, wait for one."""
+        """As TopicStreams.find; while no server is connected, wait for one."""
         while True:
             try:
                 return await self._streams.find(topic)
             except NetworkError:
-                while self._client.connection is None:
+                # A connection that is being closed fails at once, and is replaced only after this task has waited.
+                while (connection := self._client.connection) is None or not connection.is_open:
                     self._changed.clear()
                     await self._changed.wait()
             except BrokerError as error:

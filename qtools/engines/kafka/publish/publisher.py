@@ -247,7 +247,7 @@ class KafkaPublisher:
             and headers is None
             and timestamps is None
             and b"" not in bodies
-            and max(map(len, bodies)) <= largest
+            and max(map(len, bodies), default=0) <= largest
         )
         place, count = 0, len(bodies)
         while place < count:

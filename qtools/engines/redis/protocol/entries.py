@@ -51,7 +51,7 @@ def fields_of(body: bytes, key: bytes | None, headers: Headers, timestamp: int |
     made = [NULL_BODY, b""] if body is TOMBSTONE else [BODY, body]
     if key is not None:
         made += (KEY, key)
-    if timestamp is not None:
+    if timestamp is not None and 0 <= timestamp <= _LATEST:  # as `_time` reads it; Kafka has any number, and -1
         made += (TIMESTAMP, b"%d" % timestamp)
     for name, value in headers:
         field = name.encode("utf-8", "surrogateescape")

@@ -65,6 +65,13 @@ def test_fields_of_other_programs_beside_a_body_are_headers() -> None:
     assert parts_of([b"body", b"x", b"timestamp-ns", b"9" * 30]).headers == [("timestamp-ns", b"9" * 30)]
 
 
+@pytest.mark.parametrize("timestamp", [-1_000_000, 1 << 63, 1_795_962_161_000_000 * 10**9])
+def test_times_that_no_message_can_have_are_not_kept(timestamp: int) -> None:
+    """As Kafka has them. Written as they are, they would be read as a header."""
+    fields = fields_of(b"x", b"k", (), timestamp)
+    assert parts_of(fields) == EntryParts(b"x", b"k", [], None)
+
+
 def test_columns() -> None:
     plain = [[b"5-1", [b"body", b"a"]], [b"6-0", [b"body", b""]]]
     assert bodies_of(plain) == [b"a", b""]
