@@ -20,7 +20,7 @@ def chosen(rows: Sequence[Row], patterns: Sequence[str]) -> list[Row]:
 
 
 def with_sums(rows: Sequence[Row]) -> list[Row]:
-    """Rows with `waiting`, `in_flight` and `clients` of all channels of a topic.
+    """Rows with `waiting`, `in_flight`, `deferred` and `clients` of all channels of a topic.
 
     waiting: the most that is left in one of its channels, or what the topic has kept for its first one.
     """

@@ -12,7 +12,7 @@ UNKNOWN = "-"  # of a count that the engine cannot tell
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], width: int = 0) -> list[str]:
     """Lines with `head` and `rows`: the first column is left-aligned, and so are texts; numbers are right-aligned.
 
-    width: of the terminal; the first column is cut so that a line fits, if it has 10 characters left. 0: no limit.
+    width: of the terminal; the first column is cut so that a line fits, but not below 10 characters. 0: no limit.
     """
     cells = [[shown(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]

@@ -32,7 +32,7 @@ LOOK_AT = 20  # messages
 
 
 class Top:
-    """patterns: of topics. interval: s between two looks."""
+    """patterns: of topics. interval: s between two looks. sort: one of SORTS. plain: ASCII, and no colours."""
 
     def __init__(self, engine: Engine, patterns: Sequence[str], *, interval: float, sort: str, plain: bool) -> None:
         self._engine = engine

@@ -31,7 +31,9 @@ PROBE_INTERVAL = 0.5  # s between two probes
 START_TIMEOUT = 30.0  # s until the first probe has to arrive
 LOOK_INTERVAL = 0.2  # s between two looks whether the end has been reached
 UNKNOWN_TIMEOUT = 60.0  # s, the message timeout where the engine does not tell it
-MOVING_TIMEOUT = 90.0  # s: what was in flight to a program between two places, which was killed, comes after 60 s
+# s without an arrival while a program of the user's moves the messages: what was in flight to one that was killed is
+# delivered again after its message timeout, of 60 s with nsqd.
+MOVING_TIMEOUT = 90.0
 NO_TIMEOUT = 10.0  # s without an arrival, where messages never time out
 LONGEST_QUIET = 300.0  # s without an arrival after which the rest counts as lost, whatever the broker says
 

@@ -5,7 +5,7 @@ Numbers ascend from 0, and number N belongs to the key N % keys. They are kept i
 
     dense      a byte for each number: CONFIRMED | READ               64 KiB; the pages in use
     runs       (start, stop, state) of numbers that are not done      a page that was not used for a while
-    counted    how many are not done, and not which ones any more     once there are max_runs runs
+    counted    how many are not done, but no longer which ones        once there are max_runs runs
     none       all of its numbers are done: confirmed and read
 
 In a good run there are few dense pages and no others. If readers are behind by a billion messages, these are runs.
@@ -40,7 +40,8 @@ class NumberRun(NamedTuple):
 
 
 class _CountedPage:
-    """A page of which only numbers of numbers are known: in state 0, and with the bit CONFIRMED or READ alone."""
+    """A page of which only counts are known: how many of its messages are neither confirmed nor read, how many only
+    confirmed, and how many only read."""
 
     __slots__ = ("confirmed_unread", "read_unconfirmed", "unknown")
 

@@ -180,8 +180,7 @@ class ReaderProcess:
         self._is_closing = True
         process = self._process
         if process is not None and process.returncode is None:
-            if process.stdin is not None:
-                process.stdin.close()
+            self._end_input()
             try:
                 async with asyncio.timeout(END_TIMEOUT):
                     await process.wait()
@@ -200,8 +199,15 @@ class ReaderProcess:
             *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             limit=1 << 22, start_new_session=True,  # Ctrl-C is for the process that publishes
         )  # fmt: skip
-        if self._has_asked:
+        if self._is_closing:  # `close` was called meanwhile, and has not seen this process
+            self._end_input()
+        elif self._has_asked:
             self._ask()
+
+    def _end_input(self) -> None:
+        """Let the reader end in order."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _ask(self) -> None:
         if self._process is not None and self._process.stdin is not None:

@@ -36,7 +36,7 @@ _MANY_DIGITS = re.compile(rb"\d{17}")  # orjson would round such a number
 
 
 def wants_colours(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether a terminal is to get colours: https://no-color.org, and TERM."""
+    """Whether to write colours to a terminal: https://no-color.org, and TERM."""
     return not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
 
 

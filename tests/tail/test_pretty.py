@@ -78,5 +78,5 @@ def test_what_cannot_be_parsed_is_printed_as_it_is() -> None:
     ("environ", "wanted"),
     [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({}, False), ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
 )
-def test_who_gets_colours(environ: dict[str, str], wanted: bool) -> None:
+def test_terminals_with_colours(environ: dict[str, str], wanted: bool) -> None:
     assert wants_colours(environ) is wanted
