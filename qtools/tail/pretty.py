@@ -80,8 +80,8 @@ def _lines(head: bytes, body: bytes, room: int, colours: bool) -> bytes:
     if body[:1] in (b"{", b"[") and len(body) <= LONGEST:
         try:
             text, is_short = _layout(body, room)
-        except (ValueError, RecursionError):
-            pass
+        except (ValueError, TypeError, RecursionError):
+            pass  # no JSON; or deeper than orjson writes, which is a TypeError
         else:
             text = _TOKEN.sub(_coloured if colours else _spaced, visible(text))
             return head + (b" " if is_short else b"\n") + text + b"\n"

@@ -80,3 +80,8 @@ def test_what_cannot_be_parsed_is_printed_as_it_is() -> None:
 )
 def test_terminals_with_colours(environ: dict[str, str], wanted: bool) -> None:
     assert wants_colours(environ) is wanted
+
+
+@pytest.mark.parametrize("body", [b'{"a":' * 500 + b"1" + b"}" * 500, b"[" * 100_000 + b"]" * 100_000])
+def test_json_that_is_nested_deeply_is_printed_as_it_is(body: bytes) -> None:
+    assert plain(body).endswith(b" " + body + b"\n")
