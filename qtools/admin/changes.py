@@ -56,7 +56,8 @@ async def change(
     require_for_publishing(engine, None, new)
     what = [_name(name) for name in names]
     if action in DESTROYS:
-        rows = {row["topic"]: row for row in await statistics_of(engine)}
+        found, _ = await statistics_of(engine)
+        rows = {row["topic"]: row for row in found}
         what = [f"{_name(name)} ({_contents(name, rows, engine)})" for name in names]
     if dry_run:
         for each in what:

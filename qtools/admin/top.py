@@ -9,11 +9,13 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
 
 from qtools.admin.keyboard import Keyboard
+from qtools.admin.listing import first_look, log_unanswered, unanswered
 from qtools.admin.rates import Rates, shown_rate
 from qtools.admin.rows import Row, chosen, sorted_rows, with_sums
 from qtools.admin.tables import printable, table
@@ -50,9 +52,10 @@ class Top:
         """Look twice, print what was found with rates, and return the exit status."""
         statistics = self._engine.statistics()
         try:
-            await self._look(statistics)
+            self._take(await first_look(statistics))
             await asyncio.sleep(self._interval)
-            rows = await self._look(statistics)
+            rows = self._take(await statistics.topics())
+            status = 0 if log_unanswered(statistics) else 1
         finally:
             await statistics.close()
         if as_json:
@@ -60,7 +63,7 @@ class Top:
                 for each in (row, *row["channels"]):
                     each["history"] = list(each["history"])
                 print(json.dumps(row))
-            return 0
+            return status
         head = ("TOPIC", "LEFT", "IN FLIGHT", "CLIENTS", "RATE", "")
         cells = [
             (
@@ -71,7 +74,7 @@ class Top:
         ]  # fmt: skip
         for line in table(head, cells) if cells else ():
             print(line)
-        return 0
+        return status
 
     async def run(self, signals: Signals) -> int:
         """Draw until a key or a signal ends it; return the exit status. Errors of the first look are raised."""
@@ -79,8 +82,10 @@ class Top:
         keyboard = Keyboard(sys.stdin.fileno(), self._press)
         has_entered = False
         try:
-            self._screen.rows = await self._look(statistics)
+            self._screen.rows = self._take(await first_look(statistics))
+            self._error = _first(unanswered(statistics))
             signals.on_stop(self._end)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._changed.set)  # another size
             keyboard.start()
             os.write(1, ENTER.encode())
             has_entered = True
@@ -108,16 +113,17 @@ class Top:
         except TimeoutError:
             pass
 
-    async def _look(self, statistics: Statistics) -> list[Row]:
-        rows = with_sums(chosen(await statistics.topics(), self._patterns))
+    def _take(self, found: list[Row]) -> list[Row]:
+        """The rows to show, of all that were found."""
+        rows = with_sums(chosen(found, self._patterns))
         self._looked_at = time.monotonic()
         self._rates.add(rows, self._looked_at)
         return sorted_rows(rows, self._screen.sort)
 
     async def _look_again(self, statistics: Statistics) -> None:
         try:
-            self._screen.rows = await self._look(statistics)
-            self._error = ""
+            self._screen.rows = self._take(await statistics.topics())
+            self._error = _first(unanswered(statistics))
         except QtoolsError as error:
             self._looked_at = time.monotonic()
             self._error = str(error)
@@ -175,3 +181,7 @@ class Top:
         lines = screen.lines(width, height, title)
         text = HOME + "\r\n".join(line + CLEAR_LINE for line in lines) + CLEAR_BELOW
         os.write(1, text.encode("utf-8", "replace"))
+
+
+def _first(errors: Sequence[BaseException]) -> str:
+    return str(errors[0]) if errors else ""

@@ -120,6 +120,25 @@ def test_over_several_brokers(shell: Shell, make_broker: MakeBroker, topic: str)
     assert (one.depth(topic, "mail").held, two.depth(topic, "mail").held) == (0, 0)
 
 
+def test_a_broker_that_does_not_answer(shell: Shell, make_broker: MakeBroker, topic: str) -> None:
+    """The counts of the others are printed, with a warning and status 1."""
+    one, two = make_broker(), make_broker()
+    one.create(topic, "mail")
+    one.fill(topic, [b"x"] * 3)
+    two.kill()
+    for words in (
+        ["topics", topic, "--json"],
+        ["show", topic, "--json"],
+        ["top", topic, "--once", "--json", "-i", "100ms"],
+    ):
+        done = shell.run("q-admin", *words, *one.flags, *two.flags)
+        assert json.loads(done.out)["depth"] in (0, 3)
+        assert done.status == 1
+        assert "what it has is not counted" in done.err
+    done = shell.run("q-admin", "topics", *two.flags)
+    assert (done.status, done.out) == (3, b"")
+
+
 def test_top_once(shell: Shell, broker: Broker, topic: str) -> None:
     broker.create(topic, "mail")
     broker.fill(topic, [b"x"] * 3)

@@ -29,12 +29,14 @@ Row = dict[str, Any]
 
 
 class TopicStatistics:
-    """Asks every nsqd, over HTTP connections that are kept."""
+    """Asks every nsqd, over HTTP connections that are kept. failures: of the nsqds that did not answer the last time,
+    while others did."""
 
     def __init__(self, brokers: Brokers, settings: Settings) -> None:
         self._discovery = Discovery(brokers, None, settings)
         self._tls = settings.http_tls_context()
         self._clients: dict[str, HttpClient] = {}
+        self.failures: list[BaseException] = []
 
     async def topics(self) -> list[Row]:
         """As the contract says. StartError when no HTTP API is known."""
@@ -52,6 +54,7 @@ class TopicStatistics:
                 _add(topics, answer)
         if len(failures) == len(answers):
             raise failures[0]
+        self.failures = failures
         return [topics[name] | {"channels": _sorted(topics[name]["channels"])} for name in sorted(topics)]
 
     async def close(self) -> None:
