@@ -191,7 +191,7 @@ def test_usage_errors(shell: Shell, broker: Broker) -> None:
         assert len(done.err_lines) == 1
     done = shell.run("q-admin", "topics", "--nsqd", "127.0.0.1:1")
     assert (done.status, len(done.err_lines)) in ((3, 1), (1, 1))
-    done = shell.run("q-admin", "create", "nats://127.0.0.1:1/orders")
+    done = shell.run("q-admin", "create", "amqp://127.0.0.1:1/orders")
     hint = "use `: | q-pipe --create-topics default TOPIC`, and read a channel once"
-    assert done.err == f"q-admin: create: NATS creates no topics: {hint} (see q-admin create --help)\n"
+    assert done.err == f"q-admin: create: RabbitMQ creates no topics: {hint} (see q-admin create --help)\n"
     assert done.status == 2
