@@ -164,6 +164,7 @@ class _Bridge:
             meter = ProgressLine("routed", self._counts, show=self.options.show)
             await self._move()
         finally:
+            await self.sink.close()
             for end in reversed(started):
                 await end.close()
             if meter is not None:

@@ -147,7 +147,8 @@ class BridgeSink:
             back.update(postponed)
 
     async def close(self) -> None:
-        """The caller that made the publishers closes them."""
+        """Log what was only counted so far. The caller that made the publishers closes them."""
+        self._failure_log.flush()
 
     # ── what cannot be routed ──
 

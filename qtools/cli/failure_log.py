@@ -35,7 +35,15 @@ class FailureLog:
         if now - self._last.get(fate, -QUIET) < QUIET:
             return
         self._last[fate] = now
-        del self._unlogged[fate]
+        self._write(fate)
+
+    def flush(self) -> None:
+        """At the end of a run: log what was only counted so far."""
+        for fate in list(self._unlogged):
+            self._write(fate)
+
+    def _write(self, fate: str) -> None:
+        counts = self._unlogged.pop(fate)
         count = counts.total()
         self._logger.warning("%s %s: %s", f"{count:,} message{'' if count == 1 else 's'}", fate, _listed(counts))
 

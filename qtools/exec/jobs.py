@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 from qtools.exec.arguments import CommandArguments
 from qtools.exec.outcomes import Exit
@@ -58,7 +59,7 @@ class Jobs:
         self._timeout = timeout
         self._on_end = on_end
         self._running: dict[int, _Job] = {}  # by process id
-        self._ending = 0  # commands that have ended, and whose output is not passed on yet
+        self._waiting: dict[_Job, Exit] = {}  # commands that have ended, and whose output is not passed on yet
         self._changed: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
@@ -66,7 +67,7 @@ class Jobs:
     @property
     def running(self) -> int:
         """Commands that run, or whose output is still to be passed on."""
-        return len(self._running) + self._ending
+        return len(self._running) + len(self._waiting)
 
     @property
     def has_room(self) -> bool:
@@ -125,11 +126,16 @@ class Jobs:
             signal_group(pid, signal.SIGTERM)
         try:
             async with asyncio.timeout(KILL_AFTER):
-                await self.drain()
+                while self._running:
+                    await self.wait_for_change()
         except TimeoutError:
             for pid in self._running:
                 signal_group(pid, signal.SIGKILL)
-            await self.drain()
+            while self._running:
+                await self.wait_for_change()
+        # A command that has ended has done its work, though a reader of our output may not take what it has written.
+        for job, end in list(self._waiting.items()):
+            self._ended(job, end)
         return left
 
     async def close(self) -> None:
@@ -146,13 +152,18 @@ class Jobs:
             if status is None:
                 continue
             del self._running[pid]
-            self._ending += 1
             if job.timer is not None:
                 job.timer.cancel()
-            job.output.end(lambda words, job=job, status=status: self._ended(job, status, words))  # type: ignore[misc]
+            self._waiting[job] = Exit(status, job.timed_out)
+            job.output.end(partial(self._written, job))
+            self.wake()
 
-    def _ended(self, job: _Job, status: int, words: str) -> None:
-        self._ending -= 1
+    def _written(self, job: _Job, words: str) -> None:
+        if (end := self._waiting.get(job)) is not None:
+            self._ended(job, end._replace(last_words=words))
+
+    def _ended(self, job: _Job, end: Exit) -> None:
+        del self._waiting[job]
         if not job.is_given_up:
-            self._on_end(job.batch, Exit(status, job.timed_out, words))
+            self._on_end(job.batch, end)
         self.wake()

@@ -10,12 +10,14 @@ failed, and those after it are given back. A worker that has ended MOST_ENDS tim
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from qtools.cli import logs
 from qtools.errors import CommandUnusable, QtoolsError, one_line
 from qtools.exec.outcomes import DEAD_LETTER, FINISH, REQUEUE, Exit, Outcome, parse_answer
 from qtools.exec.process import KILL_AFTER, find_program, signal_group
@@ -24,6 +26,8 @@ from qtools.formats.encoders import make_format
 from qtools.message import Batch
 
 MOST_ENDS = 3  # in a row without an answer: a command that answers nothing would be started again for ever
+READ_AFTER_END = 0.5  # s for which the pipe of a process that has ended is read
+SILENCE = 10.0  # s without a first answer, after which the user is told what a worker has to do
 LONGEST_ANSWER = 65_536  # bytes of a line on stdout
 
 
@@ -110,7 +114,9 @@ class KeptWorkers:
         return batch.without(bad)
 
     async def drain(self) -> None:
-        """Return when all messages are answered."""
+        """End the input of all workers, as nothing more will be sent, and return when all messages are answered."""
+        for worker in self._workers:
+            worker.end_input()
         while self.running:
             await self.wait_for_change()
 
@@ -161,7 +167,11 @@ class _Worker(asyncio.SubprocessProtocol):
         self._buffer = b""
         self._is_full = False  # it does not read what was written to it
         self._is_ending = False
+        self._has_failed = False  # an answer was malformed, and the run ends
         self._has_answered = False
+        self._open_pipes: set[int] = set()
+        self._closed_pipe = ""  # "stdin" or "stdout", if the process has closed it and still runs
+        self._silence: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timed_out = False
         self._last_end = Exit(0)
@@ -186,15 +196,15 @@ class _Worker(asyncio.SubprocessProtocol):
         self._closed = self._loop.create_future()
         self._buffer = b""
         self._is_full = self._is_ending = self._has_answered = self._timed_out = False
+        self._closed_pipe = ""
+        self._open_pipes = {0, 1}
         try:
-            transport, _ = await self._loop.subprocess_exec(
+            await self._loop.subprocess_exec(
                 lambda: self, self._workers.path, *self._workers.command[1:], stdin=PIPE, stdout=PIPE, stderr=None,
                 process_group=0, restore_signals=True,
             )  # fmt: skip
         except OSError as error:
             raise CommandUnusable(self._workers.path, error.strerror or str(error), 126) from error
-        self._transport = transport
-        self._stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
 
     def send(self, batch: Batch) -> None:
         """Write the messages to the process. One that ended while others were started has ended before it answered."""
@@ -205,6 +215,8 @@ class _Worker(asyncio.SubprocessProtocol):
         self._stdin.write(self._workers.join(batch))
         if self._timer is None:
             self._restart_timer()
+        if self._silence is None and not self._has_answered:
+            self._silence = self._loop.call_later(SILENCE, self._warn_of_silence)
 
     def take_unanswered(self) -> list[Batch]:
         """The messages without an answer, which are no longer this worker's."""
@@ -214,6 +226,12 @@ class _Worker(asyncio.SubprocessProtocol):
         if sent and answered:
             sent[0] = sent[0].split(answered)[1]
         return [batch for batch in sent if len(batch)]
+
+    def end_input(self) -> None:
+        """Let the process see the end of its input."""
+        if self._stdin is not None:
+            self._is_ending = True
+            self._stdin.close()
 
     async def close(self) -> None:
         if self._transport is None or self._closed is None:
@@ -230,8 +248,14 @@ class _Worker(asyncio.SubprocessProtocol):
 
     # ── what asyncio calls ──
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+        self._stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
+
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if lines and self._silence is not None:
+            self._silence.cancel()
         self._has_answered = self._has_answered or bool(lines)
         count = 0  # of answers `ok` without another between them
         for line in lines:
@@ -240,7 +264,7 @@ class _Worker(asyncio.SubprocessProtocol):
                 continue
             self._settle(count, None)
             count = 0
-            if self._is_ending:
+            if self._has_failed:
                 return
             outcome = parse_answer(line)
             if outcome is None:
@@ -261,20 +285,44 @@ class _Worker(asyncio.SubprocessProtocol):
         self._workers.wake()
 
     def process_exited(self) -> None:
+        """The process has ended. What it has left in its pipe is read, and no more: a process that it has started may
+        hold the pipe for ever."""
         self._is_ending = True
+        self._loop.call_later(READ_AFTER_END, self._close_pipes, self._transport)
+
+    def _close_pipes(self, transport: asyncio.SubprocessTransport | None) -> None:
+        if transport is None or transport is not self._transport:
+            return
+        for number in list(self._open_pipes):
+            pipe = transport.get_pipe_transport(number)
+            if isinstance(pipe, asyncio.WriteTransport):
+                pipe.abort()
+            elif pipe is not None:
+                pipe.close()
+
+    def pipe_connection_lost(self, fd: int, error: Exception | None) -> None:
+        """The process has closed its stdin or its stdout, or is about to end. If it stays, it is of no use."""
+        self._open_pipes.discard(fd)
+        if not self._is_ending:
+            self._is_ending = True
+            self._closed_pipe = "stdin" if fd == 0 else "stdout"
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(KILL_AFTER, self._time_out)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The process has ended, and all that it has written was read."""
         transport, self._transport, self._stdin = self._transport, None, None
         status = transport.get_returncode() if transport is not None else None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in filter(None, (self._timer, self._silence)):
+            timer.cancel()
+        self._timer = self._silence = None
         self.silent_ends = 0 if self._has_answered else self.silent_ends + 1
         self._is_ending = False
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        self._last_end = Exit(status if status is not None else 0, self._timed_out)
+        words = f"it had closed its {self._closed_pipe}" if self._closed_pipe and self._timed_out else ""
+        self._last_end = Exit(status or 0, self._timed_out and not self._closed_pipe, words)
         self._workers.ended(self, self._last_end)
 
     # ── answers ──
@@ -299,8 +347,8 @@ class _Worker(asyncio.SubprocessProtocol):
 
     def _fail(self, what: str) -> None:
         """End the run: the worker does not answer as it should."""
-        if not self._is_ending:
-            self._is_ending = True
+        if not self._has_failed:
+            self._is_ending = self._has_failed = True
             name = self._workers.command[0]
             self._workers.on_failure(
                 QtoolsError(f"{name} {what}; answers are ok, requeue [DURATION], dead [REASON] and stop [REASON]")
@@ -314,15 +362,25 @@ class _Worker(asyncio.SubprocessProtocol):
     # ── --timeout ──
 
     def _restart_timer(self) -> None:
+        if self._closed_pipe or self._timed_out:
+            return  # what follows is its end
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._workers.timeout and self.unanswered:
             self._timer = self._loop.call_later(self._workers.timeout, self._time_out)
 
+    def _warn_of_silence(self) -> None:
+        if not self._has_answered and self.unanswered:
+            logs.log(
+                logging.WARNING,
+                f"{self._workers.command[0]} has given no answer for {SILENCE:.0f} s: with --keep it has to write"
+                " a line for each message to its stdout, and to flush it; --timeout ends a worker that stands still",
+            )
+
     def _time_out(self) -> None:
         if self._transport is not None:
-            self._timed_out = True
+            self._is_ending = self._timed_out = True
             pid = self._transport.get_pid()
             signal_group(pid, signal.SIGTERM)
             self._timer = self._loop.call_later(KILL_AFTER, signal_group, pid, signal.SIGKILL)

@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from qtools.cli.worker import Worker
@@ -24,7 +25,9 @@ from qtools.errors import one_line
 FULL = 1024 * 1024  # bytes that wait for a writer, beyond which no pipe is read
 BLOCK = 65_536
 KEPT = 2000  # bytes of the end of stderr
+MOST_READS = 32  # of what is in a pipe when its command has ended: Linux holds 1 MiB in it at most
 LONGEST_LINE = 65_536  # bytes after which --tag ends a line
+CLOSE_TIMEOUT = 2.0  # s that the end waits for the readers of our output
 MOST_LINGERING = 64  # pipes that are read though their command has ended, as a process that it has started holds them
 
 
@@ -179,8 +182,9 @@ class _Pipe:
 
     def read_rest(self) -> bool:
         """Read all that is in the pipe. Returns whether a process still holds it open."""
-        while self._is_open and self._read():
-            pass
+        for _ in range(MOST_READS):  # a process that was left behind may write without end
+            if not self._is_open or not self._read():
+                break
         return self._is_open
 
     def close(self) -> None:
@@ -306,11 +310,13 @@ class CommandOutput:
         self._lingering.pop(pipe, None)
 
     async def close(self) -> None:
-        """Read no pipe any more, and return when all is written."""
+        """Read no pipe any more, and return when all is written, or the readers of our output stand still for long."""
         for pipe in list(self._lingering):
             pipe.close()
-        await self.stdout.flush()
-        await self.stderr.flush()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.stdout.flush()
+                await self.stderr.flush()
 
 
 def last_words(data: bytes) -> str:

@@ -113,6 +113,7 @@ class Settling:
             self._publishing.cancel()
             await asyncio.wait((self._publishing,))
         self._flush()
+        self._log.flush()
 
     def _finish(self, batch: Batch) -> None:
         if not self._finished:

@@ -379,3 +379,37 @@ def test_usage_errors(shell: Shell, words: list[str], part: str) -> None:
     assert done.status == 2
     assert part in done.err
     assert len(done.err_lines) == 1
+
+
+def test_a_stop_while_nobody_reads_the_output(shell: Shell, broker: Broker, topic: str) -> None:
+    """The command has ended, so its message is finished; what it wrote is not waited for."""
+    broker.create(topic, "me")
+    broker.fill(topic, [b"x"])
+    reading, writing = os.pipe()
+    try:
+        running = shell.start(
+            "q-exec", f"{topic}/me", "--tag", "--drain-timeout", "200ms", *broker.flags,
+            "--", "sh", "-c", "head -c 200000 /dev/zero | tr '\\0' x; echo ended >&2", stdout=writing,
+        )  # fmt: skip
+        running.wait_err("ended")
+        running.signal(signal.SIGTERM)
+        assert running.wait(20).status == 0
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert broker.depth(topic, "me").held == 0
+
+
+def test_every_reason_is_named(shell: Shell, broker: Broker, topic: str) -> None:
+    """Also one that comes so soon after another that it is only counted at first."""
+    broker.create(topic, "me")
+    broker.create(f"{topic}.dead", "see")
+    broker.fill(topic, [b"3", b"4", b"4"])
+    words = ["--exit", "1-9=dead-letter", *broker.flags, "--", "sh", "-c", "exit {}"]
+    done = shell.run("q-exec", f"{topic}/me", "-n3", *words)
+    assert done.status == 0
+    reasons = [line.partition(".dead: ")[2] for line in done.err_lines if ".dead: " in line]
+    assert len(reasons) == 2
+    assert {"exit status 3", "exit status 4"} <= {
+        word.strip() for each in reasons for word in each.split("(")[0].split(",")
+    }

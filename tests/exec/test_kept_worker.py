@@ -168,3 +168,35 @@ def test_a_signal_waits_for_answers(shell: Shell, broker: Broker, topic: str) ->
     done = running.wait()
     assert done.status == 0
     assert broker.depth(topic, "me").held == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_does_not_flush(shell: Shell, broker: Broker, topic: str) -> None:
+    broker.create(topic, "me")
+    broker.fill(topic, [b"x"])
+    words = ["--", sys.executable, "-c", "import sys; [print('ok') for _ in sys.stdin]"]
+    running = shell.start("q-exec", f"{topic}/me", "--keep", *broker.flags, *words)
+    running.wait_err("has given no answer for 10 s: with --keep it has to write a line", 30)
+    running.signal(signal.SIGTERM)
+    assert running.wait().status == 0
+    assert broker.depth(topic, "me").held == 0  # its answer came with its end
+
+
+@pytest.mark.parametrize(
+    ("script", "part"),
+    [
+        ("sleep 300 2>/dev/null & exit 1", "exit status 1"),
+        ("read x; exec 1>&-; sleep 300", "it had closed its stdout"),
+    ],
+    ids=["leaves a child", "closes stdout"],
+)
+def test_a_pipe_that_tells_nothing(shell: Shell, broker: Broker, topic: str, script: str, part: str) -> None:
+    """A child holds the worker's stdout, or the worker stays without one: neither holds up the run."""
+    broker.create(topic, "me")
+    broker.create(f"{topic}.dead", "see")
+    broker.fill(topic, [b"x"])
+    words = ["--until-empty", "--keep", "--max-attempts", "1", *broker.flags, "--", "sh", "-c", script]
+    done = shell.run("q-exec", f"{topic}/me", *words)
+    assert done.status == 0
+    [letter] = broker.drain(f"{topic}.dead", "see")
+    assert part in json.loads(letter.body)["reason"]
