@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -11,6 +12,8 @@ from harness.redis import RedisClient
 
 from qtools.engines.choice import ConnectionFlags
 from qtools.engines.contract import EndConditions
+from qtools.engines.redis.consume import group_channel as group_module
+from qtools.engines.redis.consume import source as source_module
 from qtools.engines.redis.consume.group_channel import RELEASED
 from qtools.errors import SourceDeleted, StartError, TopicMissing
 from tests.engines.clusters.redis import RedisCluster
@@ -122,6 +125,48 @@ async def test_a_limit_waits_for_a_requeued_message(redis: RedisCluster, topic: 
         batch.pick(range(1, 10)).finish()
         assert bodies_of(await finish_all(source)) == SOME[:1]
     assert await redis.left(topic, "own") == 90
+
+
+async def test_requeued_messages_that_wait_are_bounded(
+    redis: RedisCluster, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that fails with a growing delay must not take in the whole topic."""
+    monkeypatch.setattr(source_module, "MOST_UNFINISHED", 60)
+    await redis.make_topic(topic, "own")
+    await redis.fill(topic, SOME)
+    async with reading(redis.engine(), topic, max_in_flight=20) as source:
+        for _ in range(3):
+            (await read_all(source, 20)).requeue(600)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(source.read(), 0.3)
+        assert sum(consumers(redis, topic).values()) == 60
+        found: list[bytes] = []
+        while len(found) < 100:
+            batch = await read_all(source, 1)
+            found += batch.bodies
+            batch.finish()
+        assert sorted(found) == sorted(SOME)
+    assert await redis.left(topic, "own") == 0
+
+
+async def test_what_waits_is_touched_in_commands_of_a_bounded_size(
+    redis: RedisCluster, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_module, "PAGE", 30)
+    touched: list[int] = []
+    touch = group_module.GroupChannel.touch
+
+    def noted(channel: group_module.GroupChannel, ids: Sequence[bytes]) -> None:
+        touched.append(len(ids))
+        touch(channel, ids)
+
+    monkeypatch.setattr(group_module.GroupChannel, "touch", noted)
+    await redis.make_topic(topic, "own")
+    await redis.fill(topic, SOME)
+    async with reading(redis.engine(), topic) as source:
+        (await read_all(source, 100)).requeue(60_000)
+        await until(lambda: sum(touched) >= 100)
+    assert max(touched) <= 30
 
 
 async def test_a_reply_that_was_lost_is_read_again(redis: RedisCluster, topic: str) -> None:

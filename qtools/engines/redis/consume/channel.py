@@ -3,7 +3,8 @@ of the subclass, which speaks to the server.
 
     entries ─▶ arrive() ─▶ a batch ─▶ finish()   requeue(delay) ─▶ waiting ─▶ due() ─▶ fetched again ─▶ arrive()
 
-A requeued message is not kept: it stays pending in the server and is fetched again when its delay is over.
+A requeued message is not kept: it stays pending in the server and is fetched again when its delay is over. Only its id
+is kept, and the source bounds how many wait (`waiting_count`).
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class StreamChannel:
         self._on_changed = on_changed
         self._waiting: list[tuple[float, int, Sequence[bytes]]] = []  # a heap: when due, a number, ids
         self._requeues = 0
+        self.waiting_count = 0  # ids in `_waiting`
         self.has_waiting = asyncio.Event()
 
     # ── what was read ──
@@ -106,6 +108,7 @@ class StreamChannel:
     def wait(self, ids: Sequence[bytes], due: float) -> None:
         """`ids` are to be fetched again at the loop's time `due`."""
         self._requeues += 1
+        self.waiting_count += len(ids)
         heappush(self._waiting, (due, self._requeues, ids))
         self.has_waiting.set()
 
@@ -121,7 +124,9 @@ class StreamChannel:
         due, number, ids = heappop(self._waiting)
         if len(ids) > most:
             heappush(self._waiting, (due, number, ids[most:]))
-        return ids[:most]
+        taken = ids[:most]
+        self.waiting_count -= len(taken)
+        return taken
 
     @property
     def waits(self) -> bool:

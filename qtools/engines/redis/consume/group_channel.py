@@ -32,7 +32,7 @@ PREFIX = "qtools-"  # of the names of our consumers
 RELEASED = "qtools-released"  # the consumer of what readers have given back; it is never deleted
 RELEASED_IDLE_MS = 10 * 365 * 86_400_000  # longer than any msg_timeout, so that it is taken at once
 LEFT_BEHIND_MS = 3_600_000  # after which a consumer that holds nothing is deleted
-PAGE = 1000  # entries of one question about what is pending
+PAGE = 1000  # entries of one question about what is pending, and of one XCLAIM of those that wait
 HISTORY = 100  # entries of one read of what is pending for us, with their bodies
 MOST_SCANNED = 100  # entries that one XAUTOCLAIM takes at most; it looks at ten times as many
 
@@ -212,7 +212,9 @@ class GroupChannel(StreamChannel):
             self.touch(ids)
         if self.waits and now - self._touched_at >= age:
             self._touched_at = now
-            self.touch(self.waiting_ids())
+            waiting = self.waiting_ids()
+            for start in range(0, len(waiting), PAGE):
+                self.touch(waiting[start : start + PAGE])
 
     # ── the end ──
 

@@ -36,6 +36,9 @@ from qtools.names import Subscription, is_ephemeral
 log = logging.getLogger("qtools.redis")
 
 UNREAD_BYTES = 8 * 1024 * 1024  # of bodies that were not read; nothing more is asked for beyond that
+# Messages in flight, and those that wait to be fetched again, unless max_in_flight is more: the ids of both are kept.
+# A small max_in_flight alone would let a few messages that fail, with long delays, keep all others waiting.
+MOST_UNFINISHED = 10_000
 FIRST_COUNT = 16  # messages of the first read, while it is not known how large they are
 LOOK_AGAIN = 1.0  # s between two looks for a stream that was deleted
 
@@ -194,7 +197,9 @@ class RedisSource(PolledRunEnd):
         return granted, self._waiting_readers > 0
 
     def grant(self, most: int) -> int:
-        room = self._room(most)
+        waiting = sum(channel.waiting_count for channel in self._channels.values())
+        unfinished = self.in_flight + waiting + self._granted
+        room = min(self._room(most), max(self._options.max_in_flight, MOST_UNFINISHED) - unfinished)
         if self._limit is not None:
             room = min(room, self._limit - self._counted - self._granted)
         return self._take(room)
