@@ -98,7 +98,11 @@ class NatsConnection(StreamConnection[ServerInfo]):
 
     def unsubscribe(self, sid: bytes) -> None:
         """No more messages for `sid`; those that are on their way still reach the subscriber."""
-        self.send(commands.unsubscribe(sid))
+        # The server answers PING after the last of them.
+        ended: asyncio.Future[None] = self._loop.create_future()
+        ended.add_done_callback(lambda _: self._subscribers.pop(sid, None))
+        self._flushes.append(ended)
+        self.send(commands.unsubscribe(sid) + commands.PING)
 
     async def flush(self) -> None:
         """Return when the server has processed all that was sent; ConnectionLost."""

@@ -44,12 +44,16 @@ class JetStreamTopics:
         return found
 
     async def topics(self) -> list[dict[str, Any]]:
-        """As the contract says: `depth` of a topic is what its stream holds, of a channel what it has not finished. Of
+        """As the contract says: `depth` of a topic is what its stream holds, of a channel what was not delivered. Of
         topics that share a stream, only the subjects with messages are counted."""
         await self._client.start()
         rows: dict[str, dict[str, Any]] = {}
         async for stream in self._api.streams():
             topics = await self._topics_of(stream)
+            # A mirror holds the topics of another stream; the row is that of the stream which stores what is published.
+            topics = {
+                topic: count for topic, count in topics.items() if topic not in rows or _is_stored_by(stream, topic)
+            }
             size = stream["state"]["bytes"] if len(topics) == 1 else None
             for topic, count in topics.items():
                 rows[topic] = {
@@ -76,15 +80,27 @@ class JetStreamTopics:
         await self._client.close()
 
 
+def _is_stored_by(stream: dict[str, Any], topic: str) -> bool:
+    """Whether `stream` stores what is published to `topic`."""
+    words = topic.split(".")
+    return any(_matches(subject.split("."), words) for subject in stream["config"].get("subjects") or [])
+
+
+def _matches(pattern: list[str], words: list[str]) -> bool:
+    """Whether a subject of `words` matches `pattern`, where `*` is one word, and `>` at the end one or more."""
+    if pattern[-1] == ">" and len(words) >= len(pattern):
+        pattern, words = pattern[:-1], words[: len(pattern) - 1]
+    return len(pattern) == len(words) and all(p in ("*", word) for p, word in zip(pattern, words, strict=True))
+
+
 def _has_wildcard(subject: str) -> bool:
     return any(word in ("*", ">") for word in subject.split("."))
 
 
 def _channel(consumer: ConsumerState) -> dict[str, Any]:
     return {
-        "channel": consumer.name, "depth": consumer.pending + consumer.unfinished, "in_flight": consumer.unfinished,
-        "deferred": None, "messages": consumer.pending + consumer.unfinished, "requeued": None, "timed_out": None,
-        "clients": None,
+        "channel": consumer.name, "depth": consumer.pending, "in_flight": consumer.unfinished,
+        "deferred": None, "messages": None, "requeued": None, "timed_out": None, "clients": None,
         "paused": bool(consumer.config.get("pause_until")),
     }  # fmt: skip
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from harness.nats import NatsServer
 
+from qtools.admin.rows import left_in
 from qtools.engines.administration import administered
 from qtools.engines.contract import SourceOptions
 from qtools.engines.deletion import delete
+from qtools.engines.jetstream.consume.source import JetStreamSource
 from qtools.errors import PeerError, SourceDeleted, TopicMissing, UsageError
 from qtools.names import Subscription
 from tests.engines.jetstream.conftest import MakeNats
 from tests.engines.jetstream.using import engine, streams
-from tests.engines.reading import BODIES, bodies_of, drain, publish, read, read_all, reading
+from tests.engines.reading import BODIES, bodies_of, drain, publish, read, read_all, reading, until
 
 
 async def start_fails(server: NatsServer, topic: str, channel: str, text: str) -> None:
@@ -44,6 +47,79 @@ async def test_consumers_that_cannot_be_read(nats_server: NatsServer, topic: str
     await start_fails(nats_server, own, "whole", rf"reads {topic}\.\*: choose another channel")
     await start_fails(nats_server, own, "a.b", "no dot in its name: write a_b")
     await start_fails(nats_server, "nothing", "own", "no stream on .* stores this subject")
+
+
+async def rows_of(server: NatsServer) -> dict[str, dict[str, Any]]:
+    statistics = engine(server.address).statistics()
+    try:
+        return {row["topic"]: row for row in await statistics.topics()}
+    finally:
+        await statistics.close()
+
+
+@pytest.mark.parametrize("prefix", ["a-", "z-"])  # the server lists streams by name
+async def test_a_mirror_does_not_hide_the_channels_of_its_topic(
+    nats_server: NatsServer, topic: str, prefix: str
+) -> None:
+    from nats.js.api import StreamSource
+
+    async with streams(nats_server) as api:
+        await api.add_stream(name=topic, subjects=[f"{topic}.*"])
+        mirror = await api.add_stream(name=f"{prefix}{topic}", mirror=StreamSource(name=topic))
+        made, name = engine(nats_server.address), f"{topic}.x"
+        await publish(made, name, BODIES[:10])
+        async with reading(made, name, limit=4) as source:
+            (await read_all(source, 4)).finish()
+        async with asyncio.timeout(20):
+            while (await api.stream_info(mirror.config.name)).state.messages < 10:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    row = (await rows_of(nats_server))[name]
+    assert row["depth"] == 10
+    assert [each["channel"] for each in row["channels"]] == ["own"]
+
+
+async def test_a_topic_that_only_a_mirror_holds_is_listed(nats_server: NatsServer, topic: str) -> None:
+    from nats.js.api import StreamSource
+
+    made = engine(nats_server.address)
+    await publish(made, topic, BODIES[:10])
+    async with streams(nats_server) as api:
+        await api.add_stream(name=f"{topic}-copy", mirror=StreamSource(name=topic))
+        async with asyncio.timeout(20):
+            while (await api.stream_info(f"{topic}-copy")).state.messages < 10:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await api.delete_stream(topic)
+    assert (await rows_of(nats_server))[topic]["depth"] == 10
+
+
+async def test_counts_of_a_channel(nats_server: NatsServer, topic: str) -> None:
+    """What is in flight is left once, and how many messages have come is not known."""
+    made = engine(nats_server.address)
+    await publish(made, topic, BODIES[:10])
+    async with reading(made, topic, limit=4) as source:
+        batch = await read_all(source, 4)
+        (channel,) = (await rows_of(nats_server))[topic]["channels"]
+        assert (channel["depth"], channel["in_flight"], left_in(channel)) == (6, 4, 10)
+        assert channel["messages"] is None
+        batch.finish()
+
+
+async def test_a_pause_leaves_no_subscriber_behind(nats_server: NatsServer, topic: str) -> None:
+    made = engine(nats_server.address)
+    await publish(made, topic, BODIES[:10])
+    async with reading(made, topic) as source:
+        assert isinstance(source, JetStreamSource)
+        await read_all(source, 10)
+        connection = source._client._connection
+        assert connection is not None
+        subscribers = connection._subscribers
+        before = len(subscribers)
+        for _ in range(5):
+            source.rest()
+            source.resume(None)
+        await publish(made, topic, [b"more"])
+        assert (await read_all(source, 1)).bodies == [b"more"]
+        await until(lambda: len(subscribers) == before)
 
 
 async def test_a_channel_that_is_deleted_while_it_is_read(nats_server: NatsServer, topic: str) -> None:
