@@ -1,7 +1,8 @@
-"""What speaks at an address where an engine's own protocol got no answer. In: an address. Out: a protocol, and advice.
+"""What speaks at an address where an engine's own protocol got no answer. In: an address, or the first bytes of an
+answer. Out: a protocol, and advice.
 
-It is asked once a start has failed, over a few short connections, so that the error can say what is there. Of a TLS
-certificate nothing is verified, as no secret is sent.
+An address is asked once a start has failed, over a few short connections, so that the error can say what is there. Of a
+TLS certificate nothing is verified, as no secret is sent.
 """
 
 from __future__ import annotations
@@ -59,6 +60,14 @@ class PeerProtocol(NamedTuple):
         if self.name and is_tls and not self.is_tls and over_tls:
             return f"it does not speak TLS: use {plain}:// instead of {over_tls}://"
         return ""
+
+
+def advice_on_answer(first: bytes, expected: str, address: str, *, is_tls: bool, in_tls: bool | None = None) -> str:
+    """PeerProtocol.advice on the server at `address`, whose answer began with the bytes `first`. in_tls: whether they
+    came inside TLS, if that is not `is_tls`, as in a protocol that begins without it."""
+    name = protocol_of(first)
+    found = PeerProtocol("", True) if name == "TLS" else PeerProtocol(name, is_tls if in_tls is None else in_tls)
+    return found.advice(expected, address, is_tls=is_tls)
 
 
 async def protocol_at(address: str) -> PeerProtocol:

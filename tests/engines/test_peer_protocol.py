@@ -16,10 +16,13 @@ from harness.certificates import Certificates
 from harness.ports import free_pair
 
 from qtools.engines import peer_protocol
+from qtools.engines.choice import BrokerFlags, ConnectionFlags, choose_broker, engine_of
 from qtools.engines.kafka.client_errors import CLOSED, CLOSED_WITH_TLS, LOGIN_MISSING
 from qtools.engines.kafka.clients import ErrorLog, _reason_of_no_answer
 from qtools.engines.kafka.settings import KafkaSettings
-from qtools.engines.peer_protocol import PeerProtocol, protocol_at
+from qtools.engines.peer_protocol import PeerProtocol, advice_on_answer, protocol_at
+from qtools.errors import StartError
+from tests.engines.reading import publishing
 
 Answer = Callable[[bytes], bytes]
 
@@ -135,6 +138,54 @@ async def test_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_advice(found: PeerProtocol, expected: str, is_tls: bool, advice: str) -> None:
     assert found.advice(expected, "h:1", is_tls=is_tls) == advice
+
+
+INFO, PONG, ALERT = b'INFO {"server_id":"A"} \r\n', b"+PONG\r\n", b"\x15\x03\x01\x00\x02\x02\x16"
+
+
+@pytest.mark.parametrize(
+    ("first", "expected", "is_tls", "in_tls", "advice"),
+    [
+        (INFO, "Redis", False, None, "it speaks NATS's protocol, and not Redis's: use nats://h:1"),
+        (INFO, "NATS", False, None, ""),
+        (PONG, "NATS", False, None, "it speaks Redis's protocol, and not NATS's: use redis://h:1"),
+        (PONG, "NATS", True, False, "it speaks Redis's protocol, and not NATS's: use redis://h:1"),
+        (PONG, "AMQP", True, None, "it speaks Redis's protocol, and not AMQP's: use rediss://h:1"),
+        (b"AMQP\x00\x00\x09\x01", "Redis", False, None, "it speaks AMQP's protocol, and not Redis's: use amqp://h:1"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "NATS", False, None, "it answers HTTP, and does not speak NATS's protocol"),
+        (ALERT, "Redis", False, None, "it speaks TLS: use rediss:// instead of redis://"),
+        (ALERT, "NATS", True, False, ""),
+        (b"\xff\x00", "NATS", False, None, ""),
+    ],
+)
+def test_advice_on_an_answer(first: bytes, expected: str, is_tls: bool, in_tls: bool | None, advice: str) -> None:
+    assert advice_on_answer(first, expected, "h:1", is_tls=is_tls, in_tls=in_tls) == advice
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected", "first", "advice"),
+    [
+        ("nats", "NATS", PONG, "it speaks Redis's protocol, and not NATS's: use redis://{}"),
+        ("amqp", "AMQP", PONG, "it speaks Redis's protocol, and not AMQP's: use redis://{}"),
+        ("redis", "Redis", INFO, "it speaks NATS's protocol, and not Redis's: use nats://{}"),
+        ("nsq", "NSQ", INFO, "it speaks NATS's protocol, and not NSQ's: use nats://{}"),
+    ],
+)
+async def test_every_engine_says_it_in_the_same_words(scheme: str, expected: str, first: bytes, advice: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(100):
+            writer.write(first)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        choice = choose_broker(BrokerFlags(broker=[f"{scheme}://{address}"]), environ={})
+        with pytest.raises(StartError) as caught:
+            async with publishing(engine_of("tests", choice, ConnectionFlags({}, {}), {})):
+                pass
+    assert str(caught.value) == f"{address}: " + advice.format(address)
 
 
 RESET = "SSL handshake failed: SSL transport error: Connection reset by peer"

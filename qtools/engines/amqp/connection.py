@@ -28,7 +28,6 @@ from qtools.engines.amqp.protocol.session import (
     Opened,
 )  # fmt: skip
 from qtools.engines.amqp.settings import AmqpSettings
-from qtools.engines.connections.foreign_protocol import describe_foreign
 from qtools.engines.connections.open_connection import PeerAddress, open_connection
 from qtools.engines.connections.stream_connection import LINGER, StreamConnection
 from qtools.errors import (
@@ -313,10 +312,15 @@ class AmqpConnection(StreamConnection[None]):
     def _fail(self, error: QtoolsError) -> None:
         self._flush()  # the answer to the broker's connection.close
         if isinstance(error, ProtocolError):
-            foreign = describe_foreign(self._first, "amqp://")
-            why = foreign or f"does not speak AMQP: {error}"
+            from qtools.engines.peer_protocol import advice_on_answer
+
+            assert self._transport is not None
+            is_tls = self._transport.get_extra_info("ssl_object") is not None
             hint = f" ({self._peer.hint})" if self._peer.hint else ""
-            error = ProtocolError(f"{self.address} {why}{hint}", looks_like=foreign)
+            if advice := advice_on_answer(self._first, "AMQP", self.address, is_tls=is_tls):
+                error = ProtocolError(f"{self.address}: {advice}")
+            else:
+                error = ProtocolError(f"{self.address} does not speak AMQP: {error}{hint}")
         elif isinstance(error, (NetworkError, PeerError)):
             error.address = self.address
         self.abort(error)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from qtools import __version__
 from qtools.engines.connections import stream_connection
-from qtools.engines.connections.foreign_protocol import describe_foreign
 from qtools.engines.connections.open_connection import PeerAddress, open_connection
 from qtools.engines.connections.stream_connection import HIGH_WATER, StreamConnection
 from qtools.engines.jetstream.credentials import connect_fields
@@ -236,9 +235,13 @@ class NatsConnection(StreamConnection[ServerInfo]):
 
     def _fail(self, error: QtoolsError) -> None:
         if isinstance(error, ProtocolError) and not self._informed.done():
-            foreign = describe_foreign(self._first, "nats://")
+            from qtools.engines.peer_protocol import advice_on_answer
+
+            is_tls = self._tls is not None
+            in_tls = is_tls and self._settings.tls_first
+            advice = advice_on_answer(self._first, "NATS", self.address, is_tls=is_tls, in_tls=in_tls)
             hint = _hint(self._host)
-            error = ProtocolError(foreign or str(error) + (f" ({hint})" if hint else ""))
+            error = ProtocolError(advice or str(error) + (f" ({hint})" if hint else ""))
         if isinstance(error, PeerError):
             error.address = self.address
         self.abort(error)

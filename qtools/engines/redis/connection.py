@@ -12,7 +12,6 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
-from qtools.engines.connections.foreign_protocol import describe_foreign
 from qtools.engines.connections.stream_connection import LINGER, StreamConnection
 from qtools.engines.redis.protocol import commands
 from qtools.engines.redis.protocol.fast_reader import make_reader
@@ -207,9 +206,13 @@ class RedisConnection(StreamConnection[ServerHello]):
     # ── inside ──
 
     def _fail(self, error: ProtocolError, data: bytes) -> None:
-        foreign = "" if self._established.done() else describe_foreign(self._first or data, "redis://")
-        if foreign:
-            self.abort(ConnectFailed(self.address, f"it {foreign}", permanent=True))
+        advice = ""
+        if not self._established.done():
+            from qtools.engines.peer_protocol import advice_on_answer
+
+            advice = advice_on_answer(self._first or data, "Redis", self.address, is_tls=self._settings.tls)
+        if advice:
+            self.abort(ConnectFailed(self.address, advice, permanent=True))
         else:
             self.abort(ProtocolError(f"{self.address} does not speak Redis's protocol: {error}"))
 

@@ -157,8 +157,8 @@ async def answering(first: bytes, greeting: bytes = b"") -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("first", "greeting", "text"),
     [
-        (b"-NOAUTH Authentication required.\r\n", b"", "answers Redis: its URL begins with redis://"),
-        (b"+PONG\r\n", b"", "answers Redis: its URL begins with redis://"),
+        (b"-NOAUTH Authentication required.\r\n", b"", "it speaks Redis's protocol, and not NATS's: use redis://"),
+        (b"+PONG\r\n", b"", "it speaks Redis's protocol, and not NATS's: use redis://"),
         (b"AMQP\x00\x00\x09\x01", b"", "amqp://"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", "HTTP"),
         (b"\x00\x00\x00\x16\x00\x00\x00\x01E_BAD_PROTOCOL", b"", "nsq://"),
