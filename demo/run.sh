@@ -99,7 +99,8 @@ run "zcat archive/dt=*/hour=*/history.*.gz | sort | cmp - <(sort events.jsonl) &
 
 printf '\n6. Over HTTP\n'
 if command -v curl >/dev/null; then
-    q-pubsub-http --http-address 127.0.0.1:0 >gateway 2>&1 &
+    : >gateway # the program in the background may make it only after the first look at it
+    q-pubsub-http --http-address 127.0.0.1:0 >>gateway 2>&1 &
     gateway=$!
     for _ in $(seq 100); do
         url=$(sed -n 's/.*serving //p' gateway)
