@@ -17,8 +17,7 @@ from qtools.cli import logs
 from qtools.cli.run import Signals
 from qtools.cli.types import plural
 from qtools.cli.worker import Worker
-from qtools.engines import deletion
-from qtools.engines.administration import administered
+from qtools.engines.administration import administered, delete
 from qtools.engines.capabilities import advice_without, what_is_missing
 from qtools.engines.contract import Engine, NewTopics
 from qtools.engines.requirements import require_for_publishing
@@ -96,7 +95,7 @@ async def _do(engine: Engine, action: str, name: Subscription, new: NewTopics | 
     if action == "create":
         return await able.create(name.topic, name.channel, new)
     if action == "delete":
-        await deletion.delete(engine, name.topic, name.channel)
+        await delete(engine, name.topic, name.channel)
     elif action == "empty":
         await able.empty(name.topic, name.channel)
     else:

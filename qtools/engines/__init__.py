@@ -3,8 +3,7 @@
 contract.py  what a command may know of an engine
 capabilities.py  what engines can do
 requirements.py  what a run needs of its engines
-deletion.py  deletes topics and channels
-administration.py  creates, empties and pauses them
+administration.py  creates, empties, pauses and deletes topics and channels
 run_end.py   ends a run by asking what is left; for the sources of engines
 redelivery.py  deliveries that this process counts and delays; for the sources of engines
 choice.py    the table of the engines; which broker a command uses: flags, addresses, the environment

@@ -34,7 +34,7 @@ class Capabilities(NamedTuple):
     # ── topics ──
     creation: bool = False  # topics can be created: engines/administration.py
     emptying: bool = False  # what waits in topics and channels can be dropped: engines/administration.py
-    deletion: bool = False  # topics and channels can be deleted: engines/deletion.py
+    deletion: bool = False  # topics and channels can be deleted: engines/administration.py
     retention: bool = False  # a topic keeps messages that all its channels have finished
     partitions: bool = False  # a topic is created with a number of partitions (NewTopics)
     replicas: bool = False  # a topic is created with a number of replicas (NewTopics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from qtools.cli import logs
-from qtools.engines.deletion import delete
+from qtools.engines.administration import delete
 from qtools.errors import QtoolsError
 from qtools.soak.options import SoakOptions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qtools.engines.deletion import delete
+from qtools.engines.administration import delete
 from tests.engines.clusters.cluster import Cluster
 from tests.engines.reading import BODIES
 

@@ -5,8 +5,8 @@
     settings.py            how to connect → the configuration of librdkafka
     client_errors.py       librdkafka's errors as this project's, in plain sentences
     clients.py             makes librdkafka's clients, and asks what a cluster is
-    statistics.py          topics, their depths, and the lag of their groups; deletes them
-    administration.py      creates and empties topics, and moves groups to the end
+    statistics.py          topics, their depths, and the lag of their groups
+    administration.py      creates, empties and deletes topics and groups
 
     consume/               channels, which are consumer groups: read, committed, looked into
     publish/               messages to topics, and which of them were refused

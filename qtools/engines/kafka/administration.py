@@ -1,13 +1,14 @@
-"""Creates and empties topics, and moves groups to the end. In: the cluster, names. Out: requests to it."""
+"""Creates, empties and deletes topics and groups; to empty a group is a commit. In: names. Out: requests."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from qtools.engines.contract import NewTopics
-from qtools.engines.kafka.client_errors import NO_SUCH_TOPIC, TOPIC_EXISTS, sentence_of
+from qtools.engines.kafka.client_errors import GROUP_ID_NOT_FOUND, NO_SUCH_TOPIC, TOPIC_EXISTS, sentence_of
 from qtools.engines.kafka.clients import ErrorLog, ask, library, look_at_cluster, make_admin
 from qtools.engines.kafka.settings import KafkaSettings
 from qtools.errors import NetworkError, TopicMissing, UsageError
@@ -37,6 +38,15 @@ async def empty(topic: str, channel: str, settings: KafkaSettings) -> None:
     await _asked(work, errors, settings)
 
 
+async def delete(topic: str, channel: str, settings: KafkaSettings) -> None:
+    """Delete `topic` and what its groups have committed, or only the group `channel`. What does not exist is deleted
+    already. NetworkError when that is refused, or no broker answers."""
+    errors = ErrorLog(settings)
+    admin = make_admin(settings, errors)
+    with suppress(TopicMissing):
+        await _asked(partial(_delete, admin, topic, channel), errors, settings)
+
+
 async def _asked(work: partial[Any], errors: ErrorLog, settings: KafkaSettings) -> Any:
     try:
         return await asyncio.to_thread(ask, work)
@@ -58,6 +68,17 @@ def _create(admin: Any, topic: str, new: NewTopics) -> bool:
             return False
         raise
     return True
+
+
+def _delete(admin: Any, topic: str, channel: str) -> None:
+    if not channel:
+        admin.delete_topics([topic], request_timeout=TIMEOUT)[topic].result()
+        return
+    try:
+        admin.delete_consumer_groups([channel], request_timeout=TIMEOUT)[channel].result()
+    except library().KafkaException as error:
+        if error.args[0].code() != GROUP_ID_NOT_FOUND:
+            raise
 
 
 def _empty(admin: Any, topic: str, channel: str, numbers: list[int]) -> None:

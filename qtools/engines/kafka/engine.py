@@ -89,7 +89,7 @@ class KafkaEngine:
 
     async def delete(self, topic: str, channel: str = "") -> None:
         """A channel is a group: it is deleted with what it has committed of all topics."""
-        from qtools.engines.kafka.statistics import delete
+        from qtools.engines.kafka.administration import delete
 
         await delete(topic, channel, self.settings)
 

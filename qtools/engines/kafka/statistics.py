@@ -1,4 +1,4 @@
-"""Topics of a cluster and what waits in them; their deletion. In: the cluster. Out: topics and groups, counted."""
+"""Topics of a cluster and what waits in them. In: the cluster. Out: topics and groups, counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from qtools.engines.kafka.client_errors import GROUP_ID_NOT_FOUND, NO_SUCH_TOPIC, sentence_of
+from qtools.engines.kafka.client_errors import sentence_of
 from qtools.engines.kafka.clients import ErrorLog, ask, library, list_offsets, look_at_cluster, make_admin
 from qtools.engines.kafka.consume.waiting_partitions import Place
 from qtools.engines.kafka.settings import KafkaSettings
@@ -124,23 +124,3 @@ class KafkaTopics:
             except library().KafkaException as error:  # as of a partition without a leader
                 log.info("%s, partition %d: %s", *place, sentence_of(error.args[0]))
         return found
-
-
-async def delete(topic: str, channel: str, settings: KafkaSettings) -> None:
-    """Delete `topic` and what its groups have committed, or only the group `channel`. What does not exist is deleted
-    already. NetworkError when that is refused, or no broker answers."""
-    errors = ErrorLog(settings)
-    admin = make_admin(settings, errors)
-    try:
-        await asyncio.to_thread(ask, partial(_delete, admin, topic, channel))
-    except library().KafkaException as error:
-        if error.args[0].code() in NO_SUCH_TOPIC | {GROUP_ID_NOT_FOUND}:
-            return
-        raise NetworkError(str(settings), errors.last or sentence_of(error.args[0])) from error
-
-
-def _delete(admin: Any, topic: str, channel: str) -> None:
-    if channel:
-        admin.delete_consumer_groups([channel], request_timeout=TIMEOUT)[channel].result()
-    else:
-        admin.delete_topics([topic], request_timeout=TIMEOUT)[topic].result()

@@ -12,8 +12,7 @@
     http_client.py      nsqd's HTTP API: size limits, depths, topics
     topics.py           which topics there are
     statistics.py       what waits in them
-    deletion.py         deletes a topic or a channel
-    administration.py   creates, empties or pauses one
+    administration.py   creates, empties, pauses or deletes a topic or a channel
     identity.py         which cluster it is
     local_broker.py     the private local broker: found, or started as a process
 

@@ -1,5 +1,5 @@
-"""Creates, empties and pauses topics and channels everywhere. In: names. Out: requests to the HTTP APIs of nsqds and
-nsqlookupds."""
+"""Creates, empties, pauses and deletes topics and channels everywhere. In: names. Out: requests to the HTTP APIs of
+nsqds and nsqlookupds."""
 
 from __future__ import annotations
 
@@ -37,23 +37,38 @@ async def pause(topic: str, channel: str, paused: bool, brokers: Brokers, settin
     await _change("pause" if paused else "unpause", topic, channel, brokers, settings)
 
 
+async def delete(topic: str, channel: str, brokers: Brokers, settings: Settings) -> None:
+    """Delete `topic`, or only its `channel`, on every nsqd that has it. What does not exist is deleted already."""
+    addresses = await _nsqds(topic, brokers, settings, "delete")
+    path = _path("delete", topic, channel)
+    # nsqlookupd forgets the topic last: it would learn it again from an nsqd that still has it.
+    await _post_all([address.http for address in addresses], path, settings)
+    await _post_all(brokers.lookupd, path, settings)
+
+
 async def _change(action: str, topic: str, channel: str, brokers: Brokers, settings: Settings) -> None:
     addresses = await _nsqds(topic, brokers, settings)
-    kind, query = ("channel", f"&channel={quote(channel)}") if channel else ("topic", "")
-    path = f"/{kind}/{action}?topic={quote(topic)}{query}"
-    if not await _post_all([address.http for address in addresses], path, settings):
+    bases = [address.http for address in addresses]
+    if not await _post_all(bases, _path(action, topic, channel), settings):
         raise TopicMissing(f"{topic}/{channel}: there is no such channel" if channel else f"{topic}: no such topic")
 
 
-async def _nsqds(topic: str, brokers: Brokers, settings: Settings) -> list[Address]:
-    """The nsqds that have `topic`, or all that were named. StartError where an HTTP API is not known."""
+def _path(action: str, topic: str, channel: str) -> str:
+    """What to ask for, of a topic or of a channel."""
+    kind, query = ("channel", f"&channel={quote(channel)}") if channel else ("topic", "")
+    return f"/{kind}/{action}?topic={quote(topic)}{query}"
+
+
+async def _nsqds(topic: str, brokers: Brokers, settings: Settings, doing: str = "change") -> list[Address]:
+    """The nsqds that have `topic`, or all that were named. StartError where an HTTP API is not known. doing: for that
+    error."""
     discovery = Discovery(brokers, topic, settings)
     try:
         addresses = list(await discovery.look())
     finally:
         await discovery.close()
     if unknown := next((address for address in addresses if not address.http), None):
-        raise StartError(f"to change {topic} needs the HTTP API of {unknown}: give --nsqd-http-address")
+        raise StartError(f"to {doing} {topic} needs the HTTP API of {unknown}: give --nsqd-http-address")
     return addresses
 
 

@@ -92,7 +92,7 @@ class NsqEngine:
         return await peek(subscription, self.brokers, self.settings, count)
 
     async def delete(self, topic: str, channel: str = "") -> None:
-        from qtools.engines.nsq.deletion import delete
+        from qtools.engines.nsq.administration import delete
 
         await delete(topic, channel, self.brokers, self.settings)
 

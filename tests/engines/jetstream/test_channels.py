@@ -9,9 +9,8 @@ import pytest
 from harness.nats import NatsServer
 
 from qtools.admin.rows import left_in
-from qtools.engines.administration import administered
+from qtools.engines.administration import administered, delete
 from qtools.engines.contract import SourceOptions
-from qtools.engines.deletion import delete
 from qtools.engines.jetstream.consume.source import JetStreamSource
 from qtools.errors import PeerError, SourceDeleted, TopicMissing, UsageError
 from qtools.names import Subscription
