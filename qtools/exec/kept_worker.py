@@ -57,8 +57,8 @@ class KeptWorkers:
         self.path = find_program(command[0])
         self.timeout = timeout  # s
         self._join = make_format(form, delimiter).join
-        self.bodies_for = bodies_for
-        self.delimiter = delimiter if form == "raw" else b""
+        self._bodies_for = bodies_for
+        self._delimiter = delimiter if form == "raw" else b""
         self.settling = settling
         self.on_failure = on_failure
         self.started = 0
@@ -66,10 +66,6 @@ class KeptWorkers:
         self._workers = [_Worker(self) for _ in range(count)]
         self._changed: asyncio.Future[None] | None = None
         self._is_closing = False
-
-    def join(self, batch: Batch) -> bytes:
-        """What a worker reads of `batch`."""
-        return self._join(self.bodies_for(batch))
 
     @property
     def running(self) -> int:
@@ -98,20 +94,21 @@ class KeptWorkers:
             if not worker.is_running:
                 await worker.start()
                 self.started += 1
-        batch = self._without_delimiter(batch)
+        batch, shown = self._sendable(batch)
         share = -(-len(batch) // len(takers))
         for worker, start in zip(takers, range(0, len(batch), share or 1), strict=False):
-            worker.send(batch.pick(range(start, min(start + share, len(batch)))))
+            places = range(start, min(start + share, len(batch)))
+            part = batch.pick(places)
+            worker.send(part, self._join(part if shown is batch else shown.pick(places)))
 
-    def _without_delimiter(self, batch: Batch) -> Batch:
-        delimiter = self.delimiter
-        if not delimiter or not (
-            bad := [place for place, body in enumerate(self.bodies_for(batch).bodies) if delimiter in body]
-        ):
-            return batch
+    def _sendable(self, batch: Batch) -> tuple[Batch, Batch]:
+        """The messages without the delimiter in their body, as they came, and as a worker reads them."""
+        delimiter, shown = self._delimiter, self._bodies_for(batch)
+        if not delimiter or not (bad := [place for place, body in enumerate(shown.bodies) if delimiter in body]):
+            return batch, shown
         reason = "its body has the delimiter, which ends a message: use --format length32 or envelope"
         self.settling.settle(batch.pick(bad), Outcome(DEAD_LETTER, None, reason))
-        return batch.without(bad)
+        return batch.without(bad), shown.without(bad)
 
     async def drain(self) -> None:
         """End the input of all workers, as nothing more will be sent, and return when all messages are answered."""
@@ -206,13 +203,14 @@ class _Worker(asyncio.SubprocessProtocol):
         except OSError as error:
             raise CommandUnusable(self._workers.path, error.strerror or str(error), 126) from error
 
-    def send(self, batch: Batch) -> None:
-        """Write the messages to the process. One that ended while others were started has ended before it answered."""
+    def send(self, batch: Batch, data: bytes) -> None:
+        """Write `data`, which is `batch` as the process reads it. One that ended while others were started has ended
+        before it answered."""
         self._sent.append(batch)
         if self._stdin is None:
             self._workers.ended(self, self._last_end)
             return
-        self._stdin.write(self._workers.join(batch))
+        self._stdin.write(data)
         if self._timer is None:
             self._restart_timer()
         if self._silence is None and not self._has_answered:
