@@ -1,4 +1,4 @@
-"""A run that reads channels: shared by q-tail, q-bridge and q-to-file.
+"""A run that reads channels: shared by q-tail, q-bridge, q-to-file and q-exec.
 
 Two tasks run beside the loop: one waits for the end conditions, one logs warnings. In: a source. Out: their errors.
 

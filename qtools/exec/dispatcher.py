@@ -144,16 +144,13 @@ class Dispatcher:
         enough."""
         loop = asyncio.get_running_loop()
         if self._reading is None:
-            self._reading = loop.create_task(self._read_source())
+            self._reading = loop.create_task(self._source.read())
         limit = None if not self._waiting else max(0.0, self._waiting_since + self._batch_wait - loop.time())
         await asyncio.wait((self._reading,), timeout=limit)
         if not self._reading.done():
             return None
         reading, self._reading = self._reading, None
         return None if reading.cancelled() else reading.result()
-
-    async def _read_source(self) -> Batch | None:
-        return await self._source.read()
 
     async def _send_whole(self, batch: Batch) -> None:
         if await self._has_room():

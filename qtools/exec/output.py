@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import NamedTuple
 from qtools.cli.worker import Worker
 from qtools.descriptors import write_until_error
 from qtools.errors import one_line
+from qtools.exec.process import temporary_file
 
 FULL = 1024 * 1024  # bytes that wait for a writer, beyond which no pipe is read
 BLOCK = 65_536
@@ -247,7 +247,7 @@ class JobOutput:
     def _open(self, number: int, writer: OutputWriter) -> None:
         """Open what the command gets as its descriptor `number`, unless that is ours."""
         if self._output.is_grouped:
-            fd = _temporary_file()
+            fd = temporary_file()
             self._files.append((writer, fd))
             self.descriptors[number] = fd
         elif number == 2 or self._output.has_tags:
@@ -323,8 +323,3 @@ def last_words(data: bytes) -> str:
     """The last line in `data` that is not empty, as one printable line."""
     lines = data.decode("utf-8", "replace").strip().splitlines()
     return one_line(lines[-1]) if lines else ""
-
-
-def _temporary_file() -> int:
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

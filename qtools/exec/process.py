@@ -40,11 +40,7 @@ def input_file(data: bytes) -> int:
     that the command may not read."""
     if not data:
         return os.open(os.devnull, os.O_RDONLY)
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("message")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
+    fd = os.memfd_create("message") if hasattr(os, "memfd_create") else temporary_file()
     try:
         view = memoryview(data)
         while view:
@@ -54,6 +50,12 @@ def input_file(data: bytes) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def temporary_file() -> int:
+    """A descriptor of a new file without a name."""
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def spawn(path: str, arguments: list[bytes], environment: Mapping[bytes, bytes], descriptors: Mapping[int, int]) -> int:
