@@ -6,6 +6,7 @@ events.py      the messages: a file of lines
 brokers.py     nsqd and q-broker, started, filled, asked and stopped
 rounds.py      runs in turns, and what follows from their numbers
 jetstream.py nats_py.py  JetStream, beside NATS's own client for Python
+streams.py     what is compared on JetStream and on Redis alike
 sections.py    what is compared: pipe, tail, bridge, broker, start
 bridging.py    the bridge's part of it
 rabbitmq.py    RabbitMQ's part of it

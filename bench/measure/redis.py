@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measure.brokers import Broker, cpu_of, spent
-from measure.processes import BenchError, NotHere, end_group, run, run_until, start
+from measure.brokers import cpu_of, spent
+from measure.processes import BenchError, NotHere, run
 from measure.rounds import Contender, Run
+from measure.streams import CHANNEL, arrived, free_port, from_stream, into_stream, listening, out_of_stream, to_stream
 from measure.table import COMMAND, Table
 
 if TYPE_CHECKING:
     from measure.sections import Bench
 
-START = 20.0  # s until a server must listen
-SETTLE = 10.0  # s until nothing may be left
-CHANNEL = "bench"
-
 
 class Redis:
     """A running server."""
+
+    name = "Redis"
 
     def __init__(self, port: int, pid: int) -> None:
         self.port = port
@@ -90,25 +87,13 @@ def _server() -> str:
 
 @contextmanager
 def running_redis(directory: Path) -> Iterator[Redis]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     room = directory / "redis"
     room.mkdir()
     words = [_server(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(room), "--appendonly", "yes"]
     words += ["--save", "", "--auto-aof-rewrite-percentage", "0"]
-    server = start(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + START
-        while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise BenchError("the Redis server did not start")
-            time.sleep(0.02)
-        yield Redis(port, server.pid)
-    finally:
-        end_group(server)
+    with listening(words, port, "the Redis server") as pid:
+        yield Redis(port, pid)
 
 
 def redis(bench: Bench) -> list[Table]:
@@ -116,29 +101,19 @@ def redis(bench: Bench) -> list[Table]:
     with ExitStack() as stack:
         server = stack.enter_context(running_redis(bench.directory))
         broker = bench.one_broker(stack)
-        into = [into_stream(bench, server)]
+        into = [into_stream(bench, server, "q-pipe", lambda topic, _: [bench.tools.q_pipe, f"{server.url}/{topic}"])]
         if cli := shutil.which("redis-cli"):
             into.append(into_stream_by_cli(bench, server, cli))
+        out_of = out_of_stream(bench, server, "q-tail", lambda topic, _: [
+            bench.tools.q_tail, f"{server.url}/{topic}/{CHANNEL}", "--until-empty"])  # fmt: skip
         return [
             Table(bench.title("Lines of a file into Redis"), COMMAND, bench.take_turns(into),
                   ["redis-cli --pipe is given commands that are encoded already"]),
             Table(bench.title("A group of Redis into a file"), COMMAND,
-                  bench.take_turns([out_of_stream(bench, server)]), ["each message acknowledged after it was written"]),
+                  bench.take_turns([out_of]), ["each message acknowledged after it was written"]),
             Table(bench.title(f"Redis into {broker.name}, and back"), COMMAND, bench.take_turns([
                 from_stream(bench, server, broker), to_stream(bench, server, broker)])),
         ]  # fmt: skip
-
-
-def into_stream(bench: Bench, server: Redis) -> Contender:
-    def once(count: int) -> Run:
-        topic = next(bench.topics)
-        server.create(topic)
-        before = server.cpu()
-        words = [bench.tools.q_pipe, f"{server.url}/{topic}"]
-        took = run(words, bench.events.file(count), bench.directory / "out", bench.directory / "talk")
-        return _arrived(server, topic, count, took, spent(before, server.cpu()))
-
-    return Contender("q-pipe", bench.count, once, True)
 
 
 def into_stream_by_cli(bench: Bench, server: Redis, cli: str) -> Contender:
@@ -150,80 +125,6 @@ def into_stream_by_cli(bench: Bench, server: Redis, cli: str) -> Contender:
         made.write_bytes(b"".join(encoded([b"XADD", topic.encode(), b"*", b"body", line]) for line in lines))
         before = server.cpu()
         took = run([cli, "-p", str(server.port), "--pipe"], made, bench.directory / "out", bench.directory / "talk")
-        return _arrived(server, topic, count, took, spent(before, server.cpu()))
+        return arrived(server, topic, count, took, spent(before, server.cpu()))
 
     return Contender("redis-cli --pipe", bench.count, once, False)
-
-
-def _arrived(server: Redis, topic: str, count: int, took: Any, used: float | None) -> Run:
-    arrived = server.stored(topic)
-    server.delete(topic)
-    return Run(count, took, used, "" if arrived == count else f"{arrived:,} of {count:,} messages arrived")
-
-
-def filled(bench: Bench, server: Redis, count: int) -> str:
-    """A new topic with `count` messages."""
-    topic = next(bench.topics)
-    server.create(topic)
-    words = [bench.tools.q_pipe, f"{server.url}/{topic}"]
-    run(words, bench.events.file(count), bench.directory / "out", bench.directory / "talk")
-    return topic
-
-
-def out_of_stream(bench: Bench, server: Redis) -> Contender:
-    def once(count: int) -> Run:
-        topic = filled(bench, server, count)
-        words = [bench.tools.q_tail, f"{server.url}/{topic}/{CHANNEL}", "--until-empty"]
-        before = server.cpu()
-        took = run(words, None, bench.directory / "out", bench.directory / "talk")
-        used = spent(before, server.cpu())
-        wrong = bench.events.difference(bench.directory / "out", count)
-        if not wrong and (left := _settle(lambda: server.left(topic), 0)):
-            wrong = f"{left:,} messages are not acknowledged"
-        server.delete(topic)
-        return Run(count, took, used, wrong)
-
-    return Contender("q-tail", bench.count, once, True)
-
-
-def from_stream(bench: Bench, server: Redis, broker: Broker) -> Contender:
-    def once(count: int) -> Run:
-        topic = filled(bench, server, count)
-        broker.create(topic, CHANNEL)
-        words = [bench.tools.q_bridge, f"{server.url}/{topic}/{CHANNEL}", "--to", f"nsq://{broker.address}/{topic}"]
-        before = server.cpu()
-        took = run_until(words, lambda: broker.counts(topic).published >= count, bench.directory / "talk")
-        used = spent(before, server.cpu())
-        arrived = broker.settle(topic, lambda c: c.published >= count).published
-        left = _settle(lambda: server.left(topic), 0)
-        broker.delete(topic)
-        server.delete(topic)
-        wrong = "" if arrived == count else f"{arrived:,} of {count:,} messages arrived"
-        return Run(count, took, used, wrong or (f"{left:,} messages are not acknowledged" if left else ""))
-
-    return Contender(f"q-bridge, Redis to {broker.name}", bench.count, once, True)
-
-
-def to_stream(bench: Bench, server: Redis, broker: Broker) -> Contender:
-    def once(count: int) -> Run:
-        topic = next(bench.topics)
-        server.create(topic)
-        broker.create(topic, CHANNEL)
-        broker.fill(topic, bench.events.file(count))
-        broker.settle(topic, lambda c: c.waiting >= count)
-        words = [bench.tools.q_bridge, f"nsq://{broker.address}/{topic}/{CHANNEL}", "--to", f"{server.url}/{topic}"]
-        before = server.cpu()
-        took = run_until(words, lambda: not broker.counts(topic).waiting, bench.directory / "talk")
-        used = spent(before, server.cpu())
-        broker.delete(topic)
-        return _arrived(server, topic, count, took, used)
-
-    return Contender(f"q-bridge, {broker.name} to Redis", bench.count, once, True)
-
-
-def _settle(look: Callable[[], int], until: int) -> int:
-    """What `look` returns, as soon as it is `until`, or as it is when it never becomes that."""
-    deadline = time.monotonic() + SETTLE
-    while (seen := look()) != until and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return seen
